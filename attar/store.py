@@ -100,12 +100,14 @@ class Store:
         meta = json.loads((self.path(kind, key) / "meta.json").read_text(encoding="utf-8"))
         return float(meta["seconds"])
 
-    def once(self, kind: str, key: str, make: Callable[[Path], None], about: Any = None) -> Path:
+    def once(
+        self, kind: str, key: str, make: Callable[[Path], None], about: Any = None, seconds: float = 0.0
+    ) -> Path:
         """The artefact's folder, made by `make(scratch)` if it is not there yet; `about` goes into its meta.json.
 
         Processes that want the same artefact wait for the one that makes it. `make` fills the scratch folder, may
         leave checkpoints in it under names that begin with a dot, and is called again with what it left if it was
-        interrupted; what begins with a dot is removed before publication.
+        interrupted; what begins with a dot is removed before publication. `seconds` is work already done for it.
         """
         target = self.path(kind, key)
         if self.has(kind, key):
@@ -115,9 +117,9 @@ class Store:
                 return target
             scratch = target.with_name(f".{key}.partial")
             scratch.mkdir(exist_ok=True)
-            begun = time.monotonic()
+            earlier, begun = seconds + _noted(scratch), time.monotonic()
             make(scratch)
-            spent = time.monotonic() - begun + _earlier(scratch)
+            spent = earlier + time.monotonic() - begun
             for checkpoint in scratch.glob(".*"):
                 shutil.rmtree(checkpoint) if checkpoint.is_dir() else checkpoint.unlink()
             write_json(scratch / "meta.json", {"kind": kind, "seconds": round(spent, 3), "about": canonical(about)})
@@ -141,10 +143,11 @@ class Store:
 
 
 def note_seconds(scratch: Path, seconds: float) -> None:
-    """Adds to the time that interrupted attempts have spent on what they left in `scratch`."""
-    (scratch / ".seconds").write_text(str(_earlier(scratch) + seconds))
+    """Notes time spent on a checkpoint left in `scratch`, so that it counts if this attempt is interrupted."""
+    with replacing(scratch / ".seconds") as temporary:
+        temporary.write_text(str(_noted(scratch) + seconds))
 
 
-def _earlier(scratch: Path) -> float:
+def _noted(scratch: Path) -> float:
     note = scratch / ".seconds"
     return float(note.read_text()) if note.exists() else 0.0

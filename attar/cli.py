@@ -1,0 +1,290 @@
+"""The commands: flags and TOML become frozen objects here."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attar.errors import AttarError
+
+if TYPE_CHECKING:
+    from attar.progress import Progress
+
+app = typer.Typer(
+    name="attar",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Dataset distillation with diffusion models: a large labelled image set in, a few images per class out.\n\n"
+    "Start with [bold]attar demo[/bold], or:\n\n"
+    "  attar distill --data digits --prior digits --method d3hr --ipc 1 --out runs/d3hr\n\n"
+    "  attar evaluate runs/d3hr --recipe quick --network convnet3 --seeds 3",
+)
+
+DATA_HELP = (
+    "The images: [bold]digits[/bold], parquet:PATH (Hugging Face layout), imagefolder:PATH or just PATH, hf:REPO, "
+    "torchvision:NAME; @SPLIT names a split"
+)
+
+
+@app.command()
+def distill(
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="The diffusion model: [bold]digits[/bold], a DiTPipeline folder or a hub id")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="`attar list methods` names them")] = None,
+    ipc: Annotated[str | None, typer.Option(help="Images per class; several as 1,10,50")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; several IPCs go to OUT/ipc-001, OUT/ipc-010 ...")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all randomness (default 0)")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A field of the method: --set sampler.steps=20 (`attar describe METHOD` lists them)"),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML with any of these flags, and a table [set]; flags win")] = None,
+    classes: Annotated[str | None, typer.Option(help="Only these classes, by name: cat,dog")] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="How images are brought to the prior's size: adm (default), resize-crop, squash")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto (default), float32, bfloat16")] = None,
+    tile: Annotated[int | None, typer.Option(help="Images in one network call; found by probing if not given")] = None,
+    on_bad_image: Annotated[str | None, typer.Option(help="What to do with unreadable images: error (default), skip")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate the cost, and stop")] = False,
+) -> None:
+    """Distill a labelled image set into a few images per class.
+
+    Run the same command again after an interruption: it goes on where it was.
+    """
+    flags = {
+        "data": data,
+        "prior": prior,
+        "method": method,
+        "ipc": ipc,
+        "out": str(out) if out else None,
+        "seed": seed,
+        "classes": classes,
+        "preprocess": preprocess,
+        "device": device,
+        "dtype": dtype,
+        "tile": tile,
+        "on_bad_image": on_bad_image,
+    }
+    settings = _merged(flags, config)
+    changes = {**settings.pop("set", {}), **_assignments(sets or [])}
+    for needed in ("data", "method", "ipc", "out"):
+        if needed not in settings:
+            raise AttarError(f"--{needed} is missing (on the command line or in --config)")
+    _distill(settings, changes, dry_run)
+
+
+def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool) -> None:
+    from attar.fields import parsed
+    from attar.methods import known
+
+    known(settings["method"])
+    ipcs = _numbers(settings.pop("ipc"), "--ipc")
+    name, out = settings.pop("method"), Path(settings.pop("out"))
+    if min(ipcs) < 1:
+        raise AttarError(f"--ipc {min(ipcs)}: the number of images per class must be 1 or more")
+    if "classes" in settings:
+        settings["classes"] = parsed(settings["classes"], tuple[str, ...], "classes")
+
+    from attar.fields import changed
+    from attar.job import Spec
+    from attar.methods import load_method
+    from attar.run import distill_sets
+
+    chosen = load_method(name, changes)
+    spec = changed(Spec(data=settings.pop("data")), settings, "distill")
+    with showing() as progress:
+        distill_sets(spec, name, chosen, ipcs, out, progress=progress, say=say, dry_run=dry_run)
+
+
+@app.command()
+def evaluate(
+    folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
+    test: Annotated[str | None, typer.Option(help="Test images; default: the test split of the set's own data")] = None,
+    recipe: Annotated[str, typer.Option(help="The evaluation protocol; `attar list recipes` names them")] = "quick",
+    network: Annotated[
+        list[str] | None, typer.Option(help="`attar list networks`, or any timm network; may be given several times")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many training seeds")] = 3,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="A field of the recipe: --set steps=200")] = None,
+    baseline: Annotated[bool, typer.Option(help="Evaluate random real images of the same count beside it")] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Keep the records in this file")] = None,
+) -> None:
+    """Train networks on distilled sets and test them on real images."""
+    from attar.evaluation import RECIPES, modified
+    from attar.networks import check_name
+
+    if recipe not in RECIPES:
+        raise AttarError(f"no recipe {recipe!r}; there are: {', '.join(RECIPES)}")
+    if seeds < 1:
+        raise AttarError(f"--seeds {seeds}: at least 1")
+    for name in network or ["convnet3"]:
+        check_name(name)
+    protocol = modified(RECIPES[recipe], _assignments(sets or [])) if sets else RECIPES[recipe]
+    from attar.results import read_records, row, write_record
+    from attar.run import evaluate_sets
+
+    if json_file is not None and json_file.exists():
+        read_records(json_file)
+    with showing() as progress:
+        for record in evaluate_sets(
+            folders,
+            protocol,
+            network or ["convnet3"],
+            range(seeds),
+            test=test,
+            baseline=baseline,
+            device=device,
+            progress=progress,
+        ):
+            say(row(record))
+            if json_file is not None:
+                write_record(json_file, record)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
+    results: Annotated[list[Path] | None, typer.Option("--results", help="Files written by evaluate --json")] = None,
+    out: Annotated[Path, typer.Option(help="The HTML page to write")] = Path("report.html"),
+) -> None:
+    """Make one self-contained HTML page of distilled sets and their results."""
+    from attar.report import write_report
+    from attar.results import read_records
+
+    records = [record for file in results or [] for record in read_records(file)]
+    write_report(folders, records, out)
+    say(f"wrote {out.resolve()}")
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="A distilled set, or a folder of them", metavar="DIR")]) -> None:
+    """Check a distilled set's files against its manifest: finds missing, extra and altered ones."""
+    from attar.distilled import find_distilled
+    from attar.distilled import verify as problems_of
+
+    wrong = 0
+    for one in find_distilled(folder):
+        problems = problems_of(one.folder)
+        for problem in problems:
+            say(f"{one.folder}: {problem}")
+        if not problems:
+            say(f"{one.folder}: {len(one.manifest['images'])} images, all as they were written")
+        wrong += len(problems)
+    if wrong:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_(what: Annotated[str, typer.Argument(help="methods, networks or recipes")]) -> None:
+    """List methods, networks or recipes."""
+    if what == "methods":
+        from attar.methods import METHODS
+
+        rows = [(name, about) for name, (_, _, about) in METHODS.items()]
+    elif what == "networks":
+        from attar.networks import NETWORKS
+
+        rows = [*NETWORKS.items(), ("timm/NAME", "any timm network"), ("torchvision/NAME", "any torchvision network")]
+    elif what == "recipes":
+        from attar.evaluation import RECIPES
+
+        rows = [(name, recipe.source) for name, recipe in RECIPES.items()]
+    else:
+        raise AttarError(f"list {what}: choose methods, networks or recipes")
+    width = max(len(name) for name, _ in rows)
+    for name, about in rows:
+        say(f"{name:<{width}}  {about}")
+
+
+@app.command()
+def describe(method: Annotated[str, typer.Argument(help="A method's name")]) -> None:
+    """Show a method: what it does, its fields, their defaults, and where they stand in the paper."""
+    from attar.methods import described
+
+    say(described(method))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the sets and the page")] = Path("demo"),
+    seeds: Annotated[int, typer.Option(help="How many training seeds")] = 3,
+) -> None:
+    """Distill handwritten digits three ways, judge the results, and make a page of them: about four minutes."""
+    from attar.demo import run_demo
+
+    with showing() as progress:
+        page = run_demo(out, seeds, progress, say)
+    say(str(page))
+
+
+def main() -> None:
+    """The command `attar`."""
+    try:
+        app()
+    except AttarError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def say(text: str) -> None:
+    """A line for the user, above the progress bar if there is one."""
+    print(text, flush=True)
+
+
+@contextmanager
+def showing() -> Iterator[Progress]:
+    """A progress bar with the remaining time on a terminal; elsewhere a line every ten seconds."""
+    from attar.bar import bar, lines
+
+    with bar() if sys.stderr.isatty() else lines() as progress:
+        yield progress
+
+
+def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
+    given = {name: value for name, value in flags.items() if value is not None}
+    if config is None:
+        return given
+    try:
+        written = tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise AttarError(f"--config {config}: {error}") from error
+    written = {name.replace("-", "_"): value for name, value in written.items()}
+    unknown = sorted(set(written) - set(flags) - {"set"})
+    if unknown:
+        raise AttarError(f"--config {config}: unknown key {', '.join(unknown)}; known: {', '.join([*flags, 'set'])}")
+    return {**written, **given}
+
+
+def _assignments(pairs: list[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise AttarError(f"--set {pair}: write it as field=value")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _numbers(value: Any, flag: str) -> list[int]:
+    items = value if isinstance(value, list) else str(value).split(",")
+    try:
+        return [int(item) for item in items]
+    except ValueError as error:
+        raise AttarError(f"{flag} {value}: whole numbers, separated by commas") from error

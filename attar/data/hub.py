@@ -1,0 +1,90 @@
+"""Data sets of the Hugging Face hub, or folders in one of its layouts, by way of the `datasets` library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from PIL import Image
+
+from attar.data.decode import opened
+from attar.data.parquet import columns, encoded
+from attar.data.source import Ints, labelled
+from attar.errors import AttarError
+
+
+def splits(where: str) -> tuple[str, ...]:
+    """The splits of a repository, or of a folder that `save_to_disk` wrote or that `load_dataset` can read."""
+    datasets = _library()
+    with _told(where):
+        if _saved(where):
+            saved = datasets.load_from_disk(where)
+            return tuple(str(name) for name in saved) if isinstance(saved, dict) else ()
+        return tuple(str(name) for name in datasets.get_dataset_split_names(where))
+
+
+def load(where: str, split: str | None) -> Hub:
+    """The images of a split; downloads what is not in the library's cache."""
+    datasets = _library()
+    with _told(where):
+        if _saved(where):
+            saved = datasets.load_from_disk(where)
+            return Hub(where, saved[split] if split else saved)
+        return Hub(where, datasets.load_dataset(where, split=split))
+
+
+class Hub:
+    """The rows of a `datasets.Dataset`, memory-mapped by that library."""
+
+    def __init__(self, where: str, table: Any) -> None:
+        self.where = where
+        self.column, label, names = columns(table.features.to_dict(), table.column_names, where)
+        plain = table.select_columns([label]).with_format("arrow")[:].column(0)
+        self.classes, self.labels = labelled(plain.to_pylist(), names, where)
+        self._table = table.cast_column(self.column, _library().Image(decode=False)).select_columns([self.column])
+
+    def name(self, index: int) -> str:
+        return f"{self.where}, row {index}"
+
+    def image(self, index: int) -> Image.Image:
+        return opened(self.content(index))
+
+    def content(self, index: int) -> bytes:
+        cell = self._table[index][self.column]
+        if not cell["bytes"] and cell["path"]:
+            return Path(cell["path"]).read_bytes()
+        return encoded(cell)
+
+    def signature(self, indices: Ints) -> object:
+        """Path, size and times of the library's own files and the rows' numbers; None if they only name images."""
+        files = [file["filename"] for file in self._table.cache_files]
+        if not files or not self._table[int(indices[0])][self.column]["bytes"]:
+            return None
+        states = [(file, os.stat(file)) for file in files]
+        return [[[file, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for file, s in states], indices.tolist()]
+
+
+def _saved(where: str) -> bool:
+    return any((Path(where) / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def _library() -> ModuleType:
+    try:
+        import datasets
+    except ImportError as error:
+        raise AttarError("hf: data needs the datasets library: pip install attar[hf]") from error
+    return datasets  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    try:
+        yield
+    except AttarError:
+        raise
+    except Exception as error:  # the library raises many kinds: no network, no such repository, a missing config
+        raise AttarError(f"hf:{where} cannot be loaded: {type(error).__name__}: {error}") from error

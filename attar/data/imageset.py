@@ -1,0 +1,193 @@
+"""ImageSet: one labelled set of images, and the views of it that are worked on."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from attar.data.decode import reason, upright
+from attar.data.source import Ints, Source
+from attar.data.spec import open_source, resolve
+from attar.data.threads import in_threads
+from attar.errors import AttarError, BadImage
+from attar.keys import numpy_generator
+from attar.store import Store, digest, fingerprint
+
+_SOURCES: dict[str, Source] = {}
+
+
+def load_data(spec: str) -> ImageSet:
+    """The images that a spec names (its forms: see `attar.data.spec`); only labels and names are read yet.
+
+    Raises:
+        AttarError: an unknown form, a missing path, several splits with none named, an unknown split, a class
+            without images, labels that do not fit.
+    """
+    resolved = resolve(spec)
+    source = _SOURCES[resolved] = open_source(resolved)
+    return ImageSet(resolved, source, np.arange(len(source.labels)), tuple(range(len(source.classes))))
+
+
+class ImageSet:
+    """One labelled set of images: immutable, and pickled as a spec and row numbers.
+
+    Attributes:
+        spec: the canonical spec of the data it is a view of, `parquet:/data/cifar10@train`.
+        classes: original class names in label order, unique.
+        labels: int64 (N,), read-only.
+        skipped: names of unreadable images that were left out.
+    """
+
+    def __init__(
+        self, spec: str, source: Source, rows: Ints, kept: tuple[int, ...], skipped: tuple[str, ...] = ()
+    ) -> None:
+        """`rows` (N,) are the source's images that are in the set, `kept` the source's labels of its classes."""
+        self.spec, self.skipped = spec, skipped
+        self._source, self._rows, self._kept = source, rows, kept
+        self.classes = tuple(source.classes[label] for label in kept)
+        relabelled = np.full(len(source.classes), -1, np.int64)
+        relabelled[list(kept)] = np.arange(len(kept))
+        self.labels = relabelled[source.labels[rows]]
+        self.labels.setflags(write=False)
+        self._digests: dict[int, str] = {}
+
+    def __reduce__(self) -> tuple[Callable[..., ImageSet], tuple[object, ...]]:
+        whole = len(self._rows) == len(self._source.labels)
+        rows = None if whole else self._rows.astype(np.uint32)
+        return _reopened, (self.spec, len(self._source.labels), rows, self._kept, self.skipped)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        return f"ImageSet({self.spec!r}, {len(self):,} images, {len(self.classes):,} classes)"
+
+    def open(self, index: int) -> Image.Image:
+        """The image, upright, as RGB, in its original size (see `attar.data.decode.upright`).
+
+        Raises:
+            BadImage: it cannot be decoded; names the image and says why.
+        """
+        try:
+            return upright(self._source.image(int(self._rows[index])))
+        except Exception as error:
+            raise BadImage(f"{self.name(index)}: {reason(error)}") from error
+
+    def name(self, index: int) -> str:
+        """What a message calls the image: "train.parquet, row 17", or its path relative to the folder."""
+        return self._source.name(int(self._rows[index]))
+
+    def of_class(self, label: int) -> Ints:
+        """Indices (n,) of the images of a class, in the source's order: sorted file names, or rows."""
+        return np.flatnonzero(self.labels == label)
+
+    def digest(self, label: int) -> str:
+        """A content hash of a class's images, in order; neither other classes, nor place, nor file times matter.
+
+        Of large sets it is remembered in the default store, by path, size and times of the files.
+        """
+        if label not in self._digests:
+            self._digests[label] = self._digest(self._rows[self.of_class(label)])
+        return self._digests[label]
+
+    def restricted(self, names: Sequence[str]) -> ImageSet:
+        """Only these classes, relabelled from 0 in the data's own order.
+
+        Raises:
+            AttarError: no name at all, or unknown ones: all of them are listed, with close matches.
+        """
+        unknown = [name for name in dict.fromkeys(names) if name not in self.classes]
+        if unknown or not names:
+            raise AttarError(_no_such_classes(unknown, self.classes) if unknown else "no class is named")
+        kept = tuple(k for k, name in zip(self._kept, self.classes, strict=True) if name in set(names))
+        return self._view(np.isin(self._source.labels[self._rows], kept), kept=kept)
+
+    def long_tailed(self, factor: float, seed: int) -> ImageSet:
+        """Class c of C keeps the largest class's count times factor ** (-c / (C - 1)), rounded down, as in CIFAR-LT.
+
+        Which images are kept depends on the seed and the class's name alone, and a larger factor keeps fewer of the
+        same ones. At least one image of each class is kept, and no class grows.
+
+        Raises:
+            AttarError: the factor is below 1.
+        """
+        if not factor >= 1:
+            raise AttarError(f"the imbalance factor is the largest class over the smallest, at least 1, not {factor}")
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        keep = np.zeros(len(self), bool)
+        for label, name in enumerate(self.classes):
+            share = factor ** (-label / max(len(self.classes) - 1, 1))
+            order = numpy_generator(seed, "long-tailed", name).permutation(counts[label])
+            wanted = max(1, int(counts.max() * share + 1e-9))
+            keep[self.of_class(label)[order[:wanted]]] = True
+        return self._view(keep)
+
+    def held_out(self, seed: int = 0) -> tuple[ImageSet, ImageSet]:
+        """Nine tenths of each class, and the other tenth (rounded, at least one image), by seed and class name.
+
+        Raises:
+            AttarError: a class has a single image.
+        """
+        out = np.zeros(len(self), bool)
+        for label, name in enumerate(self.classes):
+            indices = self.of_class(label)
+            if len(indices) < 2:
+                raise AttarError(f"class {name!r} has a single image: none can be held out")
+            order = numpy_generator(seed, "held-out", name).permutation(len(indices))
+            out[indices[order[: max(1, round(len(indices) / 10))]]] = True
+        return self._view(~out), self._view(out)
+
+    def without(self, bad: Iterable[int]) -> ImageSet:
+        """All images but those of the given indices, which are named in `skipped`."""
+        bad = sorted(bad)
+        keep = np.ones(len(self), bool)
+        keep[bad] = False
+        return self._view(keep, skipped=(*self.skipped, *(self.name(index) for index in bad)))
+
+    def _view(
+        self, keep: np.ndarray, kept: tuple[int, ...] | None = None, skipped: tuple[str, ...] | None = None
+    ) -> ImageSet:
+        kept, skipped = kept or self._kept, self.skipped if skipped is None else skipped
+        return ImageSet(self.spec, self._source, self._rows[keep], kept, skipped)
+
+    def _digest(self, rows: Ints) -> str:
+        def content_hash() -> str:
+            whole = hashlib.blake2b(digest_size=16)
+            for part in in_threads(lambda row: digest(self._source.content(int(row))), rows):
+                whole.update(bytes.fromhex(part))
+            return whole.hexdigest()
+
+        try:
+            signature = self._source.signature(rows)
+            if signature is None:
+                return content_hash()
+            key = fingerprint("class digest", signature)
+
+            def make(scratch: Path) -> None:
+                (scratch / "digest.txt").write_text(content_hash())
+
+            return (Store().once("digests", key, make) / "digest.txt").read_text()
+        except OSError as error:
+            raise AttarError(f"{self.spec} cannot be read: {error}") from error
+
+
+def _reopened(spec: str, length: int, rows: Ints | None, kept: tuple[int, ...], skipped: tuple[str, ...]) -> ImageSet:
+    source = _SOURCES.get(spec)
+    if source is None:
+        source = _SOURCES[spec] = open_source(spec)
+    if len(source.labels) != length:
+        raise AttarError(f"{spec} has changed while it was in use: {length} images before, {len(source.labels)} now")
+    return ImageSet(spec, source, np.arange(length) if rows is None else rows.astype(np.int64), kept, skipped)
+
+
+def _no_such_classes(unknown: Sequence[str], classes: Sequence[str]) -> str:
+    lines = []
+    for name in unknown:
+        near = difflib.get_close_matches(name, classes, n=3)
+        lines.append(repr(name) + (f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""))
+    return f"the data has no class {', '.join(lines)}"

@@ -1,0 +1,135 @@
+"""The words for data: `digits`, `parquet:PATH`, `imagefolder:PATH`, `hf:REPO`, `torchvision:NAME`, and `@SPLIT`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+from typing import Protocol, cast
+
+from attar.data.source import Source
+from attar.errors import AttarError
+
+FORMS = {
+    "digits": "attar.data.digits",
+    "parquet": "attar.data.parquet",
+    "imagefolder": "attar.data.folder",
+    "hf": "attar.data.hub",
+    "torchvision": "attar.data.torchvision_sets",
+}
+TEST_SPLITS = ("test", "validation", "valid", "val")
+
+
+class Form(Protocol):
+    """What the module of each form offers."""
+
+    def splits(self, where: str) -> tuple[str, ...]:
+        """The splits there are; none if the data is not split."""
+
+    def load(self, where: str, split: str | None) -> Source:
+        """The images of a split, or all of them where there are no splits."""
+
+
+def resolve(spec: str) -> str:
+    """The canonical form of a spec: with its kind, an absolute path, and its split where there are splits.
+
+    Raises:
+        AttarError: the spec has no known form, its path is missing, it names a split that is not there, or it names
+            none where there are several.
+    """
+    kind, where, split = _parse(spec)
+    there = _form(kind).splits(where)
+    if split is None and kind == "digits":
+        split = "train"
+    if split is None and len(there) > 1:
+        example = _written(kind, where, "train" if "train" in there else there[0])
+        raise AttarError(
+            f"{spec} has the splits {', '.join(there)}: name one, for example {example}, so that test images never slip "
+            "into training"
+        )
+    if split is not None and split not in there:
+        raise AttarError(f"{spec}: no split {split!r}; there {_listed(there)}")
+    return _written(kind, where, split or (there[0] if there else None))
+
+
+def open_source(resolved: str) -> Source:
+    """The images of a resolved spec."""
+    kind, where, split = _parse(resolved)
+    return _form(kind).load(where, split)
+
+
+def test_spec(spec: str) -> str:
+    """The spec of the test split that belongs to a training spec: its test, validation, valid or val split.
+
+    Raises:
+        AttarError: there is none, or the spec already holds test images.
+    """
+    kind, where, split = _parse(resolve(spec))
+    if split is None and kind in ("parquet", "imagefolder"):  # one split's own file or folder: look beside it
+        own = os.path.basename(where).removesuffix(".parquet").split("-0")[0]
+        where = os.path.dirname(where)
+        split = own if own in _form(kind).splits(where) else None
+    there = _form(kind).splits(where) if split not in (None, "test", "all") else ()
+    for name in TEST_SPLITS:
+        if name in there and name != split:
+            return _written(kind, where, name)
+    raise AttarError(f"{spec} has no test split beside it; name the test images with --test")
+
+
+test_spec.__test__ = False  # type: ignore[attr-defined]  # its name is not that of a test
+
+
+def _form(kind: str) -> Form:
+    return cast(Form, importlib.import_module(FORMS[kind]))
+
+
+def _written(kind: str, where: str, split: str | None) -> str:
+    return kind + (f":{where}" if where else "") + (f"@{split}" if split else "")
+
+
+def _listed(there: tuple[str, ...]) -> str:
+    return f"are {', '.join(there)}" if there else "are no splits"
+
+
+def _parse(spec: str) -> tuple[str, str, str | None]:
+    """Kind, place (a path made absolute) and split of a spec."""
+    head, _, split = spec.partition("@")
+    if head == "digits":
+        return "digits", "", split or None
+    kind, colon, rest = spec.partition(":")
+    if not (colon and kind in FORMS and kind != "digits"):
+        kind, rest = "", spec
+    if not rest.strip():
+        raise AttarError(f"{spec!r} names no data; known forms are {_forms()}")
+    path, named = (None, None) if kind == "torchvision" else _path_and_split(rest)
+    if path is None and kind in ("torchvision", "hf"):
+        where, _, split = rest.partition("@")
+        return kind, where, split or None
+    if path is None:
+        raise AttarError(_unknown(spec, kind, rest))
+    return kind or ("parquet" if path.endswith(".parquet") else "imagefolder"), path, named
+
+
+def _path_and_split(text: str) -> tuple[str | None, str | None]:
+    """An existing absolute path and the split after it; a path that itself holds an @ is a path first."""
+    text = os.path.expanduser(text)
+    if os.path.exists(text):
+        return os.path.abspath(text), None
+    head, at, tail = text.rpartition("@")
+    if at and tail and "/" not in tail and os.path.exists(head):
+        return os.path.abspath(head), tail
+    return None, None
+
+
+def _unknown(spec: str, kind: str, rest: str) -> str:
+    if kind:
+        return f"{spec}: no file or folder {os.path.abspath(os.path.expanduser(rest))}"
+    near = difflib.get_close_matches(spec.partition(":")[0].partition("@")[0], FORMS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{spec}: neither a folder nor a known form of data{hint} (known: {_forms()})"
+
+
+def _forms() -> str:
+    return (
+        "digits, parquet:PATH, imagefolder:PATH, hf:REPO, torchvision:NAME, each with @SPLIT, or the path of a folder"
+    )

@@ -1,0 +1,100 @@
+"""The labelled image sets of torchvision, by class name; downloaded when first loaded."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from attar.data.source import Ints, labelled
+from attar.errors import AttarError
+from attar.store import cache_folder
+
+
+def splits(where: str) -> tuple[str, ...]:
+    """train and test, or the values that the class's own `split` argument takes."""
+    kind = _class(where)
+    takes = inspect.signature(kind).parameters
+    if "train" in takes:
+        return ("train", "test")
+    if "split" not in takes:
+        return ()
+    try:
+        kind(str(_root()), split="")
+    except ValueError as error:  # it lists the values that it takes
+        return tuple(re.findall(r"'([^']+)'", str(error).partition("Valid values")[2])) or ("train", "test")
+    except Exception:
+        return ("train", "test")
+    return ()
+
+
+def load(where: str, split: str | None) -> Torchvision:
+    """The images of a split, downloaded if they are not there.
+
+    Raises:
+        AttarError: the download fails, or the set has no class labels.
+    """
+    kind = _class(where)
+    takes = inspect.signature(kind).parameters
+    chosen: dict[str, Any] = {"train": split == "train"} if "train" in takes else {"split": split} if split else {}
+    if "download" in takes:
+        chosen["download"] = True
+    try:
+        _root().mkdir(parents=True, exist_ok=True)
+        return Torchvision(where, kind(str(_root()), **chosen))
+    except AttarError:
+        raise
+    except Exception as error:  # no network, a damaged archive, a set that must be fetched by hand
+        raise AttarError(f"torchvision:{where} cannot be loaded from {_root()}: {error}") from error
+
+
+class Torchvision:
+    """One of torchvision's data sets, already loaded."""
+
+    def __init__(self, where: str, data: Any) -> None:
+        self.where, self._data = where, data
+        labels = next(
+            (getattr(data, name) for name in ("targets", "labels", "_labels", "y") if hasattr(data, name)), None
+        )
+        if labels is None and hasattr(data, "_samples"):
+            labels = [label for _, label in data._samples]
+        if labels is None or len(labels) != len(data):
+            raise AttarError(f"torchvision:{where} has no class labels that Attar knows how to read")
+        names = getattr(data, "classes", None) or getattr(data, "categories", None)
+        names = names and [name if isinstance(name, str) else ", ".join(name) for name in names]
+        self.classes, self.labels = labelled([int(label) for label in labels], names, f"torchvision:{where}")
+
+    def name(self, index: int) -> str:
+        return f"torchvision:{self.where}, image {index}"
+
+    def image(self, index: int) -> Image.Image:
+        image: Image.Image = self._data[index][0]
+        return image
+
+    def content(self, index: int) -> bytes:
+        image = self.image(index)
+        return f"{image.mode} {image.width} {image.height} ".encode() + image.tobytes()
+
+    def signature(self, indices: Ints) -> object:
+        return None
+
+
+def _root() -> Path:
+    named = os.environ.get("ATTAR_DATA")
+    return Path(named).expanduser() if named else cache_folder() / "torchvision"
+
+
+def _class(where: str) -> Any:
+    from torchvision import datasets
+
+    known = {name.lower(): name for name in datasets.__all__}
+    if where.lower() not in known:
+        near = difflib.get_close_matches(where.lower(), known, n=3)
+        hint = f"; did you mean {' or '.join(known[name] for name in near)}?" if near else ""
+        raise AttarError(f"torchvision has no data set {where!r}{hint}")
+    return getattr(datasets, known[where.lower()])

@@ -1,0 +1,172 @@
+"""The driver that all methods share: fit, start, denoise, select, refine, decode, write; each finished piece is stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from attar.codec import to_uint8
+from attar.diffusion import grid, sample
+from attar.distilled import write_distilled
+from attar.engine import Engine
+from attar.job import Job
+from attar.methods.method import Fit, Group, Method, Start, Tensors
+from attar.priors.prior import Prior
+from attar.progress import Meter
+from attar.store import fingerprint
+
+BUNDLE = 4
+"""Tiles denoised at a time: finished classes are stored after each bundle."""
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def distill(job: Job, method: Method, ipcs: Sequence[int], engine: Engine) -> None:
+    """Makes and stores all that the distilled sets of these IPCs are written from."""
+    if method.sampler is None:
+        return
+    groups = method.fit.groups(job.labels)
+    fitted = dict(zip(map(tuple, groups), engine.map(partial(fit_group, job, method.fit), groups), strict=True))
+    bundles = groups if method.fit.tunes else [list(job.labels)]
+    for bundle in bundles:
+        with method.fit.adapted(job.prior, fitted.get(tuple(bundle), {})) as prior:
+            for ipc in ipcs:
+                learnt = {label: tensors for group, tensors in fitted.items() for label in group}
+                make_candidates(job, prior, method, learnt, bundle, method.select.candidates(ipc))
+                if method.refine is not None:
+                    for label in bundle:
+                        refined(job, prior, method, label, ipc)
+
+
+def fit_group(job: Job, fit: Fit, group: Group) -> Tensors:
+    """What the fit learns of one group, from the store if it is there."""
+    return job.once(fit, group)
+
+
+def candidates_key(job: Job, method: Method, label: int, count: int) -> str:
+    """The fingerprint of a class's candidates. Selection and refinement do not enter: another choice is free."""
+    group = next(group for group in method.fit.groups(job.labels) if label in group)
+    fit = job.fit_key(method.fit, group) if method.fit.learns else None
+    making = {name: value for name, value in vars(method).items() if name not in ("select", "refine", "fit")}
+    inputs = (job.classes[label], job.prior_labels[label], job.spec.seed, job.prior.key, job.compute)
+    return fingerprint(type(method).__qualname__, making, fit, inputs, count)
+
+
+def make_candidates(
+    job: Job, prior: Prior, method: Method, fitted: dict[int, Tensors], labels: Sequence[int], count: int
+) -> None:
+    """Denoises `count` candidates of each class, in batches across classes, and stores each class's latents at t = 0."""
+    keys = {label: candidates_key(job, method, label, count) for label in labels}
+    missing = [label for label in labels if not job.store.has("candidates", keys[label])]
+    at_once = max(1, BUNDLE * prior.tile // count)
+    meter = Meter(job.progress, "sampling", len(missing) * count, "images")
+    for begin in range(0, len(missing), at_once):
+        some, begun = missing[begin : begin + at_once], time.monotonic()
+        starts = [method.start(job, fitted[label], label, count) for label in some]
+        made = denoise(job, prior, method, some, starts, meter)
+        spent = (time.monotonic() - begun) / len(some)
+        for label, z in zip(some, made, strict=True):
+            about = {"method": method, "class": job.classes[label]}
+            job.store.once("candidates", keys[label], partial(_save_candidates, z), about, spent)
+
+
+def denoise(
+    job: Job, prior: Prior, method: Method, labels: Sequence[int], starts: Sequence[Start], meter: Meter
+) -> Iterator[Tensor]:
+    """Denoises the starts of several classes together; yields each class's latents (n, C, H, W) on the CPU."""
+    assert method.sampler is not None
+    times = {start.t for start in starts}
+    assert len(times) == 1, "one method starts all of its classes at one time"
+    t = times.pop()
+    z = torch.cat([start.z for start in starts]).to(prior.device)
+    counts = [len(start.z) for start in starts]
+    y = job.conditions([label for label, n in zip(labels, counts, strict=True) for _ in range(n)])
+    steps = grid(method.sampler.steps, method.sampler.spacing, len(prior.schedule)).index(t) + 1
+    done = []
+    for part, classes in zip(z.split(BUNDLE * prior.tile), y.split(BUNDLE * prior.tile), strict=True):
+        done.append(sample(prior, part, t, classes, method.sampler, _within(meter, len(part), steps)).cpu())
+        meter.add(len(part))
+    yield from torch.cat(done).split(counts)
+
+
+def _within(meter: Meter, images: int, steps: int) -> Callable[[int], None]:
+    """Moves the meter's bar within one batch, a step at a time."""
+    taken = 0
+
+    def step(t: int) -> None:
+        nonlocal taken
+        taken += 1
+        meter.hint(images * taken / steps)
+
+    return step
+
+
+def _save_candidates(z: Tensor, scratch: Path) -> None:
+    save_file({"z": z.contiguous()}, scratch / "candidates.safetensors")
+
+
+def kept(job: Job, method: Method, label: int, ipc: int) -> Tensor:
+    """The latents (ipc, C, H, W) of the candidates that the method keeps, from the store."""
+    count = method.select.candidates(ipc)
+    folder = job.store.path("candidates", candidates_key(job, method, label, count))
+    pool = load_file(folder / "candidates.safetensors")["z"]
+    return pool[method.select(job, label, len(pool), ipc)]
+
+
+def refined(job: Job, prior: Prior, method: Method, label: int, ipc: int) -> Path:
+    """The kept latents of a class after refinement, stored."""
+    assert method.refine is not None
+    refine = method.refine
+
+    def make(scratch: Path) -> None:
+        save_file({"z": refine(job, prior, label, kept(job, method, label, ipc))}, scratch / "refined.safetensors")
+
+    return job.store.once("refined", refined_key(job, method, label, ipc), make, {"method": method})
+
+
+def refined_key(job: Job, method: Method, label: int, ipc: int) -> str:
+    """The fingerprint of a class's refined latents."""
+    made = candidates_key(job, method, label, method.select.candidates(ipc))
+    return fingerprint(made, method.select, method.refine, ipc)
+
+
+def final_images(job: Job, method: Method, ipc: int) -> Iterator[tuple[int, int, Pixels]]:
+    """The distilled images: (label, index, uint8 (H, W, 3)), decoded from the store or copied from the real ones."""
+    if method.sampler is None:
+        yield from _real_images(job, method, ipc)
+        return
+    meter = Meter(job.progress, f"decoding IPC {ipc}", ipc * len(job.labels), "images")
+    at_once = max(1, BUNDLE * job.prior.tile // ipc)
+    for begin in range(0, len(job.labels), at_once):
+        labels = job.labels[begin : begin + at_once]
+        z = torch.cat([_final_latents(job, method, label, ipc) for label in labels])
+        for number, pixels in enumerate(to_uint8(job.prior.codec.decode(z))):
+            yield labels[number // ipc], number % ipc, pixels
+        meter.add(len(z))
+
+
+def _final_latents(job: Job, method: Method, label: int, ipc: int) -> Tensor:
+    if method.refine is None:
+        return kept(job, method, label, ipc)
+    folder = job.store.path("refined", refined_key(job, method, label, ipc))
+    return load_file(folder / "refined.safetensors")["z"]
+
+
+def _real_images(job: Job, method: Method, ipc: int) -> Iterator[tuple[int, int, Pixels]]:
+    for label in job.labels:
+        indices = job.images.of_class(label)
+        for index, choice in enumerate(method.select(job, label, len(indices), ipc)):
+            yield label, index, np.asarray(job.images.open(int(indices[choice])))
+
+
+def write(job: Job, method: Method, ipc: int, folder: Path, manifest: dict[str, Any]) -> None:
+    """Writes the distilled set of one IPC."""
+    write_distilled(folder, job.classes, final_images(job, method, ipc), manifest)

@@ -1,0 +1,124 @@
+"""Fields of frozen objects, set by name: where words from the command line and TOML become values."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import itertools
+import textwrap
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from attar.errors import AttarError
+
+T = TypeVar("T")
+
+
+def changed(thing: T, changes: Mapping[str, Any], owner: str) -> T:
+    """A copy of a frozen dataclass with fields replaced; a dotted name sets a field of a part ("sampler.steps").
+
+    Values may be text, as on the command line; they become what the field's type says.
+
+    Raises:
+        AttarError: an unknown field (with those there are), or a value that does not fit its type.
+    """
+    parts: dict[str, dict[str, Any]] = {}
+    direct: dict[str, Any] = {}
+    for name, value in changes.items():
+        head, _, rest = name.partition(".")
+        if rest:
+            parts.setdefault(head, {})[rest] = value
+        elif isinstance(value, Mapping):
+            parts.setdefault(head, {}).update(value)
+        else:
+            direct[head] = value
+    kinds = typing.get_type_hints(type(thing))
+    names = [f.name for f in dataclasses.fields(typing.cast(Any, thing)) if f.init]
+    for name in [*direct, *parts]:
+        if name not in names:
+            raise AttarError(_unknown(name, names, owner))
+    new = {name: parsed(value, kinds[name], f"{owner}.{name}") for name, value in direct.items()}
+    for name, inner in parts.items():
+        part = getattr(thing, name)
+        if not dataclasses.is_dataclass(part):
+            raise AttarError(f"{owner}.{name} is {part!r} and has no fields to set")
+        new[name] = changed(part, inner, f"{owner}.{name}")
+    return typing.cast(T, dataclasses.replace(typing.cast(Any, thing), **new))
+
+
+def parsed(value: Any, kind: Any, owner: str) -> Any:
+    """`value` as `kind`: int, float, bool, str, an optional of these, a tuple of these or one of some literals."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return _optional(value, typing.get_args(kind), owner)
+    if typing.get_origin(kind) is tuple:
+        items = value.split(",") if isinstance(value, str) else list(value)
+        return tuple(parsed(item, typing.get_args(kind)[0], owner) for item in items)
+    if typing.get_origin(kind) is typing.Literal:
+        if value in typing.get_args(kind):
+            return value
+        raise AttarError(f"{owner} = {value!r}: choose one of {', '.join(map(str, typing.get_args(kind)))}")
+    if kind is bool:
+        if str(value).lower() in ("true", "false"):
+            return str(value).lower() == "true"
+    elif kind is str and isinstance(value, str):
+        return value
+    elif kind in (int, float) and not isinstance(value, bool):
+        try:
+            if kind is float or float(value) == int(float(value)):
+                return kind(float(value)) if kind is float else int(str(value).split(".")[0])
+        except (TypeError, ValueError, OverflowError):
+            pass
+    raise AttarError(f"{owner} = {value!r}: not a value of type {getattr(kind, '__name__', kind)}")
+
+
+def table(thing: Any, prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """(name, default, type, meaning) of every field, those of its parts included, for help texts."""
+    rows = []
+    kinds, meanings = typing.get_type_hints(type(thing)), _meanings(type(thing))
+    for field in dataclasses.fields(thing):
+        value = getattr(thing, field.name)
+        if dataclasses.is_dataclass(value):
+            rows += table(value, f"{prefix}{field.name}.")
+        elif field.init and _settable(kinds[field.name]):
+            kind = kinds[field.name]
+            shown = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+            rows.append((prefix + field.name, str(value), shown, meanings.get(field.name, "")))
+    return rows
+
+
+def _settable(kind: Any) -> bool:
+    inner = typing.get_args(kind) or (kind,)
+    return all(part in (int, float, str, bool, type(None), ...) or isinstance(part, str) for part in inner)
+
+
+def _meanings(cls: type) -> dict[str, str]:
+    """The strings that stand below the fields of a class."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for field, text in itertools.pairwise(body.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            found[ast.unparse(field.target)] = inspect.cleandoc(str(text.value.value)).replace("\n", " ")
+    return found
+
+
+def _optional(value: Any, kinds: tuple[Any, ...], owner: str) -> Any:
+    if type(None) in kinds and (value is None or str(value).lower() == "none"):
+        return None
+    for kind in kinds:
+        if kind is not type(None):
+            try:
+                return parsed(value, kind, owner)
+            except AttarError:
+                continue
+    raise AttarError(f"{owner} = {value!r}: not one of {', '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
+
+
+def _unknown(name: str, names: list[str], owner: str) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"{owner} has no field {name!r}{hint}; its fields: {', '.join(names) or 'none'}"

@@ -1,0 +1,157 @@
+"""The job: what is to be distilled, with which prior, where. It opens each of these when first asked, once per process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from attar.errors import AttarError
+from attar.progress import Progress, silent
+from attar.store import Store, fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from attar.data import ImageSet
+    from attar.latents import Latents
+    from attar.methods.method import Fit
+    from attar.priors.prior import Prior
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A job in words: everything that decides its result but the method and the IPC. Picklable."""
+
+    data: str
+    prior: str | None = None
+    classes: tuple[str, ...] | None = None
+    """Names of the classes to distill; None is all of them."""
+    seed: int = 0
+    preprocess: str = "adm"
+    on_bad_image: Literal["error", "skip"] = "error"
+    device: str = "auto"
+    dtype: str = "auto"
+    tile: int | None = None
+
+
+class Job:
+    """What methods see: images, latents, prior, keys and the store, each made from the spec when first asked for."""
+
+    def __init__(self, spec: Spec, store: Store | None = None, progress: Progress = silent) -> None:
+        self.spec = spec
+        self.store = store or Store()
+        self.progress = progress
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Job, (self.spec, self.store))
+
+    @cached_property
+    def everything(self) -> ImageSet:
+        """The whole data set, before `classes` are picked and unreadable images left out."""
+        from attar.data import load_data
+
+        return load_data(self.spec.data)
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """The images to distill, every one of them known to be readable."""
+        from attar.data import readable
+
+        picked = self.everything if self.spec.classes is None else self.everything.restricted(self.spec.classes)
+        return readable(picked, self.spec.on_bad_image, self.store, self.progress)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return self.images.classes
+
+    @property
+    def labels(self) -> range:
+        """The labels of the job's classes."""
+        return range(len(self.classes))
+
+    @cached_property
+    def prior(self) -> Prior:
+        """The prior, on its device, its tile chosen."""
+        from attar.priors import load_prior
+
+        if self.spec.prior is None:
+            raise AttarError("this method needs a prior: name one with --prior (digits, a folder or a hub id)")
+        spec = self.spec
+        return load_prior(spec.prior, device=spec.device, dtype=spec.dtype, tile=spec.tile, store=self.store)
+
+    @cached_property
+    def prior_labels(self) -> list[int]:
+        """The prior's label of each class of the job."""
+        from attar.priors.classes import match
+
+        return match(self.classes, self.prior.classes, self.prior.n_classes, self.everything.classes)
+
+    @cached_property
+    def latents(self) -> Latents:
+        """The images' latents under the prior's codec."""
+        from attar.latents import Latents
+
+        return Latents(self.images, self.prior.codec, self.spec.preprocess, self.store, self.compute)
+
+    @cached_property
+    def compute(self) -> dict[str, Any]:
+        """What the last bits of a network's output depend on beside its weights and inputs."""
+        import diffusers
+        import torch
+
+        from attar.tile import device_class
+
+        prior = self.prior
+        return {
+            "device": device_class(prior.device),
+            "dtype": str(prior.dtype).removeprefix("torch."),
+            "tile": prior.tile,
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+        }
+
+    def conditions(self, labels: Sequence[int]) -> Tensor:
+        """The prior's labels (N,) of job labels, on the prior's device."""
+        import torch
+
+        return torch.tensor([self.prior_labels[label] for label in labels], device=self.prior.device)
+
+    def noise(self, shape: tuple[int, ...], purpose: str, label: int, *parts: str | int) -> Tensor:
+        """Standard normal noise, float32 on the CPU, of the key (seed, purpose, class, ...)."""
+        from attar.keys import noise
+
+        return noise(shape, self.spec.seed, purpose, self.classes[label], *parts)
+
+    def generator(self, purpose: str, label: int, *parts: str | int) -> torch.Generator:
+        """A generator of the key (seed, purpose, class, ...)."""
+        from attar.keys import generator
+
+        return generator(self.spec.seed, purpose, self.classes[label], *parts)
+
+    def fit_key(self, fit: Fit, group: Sequence[int]) -> str:
+        """The fingerprint of a fit for a group of classes: the fit, the group's latents and the prior, no more."""
+        inputs = [(self.latents.key(label), self.prior_labels[label]) for label in group]
+        return fingerprint(fit, inputs, self.prior.key, self.compute)
+
+    def once(self, fit: Fit, group: Sequence[int]) -> dict[str, Tensor]:
+        """What `fit` learns of a group of classes, made once and stored."""
+        from safetensors.torch import load_file, save_file
+
+        if not fit.learns:
+            return {}
+
+        def make(scratch: Path) -> None:
+            save_file(fit.run(self, group, scratch), scratch / "fitted.safetensors")
+
+        about = {"fit": fit, "classes": [self.classes[label] for label in group]}
+        return load_file(self.store.once("fit", self.fit_key(fit, group), make, about) / "fitted.safetensors")
+
+
+def seconds_of(store: Store, kind: str, keys: Callable[[], Sequence[str]]) -> float:
+    """Seconds spent on finished artefacts of one kind."""
+    return sum(store.seconds(kind, key) for key in keys() if store.has(kind, key))

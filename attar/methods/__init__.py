@@ -1,0 +1,58 @@
+"""Distillers, one file each. Listing them imports neither them nor torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attar.errors import AttarError
+
+if TYPE_CHECKING:
+    from attar.methods.method import Method
+
+METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "random": ("attar.methods.real:Real", {"rule": "random"}, "random real images"),
+    "real": ("attar.methods.real:Real", {}, "real images chosen by a rule (--set rule=...)"),
+    "prior": ("attar.methods.prior_samples:PriorSamples", {}, "plain samples of the prior"),
+    "d3hr": ("attar.methods.d3hr:D3HR", {}, "D3HR (Zhao et al., ICML 2025): inversion and group matching"),
+}
+"""name -> (dotted name of its class, fields that the name stands for, what it is)"""
+
+
+def load_method(name: str, changes: dict[str, Any] | None = None) -> Method:
+    """The method of that name with the fields in `changes` set, for example {"sampler.steps": 20}.
+
+    Raises:
+        AttarError: an unknown method or field, or a value that does not fit.
+    """
+    import importlib
+    from typing import cast
+
+    from attar.fields import changed
+
+    known(name)
+    dotted, fields, _ = METHODS[name]
+    module, _, cls = dotted.partition(":")
+    method = getattr(importlib.import_module(module), cls)(**fields)
+    return cast("Method", changed(method, changes or {}, name))
+
+
+def known(name: str) -> None:
+    """Raises AttarError unless there is a method of that name."""
+    import difflib
+
+    if name not in METHODS:
+        close = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise AttarError(f"no method {name!r}{hint}; there are: {', '.join(METHODS)}")
+
+
+def described(name: str) -> str:
+    """A method in words: what it does, and its fields with their defaults and meaning."""
+    import inspect
+
+    from attar.fields import table
+
+    method = load_method(name)
+    module = inspect.getdoc(inspect.getmodule(type(method))) or ""
+    rows = [f"  {field} = {value}   ({kind})\n      {about}" for field, value, kind, about in table(method)]
+    return "\n".join([f"{name}: {inspect.getdoc(type(method))}", module, "", "Fields (--set field=value):", *rows])

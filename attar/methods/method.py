@@ -1,0 +1,106 @@
+"""The contract of a distiller: what is learnt, where candidates begin, which are kept, how those are improved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from attar.diffusion import Sampler
+from attar.selection import First, Select
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attar.job import Job
+    from attar.priors.prior import Prior
+
+Tensors = dict[str, "Tensor"]
+Group = Sequence[int]
+
+
+class Fit(Protocol):
+    """What is learnt from the real data. Frozen: its fields and its inputs are all that it depends on."""
+
+    learns: bool
+    """Whether there is anything to run."""
+    tunes: bool
+    """Whether the prior is adapted to each group, so that batches must not mix groups."""
+
+    def groups(self, labels: Sequence[int]) -> list[Group]:
+        """The classes that are fitted together."""
+        ...
+
+    def passes(self, job: Job, group: Group) -> int:
+        """Network passes, in images, that running it takes: for the estimate of the cost."""
+        ...
+
+    def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
+        """Learns from one group; may keep checkpoints in `scratch`, under names that begin with a dot."""
+        ...
+
+    def adapted(self, prior: Prior, fitted: Tensors) -> AbstractContextManager[Prior]:
+        """The prior as this fit leaves it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No fit: nothing is learnt from the real data."""
+
+    learns = False
+    tunes = False
+
+    def groups(self, labels: Sequence[int]) -> list[Group]:
+        return [[label] for label in labels]
+
+    def passes(self, job: Job, group: Group) -> int:
+        return 0
+
+    def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
+        return {}
+
+    def adapted(self, prior: Prior, fitted: Tensors) -> AbstractContextManager[Prior]:
+        return nullcontext(prior)
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where the candidates of a class begin."""
+
+    z: Tensor
+    """(N, C, H, W), float32, on the CPU."""
+    t: int
+
+
+class Refine(Protocol):
+    """How kept latents are improved at t = 0. Frozen; classes are refined independently."""
+
+    def __call__(self, job: Job, prior: Prior, label: int, z: Tensor) -> Tensor: ...
+
+
+class Method(Protocol):
+    """A distiller. Frozen, each part too."""
+
+    @property
+    def fit(self) -> Fit: ...
+
+    @property
+    def sampler(self) -> Sampler | None:
+        """None: the candidates are the class's real images, copied pixel for pixel."""
+        ...
+
+    @property
+    def select(self) -> Select: ...
+
+    @property
+    def refine(self) -> Refine | None: ...
+
+    def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
+        """Where n candidates of a class begin; not asked where `sampler` is None."""
+        ...
+
+
+__all__ = ["First", "Fit", "Group", "Method", "Nothing", "Refine", "Select", "Start", "Tensors"]

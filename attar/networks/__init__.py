@@ -1,0 +1,124 @@
+"""Evaluation networks by name: the published ones of this package, and any of torchvision and timm."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING
+
+from attar.errors import AttarError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NETWORKS = {
+    "convnet3": "ConvNet of width 128 and depth 3 with instance norm (DC, DSA, IDC); 32 pixels",
+    "convnet4": "the same, depth 4; 64 pixels",
+    "convnet5": "the same, depth 5; 128 pixels",
+    "convnet6": "the same, depth 6; 224 and 256 pixels",
+    "convnet3-bn": "ConvNet with batch norm (RDED); also convnet4-bn, convnet5-bn and convnet6-bn",
+    "convnet3-w48": "ConvNet of another width; any depth, norm and width, for example convnet4-bn-w64",
+    "resnetap10": "ResNetAP-10 with instance norm: average pooling in place of strides (IDC, Minimax)",
+    "resnet18-in": "ResNet-18 with instance norm (IDC, Minimax)",
+    "resnet18-idc": "the 2.8 M ResNet-18 with instance norm that IDC uses on CIFAR",
+    "resnet18-modified": "the 11.2 M ResNet-18 with a 3x3 stem and no max pooling (RDED, SRe2L); batch norm; 32 and 64 pixels",
+    "torchvision/NAME": "any classifier of torchvision.models, for example torchvision/mobilenet_v2",
+    "timm/NAME": "any network of timm, for example timm/efficientnet_b0; the prefix may be left out",
+}
+"""Names and what they stand for; importing this module loads no torch."""
+
+_CONVNET = re.compile(r"convnet([3-6])(-bn)?(?:-w([1-9][0-9]{0,3}))?")
+
+
+def build(name: str, classes: int, size: int, seed: int) -> nn.Module:
+    """A network with fresh weights for `size` by `size` RGB images and `classes` logits.
+
+    The weights depend on `seed` alone (take it from `attar.keys.seed_of`); no global generator is left changed.
+
+    Raises:
+        AttarError: an unknown name, with names close to it; or a network that cannot take images of this size.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return _named(name, classes, size)
+
+
+def check(name: str) -> None:
+    """Raises AttarError if no network has this name; loads neither weights nor, for our own names, torch."""
+    if _CONVNET.fullmatch(name) or name in NETWORKS:
+        return
+    library, _, inner = name.rpartition("/")
+    if library == "torchvision":
+        known = _torchvision_names()
+    elif library in ("timm", ""):
+        known = _timm_names()
+    else:
+        known = []
+    if inner not in known:
+        ours = [ours for ours in NETWORKS if "NAME" not in ours]
+        candidates = [f"{library}/{other}" if library else other for other in known] + ours
+        close = difflib.get_close_matches(name, candidates, n=4, cutoff=0.5)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise AttarError(f"no network is called {name!r}{hint} (`attar list networks` shows them)")
+
+
+def _named(name: str, classes: int, size: int) -> nn.Module:
+    from attar.networks import published
+
+    check(name)
+    if match := _CONVNET.fullmatch(name):
+        norm = "batch" if match[2] else "instance"
+        depth = int(match[1])
+        if size < 2**depth:
+            raise AttarError(f"{name} halves the image {depth} times: {size} pixels are too few, {2**depth} are needed")
+        return published.ConvNet(classes, size, depth=depth, width=int(match[3] or 128), norm=norm)
+    if name == "resnetap10":
+        return published.resnet(classes, size, blocks=1, block=published.PoolingBlock, norm="instance")
+    if name == "resnet18-in":
+        return published.resnet(classes, size, blocks=2, block=published.StridingBlock, norm="instance")
+    if name == "resnet18-idc":
+        return published.resnet(classes, 32, blocks=2, block=published.StridingBlock, norm="instance", width=32)
+    if name == "resnet18-modified":
+        return published.resnet18_modified(classes)
+    if name.startswith("torchvision/"):
+        return _torchvision(name.removeprefix("torchvision/"), classes, size)
+    return _timm(name.removeprefix("timm/"), classes, size)
+
+
+def _torchvision_names() -> list[str]:
+    from torchvision import models
+
+    with_auxiliary_heads = ("googlenet", "inception_v3")
+    return [name for name in models.list_models(module=models) if name not in with_auxiliary_heads]
+
+
+def _torchvision(name: str, classes: int, size: int) -> nn.Module:
+    from torchvision import models
+
+    sized = {"image_size": size} if name.startswith("vit_") else {}
+    try:
+        network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **sized)
+    except ValueError as error:
+        raise AttarError(f"torchvision/{name} cannot take {size}-pixel images: {error}") from error
+    return network
+
+
+def _timm_names() -> list[str]:
+    import timm
+
+    names: list[str] = timm.list_models()
+    return names
+
+
+def _timm(name: str, classes: int, size: int) -> nn.Module:
+    import timm
+
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    sized = {"img_size": size} if known is not None and known.fixed_input_size else {}
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **sized)
+    except (AssertionError, ValueError) as error:
+        raise AttarError(f"timm/{name} cannot take {size}-pixel images: {error}") from error
+    return network

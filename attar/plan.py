@@ -1,0 +1,144 @@
+"""The plan of a run: checked before anything is done, and described in the manifest of what comes out."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attar import __version__
+from attar.errors import AttarError
+from attar.job import Job
+from attar.methods.method import Method
+from attar.store import canonical, fingerprint
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked run: nothing that can be found wrong beforehand is wrong."""
+
+    job: Job
+    name: str
+    method: Method
+    ipcs: tuple[int, ...]
+    folders: dict[int, Path]
+
+    def key(self, ipc: int) -> str:
+        """The fingerprint of the distilled set of one IPC: of every input and setting, none of the timings."""
+        data = [self.job.images.digest(label) for label in self.job.labels]
+        prior = (self.job.prior.key, self.job.prior_labels, self.job.compute) if self.method.sampler else None
+        spec = (self.job.spec.seed, self.job.spec.preprocess)
+        return fingerprint(data, self.job.classes, prior, spec, self.name, self.method, ipc)
+
+    def missing(self, say: Say) -> list[int]:
+        """The IPCs whose sets are not there yet.
+
+        Raises:
+            AttarError: a folder holds something else, another run's set, or a damaged one.
+        """
+        return [ipc for ipc in self.ipcs if not self._is_done(ipc, say)]
+
+    def _is_done(self, ipc: int, say: Say) -> bool:
+        from attar.distilled import open_distilled, verify
+
+        folder = self.folders[ipc]
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return False
+        found = open_distilled(folder).manifest
+        if found["run"] != self.key(ipc):
+            raise AttarError(f"{folder} belongs to another run ({self._difference(found, ipc)}); choose another --out")
+        if problems := verify(folder):
+            raise AttarError(f"{folder} is damaged ({problems[0]}, {len(problems)} in all); remove it to write it anew")
+        say(f"{folder} is already there")
+        return True
+
+    def _difference(self, found: dict[str, Any], ipc: int) -> str:
+        differing = [name for name, value in self.described(ipc).items() if found.get(name) != value]
+        return "other " + " and ".join(differing) if differing else "other versions"
+
+    def described(self, ipc: int) -> dict[str, Any]:
+        """The part of the manifest that says what was asked for: settings and inputs."""
+        job = self.job
+        sampled = self.method.sampler is not None
+        return {
+            "method": {"name": self.name, **canonical(self.method)},
+            "ipc": ipc,
+            "seed": job.spec.seed,
+            "classes": list(job.classes),
+            "preprocess": job.spec.preprocess,
+            "data": {
+                "spec": job.images.spec,
+                "images": len(job.images),
+                "fingerprint": fingerprint([job.images.digest(label) for label in job.labels]),
+                "skipped": list(job.images.skipped),
+            },
+            "prior": _prior(job) if sampled else None,
+            "compute": job.compute if sampled else None,
+        }
+
+    def manifest(self, ipc: int) -> dict[str, Any]:
+        """All that is known of a distilled set but its images' digests."""
+        from importlib.metadata import version
+
+        from attar.cost import spent
+
+        packages = ("torch", "torchvision", "diffusers", "numpy", "pillow", "scikit-learn", "safetensors")
+        device = self.job.compute["device"] if self.method.sampler is not None else "cpu"
+        return {
+            "attar": __version__,
+            "run": self.key(ipc),
+            **self.described(ipc),
+            "seconds": spent(self.job, self.method, ipc),
+            "machine": {"device": device, "python": platform.python_version(), "system": platform.platform()},
+            "versions": {package: version(package) for package in packages},
+            "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+
+
+def checked(job: Job, name: str, method: Method, ipcs: Sequence[int], out: Path, say: Say) -> Plan:
+    """Everything that can be wrong with a run, looked at before any of it is done.
+
+    Raises:
+        AttarError: what is wrong and what to do.
+    """
+    from attar.data import PREPROCESSING
+
+    if not ipcs or any(ipc < 1 for ipc in ipcs):
+        raise AttarError(f"--ipc {','.join(map(str, ipcs))}: the number of images per class must be 1 or more")
+    if job.spec.preprocess not in PREPROCESSING:
+        raise AttarError(f"--preprocess {job.spec.preprocess}: choose one of {', '.join(PREPROCESSING)}")
+    if job.images.skipped:
+        shown = ", ".join(job.images.skipped[:5])
+        say(f"{len(job.images.skipped)} unreadable images are left out: {shown}{' ...' * (len(job.images.skipped) > 5)}")
+    if method.sampler is None:
+        _enough_images(job, max(ipcs))
+    elif job.prior_labels and job.prior.classes is None:
+        say("the prior carries no class names: its classes are taken to be the data's, in the data's order")
+    ordered = tuple(sorted(set(ipcs)))
+    folders = {ipc: out if len(ordered) == 1 else out / f"ipc-{ipc:03d}" for ipc in ordered}
+    if out.exists() and not out.is_dir():
+        raise AttarError(f"--out {out}: is a file")
+    return Plan(job, name, method, ordered, folders)
+
+
+def _enough_images(job: Job, ipc: int) -> None:
+    counts = {name: len(job.images.of_class(label)) for label, name in enumerate(job.classes)}
+    few = [f"{name!r} ({count})" for name, count in counts.items() if count < ipc]
+    if few:
+        raise AttarError(f"--ipc {ipc}: more real images than these classes have: {', '.join(few)}")
+
+
+def _prior(job: Job) -> dict[str, Any]:
+    named = job.prior.classes is not None
+    return {
+        "source": job.spec.prior,
+        "fingerprint": job.prior.key,
+        "codec": job.prior.codec.key,
+        "labels": job.prior_labels,
+        "matched": "by name" if named else "by position: the prior carries no class names",
+    }

@@ -1,0 +1,25 @@
+"""The built-in prior `digits`: a small pixel-space DiT, trained on scikit-learn's digits when it is first asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attar.priors.train import Training, train_prior
+from attar.store import Store, fingerprint
+
+RECIPE = Training(hidden=96, layers=3, heads=4, patch=2, steps=1500, batch=64, learning_rate=2e-3)
+
+
+def digits_prior(store: Store) -> Path:
+    """Its diffusers folder in the store; the first call trains it on the training split, about a minute on two cores."""
+    from attar.codec import to_float
+    from attar.data import load_data, load_pixels
+
+    images = load_data("digits@train")
+    key = fingerprint("digits", RECIPE, [images.digest(label) for label in range(len(images.classes))])
+
+    def make(scratch: Path) -> None:
+        pixels = to_float(load_pixels(images, range(len(images)), 8, "squash"))[:, :1]
+        train_prior(pixels, images.labels, images.classes, RECIPE, scratch)
+
+    return store.once("prior", key, make, about=RECIPE)

@@ -1,0 +1,69 @@
+"""The contract of a prior: a class-conditional diffusion model together with every convention that it was trained with."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from attar.codec import Codec
+from attar.diffusion import Schedule
+from attar.keys import noise
+from attar.tile import exact, in_tiles
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """Whoever holds one needs to know nothing else of where it came from.
+
+    Calling it with latents (N, C, H, W) in scaled units, a time and prior labels (N,) gives the network's raw output
+    (N, C or 2C, H, W) in float32, computed in tiles, so that a row's bytes do not depend on the rest of the batch.
+    """
+
+    key: str
+    """Fingerprint of the weights, the schedule and the conventions; the codec has its own."""
+    network: nn.Module
+    """Called with latents, times (N,) and prior labels (N,)."""
+    schedule: Schedule
+    codec: Codec
+    classes: tuple[str, ...] | None
+    """Names by prior label, synonyms separated by commas; None where the files do not tell."""
+    n_classes: int
+    null: int
+    """The label that stands for no class."""
+    device: torch.device
+    dtype: torch.dtype
+    tile: int = 1
+
+    def __call__(self, z: Tensor, t: int, y: Tensor) -> Tensor:
+        times = torch.full((len(z),), t, device=self.device)
+        return in_tiles(self._forward, self.tile, z, times, y)
+
+    def with_tile(self, tile: int) -> Prior:
+        """The same prior, its networks called with `tile` rows at a time."""
+        return replace(self, tile=tile, codec=self.codec.with_tile(tile))
+
+    @torch.inference_mode()
+    def exact_at(self, tile: int) -> bool:
+        """Whether a row's bytes do not depend on the others in its tile, in the network and in the codec."""
+        z = noise((tile, *self.codec.shape), "tile", "z").to(self.device)
+        times = torch.full((tile,), len(self.schedule) // 2, device=self.device)
+        y = torch.arange(tile, device=self.device) % self.n_classes
+        return exact(self._forward, z, times, y) and self.codec.exact_at(tile)
+
+    def _forward(self, z: Tensor, times: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            output: Tensor = self.network(z, times, y)
+        return output.float()
+
+
+def weights_key(*modules: nn.Module) -> str:
+    """The fingerprint of the modules' weights: names, shapes and bytes."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for module in modules:
+        for name, weight in sorted(module.state_dict().items()):
+            hashed.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+            hashed.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return hashed.hexdigest()

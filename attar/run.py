@@ -1,0 +1,194 @@
+"""A whole run, read first: check everything, say what it will cost, distill, write, evaluate. Every stage resumes.
+
+    distill_sets   data, prior, method, IPCs -> distilled sets on disk      (attar.driver does the work)
+    evaluate_sets  distilled sets, recipe, networks, seeds -> records       (attar.evaluation does)
+
+What is expensive is kept in the store under the fingerprint of all that it depends on, so that a run that was killed,
+or another run that shares a stage, goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attar.errors import AttarError
+from attar.progress import Progress, silent
+from attar.store import Store
+
+if TYPE_CHECKING:
+    from attar.data import ImageSet
+    from attar.distilled import DistilledSet
+    from attar.engine import Engine
+    from attar.evaluation import Images, Recipe
+    from attar.job import Spec
+    from attar.methods.method import Method
+    from attar.plan import Plan, Say
+
+
+def quiet(text: str) -> None:
+    """Says nothing."""
+
+
+def distill_sets(
+    spec: Spec,
+    name: str,
+    method: Method,
+    ipcs: Sequence[int],
+    out: Path,
+    *,
+    store: Store | None = None,
+    engine: Engine | None = None,
+    progress: Progress = silent,
+    say: Say = quiet,
+    dry_run: bool = False,
+) -> list[Path]:
+    """Distills, and writes one set for each IPC: `out` itself, or `out/ipc-001`, `out/ipc-010` ... for several.
+
+    A set that is already there is left as it is; a dry run ends after the checks and the estimate.
+
+    Raises:
+        AttarError: any input is wrong, or a folder belongs to another run; before any long work.
+    """
+    from attar.driver import distill, final_images
+    from attar.distilled import write_distilled
+    from attar.engine import Local
+    from attar.job import Job
+    from attar.plan import checked
+
+    plan = checked(Job(spec, store, progress), name, method, ipcs, out, say)
+    missing = plan.missing(say)
+    say(_estimate(plan, missing))
+    if dry_run or not missing:
+        return list(plan.folders.values())
+    distill(plan.job, method, missing, engine or Local())
+    for ipc in missing:
+        begun = time.monotonic()
+        write_distilled(plan.folders[ipc], plan.job.classes, final_images(plan.job, method, ipc), plan.manifest(ipc))
+        say(f"wrote {plan.folders[ipc]} in {time.monotonic() - begun:.1f} s")
+    return list(plan.folders.values())
+
+
+def _estimate(plan: Plan, ipcs: Sequence[int]) -> str:
+    size = f"{len(plan.job.images):,} images of {len(plan.job.classes)} classes"
+    if not ipcs:
+        return f"{size}: nothing left to do"
+    if plan.method.sampler is None:
+        return f"{size}: {sum(ipcs) * len(plan.job.classes)} of them will be copied"
+    from attar.cost import remaining
+
+    return f"{size}: {remaining(plan.job, plan.method, ipcs)}"
+
+
+def evaluate_sets(
+    folders: Sequence[Path],
+    recipe: Recipe,
+    networks: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    test: str | None = None,
+    baseline: bool = True,
+    device: str = "auto",
+    store: Store | None = None,
+    progress: Progress = silent,
+) -> Iterator[dict[str, Any]]:
+    """One record for each distilled set in `folders` and each network, as soon as it is there.
+
+    Random real images of the same count are evaluated beside each set, unless `baseline` is False.
+
+    Raises:
+        AttarError: a set is damaged, the test data does not have its classes, or the network or recipe is unknown.
+    """
+    from attar.data import load_data, test_spec
+    from attar.distilled import find_distilled, verify
+
+    sets = [one for folder in folders for one in find_distilled(folder)]
+    held = {}
+    for one in sets:
+        if problems := verify(one.folder):
+            raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
+        spec = test or test_spec(one.manifest["data"]["spec"])
+        held[one.folder] = load_data(spec).restricted(one.classes)
+        if held[one.folder].classes != one.classes:
+            raise AttarError(f"--test {spec}: its classes are in another order than those of {one.folder}")
+    for one in sets:
+        train = opened(one)
+        size = recipe.size or train.pixels.shape[1]
+        pictures = {"set": train}
+        if baseline:
+            pictures["baseline"] = random_real(one, size)
+        tests = in_memory(held[one.folder], size, "resize-crop")
+        for network in networks:
+            yield _record(one, pictures, tests, recipe, network, seeds, device, store or Store(), progress)
+
+
+def _record(
+    one: DistilledSet,
+    pictures: dict[str, Images],
+    test: Images,
+    recipe: Recipe,
+    network: str,
+    seeds: Sequence[int],
+    device: str,
+    store: Store,
+    progress: Progress,
+) -> dict[str, Any]:
+    from attar.evaluation import evaluate
+
+    records = {}
+    for what, train in pictures.items():
+        text = f"{one.folder.name if what == 'set' else 'random real images'}, {network}"
+        records[what] = evaluate(
+            train,
+            test,
+            recipe=recipe,
+            network=network,
+            seeds=seeds,
+            device=device,
+            store=store,
+            progress=lambda told, fraction, text=text: progress(f"{text}: {told}", fraction),  # type: ignore[misc]
+        ).record()
+    manifest = one.manifest
+    about = {"set": str(one.folder), "method": manifest["method"]["name"], "seed": manifest["seed"]}
+    return {**about, **records["set"], "ipc": manifest["ipc"], "baseline": records.get("baseline")}
+
+
+def opened(one: DistilledSet) -> Images:
+    """The images of a distilled set in memory, brought to one square size where they differ."""
+    import numpy as np
+    from PIL import Image
+
+    from attar.data import preprocess
+    from attar.evaluation import Images
+
+    files = [(file, label) for label, of_class in enumerate(one.files()) for file in of_class]
+    pictures = [Image.open(file).convert("RGB") for file, _ in files]
+    side = min(min(picture.size) for picture in pictures)
+    pixels = np.stack([preprocess(picture, side, one.manifest["preprocess"]) for picture in pictures])
+    return Images(pixels, np.array([label for _, label in files], np.int64), one.classes)
+
+
+def in_memory(images: ImageSet, size: int, how: str, indices: Sequence[int] | None = None) -> Images:
+    """Images of a data set (all of them, if none are named) at `size` pixels, as uint8."""
+    import numpy as np
+
+    from attar.data import load_pixels
+    from attar.evaluation import Images
+
+    chosen = np.arange(len(images)) if indices is None else np.asarray(indices)
+    return Images(load_pixels(images, chosen, size, how), images.labels[chosen], images.classes)
+
+
+def random_real(one: DistilledSet, size: int) -> Images:
+    """Random real images, as many of each class as the set has, of the data that it was distilled from."""
+    from attar.data import load_data
+    from attar.keys import numpy_generator
+
+    real = load_data(one.manifest["data"]["spec"]).restricted(one.classes)
+    chosen: list[int] = []
+    for label, files in enumerate(one.files()):
+        draw = numpy_generator(one.manifest["seed"], "baseline", one.classes[label])
+        chosen += draw.permutation(real.of_class(label))[: len(files)].tolist()
+    return in_memory(real, size, one.manifest["preprocess"], chosen)
