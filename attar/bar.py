@@ -17,7 +17,12 @@ def bar() -> Iterator[Progress]:
     from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Rich
 
-    columns = (BarColumn(30), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+    columns = (
+        BarColumn(30),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
     with Rich(*columns, console=Console(stderr=True), transient=True) as rich:
         task: TaskID | None = None
         last, seen = "", 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -43,13 +42,19 @@ def distill(
     ] = None,
     method: Annotated[str | None, typer.Option(help="`attar list methods` names them")] = None,
     ipc: Annotated[str | None, typer.Option(help="Images per class; several as 1,10,50")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; several IPCs go to OUT/ipc-001, OUT/ipc-010 ...")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; several IPCs go to OUT/ipc-001, OUT/ipc-010 ...")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness (default 0)")] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A field of the method: --set sampler.steps=20 (`attar describe METHOD` lists them)"),
+        typer.Option(
+            "--set", help="A field of the method: --set sampler.steps=20 (`attar describe METHOD` lists them)"
+        ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML with any of these flags, and a table [set]; flags win")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML with any of these flags, and a table [set]; flags win")
+    ] = None,
     classes: Annotated[str | None, typer.Option(help="Only these classes, by name: cat,dog")] = None,
     preprocess: Annotated[
         str | None, typer.Option(help="How images are brought to the prior's size: adm (default), resize-crop, squash")
@@ -57,7 +62,9 @@ def distill(
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto (default), float32, bfloat16")] = None,
     tile: Annotated[int | None, typer.Option(help="Images in one network call; found by probing if not given")] = None,
-    on_bad_image: Annotated[str | None, typer.Option(help="What to do with unreadable images: error (default), skip")] = None,
+    on_bad_image: Annotated[
+        str | None, typer.Option(help="What to do with unreadable images: error (default), skip")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate the cost, and stop")] = False,
 ) -> None:
     """Distill a labelled image set into a few images per class.

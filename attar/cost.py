@@ -11,9 +11,7 @@ import torch
 from attar.diffusion import grid
 from attar.driver import candidates_key, refined_key
 from attar.job import Job
-from attar.latents import SHARD
 from attar.methods.method import Method
-from attar.store import fingerprint
 
 
 def remaining(job: Job, method: Method, ipcs: Sequence[int]) -> str:
@@ -34,7 +32,9 @@ def remaining(job: Job, method: Method, ipcs: Sequence[int]) -> str:
     rate = _passes_per_second(job)
     hours = (fitting + sampling) / rate / 3600
     told = f"{hours * 60:.1f} minutes" if hours < 2 else f"{hours:.1f} hours"
-    return f"{fitting + sampling:,} network passes ({fitting:,} to fit, {sampling:,} to sample {images:,}), about {told}"
+    return (
+        f"{fitting + sampling:,} network passes ({fitting:,} to fit, {sampling:,} to sample {images:,}), about {told}"
+    )
 
 
 def spent(job: Job, method: Method, ipc: int) -> dict[str, float]:

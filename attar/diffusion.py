@@ -21,8 +21,13 @@ SPACINGS = ("leading", "trailing")
 class Denoiser(Protocol):
     """A network with its schedule: what sampling and inversion need of a prior."""
 
-    schedule: Schedule
-    null: int
+    @property
+    def schedule(self) -> Schedule: ...
+
+    @property
+    def null(self) -> int:
+        """The label that stands for no class."""
+        ...
 
     def __call__(self, z: Tensor, t: int, y: Tensor) -> Tensor:
         """Raw output (N, C or 2C, H, W) for latents (N, C, H, W) at time t and prior labels (N,)."""

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = 1
-SPLIT_WORDS = frozenset("train training test testing valid validation val dev eval evaluation".split())
+SPLIT_WORDS = frozenset(
+    ["train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "evaluation"]
+)
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,12 @@ def open_distilled(folder: Path) -> DistilledSet:
     if not file.is_file():
         inside = sorted(child.parent.name for child in folder.glob("*/manifest.json"))
         hint = f"; there are sets inside it: {', '.join(inside)}" if inside else ""
-        raise AttarError(f"{folder}: not a distilled set (it has no manifest.json){hint}")
+        raise AttarError(f"{folder}: holds no distilled set (no manifest.json){hint}")
     manifest = json.loads(file.read_text(encoding="utf-8"))
     if manifest.get("format", 0) > FORMAT:
-        raise AttarError(f"{folder}: written by a newer Attar ({manifest.get('attar')}); this one reads format {FORMAT}")
+        raise AttarError(
+            f"{folder}: written by a newer Attar ({manifest.get('attar')}); this one reads format {FORMAT}"
+        )
     return DistilledSet(folder, manifest)
 
 
@@ -136,7 +140,9 @@ def verify(folder: Path) -> list[str]:
 def card(manifest: dict[str, Any]) -> str:
     """A Hugging Face dataset card for the set."""
     count = len(manifest["images"])
-    size = "n<1K" if count < 1000 else "1K<n<10K" if count < 10_000 else "10K<n<100K" if count < 100_000 else "100K<n<1M"
+    size = (
+        "n<1K" if count < 1000 else "1K<n<10K" if count < 10_000 else "10K<n<100K" if count < 100_000 else "100K<n<1M"
+    )
     front = {
         "pretty_name": f"{manifest['method']['name']}, {manifest['ipc']} images per class",
         "task_categories": ["image-classification"],

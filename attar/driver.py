@@ -1,9 +1,9 @@
-"""The driver that all methods share: fit, start, denoise, select, refine, decode, write; each finished piece is stored."""
+"""The driver that all methods share: fit, start, denoise, select, refine, decode; each finished piece is stored."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from attar.codec import to_uint8
 from attar.diffusion import grid, sample
-from attar.distilled import write_distilled
 from attar.engine import Engine
 from attar.job import Job
 from attar.methods.method import Fit, Group, Method, Start, Tensors
@@ -63,7 +62,7 @@ def candidates_key(job: Job, method: Method, label: int, count: int) -> str:
 def make_candidates(
     job: Job, prior: Prior, method: Method, fitted: dict[int, Tensors], labels: Sequence[int], count: int
 ) -> None:
-    """Denoises `count` candidates of each class, in batches across classes, and stores each class's latents at t = 0."""
+    """Denoises `count` candidates of each class, batched across classes, and stores each class's latents at t = 0."""
     keys = {label: candidates_key(job, method, label, count) for label in labels}
     missing = [label for label in labels if not job.store.has("candidates", keys[label])]
     at_once = max(1, BUNDLE * prior.tile // count)
@@ -92,21 +91,9 @@ def denoise(
     steps = grid(method.sampler.steps, method.sampler.spacing, len(prior.schedule)).index(t) + 1
     done = []
     for part, classes in zip(z.split(BUNDLE * prior.tile), y.split(BUNDLE * prior.tile), strict=True):
-        done.append(sample(prior, part, t, classes, method.sampler, _within(meter, len(part), steps)).cpu())
+        done.append(sample(prior, part, t, classes, method.sampler, meter.within(len(part), steps)).cpu())
         meter.add(len(part))
     yield from torch.cat(done).split(counts)
-
-
-def _within(meter: Meter, images: int, steps: int) -> Callable[[int], None]:
-    """Moves the meter's bar within one batch, a step at a time."""
-    taken = 0
-
-    def step(t: int) -> None:
-        nonlocal taken
-        taken += 1
-        meter.hint(images * taken / steps)
-
-    return step
 
 
 def _save_candidates(z: Tensor, scratch: Path) -> None:
@@ -165,8 +152,3 @@ def _real_images(job: Job, method: Method, ipc: int) -> Iterator[tuple[int, int,
         indices = job.images.of_class(label)
         for index, choice in enumerate(method.select(job, label, len(indices), ipc)):
             yield label, index, np.asarray(job.images.open(int(indices[choice])))
-
-
-def write(job: Job, method: Method, ipc: int, folder: Path, manifest: dict[str, Any]) -> None:
-    """Writes the distilled set of one IPC."""
-    write_distilled(folder, job.classes, final_images(job, method, ipc), manifest)

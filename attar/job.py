@@ -1,8 +1,8 @@
-"""The job: what is to be distilled, with which prior, where. It opens each of these when first asked, once per process."""
+"""The job: what is to be distilled, with which prior, where. Each is opened when first asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,10 +79,17 @@ class Job:
         """The prior, on its device, its tile chosen."""
         from attar.priors import load_prior
 
-        if self.spec.prior is None:
-            raise AttarError("this method needs a prior: name one with --prior (digits, a folder or a hub id)")
         spec = self.spec
-        return load_prior(spec.prior, device=spec.device, dtype=spec.dtype, tile=spec.tile, store=self.store)
+        if spec.prior is None:
+            raise AttarError("this method needs a prior: name one with --prior (digits, a folder or a hub id)")
+        return load_prior(
+            spec.prior,
+            device=spec.device,
+            dtype=spec.dtype,
+            tile=spec.tile,
+            store=self.store,
+            progress=self.progress,
+        )
 
     @cached_property
     def prior_labels(self) -> list[int]:
@@ -150,8 +157,3 @@ class Job:
 
         about = {"fit": fit, "classes": [self.classes[label] for label in group]}
         return load_file(self.store.once("fit", self.fit_key(fit, group), make, about) / "fitted.safetensors")
-
-
-def seconds_of(store: Store, kind: str, keys: Callable[[], Sequence[str]]) -> float:
-    """Seconds spent on finished artefacts of one kind."""
-    return sum(store.seconds(kind, key) for key in keys() if store.has(kind, key))

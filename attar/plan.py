@@ -47,24 +47,27 @@ class Plan:
         from attar.distilled import open_distilled, verify
 
         folder = self.folders[ipc]
-        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        if not _occupied(folder):
             return False
         found = open_distilled(folder).manifest
         if found["run"] != self.key(ipc):
-            raise AttarError(f"{folder} belongs to another run ({self._difference(found, ipc)}); choose another --out")
+            raise _foreign(folder, found, self.described(ipc))
         if problems := verify(folder):
             raise AttarError(f"{folder} is damaged ({problems[0]}, {len(problems)} in all); remove it to write it anew")
         say(f"{folder} is already there")
         return True
 
-    def _difference(self, found: dict[str, Any], ipc: int) -> str:
-        differing = [name for name, value in self.described(ipc).items() if found.get(name) != value]
-        return "other " + " and ".join(differing) if differing else "other versions"
-
     def described(self, ipc: int) -> dict[str, Any]:
         """The part of the manifest that says what was asked for: settings and inputs."""
-        job = self.job
         sampled = self.method.sampler is not None
+        later = (
+            {"prior": _prior(self.job), "compute": self.job.compute} if sampled else {"prior": None, "compute": None}
+        )
+        return {**self.asked(ipc), **later}
+
+    def asked(self, ipc: int) -> dict[str, Any]:
+        """The settings and the data, known before the prior is loaded."""
+        job = self.job
         return {
             "method": {"name": self.name, **canonical(self.method)},
             "ipc": ipc,
@@ -77,8 +80,6 @@ class Plan:
                 "fingerprint": fingerprint([job.images.digest(label) for label in job.labels]),
                 "skipped": list(job.images.skipped),
             },
-            "prior": _prior(job) if sampled else None,
-            "compute": job.compute if sampled else None,
         }
 
     def manifest(self, ipc: int) -> dict[str, Any]:
@@ -114,16 +115,40 @@ def checked(job: Job, name: str, method: Method, ipcs: Sequence[int], out: Path,
         raise AttarError(f"--preprocess {job.spec.preprocess}: choose one of {', '.join(PREPROCESSING)}")
     if job.images.skipped:
         shown = ", ".join(job.images.skipped[:5])
-        say(f"{len(job.images.skipped)} unreadable images are left out: {shown}{' ...' * (len(job.images.skipped) > 5)}")
+        say(
+            f"{len(job.images.skipped)} unreadable images are left out: {shown}{' ...' * (len(job.images.skipped) > 5)}"
+        )
     if method.sampler is None:
         _enough_images(job, max(ipcs))
-    elif job.prior_labels and job.prior.classes is None:
-        say("the prior carries no class names: its classes are taken to be the data's, in the data's order")
     ordered = tuple(sorted(set(ipcs)))
     folders = {ipc: out if len(ordered) == 1 else out / f"ipc-{ipc:03d}" for ipc in ordered}
-    if out.exists() and not out.is_dir():
-        raise AttarError(f"--out {out}: is a file")
-    return Plan(job, name, method, ordered, folders)
+    plan = Plan(job, name, method, ordered, folders)
+    for ipc in ordered:
+        _not_foreign(plan, ipc)
+    if method.sampler is not None and job.prior_labels and job.prior.classes is None:
+        say("the prior carries no class names: its classes are taken to be the data's, in the data's order")
+    return plan
+
+
+def _occupied(folder: Path) -> bool:
+    if folder.exists() and not folder.is_dir():
+        raise AttarError(f"--out {folder}: is a file")
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _not_foreign(plan: Plan, ipc: int) -> None:
+    from attar.distilled import open_distilled
+
+    folder, asked = plan.folders[ipc], plan.asked(ipc)
+    if _occupied(folder):
+        found = open_distilled(folder).manifest
+        if any(found.get(name) != value for name, value in asked.items()):
+            raise _foreign(folder, found, asked)
+
+
+def _foreign(folder: Path, found: dict[str, Any], here: dict[str, Any]) -> AttarError:
+    differing = [name for name, value in here.items() if found.get(name) != value] or ["versions"]
+    return AttarError(f"{folder} belongs to another run (other {' and '.join(differing)}); choose another --out")
 
 
 def _enough_images(job: Job, ipc: int) -> None:

@@ -32,10 +32,17 @@ class Meter:
         told = f"{self.text}, {self.done:,}/{self.total:,} {self.unit}, {rate:,.0f}/s"
         self.progress(told, min(1.0, self.done / max(self.total, 1)))
 
-    def hint(self, done: float) -> None:
-        """Shows work on the next units as partly done, without counting it."""
-        now = time.monotonic()
-        if now - self.told >= 0.2:
-            self.told = now
-            fraction = (self.done + done) / max(self.total, 1)
-            self.progress(f"{self.text}, {self.done:,}/{self.total:,} {self.unit}", min(1.0, fraction))
+    def within(self, count: int, steps: int) -> Callable[[object], None]:
+        """To be called `steps` times while the next `count` units are worked on: moves the bar, counts nothing yet."""
+        taken = 0
+
+        def step(_: object) -> None:
+            nonlocal taken
+            taken += 1
+            now = time.monotonic()
+            if now - self.told >= 0.2:
+                self.told = now
+                fraction = (self.done + count * taken / steps) / max(self.total, 1)
+                self.progress(f"{self.text}, {self.done:,}/{self.total:,} {self.unit}", min(1.0, fraction))
+
+        return step

@@ -52,8 +52,8 @@ def distill_sets(
     Raises:
         AttarError: any input is wrong, or a folder belongs to another run; before any long work.
     """
-    from attar.driver import distill, final_images
     from attar.distilled import write_distilled
+    from attar.driver import distill, final_images
     from attar.engine import Local
     from attar.job import Job
     from attar.plan import checked
@@ -108,7 +108,9 @@ def evaluate_sets(
     held = {}
     for one in sets:
         if problems := verify(one.folder):
-            raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
+            raise AttarError(
+                f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems"
+            )
         spec = test or test_spec(one.manifest["data"]["spec"])
         held[one.folder] = load_data(spec).restricted(one.classes)
         if held[one.folder].classes != one.classes:

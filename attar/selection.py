@@ -49,4 +49,4 @@ class Random:
         return torch.randperm(pool, generator=job.generator("select", label))[:ipc]
 
 
-RULES = {"first": First, "random": Random}
+RULES: dict[str, type[First] | type[Random]] = {"first": First, "random": Random}

@@ -100,9 +100,7 @@ class Store:
         meta = json.loads((self.path(kind, key) / "meta.json").read_text(encoding="utf-8"))
         return float(meta["seconds"])
 
-    def once(
-        self, kind: str, key: str, make: Callable[[Path], None], about: Any = None, seconds: float = 0.0
-    ) -> Path:
+    def once(self, kind: str, key: str, make: Callable[[Path], None], about: Any = None, seconds: float = 0.0) -> Path:
         """The artefact's folder, made by `make(scratch)` if it is not there yet; `about` goes into its meta.json.
 
         Processes that want the same artefact wait for the one that makes it. `make` fills the scratch folder, may

@@ -38,12 +38,12 @@ SUBSETS: dict[str, tuple[str, ...]] = {
     "imagenet100-cmc": tuple(_CMC.split()),
     "imagenet100-kaggle": tuple(_KAGGLE.split()),
 }
-"""WordNet ids, in the published order.
+"""WordNet ids, in the published order (the last: in sorted order).
 
 imagenette, imagewoof: fastai's ten classes, as Minimax's lists have them. imagenet10-idc: IDC's ten (Kim et al., ICML
 2022), the first of its hundred. imagenet100-cmc: drawn for CMC (Tian et al., ECCV 2020; imagenet100.txt of
 HobbitLong/CMC) and used by IDC, as class100.txt, and by those who follow it. imagenet100-kaggle: the data set
-ambityga/imagenet100, mostly animals; only 12 classes are in both.
+ambityga/imagenet100, mostly animals; only 8 classes are in both.
 """
 
 COUNTS: dict[str, tuple[int, int]] = {

@@ -15,6 +15,9 @@ from attar.errors import AttarError
 
 Pixels = npt.NDArray[np.uint8]
 
+PANORAMA = 64
+"""Images longer than this many times their short side are never resized whole."""
+
 
 def preprocess(image: Image.Image, size: int, how: str) -> Pixels:
     """The image as uint8 (size, size, 3).
@@ -65,9 +68,14 @@ def _squash(image: Image.Image, size: int) -> Image.Image:
 def _part_of_resized(
     image: Image.Image, whole: tuple[int, int], corner: tuple[int, int], size: int, how: Image.Resampling
 ) -> Image.Image:
-    """The square at `corner` of the image resized to `whole`, without making the rest (gigabytes, for a panorama)."""
-    across, down = image.width / whole[0], image.height / whole[1]
+    """The square at `corner` of the image resized to `whole`.
+
+    The rest of a long panorama is never made, at the price of rounding: PIL takes the box in float32.
+    """
     left, top = corner
+    if whole[0] * whole[1] <= PANORAMA * size * size:
+        return image.resize(whole, how).crop((left, top, left + size, top + size))
+    across, down = image.width / whole[0], image.height / whole[1]
     box = (left * across, top * down, (left + size) * across, (top + size) * down)
     return image.resize((size, size), how, box)
 

@@ -44,8 +44,8 @@ def resolve(spec: str) -> str:
     if split is None and len(there) > 1:
         example = _written(kind, where, "train" if "train" in there else there[0])
         raise AttarError(
-            f"{spec} has the splits {', '.join(there)}: name one, for example {example}, so that test images never slip "
-            "into training"
+            f"{spec} has the splits {', '.join(there)}: name one, for example {example}, so that test images "
+            "never slip into training"
         )
     if split is not None and split not in there:
         raise AttarError(f"{spec}: no split {split!r}; there {_listed(there)}")

@@ -19,7 +19,7 @@ CHUNK = 2**22
 
 @dataclass(frozen=True)
 class D3HR:
-    """Inverts every latent to a near-Gaussian domain, and starts from the drawn group that best matches each class there."""
+    """Inverts every latent to a near-Gaussian domain; starts from the drawn group that best matches the class there."""
 
     fit: Invert = Invert(time=600, guidance=4.0)
     """Domain mapping (section 3.2): DDIM inversion of the class's latents, and their moments."""
@@ -37,12 +37,16 @@ class D3HR:
             raise AttarError(f"d3hr.subsets {self.subsets}: at least 1")
         if self.fit.time not in (times := grid(self.sampler.steps, self.sampler.spacing)):
             near = min(times, key=lambda time: abs(time - self.fit.time))
-            raise AttarError(f"d3hr.fit.time {self.fit.time} is not a time of the sampler's grid; the nearest is {near}")
+            raise AttarError(
+                f"d3hr.fit.time {self.fit.time} is not a time of the sampler's grid; the nearest is {near}"
+            )
 
     def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
         mean, variance = fitted["mean"], fitted["variance"]
         seed = seed_of(job.spec.seed, "d3hr", job.classes[label], n)
-        return Start(search(mean.float(), variance.sqrt().float(), n, self.subsets, seed, self.skew_weight), self.fit.time)
+        return Start(
+            search(mean.float(), variance.sqrt().float(), n, self.subsets, seed, self.skew_weight), self.fit.time
+        )
 
 
 def search(mean: Tensor, std: Tensor, n: int, subsets: int, seed: int, skew_weight: float = 0.1) -> Tensor:

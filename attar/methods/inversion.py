@@ -15,7 +15,7 @@ from torch import Tensor
 from attar.diffusion import check_grid, grid, invert
 from attar.errors import AttarError
 from attar.job import Job
-from attar.latents import SHARD, Shard
+from attar.latents import Shard
 from attar.methods.method import Group, Tensors
 from attar.priors.prior import Prior
 from attar.progress import Meter
@@ -24,7 +24,7 @@ from attar.store import note_seconds, replacing
 
 @dataclass(frozen=True)
 class Invert:
-    """DDIM inversion of each class's latents to one time of a grid (D3HR, section 3.2), kept as count, mean, variance."""
+    """DDIM inversion of each class's latents to one time (D3HR, section 3.2), kept as count, mean, variance."""
 
     time: int = 600
     """The time of the near-Gaussian domain (the paper's 30 of 50 steps)."""
@@ -90,8 +90,16 @@ class Invert:
         inverted = []
         for z in latents.split(4 * job.prior.tile):
             y = job.conditions([label]).expand(len(z))
-            at = {"guidance": self.guidance, "clean_time": self.clean_time}
-            inverted.append(invert(job.prior, z.to(job.prior.device), y, self.times(), **at).cpu())
+            z_t = invert(
+                job.prior,
+                z.to(job.prior.device),
+                y,
+                self.times(),
+                guidance=self.guidance,
+                clean_time=self.clean_time,
+                step=meter.within(len(z), len(self.times())),
+            )
+            inverted.append(z_t.cpu())
             meter.add(len(z))
         moments = Moments.of(torch.cat(inverted))
         with replacing(checkpoint) as temporary:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attar.progress import Progress, silent
+
 if TYPE_CHECKING:
     import torch
 
@@ -19,6 +21,7 @@ def load_prior(
     dtype: torch.dtype | str = "auto",
     tile: int | None = None,
     store: Store | None = None,
+    progress: Progress = silent,
 ) -> Prior:
     """The prior named by `source`: `digits`, a diffusers DiTPipeline folder, or a hub id.
 
@@ -34,7 +37,7 @@ def load_prior(
 
     place, number_format = resolve(str(device), str(dtype).removeprefix("torch."))
     store = store or Store()
-    folder = str(digits_prior(store)) if source == "digits" else source
+    folder = str(digits_prior(store, progress)) if source == "digits" else source
     prior = load_dit(folder, place, number_format)
     return prior.with_tile(tile or _chosen_tile(prior, store))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from attar.priors.train import Training, train_prior
+from attar.progress import Progress, silent
 from attar.store import Store, fingerprint
 
 RECIPE = Training(hidden=96, layers=3, heads=4, patch=2, steps=1500, batch=64, learning_rate=2e-3)
 
 
-def digits_prior(store: Store) -> Path:
-    """Its diffusers folder in the store; the first call trains it on the training split, about a minute on two cores."""
+def digits_prior(store: Store, progress: Progress = silent) -> Path:
+    """Its diffusers folder in the store; the first call trains it on the training split, a minute on two cores."""
     from attar.codec import to_float
     from attar.data import load_data, load_pixels
 
@@ -20,6 +21,6 @@ def digits_prior(store: Store) -> Path:
 
     def make(scratch: Path) -> None:
         pixels = to_float(load_pixels(images, range(len(images)), 8, "squash"))[:, :1]
-        train_prior(pixels, images.labels, images.classes, RECIPE, scratch)
+        train_prior(pixels, images.labels, images.classes, RECIPE, scratch, progress)
 
     return store.once("prior", key, make, about=RECIPE)

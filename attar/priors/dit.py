@@ -16,7 +16,7 @@ from attar.store import fingerprint
 
 
 class DiT(nn.Module):
-    """A DiTTransformer2DModel, called with latents, times and labels; label dropout is off because it is in eval mode."""
+    """A DiTTransformer2DModel, called with latents, times and labels; in eval mode, so that it drops no labels."""
 
     def __init__(self, transformer: nn.Module) -> None:
         super().__init__()
@@ -48,7 +48,9 @@ def load_dit(source: str, device: torch.device, dtype: torch.dtype) -> Prior:
     except (OSError, ValueError, KeyError) as error:
         raise AttarError(f"--prior {source}: cannot be loaded as a DiTPipeline folder or hub id: {error}") from error
     if transformer.config.norm_type != "ada_norm_zero":
-        raise AttarError(f"--prior {source}: its transformer has norm_type {transformer.config.norm_type!r}, not a DiT's")
+        raise AttarError(
+            f"--prior {source}: its transformer has norm_type {transformer.config.norm_type!r}, not a DiT's"
+        )
     conventions = {"betas": scheduler.config.beta_schedule, "prediction": scheduler.config.prediction_type}
     network = DiT(transformer)
     return Prior(

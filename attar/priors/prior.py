@@ -1,4 +1,4 @@
-"""The contract of a prior: a class-conditional diffusion model together with every convention that it was trained with."""
+"""The contract of a prior: a class-conditional diffusion model and every convention that it was trained with."""
 
 from __future__ import annotations
 

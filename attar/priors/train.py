@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.keys import generator
+from attar.progress import Progress, silent
 from attar.store import note_seconds, replacing
 
 CHECKPOINT_SECONDS = 30.0
@@ -47,7 +48,7 @@ def train_prior(
     classes: Sequence[str],
     training: Training,
     folder: Path,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress = silent,
 ) -> None:
     """Trains on latents (N, C, S, S), float32, with labels (N,), and writes a DiTPipeline folder without a VAE.
 
@@ -64,7 +65,7 @@ def train_prior(
     checkpoint = folder / ".checkpoint"
     begun = _resume(checkpoint, network, optimiser, ema)
     saved = reported = time.monotonic()
-    targets = torch.from_numpy(labels)
+    targets = torch.tensor(labels)
     for step in range(begun, training.steps):
         for group in optimiser.param_groups:
             group["lr"] = _learning_rate(training, step)
@@ -75,8 +76,10 @@ def train_prior(
         optimiser.step()
         ema.step(network.parameters())
         now = time.monotonic()
-        if progress is not None and now - reported > REPORT_SECONDS:
-            progress(f"training a prior, step {step + 1}/{training.steps}, loss {loss:.3f}", (step + 1) / training.steps)
+        if now - reported > REPORT_SECONDS:
+            progress(
+                f"training a prior, step {step + 1}/{training.steps}, loss {loss:.3f}", (step + 1) / training.steps
+            )
             reported = now
         if now - saved > CHECKPOINT_SECONDS:
             _save(checkpoint, network, optimiser, ema, step + 1)
