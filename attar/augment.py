@@ -1,10 +1,10 @@
-"""draw(keys) -> parameters, apply(images, parameters) -> views: augmentation in batches, one draw an image, replayable."""
+"""draw(keys) -> parameters, apply(images, parameters) -> views: in batches, one draw an image, replayable."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Augmentation:
     flip: bool = False
     """Left-right flip of half of the images."""
     jitter: float = 0.0
-    """Brightness, contrast and saturation by factors in 1 - jitter ... 1 + jitter, in random order; nothing is clipped."""
+    """Brightness, contrast and saturation, factors 1 - jitter ... 1 + jitter, in random order; nothing is clipped."""
     lighting: float = 0.0
     """Deviation of the noise along the principal colours of ImageNet (Krizhevsky et al., 2012)."""
     normalise: Literal["imagenet", "cifar", "half"] = "imagenet"
@@ -82,7 +82,7 @@ class Draw:
 def draw(how: Augmentation, n: int, height: int, width: int, *key: Part) -> Draw:
     """Parameters for `n` images of `height` by `width` pixels: equal keys, equal parameters."""
     rng = numpy_generator(*key)
-    parts: dict[str, Tensor] = {}
+    parts: dict[str, Any] = {}
     if how.shuffle > 1:
         parts["rows"], parts["columns"] = _orders(rng, n, how.shuffle), _orders(rng, n, how.shuffle)
     if how.crop is not None:
@@ -165,10 +165,10 @@ def _boxes(rng: Generator, n: int, height: int, width: int, least: float) -> Ten
     w, h = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
     fits = (w > 0) & (h > 0) & (w <= width) & (h <= height)
     first = np.arange(n), fits.argmax(1)
-    found = fits.any(1)
+    found = np.asarray(fits.any(1))
     h = np.where(found, h[first], min(height, round(width / (3 / 4))))
     w = np.where(found, w[first], min(width, round(height * (4 / 3))))
-    place = np.where(found[:, None], rng.random((n, 2)), 0.5)
+    place = np.where(found[:, None], rng.random((n, 2)), 0.5 - 1e-9)
     top = np.floor(place[:, 0] * (height - h + 1))
     left = np.floor(place[:, 1] * (width - w + 1))
     return _float(np.stack([top, left, h, w], 1))
@@ -198,7 +198,7 @@ def _cut(rng: Generator, size: int, own: float) -> tuple[int, int, int, int]:
 
 
 def _band_index(order: Tensor, length: int) -> Tensor:
-    """(n, length): where each row (or column) comes from when the bands stand in this order; the last takes the rest."""
+    """(n, length): where each row (or column) comes from, the bands in this order; the last band takes the rest."""
     count = order.shape[1]
     first = torch.arange(count) * (length // count)
     bands = [torch.arange(int(f), length if i == count - 1 else int(f) + length // count) for i, f in enumerate(first)]

@@ -20,6 +20,8 @@ class Meter:
         self.progress, self.text, self.total, self.unit = progress, text, total, unit
         self.done = 0
         self.begun = self.told = time.monotonic()
+        if total:
+            progress(f"{text}, 0/{total:,} {unit}", 0.0)
 
     def add(self, count: int = 1) -> None:
         """`count` more units are done."""

@@ -22,11 +22,13 @@ def in_tiles(network: Callable[..., Tensor], tile: int, *rows: Tensor) -> Tensor
 
 
 def padded(network: Callable[..., Tensor], tile: int, *rows: Tensor) -> Tensor:
-    """One call of `network` with `tile` rows, of which the first `len(rows[0])` are returned."""
+    """One call of `network` with `tile` rows, of which the first `len(rows[0])` are returned.
+
+    The rows are laid out contiguously whatever their strides were, because the layout, too, decides the last bits.
+    """
     n = len(rows[0])
-    if n < tile:
-        rows = tuple(torch.cat([r, r[:1].expand(tile - n, *r.shape[1:])]) for r in rows)
-    return network(*rows)[:n]
+    filled = (torch.cat([r, r[:1].expand(tile - n, *r.shape[1:])]) if n < tile else r for r in rows)
+    return network(*(r.clone(memory_format=torch.contiguous_format) for r in filled))[:n]
 
 
 def choose(device: torch.device, exact_at: Callable[[int], bool]) -> int:

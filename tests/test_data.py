@@ -15,8 +15,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from attar.data import ImageSet, load_data, load_pixels, preprocess, test_spec
-from attar.data.imagenet import SUBSETS, subset, which_imagewoof
-from attar.data.source import Ints, labelled
+from attar.data.imagenet import SUBSETS, members, subset, which_imagewoof
+from attar.data.source import Ints, labelled, unique_names
 from attar.errors import AttarError
 
 
@@ -153,6 +153,14 @@ def test_a_folder_of_loose_images_is_explained(tmp_path: Path) -> None:
         load_data(str(tmp_path / "a"))
 
 
+def test_a_distilled_set_is_not_one_class_called_images(tmp_path: Path) -> None:
+    folder(tmp_path / "images", {"000_a": 1, "001_b": 1})
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(AttarError, match="class folders are in"):
+        load_data(str(tmp_path))
+    assert load_data(str(tmp_path / "images")).classes == ("000_a", "001_b")
+
+
 def test_restricted_relabels_in_the_datas_order() -> None:
     images = with_counts(3, 2, 4)
     two = images.restricted(["class 2", "class 0", "class 2"])
@@ -281,9 +289,9 @@ def test_preprocessing_is_that_of_the_references(shape: tuple[int, int]) -> None
 def test_the_part_of_a_panorama_is_the_part_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 700, 3), np.uint8)
     for how in ("adm", "resize-crop"):
-        monkeypatch.setattr("attar.data.preprocess.PANORAMA", 64)
+        monkeypatch.setattr("attar.data.pixels.PANORAMA", 64)
         whole = preprocess(Image.fromarray(pixels), 24, how).astype(int)
-        monkeypatch.setattr("attar.data.preprocess.PANORAMA", 0)
+        monkeypatch.setattr("attar.data.pixels.PANORAMA", 0)
         assert np.abs(preprocess(Image.fromarray(pixels), 24, how) - whole).max() <= 1
 
 
@@ -349,3 +357,17 @@ def test_imagenet_subsets_are_imagenet_classes() -> None:
     assert which_imagewoof(10) is None
     with pytest.raises(AttarError, match="imagenette, imagewoof"):
         subset("imagenet100")
+
+
+def test_members_of_a_subset_by_whatever_name_the_data_has() -> None:
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    ids = info.label_names()
+    assert members("imagewoof", ids) == subset("imagewoof")
+    assert members("imagewoof", [f"{wnid}_some name" for wnid in ids])[0] == "n02086240_some name"
+    words = unique_names(info.label_descriptions())
+    named = members("imagenet100-kaggle", words)
+    assert [ids[words.index(name)] for name in named] == list(subset("imagenet100-kaggle"))
+    with pytest.raises(AttarError, match="lacks 2 of the 10 classes of imagewoof: n02086240, n02115641"):
+        members("imagewoof", subset("imagewoof")[1:-1])

@@ -18,7 +18,7 @@ from attar.data.decode import MAX_PIXELS, opened, upright
 from attar.errors import AttarError, BadImage
 from attar.store import Store
 
-RAMP = np.arange(0, 256, 4, np.uint8).reshape(8, 8)
+RAMP = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
 COLOURS = np.stack([RAMP, RAMP[::-1], RAMP.T], -1)
 
 
@@ -127,8 +127,8 @@ def test_exif_orientation(form: str, orientation: int) -> None:
     }[orientation]  # fmt: skip
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    options: dict[str, Any] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(form, {})
-    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), form, exif=exif, **options)
+    options: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), form, exif=exif, **options.get(form, {}))
     pixels = decoded(data)
     assert pixels.shape == scene.shape
     assert np.abs(pixels.astype(int) - scene).max() <= 5
@@ -268,10 +268,10 @@ def test_class_names_are_kept_verbatim(tmp_path: Path, store: Store) -> None:
 
 
 def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
-    store = folder_of(tmp_path / "elsewhere", {"1.png": GOOD, "2.png": GOOD})
+    away = folder_of(tmp_path / "elsewhere", {"1.png": GOOD, "2.png": GOOD})
     root = folder_of(tmp_path / "data", {"cat/0.png": GOOD})
-    os.symlink(store, root / "dog")
-    os.symlink(store / "1.png", root / "cat" / "9.png")
+    os.symlink(away, root / "dog")
+    os.symlink(away / "1.png", root / "cat" / "9.png")
     os.symlink(root / "cat", root / "cat" / "loop")
     images = load_data(str(root))
     assert [images.name(i) for i in range(len(images))] == ["cat/0.png", "cat/9.png", "dog/1.png", "dog/2.png"]
@@ -279,3 +279,4 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     os.symlink(tmp_path / "gone.png", root / "cat" / "broken.png")
     with pytest.raises(BadImage, match=r"cat/broken\.png"):
         load_data(str(root)).open(2)
+    assert readable(load_data(str(root)), "skip", Store(tmp_path / "cache")).skipped == ("cat/broken.png",)

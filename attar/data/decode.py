@@ -28,7 +28,7 @@ def opened(data: bytes) -> Image.Image:
     another library has asked PIL to fill them with grey.
     """
     if not data:
-        raise ValueError("the file is empty")
+        raise ValueError("it is empty")
     Image.MAX_IMAGE_PIXELS = max(MAX_PIXELS, Image.MAX_IMAGE_PIXELS or 0)
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:

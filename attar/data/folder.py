@@ -37,6 +37,8 @@ def load(where: str, split: str | None) -> Folder:
     classes = sorted(_class_folders(root))
     if not classes:
         raise AttarError(f"{root} has no class folders: put the images of each class into a folder named after it")
+    if classes == ["images"] and (root / "manifest.json").is_file():
+        raise AttarError(f"{root} is a distilled set: its class folders are in {root / 'images'}")
     files: list[str] = []
     counts = []
     for name in classes:
@@ -66,10 +68,14 @@ class Folder:
 
     def signature(self, indices: Ints) -> object:
         """Path, size and times of every file."""
-        found = []
-        for index in indices:
-            state = os.stat(self.root / self.files[index])
-            found.append([self.files[index], state.st_size, state.st_mtime_ns, state.st_ctime_ns])
+        found: list[list[str | int]] = []
+        for index in indices.tolist():
+            name = self.files[index]
+            try:
+                state = os.stat(self.root / name)
+                found.append([name, state.st_size, state.st_mtime_ns, state.st_ctime_ns])
+            except FileNotFoundError:  # a broken link
+                found.append([name])
         return [str(self.root), found]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,10 +75,9 @@ def _saved(where: str) -> bool:
 
 def _library() -> ModuleType:
     try:
-        import datasets
+        return importlib.import_module("datasets")
     except ImportError as error:
         raise AttarError("hf: data needs the datasets library: pip install attar[hf]") from error
-    return datasets  # type: ignore[no-any-return]
 
 
 @contextmanager

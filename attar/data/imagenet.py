@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from attar.data.source import listed, unique_names
 from attar.errors import AttarError
 
 _CMC = """
@@ -62,6 +65,29 @@ def subset(name: str) -> tuple[str, ...]:
     if name not in SUBSETS:
         raise AttarError(f"no ImageNet subset {name!r}; there are {', '.join(SUBSETS)}")
     return SUBSETS[name]
+
+
+def members(name: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """The names that a data set gives to the classes of a named subset, in the published order.
+
+    A class may be called by its WordNet id ("n02086240", "n02086240_Shih-Tzu"), or as `timm` and the hub's imagenet-1k
+    call it ("Shih-Tzu", "crane (517)" for the second crane).
+
+    Raises:
+        AttarError: no subset has this name, or the data lacks some of its classes: all of them are listed.
+    """
+    called = {wnid: own for own in classes if (wnid := own[:9])[1:].isdigit() and own[9:10] in ("", "_", " ", "-")}
+    wanted = subset(name)
+    if not set(wanted) <= set(called):
+        from timm.data import ImageNetInfo
+
+        info = ImageNetInfo()
+        described = unique_names([info.index_to_description(index) for index in range(info.num_classes())])
+        called |= {info.index_to_label_name(i): own for i, own in enumerate(described) if own in classes}
+    missing = [wnid for wnid in wanted if wnid not in called]
+    if missing:
+        raise AttarError(f"the data lacks {len(missing)} of the {len(wanted)} classes of {name}: {listed(missing)}")
+    return tuple(called[wnid] for wnid in wanted)
 
 
 def which_imagewoof(training_images: int) -> str | None:

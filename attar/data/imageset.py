@@ -156,9 +156,15 @@ class ImageSet:
         return ImageSet(self.spec, self._source, self._rows[keep], kept, skipped)
 
     def _digest(self, rows: Ints) -> str:
+        def row_hash(row: int) -> str:
+            try:
+                return digest(self._source.content(row))
+            except (FileNotFoundError, PermissionError):  # counts as empty; `readable` says why it cannot be read
+                return digest(b"")
+
         def content_hash() -> str:
             whole = hashlib.blake2b(digest_size=16)
-            for part in in_threads(lambda row: digest(self._source.content(int(row))), rows):
+            for part in in_threads(row_hash, rows.tolist()):
                 whole.update(bytes.fromhex(part))
             return whole.hexdigest()
 

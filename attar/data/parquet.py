@@ -6,11 +6,12 @@ import json
 import os
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from attar.data.decode import opened
@@ -52,6 +53,7 @@ def columns(features: dict[str, Any], names: list[str], where: str) -> tuple[str
     Raises:
         AttarError: none of these is there, or several columns hold images.
     """
+    features = {name: features[name] for name in names if name in features}
     images = [name for name, kind in features.items() if _kind(kind) == "Image"]
     images = images or [name for name in ("image", "img") if name in names]
     if len(images) != 1:
@@ -66,15 +68,9 @@ def columns(features: dict[str, Any], names: list[str], where: str) -> tuple[str
 
 
 def encoded(value: Any) -> bytes:
-    """The bytes in a cell of an image column.
-
-    Raises:
-        ValueError: the cell is empty, or names a file that did not come with the table.
-    """
+    """The bytes in a cell of an image column; none if it is empty, or names a file that did not come with the table."""
     data = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(data, bytes):
-        raise ValueError("the row holds no image bytes")
-    return data
+    return data if isinstance(data, bytes) else b""
 
 
 class Parquet:
@@ -84,13 +80,17 @@ class Parquet:
         import pyarrow.parquet as pq
 
         self.files = files
-        schema = pq.read_schema(files[0])
-        where = str(files[0])
-        self.column, label, names = columns(_features(schema), list(schema.names), where)
-        tables = [pq.read_table(file, columns=[label]) for file in files]
-        self._begins = np.cumsum([0, *(table.num_rows for table in tables)]).tolist()
-        values = [value for table in tables for value in _column(table, label)]
-        self.classes, self.labels = labelled(values, names, where)
+        with _told(files[0]):
+            schema = pq.read_schema(files[0])
+        self.column, label, names = columns(_features(schema), list(schema.names), str(files[0]))
+        values: list[object] = []
+        self._begins = [0]
+        for file in files:
+            with _told(file):
+                column = pq.read_table(file, columns=[label]).column(label)
+                values += column.to_pylist()
+            self._begins.append(len(values))
+        self.classes, self.labels = labelled(values, names, str(files[0]))
 
     def name(self, index: int) -> str:
         number = bisect_right(self._begins, index) - 1
@@ -158,9 +158,12 @@ class Parquet:
         return Store().once("unpacked", key, make, about=[str(file) for file in self.files]) / "images.arrow"
 
 
-def _column(table: Any, name: str) -> list[object]:
-    column = table.column(name)
-    return list(column.to_pylist() if column.null_count else column.to_numpy().tolist())
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, OSError) as error:  # ArrowInvalid is a ValueError
+        raise AttarError(f"{file} cannot be read as parquet: {error}") from error
 
 
 def _kind(feature: object) -> object:

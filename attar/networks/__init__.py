@@ -21,7 +21,7 @@ NETWORKS = {
     "resnetap10": "ResNetAP-10 with instance norm: average pooling in place of strides (IDC, Minimax)",
     "resnet18-in": "ResNet-18 with instance norm (IDC, Minimax)",
     "resnet18-idc": "the 2.8 M ResNet-18 with instance norm that IDC uses on CIFAR",
-    "resnet18-modified": "the 11.2 M ResNet-18 with a 3x3 stem and no max pooling (RDED, SRe2L); batch norm; 32 and 64 pixels",
+    "resnet18-modified": "the 11.2 M ResNet-18 with a 3x3 stem and no max pooling (RDED), batch norm; to 64 pixels",
     "torchvision/NAME": "any classifier of torchvision.models, for example torchvision/mobilenet_v2",
     "timm/NAME": "any network of timm, for example timm/efficientnet_b0; the prefix may be left out",
 }
@@ -69,7 +69,7 @@ def _named(name: str, classes: int, size: int) -> nn.Module:
 
     check(name)
     if match := _CONVNET.fullmatch(name):
-        norm = "batch" if match[2] else "instance"
+        norm: published.Norm = "batch" if match[2] else "instance"
         depth = int(match[1])
         if size < 2**depth:
             raise AttarError(f"{name} halves the image {depth} times: {size} pixels are too few, {2**depth} are needed")

@@ -109,7 +109,8 @@ def _untrained(latents: Tensor, classes: int, training: Training) -> Any:
         block.norm1.emb = shared
         nn.init.zeros_(block.norm1.linear.weight)
         nn.init.zeros_(block.norm1.linear.bias)
-    nn.init.normal_(shared.class_embedder.embedding_table.weight, std=0.02)
+    draw = generator(training.seed, "train-prior", "label table")
+    nn.init.normal_(shared.class_embedder.embedding_table.weight, std=0.02, generator=draw)
     for layer in (network.proj_out_1, network.proj_out_2):
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)

@@ -1,0 +1,20 @@
+"""How a set is judged: recipes, and the evaluator that trains networks by them. Importing this loads no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attar.evaluation.recipes import RECIPES, Recipe, modified
+
+if TYPE_CHECKING:
+    from attar.evaluation.evaluator import Images, Result, evaluate
+
+__all__ = ["RECIPES", "Images", "Recipe", "Result", "evaluate", "modified"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Images", "Result", "evaluate"):
+        from attar.evaluation import evaluator
+
+        return getattr(evaluator, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,279 @@
+"""Trains networks on one set, tests them on another: one resumable item for each seed."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attar.augment import Augmentation
+from attar.errors import AttarError
+from attar.evaluation.images import Images, check_sets, resized
+from attar.evaluation.recipes import Recipe, by_ipc, by_network
+from attar.keys import seed_of
+from attar.networks import build, check
+from attar.progress import Progress, silent
+from attar.store import Store, digest, fingerprint, write_json
+from attar.tile import device_class, resolve
+from attar.training import Plan, Step, top1, train
+
+__all__ = ["Images", "Result", "evaluate", "settle"]
+
+REVISION = 1
+"""Part of every item's key: raise it when a change of the code changes what a recipe measures."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One network on one set: a number with its terms."""
+
+    recipe: str
+    network: str
+    ipc: float
+    """Training images per class, mean over the classes."""
+    n_train: int
+    n_test: int
+    accuracies: tuple[float, ...]
+    """Top-1 in per cent after the last epoch, for each seed."""
+    best: tuple[float, ...]
+    """The best test during training, for each seed: chosen on the test set, so never the headline."""
+    mean: float
+    """Of the accuracies, over the seeds."""
+    std: float
+    """Sample deviation over the seeds (n - 1); 0 for one seed."""
+    seconds: float
+    """Training and tests of all seeds, also of those that were found finished."""
+    device: str
+
+    def record(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "accuracies": list(self.accuracies), "best": list(self.best)}
+
+
+def evaluate(
+    train: Images,
+    test: Images,
+    *,
+    recipe: Recipe,
+    network: str,
+    seeds: Sequence[int],
+    device: str = "auto",
+    store: Store | None = None,
+    progress: Progress | None = None,
+    teacher: nn.Module | None = None,
+) -> Result:
+    """Trains one network for each seed on `train` by the recipe and tests it on `test`.
+
+    With a store, a finished seed is never trained again. A teacher, needed by recipes with soft labels, takes images of
+    the recipe's size, normalised as the recipe says, and gives one logit for each class.
+
+    Raises:
+        AttarError: sets that do not fit each other, an unknown network, a missing teacher, or a bad field of the
+            recipe; before any work.
+    """
+    place, dtype = resolve(device, recipe.precision)
+    if not seeds:
+        raise AttarError("no seeds: give at least one, for example --seeds 0")
+    check_sets(train, test)
+    check(network)
+    if recipe.labels == "soft" and teacher is None:
+        raise AttarError(f"recipe {recipe.name} learns from a teacher's soft labels: name a teacher network")
+    plan, augmentation = settle(recipe, train, network, bfloat16=dtype == torch.bfloat16)
+    teacher = None if recipe.labels == "hard" or teacher is None else teacher.to(place).eval()
+    about = {"network": network, "train": train.digest, "test": test.digest, "revision": REVISION}
+    about |= {"recipe": replace(recipe, name="", source=""), "plan": plan, "teacher": _teacher_digest(teacher)}
+    about |= {"device": device_class(place), "torch": torch.__version__}
+    job = _Job(train, test, recipe, network, plan, augmentation, place, teacher)
+    outcomes = []
+    for i, seed in enumerate(seeds):
+        told = partial(_told, progress or silent, f"{network}, {recipe.name}, seed {seed}", i, len(seeds))
+        outcomes.append(_outcome(job, seed, {**about, "seed": seed}, store, told))
+    accuracies = tuple(outcome["accuracy"] for outcome in outcomes)
+    return Result(
+        recipe=recipe.name,
+        network=network,
+        ipc=len(train.labels) / len(train.classes),
+        n_train=len(train.labels),
+        n_test=len(test.labels),
+        accuracies=accuracies,
+        best=tuple(outcome["best"] for outcome in outcomes),
+        mean=statistics.fmean(accuracies),
+        std=statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
+        seconds=sum(outcome["seconds"] for outcome in outcomes),
+        device=device_class(place),
+    )
+
+
+def settle(recipe: Recipe, train: Images, network: str, *, bfloat16: bool = False) -> tuple[Plan, Augmentation]:
+    """The recipe's tables and rules as numbers, for this set and network."""
+    classes, own_size = len(train.classes), min(train.pixels.shape[1:3])
+    ipc = len(train.labels) / classes
+    size = recipe.size or own_size
+    if size >= 4 * own_size:
+        hint = (
+            f"the recipe {recipe.name}-cifar, or " if recipe.name in ("minimax-hard", "rded-soft", "d3hr-soft") else ""
+        )
+        raise AttarError(f"recipe {recipe.name} enlarges {own_size}-pixel images to {size}: use {hint}another `size`")
+    if (recipe.epochs is None) == (recipe.steps is None):
+        raise AttarError(f"recipe {recipe.name}: set one of `epochs` and `steps`, and the other to none")
+    epochs = None if recipe.epochs is None else by_ipc(recipe.epochs, ipc, "epochs")
+    batch = by_ipc(recipe.batch, ipc, "batch") * (2 if classes in recipe.batch_doubled_at else 1)
+    lr, weight_decay = by_network(recipe.lr, network, "lr"), recipe.weight_decay
+    if recipe.many_classes == "idc" and classes > 100:
+        batch, lr, weight_decay = max(batch, 128), 0.1, 1e-4
+    if recipe.many_classes == "idc" and classes == 100 and epochs is not None:
+        epochs = max(2 * epochs // 300, 1) * 100
+    plan = Plan(
+        epochs=epochs,
+        steps=recipe.steps,
+        batch=batch,
+        optimiser=recipe.optimiser,
+        lr=lr,
+        momentum=recipe.momentum,
+        weight_decay=weight_decay,
+        decay_vectors=recipe.decay_vectors,
+        schedule=recipe.schedule,
+        warmup=recipe.warmup,
+        temperature=recipe.temperature if recipe.labels == "soft" else None,
+        extra_forward=recipe.extra_forward,
+        bfloat16=bfloat16,
+    )
+    augmentation = Augmentation(
+        size=size,
+        shuffle=recipe.shuffle,
+        crop=recipe.crop,
+        flip=recipe.flip,
+        jitter=recipe.jitter,
+        lighting=recipe.lighting,
+        normalise=recipe.normalise,
+        dsa=recipe.dsa,
+        mix=recipe.mix,
+        mix_probability=recipe.mix_probability,
+    )
+    return plan, augmentation
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What the seeds share; the sets go to the device when the first unfinished seed asks for them."""
+
+    train: Images
+    test: Images
+    recipe: Recipe
+    network: str
+    plan: Plan
+    augmentation: Augmentation
+    device: torch.device
+    teacher: nn.Module | None
+
+    @cached_property
+    def train_tensors(self) -> tuple[Tensor, Tensor]:
+        pixels, size = self.train.pixels, self.augmentation.size
+        if self.recipe.resize_first or self.recipe.crop is None:
+            pixels = resized(pixels, size)
+        return self._tensors(pixels, self.train.labels)
+
+    @cached_property
+    def test_tensors(self) -> tuple[Tensor, Tensor]:
+        size = self.augmentation.size
+        shorter = size if self.recipe.test_resize == "size" else max(size // 7 * 8, size)
+        return self._tensors(resized(self.test.pixels, size, shorter), self.test.labels)
+
+    def _tensors(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+        pixels, labels = np.ascontiguousarray(pixels), np.ascontiguousarray(labels, dtype=np.int64)
+        return torch.tensor(pixels, device=self.device), torch.tensor(labels, device=self.device)
+
+    def run(self, seed: int, told: Callable[[str, float], None]) -> dict[str, float]:
+        """Trains and tests the network of one seed."""
+        begun = time.monotonic()
+        images, labels = self.train_tensors
+        student = build(self.network, len(self.train.classes), self.augmentation.size, seed_of(seed, "network"))
+        student = student.to(self.device)
+        if self.device.type == "cuda":
+            student = student.to(memory_format=torch.channels_last)
+        every = _interval(self.recipe.test_every, self.plan)
+        tests: list[float] = []
+        tally = _Tally(told)
+
+        def after(step: Step) -> None:
+            tally.add(step)
+            due = every is not None and step.epoch % every == 0 and step.epoch > self.recipe.test_from * step.epochs
+            if step.last and (step.epoch == step.epochs or due):
+                told(f"{tally.text}; testing", step.done / step.total)
+                tests.append(self._test(student))
+
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            train(student, images, labels, self.plan, self.augmentation, seed, teacher=self.teacher, after=after)
+        return {"accuracy": tests[-1], "best": max(tests), "seconds": time.monotonic() - begun}
+
+    def _test(self, student: nn.Module) -> float:
+        images, labels = self.test_tensors
+        return top1(student, images, labels, self.recipe.normalise, bfloat16=self.plan.bfloat16)
+
+
+class _Tally:
+    """Loss, accuracy and speed since they were last told, told a few times a second."""
+
+    def __init__(self, told: Callable[[str, float], None]) -> None:
+        self.told, self.text = told, "starting"
+        self.since = time.monotonic()
+        self.steps: list[Step] = []
+
+    def add(self, step: Step) -> None:
+        self.steps.append(step)
+        now = time.monotonic()
+        if now - self.since < 0.3 and step.done < step.total:
+            return
+        images = sum(s.images for s in self.steps)
+        loss = float(torch.stack([s.loss for s in self.steps]).mean())
+        right = 100 * float(torch.stack([s.correct for s in self.steps]).sum()) / images
+        speed = images / max(now - self.since, 1e-9)
+        self.text = f"epoch {step.epoch}/{step.epochs}, loss {loss:.3f}, train {right:.1f} %, {speed:,.0f} images/s"
+        self.told(self.text, step.done / step.total)
+        self.steps, self.since = [], now
+
+
+def _outcome(
+    job: _Job, seed: int, about: dict[str, Any], store: Store | None, told: Callable[[str, float], None]
+) -> dict[str, float]:
+    if store is None:
+        return job.run(seed, told)
+    make = partial(_write_outcome, job, seed, told)
+    path = store.once("evaluation", fingerprint(about), make, about=about) / "outcome.json"
+    outcome: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return outcome
+
+
+def _write_outcome(job: _Job, seed: int, told: Callable[[str, float], None], scratch: Path) -> None:
+    write_json(scratch / "outcome.json", job.run(seed, told))
+
+
+def _told(progress: Progress, title: str, index: int, count: int, text: str, fraction: float) -> None:
+    progress(f"{title}: {text}", (index + fraction) / count)
+
+
+def _interval(every: int | str | None, plan: Plan) -> int | None:
+    """How many epochs lie between two tests."""
+    if every is None:
+        return None
+    share, is_share, _ = str(every).partition("%")
+    if not share.strip().isdigit() or int(share) < 1:
+        raise AttarError(f'test_every = {every!r}: give a number of epochs, a share of them such as "5%", or none')
+    return max(1, (plan.steps or plan.epochs or 1) * int(share) // 100) if is_share else int(share)
+
+
+def _teacher_digest(teacher: nn.Module | None) -> str | None:
+    if teacher is None:
+        return None
+    state = {name: value.detach().cpu().contiguous() for name, value in teacher.state_dict().items()}
+    parts = {name: digest(value.flatten().view(torch.uint8).numpy().data) for name, value in state.items()}
+    return fingerprint(type(teacher).__qualname__, parts)

@@ -1,0 +1,65 @@
+"""Labelled sets held in memory, and what is checked and resized before a network sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from attar.errors import AttarError
+from attar.store import digest, fingerprint
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A labelled set held in memory."""
+
+    pixels: np.ndarray
+    """uint8 (N, H, W, 3)."""
+    labels: np.ndarray
+    """int64 (N,)."""
+    classes: tuple[str, ...]
+    """Class names in label order."""
+
+    @cached_property
+    def digest(self) -> str:
+        """The fingerprint of the pixels, the labels and the number of classes; names do not enter."""
+        parts = [digest(self.pixels[i : i + 4096].tobytes()) for i in range(0, len(self.pixels), 4096)]
+        labels = digest(self.labels.astype(np.int64).tobytes())
+        return fingerprint(self.pixels.shape, parts, labels, len(self.classes))
+
+
+def resized(pixels: np.ndarray, size: int, shorter: int | None = None) -> np.ndarray:
+    """Images (N, H, W, 3) in uint8: the shorter side resized to `shorter` (antialiased), then the middle of `size`."""
+    from torchvision.transforms.v2 import functional
+
+    shorter = shorter or size
+    if min(pixels.shape[1:3]) == shorter and pixels.shape[1] == pixels.shape[2] == size:
+        return pixels
+    parts = []
+    for start in range(0, len(pixels), 256):
+        part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + 256])).permute(0, 3, 1, 2)
+        part = functional.resize(part, [shorter], antialias=True)
+        parts.append(functional.center_crop(part, [size, size]).permute(0, 2, 3, 1).numpy())
+    return np.concatenate(parts)
+
+
+def check_sets(train: Images, test: Images) -> None:
+    """Raises AttarError unless both sets are well formed and have the same classes in the same order."""
+    for name, images in (("training", train), ("test", test)):
+        pixels, labels = images.pixels, images.labels
+        if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
+            raise AttarError(f"{name} images are {pixels.dtype} {pixels.shape}; they must be uint8 (N, H, W, 3)")
+        if len(pixels) == 0 or len(labels) != len(pixels):
+            raise AttarError(
+                f"the {name} set has {len(pixels)} images and {len(labels)} labels; it needs as many, and one"
+            )
+        if labels.min() < 0 or labels.max() >= len(images.classes):
+            raise AttarError(
+                f"{name} labels run from {labels.min()} to {labels.max()} for {len(images.classes)} classes"
+            )
+    if train.classes != test.classes:
+        odd = sorted(set(train.classes) ^ set(test.classes))[:5] or ["the same names in another order"]
+        raise AttarError(f"training and test set differ in their classes: {', '.join(odd)}")

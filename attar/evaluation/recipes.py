@@ -1,0 +1,236 @@
+"""Evaluation protocols as frozen objects: every choice is a field, every fact has its source. Loads no torch.
+
+Fields that published codes set by IPC or by network are tables in words: "9:15, 49:50, 100" is 15 to 9 images per
+class, 50 to 49 and 100 above; "vit: 1e-4, 1e-3" is 1e-4 for networks with "vit" in their name and 1e-3 for others. A
+plain number takes the place of a table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from attar.errors import AttarError
+from attar.fields import changed
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained on a set and tested. `dataclasses.replace` or `modified` makes another one of it."""
+
+    name: str
+    source: str
+    """Paper, and the code that the values were read from."""
+
+    labels: Literal["hard", "soft"] = "hard"
+    """soft: a teacher's logits on every augmented view."""
+    temperature: float = 20.0
+    """Of the KL divergence from soft labels; unused with hard ones."""
+    extra_forward: bool = False
+    """A pass of the student on the unmixed images at every step, which moves its batch-norm statistics."""
+
+    epochs: int | str | None = None
+    """By IPC; None where `steps` is given."""
+    steps: int | None = None
+    """Batches instead of epochs, so that the cost does not depend on the IPC."""
+    batch: int | str = 64
+    """By IPC."""
+    batch_doubled_at: tuple[int, ...] = ()
+    """Numbers of classes at which the batch is twice as large."""
+    many_classes: Literal["as is", "idc"] = "as is"
+    """idc: at 100 classes two thirds of the epochs, in whole hundreds; above, lr 0.1, decay 1e-4, batch 128 or more."""
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    lr: float | str = 0.01
+    """By network."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay_vectors: bool = True
+    """Whether biases and norms are decayed too."""
+    schedule: Literal["multistep", "half-cosine", "cosine", "constant"] = "cosine"
+    warmup: int = 0
+    """Epochs, or steps where `steps` is given."""
+
+    size: int | None = None
+    """Side of the images that the network sees, in pixels; None: the training images' own."""
+    resize_first: bool = False
+    """Whether training images are resized and centre-cropped to `size` before they are augmented."""
+    shuffle: int = 1
+    """Training images are cut into so many rows and columns, and these shuffled."""
+    crop: float | None = None
+    """Random resized crop: the least share of the area."""
+    flip: bool = True
+    """Off for images that a flip changes, such as digits."""
+    jitter: float = 0.0
+    lighting: float = 0.0
+    dsa: bool = False
+    """DSA's colours and geometry without cutout, as in IDC."""
+    mix: Literal["none", "cutmix", "mixup"] = "none"
+    mix_probability: float = 1.0
+    normalise: Literal["imagenet", "cifar", "half"] = "imagenet"
+
+    test_resize: Literal["size", "eighth"] = "size"
+    """The shorter side of test images before their centre crop to `size`: `size`, or (eighth) size // 7 * 8."""
+    test_every: int | str | None = None
+    """Tests before the last one, for `best` only: every so many epochs (or steps), or "N%" of them; None: no others."""
+    test_from: float = 0.0
+    """No such test in this first part of the epochs."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 mixed precision on a GPU, float32 elsewhere."""
+
+
+_IDC = "Kim et al., IDC, ICML 2022 (arXiv 2205.14959); Gu et al., Minimax, CVPR 2024 (arXiv 2311.15529); train.py"
+_RDED = "Sun et al., RDED, CVPR 2024 (arXiv 2312.03526); validation/main.py"
+_D3HR = "Zhao et al., D3HR, ICML 2025 (arXiv 2505.18399); validation/validate.py"
+_RDED_RATES = "mobilenet_v2: 2.5e-3, mobilenetv2: 2.5e-3, efficientnet_b0: 2e-3, vit: 1e-4, swin: 1e-4, 1e-3"
+
+_MINIMAX = Recipe(
+    "minimax-hard",
+    _IDC,
+    epochs="1:3000, 10:2000, 50:1500, 200:1000, 500:500, 300",
+    batch=64,
+    many_classes="idc",
+    schedule="multistep",
+    size=224,
+    resize_first=True,
+    crop=0.5,
+    jitter=0.4,
+    lighting=0.1,
+    mix="cutmix",
+    test_every="1%",
+)
+_RDED_SOFT = Recipe(
+    "rded-soft",
+    _RDED,
+    labels="soft",
+    extra_forward=True,
+    epochs=300,
+    batch="9:10, 49:50, 100",
+    batch_doubled_at=(100, 1000),
+    optimiser="adamw",
+    lr=_RDED_RATES,
+    weight_decay=0.01,
+    decay_vectors=False,
+    schedule="half-cosine",
+    size=224,
+    shuffle=2,
+    crop=0.5,
+    mix="cutmix",
+    test_resize="eighth",
+    test_every=10,
+    test_from=0.8,
+)
+_D3HR_SOFT = replace(
+    _RDED_SOFT,
+    name="d3hr-soft",
+    source=_D3HR,
+    batch="9:15, 49:50, 100",
+    batch_doubled_at=(100,),
+    shuffle=1,
+    crop=0.08,
+)
+_D3HR_HARD = replace(
+    _D3HR_SOFT,
+    name="d3hr-hard",
+    source=_D3HR.replace("validate.py", "validate_hardlabel.py"),
+    labels="hard",
+    extra_forward=False,
+    epochs="9:1000, 10:2000, 49:1000, 50:1500, 1000",
+    batch="49:50, 100",
+    batch_doubled_at=(),
+    lr=1e-3,
+    mix="mixup",
+    test_every=1,
+    test_from=0.95,
+)
+_QUICK = Recipe(
+    "quick",
+    "Attar's own, for demonstrations and CPUs",
+    steps=600,
+    batch=64,
+    optimiser="adamw",
+    lr=2e-3,
+    weight_decay=0.01,
+    decay_vectors=False,
+    warmup=50,
+    crop=0.5,
+    mix="cutmix",
+    mix_probability=0.5,
+)
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        _QUICK,
+        _MINIMAX,
+        replace(
+            _MINIMAX,
+            name="minimax-hard-cifar",
+            epochs=1000,
+            many_classes="as is",
+            size=None,
+            resize_first=False,
+            crop=None,
+            flip=True,
+            jitter=0.0,
+            lighting=0.0,
+            dsa=True,
+            mix_probability=0.5,
+            normalise="cifar",
+            test_every=None,
+        ),
+        _RDED_SOFT,
+        replace(_RDED_SOFT, name="rded-soft-cifar", size=None, shuffle=1, crop=1.0),
+        _D3HR_SOFT,
+        replace(_D3HR_SOFT, name="d3hr-soft-cifar", size=None, epochs=400),
+        _D3HR_HARD,
+    )
+}
+"""By name. Recipes ending in -cifar are the published codes' settings for 32-pixel sets."""
+
+
+def modified(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with fields changed; its name then ends in "(modified)". Values may be text, as on the command line.
+
+    Raises:
+        AttarError: an unknown field (with those there are), or a value that does not fit its type.
+    """
+    for name in ("name", "source"):
+        if name in changes:
+            raise AttarError(f"recipe {recipe.name}: {name} says what the recipe is and cannot be changed")
+    other = changed(recipe, changes, f"recipe {recipe.name}")
+    if other == recipe or recipe.name.endswith("(modified)"):
+        return other
+    return replace(other, name=f"{recipe.name} (modified)")
+
+
+def by_ipc(table: int | str, ipc: float, field: str) -> int:
+    """The entry of a table such as "9:15, 49:50, 100" for so many images per class."""
+    for entry in str(table).split(","):
+        limit, _, value = entry.rpartition(":")
+        number = _number(value, field, table)
+        if number < 1 or number != int(number):
+            raise AttarError(f"{field} = {table!r}: {value.strip()} is not a whole number above 0")
+        if not limit.strip() or ipc <= _number(limit, field, table):
+            return int(number)
+    raise AttarError(
+        f'{field} = {table!r}: nothing for {ipc:g} images per class; end it with a plain number ("10:64, 100")'
+    )
+
+
+def by_network(table: float | str, network: str, field: str) -> float:
+    """The entry of a table such as "vit: 1e-4, 1e-3" for a network's name."""
+    for entry in str(table).split(","):
+        part, _, value = entry.rpartition(":")
+        number = _number(value, field, table)
+        if part.strip() in network:
+            return number
+    raise AttarError(f'{field} = {table!r}: nothing for {network}; end it with a plain number ("vit: 1e-4, 1e-3")')
+
+
+def _number(text: str, field: str, table: object) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise AttarError(
+            f'{field} = {table!r}: {text.strip()!r} is not a number (a table reads "10:64, 100")'
+        ) from None

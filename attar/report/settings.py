@@ -1,0 +1,86 @@
+"""What a manifest says, in rows to read, and the commands that make the set again."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from attar.distilled import DistilledSet
+from attar.results import Record, duration
+
+MANY = 20
+"""Lists longer than this are counted, not shown."""
+
+
+def settings(manifest: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Heading -> (name, value) of everything that made a set, but its class names and its images' digests."""
+    seconds = {name: duration(value) for name, value in manifest["seconds"].items()}
+    seconds["in all"] = duration(sum(manifest["seconds"].values()))
+    known = {
+        "Method": {**manifest["method"], "ipc": manifest["ipc"], "seed": manifest["seed"]},
+        "Data": {**manifest["data"], "preprocess": manifest["preprocess"]},
+        "Prior": {"": "none", **(manifest["prior"] or {})} if manifest["prior"] is None else manifest["prior"],
+        "Computing": {**manifest["machine"], **(manifest["compute"] or {})},
+        "Wall time by stage": seconds,
+        "Versions": {"attar": manifest["attar"], **manifest["versions"]},
+        "Identity": {"fingerprint": manifest["run"], "written": manifest["written"]},
+    }
+    return {heading: list(_flat(values)) for heading, values in known.items()}
+
+
+def distill_command(distilled: DistilledSet) -> str:
+    """The shell command that makes the set again: every field of the method is given, whatever its default is."""
+    manifest = distilled.manifest
+    parts = [f"attar distill --data {shlex.quote(manifest['data']['spec'])}"]
+    if manifest["prior"] is not None:
+        parts[0] += f" --prior {shlex.quote(manifest['prior']['source'])}"
+    parts[0] += f" --method {manifest['method']['name']} --ipc {manifest['ipc']} --seed {manifest['seed']}"
+    fields = {name: value for name, value in manifest["method"].items() if name != "name"}
+    parts += [f"--set {shlex.quote(f'{name}={value}')}" for name, value in _fields(fields)]
+    parts += [f"--classes {shlex.quote(','.join(distilled.classes))}"] if _nameable(distilled.classes) else []
+    last = f"--preprocess {manifest['preprocess']}"
+    if manifest["compute"] is not None:
+        last += f" --dtype {manifest['compute']['dtype']} --tile {manifest['compute']['tile']}"
+    if manifest["data"]["skipped"]:
+        last += " --on-bad-image skip"
+    return " \\\n  ".join([*parts, f"{last} --out {shlex.quote(str(distilled.folder))}"])
+
+
+def evaluate_commands(records: Sequence[Record]) -> list[str]:
+    """The shell commands that evaluate sets again. Recipes that are not named by one word were modified: none."""
+    return [
+        f"attar evaluate {shlex.quote(record['set'])} --recipe {record['recipe']} "
+        f"--network {shlex.quote(record['network'])} --seeds {len(record['accuracies'])}"
+        for record in records
+        if re.fullmatch(r"[\w-]+", record["recipe"])
+    ]
+
+
+def _nameable(classes: Sequence[str]) -> bool:
+    return len(classes) <= MANY and not any("," in name for name in classes)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if name == "is":
+            if prefix:
+                yield prefix.rstrip("."), value
+        elif isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield prefix + name, f"{len(value)} of them" if len(value) > MANY else ", ".join(map(str, value)) or "none"
+        else:
+            yield prefix + name, "none" if value is None else str(value)
+
+
+def _fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """What `--set` takes: (dotted name, value) of the fields of a method and its parts."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _fields(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield prefix + name, ",".join(map(str, value))
+        elif name != "is":
+            yield prefix + name, "none" if value is None else str(value)

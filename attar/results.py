@@ -1,0 +1,155 @@
+"""Records of evaluations: the file that keeps them, and their words for terminals and documents.
+
+A record is what one distilled set, recipe and network came to: "set" (its folder), "method", "seed", "recipe",
+"network", "ipc", "n_train", "n_test", "accuracies" (top-1 after the last epoch, per cent, one a training seed), "best"
+(the best epoch of each), "mean", "std", "seconds", "device", and "baseline": the same of random real images, or None.
+A record with the method "all data" and no set is of a network trained on the whole training set.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from attar.errors import AttarError
+from attar.store import write_json
+
+Record = dict[str, Any]
+
+ALL_DATA = "all data"
+TEXTS = ("set", "method", "recipe", "network", "device")
+NUMBERS = ("mean", "seconds", "n_train", "n_test")
+
+
+def read_records(file: Path) -> list[Record]:
+    """The records that `attar evaluate --json` wrote to `file`.
+
+    Raises:
+        AttarError: the file cannot be read or is not such a list.
+    """
+    hint = "name a file that `attar evaluate --json` wrote, or a new one"
+    try:
+        records = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AttarError(f"{file} cannot be read as results ({error}); {hint}") from error
+    if not isinstance(records, list):
+        raise AttarError(f"{file} is not a list of results; {hint}")
+    for position, record in enumerate(records):
+        if wrong := _wrong(record):
+            raise AttarError(f"{file}: entry {position} is not a result ({wrong}); {hint}")
+    return records
+
+
+def write_record(file: Path, record: Record) -> None:
+    """Adds a record to `file`, in the place of the one of the same set, recipe and network if there is one.
+
+    The file is replaced whole, and processes that write to it take turns.
+
+    Raises:
+        AttarError: the file is there but holds something else.
+    """
+    import filelock
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(file.with_name(f".{file.name}.lock")):
+        records = {identity(one): one for one in (read_records(file) if file.exists() else [])}
+        records[identity(record)] = record
+        write_json(file, list(records.values()))
+
+
+def identity(record: Record) -> tuple[str, str, str]:
+    """What a record is of: (the set's absolute path, recipe, network). A later one replaces an earlier one."""
+    return (str(Path(record["set"]).resolve()) if record["set"] else "", record["recipe"], record["network"])
+
+
+def row(record: Record) -> str:
+    """A record in one line for the terminal."""
+    parts = [record["set"] or ALL_DATA, record["method"]] if record["method"] != ALL_DATA else [ALL_DATA]
+    if record["method"] != ALL_DATA:
+        parts.append(f"IPC {record['ipc']}")
+    parts += [record["network"], f"{accuracy(record)} % (n = {len(record['accuracies'])}, last epoch)"]
+    gain = difference(record)
+    if gain is not None:
+        parts.append(f"random {accuracy(record['baseline'])} %, difference {signed(gain)}")
+    return "  ".join([*parts, duration(record["seconds"])])
+
+
+def markdown_table(records: Iterable[Record]) -> str:
+    """A table for documents, ordered by recipe, network and IPC; accuracies in per cent after the last epoch."""
+    head = ["method", "IPC", "network", "recipe", "accuracy", "n", "random", "difference", "time"]
+    lines = [f"| {' | '.join(head)} |", "|---|---:|---|---|---:|---:|---:|---:|---:|"]
+    for record in sorted(records, key=lambda one: (one["recipe"], one["network"], one.get("ipc") or math.inf)):
+        gain = difference(record)
+        cells = [
+            record["method"],
+            str(record["ipc"]) if record["method"] != ALL_DATA else "",
+            record["network"],
+            record["recipe"],
+            accuracy(record),
+            str(len(record["accuracies"])),
+            "" if gain is None else accuracy(record["baseline"]),
+            "" if gain is None else signed(gain),
+            duration(record["seconds"]),
+        ]
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def accuracy(result: Record) -> str:
+    """Mean and standard deviation over the training seeds, in per cent; the mean alone of a single seed."""
+    spread = f" ± {result['std']:.1f}" if len(result["accuracies"]) > 1 else ""
+    return f"{result['mean']:.1f}{spread}"
+
+
+def difference(record: Record) -> float | None:
+    """How many points the mean lies above that of random real images; None where these were not evaluated."""
+    return None if record.get("baseline") is None else record["mean"] - record["baseline"]["mean"]
+
+
+def signed(points: float) -> str:
+    """A difference with its sign; the minus is the typographer's, and what rounds to zero has no sign."""
+    return f"{points:+.1f}".replace("-", "\N{MINUS SIGN}") if round(points, 1) else "0.0"
+
+
+def duration(seconds: float) -> str:
+    """A wall time in words, to about two digits."""
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _wrong(record: Any) -> str | None:
+    """What is wrong with a record read from a file, or None."""
+    if not isinstance(record, dict):
+        return "not an object"
+    wrong = next((name for name in TEXTS if not isinstance(record.get(name), str)), None)
+    if wrong:
+        return f"its {wrong} is not text"
+    if record["method"] != ALL_DATA and not isinstance(record.get("ipc"), int):
+        return "its ipc is not a whole number"
+    if wrong := _wrong_numbers(record):
+        return wrong
+    baseline = record.get("baseline")
+    if baseline is None:
+        return None
+    wrong = _wrong_numbers(baseline) if isinstance(baseline, dict) else "not an object"
+    return f"its baseline: {wrong}" if wrong else None
+
+
+def _wrong_numbers(result: Record) -> str | None:
+    accuracies = result.get("accuracies")
+    if not isinstance(accuracies, list) or not accuracies or not all(map(_finite, accuracies)):
+        return "its accuracies are not numbers"
+    if len(accuracies) > 1 and not _finite(result.get("std")):
+        return "its std is not a number"
+    missing = next((name for name in NUMBERS if not _finite(result.get(name))), None)
+    return f"its {missing} is not a number" if missing else None
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from attar.keys import generator, noise, seed_of
+from attar.store import Store, fingerprint, note_seconds, replacing
+
+
+@dataclass(frozen=True)
+class Thing:
+    size: int
+    name: str = "a"
+
+
+@dataclass(frozen=True)
+class Other:
+    size: int
+    name: str = "a"
+
+
+def test_a_key_never_changes() -> None:
+    assert seed_of(0, "start", "cat", 3) == 7756817710489281890
+
+
+@pytest.mark.parametrize(
+    "other", [(1, "start", "cat", 3), (0, "start", "cat", 4), (0, "startcat", 3), ("0", "start", "cat", 3)]
+)
+def test_keys_that_differ_give_other_noise(other: tuple[str | int, ...]) -> None:
+    assert not torch.equal(noise((8,), 0, "start", "cat", 3), noise((8,), *other))
+
+
+def test_keys_leave_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    torch.rand(3, generator=generator(0, "x"))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_fingerprints_tell_types_and_fields_apart() -> None:
+    assert fingerprint(Thing(1)) == fingerprint(Thing(1))
+    assert (
+        len({fingerprint(Thing(1)), fingerprint(Thing(2)), fingerprint(Other(1)), fingerprint([1]), fingerprint("1")})
+        == 5
+    )
+    with pytest.raises(TypeError, match="Tensor"):
+        fingerprint(torch.zeros(1))
+
+
+def test_finished_work_is_not_done_twice(store: Store) -> None:
+    made = []
+
+    def make(scratch: Path) -> None:
+        made.append(scratch)
+        (scratch / "x").write_text("x")
+
+    for _ in range(2):
+        assert (store.once("kind", "key", make) / "x").read_text() == "x"
+    assert len(made) == 1
+
+
+def test_an_interrupted_artefact_is_absent_and_its_scratch_is_found_again(store: Store) -> None:
+    def dies(scratch: Path) -> None:
+        (scratch / ".checkpoint").write_text("half")
+        note_seconds(scratch, 100)
+        raise KeyboardInterrupt
+
+    def goes_on(scratch: Path) -> None:
+        assert (scratch / ".checkpoint").read_text() == "half"
+        (scratch / "whole").write_text("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        store.once("kind", "key", dies)
+    assert not store.has("kind", "key")
+    folder = store.once("kind", "key", goes_on)
+    assert sorted(file.name for file in folder.iterdir()) == ["meta.json", "whole"]
+    assert 100 <= store.seconds("kind", "key") < 110
+
+
+def _make_slowly(root: str, gate: str) -> None:
+    def make(scratch: Path) -> None:
+        with open(gate, "a") as file:
+            file.write("made\n")
+        (scratch / "x").write_text("x")
+
+    Store(Path(root)).once("kind", "key", make)
+
+
+def test_processes_that_want_the_same_artefact_make_it_once(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_make_slowly, args=(str(tmp_path / "s"), str(gate))) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert gate.read_text() == "made\n"
+
+
+def test_replacing_leaves_the_old_file_if_writing_fails(tmp_path: Path) -> None:
+    file = tmp_path / "f.json"
+    file.write_text(json.dumps(1))
+    with pytest.raises(RuntimeError), replacing(file) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert file.read_text() == "1"
+    assert os.listdir(tmp_path) == ["f.json"]
