@@ -202,7 +202,7 @@ class _Job:
             student = student.to(memory_format=torch.channels_last)
         every = _interval(self.recipe.test_every, self.plan)
         tests: list[float] = []
-        tally = _Tally(told)
+        tally = _Tally(told, "epoch" if self.plan.steps is None else "step")
 
         def after(step: Step) -> None:
             tally.add(step)
@@ -223,8 +223,8 @@ class _Job:
 class _Tally:
     """Loss, accuracy and speed since they were last told, told a few times a second."""
 
-    def __init__(self, told: Callable[[str, float], None]) -> None:
-        self.told, self.text = told, "starting"
+    def __init__(self, told: Callable[[str, float], None], unit: str) -> None:
+        self.told, self.unit, self.text = told, unit, "starting"
         self.since = time.monotonic()
         self.steps: list[Step] = []
 
@@ -237,7 +237,9 @@ class _Tally:
         loss = float(torch.stack([s.loss for s in self.steps]).mean())
         right = 100 * float(torch.stack([s.correct for s in self.steps]).sum()) / images
         speed = images / max(now - self.since, 1e-9)
-        self.text = f"epoch {step.epoch}/{step.epochs}, loss {loss:.3f}, train {right:.1f} %, {speed:,.0f} images/s"
+        self.text = (
+            f"{self.unit} {step.epoch}/{step.epochs}, loss {loss:.3f}, train {right:.1f} %, {speed:,.0f} images/s"
+        )
         self.told(self.text, step.done / step.total)
         self.steps, self.since = [], now
 

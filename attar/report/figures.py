@@ -47,6 +47,8 @@ class Sprite:
     height: int
     cell: int
     scale: float
+    sizes: tuple[tuple[int, int], ...]
+    """(width, height) of the images, each once, as they are in their files."""
     strips: tuple[Strip, ...]
 
     @property
@@ -79,7 +81,8 @@ def sprite(classes: Sequence[tuple[str, Sequence[Path], int]]) -> Sprite:
             sheet.paste(fitted, (x * step + (cell - fitted.width) // 2, y * step + (cell - fitted.height) // 2))
         strips.append(Strip(name, len(images), total, y * step, max(1, len(images) * step - gap)))
     scale = max(1, round(SHOWN_CELL / cell)) if cell <= LOSSLESS_CELL else SHOWN_CELL / cell
-    return Sprite(_uri(sheet, cell), sheet.width, sheet.height, cell, scale, tuple(strips))
+    sizes = tuple(sorted({image.size for images in opened for image in images}))
+    return Sprite(_uri(sheet, cell), sheet.width, sheet.height, cell, scale, sizes, tuple(strips))
 
 
 def _open(file: Path) -> Image.Image:
@@ -89,9 +92,9 @@ def _open(file: Path) -> Image.Image:
         with Image.open(file) as image:
             return image.convert("RGB")
     except OSError as error:
-        raise AttarError(f"{file} cannot be read ({error}); `attar verify {file.parent.parent.parent}` checks all") from (
-            error
-        )
+        raise AttarError(
+            f"{file} cannot be read ({error}); `attar verify {file.parent.parent.parent}` checks all"
+        ) from (error)
 
 
 def _fitted(image: Image.Image, cell: int) -> Image.Image:
@@ -146,10 +149,10 @@ def chart(lines: Sequence[Line], ceiling: float | None, salt: str) -> str:
             means, spreads = zip(*values, strict=True)
             colour = muted if line.style is None else series[line.style % COLOURS]
             marker = "o" if line.style is None else list(MARKERS)[line.style % len(MARKERS)]
-            look = {"ls": "--", "mfc": "none"} if line.style is None else {"ls": "-"}
-            axes.errorbar(
-                ipcs, means, [s or float("nan") for s in spreads], color=colour, marker=marker, ms=5, capsize=3, **look
-            )
+            bars = [spread or float("nan") for spread in spreads]
+            drawn = axes.errorbar(ipcs, means, bars, color=colour, marker=marker, ms=5, capsize=3)
+            if line.style is None:
+                drawn.lines[0].set(linestyle="--", markerfacecolor="none")
         if ceiling is not None:
             axes.axhline(ceiling, color=muted, lw=1, ls=":")
         ticks = sorted({ipc for line in lines for ipc in line.points})

@@ -21,7 +21,7 @@ def settings(manifest: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     known = {
         "Method": {**manifest["method"], "ipc": manifest["ipc"], "seed": manifest["seed"]},
         "Data": {**manifest["data"], "preprocess": manifest["preprocess"]},
-        "Prior": {"": "none", **(manifest["prior"] or {})} if manifest["prior"] is None else manifest["prior"],
+        "Prior": manifest["prior"] or {"source": "none"},
         "Computing": {**manifest["machine"], **(manifest["compute"] or {})},
         "Wall time by stage": seconds,
         "Versions": {"attar": manifest["attar"], **manifest["versions"]},
@@ -36,7 +36,7 @@ def distill_command(distilled: DistilledSet) -> str:
     parts = [f"attar distill --data {shlex.quote(manifest['data']['spec'])}"]
     if manifest["prior"] is not None:
         parts[0] += f" --prior {shlex.quote(manifest['prior']['source'])}"
-    parts[0] += f" --method {manifest['method']['name']} --ipc {manifest['ipc']} --seed {manifest['seed']}"
+    parts[0] += f" --method {shlex.quote(manifest['method']['name'])} --ipc {manifest['ipc']} --seed {manifest['seed']}"
     fields = {name: value for name, value in manifest["method"].items() if name != "name"}
     parts += [f"--set {shlex.quote(f'{name}={value}')}" for name, value in _fields(fields)]
     parts += [f"--classes {shlex.quote(','.join(distilled.classes))}"] if _nameable(distilled.classes) else []
@@ -45,7 +45,12 @@ def distill_command(distilled: DistilledSet) -> str:
         last += f" --dtype {manifest['compute']['dtype']} --tile {manifest['compute']['tile']}"
     if manifest["data"]["skipped"]:
         last += " --on-bad-image skip"
-    return " \\\n  ".join([*parts, f"{last} --out {shlex.quote(str(distilled.folder))}"])
+    command = " \\\n  ".join([*parts, f"{last} --out {shlex.quote(str(distilled.folder))}"])
+    return (
+        command
+        if _nameable(distilled.classes)
+        else f"# of all classes; a part of them goes into a --config file\n{command}"
+    )
 
 
 def evaluate_commands(records: Sequence[Record]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from attar.report.figures import MARKERS, Line, chart
-from attar.results import ALL_DATA, Record, accuracy, difference, duration, signed
+from attar.results import ALL_DATA, Record, accuracy, difference, duration, identity, signed
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def tables(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[
     """A table for each recipe and network, in the order of the records.
 
     Args:
-        names: the set's folder -> what its method is called in the tables.
+        names: the set's absolute path -> what its method is called in the tables.
         styles: that name -> the number of its colour and marker.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
@@ -82,7 +82,7 @@ def _table(
     results: dict[str, dict[int, Record]] = {}
     for record in records:
         if record["method"] != ALL_DATA:
-            results.setdefault(names[record["set"]], {})[record["ipc"]] = record
+            results.setdefault(names[identity(record)[0]], {})[record["ipc"]] = record
     ipcs = tuple(sorted({ipc for of in results.values() for ipc in of}))
     baselines = {ipc: _pooled([of[ipc] for of in results.values() if ipc in of]) for ipc in ipcs}
     random = {ipc: result for ipc, result in baselines.items() if result is not None}
@@ -141,7 +141,8 @@ def _points(results: Mapping[int, Record]) -> dict[int, tuple[float, float]]:
 
 def _summary(rows: Sequence[Row], ipcs: Sequence[int]) -> str:
     told = [
-        f"{row.name}: " + ", ".join(f"{cell.accuracy} at IPC {ipc}" for ipc, cell in zip(ipcs, row.cells, strict=True) if cell)
+        f"{row.name}: "
+        + ", ".join(f"{cell.accuracy} at IPC {ipc}" for ipc, cell in zip(ipcs, row.cells, strict=True) if cell)
         for row in rows
     ]
     return "Accuracy in per cent against images per class. " + "; ".join(told)

@@ -1,0 +1,193 @@
+"""Augmentation in batches, held to torchvision's functionals image by image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import RandomResizedCrop, functional
+
+from attar.augment import STATISTICS, Augmentation, Draw, apply, draw, mixed, normalised
+
+PLAIN = Augmentation(size=32, normalise="half")
+
+
+def images(n: int = 6, height: int = 32, width: int = 32, low: int = 0, high: int = 256) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randint(low, high, (n, height, width, 3), generator=generator, dtype=torch.uint8)
+
+
+def unit(x: Tensor) -> Tensor:
+    """(N, H, W, 3) uint8 to (N, 3, H, W) in 0 ... 1."""
+    return x.permute(0, 3, 1, 2).float() / 255
+
+
+def undone(view: Tensor) -> Tensor:
+    """Undoes the normalisation "half"."""
+    return view * 0.5 + 0.5
+
+
+def test_nothing_is_normalisation() -> None:
+    x = images()
+    mean, std = (list(values) for values in STATISTICS["imagenet"])
+    expected = functional.normalize(unit(x), mean, std)
+    torch.testing.assert_close(apply(x, Draw(), replace(PLAIN, normalise="imagenet")), expected)
+    torch.testing.assert_close(normalised(x, "imagenet"), expected)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(32, 32, 32), (40, 56, 32), (24, 20, 48)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_crop_and_flip(height: int, width: int, size: int, flip: bool) -> None:
+    how = replace(PLAIN, size=size, crop=0.08, flip=flip)
+    x = images(16, height, width)
+    drawn = draw(how, len(x), height, width, 0, "view")
+    assert drawn.box is not None
+    views = undone(apply(x, drawn, how))
+    for i, box in enumerate(drawn.box.int().tolist()):
+        expected = functional.resized_crop(unit(x)[i], *box, [size, size], antialias=False)
+        if drawn.flip is not None and drawn.flip[i]:
+            expected = functional.horizontal_flip(expected)
+        torch.testing.assert_close(views[i], expected, rtol=1e-4, atol=2e-4)
+
+
+def test_boxes_are_distributed_as_torchvisions() -> None:
+    how = replace(PLAIN, crop=0.3)
+    drawn = draw(how, 4000, 30, 40, 1).box
+    assert drawn is not None
+    theirs = RandomResizedCrop(8, scale=(0.3, 1.0))
+    torch.manual_seed(0)
+    found = [theirs.make_params([torch.zeros(3, 30, 40)]) for _ in range(4000)]
+    expected = torch.tensor([[f["top"], f["left"], f["height"], f["width"]] for f in found]).float()
+    assert (drawn[:, 0] + drawn[:, 2] <= 30).all()
+    assert (drawn[:, 1] + drawn[:, 3] <= 40).all()
+    error = 5 * expected.std(0) * math.sqrt(2 / 4000)
+    assert ((drawn.mean(0) - expected.mean(0)).abs() < error).all()
+    torch.testing.assert_close(drawn.std(0), expected.std(0), rtol=0.1, atol=0.05)
+
+
+def test_the_whole_area_is_the_image_itself() -> None:
+    how = replace(PLAIN, crop=1.0)
+    x = images()
+    torch.testing.assert_close(undone(apply(x, draw(how, 6, 32, 32, 0), how)), unit(x), atol=2e-4, rtol=0)
+
+
+def test_jitter_in_each_images_own_order() -> None:
+    how = replace(PLAIN, jitter=0.4)
+    x = images(48, low=115, high=145)  # far enough from black and white that torchvision clips nothing
+    drawn = draw(how, len(x), 32, 32, 3)
+    assert drawn.jitter is not None
+    assert drawn.order is not None
+    assert len({tuple(order) for order in drawn.order.tolist()}) == 6
+    views = undone(apply(x, drawn, how))
+    theirs = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
+    for i, order in enumerate(drawn.order.tolist()):
+        expected = unit(x)[i]
+        for kind in order:
+            expected = theirs[kind](expected, float(drawn.jitter[i, kind]))
+        torch.testing.assert_close(views[i], expected, rtol=0, atol=3e-4)  # their grey has 0.2989 for red
+
+
+def test_lighting_moves_along_the_principal_colours() -> None:
+    how = replace(PLAIN, lighting=0.1)
+    x = images()
+    drawn = draw(how, 6, 32, 32, 4)
+    assert drawn.lighting is not None
+    values = torch.tensor([0.2175, 0.0188, 0.0045])
+    vectors = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+    shift = torch.stack([sum((w * v * vectors[:, k] for k, (w, v) in enumerate(zip(row, values, strict=True))),
+                             torch.zeros(3)) for row in drawn.lighting])  # fmt: skip
+    torch.testing.assert_close(undone(apply(x, drawn, how)), unit(x) + shift[:, :, None, None], atol=1e-5, rtol=0)
+
+
+def test_shuffled_bands() -> None:
+    how = replace(PLAIN, shuffle=3)
+    x = images(8, 32, 32)
+    drawn = draw(how, 8, 32, 32, 5)
+    assert drawn.rows is not None
+    assert drawn.columns is not None
+    views = undone(apply(x, drawn, how))
+    for i in range(8):
+        expected = unit(x)[i]
+        for order, axis in ((drawn.rows[i], 1), (drawn.columns[i], 2)):
+            bands = list(expected.split([10, 10, 12], axis))
+            expected = torch.cat([bands[k] for k in order.tolist()], axis)
+        torch.testing.assert_close(views[i], expected)
+
+
+def test_dsa() -> None:
+    how = replace(PLAIN, dsa=True)
+    x = images()
+    kinds = set()
+    for step in range(20):
+        drawn = draw(how, 6, 32, 32, 6, step)
+        assert drawn.dsa is not None
+        assert drawn.affine is not None
+        views = apply(x, drawn, how)
+        for i in range(6):
+            brightness, saturation, contrast = drawn.dsa[i].tolist()
+            y = (unit(x)[i] - 0.5) / 0.5 + brightness - 0.5
+            y = torch.lerp(y.mean(0, keepdim=True).expand_as(y), y, 2 * saturation)
+            y = torch.lerp(y.mean().expand_as(y), y, contrast + 0.5)
+            theta = drawn.affine[i]
+            expected, kind = _moved(y, theta)
+            kinds.add(kind)
+            torch.testing.assert_close(views[i], expected, rtol=1e-3, atol=2e-3)
+    assert kinds == {"shift", "scale", "rotation"}
+
+
+def _moved(y: Tensor, theta: Tensor) -> tuple[Tensor, str]:
+    """One image under DSA's map, by a shift of pixels, torchvision's rotation, or two one-dimensional resamplings."""
+    if torch.equal(theta[:, :2], torch.eye(2)):
+        right, down = (round(v * 16) for v in theta[:, 2].tolist())
+        padded = F.pad(y, (4, 4, 4, 4))
+        return padded[:, 4 + down : 36 + down, 4 + right : 36 + right], "shift"
+    if theta[0, 1] != 0:
+        angle = math.degrees(math.asin(float(theta[1, 0])))
+        return functional.rotate(y, angle, functional.InterpolationMode.BILINEAR), "rotation"
+    weights = []
+    for scale in (theta[1, 1], theta[0, 0]):
+        place = (torch.arange(32) - 15.5) * scale + 15.5
+        weights.append((1 - (place[:, None] - torch.arange(32)).abs()).clamp(min=0))
+    return weights[0] @ y @ weights[1].T, "scale"
+
+
+def test_cutmix() -> None:
+    how = replace(PLAIN, mix="cutmix")
+    views = torch.arange(4.0)[:, None, None, None].expand(4, 3, 32, 32).contiguous()
+    shares = []
+    for step in range(200):
+        drawn = draw(how, 4, 32, 32, 7, step)
+        assert drawn.partner is not None
+        both = mixed(views, drawn)
+        own = (both == views).float().mean((1, 2, 3))
+        for i, partner in enumerate(drawn.partner.tolist()):
+            assert own[i] == pytest.approx(1.0 if partner == i else drawn.own, abs=1e-6)
+        shares.append(drawn.own)
+    assert 0.55 < np.mean(shares) < 0.8  # a uniform share, more for boxes clipped at the border
+    assert torch.equal(views[:, 0, 0, 0], torch.arange(4.0))
+
+
+def test_mixup_and_its_probability() -> None:
+    how = replace(PLAIN, mix="mixup", mix_probability=0.5)
+    views = torch.randn(5, 3, 4, 4)
+    draws = [draw(how, 5, 32, 32, 8, step) for step in range(200)]
+    used = [d for d in draws if d.partner is not None]
+    assert 70 < len(used) < 130
+    for drawn in used[:5]:
+        assert drawn.partner is not None
+        torch.testing.assert_close(mixed(views, drawn), torch.lerp(views[drawn.partner], views, drawn.own))
+    assert mixed(views, Draw()) is views
+
+
+def test_equal_keys_equal_views() -> None:
+    how = Augmentation(24, 2, 0.3, True, 0.4, 0.1, "cifar", True, "cutmix")
+    x = images()
+    one, two, other = (mixed(apply(x, d, how), d) for d in (draw(how, 6, 32, 32, "a", k) for k in (1, 1, 2)))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    assert one.shape == (6, 3, 24, 24)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torchvision.datasets import ImageFolder
+
+from attar.distilled import find_distilled, folder_name, open_distilled, verify, write_distilled
+from attar.errors import AttarError
+from attar.keys import numpy_generator
+
+NAMES = ["zebra", "train", "<b>&'\"</b>", "../../etc/passwd", "Ünïcode 猫", "猫", "bullet train", "Zebra"]
+MANIFEST = {
+    "method": {"name": "random"},
+    "ipc": 2,
+    "seed": 0,
+    "data": {"spec": "digits@train"},
+    "prior": None,
+    "attar": "0",
+}
+
+
+def pictures(label: int, index: int) -> np.ndarray:  # type: ignore[type-arg]
+    return numpy_generator(label, index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+
+def written(folder: Path, names: list[str] = NAMES) -> Path:
+    images = ((label, index, pictures(label, index)) for label in range(len(names)) for index in range(2))
+    write_distilled(folder, names, images, MANIFEST)
+    return folder
+
+
+def test_imagefolder_reads_it_unchanged_with_the_right_labels(tmp_path: Path) -> None:
+    found = ImageFolder(str(written(tmp_path / "set") / "images"))
+    assert len(found.classes) == len(NAMES)
+    for number, (image, label) in enumerate(found):
+        assert label == number // 2
+        assert np.array_equal(np.asarray(image), pictures(label, number % 2))
+
+
+@pytest.mark.parametrize("how", ["imagefolder", "card"])
+def test_datasets_reads_it_unchanged_with_the_right_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder, cache = str(written(tmp_path / "set")), str(tmp_path / "cache")
+    if how == "imagefolder":
+        found = datasets.load_dataset("imagefolder", data_dir=folder, split="train", cache_dir=cache)
+    else:
+        found = datasets.load_dataset(folder, split="train", cache_dir=cache)
+    assert len(found) == 2 * len(NAMES)
+    for row in found:
+        number = next(n for n in range(2) if np.array_equal(np.asarray(row["image"]), pictures(row["label"], n)))
+        assert number in (0, 1)
+
+
+def test_a_thousand_classes_sort_in_label_order() -> None:
+    for count in (10, 1000, 1001):
+        folders = [folder_name(label, f"c{-label}", count) for label in range(count)]
+        assert folders == sorted(folders) and len(set(folders)) == count
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_folder_names_are_safe(name: str) -> None:
+    assert set(folder_name(3, name, 10)) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
+
+
+def test_the_manifest_keeps_the_original_names(tmp_path: Path) -> None:
+    one = open_distilled(written(tmp_path / "set"))
+    assert one.classes == tuple(NAMES)
+    assert [len(files) for files in one.files()] == [2] * len(NAMES)
+
+
+def test_verify_finds_missing_extra_and_altered_files(tmp_path: Path) -> None:
+    folder = written(tmp_path / "set")
+    assert verify(folder) == []
+    files = [file for of_class in open_distilled(folder).files() for file in of_class]
+    files[0].unlink()
+    files[1].write_bytes(files[1].read_bytes() + b"x")
+    (files[2].parent / "extra.png").write_bytes(b"x")
+    (folder / "README.md").unlink()
+    problems = verify(folder)
+    assert [problem.split(":")[0] for problem in problems] == ["missing", "extra", "altered", "missing"]
+    assert files[1].name in problems[2] and "README.md" in problems[3]
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
+    def images():  # type: ignore[no-untyped-def]
+        yield 0, 0, pictures(0, 0)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_distilled(tmp_path / "set", NAMES, images(), MANIFEST)
+    assert os.listdir(tmp_path) == []
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "mine.txt").write_text("mine")
+    with pytest.raises(AttarError, match="something else is there"):
+        written(tmp_path / "set")
+    assert os.listdir(tmp_path / "set") == ["mine.txt"]
+
+
+def test_sets_are_found_by_ipc(tmp_path: Path) -> None:
+    written(tmp_path / "ipc-010")
+    with pytest.raises(AttarError, match="there are sets inside it: ipc-010"):
+        open_distilled(tmp_path)
+    assert [one.folder.name for one in find_distilled(tmp_path)] == ["ipc-010"]
+    with pytest.raises(AttarError, match=r"no manifest.json"):
+        find_distilled(tmp_path / "nowhere")
+
+
+def test_the_card_cannot_be_broken_by_a_class_name(tmp_path: Path) -> None:
+    card = (written(tmp_path / "set", ["a", "<script>alert(1)</script>\n---", "| pipe |"]) / "README.md").read_text()
+    assert "<script>" not in card and "\\<script\\>" in card
+    assert card.count("\n---\n") == 1

@@ -1,0 +1,229 @@
+"""Recipes as data, and the evaluator: determinism, resuming, sizes, errors."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from attar.errors import AttarError
+from attar.evaluation import RECIPES, Images, Recipe, evaluate, evaluator, modified
+from attar.evaluation.evaluator import settle
+from attar.evaluation.images import resized
+from attar.evaluation.recipes import by_ipc, by_network
+from attar.networks import build
+from attar.store import Store
+
+TINY = modified(RECIPES["quick"], {"steps": 6, "warmup": 2, "flip": False, "batch": 16})
+
+
+def digits(n: int, size: int = 8, first: int = 0) -> Images:
+    """`n` digits, ten classes, grey as RGB, 8 pixels wide or enlarged by repeating pixels."""
+    data = load_digits()
+    grey = (data.images[first : first + n] * 255 / 16).astype(np.uint8)
+    pixels = np.repeat(grey[..., None], 3, -1).repeat(size // 8, 1).repeat(size // 8, 2)
+    return Images(pixels, data.target[first : first + n].astype(np.int64), tuple("0123456789"))
+
+
+TRAIN, TEST = digits(40), digits(90, first=400)
+
+
+def run(recipe: Recipe = TINY, train: Images = TRAIN, test: Images = TEST, seeds: Any = (0,), **more: Any) -> Any:
+    return evaluate(train, test, recipe=recipe, network="convnet3-w8", seeds=seeds, device="cpu", **more)
+
+
+@pytest.mark.slow
+def test_quick_learns_the_digits() -> None:
+    recipe = modified(RECIPES["quick"], {"flip": False, "steps": 150})
+    found = run(recipe, digits(800), digits(600, first=1000), seeds=(0, 1))
+    assert found.mean > 85
+    assert found.ipc == 80
+
+
+def test_a_result_carries_its_terms() -> None:
+    found = run(seeds=(3, 4, 5))
+    assert (found.n_train, found.n_test, found.ipc) == (40, 90, 4.0)
+    assert len(found.accuracies) == len(found.best) == 3
+    assert found.mean == pytest.approx(statistics.fmean(found.accuracies))
+    assert found.std == pytest.approx(float(np.std(found.accuracies, ddof=1)))
+    assert found.recipe == "quick (modified)"
+    assert json.loads(json.dumps(found.record())) == found.record()
+    assert run().std == 0.0
+
+
+def test_one_seed_one_accuracy() -> None:
+    torch.manual_seed(1)
+    one = run(seeds=(7, 8))
+    torch.manual_seed(2)
+    assert run(seeds=(8, 7)).accuracies == one.accuracies[::-1]
+
+
+def test_best_is_beside_and_never_below_the_last() -> None:
+    found = run(replace(TINY, steps=12, test_every="10%"), seeds=(0, 1))
+    last_only = run(replace(TINY, steps=12), seeds=(0, 1))
+    assert found.accuracies == last_only.accuracies == last_only.best
+    assert all(best >= last for best, last in zip(found.best, found.accuracies, strict=True))
+
+
+def test_tests_fall_where_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+    monkeypatch.setattr(evaluator, "top1", lambda *a, **k: counts.append(1) or 50.0)
+    epochs = replace(TINY, steps=None, epochs=10, warmup=0)
+    for recipe, expected in [
+        (epochs, 1),
+        (replace(epochs, test_every=3), 4),
+        (replace(epochs, test_every=1, test_from=0.8), 2),
+        (replace(epochs, test_every="20%"), 5),
+    ]:
+        counts.clear()
+        run(recipe)
+        assert len(counts) == expected
+
+
+def test_finished_seeds_are_never_repeated(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(seeds=(0, 1), store=store)
+    trained = []
+    original = evaluator.train
+    monkeypatch.setattr(evaluator, "train", lambda *a, **k: trained.append(a[5]) or original(*a, **k))
+    again = run(seeds=(0, 1, 2), store=store)
+    assert trained == [2]
+    assert again.accuracies[:2] == first.accuracies
+    run(replace(TINY, name="another name"), seeds=(0,), store=store)
+    assert trained == [2]
+    run(replace(TINY, lr=0.001), seeds=(0,), store=store)
+    run(test=digits(91, first=400), seeds=(0,), store=store)
+    run(train=Images(TRAIN.pixels, TRAIN.labels[::-1].copy(), TRAIN.classes), seeds=(0,), store=store)
+    assert trained == [2, 0, 0, 0]
+
+
+def test_an_interrupted_seed_leaves_no_result(store: Store) -> None:
+    def stop(text: str, fraction: float) -> None:
+        if fraction > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(seeds=(0, 1), store=store, progress=stop)
+    assert run(seeds=(0, 1), store=store).accuracies == run(seeds=(0, 1)).accuracies
+
+
+def test_progress_rises_to_one() -> None:
+    told: list[tuple[str, float]] = []
+    run(seeds=(0, 1), progress=lambda text, fraction: told.append((text, fraction)))
+    fractions = [fraction for _, fraction in told]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert "images/s" in told[-1][0]
+    assert "loss" in told[-1][0]
+
+
+@pytest.mark.parametrize("size", [None, 16])
+@pytest.mark.parametrize("crop", [None, 0.5])
+def test_train_and_test_sizes_may_differ(size: int | None, crop: float | None) -> None:
+    found = run(replace(TINY, size=size, crop=crop), digits(20, 24), digits(30, 40, first=200))
+    assert 0 <= found.mean <= 100
+
+
+def test_test_images_are_resized_as_pil_does() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 60, 50, 3), dtype=np.uint8)
+    found = resized(pixels, 28, 32)
+    for image, expected in zip(found, pixels, strict=True):
+        small = Image.fromarray(expected).resize((32, 38), Image.Resampling.BILINEAR)
+        theirs = np.asarray(small.crop((2, 5, 30, 33)), dtype=int)
+        assert abs(image.astype(int) - theirs).max() <= 1
+    assert resized(pixels[:, :50], 50) is not None
+    assert np.array_equal(resized(pixels[:, :50], 50), pixels[:, :50])
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
+@pytest.mark.parametrize("classes", [10, 100])
+def test_every_recipe_runs(recipe: Recipe, classes: int) -> None:
+    short = replace(recipe, epochs=None if recipe.epochs is None else 2, steps=recipe.steps and 2, size=16, warmup=0)
+    pixels = np.random.default_rng(0).integers(0, 256, (classes, 16, 16, 3), dtype=np.uint8)
+    images = Images(pixels, np.arange(classes), tuple(map(str, range(classes))))
+    teacher = build("convnet3-bn-w8", classes, 16, 0) if recipe.labels == "soft" else None
+    assert 0 <= run(short, images, images, teacher=teacher).mean <= 100
+
+
+def settled(recipe: str, ipc: int, classes: int, network: str = "resnet18", size: int = 224) -> Any:
+    n = ipc * classes
+    images = Images(np.zeros((n, size, size, 3), np.uint8), np.arange(n) % classes, tuple(map(str, range(classes))))
+    return settle(RECIPES[recipe], images, network)[0]
+
+
+@pytest.mark.parametrize(
+    ("ipc", "classes", "epochs", "batch", "lr"),
+    [(1, 10, 3000, 64, 0.01), (10, 10, 2000, 64, 0.01), (20, 10, 1500, 64, 0.01), (100, 10, 1000, 64, 0.01),
+     (1, 100, 2000, 64, 0.01), (10, 100, 1300, 64, 0.01), (50, 100, 1000, 64, 0.01), (1, 200, 3000, 128, 0.1)],
+)  # fmt: skip
+def test_minimax_hard(ipc: int, classes: int, epochs: int, batch: int, lr: float) -> None:
+    plan = settled("minimax-hard", ipc, classes, "resnetap10", size=57)
+    assert (plan.epochs, plan.batch, plan.lr) == (epochs, batch, lr)
+    assert plan.weight_decay == (5e-4 if classes <= 100 else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "ipc", "classes", "epochs", "batch"),
+    [("rded-soft", 1, 10, 300, 10), ("rded-soft", 10, 10, 300, 50), ("rded-soft", 50, 10, 300, 100),
+     ("rded-soft", 10, 100, 300, 100), ("rded-soft", 1, 1000, 300, 20), ("d3hr-soft", 1, 10, 300, 15),
+     ("d3hr-soft", 10, 100, 300, 100), ("d3hr-soft", 1, 1000, 300, 15), ("d3hr-soft-cifar", 50, 10, 400, 100),
+     ("d3hr-hard", 10, 10, 2000, 50), ("d3hr-hard", 50, 10, 1500, 100), ("d3hr-hard", 100, 10, 1000, 100)],
+)  # fmt: skip
+def test_soft_and_mixup_recipes(recipe: str, ipc: int, classes: int, epochs: int, batch: int) -> None:
+    plan = settled(recipe, ipc, classes, size=57)
+    assert (plan.epochs, plan.batch, plan.lr, plan.decay_vectors) == (epochs, batch, 1e-3, False)
+
+
+def test_tables() -> None:
+    assert [by_ipc("9:15, 49:50, 100", ipc, "batch") for ipc in (1, 9, 9.5, 49, 50)] == [15, 15, 50, 50, 100]
+    rates = RECIPES["rded-soft"].lr
+    networks = ("torchvision/mobilenet_v2", "efficientnet_b0", "swin_tiny_patch4_window7_224", "vit_b_16", "convnet3")
+    assert [by_network(rates, name, "lr") for name in networks] == [2.5e-3, 2e-3, 1e-4, 1e-4, 1e-3]
+
+
+def test_modified() -> None:
+    quick = RECIPES["quick"]
+    other = modified(quick, {"lr": "0.1", "flip": "false", "batch": 32, "size": "none", "epochs": "1:3, 5"})
+    assert (other.lr, other.flip, other.batch, other.size, other.epochs) == (0.1, False, 32, None, "1:3, 5")
+    assert other.name == modified(other, {"lr": 0.2}).name == "quick (modified)"
+    assert modified(quick, {"flip": True}) is not None
+    assert modified(quick, {"flip": True}).name == "quick"
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (lambda: modified(RECIPES["quick"], {"rate": 1}), "rate.*lr"),
+        (lambda: modified(RECIPES["quick"], {"flip": "perhaps"}), "flip"),
+        (lambda: modified(RECIPES["quick"], {"schedule": "steep"}), "schedule.*half-cosine"),
+        (lambda: modified(RECIPES["quick"], {"name": "mine"}), "name"),
+        (lambda: run(seeds=()), "seeds"),
+        (lambda: run(RECIPES["rded-soft-cifar"]), "rded-soft-cifar.*teacher"),
+        (lambda: run(RECIPES["minimax-hard"]), "minimax-hard-cifar"),
+        (lambda: run(modified(TINY, {"epochs": 3})), "epochs.*steps"),
+        (lambda: run(modified(TINY, {"batch": "many"})), "batch.*many"),
+        (lambda: run(modified(TINY, {"batch": "2:10"})), "batch.*nothing for 4 images"),
+        (lambda: run(modified(TINY, {"test_every": "often"})), "test_every"),
+        (lambda: run(test=replace(TEST, classes=TEST.classes[::-1])), "another order"),
+        (lambda: run(test=replace(TEST, classes=(*TEST.classes[:9], "x"))), "classes: 9, x"),
+        (lambda: run(test=replace(TEST, labels=TEST.labels + 1)), "test labels"),
+        (lambda: run(train=replace(TRAIN, pixels=TRAIN.pixels / 255)), "uint8"),
+        (lambda: run(train=replace(TRAIN, pixels=TRAIN.pixels[:0])), "0 images"),
+    ],
+)
+def test_bad_input(what: Callable[[], Any], message: str) -> None:
+    with pytest.raises(AttarError, match=message):
+        what()
+
+
+def test_every_field_can_be_shown() -> None:
+    for recipe in RECIPES.values():
+        assert recipe.source
+        assert all(isinstance(getattr(recipe, f.name), str | int | float | bool | tuple | None) for f in fields(recipe))

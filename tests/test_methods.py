@@ -1,0 +1,174 @@
+"""One suite over every method: what the contract promises."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toys import save_folder, save_tiny_dit
+
+from attar.distilled import open_distilled
+from attar.errors import AttarError
+from attar.job import Job, Spec
+from attar.methods import METHODS, load_method
+from attar.methods.d3hr import score, search
+from attar.methods.inversion import Moments
+from attar.run import distill_sets
+from attar.store import Store, fingerprint
+
+CLASSES = ["ant", "bee", "cat", "dog"]
+FAST: dict[str, dict[str, Any]] = {
+    "prior": {"sampler.steps": 5},
+    "d3hr": {"sampler.steps": 5, "fit.steps": 5, "subsets": 50},
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    save_folder(root / "data", CLASSES, each=12)
+    save_tiny_dit(root / "dit", CLASSES)
+    return root
+
+
+def distilled(world: Path, out: Path, name: str, store: Store, ipcs: tuple[int, ...] = (3,), **spec: Any) -> list[Path]:
+    job = Spec(data=f"imagefolder:{world / 'data'}", prior=str(world / "dit"), device="cpu", **spec)
+    return distill_sets(job, name, load_method(name, FAST.get(name)), ipcs, out, store=store)
+
+
+def digests(folder: Path) -> dict[tuple[str, str], str]:
+    one = open_distilled(folder)
+    images = one.manifest["images"]
+    return {
+        (name, file.name): images[file.relative_to(folder).as_posix()]
+        for name, files in zip(one.classes, one.files(), strict=True)
+        for file in files
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_makes_ipc_images_of_each_class(world: Path, tmp_path: Path, store: Store, name: str) -> None:
+    for ipc, folder in zip((1, 3), distilled(world, tmp_path / "out", name, store, (1, 3)), strict=True):
+        assert folder.name == f"ipc-00{ipc}"
+        one = open_distilled(folder)
+        assert one.classes == tuple(CLASSES)
+        assert [len(files) for files in one.files()] == [ipc] * 4
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bytes_are_the_same_for_two_runs_and_for_some_of_the_classes(
+    world: Path, tmp_path: Path, store: Store, name: str
+) -> None:
+    whole = digests(distilled(world, tmp_path / "a", name, store)[0])
+    again = digests(distilled(world, tmp_path / "b", name, Store(tmp_path / "other"))[0])
+    some = digests(distilled(world, tmp_path / "c", name, Store(tmp_path / "third"), classes=("dog", "bee"))[0])
+    assert again == whole
+    assert len(some) == 6 and all(whole[key] == digest for key, digest in some.items())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_another_seed_gives_other_images(world: Path, tmp_path: Path, store: Store, name: str) -> None:
+    one, two = (digests(distilled(world, tmp_path / f"{seed}", name, store, seed=seed)[0]) for seed in (0, 1))
+    assert one != two
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_is_frozen_comparable_and_fingerprinted(name: str) -> None:
+    method: Any = load_method(name)
+    assert method == load_method(name)
+    assert fingerprint(method) == fingerprint(load_method(name))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        method.select = None
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_finished_work_is_not_done_again(
+    world: Path, tmp_path: Path, store: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from attar.priors.prior import Prior
+
+    first = digests(distilled(world, tmp_path / "a", name, store)[0])
+    calls: list[int] = []
+    forward = Prior._forward
+    monkeypatch.setattr(Prior, "_forward", lambda *args: calls.append(1) or forward(*args))  # type: ignore[func-returns-value]
+    assert digests(distilled(world, tmp_path / "b", name, store)[0]) == first
+    assert len(calls) <= 2, "only the estimate of the cost may call the network"
+
+
+def test_real_images_are_copied_pixel_for_pixel(world: Path, tmp_path: Path, store: Store) -> None:
+    from PIL import Image
+
+    folder = distilled(world, tmp_path / "out", "random", store)[0]
+    real = {name: {np.asarray(Image.open(f)).tobytes() for f in (world / "data" / name).iterdir()} for name in CLASSES}
+    for name, files in zip(CLASSES, open_distilled(folder).files(), strict=True):
+        assert len({np.asarray(Image.open(file)).tobytes() for file in files} & real[name]) == 3
+
+
+def test_a_smaller_random_choice_is_the_beginning_of_a_larger_one(world: Path, tmp_path: Path, store: Store) -> None:
+    small, large = map(digests, distilled(world, tmp_path / "out", "random", store, (2, 5)))
+    assert small.items() <= large.items()
+
+
+def test_the_manifest_tells_all(world: Path, tmp_path: Path, store: Store) -> None:
+    manifest = open_distilled(distilled(world, tmp_path / "out", "d3hr", store)[0]).manifest
+    assert manifest["method"]["fit"]["steps"] == 5 and manifest["method"]["name"] == "d3hr"
+    assert manifest["compute"]["tile"] == 16 and manifest["prior"]["matched"] == "by name"
+    assert manifest["seconds"].keys() == {"fit", "candidates"} and manifest["data"]["images"] == 48
+    assert manifest["versions"].keys() >= {"torch", "diffusers"}
+
+
+def test_per_class_bounds_how_many_are_inverted(world: Path, store: Store) -> None:
+    job = Job(Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu"), store)
+    fit: Any = load_method("d3hr", {"fit.per_class": 5, "fit.steps": 5, "sampler.steps": 5}).fit
+    fitted = job.once(fit, [0])
+    assert fitted["count"] == 5
+    assert fit.passes(job, [0]) == 5 * 4 * 2
+
+
+def test_moments_of_parts_are_those_of_the_whole() -> None:
+    z = torch.randn(17, 2, 3, 3, generator=torch.Generator().manual_seed(0)) * 3 + 100
+    merged = Moments.of(z[:0]).merged(Moments.of(z[:5])).merged(Moments.of(z[5:16])).merged(Moments.of(z[16:]))
+    torch.testing.assert_close(merged.mean, z.double().mean(0))
+    torch.testing.assert_close(merged.variance(), z.double().var(0))
+
+
+def test_the_search_keeps_the_group_with_the_lowest_score() -> None:
+    mean, std = torch.full((2, 2, 2), 0.3), torch.full((2, 2, 2), 0.7)
+    best = search(mean, std, 4, 300, seed=5)
+    draw = torch.Generator().manual_seed(5)
+    groups = mean + std * torch.randn(300, 4, 2, 2, 2, generator=draw)
+    scores = score(groups.flatten(2), mean.flatten(), std.flatten())
+    torch.testing.assert_close(best, groups[scores.argmin()])
+
+
+def test_the_search_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    import attar.methods.d3hr as d3hr
+
+    mean, std = torch.zeros(4, 2, 2), torch.ones(4, 2, 2)
+    whole = search(mean, std, 3, 500, seed=1)
+    monkeypatch.setattr(d3hr, "CHUNK", 500)
+    assert torch.equal(whole, search(mean, std, 3, 500, seed=1))
+
+
+def test_a_group_of_one_is_scored_by_its_mean_alone() -> None:
+    groups, mean, std = torch.randn(6, 1, 9), torch.zeros(9), torch.ones(9)
+    torch.testing.assert_close(score(groups, mean, std), groups[:, 0].norm(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"fit.time": 610}, "nearest is 600"),
+        ({"sampler.steps": 7}, "not a time of the sampler's grid"),
+        ({"subsets": 0}, "at least 1"),
+        ({"fit.per_class": 1}, "at least 2"),
+        ({"guidance": 3}, "d3hr has no field 'guidance'"),
+    ],
+)
+def test_impossible_settings_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(AttarError, match=said):
+        load_method("d3hr", changes)

@@ -1,0 +1,121 @@
+"""The evaluation networks: published parameter counts, keyed weights, clear errors."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from attar.errors import AttarError
+from attar.networks import NETWORKS, build, check
+
+COUNTS: dict[str, int] = json.loads((Path(__file__).parent / "golden" / "networks.json").read_text())["counts"]
+
+
+def named(published: str) -> tuple[str, int, int]:
+    """Our name, the classes and the size of an entry such as "minimax convnet depth=3 ... size=32 classes=10"."""
+    values = dict(re.findall(r"(\w+)=(\w+)", published))
+    classes, size = int(values["classes"]), int(values.get("size", 224))
+    if published.startswith("torchvision"):
+        return f"torchvision/{published.split()[1]}", classes, size
+    if "cifar" in published:
+        return "resnet18-idc", classes, 32
+    if "resnet18_modified" in published:
+        return "resnet18-modified", classes, 32
+    norm = "-bn" if values["norm"] == "batch" else ""
+    names = {"convnet": f"convnet{values['depth']}{norm}", "resnet_ap": "resnetap10", "resnet": "resnet18-in"}
+    return names[published.split()[1]], classes, size
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("published", COUNTS)
+def test_published_parameter_counts(published: str) -> None:
+    name, classes, size = named(published)
+    with torch.device("meta"):
+        network = build(name, classes, size, seed=0)
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == COUNTS[published]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("convnet3", 8),
+        ("convnet3-bn-w16", 28),
+        ("convnet4-w8", 50),
+        ("resnetap10", 32),
+        ("resnetap10", 96),
+        ("resnet18-in", 96),
+        ("resnet18-idc", 32),
+        ("resnet18-modified", 32),
+        ("timm/vit_tiny_patch16_224", 32),
+        ("mobilenetv3_small_050", 64),
+        ("torchvision/vit_b_16", 32),
+    ],
+)
+def test_logits(name: str, size: int) -> None:
+    network = build(name, 7, size, seed=1).eval()
+    with torch.no_grad():
+        logits = network(torch.randn(2, 3, size, size))
+    assert logits.shape == (2, 7)
+    assert logits.isfinite().all()
+
+
+def test_weights_come_from_the_seed_alone() -> None:
+    before = torch.random.get_rng_state()
+    first, again, other = (build("convnet3-w8", 4, 32, seed) for seed in (3, 3, 4))
+    torch.manual_seed(99)
+    later = build("convnet3-w8", 4, 32, 3)
+    for one, two, three, four in zip(*(n.parameters() for n in (first, again, other, later)), strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, four)
+        if one.ndim > 1:
+            assert not torch.equal(one, three)
+    torch.random.set_rng_state(before)
+    build("convnet3-w8", 4, 32, 5)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_instance_norm_is_instance_norm() -> None:
+    network = build("convnet3-w8", 4, 32, 0)
+    norm = torch.nn.InstanceNorm2d(8)
+    x = torch.randn(2, 8, 9, 9)
+    layer = next(m for m in network.modules() if isinstance(m, torch.nn.GroupNorm))
+    torch.testing.assert_close(layer(x), norm(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("convnet3-in", "convnet3"),
+        ("resnet18-idk", "resnet18-idc"),
+        ("torchvision/mobilenet_v7", "torchvision/mobilenet_v2"),
+        ("timm/efficientnet_b00", "timm/efficientnet_b0"),
+        ("nowhere/resnet18", "nowhere"),
+    ],
+)
+def test_unknown_names(name: str, hint: str) -> None:
+    with pytest.raises(AttarError, match=re.escape(name)) as caught:
+        check(name)
+    assert hint in str(caught.value)
+
+
+def test_too_small_images() -> None:
+    with pytest.raises(AttarError, match="8 pixels are too few"):
+        build("convnet4", 10, 8, 0)
+
+
+def test_every_listed_name_is_known() -> None:
+    for name in NETWORKS:
+        if "NAME" not in name:
+            check(name)
+
+
+def test_listing_loads_no_torch() -> None:
+    code = "import sys, attar.networks as n, attar.evaluation as e; assert n.NETWORKS and e.RECIPES; n.check('convnet3-w48')"
+    code += "; assert not {'torch', 'torchvision', 'timm', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,167 @@
+"""The supervised loop: schedules in closed form, batches, decay, soft labels, replay."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
+
+from attar.augment import Augmentation, apply, draw, mixed
+from attar.networks import build
+from attar.training import Plan, Step, batches, rate, seeded, top1, train
+
+PLAIN = Augmentation(size=8, normalise="half")
+
+
+def two_colours(n: int = 40) -> tuple[Tensor, Tensor]:
+    """Noisy red and blue images: easy to tell apart."""
+    labels = torch.arange(n) % 2
+    noise = torch.randint(0, 120, (n, 8, 8, 3), generator=torch.Generator().manual_seed(0))
+    noise[labels == 0, ..., 0] += 100
+    noise[labels == 1, ..., 2] += 100
+    return noise.to(torch.uint8), labels
+
+
+def scheduled(scheduler: type, epochs: int, **options: Any) -> list[float]:
+    """The factors of a scheduler of torch, epoch by epoch."""
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = scheduler(optimiser, **options)
+    factors = []
+    for _ in range(epochs):
+        factors.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    return factors
+
+
+@pytest.mark.parametrize("epochs", [10, 12, 301])
+def test_schedules_are_torchs(epochs: int) -> None:
+    multistep = scheduled(MultiStepLR, epochs, milestones=[2 * epochs // 3, 5 * epochs // 6], gamma=0.2)
+    assert [rate(Plan(epochs, schedule="multistep"), e) for e in range(epochs)] == pytest.approx(multistep)
+    cosine = scheduled(CosineAnnealingLR, epochs, T_max=epochs)
+    assert [rate(Plan(epochs, schedule="cosine"), e) for e in range(epochs)] == pytest.approx(cosine)
+    half = scheduled(CosineAnnealingLR, epochs, T_max=2 * epochs)
+    found = [rate(Plan(epochs, schedule="half-cosine"), e) for e in range(epochs)]
+    assert found == pytest.approx(half)
+    assert found[-1] == pytest.approx(0.5 * (1 + math.sin(math.pi / (2 * epochs))))
+
+
+def test_warmup_counts_steps_where_the_plan_does() -> None:
+    plan = Plan(steps=8, schedule="constant", warmup=4)
+    assert [rate(plan, step) for step in range(8)] == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(20, [8, 8, 4]), (16, [8, 8]), (17, [8, 9]), (5, [5]), (1, [1])])
+def test_epochs_show_every_image_once(n: int, sizes: list[int]) -> None:
+    found = list(batches(n, Plan(epochs=3, batch=8), 0))
+    for epoch in range(3):
+        parts = [(last, index) for e, last, index in found if e == epoch]
+        assert [len(index) for _, index in parts] == sizes
+        assert [last for last, _ in parts] == [False] * (len(sizes) - 1) + [True]
+        assert sorted(torch.cat([index for _, index in parts]).tolist()) == list(range(n))
+    assert len(found) == 3 * len(sizes)
+
+
+@pytest.mark.parametrize("n", [3, 50])
+def test_steps_are_full_batches_that_show_images_equally_often(n: int) -> None:
+    found = list(batches(n, Plan(steps=25, batch=8), 0))
+    assert [len(index) for _, _, index in found] == [8] * 25
+    times = Counter(torch.cat([index for _, _, index in found]).tolist())
+    assert len(times) == n
+    assert max(times.values()) - min(times.values()) <= 1
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_it_learns(optimiser: Any) -> None:
+    images, labels = two_colours()
+    network = build("convnet3-w8", 2, 8, 0)
+    train(network, images, labels, Plan(steps=40, batch=16, optimiser=optimiser, lr=0.01), PLAIN, 0)
+    assert top1(network, images, labels, "half") == 100
+    assert top1(network, images, 1 - labels, "half") == 0
+
+
+def test_vectors_are_not_decayed() -> None:
+    images, labels = two_colours(4)
+    frozen = {"lr": 0.1, "weight_decay": 0.5, "optimiser": "adamw", "epochs": 1}
+    for vectors in (True, False):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+        for parameter in network.parameters():
+            nn.init.ones_(parameter)
+            parameter.register_hook(torch.zeros_like)  # no gradient: decay alone moves it
+        train(network, images, labels, Plan(**frozen, decay_vectors=vectors), PLAIN, 0)  # type: ignore[arg-type]
+        weight, bias = network.parameters()
+        torch.testing.assert_close(weight, torch.full_like(weight, 0.95))
+        torch.testing.assert_close(bias, torch.full_like(bias, 0.95 if vectors else 1.0))
+
+
+def test_one_step_of_cutmix_by_hand() -> None:
+    images, labels = two_colours(8)
+    how = Augmentation(size=8, flip=True, mix="cutmix", normalise="half")
+    told: list[Step] = []
+    network = build("convnet3-w8", 2, 8, 0)
+    twin = build("convnet3-w8", 2, 8, 0)
+    train(network, images, labels, Plan(epochs=1, lr=0.1, momentum=0, weight_decay=0), how, 5, after=told.append)
+    _, _, index = next(batches(8, Plan(epochs=1), 5, "order"))
+    drawn = draw(how, 8, 8, 8, 5, "augment", 0)
+    assert drawn.partner is not None
+    target = drawn.own * F.one_hot(labels[index], 2) + (1 - drawn.own) * F.one_hot(labels[index][drawn.partner], 2)
+    loss = F.cross_entropy(twin(mixed(apply(images[index], drawn, how), drawn)), target)
+    loss.backward()
+    torch.testing.assert_close(told[0].loss, loss.detach())
+    for after, before in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(after, before.detach() - 0.1 * before.grad)  # type: ignore[operator]
+
+
+def test_soft_labels_at_a_temperature() -> None:
+    images, labels = two_colours(8)
+    network, teacher = build("convnet3-w8", 2, 8, 0), build("convnet3-w8", 2, 8, 1).eval()
+    told: list[Step] = []
+    plan = Plan(epochs=1, temperature=4.0, lr=0.0)
+    train(network, images, labels, plan, PLAIN, 0, teacher=teacher, after=told.append)
+    x = images.permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        p, q = (F.softmax(n(x) / 4, 1) for n in (teacher, network))
+    torch.testing.assert_close(told[0].loss, (p * (p / q).log()).sum(1).mean(), rtol=1e-3, atol=1e-6)
+
+
+def test_the_extra_forward_pass_moves_batch_statistics_only() -> None:
+    images, labels = two_colours(8)
+    how = Augmentation(size=8, mix="mixup", normalise="half")
+    found = {}
+    for extra in (False, True):
+        network = build("convnet3-bn-w8", 2, 8, 0)
+        train(network, images, labels, Plan(epochs=1, extra_forward=extra), how, 0)
+        found[extra] = dict(network.state_dict())
+    assert found[True]["1.num_batches_tracked"] == 2
+    assert found[False]["1.num_batches_tracked"] == 1
+    assert not torch.equal(found[True]["1.running_mean"], found[False]["1.running_mean"])
+    torch.testing.assert_close(found[True]["0.weight"], found[False]["0.weight"])
+
+
+def test_replay_with_dropout_leaves_the_global_generator_alone() -> None:
+    images, labels = two_colours(12)
+    how = Augmentation(size=8, crop=0.5, flip=True, jitter=0.4, lighting=0.1, mix="cutmix")
+    weights = []
+    for state in (1, 2):
+        network = nn.Sequential(build("convnet3-w8", 8, 8, 0), nn.Dropout(0.5), nn.Linear(8, 2))
+        nn.init.ones_(network[2].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(network[2].bias)  # type: ignore[arg-type]
+        torch.manual_seed(state)
+        before = torch.random.get_rng_state()
+        train(network, images, labels, Plan(epochs=3, batch=4), how, 0)
+        assert torch.equal(before, torch.random.get_rng_state())
+        weights.append(network[2].weight)
+    assert torch.equal(*weights)
+
+
+def test_seeded() -> None:
+    with seeded(torch.device("cpu"), 1):
+        one = torch.randn(3)
+    with seeded(torch.device("cpu"), 1):
+        assert torch.equal(one, torch.randn(3))
