@@ -126,6 +126,35 @@ def evaluate_sets(
             yield _record(one, pictures, tests, recipe, network, seeds, device, store or Store(), progress)
 
 
+def evaluate_all(
+    data: str,
+    recipe: Recipe,
+    networks: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    test: str | None = None,
+    device: str = "auto",
+    store: Store | None = None,
+    progress: Progress = silent,
+) -> Iterator[dict[str, Any]]:
+    """One record for each network, trained on all of the data: the ceiling of what distilled sets can reach."""
+    from attar.data import load_data, test_spec
+    from attar.evaluation import evaluate
+
+    images, held = load_data(data), load_data(test or test_spec(data))
+    size = recipe.size or min(images.open(0).size)
+    train, tests = (in_memory(some, size, "resize-crop") for some in (images, held.restricted(images.classes)))
+    for network in networks:
+        common: dict[str, Any] = {"recipe": recipe, "network": network, "seeds": seeds, "device": device}
+        told = _prefixed(progress, f"all of the data, {network}")
+        result = evaluate(train, tests, **common, store=store or Store(), progress=told)
+        yield {"set": "", "method": "all data", "seed": None, **result.record(), "baseline": None}
+
+
+def _prefixed(progress: Progress, prefix: str) -> Progress:
+    return lambda text, fraction: progress(f"{prefix}: {text}", fraction)
+
+
 def _record(
     one: DistilledSet,
     pictures: dict[str, Images],
@@ -150,7 +179,7 @@ def _record(
             seeds=seeds,
             device=device,
             store=store,
-            progress=lambda told, fraction, text=text: progress(f"{text}: {told}", fraction),  # type: ignore[misc]
+            progress=_prefixed(progress, text),
         ).record()
     manifest = one.manifest
     about = {"set": str(one.folder), "method": manifest["method"]["name"], "seed": manifest["seed"]}

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from attar import training
 from attar.errors import AttarError
 from attar.evaluation import RECIPES, Images, Recipe, evaluate, evaluator, modified
 from attar.evaluation.evaluator import settle
@@ -37,13 +38,14 @@ TRAIN, TEST = digits(40), digits(90, first=400)
 
 
 def run(recipe: Recipe = TINY, train: Images = TRAIN, test: Images = TEST, seeds: Any = (0,), **more: Any) -> Any:
-    return evaluate(train, test, recipe=recipe, network="convnet3-w8", seeds=seeds, device="cpu", **more)
+    more = {"network": "convnet3-w8", "device": "cpu", **more}
+    return evaluate(train, test, recipe=recipe, seeds=seeds, **more)
 
 
 @pytest.mark.slow
 def test_quick_learns_the_digits() -> None:
     recipe = modified(RECIPES["quick"], {"flip": False, "steps": 150})
-    found = run(recipe, digits(800), digits(600, first=1000), seeds=(0, 1))
+    found = run(recipe, digits(800), digits(600, first=1000), seeds=(0, 1), network="convnet3-bn-w32")
     assert found.mean > 85
     assert found.ipc == 80
 
@@ -74,8 +76,13 @@ def test_best_is_beside_and_never_below_the_last() -> None:
 
 
 def test_tests_fall_where_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = []
-    monkeypatch.setattr(evaluator, "top1", lambda *a, **k: counts.append(1) or 50.0)
+    counts: list[float] = []
+
+    def counting(*_: Any, **__: Any) -> float:
+        counts.append(50.0)
+        return 50.0
+
+    monkeypatch.setattr(evaluator, "top1", counting)
     epochs = replace(TINY, steps=None, epochs=10, warmup=0)
     for recipe, expected in [
         (epochs, 1),
@@ -90,9 +97,13 @@ def test_tests_fall_where_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_finished_seeds_are_never_repeated(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(seeds=(0, 1), store=store)
-    trained = []
-    original = evaluator.train
-    monkeypatch.setattr(evaluator, "train", lambda *a, **k: trained.append(a[5]) or original(*a, **k))
+    trained: list[int] = []
+
+    def counting(*arguments: Any, **options: Any) -> None:
+        trained.append(arguments[5])
+        training.train(*arguments, **options)
+
+    monkeypatch.setattr(evaluator, "train", counting)
     again = run(seeds=(0, 1, 2), store=store)
     assert trained == [2]
     assert again.accuracies[:2] == first.accuracies
@@ -145,7 +156,7 @@ def test_test_images_are_resized_as_pil_does() -> None:
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
 @pytest.mark.parametrize("classes", [10, 100])
 def test_every_recipe_runs(recipe: Recipe, classes: int) -> None:
-    short = replace(recipe, epochs=None if recipe.epochs is None else 2, steps=recipe.steps and 2, size=16, warmup=0)
+    short = replace(recipe, epochs=recipe.epochs and 2, steps=recipe.steps and 2, size=16, warmup=0, test_every=None)
     pixels = np.random.default_rng(0).integers(0, 256, (classes, 16, 16, 3), dtype=np.uint8)
     images = Images(pixels, np.arange(classes), tuple(map(str, range(classes))))
     teacher = build("convnet3-bn-w8", classes, 16, 0) if recipe.labels == "soft" else None
@@ -207,6 +218,7 @@ def test_modified() -> None:
         (lambda: run(seeds=()), "seeds"),
         (lambda: run(RECIPES["rded-soft-cifar"]), "rded-soft-cifar.*teacher"),
         (lambda: run(RECIPES["minimax-hard"]), "minimax-hard-cifar"),
+        (lambda: run(modified(RECIPES["rded-soft"], {"labels": "hard"})), "the recipe rded-soft-cifar"),
         (lambda: run(modified(TINY, {"epochs": 3})), "epochs.*steps"),
         (lambda: run(modified(TINY, {"batch": "many"})), "batch.*many"),
         (lambda: run(modified(TINY, {"batch": "2:10"})), "batch.*nothing for 4 images"),

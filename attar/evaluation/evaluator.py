@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from attar.augment import Augmentation
 from attar.errors import AttarError
 from attar.evaluation.images import Images, check_sets, resized
-from attar.evaluation.recipes import Recipe, by_ipc, by_network
+from attar.evaluation.recipes import RECIPES, Recipe, by_ipc, by_network
 from attar.keys import seed_of
 from attar.networks import build, check
 from attar.progress import Progress, silent
@@ -118,10 +118,9 @@ def settle(recipe: Recipe, train: Images, network: str, *, bfloat16: bool = Fals
     classes, own_size = len(train.classes), min(train.pixels.shape[1:3])
     ipc = len(train.labels) / classes
     size = recipe.size or own_size
-    if size >= 4 * own_size:
-        hint = (
-            f"the recipe {recipe.name}-cifar, or " if recipe.name in ("minimax-hard", "rded-soft", "d3hr-soft") else ""
-        )
+    if size > 4 * own_size:
+        small = f"{recipe.name.removesuffix(' (modified)')}-cifar"
+        hint = f"the recipe {small}, or " if small in RECIPES else ""
         raise AttarError(f"recipe {recipe.name} enlarges {own_size}-pixel images to {size}: use {hint}another `size`")
     if (recipe.epochs is None) == (recipe.steps is None):
         raise AttarError(f"recipe {recipe.name}: set one of `epochs` and `steps`, and the other to none")

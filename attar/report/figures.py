@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attar.errors import AttarError
 
@@ -20,11 +20,13 @@ LARGEST_CELL = 128
 LOSSLESS_CELL = 64
 """Pixels: up to here a sprite keeps every pixel."""
 SHOWN_CELL = 56
-"""About how large an image stands on the page, in CSS pixels."""
-MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
+"""About how large a small image stands on the page, in CSS pixels."""
+SHOWN_THUMBNAIL = 96
+"""How large a thumbnail stands there, at most."""
+MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖"}
 """The chart's markers, and the characters that stand for them in tables."""
-COLOURS = 6
-"""The style sheet's colours of methods: --series-0 ... --series-5."""
+COLOURS = 8
+"""The style sheet's colours of methods: --series-0 ... --series-7. With seven markers, 56 methods differ."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def sprite(classes: Sequence[tuple[str, Sequence[Path], int]]) -> Sprite:
             fitted = _fitted(image, cell)
             sheet.paste(fitted, (x * step + (cell - fitted.width) // 2, y * step + (cell - fitted.height) // 2))
         strips.append(Strip(name, len(images), total, y * step, max(1, len(images) * step - gap)))
-    scale = max(1, round(SHOWN_CELL / cell)) if cell <= LOSSLESS_CELL else SHOWN_CELL / cell
+    scale = max(1, round(SHOWN_CELL / cell)) if cell <= LOSSLESS_CELL else SHOWN_THUMBNAIL / cell
     sizes = tuple(sorted({image.size for images in opened for image in images}))
     return Sprite(_uri(sheet, cell), sheet.width, sheet.height, cell, scale, sizes, tuple(strips))
 
@@ -128,6 +130,17 @@ class Line:
     """Which colour and marker; None is the baseline's."""
 
 
+STAND_INS = {
+    **{f"#0000{20 + k:02x}": f"var(--series-{k})" for k in range(COLOURS)},
+    "#0000f0": "var(--muted)",
+    "#0000f1": "var(--line)",
+    "#0000f2": "currentColor",
+}
+"""Colours that matplotlib can draw with -> those of the style sheet that they become."""
+SERIES = list(STAND_INS)[:COLOURS]
+MUTED, FAINT, INK = list(STAND_INS)[COLOURS:]
+
+
 def chart(lines: Sequence[Line], ceiling: float | None, salt: str) -> str:
     """An SVG element of accuracy (per cent) against IPC; its colours are those of the page's style sheet.
 
@@ -136,41 +149,45 @@ def chart(lines: Sequence[Line], ceiling: float | None, salt: str) -> str:
     """
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, NullLocator
 
-    stand_ins = {f"#0000{20 + k:02x}": f"var(--series-{k})" for k in range(COLOURS)}
-    stand_ins |= {"#0000f0": "var(--muted)", "#0000f1": "var(--line)", "#0000f2": "currentColor"}
-    series, (muted, faint, ink) = list(stand_ins)[:COLOURS], list(stand_ins)[COLOURS:]
+    text = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9}):
         figure = Figure(figsize=(4.8, 3.1), layout="constrained")
         axes = figure.add_subplot()
         for line in lines:
-            ipcs, values = zip(*sorted(line.points.items()), strict=True)
-            means, spreads = zip(*values, strict=True)
-            colour = muted if line.style is None else series[line.style % COLOURS]
-            marker = "o" if line.style is None else list(MARKERS)[line.style % len(MARKERS)]
-            bars = [spread or float("nan") for spread in spreads]
-            drawn = axes.errorbar(ipcs, means, bars, color=colour, marker=marker, ms=5, capsize=3)
-            if line.style is None:
-                drawn.lines[0].set(linestyle="--", markerfacecolor="none")
+            _draw(axes, line)
         if ceiling is not None:
-            axes.axhline(ceiling, color=muted, lw=1, ls=":")
-        ticks = sorted({ipc for line in lines for ipc in line.points})
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator(ticks))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticklabels([str(ipc) for ipc in ticks])
-        axes.set_xlabel("images per class (IPC)", color=ink)
-        axes.set_ylabel("test accuracy, %", color=ink)
-        axes.grid(axis="y", color=faint, lw=0.7)
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=faint, labelcolor=ink)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(faint)
-        text = io.StringIO()
+            axes.axhline(ceiling, color=MUTED, lw=1, ls=":")
+        _dress(axes, sorted({ipc for line in lines for ipc in line.points}))
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
-    return re.sub(r"#0000[0-9a-f]{2}", lambda found: stand_ins.get(found[0], found[0]), svg)
+    return re.sub(r"#0000[0-9a-f]{2}", lambda found: STAND_INS.get(found[0], found[0]), svg)
+
+
+def _draw(axes: Any, line: Line) -> None:
+    ipcs, values = zip(*sorted(line.points.items()), strict=True)
+    means, spreads = zip(*values, strict=True)
+    bars = [spread or float("nan") for spread in spreads]
+    colour = MUTED if line.style is None else SERIES[line.style % COLOURS]
+    marker = "o" if line.style is None else list(MARKERS)[line.style % len(MARKERS)]
+    drawn = axes.errorbar(ipcs, means, bars, color=colour, marker=marker, ms=5, capsize=3)
+    if line.style is None:
+        drawn.lines[0].set(linestyle="--", markerfacecolor="none")
+
+
+def _dress(axes: Any, ipcs: Sequence[int]) -> None:
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(ipcs))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticklabels([str(ipc) for ipc in ipcs])
+    axes.set_xlabel("images per class (IPC)", color=INK)
+    axes.set_ylabel("test accuracy, %", color=INK)
+    axes.grid(axis="y", color=FAINT, lw=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=FAINT, labelcolor=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)

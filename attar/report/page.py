@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def method_names(sets: Sequence[DistilledSet], records: Sequence[Record]) -> dic
     uses += [(identity(r)[0], r["method"], r.get("seed"), r["ipc"]) for r in records if r["method"] != ALL_DATA]
     names: dict[str, str] = {}
     for method in dict.fromkeys(use[1] for use in uses):
-        of_method = {(path, seed, ipc) for path, other, seed, ipc in uses if other == method}
+        of_method = dict.fromkeys((path, seed, ipc) for path, other, seed, ipc in uses if other == method)
         for more in ("", ", seed {seed}", " ({stem})", " ({path})"):
             called = {
                 path: method + more.format(seed=seed, stem=_stem(Path(path)), path=path) for path, seed, _ in of_method
@@ -148,7 +149,7 @@ def _walls(
         path = str(one.folder.resolve())
         evaluated = [record for record in records if identity(record)[0] == path]
         picture = sprite(_shown(one, common))
-        commands = [distill_command(one), f"attar verify {_quoted(one.folder)}", *evaluate_commands(evaluated)]
+        check = [f"attar verify {shlex.quote(str(one.folder))}", *evaluate_commands(evaluated)]
         walls.append(
             Wall(
                 number=number,
@@ -159,16 +160,10 @@ def _walls(
                 classes=len(one.classes),
                 facts=tuple(_facts(one, picture, evaluated)),
                 settings=settings(one.manifest),
-                commands="\n\n".join(commands),
+                commands="\n".join([distill_command(one), "", *check]),
             )
         )
     return walls
-
-
-def _quoted(folder: Path) -> str:
-    import shlex
-
-    return shlex.quote(str(folder))
 
 
 def _shown(one: DistilledSet, common: set[str]) -> list[tuple[str, list[Path], int]]:

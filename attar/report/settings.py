@@ -17,13 +17,12 @@ MANY = 20
 def settings(manifest: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     """Heading -> (name, value) of everything that made a set, but its class names and its images' digests."""
     seconds = {name: duration(value) for name, value in manifest["seconds"].items()}
-    seconds["in all"] = duration(sum(manifest["seconds"].values()))
     known = {
         "Method": {**manifest["method"], "ipc": manifest["ipc"], "seed": manifest["seed"]},
         "Data": {**manifest["data"], "preprocess": manifest["preprocess"]},
         "Prior": manifest["prior"] or {"source": "none"},
         "Computing": {**manifest["machine"], **(manifest["compute"] or {})},
-        "Wall time by stage": seconds,
+        "Wall time by stage": seconds or {"copying": "not timed"},
         "Versions": {"attar": manifest["attar"], **manifest["versions"]},
         "Identity": {"fingerprint": manifest["run"], "written": manifest["written"]},
     }

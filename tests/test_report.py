@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import base64
+import html.parser
+import io
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attar.distilled import find_distilled, write_distilled
+from attar.errors import AttarError
+from attar.report import write_report
+from attar.report.figures import sprite
+from attar.report.page import method_names
+from attar.report.settings import distill_command
+from attar.store import canonical
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"'><img src=x onerror=alert(1)>",
+    "$\\frac{1}{",
+    "{{ 7 * 7 }}",
+    "_under\nline",
+)
+
+
+def write_set(
+    folder: Path,
+    name: str = "d3hr",
+    ipc: int = 1,
+    classes: Sequence[str] = ("cat", "dog"),
+    size: int = 8,
+    **more: Any,
+) -> Path:
+    rng = np.random.default_rng(ipc)
+    images = (
+        (label, index, rng.integers(0, 256, (size, size, 3), dtype=np.uint8))
+        for label in range(len(classes))
+        for index in range(ipc)
+    )
+    manifest = {
+        "attar": "0.1.0",
+        "run": "0123456789abcdef",
+        "method": {"name": name, "is": "X", "sampler": {"is": "Sampler", "steps": 50, "guided_channels": None}},
+        "ipc": ipc,
+        "seed": 0,
+        "preprocess": "adm",
+        "data": {"spec": "digits@train", "images": 100, "fingerprint": "ff", "skipped": []},
+        "prior": {"source": "my prior", "fingerprint": "ee", "labels": list(range(len(classes)))},
+        "compute": {"device": "cpu", "dtype": "float32", "tile": 16},
+        "seconds": {"fit": 30.0, "candidates": 3.0},
+        "machine": {"device": "cpu", "python": "3.11"},
+        "versions": {"torch": "2.11"},
+        "written": "2026-01-01T00:00:00Z",
+        **more,
+    }
+    write_distilled(folder, classes, images, manifest)
+    return folder
+
+
+def result(mean: float, n: int = 3, spread: float = 0.5) -> dict[str, Any]:
+    accuracies = [mean + spread * (k - (n - 1) / 2) for k in range(n)]
+    sizes = {"n_train": 10, "n_test": 364, "seconds": 12.0, "device": "cpu"}
+    return {"accuracies": accuracies, "best": accuracies, "mean": mean, "std": spread, **sizes}
+
+
+def record(folder: Path, mean: float, ipc: int = 1, method: str = "d3hr", random: float = 30.0) -> dict[str, Any]:
+    about = {"set": str(folder), "method": method, "seed": 0, "recipe": "quick", "network": "convnet3", "ipc": ipc}
+    return {**about, **result(mean), "baseline": result(random)}
+
+
+class Page(html.parser.HTMLParser):
+    """Tags with their attributes, and the text of each table cell."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.source = file.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def cells(self) -> dict[str, list[str]]:
+        """Row heading -> its cells, of the first results table."""
+        body = re.search(r'<table class="results">(.*?)</table>', self.source, re.DOTALL)
+        assert body
+        found = {}
+        for line in re.findall(r"<tr.*?</tr>", body[1], re.DOTALL)[1:]:
+            plain = [re.sub(r"<[^>]+>", "", cell) for cell in re.split(r"</t[hd]>", line)]
+            found[" ".join(plain[0].split())[1:].strip()] = [" ".join(cell.split()) for cell in plain[1:-1]]
+        return found
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Page:
+    folders = [write_set(tmp_path / m / f"ipc-{i:03d}", m, i) for m in ("prior", "d3hr") for i in (1, 10)]
+    records = [
+        record(folders[0], 29.0, 1, "prior"),
+        record(folders[1], 50.2, 10, "prior", 50.0),
+        record(folders[2], 40.0, 1),
+        record(folders[3], 60.0, 10, "d3hr", 50.0),
+        {**record(Path(), 97.5, method="all data"), "set": "", "ipc": None, "baseline": None},
+    ]
+    write_report([tmp_path / "prior", tmp_path / "d3hr", folders[0]], records, tmp_path / "page.html", "A title")
+    return Page(tmp_path / "page.html")
+
+
+def test_the_table_says_what_the_records_say(page: Page) -> None:
+    cells = page.cells()
+    assert list(cells) == ["prior", "d3hr", "random real images", "all of the data"]
+    points = "points against random n = 3, 12 s"
+    assert cells["prior"] == [f"29.0 ± 0.5 \N{MINUS SIGN}1.0 {points}", f"50.2 ± 0.5 +0.2 {points}"]
+    assert cells["d3hr"] == [f"40.0 ± 0.5 (best) +10.0 {points}", f"60.0 ± 0.5 (best) +10.0 {points}"]
+    assert cells["random real images"] == ["30.0 ± 0.5 n = 3, 12 s", "50.0 ± 0.5 n = 3, 12 s"]
+    assert cells["all of the data"][0].startswith("97.5 ± 0.5 ceiling")
+    verdicts = re.findall(r'class="difference (\w+)', page.source.partition('id="terms"')[0], re.DOTALL)
+    assert verdicts == ["below", "even", "above", "above"]
+
+
+def test_the_page_is_self_contained_and_runs_no_script(page: Page) -> None:
+    tags = [tag for tag, _ in page.tags]
+    assert not {"script", "link", "iframe", "img", "object"} & set(tags)
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:image/")), (tag, attributes)
+        assert not [name for name in attributes if name.startswith("on")]
+    assert not re.search(r"url\((?!#)|@import", page.source)
+
+
+def test_references_inside_the_page_lead_somewhere(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {a[n] for _, a in page.tags for n in ("href", "xlink:href") if (a.get(n) or "").startswith("#")}
+    targets |= set(re.findall(r"url\((#[^)]+)\)", page.source))
+    assert {str(target)[1:] for target in targets} <= set(ids)
+
+
+def test_pictures_have_words_and_tables_headings(page: Page) -> None:
+    assert all(attributes.get("aria-label") for _, attributes in page.tags if attributes.get("role") == "img")
+    assert sum(tag == "caption" for tag, _ in page.tags) == sum(tag == "table" for tag, _ in page.tags)
+    assert "d3hr, class dog: 10 of 10 images" in page.source
+    assert "d3hr: 40.0 ± 0.5 at IPC 1, 60.0 ± 0.5 at IPC 10" in page.source
+
+
+def test_the_chart_takes_its_colours_from_the_page(page: Page) -> None:
+    chart = re.search(r'<figure class="chart".*?</figure>', page.source, re.DOTALL)
+    assert chart
+    assert {"var(--series-0)", "var(--series-1)", "var(--muted)", "currentColor"} <= set(
+        re.findall(r"var\(--[\w-]+\)|currentColor", chart[0])
+    )
+    assert not re.search(r"#0000[0-9a-f]{2}", chart[0])
+
+
+def test_a_set_is_there_once_with_its_settings_and_commands(page: Page, tmp_path: Path) -> None:
+    assert page.source.count('<image id="sprite-') == 4
+    assert "sampler.guided_channels" in page.text
+    assert "0123456789abcdef" in page.text
+    assert f"attar verify {tmp_path}/d3hr/ipc-010" in page.text
+    assert f"attar evaluate {tmp_path}/d3hr/ipc-010 --recipe quick --network convnet3 --seeds 3" in page.text
+
+
+def test_every_method_has_a_colour_in_light_dark_and_print() -> None:
+    from attar.report import figures
+
+    style = (Path(figures.__file__).parent / "page.css").read_text()
+    assert [style.count(f"--series-{k}:") for k in range(figures.COLOURS)] == [3] * figures.COLOURS
+
+
+def test_the_page_is_written_the_same_twice(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set")
+    for name in ("a", "b"):
+        write_report([folder], [record(folder, 40.0), record(tmp_path / "y", 50.0, 10)], tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    folders = [write_set(tmp_path / f"s{k}", name, 1 + 9 * (k % 2), HOSTILE) for k, name in enumerate(HOSTILE)]
+    records = [
+        record(one, 40.0, 1 + 9 * (k % 2), name) for k, (one, name) in enumerate(zip(folders, HOSTILE, strict=True))
+    ]
+    records += [{**one, "ipc": 11 - one["ipc"], "set": one["set"] + "b"} for one in records]
+    records = [{**one, "network": HOSTILE[0], "recipe": HOSTILE[1], "device": HOSTILE[1]} for one in records]
+    write_report(folders, records, tmp_path / "page.html", HOSTILE[0])
+    page = Page(tmp_path / "page.html")
+    assert not {"script", "img"} & {tag for tag, _ in page.tags}
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert all(name in page.text for name in HOSTILE)
+    assert "49" not in page.source.split("<h1>")[1].split("</h1>")[0]
+
+
+def test_a_thousand_classes_make_a_small_page(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "big", classes=[f"class {k}" for k in range(1000)], size=16)
+    write_report([folder], [], tmp_path / "page.html")
+    page = Page(tmp_path / "page.html")
+    assert len(page.source) < 100_000
+    assert sum(attributes.get("role") == "img" for _, attributes in page.tags) == 20
+    assert "980 more classes" in page.text
+    assert "class 950" in page.text
+    assert "have not been evaluated yet" in page.text
+
+
+def test_sets_of_other_classes_show_those_they_share(tmp_path: Path) -> None:
+    many = write_set(tmp_path / "many", classes=[f"class {k}" for k in range(100)])
+    few = write_set(tmp_path / "few", "prior", classes=["class 17", "class 3"])
+    write_report([many, few], [], tmp_path / "page.html")
+    headings = re.findall(r'<article class="comparison">\s*<h3>(.*?)</h3>', (tmp_path / "page.html").read_text())
+    assert headings == ["class 3", "class 17"]
+
+
+def test_a_sprite_holds_the_images_pixel_for_pixel(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set", ipc=3)
+    files = find_distilled(folder)[0].files()
+    made = sprite([("cat", files[0], 3), ("dog", files[1], 3)])
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(made.uri.partition(",")[2]))).convert("RGB"))
+    for strip, of_class in zip(made.strips, files, strict=True):
+        for index, file in enumerate(of_class):
+            x = index * (made.cell + 1)
+            np.testing.assert_array_equal(
+                sheet[strip.y : strip.y + 8, x : x + 8], np.asarray(Image.open(file).convert("RGB"))
+            )
+    assert made.pixelated
+    assert made.strips[1].y + made.cell == made.height
+
+
+def test_images_of_different_sizes_fit_their_cells(tmp_path: Path) -> None:
+    for name, size in {"wide": (300, 150), "small": (20, 30)}.items():
+        Image.new("RGB", size, "red").save(tmp_path / f"{name}.png")
+    made = sprite([("x", [tmp_path / "wide.png", tmp_path / "small.png"], 2)])
+    sheet = Image.open(io.BytesIO(base64.b64decode(made.uri.partition(",")[2])))
+    assert made.cell == 128
+    assert not made.pixelated
+    assert sheet.size == (128 + 8 + 128, 128)
+    alpha = np.asarray(sheet)[..., 3] > 0
+    assert alpha[:, :128].sum() == 128 * 64
+    assert alpha[:, 136:].sum() == 20 * 4 * 30 * 4
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set")
+    file = find_distilled(folder)[0].files()[1][0]
+    file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(AttarError, match=f"{file.name}.*attar verify {folder}"):
+        write_report([folder], [], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+    with pytest.raises(AttarError, match="is a folder"):
+        write_report([], [], folder)
+
+
+def test_methods_are_told_apart_only_where_they_must_be(tmp_path: Path) -> None:
+    folders = [
+        write_set(tmp_path / "one" / "ipc-001"),
+        write_set(tmp_path / "one" / "ipc-010", ipc=10),
+        write_set(tmp_path / "two", "prior"),
+    ]
+    sets = [find_distilled(folder)[0] for folder in folders]
+    assert list(method_names(sets, []).values()) == ["d3hr", "d3hr", "prior"]
+    again = find_distilled(write_set(tmp_path / "again", seed=1))
+    assert list(method_names(sets[:2] + again, []).values()) == ["d3hr, seed 0", "d3hr, seed 0", "d3hr, seed 1"]
+    same = find_distilled(write_set(tmp_path / "same"))
+    assert set(method_names(sets[:2] + same, []).values()) == {"d3hr (one)", "d3hr (same)"}
+
+
+@pytest.mark.parametrize("method", ["random", "prior", "d3hr"])
+def test_the_command_gives_the_method_back(tmp_path: Path, method: str) -> None:
+    from attar.methods import load_method
+
+    asked = load_method(method)
+    described = {"name": method, **canonical(asked)}
+    folder = write_set(tmp_path / "a folder", method, method=described)
+    words = shlex.split(distill_command(find_distilled(folder)[0]))
+    changes = dict(words[k + 1].split("=", 1) for k, word in enumerate(words) if word == "--set")
+    assert load_method(method, changes) == asked
+    assert words[words.index("--out") + 1] == str(folder)
+    assert words[words.index("--prior") + 1] == "my prior"
+    assert words[words.index("--classes") + 1] == "cat,dog"
+    from typer.testing import CliRunner
+
+    from attar.cli import app
+
+    flags = {word for word in words if word.startswith("--")}
+    shown = CliRunner().invoke(app, ["distill", "--help"], env={"COLUMNS": "200"}).output
+    assert all(flag in shown for flag in flags)
+
+
+def test_the_report_needs_no_torch() -> None:
+    import subprocess
+
+    code = "import sys, attar.report, attar.results; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
