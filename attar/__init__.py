@@ -1,3 +1,38 @@
-"""Attar: dataset distillation with diffusion models."""
+"""Attar: dataset distillation with diffusion models.
+
+    import attar
+
+    attar.distill(data="digits", prior="digits", method="d3hr", ipc=[1, 10], out="runs/d3hr")
+    records = attar.evaluate("runs/d3hr", recipe="quick", network="convnet3-bn-w48", seeds=3)
+
+Importing it imports nothing heavy; torch is loaded by what needs it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attar.api import distill, evaluate
+    from attar.data import load_data
+    from attar.errors import AttarError
+    from attar.priors import load_prior
 
 __version__ = "0.1.0"
+__all__ = ["AttarError", "__version__", "distill", "evaluate", "load_data", "load_prior"]
+
+_HOMES = {
+    "AttarError": "attar.errors",
+    "distill": "attar.api",
+    "evaluate": "attar.api",
+    "load_data": "attar.data",
+    "load_prior": "attar.priors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'attar' has no attribute {name!r}")

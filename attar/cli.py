@@ -131,16 +131,16 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the records in this file")] = None,
 ) -> None:
     """Train networks on distilled sets and test them on real images."""
-    from attar.evaluation import RECIPES, modified
-    from attar.networks import check_name
+    from attar.evaluation import modified, named_recipe
+    from attar.networks import check
 
-    if recipe not in RECIPES:
-        raise AttarError(f"no recipe {recipe!r}; there are: {', '.join(RECIPES)}")
+    protocol = named_recipe(recipe)
     if seeds < 1:
         raise AttarError(f"--seeds {seeds}: at least 1")
     for name in network or ["convnet3"]:
-        check_name(name)
-    protocol = modified(RECIPES[recipe], _assignments(sets or [])) if sets else RECIPES[recipe]
+        check(name)
+    if sets:
+        protocol = modified(protocol, _assignments(sets))
     from attar.results import read_records, row, write_record
     from attar.run import evaluate_sets
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from attar.plan import Say
 from attar.progress import Progress
-from attar.run import Say
 
 METHODS = ("random", "prior", "d3hr")
 IPCS = (1, 10)
@@ -30,10 +30,10 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
         say(f"[{number + 1}/{steps}] distilling the digits by {name}, {' and '.join(map(str, IPCS))} images per class")
         spec = Spec(data="digits", prior=None if name == "random" else "digits")
         distill_sets(spec, name, load_method(name), IPCS, out / name, progress=progress, say=say)
-    recipe = modified(RECIPES["quick"], {"flip": False})
+    recipe = modified(RECIPES["quick"], {"flip": False, "steps": 300})
     chosen: dict[str, Any] = {
         "recipe": recipe,
-        "networks": ["convnet3-w48"],
+        "networks": ["convnet3-bn-w48"],
         "seeds": range(seeds),
         "progress": progress,
     }

@@ -70,7 +70,7 @@ def make_candidates(
     for begin in range(0, len(missing), at_once):
         some, begun = missing[begin : begin + at_once], time.monotonic()
         starts = [method.start(job, fitted[label], label, count) for label in some]
-        made = denoise(job, prior, method, some, starts, meter)
+        made = list(denoise(job, prior, method, some, starts, meter))
         spent = (time.monotonic() - begun) / len(some)
         for label, z in zip(some, made, strict=True):
             about = {"method": method, "class": job.classes[label]}

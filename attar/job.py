@@ -13,7 +13,6 @@ from attar.progress import Progress, silent
 from attar.store import Store, fingerprint
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from attar.data import ImageSet
@@ -133,12 +132,6 @@ class Job:
         from attar.keys import noise
 
         return noise(shape, self.spec.seed, purpose, self.classes[label], *parts)
-
-    def generator(self, purpose: str, label: int, *parts: str | int) -> torch.Generator:
-        """A generator of the key (seed, purpose, class, ...)."""
-        from attar.keys import generator
-
-        return generator(self.spec.seed, purpose, self.classes[label], *parts)
 
     def fit_key(self, fit: Fit, group: Sequence[int]) -> str:
         """The fingerprint of a fit for a group of classes: the fit, the group's latents and the prior, no more."""

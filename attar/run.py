@@ -117,11 +117,9 @@ def evaluate_sets(
             raise AttarError(f"--test {spec}: its classes are in another order than those of {one.folder}")
     for one in sets:
         train = opened(one)
-        size = recipe.size or train.pixels.shape[1]
-        pictures = {"set": train}
-        if baseline:
-            pictures["baseline"] = random_real(one, size)
-        tests = in_memory(held[one.folder], size, "resize-crop")
+        side = train.pixels.shape[1]
+        pictures = {"set": train, "baseline": random_real(one, side)} if baseline else {"set": train}
+        tests = in_memory(held[one.folder], recipe.shorter_side(recipe.size or side), "resize-crop")
         for network in networks:
             yield _record(one, pictures, tests, recipe, network, seeds, device, store or Store(), progress)
 
@@ -142,8 +140,9 @@ def evaluate_all(
     from attar.evaluation import evaluate
 
     images, held = load_data(data), load_data(test or test_spec(data))
-    size = recipe.size or min(images.open(0).size)
-    train, tests = (in_memory(some, size, "resize-crop") for some in (images, held.restricted(images.classes)))
+    side = recipe.size or min(images.open(0).size)
+    train = in_memory(images, side, "resize-crop")
+    tests = in_memory(held.restricted(images.classes), recipe.shorter_side(side), "resize-crop")
     for network in networks:
         common: dict[str, Any] = {"recipe": recipe, "network": network, "seeds": seeds, "device": device}
         told = _prefixed(progress, f"all of the data, {network}")
@@ -215,11 +214,12 @@ def in_memory(images: ImageSet, size: int, how: str, indices: Sequence[int] | No
 def random_real(one: DistilledSet, size: int) -> Images:
     """Random real images, as many of each class as the set has, of the data that it was distilled from."""
     from attar.data import load_data
-    from attar.keys import numpy_generator
+    from attar.selection import random_order
 
     real = load_data(one.manifest["data"]["spec"]).restricted(one.classes)
     chosen: list[int] = []
     for label, files in enumerate(one.files()):
-        draw = numpy_generator(one.manifest["seed"], "baseline", one.classes[label])
-        chosen += draw.permutation(real.of_class(label))[: len(files)].tolist()
+        there = real.of_class(label)
+        order = random_order(one.manifest["seed"], one.classes[label], len(there))
+        chosen += there[order[: len(files)].numpy()].tolist()
     return in_memory(real, size, one.manifest["preprocess"], chosen)

@@ -44,9 +44,16 @@ class Random:
         return ipc
 
     def __call__(self, job: Job, label: int, pool: int, ipc: int) -> Tensor:
-        import torch
+        return random_order(job.spec.seed, job.classes[label], pool)[:ipc]
 
-        return torch.randperm(pool, generator=job.generator("select", label))[:ipc]
+
+def random_order(seed: int, class_name: str, pool: int) -> Tensor:
+    """The order in which the images of a class are chosen at random: the method `random`, and every baseline."""
+    import torch
+
+    from attar.keys import generator
+
+    return torch.randperm(pool, generator=generator(seed, "select", class_name))
 
 
 RULES: dict[str, type[First] | type[Random]] = {"first": First, "random": Random}

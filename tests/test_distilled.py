@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from attar.errors import AttarError
 from attar.keys import numpy_generator
 
 NAMES = ["zebra", "train", "<b>&'\"</b>", "../../etc/passwd", "Ünïcode 猫", "猫", "bullet train", "Zebra"]
+Pixels = np.ndarray
 MANIFEST = {
     "method": {"name": "random"},
     "ipc": 2,
@@ -22,7 +24,7 @@ MANIFEST = {
 }
 
 
-def pictures(label: int, index: int) -> np.ndarray:  # type: ignore[type-arg]
+def pictures(label: int, index: int) -> Pixels:
     return numpy_generator(label, index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
 
@@ -60,7 +62,8 @@ def test_datasets_reads_it_unchanged_with_the_right_labels(
 def test_a_thousand_classes_sort_in_label_order() -> None:
     for count in (10, 1000, 1001):
         folders = [folder_name(label, f"c{-label}", count) for label in range(count)]
-        assert folders == sorted(folders) and len(set(folders)) == count
+        assert folders == sorted(folders)
+        assert len(set(folders)) == count
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,11 +87,12 @@ def test_verify_finds_missing_extra_and_altered_files(tmp_path: Path) -> None:
     (folder / "README.md").unlink()
     problems = verify(folder)
     assert [problem.split(":")[0] for problem in problems] == ["missing", "extra", "altered", "missing"]
-    assert files[1].name in problems[2] and "README.md" in problems[3]
+    assert files[1].name in problems[2]
+    assert "README.md" in problems[3]
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
-    def images():  # type: ignore[no-untyped-def]
+    def images() -> Iterator[tuple[int, int, Pixels]]:
         yield 0, 0, pictures(0, 0)
         raise KeyboardInterrupt
 
@@ -116,5 +120,6 @@ def test_sets_are_found_by_ipc(tmp_path: Path) -> None:
 
 def test_the_card_cannot_be_broken_by_a_class_name(tmp_path: Path) -> None:
     card = (written(tmp_path / "set", ["a", "<script>alert(1)</script>\n---", "| pipe |"]) / "README.md").read_text()
-    assert "<script>" not in card and "\\<script\\>" in card
+    assert "<script>" not in card
+    assert "\\<script\\>" in card
     assert card.count("\n---\n") == 1

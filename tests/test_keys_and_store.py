@@ -102,11 +102,15 @@ def test_processes_that_want_the_same_artefact_make_it_once(tmp_path: Path) -> N
     assert gate.read_text() == "made\n"
 
 
+def _fail_half_way(file: Path) -> None:
+    file.write_text("half")
+    raise FileNotFoundError
+
+
 def test_replacing_leaves_the_old_file_if_writing_fails(tmp_path: Path) -> None:
     file = tmp_path / "f.json"
     file.write_text(json.dumps(1))
-    with pytest.raises(RuntimeError), replacing(file) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(FileNotFoundError), replacing(file) as temporary:
+        _fail_half_way(temporary)
     assert file.read_text() == "1"
     assert os.listdir(tmp_path) == ["f.json"]

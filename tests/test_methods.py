@@ -67,7 +67,8 @@ def test_bytes_are_the_same_for_two_runs_and_for_some_of_the_classes(
     again = digests(distilled(world, tmp_path / "b", name, Store(tmp_path / "other"))[0])
     some = digests(distilled(world, tmp_path / "c", name, Store(tmp_path / "third"), classes=("dog", "bee"))[0])
     assert again == whole
-    assert len(some) == 6 and all(whole[key] == digest for key, digest in some.items())
+    assert len(some) == 6
+    assert all(whole[key] == digest for key, digest in some.items())
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -115,9 +116,12 @@ def test_a_smaller_random_choice_is_the_beginning_of_a_larger_one(world: Path, t
 
 def test_the_manifest_tells_all(world: Path, tmp_path: Path, store: Store) -> None:
     manifest = open_distilled(distilled(world, tmp_path / "out", "d3hr", store)[0]).manifest
-    assert manifest["method"]["fit"]["steps"] == 5 and manifest["method"]["name"] == "d3hr"
-    assert manifest["compute"]["tile"] == 16 and manifest["prior"]["matched"] == "by name"
-    assert manifest["seconds"].keys() == {"fit", "candidates"} and manifest["data"]["images"] == 48
+    assert manifest["method"]["fit"]["steps"] == 5
+    assert manifest["method"]["name"] == "d3hr"
+    assert manifest["compute"]["tile"] == 16
+    assert manifest["prior"]["matched"] == "by name"
+    assert manifest["seconds"].keys() == {"fit", "candidates"}
+    assert manifest["data"]["images"] == 48
     assert manifest["versions"].keys() >= {"torch", "diffusers"}
 
 

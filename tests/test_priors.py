@@ -10,10 +10,10 @@ from toys import save_tiny_dit
 
 from attar.codec import PixelCodec, to_float, to_uint8
 from attar.errors import AttarError
+from attar.keys import generator
 from attar.priors import load_prior
 from attar.priors.classes import match
 from attar.priors.train import Training, train_prior
-from attar.store import Store
 
 NAMES = [f"class {label}" for label in range(10)]
 
@@ -29,7 +29,8 @@ def test_the_output_is_that_of_the_diffusers_network(tmp_path: Path) -> None:
         output = theirs(z, timestep=torch.full((5,), 400), class_labels=y).sample
     torch.testing.assert_close(prior(z, 400, y), output, rtol=1e-4, atol=1e-5)
     assert (prior.null, prior.n_classes, prior.classes) == (10, 10, tuple(NAMES))
-    assert prior.codec.size == 16 and prior.codec.shape == (4, 8, 8)
+    assert prior.codec.size == 16
+    assert prior.codec.shape == (4, 8, 8)
 
 
 def test_the_codec_is_that_of_diffusers(tmp_path: Path) -> None:
@@ -78,7 +79,8 @@ def test_classes_are_matched_by_name_and_synonym() -> None:
 def test_every_unmatched_class_is_listed() -> None:
     with pytest.raises(AttarError) as caught:
         match(["shark", "tench", "dgo"], ["tench", "dog"], 2, ["shark", "tench", "dgo"])
-    assert "'shark'" in str(caught.value) and "did you mean 'dog'" in str(caught.value)
+    assert "'shark'" in str(caught.value)
+    assert "did you mean 'dog'" in str(caught.value)
     assert "'tench'" not in str(caught.value)
 
 
@@ -97,7 +99,8 @@ def test_pixels_survive_the_pixel_codec() -> None:
     pixels = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
     codec = PixelCodec(4)
     mean, std = codec.encode(to_float(pixels))
-    assert np.array_equal(to_uint8(codec.decode(mean)), pixels) and not std.any()
+    assert np.array_equal(to_uint8(codec.decode(mean)), pixels)
+    assert not std.any()
     grey = np.repeat(pixels[..., :1], 3, axis=3)
     assert np.array_equal(to_uint8(PixelCodec(4, 1).decode(PixelCodec(4, 1).encode(to_float(grey))[0])), grey)
 
@@ -119,7 +122,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, monk
 
     straight = trained(tmp_path / "straight")
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-    drawn = training.generator
+    drawn = generator
 
     def dies(*parts: str | int) -> torch.Generator:
         if parts[-1] == 17:
@@ -144,4 +147,5 @@ def test_a_trained_prior_opens_in_diffusers_with_its_embedders_written_untied(tm
     pipeline = DiTPipeline.from_pretrained(tmp_path / "prior", vae=None)
     assert pipeline.get_label_ids(["c"]) == [2]
     prior = load_prior(str(tmp_path / "prior"), device="cpu", tile=2)
-    assert prior.classes == tuple("abcd") and prior.codec.key == "pixel-1x8"
+    assert prior.classes == tuple("abcd")
+    assert prior.codec.key == "pixel-1x8"

@@ -26,7 +26,7 @@ context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["attar.run", "attar.driver", "attar.methods.d3hr", "attar.priors.dit", "diffusers"])
 
 
-def distill_once(spec: Spec, settings: dict[str, object], out: Path, cache: Path, stage: str, delay: float) -> None:
+def distill_once(spec: Spec, settings: dict[str, int], out: Path, cache: Path, stage: str, delay: float) -> None:
     """Runs in a process of its own, and dies there `delay` seconds after `stage` has begun; "" lets it end."""
     begun = threading.Event()
 
@@ -52,7 +52,7 @@ def digests(out: Path) -> list[dict[str, str]]:
     return [open_distilled(out / name).manifest["images"] for name in ("ipc-001", "ipc-004")]
 
 
-def killed_and_resumed(spec: Spec, settings: dict[str, object], root: Path, trials: int, window: float) -> int:
+def killed_and_resumed(spec: Spec, settings: dict[str, int], root: Path, trials: int, window: float) -> int:
     """How many of the trials died; every one of them ends with the bytes of a run that was left alone."""
     assert run(spec, settings, root / "whole", root / "cache", "", 0.0)[0] == 0
     whole, deaths = digests(root / "whole"), 0

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import save_tiny_dit
 from torch import Tensor
+from toys import save_tiny_dit
 
 from attar.errors import AttarError
 from attar.priors import load_prior

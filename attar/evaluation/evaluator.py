@@ -184,8 +184,8 @@ class _Job:
     @cached_property
     def test_tensors(self) -> tuple[Tensor, Tensor]:
         size = self.augmentation.size
-        shorter = size if self.recipe.test_resize == "size" else max(size // 7 * 8, size)
-        return self._tensors(resized(self.test.pixels, size, shorter), self.test.labels)
+        pixels = resized(self.test.pixels, size, self.recipe.shorter_side(size))
+        return self._tensors(pixels, self.test.labels)
 
     def _tensors(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
         pixels, labels = np.ascontiguousarray(pixels), np.ascontiguousarray(labels, dtype=np.int64)

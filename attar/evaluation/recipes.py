@@ -77,6 +77,10 @@ class Recipe:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 mixed precision on a GPU, float32 elsewhere."""
 
+    def shorter_side(self, size: int) -> int:
+        """The shorter side of test images, in pixels, before they are cropped to `size`."""
+        return size if self.test_resize == "size" else max(size // 7 * 8, size)
+
 
 _IDC = "Kim et al., IDC, ICML 2022 (arXiv 2205.14959); Gu et al., Minimax, CVPR 2024 (arXiv 2311.15529); train.py"
 _RDED = "Sun et al., RDED, CVPR 2024 (arXiv 2312.03526); validation/main.py"
@@ -186,6 +190,17 @@ RECIPES: dict[str, Recipe] = {
     )
 }
 """By name. Recipes ending in -cifar are the published codes' settings for 32-pixel sets."""
+
+
+def named_recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        AttarError: there is none; lists those there are.
+    """
+    if name not in RECIPES:
+        raise AttarError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
+    return RECIPES[name]
 
 
 def modified(recipe: Recipe, changes: dict[str, Any]) -> Recipe:

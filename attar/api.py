@@ -1,0 +1,90 @@
+"""The same from Python as from the command line, in plain arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attar.progress import Progress, silent
+
+
+def distill(
+    data: str,
+    *,
+    method: str,
+    ipc: int | Sequence[int],
+    out: str | Path,
+    prior: str | None = None,
+    seed: int = 0,
+    fields: Mapping[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+    dry_run: bool = False,
+    progress: Progress = silent,
+    **spec: Any,
+) -> list[Path]:
+    """`attar distill`: the folders written, one for each IPC in rising order.
+
+    Args:
+        data: images, for example "digits" or "parquet:cifar10@train".
+        method: a name of `attar list methods`.
+        ipc: images per class; several make `out/ipc-001`, `out/ipc-010` ...
+        prior: "digits", a DiTPipeline folder or a hub id; methods of real images need none.
+        fields: fields of the method, for example {"sampler.steps": 20}.
+        classes: only these classes, by name.
+        spec: further fields of `attar.job.Spec`: preprocess, device, dtype, tile, on_bad_image.
+
+    Raises:
+        AttarError: any input is wrong; before any long work.
+    """
+    from attar.fields import changed
+    from attar.job import Spec
+    from attar.methods import load_method
+    from attar.run import distill_sets
+
+    ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
+    named = {**spec, **({"classes": tuple(classes)} if classes is not None else {})}
+    job = changed(Spec(data=data, prior=prior, seed=seed), named, "distill")
+    chosen = load_method(method, dict(fields or {}))
+    return distill_sets(job, method, chosen, ipcs, Path(out), progress=progress, dry_run=dry_run)
+
+
+def evaluate(
+    folder: str | Path,
+    *,
+    recipe: str = "quick",
+    network: str | Sequence[str] = "convnet3",
+    seeds: int | Sequence[int] = 3,
+    fields: Mapping[str, Any] | None = None,
+    test: str | None = None,
+    baseline: bool = True,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """`attar evaluate`: a record for each distilled set in `folder` and each network (its keys: `attar.results`).
+
+    Args:
+        recipe: a name of `attar list recipes`.
+        network: one name or several.
+        seeds: how many training seeds, or which.
+        fields: fields of the recipe, for example {"flip": False}.
+        test: test images; None is the test split of the set's own data.
+        baseline: whether random real images of the same count are evaluated beside each set.
+
+    Raises:
+        AttarError: any input is wrong; before any training.
+    """
+    from attar.evaluation import modified, named_recipe
+    from attar.run import evaluate_sets
+
+    found = evaluate_sets(
+        [Path(folder)],
+        modified(named_recipe(recipe), dict(fields)) if fields else named_recipe(recipe),
+        [network] if isinstance(network, str) else network,
+        range(seeds) if isinstance(seeds, int) else seeds,
+        test=test,
+        baseline=baseline,
+        device=device,
+        progress=progress,
+    )
+    return list(found)
