@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -9,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attar.errors import AttarError
 from attar.keys import noise
+from attar.store import fingerprint
 from attar.tile import exact, in_tiles
 
 
@@ -79,7 +82,7 @@ class PixelCodec:
 
 @dataclass(frozen=True, eq=False)
 class AutoencoderCodec:
-    """diffusers' AutoencoderKL: z = (latent - shift) * scale."""
+    """diffusers' AutoencoderKL, or AutoencoderTiny, whose posterior has no deviation: z = (latent - shift) * scale."""
 
     vae: nn.Module
     key: str
@@ -111,13 +114,97 @@ class AutoencoderCodec:
 
     def _encode(self, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            posterior: Any = self.vae.encode(images.to(self.device)).latent_dist  # type: ignore[operator]
+            encoded: Any = self.vae.encode(images.to(self.device))  # type: ignore[operator]
+        if not hasattr(encoded, "latent_dist"):
+            return torch.cat([encoded.latents, torch.zeros_like(encoded.latents)], dim=1).float().cpu()
+        posterior = encoded.latent_dist
         return torch.cat([posterior.mean, posterior.std], dim=1).float().cpu()
 
     def _decode(self, z: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             images: Tensor = self.vae.decode(z.to(self.device)).sample  # type: ignore[operator]
         return images.float().cpu()
+
+
+def load_codec(source: str, shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> Codec:
+    """The codec whose latents have this shape (C, H, W).
+
+    `source` is "pixel", or a folder or hub id of an AutoencoderKL or AutoencoderTiny or of a pipeline with one as `vae`.
+
+    Raises:
+        AttarError: nothing of that name can be loaded, or its latents have another number of channels.
+    """
+    channels, side, _ = shape
+    if source == "pixel":
+        if channels not in (1, 3):
+            raise AttarError(f"--codec pixel: the prior's latents have {channels} channels, so they are no pixels")
+        return PixelCodec(size=side, channels=channels)
+    vae = load_autoencoder(source)
+    if vae.config.latent_channels != channels:
+        raise AttarError(
+            f"--codec {source}: its latents have {vae.config.latent_channels} channels, the prior's {channels}; "
+            "give the autoencoder that the prior was trained with"
+        )
+    return autoencoder_codec(vae, side, device, dtype)
+
+
+def load_autoencoder(source: str) -> Any:
+    """An AutoencoderKL or AutoencoderTiny: a folder or hub id of one, or of a pipeline that has one as its `vae`.
+
+    Raises:
+        AttarError: there is none, or its latents are scaled in a way that is not supported.
+    """
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
+    kinds = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny)}
+    try:
+        inside = {"subfolder": "vae"} if _is_pipeline(source) else {}
+        name = AutoencoderKL.load_config(source, **inside).get("_class_name")
+        if name not in kinds:
+            raise AttarError(f"--codec {source}: a {name}; it must be an {' or '.join(kinds)}")
+        vae = kinds[name].from_pretrained(source, **inside)
+    except (OSError, ValueError, KeyError) as error:
+        raise AttarError(
+            f"--codec {source}: cannot be loaded as a folder or hub id of an autoencoder: {error}; give --codec FOLDER"
+        ) from error
+    if vae.config.get("latents_mean") is not None:
+        raise AttarError(f"--codec {source}: latents scaled channel by channel (latents_mean) are not supported")
+    return vae
+
+
+def autoencoder_codec(vae: Any, side: int, device: torch.device, dtype: torch.dtype) -> AutoencoderCodec:
+    """A codec of this autoencoder for latents of `side` x `side`, with the scale that its configuration gives."""
+    vae = vae.eval().requires_grad_(False)
+    scale, shift = float(vae.config.scaling_factor), float(vae.config.shift_factor or 0)
+    return AutoencoderCodec(
+        vae=vae.to(device),
+        key=fingerprint(weights_key(vae), scale, shift),
+        size=side * 2 ** (len(vae.config.block_out_channels) - 1),
+        shape=(vae.config.latent_channels, side, side),
+        device=device,
+        dtype=dtype,
+        scale=scale,
+        shift=shift,
+    )
+
+
+def weights_key(*modules: nn.Module) -> str:
+    """The fingerprint of the modules' weights: names, shapes and bytes."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for module in modules:
+        for name, weight in sorted(module.state_dict().items()):
+            hashed.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+            hashed.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return hashed.hexdigest()
+
+
+def _is_pipeline(source: str) -> bool:
+    from diffusers import DiffusionPipeline
+
+    try:
+        return "vae" in DiffusionPipeline.load_config(source)
+    except OSError:
+        return False
 
 
 def to_float(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:

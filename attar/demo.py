@@ -47,7 +47,7 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
 
     for number, name in enumerate(METHODS):
         say(f"[{len(METHODS) + number + 1}/{steps}] training on the sets of {name}, {seeds} seeds each")
-        keep(evaluate_sets([out / name], **chosen, baseline=False))
+        keep(evaluate_sets([out / name], **chosen, baseline=name != "random"))
     say(f"[{steps - 1}/{steps}] training on all of the digits")
     keep(evaluate_all("digits", **chosen))
     page = out / "report.html"

@@ -76,13 +76,17 @@ def parsed(value: Any, kind: Any, owner: str) -> Any:
 
 
 def table(thing: Any, prefix: str = "") -> list[tuple[str, str, str, str]]:
-    """(name, default, type, meaning) of every field, those of its parts included, for help texts."""
+    """(name, default, type, meaning) of every field, those of its parts included, for help texts.
+
+    A part that can be set stands before its fields, without a default.
+    """
     rows = []
     kinds, meanings = typing.get_type_hints(type(thing)), _meanings(type(thing))
     for field in dataclasses.fields(thing):
         value = getattr(thing, field.name)
         if dataclasses.is_dataclass(value):
-            rows += table(value, f"{prefix}{field.name}.")
+            inner = table(value, f"{prefix}{field.name}.")
+            rows += [(prefix + field.name, "", type(value).__name__, meanings.get(field.name, "")), *inner] if inner else []
         elif field.init and _settable(kinds[field.name]):
             kind = kinds[field.name]
             shown = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")

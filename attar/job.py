@@ -36,6 +36,10 @@ class Spec:
     dtype: str = "auto"
     tile: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.tile is not None and self.tile < 1:
+            raise AttarError(f"--tile {self.tile}: at least 1")
+
 
 class Job:
     """What methods see: images, latents, prior, keys and the store, each made from the spec when first asked for."""

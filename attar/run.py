@@ -145,7 +145,7 @@ def evaluate_all(
     tests = in_memory(held.restricted(images.classes), recipe.shorter_side(side), "resize-crop")
     for network in networks:
         common: dict[str, Any] = {"recipe": recipe, "network": network, "seeds": seeds, "device": device}
-        told = _prefixed(progress, f"all of the data, {network}")
+        told = _prefixed(progress, "all of the data")
         result = evaluate(train, tests, **common, store=store or Store(), progress=told)
         yield {"set": "", "method": "all data", "seed": None, **result.record(), "baseline": None}
 
@@ -169,7 +169,7 @@ def _record(
 
     records = {}
     for what, train in pictures.items():
-        text = f"{one.folder.name if what == 'set' else 'random real images'}, {network}"
+        text = str(one.folder) if what == "set" else f"random real images beside {one.folder}"
         records[what] = evaluate(
             train,
             test,

@@ -54,5 +54,8 @@ def described(name: str) -> str:
 
     method = load_method(name)
     module = inspect.getdoc(inspect.getmodule(type(method))) or ""
-    rows = [f"  {field} = {value}   ({kind})\n      {about}" for field, value, kind, about in table(method)]
+    rows = [
+        f"  {field} = {value}   ({kind})" + (f"\n      {about}" if about else "") if value else f"  {field}: {about}"
+        for field, value, kind, about in table(method)
+    ]
     return "\n".join([f"{name}: {inspect.getdoc(type(method))}", module, "", "Fields (--set field=value):", *rows])

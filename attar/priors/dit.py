@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attar.codec import AutoencoderCodec, Codec, PixelCodec
+from attar.codec import load_codec, weights_key
 from attar.diffusion import Schedule
 from attar.errors import AttarError
-from attar.priors.prior import Prior, weights_key
-from attar.store import fingerprint
+from attar.priors.prior import Prior
+from attar.store import digest, fingerprint
+
+SCHEDULE_FIELDS = (
+    "num_train_timesteps",
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+)
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """In what diffusers' DiT and the original's differ; these defaults are diffusers'."""
+
+    frequency_shift: int = 1
+    """The timestep embedding's frequencies are divided by 128 less this; the original's by 128."""
+    norm_eps: float = 1e-5
+    """Of the layer norm before each feed-forward branch; the original's 1e-6, as that of all others."""
 
 
 class DiT(nn.Module):
@@ -20,22 +40,41 @@ class DiT(nn.Module):
 
     def __init__(self, transformer: nn.Module) -> None:
         super().__init__()
-        self.transformer = transformer.eval().requires_grad_(False)
+        self.transformer: Any = transformer.eval().requires_grad_(False)
 
     def forward(self, z: Tensor, times: Tensor, y: Tensor) -> Tensor:
         output: Tensor = self.transformer(z, timestep=times, class_labels=y).sample
         return output
 
+    @property
+    def conventions(self) -> Conventions:
+        """Those that this network computes with."""
+        embedder = self.transformer.transformer_blocks[0].norm1.emb
+        return Conventions(int(embedder.time_proj.downscale_freq_shift), self.transformer.config.norm_eps)
 
-def load_dit(source: str, device: torch.device, dtype: torch.dtype) -> Prior:
+    @property
+    def learned_sigma(self) -> bool:
+        """Whether its output tells the variance too."""
+        return bool(self.transformer.out_channels > self.transformer.config.in_channels)
+
+
+def prior_key(network: DiT, schedule: dict[str, Any]) -> str:
+    """The fingerprint of a prior: weights, heads, positions, conventions and the schedule in words."""
+    positions = network.transformer.pos_embed.pos_embed.cpu().numpy().tobytes()
+    heads = network.transformer.config.num_attention_heads
+    return fingerprint(weights_key(network), heads, digest(positions), network.conventions, schedule)
+
+
+def load_dit(source: str, device: torch.device, dtype: torch.dtype, codec: str | None = None) -> Prior:
     """A DiTPipeline folder or hub id, loaded component by component with `from_pretrained`.
 
-    A folder without a VAE is a pixel-space prior. Class names come from `id2label` in model_index.json.
+    A folder without a VAE is a pixel-space prior, unless a `codec` is given (attar.codec.load_codec). Class names come
+    from `id2label` in model_index.json. A folder written from an original checkpoint says `"_frequency_shift": 0` there.
 
     Raises:
         AttarError: the folder does not hold such a pipeline, or its parts cannot be loaded.
     """
-    from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+    from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
     try:
         index = DiTPipeline.load_config(source)
@@ -43,49 +82,27 @@ def load_dit(source: str, device: torch.device, dtype: torch.dtype) -> Prior:
             raise AttarError(f"--prior {source}: a {index.get('_class_name')}, not a DiTPipeline")
         transformer = DiTTransformer2DModel.from_pretrained(source, subfolder="transformer")
         scheduler = DDIMScheduler.from_pretrained(source, subfolder="scheduler")
-        has_vae = index.get("vae", [None])[0] is not None
-        vae = AutoencoderKL.from_pretrained(source, subfolder="vae") if has_vae else None
     except (OSError, ValueError, KeyError) as error:
         raise AttarError(f"--prior {source}: cannot be loaded as a DiTPipeline folder or hub id: {error}") from error
     if transformer.config.norm_type != "ada_norm_zero":
         raise AttarError(
             f"--prior {source}: its transformer has norm_type {transformer.config.norm_type!r}, not a DiT's"
         )
-    conventions = {"betas": scheduler.config.beta_schedule, "prediction": scheduler.config.prediction_type}
+    for block in transformer.transformer_blocks:
+        block.norm1.emb.time_proj.downscale_freq_shift = index.get("_frequency_shift", 1)
     network = DiT(transformer)
+    own = source if index.get("vae", [None])[0] is not None else "pixel"
+    channels, side = transformer.config.in_channels, transformer.config.sample_size
     return Prior(
-        key=fingerprint(weights_key(network), conventions),
+        key=prior_key(network, {name: scheduler.config[name] for name in SCHEDULE_FIELDS}),
         network=network.to(device),
         schedule=Schedule(scheduler.alphas_cumprod, scheduler.config.prediction_type),
-        codec=_codec(transformer, vae, device, dtype),
+        codec=load_codec(codec or own, (channels, side, side), device, dtype),
         classes=_names(index.get("id2label"), transformer.config.num_embeds_ada_norm),
         n_classes=transformer.config.num_embeds_ada_norm,
         null=transformer.config.num_embeds_ada_norm,
         device=device,
         dtype=dtype,
-    )
-
-
-def is_folder(source: str) -> bool:
-    """Whether `source` is a folder that a diffusers pipeline was saved in."""
-    return (Path(source).expanduser() / "model_index.json").is_file()
-
-
-def _codec(transformer: Any, vae: Any, device: torch.device, dtype: torch.dtype) -> Codec:
-    channels, side = transformer.config.in_channels, transformer.config.sample_size
-    if vae is None:
-        return PixelCodec(size=side, channels=channels)
-    vae = vae.eval().requires_grad_(False)
-    scale, shift = float(vae.config.scaling_factor), float(vae.config.shift_factor or 0)
-    return AutoencoderCodec(
-        vae=vae.to(device),
-        key=fingerprint(weights_key(vae), scale, shift),
-        size=side * 2 ** (len(vae.config.block_out_channels) - 1),
-        shape=(channels, side, side),
-        device=device,
-        dtype=dtype,
-        scale=scale,
-        shift=shift,
     )
 
 

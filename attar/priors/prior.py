@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from attar.codec import Codec
+from attar.codec import weights_key as weights_key
 from attar.diffusion import Schedule
 from attar.keys import noise
 from attar.tile import exact, in_tiles
@@ -57,13 +57,3 @@ class Prior:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             output: Tensor = self.network(z, times, y)
         return output.float()
-
-
-def weights_key(*modules: nn.Module) -> str:
-    """The fingerprint of the modules' weights: names, shapes and bytes."""
-    hashed = hashlib.blake2b(digest_size=16)
-    for module in modules:
-        for name, weight in sorted(module.state_dict().items()):
-            hashed.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-            hashed.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return hashed.hexdigest()

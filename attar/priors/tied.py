@@ -86,6 +86,9 @@ def untrained(shape: tuple[int, ...], classes: int, training: Any, *key: Part) -
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
+        patches = transformer.pos_embed.proj
+        nn.init.xavier_uniform_(patches.weight.view(len(patches.weight), -1))
+        nn.init.zeros_(patches.bias)
         network = TiedDiT(transformer)
         nn.init.normal_(network.table.weight, std=0.02)
         embedder = network.embedder.timestep_embedder

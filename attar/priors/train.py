@@ -1,45 +1,108 @@
-"""Training a class-conditional DiT from nothing, on latents held in memory; the result is a diffusers folder."""
+"""Training a class-conditional DiT: its settings, the one loop that all of a prior's parts are trained by."""
 
 from __future__ import annotations
 
-import copy
-import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attar.errors import AttarError
 from attar.keys import generator
+from attar.priors.latent_set import LatentSet, held_in_memory
+from attar.priors.loss import Forward, forward_of
+from attar.priors.tied import TiedDiT, untrained
 from attar.progress import Progress, silent
 from attar.store import note_seconds, replacing
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 CHECKPOINT_SECONDS = 30.0
 REPORT_SECONDS = 1.0
+CURVE_POINTS = 400
+"""About so many points are kept of the loss."""
 
 
 @dataclass(frozen=True)
-class Training:
-    """A DiT's size and how it is trained: epsilon prediction, linear betas, 1000 steps."""
+class Optimisation:
+    """How weights are optimised: AdamW, a learning rate that warms up, gradients of norm 1 at most, and an average."""
 
-    hidden: int
-    layers: int
-    heads: int
-    patch: int
-    steps: int
-    batch: int
-    learning_rate: float
+    steps: int = 10_000
+    batch: int = 128
+    learning_rate: float = 5e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Of the learning rate; cosine falls to a twentieth."""
+    warmup: int = 100
+    """Steps over which the learning rate rises."""
+    weight_decay: float = 0.0
+    ema_decay: float = 0.999
+    """Of the averaged weights, which are what is kept. Warmed up: min(decay, (1 + n) / (10 + n)) after n steps."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise AttarError(f"{name} {getattr(self, name)}: must be more than 0")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        warm = min(1.0, (step + 1) / max(self.warmup, 1))
+        fall = 0.5 * (1 + np.cos(np.pi * step / self.steps)) if self.schedule == "cosine" else 1.0
+        return float(self.learning_rate * warm * (0.05 + 0.95 * fall))
+
+
+@dataclass(frozen=True)
+class Denoising(Optimisation):
+    """How a DiT is trained on latents, whatever its size: epsilon prediction unless it came with another."""
+
     label_dropout: float = 0.1
     """Share of labels replaced by the null label, once per sample, outside the network."""
-    ema_decay: float = 0.999
-    """Warmed up: min(decay, (1 + n) / (10 + n)) after n steps."""
-    min_snr: float = 5.0
-    """Weights of the loss (Hang et al., ICCV 2023, equation 6)."""
-    seed: int = 0
+    min_snr: float | None = 5.0
+    """Weights of the loss (Hang et al., ICCV 2023, equation 6); none: all 1."""
+    compile: bool = False
+    """Compile the blocks (torch.compile): minutes at the start, then about a tenth faster; other last bits."""
+
+
+@dataclass(frozen=True)
+class Training(Denoising):
+    """A DiT's size and how it is trained: epsilon prediction, linear betas, 1000 steps."""
+
+    hidden: int = field(default=256, kw_only=True)
+    layers: int = field(default=8, kw_only=True)
+    heads: int = field(default=4, kw_only=True)
+    patch: int = field(default=2, kw_only=True)
+    """Side of a token, in latent pixels."""
+    learned_sigma: bool = field(default=False, kw_only=True)
+    """Whether the network predicts a range of the variance, too (improved DDPM's hybrid loss)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("hidden", "layers", "heads", "patch"):
+            if getattr(self, name) < 1:
+                raise AttarError(f"{name} {getattr(self, name)}: must be 1 or more")
+        if self.hidden % self.heads or self.hidden % 4:
+            raise AttarError(f"hidden {self.hidden} must be divisible by heads ({self.heads}) and by 4")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a training is: what `after` is told at the end of each step."""
+
+    step: int
+    """Steps done."""
+    curve: list[tuple[int, float]]
+    """(step, mean loss since the point before)."""
+    average: list[Tensor]
+    """The averaged weights, in the parameters' order."""
+    seconds: float
+    """Spent so far, interruptions left out."""
 
 
 def train_prior(
@@ -55,125 +118,202 @@ def train_prior(
     Every step draws from its own key and a checkpoint is kept in `folder` (under a name that begins with a dot), so an
     interrupted training ends with the same weights. `progress(text, fraction)` is called about once a second.
     """
-    from diffusers import DDIMScheduler
-    from diffusers.training_utils import EMAModel
+    from attar.priors.folder import linear_scheduler, write_pipeline
 
-    network = _untrained(latents, len(classes), training)
-    schedule = DDIMScheduler(beta_schedule="linear", clip_sample=False)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=0.0)
-    ema = EMAModel(network.parameters(), decay=training.ema_decay)
-    checkpoint = folder / ".checkpoint"
-    begun = _resume(checkpoint, network, optimiser, ema)
-    saved = reported = time.monotonic()
-    targets = torch.tensor(labels)
-    for step in range(begun, training.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = _learning_rate(training, step)
-        loss = _loss(network, schedule, latents, targets, len(classes), training, step)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        ema.step(network.parameters())
-        now = time.monotonic()
-        if now - reported > REPORT_SECONDS:
-            progress(
-                f"training a prior, step {step + 1}/{training.steps}, loss {loss:.3f}", (step + 1) / training.steps
-            )
-            reported = now
-        if now - saved > CHECKPOINT_SECONDS:
-            _save(checkpoint, network, optimiser, ema, step + 1)
-            note_seconds(folder, now - saved)
-            saved = now
-    ema.copy_to(network.parameters())
-    _write(network, schedule, classes, folder)
+    data = held_in_memory(latents, torch.tensor(labels))
+    check_patch(training.patch, latents.shape[-1])
+    network = untrained(tuple(latents.shape[1:]), len(classes), training, training.seed, "train-prior", "weights")
+    scheduler = linear_scheduler()
+    train_network(network, data, scheduler, len(classes), training, folder, accelerator("cpu", "float32"), progress)
+    write_pipeline(folder, network.untied(), scheduler, classes, None)
 
 
-def _untrained(latents: Tensor, classes: int, training: Training) -> Any:
-    from diffusers import DiTTransformer2DModel
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
-        network = DiTTransformer2DModel(
-            sample_size=latents.shape[-1],
-            in_channels=latents.shape[1],
-            out_channels=latents.shape[1],
-            patch_size=training.patch,
-            num_layers=training.layers,
-            num_attention_heads=training.heads,
-            attention_head_dim=training.hidden // training.heads,
-            num_embeds_ada_norm=classes,
-        )
-    shared = network.transformer_blocks[0].norm1.emb
-    for block in network.transformer_blocks:
-        block.norm1.emb = shared
-        nn.init.zeros_(block.norm1.linear.weight)
-        nn.init.zeros_(block.norm1.linear.bias)
-    draw = generator(training.seed, "train-prior", "label table")
-    nn.init.normal_(shared.class_embedder.embedding_table.weight, std=0.02, generator=draw)
-    for layer in (network.proj_out_1, network.proj_out_2):
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    return network.eval()
+def check_patch(patch: int, side: int) -> None:
+    """Raises AttarError where latents of this side cannot be cut into tokens."""
+    if side % patch:
+        raise AttarError(f"patch {patch} does not divide the latents' side, {side}")
 
 
-def _learning_rate(training: Training, step: int) -> float:
-    warm = min(1.0, (step + 1) / 100)
-    fall = 0.5 * (1 + np.cos(np.pi * step / training.steps))
-    return float(training.learning_rate * warm * (0.05 + 0.95 * fall))
+def train_network(
+    network: TiedDiT,
+    data: LatentSet,
+    scheduler: Any,
+    null: int,
+    training: Denoising,
+    scratch: Path,
+    helper: Accelerator,
+    progress: Progress = silent,
+    parameters: Sequence[nn.Parameter] | None = None,
+    after: Callable[[Moment], None] | None = None,
+) -> float:
+    """Trains the network's parameters (all of them, if none are named) and leaves their average in it.
+
+    Returns the loss, the mean of its last points (see `optimise`).
+    """
+    network.to(helper.device)
+    forward = forward_of(scheduler, helper.device)
+    if training.compile:
+        for block in network.transformer.transformer_blocks:
+            block.compile()
+    loss = partial(_loss, network, forward, data, null, training, helper)
+    chosen = list(network.parameters()) if parameters is None else list(parameters)
+    return optimise(chosen, loss, training, scratch, helper, "training a prior", progress, after)
 
 
 def _loss(
-    network: nn.Module, schedule: Any, latents: Tensor, labels: Tensor, null: int, training: Training, step: int
+    network: TiedDiT,
+    forward: Forward,
+    data: LatentSet,
+    null: int,
+    training: Denoising,
+    helper: Accelerator,
+    step: int,
 ) -> Tensor:
     draw = generator(training.seed, "train-prior", step)
-    picked = torch.randint(len(latents), (training.batch,), generator=draw)
-    times = torch.randint(len(schedule.alphas_cumprod), (training.batch,), generator=draw)
-    noise = torch.randn(training.batch, *latents.shape[1:], generator=draw)
+    z, labels = data.batch(training.batch, draw)
+    times = torch.randint(len(forward.betas), (training.batch,), generator=draw)
+    noise = torch.randn(z.shape, generator=draw)
     dropped = torch.rand(training.batch, generator=draw) < training.label_dropout
-    noisy = schedule.add_noise(latents[picked], noise, times)
-    y = torch.where(dropped, null, labels[picked])
-    abar = schedule.alphas_cumprod[times]
-    weight = (training.min_snr * (1 - abar) / abar).clamp(max=1.0)
-    error = (network(noisy, timestep=times, class_labels=y).sample - noise).pow(2).mean((1, 2, 3))
-    return (weight * error).mean()
+    y = torch.where(dropped, null, labels)
+    mine = slice(helper.process_index, None, helper.num_processes)
+    z, times, noise, y = (part[mine].to(helper.device, non_blocking=True) for part in (z, times, noise, y))
+    noisy = forward.noised(z, times, noise)
+    with helper.autocast():
+        output = network(noisy, times, y).float()
+    return forward.terms(output, z, noisy, noise, times, training.min_snr).loss.mean()
 
 
-def _save(checkpoint: Path, network: nn.Module, optimiser: Any, ema: Any, step: int) -> None:
-    state = {
-        "network": network.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "ema": ema.shadow_params,
-        "ema_steps": ema.optimization_step,
-        "step": step,
-    }
-    with replacing(checkpoint) as temporary:
-        torch.save(state, temporary)
+def optimise(
+    parameters: Sequence[nn.Parameter],
+    loss: Callable[[int], Tensor],
+    plan: Optimisation,
+    scratch: Path,
+    helper: Accelerator,
+    text: str,
+    progress: Progress = silent,
+    after: Callable[[Moment], None] | None = None,
+) -> float:
+    """Minimises `loss(step)` over parameters and sets them to their average; resumes from a checkpoint in `scratch`.
+
+    With several processes each takes its share of a batch, and their gradients are averaged. `after` is called at the
+    end of each step. Returns the mean loss of the last twentieth.
+    """
+    optimiser = torch.optim.AdamW(
+        parameters,
+        lr=plan.learning_rate,
+        weight_decay=plan.weight_decay,
+        fused=helper.device.type in ("cpu", "cuda"),
+    )
+    state = _State(parameters, optimiser)
+    state.resume(scratch / ".checkpoint")
+    averaged = torch.optim.swa_utils.get_ema_multi_avg_fn
+    begun = saved = reported = time.monotonic()
+    first, every = state.step, max(1, plan.steps // CURVE_POINTS)
+    while state.step < plan.steps:
+        for group in optimiser.param_groups:
+            group["lr"] = plan.rate(state.step)
+        value = loss(state.step)
+        optimiser.zero_grad()
+        helper.backward(value)
+        _shared_gradients(parameters, helper)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        decay = min(plan.ema_decay, (1 + state.step) / (10 + state.step))
+        averaged(decay)(state.average, [p.detach() for p in parameters], state.step)
+        state.count(value.detach(), every)
+        now = time.monotonic()
+        if after is not None:
+            after(Moment(state.step, state.curve, state.average, state.seconds + now - begun))
+        if now - reported > REPORT_SECONDS:
+            progress(_told(text, state, plan, first, now - begun), state.step / plan.steps)
+            reported = now
+        if now - saved > CHECKPOINT_SECONDS and helper.is_main_process:
+            state.save(scratch / ".checkpoint", state.seconds + now - begun)
+            note_seconds(scratch, now - saved)
+            saved = now
+    for parameter, average in zip(parameters, state.average, strict=True):
+        parameter.data.copy_(average)
+    last = [value for _, value in state.curve[-max(1, len(state.curve) // 20) :]]
+    return sum(last) / max(len(last), 1)
 
 
-def _resume(checkpoint: Path, network: nn.Module, optimiser: Any, ema: Any) -> int:
-    if not checkpoint.exists():
-        return 0
-    state = torch.load(checkpoint, weights_only=True)
-    network.load_state_dict(state["network"])
-    optimiser.load_state_dict(state["optimiser"])
-    ema.shadow_params, ema.optimization_step = state["ema"], state["ema_steps"]
-    return int(state["step"])
+class _State:
+    """All that a training must find again to go on as if it had never stopped."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer) -> None:
+        self.parameters, self.optimiser = list(parameters), optimiser
+        self.average = [p.detach().clone() for p in parameters]
+        self.step = 0
+        self.curve: list[tuple[int, float]] = []
+        self.since: list[Tensor] = []
+        self.seconds = 0.0
+
+    def count(self, loss: Tensor, every: int) -> None:
+        self.step += 1
+        self.since.append(loss)
+        if self.step % every == 0:
+            self.curve.append((self.step, float(torch.stack(self.since).mean())))
+            self.since = []
+
+    def save(self, file: Path, seconds: float) -> None:
+        state = {
+            "parameters": [p.detach() for p in self.parameters],
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "curve": self.curve,
+            "since": [float(loss) for loss in self.since],
+            "seconds": seconds,
+        }
+        with replacing(file) as temporary:
+            torch.save(state, temporary)
+
+    def resume(self, file: Path) -> None:
+        if not file.exists():
+            return
+        state = torch.load(file, weights_only=True, map_location="cpu")
+        for mine, theirs in ((self.parameters, "parameters"), (self.average, "average")):
+            for parameter, value in zip(mine, state[theirs], strict=True):
+                parameter.data.copy_(value)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.curve = [(int(s), float(v)) for s, v in state["curve"]]
+        device = self.average[0].device
+        self.since = [torch.tensor(value, device=device) for value in state["since"]]
 
 
-def _write(network: Any, schedule: Any, classes: Sequence[str], folder: Path) -> None:
-    import diffusers
+def _shared_gradients(parameters: Iterable[nn.Parameter], helper: Accelerator) -> None:
+    if helper.num_processes > 1:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = helper.reduce(parameter.grad, reduction="mean")
 
-    for block in network.transformer_blocks[1:]:
-        block.norm1.emb = copy.deepcopy(block.norm1.emb)
-    network.save_pretrained(folder / "transformer")
-    schedule.save_pretrained(folder / "scheduler")
-    index = {
-        "_class_name": "DiTPipeline",
-        "_diffusers_version": diffusers.__version__,
-        "id2label": {str(label): name for label, name in enumerate(classes)},
-        "scheduler": ["diffusers", type(schedule).__name__],
-        "transformer": ["diffusers", "DiTTransformer2DModel"],
-        "vae": [None, None],
-    }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+def _told(text: str, state: _State, plan: Optimisation, first: int, seconds: float) -> str:
+    speed = (state.step - first) / max(seconds, 1e-9)
+    left = (plan.steps - state.step) / max(speed, 1e-9)
+    loss = f", loss {state.curve[-1][1]:.3f}" if state.curve else ""
+    remaining = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
+    return f"{text}, step {state.step:,}/{plan.steps:,}{loss}, {speed * plan.batch:,.0f} images/s, {remaining} left"
+
+
+def accelerator(device: str, dtype: str) -> Accelerator:
+    """Hugging Face's Accelerator for `auto`, `cpu` or `cuda` and `auto`, `float32` or `bfloat16`.
+
+    Started by `accelerate launch` or torchrun, every process gets its share of each batch.
+
+    Raises:
+        AttarError: the device or the number format is not usable here.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+
+    from attar.tile import resolve
+
+    place, number_format = resolve(device, dtype)
+    if place.index:
+        raise AttarError(f"--device {device}: name one GPU of several with CUDA_VISIBLE_DEVICES={place.index}")
+    mixed = "bf16" if number_format == torch.bfloat16 else "no"
+    if AcceleratorState._shared_state or PartialState._shared_state:
+        AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    return Accelerator(cpu=place.type == "cpu", mixed_precision=mixed)

@@ -1,0 +1,29 @@
+"""Schedules, time grids, sampling and inversion: pure functions on tensors.
+
+Times are integers 0 ... 999 of the training schedule; a larger time is noisier. Below the grid lies the clean image; as
+some reference codes put it elsewhere, its time is a field: -1 is alpha-bar = 1, t >= 0 is alpha-bar(t).
+"""
+
+from __future__ import annotations
+
+from attar.diffusion.sampling import SOLVERS, Sampler, invert, sample
+from attar.diffusion.schedule import SPACINGS, Denoiser, Schedule, check_grid, ddim_move, grid
+from attar.diffusion.schedulers import SCHEDULERS
+from attar.diffusion.solvers import Noise, guided, guided_output
+
+__all__ = [
+    "SCHEDULERS",
+    "SOLVERS",
+    "SPACINGS",
+    "Denoiser",
+    "Noise",
+    "Sampler",
+    "Schedule",
+    "check_grid",
+    "ddim_move",
+    "grid",
+    "guided",
+    "guided_output",
+    "invert",
+    "sample",
+]

@@ -1,0 +1,107 @@
+"""The sampler that a method owns, denoising by it, and inversion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attar.diffusion.schedule import Denoiser, check_grid, ddim_move, grid
+from attar.diffusion.schedulers import SCHEDULERS, by_scheduler, check_scheduler
+from attar.diffusion.solvers import Noise, Walk, ddim, ddpm, dpm_plus_plus, guided
+from attar.errors import AttarError
+
+SOLVERS = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_plus_plus}
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How starts are denoised: owned by the method, part of its identity."""
+
+    solver: str = "ddim"
+    """`ddim`, `ddpm` (draws noise; uses a learned variance where there is one), `dpm++` (DPM-Solver++ 2M), or a
+    diffusers scheduler by class name (EulerDiscreteScheduler)."""
+    steps: int = 50
+    guidance: float = 4.0
+    guided_channels: int | None = None
+    """Guide the first so many channels only (original DiT and Minimax: 3); None guides all (diffusers, D3HR)."""
+    spacing: str = "leading"
+    """`leading` 0 ... 980 and `trailing` 19 ... 999 (diffusers), or `linspace` 0 ... 999 (original DiT and Minimax)."""
+    clean_time: int = -1
+    """The time that stands for the clean image: -1 is alpha-bar = 1 (D3HR's code: 1)."""
+
+    def __post_init__(self) -> None:
+        if self.solver not in SOLVERS and self.solver not in SCHEDULERS:
+            choices = ", ".join([*SOLVERS, *SCHEDULERS])
+            raise AttarError(f"sampler.solver {self.solver!r}: choose one of {choices}")
+        check_grid("sampler", self.steps, self.spacing)
+        if self.solver in SCHEDULERS:
+            check_scheduler("sampler", self.solver, self.steps, self.spacing, self.clean_time)
+
+
+@torch.inference_mode()
+def sample(
+    denoiser: Denoiser,
+    z: Tensor,
+    t: int,
+    y: Tensor,
+    sampler: Sampler,
+    step: Callable[[int], None] | None = None,
+    noise: Noise | None = None,
+) -> Tensor:
+    """Denoises latents z (N, C, H, W) from time t to the clean image, for prior labels y (N,).
+
+    `t` must be a time of the sampler's grid, so that nothing is denoised from another time than it was made for.
+    `step(t)` is called after each step. `noise(t)` gives the noise (N, C, H, W) of the step that leaves time t, which
+    solvers that draw any need; its rows must not depend on one another, so that results do not depend on the batch.
+
+    Raises:
+        AttarError: t does not lie on the sampler's grid, the solver needs noise and there is none, or a diffusers
+            scheduler cannot follow the grid.
+    """
+    times = grid(sampler.steps, sampler.spacing, len(denoiser.schedule))
+    if t not in times:
+        near = min(times, key=lambda known: abs(known - t))
+        raise AttarError(f"time {t} is not on the sampler's grid of {sampler.steps} steps; the nearest is {near}")
+    walk = Walk(
+        denoiser=denoiser,
+        y=y,
+        guidance=sampler.guidance,
+        channels=sampler.guided_channels,
+        times=times[: times.index(t) + 1][::-1],
+        clean_time=sampler.clean_time,
+        noise=noise,
+        step=step or (lambda time: None),
+    )
+    if sampler.solver in SCHEDULERS:
+        return by_scheduler(sampler.solver, sampler.spacing, times, walk, z)
+    return SOLVERS[sampler.solver](walk, z)
+
+
+@torch.inference_mode()
+def invert(
+    denoiser: Denoiser,
+    z: Tensor,
+    y: Tensor,
+    times: Iterable[int],
+    *,
+    guidance: float = 1.0,
+    clean_time: int = -1,
+    step: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Plain DDIM inversion: clean latents z (N, C, H, W) taken through rising `times`, to the last of them.
+
+    Each step evaluates the network at the time it goes to, on the latents it comes from (D3HR, section 3.2 and its
+    code); so it inverts `sample` only as steps grow. Times at or below `clean_time` are where z already is.
+    """
+    at = clean_time
+    for t in times:
+        if t <= at:
+            continue
+        z = ddim_move(z, guided(denoiser, z, t, y, guidance), denoiser.schedule.abar(at), denoiser.schedule.abar(t))
+        at = t
+        if step is not None:
+            step(t)
+    return z

@@ -1,0 +1,128 @@
+"""The built-in solvers, each a walk down a list of times, and classifier-free guidance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attar.diffusion.schedule import Denoiser, ddim_move
+from attar.errors import AttarError
+
+Noise = Callable[[int], Tensor]
+"""Standard normal noise (N, C, H, W) for the step that leaves time t, float32 on the CPU, each row drawn by its key."""
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """One batch on its way to the clean image: what every solver is given."""
+
+    denoiser: Denoiser
+    y: Tensor
+    """Prior labels (N,)."""
+    guidance: float
+    channels: int | None
+    times: Sequence[int]
+    """Falling, from the start's own time."""
+    clean_time: int
+    noise: Noise | None
+    step: Callable[[int], None]
+
+    def output(self, z: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
+        """Guided noise (N, C, H, W) and the raw learned variance, if there is one."""
+        return guided_output(self.denoiser, z, t, self.y, self.guidance, self.channels)
+
+    def moves(self) -> list[tuple[int, float, float]]:
+        """(t, abar at t, abar at the next lower time) of every step; the last ends at the clean image."""
+        abar, clean = self.denoiser.schedule.abar, self.clean_time
+        below = [*self.times[1:], clean]
+        return [(t, abar(t), abar(max(to, clean))) for t, to in zip(self.times, below, strict=True)]
+
+    def drawn(self, z: Tensor, t: int) -> Tensor:
+        """The step's noise, on z's device."""
+        if self.noise is None:
+            raise AttarError("this solver draws noise at every step: give `sample` a `noise`")
+        return self.noise(t).to(z.device)
+
+
+def guided_output(
+    denoiser: Denoiser, z: Tensor, t: int, y: Tensor, guidance: float, channels: int | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Predicted noise (N, C, H, W) with classifier-free guidance, and the raw learned variance of the labelled pass.
+
+    At guidance 1 the second network pass is not made; without learned variance the second value is None.
+    """
+    output = denoiser(z, t, y)
+    noise = denoiser.schedule.epsilon(output, z, t)
+    variance = output[:, z.shape[1] :] if output.shape[1] > z.shape[1] else None
+    if guidance == 1:
+        return noise, variance
+    empty = denoiser.schedule.epsilon(denoiser(z, t, torch.full_like(y, denoiser.null)), z, t)
+    if channels is None:
+        return empty + guidance * (noise - empty), variance
+    pushed = empty[:, :channels] + guidance * (noise[:, :channels] - empty[:, :channels])
+    return torch.cat([pushed, noise[:, channels:]], dim=1), variance
+
+
+def guided(denoiser: Denoiser, z: Tensor, t: int, y: Tensor, guidance: float, channels: int | None = None) -> Tensor:
+    """Predicted noise with classifier-free guidance; at guidance 1 the second network pass is not made."""
+    return guided_output(denoiser, z, t, y, guidance, channels)[0]
+
+
+def ddim(walk: Walk, z: Tensor) -> Tensor:
+    """DDIM without noise (Song et al., 2021)."""
+    for t, at, to in walk.moves():
+        z = ddim_move(z, walk.output(z, t)[0], at, to)
+        walk.step(t)
+    return z
+
+
+def ddpm(walk: Walk, z: Tensor) -> Tensor:
+    """Ancestral sampling on the respaced process, x0 not clipped (Ho et al., 2020; Nichol and Dhariwal, 2021).
+
+    A learned variance interpolates between the logarithms of the posterior variance (-1) and beta (1); without one the
+    posterior variance is taken, as diffusers does. The last step draws no noise.
+    """
+    for t, at, to in walk.moves():
+        noise, raw = walk.output(z, t)
+        beta = 1 - at / to
+        clean = (z - (1 - at) ** 0.5 * noise) / at**0.5
+        mean = beta * to**0.5 / (1 - at) * clean + (1 - to) * (1 - beta) ** 0.5 / (1 - at) * z
+        z = mean if t == walk.times[-1] else mean + _deviation(raw, beta, at, to) * walk.drawn(z, t)
+        walk.step(t)
+    return z
+
+
+def _deviation(raw: Tensor | None, beta: float, at: float, to: float) -> Tensor | float:
+    """In float64 inside, so that vectorised and scalar exponentials round to the same float32 wherever a row stands."""
+    posterior = beta * (1 - to) / (1 - at)
+    if raw is None:
+        return posterior**0.5
+    share = (raw.double() + 1) / 2
+    return (0.5 * (share * math.log(beta) + (1 - share) * math.log(posterior))).exp().float()
+
+
+def dpm_plus_plus(walk: Walk, z: Tensor) -> Tensor:
+    """DPM-Solver++ 2M (Lu et al., 2022, algorithm 2): multistep, second order; the first and last steps are first order."""
+    before: tuple[Tensor, float] | None = None
+    for t, at, to in walk.moves():
+        noise, _ = walk.output(z, t)
+        clean = (z - (1 - at) ** 0.5 * noise) / at**0.5
+        last = t == walk.times[-1]
+        h = _log_snr(to) - _log_snr(at)
+        ahead = clean
+        if before is not None and not last:
+            ratio = h / (2 * before[1])
+            ahead = (1 + ratio) * clean - ratio * before[0]
+        z = ((1 - to) / (1 - at)) ** 0.5 * z - to**0.5 * math.expm1(-h) * ahead
+        before = (clean, h)
+        walk.step(t)
+    return z
+
+
+def _log_snr(abar: float) -> float:
+    """Half the logarithm of the signal-to-noise ratio; infinite at the clean image."""
+    return math.inf if abar == 1 else 0.5 * math.log(abar / (1 - abar))

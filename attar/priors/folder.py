@@ -1,0 +1,107 @@
+"""A prior on disk: a diffusers DiTPipeline folder, its card, and how it comes to where the user wants it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attar.errors import AttarError
+from attar.store import write_json
+
+
+def linear_scheduler() -> Any:
+    """DDIM with linear betas from 1e-4 to 0.02 in 1000 steps, which does not clip."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(beta_schedule="linear", clip_sample=False)
+
+
+def write_pipeline(folder: Path, transformer: Any, scheduler: Any, classes: Sequence[str], vae: Any | None) -> None:
+    """Writes the parts and `model_index.json` with `id2label`, so that DiTPipeline.from_pretrained opens it.
+
+    A pixel-space prior has no VAE: diffusers opens its folder with `vae=None`.
+    """
+    import diffusers
+
+    transformer.save_pretrained(folder / "transformer")
+    scheduler.save_pretrained(folder / "scheduler")
+    if vae is not None:
+        vae.save_pretrained(folder / "vae")
+    index = {
+        "_class_name": "DiTPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "id2label": {str(label): name for label, name in enumerate(classes)},
+        "scheduler": ["diffusers", type(scheduler).__name__],
+        "transformer": ["diffusers", type(transformer).__name__],
+        "vae": [None, None] if vae is None else ["diffusers", type(vae).__name__],
+    }
+    write_json(folder / "model_index.json", index)
+
+
+def write_card(folder: Path, title: str, record: Mapping[str, Any]) -> None:
+    """Writes `training.json`, all of `record`, and README.md, a model card made of it."""
+    write_json(folder / "training.json", dict(record))
+    classes, measures = record["classes"], record["measures"]
+    opening = "" if record["vae"] else ", vae=None"
+    lines = [
+        "---",
+        "library_name: diffusers",
+        "pipeline_tag: unconditional-image-generation",
+        "---",
+        f"# {title}",
+        "",
+        f"A class-conditional diffusion transformer of {len(classes)} classes, trained by Attar on "
+        f"`{record['data']}`.",
+        "",
+        "```python",
+        "from diffusers import DiTPipeline",
+        f'DiTPipeline.from_pretrained("THIS FOLDER"{opening})',
+        "```",
+        "",
+        f"- {record['parameters']:,} parameters; {record['images_seen']:,} images seen in {record['seconds']:,.0f} s "
+        f"on {record['device']}; final loss {record['loss']:.4f}.",
+        f"- Null label {len(classes)}. `DiTPipeline.__call__` takes 1000 for it, so with other numbers of classes it "
+        "samples at guidance 1 only; Attar reads it from the folder.",
+        f"- Samples at guidance {measures['guidance']:g} in {measures['steps']} DDIM steps, {measures['samples']:,} of "
+        f"them, against the {measures['held_out']:,} held-out real images: a small classifier gives "
+        f"{measures['accuracy']:.1f} % of them their own class (real: {measures['accuracy_real']:.1f} %); Frechet "
+        f"distance on its features {measures['frechet']:.3f} (as many real training images: "
+        f"{measures['frechet_real']:.3f}). Not comparable with published FIDs.",
+        "- All settings: `training.json`. Progress: `samples/`, `loss.png`, `losses.jsonl`.",
+    ]
+    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def check_out(out: Path, key: str) -> bool:
+    """Whether `out` already holds the prior of this key.
+
+    Raises:
+        AttarError: something else is there.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    try:
+        found = json.loads((out / "training.json").read_text(encoding="utf-8")).get("key")
+    except (OSError, ValueError, AttributeError):
+        found = None
+    if found == key:
+        return True
+    what = "is another run's prior" if found else "is not empty, and holds no prior of ours"
+    raise AttarError(f"--out {out} {what}: choose another folder, or remove it")
+
+
+def publish(made: Path, out: Path) -> None:
+    """Copies a finished folder to `out`, where all of it appears at once."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        shutil.copytree(made, temporary, ignore=shutil.ignore_patterns("meta.json", ".*"))
+        if out.is_dir():
+            out.rmdir()
+        os.rename(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,243 @@
+"""The command line: the main job end to end on tiny models, and a clear error for every bad input before long work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from toys import save_folder, save_tiny_dit
+
+from attar import cli
+
+CLASSES = ["ant", "bee's", "cat <3"]
+FAST = ["--set", "sampler.steps=5", "--set", "fit.steps=5", "--set", "subsets=50", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    for split in ("train", "test"):
+        save_folder(root / "data" / split, CLASSES, each=8, size=20)
+    save_tiny_dit(root / "dit", CLASSES)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path / "cache"
+
+
+def attar(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """What the command `attar` exits with."""
+    monkeypatch.setattr("sys.argv", ["attar", *map(str, words)])
+    try:
+        cli.main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def d3hr(world: Path, out: Path, *more: object) -> list[object]:
+    data, prior = f"imagefolder:{world / 'data'}@train", world / "dit"
+    return ["distill", "--data", data, "--prior", prior, "--method", "d3hr", "--ipc", 1, "--out", out, *FAST, *more]
+
+
+def test_distill_evaluate_report_verify(world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    out, results, page = tmp_path / "out", tmp_path / "results.json", tmp_path / "report.html"
+    assert attar(monkeypatch, *d3hr(world, out, "--ipc", "1,2")) == 0
+    quick = ["--network", "convnet3-w16", "--seeds", 2, "--set", "steps=5", "--json", results]
+    assert attar(monkeypatch, "evaluate", out, "--recipe", "quick", *quick) == 0
+    records = json.loads(results.read_text())
+    assert [record["ipc"] for record in records] == [1, 2]
+    for record in records:
+        assert len(record["accuracies"]) == 2
+        assert record["n_test"] == 24
+        assert record["n_train"] == 3 * record["ipc"]
+        assert record["recipe"] == "quick (modified)"
+        assert record["baseline"]["n_train"] == record["n_train"]
+        assert record.keys() >= {"network", "mean", "std", "best", "seconds", "device"}
+    assert attar(monkeypatch, "report", out, "--results", results, "--out", page) == 0
+    assert "cat &lt;3" in page.read_text()
+    assert "cat <3" not in page.read_text()
+    assert attar(monkeypatch, "verify", out) == 0
+    next((out / "ipc-001" / "images").rglob("*.png")).unlink()
+    capsys.readouterr()
+    assert attar(monkeypatch, "verify", out) == 1
+    assert "missing: images/" in capsys.readouterr().out
+    assert attar(monkeypatch, "evaluate", out) == 2
+
+
+def test_the_same_command_again_changes_nothing(world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    out = tmp_path / "out"
+    assert attar(monkeypatch, *d3hr(world, out)) == 0
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    assert attar(monkeypatch, *d3hr(world, out)) == 0
+    assert "already there" in capsys.readouterr().out
+    assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+
+def test_a_dry_run_writes_no_set(world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    assert attar(monkeypatch, *d3hr(world, tmp_path / "out", "--dry-run")) == 0
+    assert "216 network passes (192 to fit, 24 to sample 3)" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def test_flags_win_over_toml_over_defaults(world: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'data = "{world / "data"}@train"\nprior = "{world / "dit"}"\nmethod = "d3hr"\nipc = [2]\nseed = 5\n'
+        'device = "cpu"\nclasses = ["ant"]\n[set]\nsubsets = 7\n"fit.steps" = 5\n[set.sampler]\nsteps = 10\n'
+    )
+    more = ["--ipc", 1, "--set", "sampler.steps=5"]
+    assert attar(monkeypatch, "distill", "--config", config, "--out", tmp_path / "out", *more) == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (manifest["ipc"], manifest["seed"], manifest["classes"]) == (1, 5, ["ant"])
+    assert manifest["method"]["subsets"] == 7
+    assert manifest["method"]["sampler"]["steps"] == 5
+    assert manifest["method"]["skew_weight"] == 0.1
+
+
+BAD: list[tuple[list[object], str]] = [
+    (["--ipc", 0], "must be 1 or more"),
+    (["--ipc", "two"], "--ipc two: whole numbers"),
+    (["--method", "random", "--ipc", 9], "more real images than these classes have: 'ant' (8)"),
+    (["--method", "d3rh"], "no method 'd3rh' (did you mean d3hr?)"),
+    (["--set", "sampler.step=5"], "d3hr.sampler has no field 'step' (did you mean steps?)"),
+    (["--set", "subsets"], "write it as field=value"),
+    (["--set", "subsets=many"], "d3hr.subsets = 'many'"),
+    (["--classes", "ant,bea's"], "bea's"),
+    (["--data", "nowhere/at/all"], "nowhere/at/all"),
+    (["--prior", "nowhere/at-all"], "--prior nowhere/at-all"),
+    (["--preprocess", "stretch"], "choose one of adm"),
+    (["--device", "cuda:99"], "--device cuda:99"),
+    (["--dtype", "int3"], "--dtype int3"),
+    (["--on-bad-image", "cry"], "choose one of error, skip"),
+    (["--tile", 0], "--tile 0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), BAD, ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else ""
+)
+def test_bad_input_is_a_clear_error_before_any_work(
+    world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, words: list[object], said: str
+) -> None:
+    base = d3hr(world, tmp_path / "out")
+    if "--method" in words:
+        base = [word for word in base if not str(word).startswith(("sampler.", "fit.", "subsets"))]
+        base = [word for word in base if word != "--set"]
+    assert attar(monkeypatch, *base, *words) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "cache").rglob("latents.safetensors"))
+
+
+def test_an_unknown_toml_key_is_an_error(world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text("sed = 5\n")
+    assert attar(monkeypatch, *d3hr(world, tmp_path / "out", "--config", config)) == 2
+    assert "unknown key sed" in capsys.readouterr().err
+
+
+def test_several_splits_with_none_named_is_an_error(world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    assert attar(monkeypatch, *d3hr(world, tmp_path / "out", "--data", world / "data")) == 2
+    assert "has the splits train, test" in capsys.readouterr().err
+
+
+def test_an_empty_class_is_an_error(tmp_path: Path, world: Path, monkeypatch: Any, capsys: Any) -> None:
+    data = save_folder(tmp_path / "data", CLASSES, each=2)
+    (data / "dodo").mkdir()
+    assert attar(monkeypatch, *d3hr(world, tmp_path / "out", "--data", data)) == 2
+    assert "dodo" in capsys.readouterr().err
+
+
+def test_a_truncated_jpeg_is_an_error_or_left_out(tmp_path: Path, world: Path, monkeypatch: Any, capsys: Any) -> None:
+    data, out = save_folder(tmp_path / "data", CLASSES, each=4), tmp_path / "out"
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(data / "ant" / "cut.jpg")
+    whole = (data / "ant" / "cut.jpg").read_bytes()
+    (data / "ant" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    assert attar(monkeypatch, *d3hr(world, out, "--data", data)) == 2
+    assert "ant/cut.jpg" in capsys.readouterr().err
+    assert not out.exists()
+    assert attar(monkeypatch, *d3hr(world, out, "--data", data, "--on-bad-image", "skip")) == 0
+    assert json.loads((out / "manifest.json").read_text())["data"]["skipped"] == ["ant/cut.jpg"]
+
+
+@pytest.mark.parametrize("other", [["--seed", 1], ["--set", "subsets=60"], ["--classes", "ant"], ["--ipc", 2]])
+def test_another_runs_folder_is_refused(
+    world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, other: list[object]
+) -> None:
+    out = tmp_path / "out"
+    assert attar(monkeypatch, *d3hr(world, out)) == 0
+    before = (out / "manifest.json").read_bytes()
+    assert attar(monkeypatch, *d3hr(world, out, *other)) == 2
+    assert "belongs to another run" in capsys.readouterr().err
+    assert (out / "manifest.json").read_bytes() == before
+
+
+def test_a_folder_of_something_else_is_refused(world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    assert attar(monkeypatch, *d3hr(world, tmp_path / "out")) == 2
+    assert "no manifest.json" in capsys.readouterr().err
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
+
+
+def test_every_class_unknown_to_the_prior_is_listed(world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    data = save_folder(tmp_path / "data", ["ant", "emu", "fly"], each=2)
+    assert attar(monkeypatch, *d3hr(world, tmp_path / "out", "--data", data)) == 2
+    error = capsys.readouterr().err
+    assert "'emu'" in error
+    assert "'fly'" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--recipe", "slow"], "no recipe 'slow'"),
+        (["--network", "convnet33"], "convnet33"),
+        (["--seeds", 0], "--seeds 0"),
+        (["--set", "step=3"], "no field 'step'"),
+        (["--test", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_evaluations_are_refused(
+    world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, words: list[object], said: str
+) -> None:
+    assert attar(monkeypatch, *d3hr(world, tmp_path / "out")) == 0
+    assert attar(monkeypatch, "evaluate", tmp_path / "out", *words) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["list", "methods"], ["list", "networks"], ["list", "recipes"], ["describe", "d3hr"]]
+)
+def test_lists_and_descriptions(monkeypatch: Any, capsys: Any, words: list[object]) -> None:
+    assert attar(monkeypatch, *words) == 0
+    told = capsys.readouterr().out
+    assert ("section 3.2" if words[0] == "describe" else "\n") in told
+    assert attar(monkeypatch, words[0], "nothing") == 2
+
+
+def test_python_does_the_same(world: Path, tmp_path: Path) -> None:
+    import attar as package
+
+    fields = {"sampler.steps": 5, "fit.steps": 5, "subsets": 50}
+    data = f"imagefolder:{world / 'data'}@train"
+    out = tmp_path / "out"
+    common = {"method": "d3hr", "out": out, "prior": str(world / "dit"), "fields": fields, "device": "cpu"}
+    (folder,) = package.distill(data, ipc=1, **common)
+    assert folder == out
+    (record,) = package.evaluate(out, network="convnet3-w16", seeds=1, fields={"steps": 3}, baseline=False)
+    assert record["n_train"] == 3
+    assert len(package.load_data(data).classes) == 3
+    assert package.load_prior(str(world / "dit"), device="cpu").n_classes == 3
