@@ -122,7 +122,7 @@ def evaluate(
     test: Annotated[str | None, typer.Option(help="Test images; default: the test split of the set's own data")] = None,
     recipe: Annotated[str, typer.Option(help="The evaluation protocol; `attar list recipes` names them")] = "quick",
     network: Annotated[
-        list[str] | None, typer.Option(help="`attar list networks`, or any timm network; may be given several times")
+        list[str] | None, typer.Option(help="`attar list networks`, or any timm network; several: repeat it, or A,B")
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many training seeds")] = 3,
     sets: Annotated[list[str] | None, typer.Option("--set", help="A field of the recipe: --set steps=200")] = None,
@@ -137,7 +137,8 @@ def evaluate(
     protocol = named_recipe(recipe)
     if seeds < 1:
         raise AttarError(f"--seeds {seeds}: at least 1")
-    for name in network or ["convnet3"]:
+    networks = [name for names in network or ["convnet3"] for name in names.split(",")]
+    for name in networks:
         check(name)
     if sets:
         protocol = modified(protocol, _assignments(sets))
@@ -150,7 +151,7 @@ def evaluate(
         for record in evaluate_sets(
             folders,
             protocol,
-            network or ["convnet3"],
+            networks,
             range(seeds),
             test=test,
             baseline=baseline,

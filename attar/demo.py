@@ -11,6 +11,9 @@ from attar.progress import Progress
 
 METHODS = ("random", "prior", "d3hr")
 IPCS = (1, 10)
+STEPS = 300
+FIELDS: dict[str, dict[str, Any]] = {}
+"""Fields of the methods that are not at their defaults."""
 
 
 def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
@@ -29,8 +32,8 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
     for number, name in enumerate(METHODS):
         say(f"[{number + 1}/{steps}] distilling the digits by {name}, {' and '.join(map(str, IPCS))} images per class")
         spec = Spec(data="digits", prior=None if name == "random" else "digits")
-        distill_sets(spec, name, load_method(name), IPCS, out / name, progress=progress, say=say)
-    recipe = modified(RECIPES["quick"], {"flip": False, "steps": 300})
+        distill_sets(spec, name, load_method(name, FIELDS.get(name)), IPCS, out / name, progress=progress, say=say)
+    recipe = modified(RECIPES["quick"], {"flip": False, "steps": STEPS})
     chosen: dict[str, Any] = {
         "recipe": recipe,
         "networks": ["convnet3-bn-w48"],

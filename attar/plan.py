@@ -31,7 +31,9 @@ class Plan:
     def key(self, ipc: int) -> str:
         """The fingerprint of the distilled set of one IPC: of every input and setting, none of the timings."""
         data = [self.job.images.digest(label) for label in self.job.labels]
-        prior = (self.job.prior.key, self.job.prior_labels, self.job.compute) if self.method.sampler else None
+        job, prior = self.job, None
+        if self.method.sampler is not None:
+            prior = (job.prior.key, job.prior.codec.key, job.prior_labels, job.compute)
         spec = (self.job.spec.seed, self.job.spec.preprocess)
         return fingerprint(data, self.job.classes, prior, spec, self.name, self.method, ipc)
 

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from attar.progress import silent
+
+
+def test_the_demonstration_makes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a prior trained for a few steps only: the way to the page, not its numbers."""
+    from attar import demo
+    from attar.priors import digits
+
+    monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(digits, "RECIPE", replace(digits.RECIPE, steps=8))
+    monkeypatch.setattr(demo, "IPCS", (1, 2))
+    monkeypatch.setattr(demo, "STEPS", 10)
+    monkeypatch.setattr(demo, "FIELDS", {"d3hr": {"fit.per_class": 10, "subsets": 100}})
+    said: list[str] = []
+    page = demo.run_demo(tmp_path / "demo", 2, silent, said.append)
+    assert page == tmp_path / "demo" / "report.html"
+    records = json.loads((tmp_path / "demo" / "results.json").read_text())
+    assert {(record["method"], record["ipc"]) for record in records if record["method"] != "all data"} == {
+        (method, ipc) for method in demo.METHODS for ipc in (1, 2)
+    }
+    ceiling = next(record for record in records if record["method"] == "all data")
+    assert ceiling["n_train"] > 1400
+    html = page.read_text()
+    assert html.count("data:image/png;base64,") >= len(demo.METHODS)
+    assert all(method in html for method in demo.METHODS)
+    assert [line for line in said if line.startswith("[8/8]")]
