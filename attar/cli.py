@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attar import cli_describe
 from attar.errors import AttarError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = typer.Typer(
     "  attar distill --data digits --prior digits --method d3hr --ipc 1 --out runs/d3hr\n\n"
     "  attar evaluate runs/d3hr --recipe quick --network convnet3 --seeds 3",
 )
+app.add_typer(cli_describe.app)
 
 DATA_HELP = (
     "The images: [bold]digits[/bold], parquet:PATH (Hugging Face layout), imagefolder:PATH or just PATH, hf:REPO, "
@@ -37,9 +39,8 @@ DATA_HELP = (
 @app.command()
 def distill(
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
-    prior: Annotated[
-        str | None, typer.Option(help="The diffusion model: [bold]digits[/bold], a DiTPipeline folder or a hub id")
-    ] = None,
+    prior: cli_describe.Prior = None,
+    codec: cli_describe.Codec = None,
     method: Annotated[str | None, typer.Option(help="`attar list methods` names them")] = None,
     ipc: Annotated[str | None, typer.Option(help="Images per class; several as 1,10,50")] = None,
     out: Annotated[
@@ -55,7 +56,10 @@ def distill(
     config: Annotated[
         Path | None, typer.Option(help="TOML with any of these flags, and a table [set]; flags win")
     ] = None,
-    classes: Annotated[str | None, typer.Option(help="Only these classes, by name: cat,dog")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Only these classes, by name: cat,dog; or an ImageNet subset: imagewoof")
+    ] = None,
+    class_map: cli_describe.ClassMap = None,
     preprocess: Annotated[
         str | None, typer.Option(help="How images are brought to the prior's size: adm (default), resize-crop, squash")
     ] = None,
@@ -74,11 +78,13 @@ def distill(
     flags = {
         "data": data,
         "prior": prior,
+        "codec": codec,
         "method": method,
         "ipc": ipc,
         "out": str(out) if out else None,
         "seed": seed,
         "classes": classes,
+        "class_map": str(class_map) if class_map else None,
         "preprocess": preprocess,
         "device": device,
         "dtype": dtype,
@@ -296,3 +302,6 @@ def _numbers(value: Any, flag: str) -> list[int]:
         return [int(item) for item in items]
     except ValueError as error:
         raise AttarError(f"{flag} {value}: whole numbers, separated by commas") from error
+
+
+from . import cli_priors as cli_priors  # noqa: E402  (its commands join the app)

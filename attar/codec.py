@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -129,7 +130,7 @@ class AutoencoderCodec:
 def load_codec(source: str, shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> Codec:
     """The codec whose latents have this shape (C, H, W).
 
-    `source` is "pixel", or a folder or hub id of an AutoencoderKL or AutoencoderTiny or of a pipeline with one as `vae`.
+    `source`: "pixel", or a folder or hub id of an AutoencoderKL or AutoencoderTiny, or of a pipeline with one as `vae`.
 
     Raises:
         AttarError: nothing of that name can be loaded, or its latents have another number of channels.
@@ -158,7 +159,7 @@ def load_autoencoder(source: str) -> Any:
 
     kinds = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny)}
     try:
-        inside = {"subfolder": "vae"} if _is_pipeline(source) else {}
+        inside = _inside(source)
         name = AutoencoderKL.load_config(source, **inside).get("_class_name")
         if name not in kinds:
             raise AttarError(f"--codec {source}: a {name}; it must be an {' or '.join(kinds)}")
@@ -198,13 +199,26 @@ def weights_key(*modules: nn.Module) -> str:
     return hashed.hexdigest()
 
 
-def _is_pipeline(source: str) -> bool:
-    from diffusers import DiffusionPipeline
+def _inside(source: str) -> dict[str, str]:
+    """The subfolder that the autoencoder is in: a pipeline's `vae`, or none.
 
+    Raises:
+        LocalEntryNotFoundError: it is neither in the hub's local cache nor can the hub be reached.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    folder, vae = Path(source).expanduser(), {"subfolder": "vae"}
+    if folder.is_dir():
+        return vae if (folder / "model_index.json").is_file() else {}
     try:
-        return "vae" in DiffusionPipeline.load_config(source)
-    except OSError:
-        return False
+        hf_hub_download(source, "config.json")
+    except EntryNotFoundError as error:
+        unreachable = isinstance(error, LocalEntryNotFoundError)
+        if unreachable and not isinstance(try_to_load_from_cache(source, "vae/config.json"), str):
+            raise
+        return vae
+    return {}
 
 
 def to_float(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:

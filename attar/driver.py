@@ -87,13 +87,23 @@ def denoise(
     t = times.pop()
     z = torch.cat([start.z for start in starts]).to(prior.device)
     counts = [len(start.z) for start in starts]
-    y = job.conditions([label for label, n in zip(labels, counts, strict=True) for _ in range(n)])
+    rows = [(label, index) for label, n in zip(labels, counts, strict=True) for index in range(n)]
+    y = job.conditions([label for label, _ in rows])
     steps = grid(method.sampler.steps, method.sampler.spacing, len(prior.schedule)).index(t) + 1
     done = []
-    for part, classes in zip(z.split(BUNDLE * prior.tile), y.split(BUNDLE * prior.tile), strict=True):
-        done.append(sample(prior, part, t, classes, method.sampler, meter.within(len(part), steps)).cpu())
-        meter.add(len(part))
+    for begin in range(0, len(rows), BUNDLE * prior.tile):
+        some = slice(begin, begin + BUNDLE * prior.tile)
+        drawn = partial(step_noise, job, rows[some])
+        step = meter.within(len(rows[some]), steps)
+        done.append(sample(prior, z[some], t, y[some], method.sampler, step, drawn).cpu())
+        meter.add(len(rows[some]))
     yield from torch.cat(done).split(counts)
+
+
+def step_noise(job: Job, rows: Sequence[tuple[int, int]], t: int) -> Tensor:
+    """The noise (N, C, H, W) that a solver draws in the step that leaves time t, each candidate's by its own key."""
+    shape = job.prior.codec.shape
+    return torch.stack([job.noise(shape, "solver", label, index, t) for label, index in rows])
 
 
 def _save_candidates(z: Tensor, scratch: Path) -> None:

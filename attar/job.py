@@ -27,8 +27,12 @@ class Spec:
 
     data: str
     prior: str | None = None
+    codec: str | None = None
+    """Instead of the prior's own: `pixel`, or a folder or hub id of an AutoencoderKL or AutoencoderTiny."""
     classes: tuple[str, ...] | None = None
-    """Names of the classes to distill; None is all of them."""
+    """Names of the classes to distill, or of an ImageNet subset (imagewoof); None is all of them."""
+    class_map: str | None = None
+    """A TOML or JSON file that says which class of the prior a class of the data is (attar.priors.classes)."""
     seed: int = 0
     preprocess: str = "adm"
     on_bad_image: Literal["error", "skip"] = "error"
@@ -39,6 +43,19 @@ class Spec:
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
             raise AttarError(f"--tile {self.tile}: at least 1")
+
+
+def named_classes(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The data's classes that these names stand for: a class by its name, or the members of an ImageNet subset.
+
+    Raises:
+        AttarError: the data lacks some of a subset's classes.
+    """
+    from attar.data.imagenet import SUBSETS, members
+
+    return [
+        own for name in names for own in (members(name, known) if name in SUBSETS and name not in known else (name,))
+    ]
 
 
 class Job:
@@ -64,7 +81,9 @@ class Job:
         """The images to distill, every one of them known to be readable."""
         from attar.data import readable
 
-        picked = self.everything if self.spec.classes is None else self.everything.restricted(self.spec.classes)
+        picked = self.everything
+        if self.spec.classes is not None:
+            picked = picked.restricted(named_classes(self.spec.classes, picked.classes))
         return readable(picked, self.spec.on_bad_image, self.store, self.progress)
 
     @property
@@ -90,6 +109,7 @@ class Job:
             device=spec.device,
             dtype=spec.dtype,
             tile=spec.tile,
+            codec=spec.codec,
             store=self.store,
             progress=self.progress,
         )
@@ -97,9 +117,11 @@ class Job:
     @cached_property
     def prior_labels(self) -> list[int]:
         """The prior's label of each class of the job."""
-        from attar.priors.classes import match
+        from attar.priors.classes import match, read_class_map
 
-        return match(self.classes, self.prior.classes, self.prior.n_classes, self.everything.classes)
+        prior, file = self.prior, self.spec.class_map
+        mapping = read_class_map(Path(file)) if file else None
+        return match(self.classes, prior.classes, prior.n_classes, self.everything.classes, mapping)
 
     @cached_property
     def latents(self) -> Latents:

@@ -127,7 +127,7 @@ def checked(job: Job, name: str, method: Method, ipcs: Sequence[int], out: Path,
     plan = Plan(job, name, method, ordered, folders)
     for ipc in ordered:
         _not_foreign(plan, ipc)
-    if method.sampler is not None and job.prior_labels and job.prior.classes is None:
+    if method.sampler is not None and job.prior_labels and job.prior.classes is None and not job.spec.class_map:
         say("the prior carries no class names: its classes are taken to be the data's, in the data's order")
     return plan
 
@@ -167,5 +167,6 @@ def _prior(job: Job) -> dict[str, Any]:
         "fingerprint": job.prior.key,
         "codec": job.prior.codec.key,
         "labels": job.prior_labels,
-        "matched": "by name" if named else "by position: the prior carries no class names",
+        "matched": ("by name" if named else "by position: the prior carries no class names")
+        + (", or by the class map" if job.spec.class_map else ""),
     }

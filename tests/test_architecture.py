@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "attar"
 HOUSE = (
     {"cli", "cli_priors", "__main__"},
+    {"cli_describe"},
     {"demo", "api"},
     {"report", "bar"},
     {"results", "run"},

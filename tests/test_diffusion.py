@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
-from diffusers import DDIMScheduler
-from toys import GaussianPrior, linear_schedule
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from toys import GaussianPrior, linear_schedule, save_folder, save_tiny_dit
 
-from attar.diffusion import Sampler, Schedule, grid, guided, invert, sample
+from attar.diffusion import SCHEDULERS, SOLVERS, Sampler, Schedule, grid, guided, invert, sample
+from attar.driver import kept, make_candidates
 from attar.errors import AttarError
+from attar.job import Job, Spec
+from attar.keys import noise
+from attar.methods.prior_samples import PriorSamples
+from attar.store import Store
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 MEAN, STD = torch.tensor([0.6, -0.8, 0.0]), torch.tensor([0.5, 0.2, 1.1])
 LABELS = torch.tensor([0, 1, 2, 0])
 
@@ -104,6 +113,185 @@ def test_v_prediction_samples_as_epsilon_does() -> None:
 def test_a_start_off_the_grid_is_refused() -> None:
     with pytest.raises(AttarError, match=r"time 610 .* nearest is 600"):
         sample(gaussian(), clean(), 610, LABELS, Sampler())
+
+
+@pytest.mark.parametrize("steps", [2, 10, 50, 250, 1000])
+def test_the_linspace_grid_is_that_of_diffusers(steps: int) -> None:
+    scheduler = DDIMScheduler(timestep_spacing="linspace")
+    scheduler.set_timesteps(steps)
+    assert grid(steps, "linspace") == scheduler.timesteps.tolist()[::-1]
+
+
+def test_the_linspace_grid_rounds_sums_as_the_original_respacing_does() -> None:
+    """It adds up a fractional stride; at odd numbers of steps, errors of the sum decide some ties (ADM)."""
+    for steps in (7, 21, 51, 101):
+        at, expected = 0.0, []
+        for _ in range(steps):
+            expected.append(round(at))
+            at += 999 / (steps - 1)
+        assert grid(steps, "linspace") == expected
+
+
+STOCHASTIC = ("ddpm", "DDPMScheduler", "EulerAncestralDiscreteScheduler", "SASolverScheduler")
+EVERY = [*SOLVERS, *SCHEDULERS]
+
+
+def keyed(rows: range, shape: tuple[int, ...]) -> Callable[[int], torch.Tensor]:
+    return lambda t: torch.stack([noise(shape, "step", row, t) for row in rows])
+
+
+def walked(solver: str, steps: int, rows: slice, n: int = 4) -> torch.Tensor:
+    """Samples of the Gaussian, in units of its deviation, beside the exact flow's: (2, rows, C, H, W)."""
+    sampler = Sampler(solver=solver, steps=steps, guidance=1, spacing="trailing")
+    t = grid(steps, "trailing")[int(0.8 * steps)]
+    prior, y = gaussian(), torch.arange(n) % 3
+    unit = torch.randn(n, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+    mean, std = (table[y].reshape(-1, 1, 1, 1) for table in (MEAN, STD))
+    start = prior.at(mean + std * unit, t, y)
+    made = sample(prior, start[rows], t, y[rows], sampler, noise=keyed(range(n)[rows], (2, 8, 8)))
+    return torch.stack([(made - mean[rows]) / std[rows], unit[rows]])
+
+
+@pytest.mark.parametrize("solver", EVERY)
+def test_every_solver_samples_the_gaussian(solver: str) -> None:
+
+    def whole(steps: int) -> torch.Tensor:
+        return walked(solver, steps, slice(None))
+
+    if solver in STOCHASTIC:
+        made, start = walked(solver, 60, slice(None), n=48)
+        assert abs(float(made.std()) - 1) < 0.12
+        assert abs(float(made.mean())) < 0.05
+        assert abs(float((made * start).mean())) < 0.4
+    else:
+        coarse, fine = (float((made - exact).abs().max()) for made, exact in map(whole, (20, 100)))
+        assert fine < 0.3
+        assert fine < coarse / 2
+
+
+@pytest.mark.parametrize("solver", EVERY)
+def test_a_rows_bytes_do_not_depend_on_its_batch(solver: str) -> None:
+    together = walked(solver, 10, slice(None))[0]
+    apart = torch.cat([walked(solver, 10, rows)[0] for rows in (slice(0, 1), slice(1, 4))])
+    assert torch.equal(together, apart)
+
+
+def test_dpm_plus_plus_is_that_of_diffusers_and_of_second_order() -> None:
+    made, named = (walked(solver, 15, slice(None)) for solver in ("dpm++", "DPMSolverMultistepScheduler"))
+    torch.testing.assert_close(made, named, rtol=1e-4, atol=1e-4)
+    scheduler = DPMSolverMultistepScheduler(timestep_spacing="trailing", final_sigmas_type="zero")
+    scheduler.set_timesteps(12)
+    assert scheduler.timesteps.tolist() == grid(12, "trailing")[::-1]
+    prior = gaussian()
+    z = theirs = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    for t in scheduler.timesteps:
+        theirs = scheduler.step(guided(prior, theirs, int(t), LABELS, 3.0), t, theirs).prev_sample
+    ours = sample(prior, z, 999, LABELS, Sampler(solver="dpm++", steps=12, guidance=3.0, spacing="trailing"))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_ddpm_without_learned_variance_is_that_of_diffusers() -> None:
+    prior, steps = gaussian(), 20
+    scheduler = DDPMScheduler(clip_sample=False, timestep_spacing="leading")
+    scheduler.set_timesteps(steps)
+    z = theirs = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(5)
+    for t in scheduler.timesteps:
+        theirs = scheduler.step(guided(prior, theirs, int(t), LABELS, 3.0), t, theirs, generator=draw).prev_sample
+    again = torch.Generator().manual_seed(5)
+    sampler = Sampler(solver="ddpm", steps=steps, guidance=3.0)
+    ours = sample(prior, z, 950, LABELS, sampler, noise=lambda t: torch.randn(z.shape, generator=again))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+class LearnedVariance(GaussianPrior):
+    """Its variance output makes each step's variance that of the exact reverse process, whatever the steps."""
+
+    def __init__(self, times: list[int]) -> None:
+        super().__init__(MEAN, STD)
+        self.below = dict(zip(times, [-1, *times[:-1]], strict=True))
+
+    def __call__(self, z: torch.Tensor, t: int, y: torch.Tensor) -> torch.Tensor:
+        at, to = self.schedule.abar(t), self.schedule.abar(self.below[t])
+        beta, posterior = 1 - at / to, (1 - at / to) * (1 - to) / (1 - at)
+        spread = self.std[y] ** 2 * (1 - at) / (at * self.std[y] ** 2 + 1 - at)
+        wanted = posterior + (beta * to**0.5 / (1 - at)) ** 2 * spread
+        share = torch.log(wanted / max(posterior, 1e-20)) / torch.log(torch.tensor(beta / max(posterior, 1e-20)))
+        return torch.cat([super().__call__(z, t, y), (2 * share - 1).reshape(-1, 1, 1, 1).expand_as(z)], dim=1)
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_ddpm_with_the_exact_variance_is_exact_in_any_number_of_steps(label: int) -> None:
+    """The output is linear in the start and in each step's noise: its mean and variance are read off unit inputs."""
+    times = grid(6)
+    rows = 2 + len(times) - 1
+    z = torch.zeros(rows, 1, 1, 1)
+    z[1] = 1
+
+    def units(t: int) -> torch.Tensor:
+        drawn = torch.zeros(rows, 1, 1, 1)
+        drawn[1 + times.index(t)] = 1
+        return drawn
+
+    def moments(prior: GaussianPrior) -> tuple[float, float]:
+        y = torch.full((rows,), label)
+        sampler = Sampler(solver="ddpm", steps=6, guidance=1)
+        made = sample(prior, z, times[-1], y, sampler, noise=units).flatten().double()
+        abar, std = prior.schedule.abar(times[-1]), float(STD[label])
+        gains = made[1:] - made[0]
+        mean = made[0] + gains[0] * abar**0.5 * float(MEAN[label])
+        return float(mean), float(gains[0] ** 2 * (abar * std**2 + 1 - abar) + gains[1:].square().sum())
+
+    mean, variance = moments(LearnedVariance(times))
+    first, std = gaussian().schedule.abar(times[0]), float(STD[label])
+    assert mean == pytest.approx(float(MEAN[label]), abs=1e-4)
+    assert variance == pytest.approx(first * std**4 / (first * std**2 + 1 - first), rel=1e-3)
+    assert moments(gaussian())[1] < 0.95 * variance
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "EulerAncestralDiscreteScheduler"])
+def test_solvers_that_draw_noise_ask_for_it(solver: str) -> None:
+    with pytest.raises(AttarError, match="give `sample` a `noise`"):
+        sample(gaussian(), clean(), 900, LABELS, Sampler(solver=solver))
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "EulerAncestralDiscreteScheduler"])
+def test_candidates_do_not_depend_on_the_other_classes(solver: str, tmp_path: Path) -> None:
+    data = str(save_folder(tmp_path / "data", ["a", "b", "c"], 1))
+    prior = str(save_tiny_dit(tmp_path / "dit", ["a", "b", "c"]))
+    method = PriorSamples(sampler=Sampler(solver=solver, steps=3))
+    made = []
+    for name, classes in (("all", None), ("one", ("b",))):
+        spec = Spec(data=data, prior=prior, classes=classes, device="cpu", tile=4)
+        job = Job(spec, Store(tmp_path / name))
+        make_candidates(job, job.prior, method, {label: {} for label in job.labels}, job.labels, 3)
+        made.append(kept(job, method, job.classes.index("b"), 3))
+    assert torch.equal(*made)
+    assert not torch.equal(made[0][0], made[0][1])
+
+
+@pytest.mark.parametrize(
+    ("solver", "field", "message"),
+    [
+        ("UniPCMultistepScheduler", {"spacing": "leading"}, r"sampler.spacing 'leading': .* choose .* trailing"),
+        ("EulerDiscreteScheduler", {"clean_time": 0}, "sampler.clean_time 0: EulerDiscreteScheduler knows -1$"),
+        ("PNDMScheduler", {"clean_time": 1}, "knows -1 and 0"),
+    ],
+)
+def test_what_a_scheduler_cannot_do_is_refused(solver: str, field: dict[str, object], message: str) -> None:
+    with pytest.raises(AttarError, match=message):
+        Sampler(solver=solver, **field)  # type: ignore[arg-type]
+
+
+def test_an_unknown_solver_lists_the_choices() -> None:
+    with pytest.raises(AttarError) as caught:
+        Sampler(solver="plms")
+    assert all(name in str(caught.value) for name in ("ddim", "ddpm", "dpm++", "EulerDiscreteScheduler"))
+
+
+def test_schedules_without_any_signal_are_refused() -> None:
+    with pytest.raises(AttarError, match="zero signal"):
+        Schedule(torch.tensor([0.9, 0.0]))
 
 
 @pytest.mark.parametrize("field", [{"solver": "euler"}, {"steps": 0}, {"steps": 1001}, {"spacing": "odd"}])

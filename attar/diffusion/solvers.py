@@ -106,7 +106,7 @@ def _deviation(raw: Tensor | None, beta: float, at: float, to: float) -> Tensor 
 
 
 def dpm_plus_plus(walk: Walk, z: Tensor) -> Tensor:
-    """DPM-Solver++ 2M (Lu et al., 2022, algorithm 2): multistep, second order; the first and last steps are first order."""
+    """DPM-Solver++ 2M (Lu et al., 2022, algorithm 2): second order, but for the first step and the last."""
     before: tuple[Tensor, float] | None = None
     for t, at, to in walk.moves():
         noise, _ = walk.output(z, t)

@@ -20,16 +20,19 @@ def load_prior(
     device: torch.device | str = "auto",
     dtype: torch.dtype | str = "auto",
     tile: int | None = None,
+    codec: str | None = None,
     store: Store | None = None,
     progress: Progress = silent,
 ) -> Prior:
-    """The prior named by `source`: `digits`, a diffusers DiTPipeline folder, or a hub id.
+    """The prior named by `source`: `digits`, a diffusers DiTPipeline folder or hub id, or an original checkpoint file.
 
-    Without a `tile`, one is chosen by probing the device (attar.tile) and remembered in the store.
+    `codec` replaces the prior's own: "pixel", or a folder or hub id of an AutoencoderKL or AutoencoderTiny. Without a
+    `tile`, one is chosen by probing the device (attar.tile) and remembered in the store.
 
     Raises:
         AttarError: nothing of that name can be loaded, or the device or dtype is not usable.
     """
+    from attar.priors.checkpoint import SUFFIXES, load_checkpoint
     from attar.priors.digits import digits_prior
     from attar.priors.dit import load_dit
     from attar.store import Store
@@ -37,8 +40,12 @@ def load_prior(
 
     place, number_format = resolve(str(device), str(dtype).removeprefix("torch."))
     store = store or Store()
-    folder = str(digits_prior(store, progress)) if source == "digits" else source
-    prior = load_dit(folder, place, number_format)
+    file = Path(source).expanduser()
+    if file.suffix in SUFFIXES or file.is_file():
+        prior = load_checkpoint(file, place, number_format, codec)
+    else:
+        folder = str(digits_prior(store, progress)) if source == "digits" else source
+        prior = load_dit(folder, place, number_format, codec)
     return prior.with_tile(tile or _chosen_tile(prior, store))
 
 

@@ -230,7 +230,9 @@ def _converted(weights: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
         for part in ("weight", "bias"):
             found |= {f"{new}{to}.{part}": take(f"{old}{name}.{part}") for name, to in _BLOCK.items()}
             q, k, v = take(f"{old}attn.qkv.{part}").chunk(3)
-            found |= {f"{new}attn1.to_{name}.{part}": third.clone() for name, third in zip("qkv", (q, k, v), strict=True)}
+            found |= {
+                f"{new}attn1.to_{name}.{part}": third.clone() for name, third in zip("qkv", (q, k, v), strict=True)
+            }
     for name, to in _OUTSIDE.items():
         found |= {f"{to}.{part}": take(f"{name}.{part}") for part in ("weight", "bias")}
     for name, to in _EMBEDDER.items():

@@ -68,8 +68,8 @@ def prior_key(network: DiT, schedule: dict[str, Any]) -> str:
 def load_dit(source: str, device: torch.device, dtype: torch.dtype, codec: str | None = None) -> Prior:
     """A DiTPipeline folder or hub id, loaded component by component with `from_pretrained`.
 
-    A folder without a VAE is a pixel-space prior, unless a `codec` is given (attar.codec.load_codec). Class names come
-    from `id2label` in model_index.json. A folder written from an original checkpoint says `"_frequency_shift": 0` there.
+    A folder without a VAE is a pixel-space prior, unless a `codec` is given (attar.codec.load_codec). In
+    model_index.json, `id2label` names the classes, and `"_frequency_shift": 0` marks the original's timestep embedding.
 
     Raises:
         AttarError: the folder does not hold such a pipeline, or its parts cannot be loaded.
