@@ -86,7 +86,8 @@ def table(thing: Any, prefix: str = "") -> list[tuple[str, str, str, str]]:
         value = getattr(thing, field.name)
         if dataclasses.is_dataclass(value):
             inner = table(value, f"{prefix}{field.name}.")
-            rows += [(prefix + field.name, "", type(value).__name__, meanings.get(field.name, "")), *inner] if inner else []
+            if inner:
+                rows += [(prefix + field.name, "", type(value).__name__, meanings.get(field.name, "")), *inner]
         elif field.init and _settable(kinds[field.name]):
             kind = kinds[field.name]
             shown = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")

@@ -234,7 +234,7 @@ def test_python_does_the_same(world: Path, tmp_path: Path) -> None:
     fields = {"sampler.steps": 5, "fit.steps": 5, "subsets": 50}
     data = f"imagefolder:{world / 'data'}@train"
     out = tmp_path / "out"
-    common = {"method": "d3hr", "out": out, "prior": str(world / "dit"), "fields": fields, "device": "cpu"}
+    common: dict[str, Any] = {"method": "d3hr", "out": out, "prior": str(world / "dit"), "fields": fields, "device": "cpu"}
     (folder,) = package.distill(data, ipc=1, **common)
     assert folder == out
     (record,) = package.evaluate(out, network="convnet3-w16", seeds=1, fields={"steps": 3}, baseline=False)

@@ -299,3 +299,19 @@ def test_the_report_needs_no_torch() -> None:
 
     code = "import sys, attar.report, attar.results; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_random_real_images_that_are_a_method_too_stand_in_one_row() -> None:
+    from attar.report.tables import tables
+
+    def record(method: str, accuracies: list[float]) -> dict[str, object]:
+        result = {"accuracies": accuracies, "mean": accuracies[0], "std": 0.0, "seconds": 1.0}
+        of = {"set": f"/{method}", "method": method, "recipe": "quick", "network": "n", "ipc": 1}
+        return {**of, **result, "baseline": {"accuracies": [20.0], "mean": 20.0, "std": 0.0, "seconds": 1.0}}
+
+    names = {"/random": "random", "/prior": "prior"}
+    styles = {"random": 0, "prior": 1}
+    (table,) = tables([record("random", [20.0]), record("prior", [25.0])], names, styles)
+    assert [row.name for row in table.rows] == ["random", "prior"]
+    (table,) = tables([record("random", [21.0]), record("prior", [25.0])], names, styles)
+    assert [row.name for row in table.rows] == ["random", "prior", "random real images"]

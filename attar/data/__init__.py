@@ -4,5 +4,16 @@ from attar.data.imageset import ImageSet, load_data
 from attar.data.integrity import readable
 from attar.data.pixels import PREPROCESSING, load_pixels, preprocess
 from attar.data.spec import test_spec
+from attar.data.views import load_held_out, load_view
 
-__all__ = ["PREPROCESSING", "ImageSet", "load_data", "load_pixels", "preprocess", "readable", "test_spec"]
+__all__ = [
+    "PREPROCESSING",
+    "ImageSet",
+    "load_data",
+    "load_held_out",
+    "load_pixels",
+    "load_view",
+    "preprocess",
+    "readable",
+    "test_spec",
+]

@@ -90,11 +90,16 @@ def _table(
     best = {ipc: max(of[ipc]["mean"] for of in contenders if ipc in of) for ipc in ipcs}
     rows = [Row(name, styles[name], _cells(of, ipcs, best)) for name, of in results.items()]
     lines = [Line(_points(of), styles[name]) for name, of in results.items()]
-    if random:
+    if random and not any(_same(of, random) for of in results.values()):
         rows.append(Row("random real images", None, _cells(random, ipcs, best)))
         lines.append(Line(_points(random), None))
     drawn = chart(lines, ceiling["mean"] if ceiling else None, salt) if len(ipcs) > 1 else None
     return Table(recipe, network, ipcs, tuple(rows), ceiling, drawn, _summary(rows, ipcs))
+
+
+def _same(results: Mapping[int, Record], random: Mapping[int, Record]) -> bool:
+    """Whether these are the random images themselves, distilled as a method."""
+    return all(ipc in results and results[ipc]["accuracies"] == of["accuracies"] for ipc, of in random.items())
 
 
 def _pooled(records: Sequence[Record]) -> Record | None:
