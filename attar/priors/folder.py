@@ -23,7 +23,8 @@ def linear_scheduler() -> Any:
 def write_pipeline(folder: Path, transformer: Any, scheduler: Any, classes: Sequence[str], vae: Any | None) -> None:
     """Writes the parts and `model_index.json` with `id2label`, so that DiTPipeline.from_pretrained opens it.
 
-    A pixel-space prior has no VAE: diffusers opens its folder with `vae=None`.
+    A pixel-space prior has no VAE: diffusers opens its folder with `vae=None`. A network with the original's timestep
+    frequencies (attar.priors.dit.Conventions) says so under `_frequency_shift`; diffusers itself knows only its own.
     """
     import diffusers
 
@@ -39,7 +40,8 @@ def write_pipeline(folder: Path, transformer: Any, scheduler: Any, classes: Sequ
         "transformer": ["diffusers", type(transformer).__name__],
         "vae": [None, None] if vae is None else ["diffusers", type(vae).__name__],
     }
-    write_json(folder / "model_index.json", index)
+    shift = int(transformer.transformer_blocks[0].norm1.emb.time_proj.downscale_freq_shift)
+    write_json(folder / "model_index.json", index if shift == 1 else {**index, "_frequency_shift": shift})
 
 
 def write_card(folder: Path, title: str, record: Mapping[str, Any]) -> None:
@@ -54,8 +56,7 @@ def write_card(folder: Path, title: str, record: Mapping[str, Any]) -> None:
         "---",
         f"# {title}",
         "",
-        f"A class-conditional diffusion transformer of {len(classes)} classes, trained by Attar on "
-        f"`{record['data']}`.",
+        f"A class-conditional diffusion transformer of {len(classes)} classes, trained by Attar on `{record['data']}`.",
         "",
         "```python",
         "from diffusers import DiTPipeline",

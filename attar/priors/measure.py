@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from attar.progress import Progress, silent
 from attar.store import Store, fingerprint
 from attar.training import Plan, Step, train
 
-NETWORK = "convnet3-bn-w64"
-NORMALISE = "half"
+NETWORK = "convnet3-bn-w32"
+NORMALISE: Literal["half"] = "half"
 LIMIT = 20_000
 """At most so many real images train the classifier."""
 
@@ -52,11 +52,11 @@ def open_judge(
     flip: bool,
     store: Store,
     progress: Progress = silent,
-    steps: int = 1000,
+    steps: int = 800,
 ) -> Judge:
     """The judge of a data set, trained once on the CPU and stored.
 
-    It sees images that a prior of `size` pixels could make: brought to that size, then to 32 pixels (64, if larger).
+    It sees images that a prior of `size` pixels could make: brought to that size, then to 16, 32 or 64 pixels.
     """
     from safetensors.torch import load_file, save_file
 
@@ -110,7 +110,7 @@ def _some(images: ImageSet, size: int, how: str) -> tuple[Tensor, Tensor]:
 
 
 def _side(size: int) -> int:
-    return 32 if size <= 32 else 64
+    return next((side for side in (16, 32) if size <= side), 64)
 
 
 def _brought(pixels: Tensor, side: int) -> Tensor:
@@ -129,9 +129,10 @@ def _fresh(classes: int, side: int) -> Any:
 @torch.inference_mode()
 def _seen(network: Any, pixels: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:
     """Features (N, D), means over the pixels of the last block, and logits (N, classes)."""
+    body, head = nn.Sequential(*list(network)[:-2]), nn.Sequential(*list(network)[-2:])
     features, logits = [], []
     for part in pixels.split(batch):
-        maps = network[:-2](normalised(part, NORMALISE))
+        maps = body(normalised(part, NORMALISE))
         features.append(maps.mean((2, 3)))
-        logits.append(network[-2:](maps))
+        logits.append(head(maps))
     return torch.cat(features), torch.cat(logits)

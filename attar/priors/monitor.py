@@ -22,7 +22,7 @@ from attar.store import replacing
 
 if TYPE_CHECKING:
     from attar.priors.measure import Judge
-    from attar.priors.train import Moment
+    from attar.priors.optimise import Moment
 
 COLUMNS, MOST_ROWS = 8, 20
 
@@ -38,10 +38,16 @@ class Report:
     guidance: float = 2.0
     steps: int = 25
     """Of DDIM."""
+    judge_steps: int = 800
+    """Batches of 64 that the classifier is trained on, once for each data set."""
 
     def __post_init__(self) -> None:
-        if (self.every is not None and self.every < 1) or self.samples < 2 or not 1 <= self.steps <= 1000:
-            raise AttarError("report: every must be 1 or more, samples 2 or more, steps 1 to 1000")
+        if (
+            (self.every is not None and self.every < 1)
+            or min(self.samples, self.judge_steps) < 2
+            or not 1 <= self.steps <= 1000
+        ):
+            raise AttarError("report: every must be 1 or more, samples and judge_steps 2 or more, steps 1 to 1000")
 
 
 @dataclass(eq=False)
@@ -99,7 +105,9 @@ class Monitor:
         for begin in range(0, len(z), batch):
             self.progress("sampling, to see how far it is", begin / len(z))
             y = torch.tensor(labels[begin : begin + batch], device=self.device)
-            images.append(self.codec.decode(sample(denoiser, z[begin : begin + batch].to(self.device), start, y, sampler)))
+            images.append(
+                self.codec.decode(sample(denoiser, z[begin : begin + batch].to(self.device), start, y, sampler))
+            )
         return torch.cat(images).cpu()
 
     def _write(self, curve: list[tuple[int, float]], record: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from attar.codec import AutoencoderCodec, Codec, PixelCodec, to_float
+from attar.codec import Codec, PixelCodec, autoencoder_codec, load_autoencoder, to_float
 from attar.data import ImageSet, load_pixels
 from attar.errors import AttarError
 from attar.keys import generator, seed_of
-from attar.priors.prior import weights_key
-from attar.priors.train import Optimisation, optimise
+from attar.priors.optimise import Optimisation, optimise
 from attar.progress import Progress, silent
 from attar.store import Store, fingerprint
 from attar.tile import choose
@@ -122,9 +120,9 @@ def _deviation(vae: Any, images: ImageSet, size: int, how: str, plan: Autoencodi
 
 
 def open_codec(source: str, size: int | None, device: torch.device, dtype: torch.dtype) -> Codec:
-    """`pixel` (RGB), `grey`, or the AutoencoderKL of a folder or hub id, also of a DiTPipeline's.
+    """`pixel` (RGB), `grey`, or the autoencoder of a folder or hub id, also of a DiTPipeline's, its tile chosen.
 
-    `size` is that of the images, in pixels; a VAE knows its own, and takes others.
+    `size` is that of the images, in pixels; an autoencoder knows its own, and takes others.
 
     Raises:
         AttarError: the source cannot be loaded, or no size is known.
@@ -133,41 +131,10 @@ def open_codec(source: str, size: int | None, device: torch.device, dtype: torch
         if size is None:
             raise AttarError(f"--codec {source} needs --size, in pixels")
         return PixelCodec(size, 3 if source == "pixel" else 1)
-    vae = _opened(source)
+    vae = load_autoencoder(source)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    size = size or int(vae.config.sample_size)
-    if size % factor:
-        raise AttarError(f"--size {size}: the codec {source} needs a multiple of {factor}")
-    scale, shift = float(vae.config.scaling_factor), float(vae.config.shift_factor or 0)
-    codec = AutoencoderCodec(
-        vae=vae.to(device),
-        key=fingerprint(weights_key(vae), scale, shift),
-        size=size,
-        shape=(int(vae.config.latent_channels), size // factor, size // factor),
-        device=device,
-        dtype=dtype,
-        scale=scale,
-        shift=shift,
-    )
+    size = size or vae.config.get("sample_size")
+    if size is None or size % factor:
+        raise AttarError(f"--codec {source} needs --size, in pixels, a multiple of {factor}")
+    codec = autoencoder_codec(vae, size // factor, device, dtype)
     return codec.with_tile(choose(device, codec.exact_at))
-
-
-def _opened(source: str) -> Any:
-    from diffusers import AutoencoderKL
-
-    reasons = []
-    for where in _attempts(source):
-        try:
-            return AutoencoderKL.from_pretrained(source, **where).eval().requires_grad_(False)
-        except (OSError, ValueError, KeyError) as error:
-            reasons.append(str(error).splitlines()[0])
-    raise AttarError(
-        f"--codec {source}: neither pixel, grey, train, nor a folder or hub id of an AutoencoderKL ({reasons[0]})"
-    )
-
-
-def _attempts(source: str) -> list[dict[str, str]]:
-    inner: list[dict[str, str]] = [{"subfolder": "vae"}, {}]
-    return inner[::-1] if (Path(source).expanduser() / "config.json").is_file() else inner
-
-

@@ -1,0 +1,252 @@
+"""Adaptors against the reference and against themselves; fine-tuned priors in diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from test_train_prior import QUICK, original_dit, weights
+from torch import Tensor, nn
+from toys import save_folder, save_tiny_dit
+
+from attar.errors import AttarError
+from attar.keys import generator
+from attar.latents import Latents
+from attar.priors import load_prior
+from attar.priors.adaptors import DiffFit, add_lora, merge_lora
+from attar.priors.checkpoint import original_transformer
+from attar.priors.finetune import AdaptedPrior, adapted_network, finetune_prior
+from attar.priors.prior import Prior
+from attar.priors.tied import TiedDiT, tied, untrained
+from attar.priors.train import Denoising, Training
+from attar.store import Store
+
+DEEP = Training(hidden=16, layers=16, heads=2, patch=2)
+BRIEF = Denoising(steps=6, batch=4, learning_rate=1e-2, warmup=1, min_snr=None)
+
+
+def shaken(network: TiedDiT) -> TiedDiT:
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=draw))
+    return network
+
+
+def shaken_adaptor(network: nn.Module) -> DiffFit:
+    adaptor, draw = DiffFit.of(network), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in adaptor.parameters():
+            value.add_(0.3 * torch.randn(value.shape, generator=draw))
+    return adaptor
+
+
+def forms() -> dict[str, Callable[[], nn.Module]]:
+    return {
+        "tied": lambda: shaken(untrained((4, 8, 8), 5, DEEP, 0)),
+        "plain": lambda: shaken(untrained((4, 8, 8), 5, DEEP, 0)).untied(),
+    }
+
+
+def output(network: nn.Module) -> Tensor:
+    z = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    t, y = torch.tensor([3, 500, 999]), torch.tensor([0, 4, 5])
+    if isinstance(network, TiedDiT):
+        return network(z, t, y)
+    return network(z, timestep=t, class_labels=y).sample
+
+
+@pytest.mark.golden
+def test_difffit_trains_what_minimax_trains_and_computes_what_it_computes() -> None:
+    file = Path(__file__).parent / "golden" / "minimax_dit.safetensors"
+    golden = load_file(file)
+    with safe_open(file, "pt") as opened:
+        facts = opened.metadata()
+    given = {name[6:]: value for name, value in golden.items() if name.startswith("model.")}
+    plain = {name: value for name, value in given.items() if ".gamma" not in name}
+    network = tied(original_transformer(plain, int(facts["num_heads"])), "golden")
+    adaptor = DiffFit.of(network)
+    found = adaptor.as_original()
+    assert set(found) == set(facts["trainable"].split(","))
+    assert sum(value.numel() for value in adaptor.parameters()) == int(facts["n_trainable"])
+    for name, value in found.items():
+        expected = torch.ones_like(value) if ".gamma" in name else given[name]
+        torch.testing.assert_close(value, expected)
+    scales = {f"transformer_blocks.{i}.{part}.scale": (i, part) for i in range(14) for part in ("attn1", "ff")}
+    with torch.no_grad():
+        for name, (i, part) in scales.items():
+            adaptor.values[name].copy_(given[f"blocks.{i}.gamma{1 if part == 'attn1' else 2}"])
+        for i in range(14):
+            for part, gamma in zip("qkv", given[f"blocks.{i}.attn.gamma1"].chunk(3), strict=True):
+                adaptor.values[f"transformer_blocks.{i}.attn1.to_{part}.scale"].copy_(gamma)
+            adaptor.values[f"transformer_blocks.{i}.attn1.to_out.0.scale"].copy_(given[f"blocks.{i}.attn.gamma2"])
+    z, t, y = (golden[name] for name in ("z", "t", "y"))
+    with torch.no_grad(), adaptor.attached(network):
+        torch.testing.assert_close(network(z, t, y), golden["out"], rtol=1e-4, atol=1e-5)
+    for name, value in adaptor.as_original().items():
+        torch.testing.assert_close(value, given[name])
+    with torch.no_grad():
+        assert (network(z, t, y) - original_dit(plain, z, t, y, int(facts["num_heads"]))).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("form", ["tied", "plain"])
+def test_a_fresh_adaptor_changes_nothing_and_leaves_no_trace(form: str) -> None:
+    network = forms()[form]()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    owned, plain = dict(network.named_parameters()), output(network)
+    with DiffFit.of(network).attached(network):
+        torch.testing.assert_close(output(network), plain)
+    shaken_one = shaken_adaptor(network)
+    with suppress(RuntimeError), shaken_one.attached(network):
+        assert not torch.allclose(output(network), plain, atol=0.1)
+        raise RuntimeError("whatever happens inside")
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert all(parameter is owned[name] for name, parameter in network.named_parameters())
+    assert not any(module._forward_hooks for module in network.modules())
+    assert torch.equal(output(network), plain)
+
+
+@pytest.mark.parametrize("form", ["tied", "plain"])
+def test_an_adaptor_saved_loaded_and_merged_computes_the_same(form: str, tmp_path: Path) -> None:
+    network = forms()[form]()
+    adaptor = shaken_adaptor(network)
+    with torch.no_grad(), adaptor.attached(network):
+        attached = output(network)
+    adaptor.save(tmp_path / "a.safetensors")
+    loaded = DiffFit.load(tmp_path / "a.safetensors")
+    with torch.no_grad(), loaded.attached(network):
+        assert torch.equal(output(network), attached)
+    loaded.merge(network)
+    with torch.no_grad():
+        torch.testing.assert_close(output(network), attached, rtol=1e-3, atol=1e-4)
+
+
+def test_gradients_reach_every_value_and_nothing_else() -> None:
+    network = forms()["tied"]().requires_grad_(False)
+    adaptor = DiffFit.of(network)
+    with adaptor.attached(network):
+        output(network).pow(2).sum().backward()
+    assert all(value.grad is not None for value in adaptor.parameters())
+    assert not any(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_wrong_adaptors_are_named(tmp_path: Path) -> None:
+    network = untrained((4, 8, 8), 5, DEEP, 0)
+    other = DiffFit.of(untrained((4, 8, 8), 6, DEEP, 0))
+    with pytest.raises(AttarError, match=r"another network.*embedding_table"), other.attached(network):
+        pass
+    (tmp_path / "x").write_bytes(b"no")
+    with pytest.raises(AttarError, match="no adaptor can be read"):
+        DiffFit.load(tmp_path / "x")
+
+
+def test_lora_begins_at_nothing_and_merges() -> None:
+    pytest.importorskip("peft")
+    network: Any = forms()["tied"]()
+    plain, names = output(network), set(network.state_dict())
+    parameters = add_lora(network, 2, 0)
+    torch.testing.assert_close(output(network), plain)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(0.1)
+        trained = output(network)
+        assert not torch.allclose(trained, plain, atol=1e-2)
+        merge_lora(network)
+        torch.testing.assert_close(output(network), trained, rtol=1e-3, atol=1e-4)
+    assert set(network.state_dict()) == names
+
+
+def network_of(prior: Prior) -> Any:
+    return prior.network.transformer
+
+
+def test_label_rows_are_kept_by_name_and_others_begin_at_the_mean(tmp_path: Path) -> None:
+    prior = load_prior(str(save_tiny_dit(tmp_path / "dit", ["cat, kitty", "dog", "owl"])), device="cpu", tile=1)
+    first, *others = (block.norm1 for block in network_of(prior).transformer_blocks)
+    for other in others:
+        other.emb = first.emb
+    old = first.emb.class_embedder.embedding_table.weight
+    network, kept = adapted_network(prior, ["Owl", "fish", "kitty", "cow"], "x")
+    table = network.table.weight
+    assert kept == {"Owl": 2, "kitty": 0}
+    assert table.shape == (5, 16)
+    for row, expected in zip(table, [old[2], old[:3].mean(0), old[0], old[:3].mean(0), old[3]], strict=True):
+        torch.testing.assert_close(row, expected)
+    config = network.untied().config
+    assert config.num_embeds_ada_norm == 4
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_folder(tmp_path_factory.mktemp("images"), ["b", "c", "new"], 12)
+
+
+@pytest.fixture
+def tied_prior(tmp_path: Path) -> Path:
+    from diffusers import DiTTransformer2DModel
+
+    folder = save_tiny_dit(tmp_path / "dit", ["a", "b", "c", "d"])
+    transformer: Any = DiTTransformer2DModel.from_pretrained(folder, subfolder="transformer")
+    for block in transformer.transformer_blocks[1:]:
+        block.norm1.emb.load_state_dict(transformer.transformer_blocks[0].norm1.emb.state_dict())
+    transformer.save_pretrained(folder / "transformer")
+    return folder
+
+
+@pytest.mark.parametrize("adapt", ["all", "difffit", "lora"])
+def test_a_finetuned_prior_opens_in_diffusers(
+    adapt: Any, data: Path, tied_prior: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import attar.priors.train as training
+
+    if adapt == "lora":
+        pytest.importorskip("peft")
+    from diffusers import DiTPipeline
+
+    spec = AdaptedPrior(
+        str(data), prior=str(tied_prior), adapt=adapt, rank=2, device="cpu", report=QUICK, training=BRIEF
+    )
+    finetune_prior(spec, tmp_path / "out", Latents, store=store, say=lambda text: None)
+    assert DiTPipeline.from_pretrained(tmp_path / "out").get_label_ids(["new"]) == [2]
+    prior = load_prior(str(tmp_path / "out"), device="cpu", tile=2, store=store)
+    assert prior.classes == ("b", "c", "new")
+    assert prior.n_classes == prior.null == 3
+    found, old = weights(tmp_path / "out"), weights(tied_prior)
+    assert set(found) == set(old)
+    name = "transformer_blocks.0.ff.net.0.proj.weight"
+    assert torch.equal(found[name], old[name]) == (adapt == "difffit")
+    assert (tmp_path / "out" / "adaptor.safetensors").exists() == (adapt == "difffit")
+
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    drawn = generator
+
+    def dies(*parts: str | int) -> torch.Generator:
+        if parts[-1] == 4:
+            raise KeyboardInterrupt
+        return drawn(*parts)
+
+    monkeypatch.setattr(training, "generator", dies)
+    second = Store(tmp_path / "cache2")
+    with pytest.raises(KeyboardInterrupt):
+        finetune_prior(spec, tmp_path / "cut", Latents, store=second, say=lambda text: None)
+    assert list(second.root.glob("prior/.*.partial/.checkpoint"))
+    assert not (tmp_path / "cut").exists()
+    monkeypatch.setattr(training, "generator", drawn)
+    finetune_prior(spec, tmp_path / "cut", Latents, store=second, say=lambda text: None)
+    again = weights(tmp_path / "cut")
+    assert all(torch.equal(found[name], again[name]) for name in found)
+
+
+def test_untied_priors_are_refused(data: Path, tmp_path: Path, store: Store) -> None:
+    folder = save_tiny_dit(tmp_path / "dit", ["a", "b"])
+    spec = AdaptedPrior(str(data), prior=str(folder), device="cpu", report=QUICK, training=BRIEF)
+    with pytest.raises(AttarError, match="embedders of its blocks differ"):
+        finetune_prior(spec, tmp_path / "out", Latents, store=store, say=lambda text: None)

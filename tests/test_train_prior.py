@@ -1,0 +1,376 @@
+"""Training a prior: its loss against the reference, its loop killed and resumed, its folder in diffusers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from toys import linear_schedule, save_folder
+
+from attar.data import load_data
+from attar.errors import AttarError
+from attar.latents import Latents
+from attar.priors import load_prior
+from attar.priors.latent_set import LatentSet, Mirrored, load_latents
+from attar.priors.loss import Forward, forward_of
+from attar.priors.measure import frechet
+from attar.priors.monitor import Report
+from attar.priors.optimise import Moment, Optimisation, accelerator, optimise
+from attar.priors.runs import NewPrior, train_new_prior
+from attar.priors.tied import TiedDiT, tied, untrained
+from attar.priors.train import Training
+from attar.priors.vae import Autoencoding
+from attar.store import Store
+
+TINY = Training(hidden=16, layers=2, heads=2, patch=2, steps=12, batch=8, learning_rate=1e-3, warmup=2)
+QUICK = Report(every=6, samples=8, steps=2, judge_steps=4)
+NAMES = ["cat", "dog <b>", "ä & ö"]
+
+
+def original_dit(w: dict[str, Tensor], z: Tensor, t: Tensor, y: Tensor, heads: int) -> Tensor:
+    """The original network, gammas and all, written from its paper: a second implementation."""
+
+    def linear(name: str, x: Tensor) -> Tensor:
+        return F.linear(x, w[name + ".weight"], w[name + ".bias"])
+
+    def norm(x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+    x = F.conv2d(z, w["x_embedder.proj.weight"], w["x_embedder.proj.bias"], stride=2).flatten(2).transpose(1, 2)
+    x = x + w["pos_embed"]
+    angles = t[:, None].float() * torch.exp(-math.log(10000) * torch.arange(128).float() / 128)
+    time_embedding = linear("t_embedder.mlp.0", torch.cat([angles.cos(), angles.sin()], 1))
+    c = F.silu(linear("t_embedder.mlp.2", F.silu(time_embedding)) + w["y_embedder.embedding_table.weight"][y])
+    n, tokens, hidden = x.shape
+    for block in range(sum(name.endswith("qkv.bias") for name in w)):
+        b = f"blocks.{block}."
+        s1, c1, g1, s2, c2, g2 = linear(b + "adaLN_modulation.1", c)[:, None].chunk(6, 2)
+        qkv = linear(b + "attn.qkv", norm(x) * (1 + c1) + s1) * w.get(b + "attn.gamma1", 1)
+        q, k, v = qkv.view(n, tokens, 3, heads, hidden // heads).permute(2, 0, 3, 1, 4)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = x + w.get(b + "gamma1", 1) * g1 * linear(b + "attn.proj", h) * w.get(b + "attn.gamma2", 1)
+        h = F.gelu(linear(b + "mlp.fc1", norm(x) * (1 + c2) + s2), approximate="tanh")
+        x = x + w.get(b + "gamma2", 1) * g2 * linear(b + "mlp.fc2", h)
+    shift, scale = linear("final_layer.adaLN_modulation.1", c)[:, None].chunk(2, 2)
+    x = linear("final_layer.linear", norm(x) * (1 + scale) + shift)
+    side = math.isqrt(tokens)
+    return x.view(n, side, side, 2, 2, -1).permute(0, 5, 1, 3, 2, 4).reshape(n, -1, 2 * side, 2 * side)
+
+
+@pytest.mark.golden
+def test_the_loss_terms_are_those_of_the_reference() -> None:
+    file = Path(__file__).parent / "golden" / "minimax_dit.safetensors"
+    golden = load_file(file)
+    with safe_open(file, "pt") as opened:
+        heads = int(opened.metadata()["num_heads"])
+    weights = {name[6:]: value for name, value in golden.items() if name.startswith("model.")}
+    z, t, y, noise = (golden[name] for name in ("z", "t", "y", "noise"))
+    torch.testing.assert_close(original_dit(weights, z, t, y, heads), golden["out"], rtol=1e-4, atol=1e-5)
+    forward = Forward(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
+    noisy = forward.noised(z, t, noise)
+    terms = forward.terms(original_dit(weights, noisy, t, y, heads), z, noisy, noise, t)
+    for name in ("mse", "vb", "loss"):
+        torch.testing.assert_close(getattr(terms, name), golden[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_schedulers_betas_are_exact_enough_for_the_bound() -> None:
+    from diffusers import DDIMScheduler
+
+    exact = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    forward = forward_of(DDIMScheduler(beta_schedule="linear"), torch.device("cpu"))
+    torch.testing.assert_close(forward.betas, exact, rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(forward.abar.float(), linear_schedule().alphas_cumprod, rtol=1e-4, atol=0.0)
+
+
+def test_the_bound_trains_the_variance_alone_and_is_least_at_the_true_one() -> None:
+    forward = Forward(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
+    z, noise, t = torch.randn(4, 2, 4, 4), torch.randn(4, 2, 4, 4), torch.tensor([0, 1, 500, 999])
+    noisy = forward.noised(z, t, noise)
+    output = torch.cat([noise + 0.1, torch.zeros_like(noise)], 1).requires_grad_()
+    forward.terms(output, z, noisy, noise, t).vb.sum().backward()
+    assert output.grad is not None
+    assert not output.grad[:, :2].any()
+    assert output.grad[:, 2:].abs().sum() > 0
+    perfect = [
+        forward.terms(torch.cat([noise, torch.full_like(noise, range_)], 1), z, noisy, noise, t).vb[1:]
+        for range_ in (-1.0, 0.0, 1.0)
+    ]
+    assert perfect[0].abs().max() < 1e-4
+    assert (perfect[1] > perfect[0] - 1e-6).all()
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_perfect_prediction_has_no_loss_and_min_snr_is_the_papers(prediction: str) -> None:
+    forward = Forward(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), prediction)
+    z, noise, t = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4), torch.tensor([3, 300, 900])
+    abar = forward.abar[t].float().view(-1, 1, 1, 1)
+    target = noise if prediction == "epsilon" else abar.sqrt() * noise - (1 - abar).sqrt() * z
+    noisy = forward.noised(z, t, noise)
+    assert forward.terms(target, z, noisy, noise, t).loss.max() < 1e-10
+    terms = forward.terms(target + 1, z, noisy, noise, t, min_snr=5.0)
+    snr = (abar / (1 - abar)).flatten()
+    weight = snr.clamp(max=5) / (snr if prediction == "epsilon" else snr + 1)
+    torch.testing.assert_close(terms.loss, weight, rtol=1e-4, atol=1e-6)
+
+
+def test_the_tied_network_is_the_untied_one() -> None:
+    network = untrained((4, 8, 8), 5, TINY, 0)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    z, t, y = torch.randn(3, 4, 8, 8), torch.tensor([3, 500, 999]), torch.tensor([0, 4, 5])
+    plain = network.untied()
+    with torch.no_grad():
+        expected = plain(z, timestep=t, class_labels=y).sample
+        torch.testing.assert_close(network(z, t, y), expected)
+        torch.testing.assert_close(tied(plain, "x")(z, t, y), expected)
+    plain.transformer_blocks[1].norm1.emb.class_embedder.embedding_table.weight.data[0, 0] += 1
+    with pytest.raises(AttarError, match="embedders of its blocks differ"):
+        tied(plain, "x")
+
+
+def test_posteriors_are_sampled_afresh_and_both_views_are_drawn() -> None:
+    mean = torch.stack([torch.zeros(4, 1, 2, 2), torch.full((4, 1, 2, 2), 100.0)])
+    latents = LatentSet(mean, torch.ones_like(mean), torch.arange(4))
+    first, labels = latents.batch(2000, torch.Generator().manual_seed(0))
+    again, _ = latents.batch(2000, torch.Generator().manual_seed(0))
+    other, _ = latents.batch(2000, torch.Generator().manual_seed(1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert 0.45 < (first.mean((1, 2, 3)) > 50).float().mean() < 0.55
+    assert abs(float(first[first < 50].std()) - 1) < 0.1
+    assert set(labels.tolist()) == {0, 1, 2, 3}
+    pixels = LatentSet(torch.tensor([[[[[0.0, 1.0]]]]]), None, torch.zeros(1, dtype=torch.int64), mirrored=True)
+    seen = {tuple(z.flatten().tolist()) for z in pixels.batch(50, torch.Generator().manual_seed(0))[0]}
+    assert seen == {(0.0, 1.0), (1.0, 0.0)}
+
+
+def test_mirrored_images_are_encoded_too(tmp_path: Path, store: Store) -> None:
+    import pickle
+
+    from toys import save_tiny_dit
+
+    images = load_data(str(save_folder(tmp_path / "data", ["a", "b"], 3)))
+    mirrored = Mirrored(images)
+    assert np.array_equal(np.asarray(mirrored.open(0)), np.asarray(images.open(0))[:, ::-1])
+    assert mirrored.digest(0) != images.digest(0)
+    reopened = pickle.loads(pickle.dumps(mirrored))
+    assert np.array_equal(np.asarray(reopened.open(1)), np.asarray(mirrored.open(1)))
+    codec = load_prior(str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu", tile=2).codec
+    latents = load_latents(images, lambda some: Latents(some, codec, "adm", store, {}), flip=True)
+    assert latents.mean.shape == (2, 6, 4, 8, 8)
+    assert latents.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert latents.std is not None
+    assert not torch.equal(latents.mean[0], latents.mean[1])
+    assert not torch.allclose(latents.mean[0].flip(-1).float(), latents.mean[1].float(), atol=0.02)
+
+
+def test_the_average_is_warmed_up_and_kept(tmp_path: Path) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    plan = Optimisation(steps=3, learning_rate=1.0, schedule="constant", warmup=0, ema_decay=0.5)
+    values: list[float] = []
+
+    def after(moment: Moment) -> None:
+        values.append(float(parameter.detach()))
+
+    optimise([parameter], lambda step: parameter.sum(), plan, tmp_path, accelerator("cpu", "float32"), "x", after=after)
+    average = 0.0
+    for n, value in enumerate(values):
+        decay = min(0.5, (1 + n) / (10 + n))
+        average = decay * average + (1 - decay) * value
+    assert float(parameter.detach()) == pytest.approx(average, rel=1e-5)
+    assert plan.rate(0) == 1.0
+    assert Optimisation(steps=10, warmup=0).rate(10) == pytest.approx(5e-4 / 20)
+
+
+def test_frechet_distance_of_gaussians() -> None:
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.normal(size=(50_000, 3)) * [1, 2, 3])
+    y = torch.tensor(rng.normal(size=(50_000, 3)) * [2, 2, 1] + [0, 1, 0])
+    assert frechet(x, x) == pytest.approx(0, abs=1e-6)
+    assert frechet(x, y) == pytest.approx(1 + 1 + 0 + 4, rel=0.03)
+
+
+def spec(data: Path, **changes: object) -> NewPrior:
+    values = {"size": 8, "device": "cpu", "training": TINY, "report": QUICK, **changes}
+    return NewPrior(str(data), **values)  # type: ignore[arg-type]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_folder(tmp_path_factory.mktemp("images"), NAMES, 12)
+
+
+def test_a_prior_of_pixels_opens_in_diffusers_and_here(data: Path, tmp_path: Path, store: Store) -> None:
+    from diffusers import DiTPipeline
+
+    out, said = tmp_path / "out" / "prior", list[str]()
+    train_new_prior(spec(data), out, Latents, store=store, say=said.append)
+    assert any("36" in line or "33" in line for line in said)
+    assert "min on" in " ".join(said)
+    pipeline = DiTPipeline.from_pretrained(out, vae=None)
+    assert pipeline.get_label_ids(["dog <b>"]) == [sorted(NAMES).index("dog <b>")]
+    prior = load_prior(str(out), device="cpu", tile=2, store=store)
+    assert prior.classes == tuple(sorted(NAMES))
+    assert prior.codec.shape == (3, 8, 8)
+    record = json.loads((out / "training.json").read_text())
+    assert record["images_seen"] == 96
+    assert record["measures"]["step"] == 12
+    assert record["images"] == 33
+    assert {"accuracy", "frechet", "frechet_real", "accuracy_real"} <= set(record["measures"])
+    assert sorted(file.name for file in (out / "samples").iterdir()) == ["step-0000006.png", "step-0000012.png"]
+    assert (out / "loss.png").stat().st_size > 1000
+    assert "vae=None" in (out / "README.md").read_text()
+    assert [json.loads(line)["step"] for line in (out / "losses.jsonl").read_text().splitlines()] == list(range(1, 13))
+    assert not list(out.glob(".*"))
+    assert not list(out.parent.glob(".*"))
+    before = (out / "training.json").stat().st_mtime_ns
+    train_new_prior(spec(data), out, Latents, store=store, say=said.append)
+    assert "nothing to do" in said[-1]
+    assert (out / "training.json").stat().st_mtime_ns == before
+    with pytest.raises(AttarError, match="another run's prior"):
+        train_new_prior(spec(data, flip=False), out, Latents, store=store)
+
+
+def test_what_is_in_the_way_is_refused(data: Path, tmp_path: Path, store: Store) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(AttarError, match="is not empty"):
+        train_new_prior(spec(data), tmp_path, Latents, store=store)
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": None}, "needs --size"),
+        ({"size": 9}, "patch 2 does not divide"),
+        ({"codec": "train", "size": 9}, "multiple of 4"),
+        ({"codec": "."}, r"--codec \."),
+        ({"data": "nowhere"}, "nowhere"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_work(
+    data: Path, tmp_path: Path, store: Store, changes: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    changes = dict(changes)
+    with pytest.raises(AttarError, match=message):
+        train_new_prior(spec(Path(str(changes.pop("data", data))), **changes), tmp_path / "out", Latents, store=store)
+
+
+def test_an_autoencoder_is_trained_first(data: Path, tmp_path: Path, store: Store) -> None:
+    from diffusers import DiTPipeline
+
+    vae = Autoencoding(steps=8, batch=4, width=8, shrink=2, channels=2, warmup=1)
+    new = spec(data, codec="train", size=16, vae=vae)
+    train_new_prior(new, tmp_path / "out", Latents, store=store, say=lambda text: None)
+    pipeline = DiTPipeline.from_pretrained(tmp_path / "out")
+    prior = load_prior(str(tmp_path / "out"), device="cpu", tile=2, store=store)
+    assert prior.codec.size == 16
+    assert prior.codec.shape == (2, 8, 8)
+    means = torch.cat(
+        [
+            shard.mean
+            for label in range(3)
+            for shard in Latents(load_data(str(data)), prior.codec, "adm", store, {}).shards(label)
+        ]
+    )
+    assert float(means.float().std()) == pytest.approx(1.0, abs=0.1)
+    assert pipeline.vae.config.scaling_factor != 1
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import attar.priors.train as training
+from attar.latents import Latents
+from attar.priors.monitor import Report
+from attar.priors.runs import NewPrior, train_new_prior
+from attar.store import Store
+training.CHECKPOINT_SECONDS = 0.0
+tiny = training.Training(hidden=16, layers=2, heads=2, patch=2, steps=12, batch=8, learning_rate=1e-3, warmup=2)
+quick = Report(every=6, samples=8, steps=2, judge_steps=4)
+drawn = training.generator
+def slow(*parts):
+    if parts[-1] == 8 and len(sys.argv) > 4:
+        Path(sys.argv[4]).touch()
+        import time
+        time.sleep(600)
+    return drawn(*parts)
+training.generator = slow
+new = NewPrior(sys.argv[1], size=8, device="cpu", training=tiny, report=quick)
+train_new_prior(new, Path(sys.argv[2]), Latents, store=Store(Path(sys.argv[3])))
+"""
+
+
+def test_a_killed_training_ends_with_the_same_files(data: Path, tmp_path: Path, store: Store) -> None:
+    train_new_prior(spec(data), tmp_path / "straight", Latents, store=store, say=lambda text: None)
+    reached, cache, out = tmp_path / "reached", tmp_path / "cache2", tmp_path / "cut"
+    shutil.copytree(store.root / "judge", cache / "judge")
+    command = [sys.executable, "-c", KILLED, str(data), str(out), str(cache)]
+    environment = {**os.environ, "ATTAR_CACHE": str(cache)}
+    process = subprocess.Popen([*command, str(reached)], env=environment, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 240
+        while not reached.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert reached.exists()
+        assert not out.exists()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert len(list(cache.glob("prior/.*.partial/.checkpoint"))) == 1
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    straight, cut = weights(tmp_path / "straight"), weights(out)
+    assert all(torch.equal(straight[name], cut[name]) for name in straight)
+    for name in ("losses.jsonl", "measures.jsonl", "samples/step-0000012.png"):
+        assert (out / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+def test_the_command_reads_flags_and_toml(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from attar.cli import app
+
+    monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
+    config = tmp_path / "prior.toml"
+    config.write_text('codec = "grey"\nsize = 8\nhidden = 16\nlayers = 1\nheads = 2\nlearned-sigma = true\n')
+    arguments = ["train-prior", "--data", str(data), "--out", str(tmp_path / "out"), "--config", str(config)]
+    done = CliRunner().invoke(app, [*arguments, "--steps", "7", "--set", "report.samples=4", "--dry-run"])
+    assert done.exit_code == 0, done.exception
+    assert "7 steps of 128" in done.output
+    assert not (tmp_path / "out").exists()
+    config.write_text("hiden = 16\n")
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, AttarError)
+    assert "unknown key hiden" in str(done.exception)
+    done = CliRunner().invoke(app, ["train-prior", "--data", str(data), "--out", "x", "--set", "training.hiden=3"])
+    assert isinstance(done.exception, AttarError)
+    assert "did you mean hidden" in str(done.exception)
+    done = CliRunner().invoke(app, ["train-prior", "--data", str(data)])
+    assert "--out is missing" in str(done.exception)
+
+
+def test_tied_networks_compile_nothing_into_their_files() -> None:
+    network = untrained((1, 4, 4), 2, TINY, 0)
+    names = set(TiedDiT(network.untied()).untied().state_dict())
+    assert all(not name.startswith("_orig_mod") for name in names)
+    assert sum("embedding_table" in name for name in names) == TINY.layers
