@@ -38,6 +38,7 @@ DATA_HELP = (
 
 @app.command()
 def distill(
+    context: typer.Context,
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     prior: cli_describe.Prior = None,
     codec: cli_describe.Codec = None,
@@ -60,6 +61,12 @@ def distill(
         str | None, typer.Option(help="Only these classes, by name: cat,dog; or an ImageNet subset: imagewoof")
     ] = None,
     class_map: cli_describe.ClassMap = None,
+    imbalance_factor: Annotated[
+        float | None, typer.Option(help="Take a long-tailed view: the largest class over the smallest")
+    ] = None,
+    hold_out: Annotated[
+        bool | None, typer.Option("--hold-out", help="Leave out a fixed tenth, to choose settings on")
+    ] = None,
     preprocess: Annotated[
         str | None, typer.Option(help="How images are brought to the prior's size: adm (default), resize-crop, squash")
     ] = None,
@@ -75,22 +82,7 @@ def distill(
 
     Run the same command again after an interruption: it goes on where it was.
     """
-    flags = {
-        "data": data,
-        "prior": prior,
-        "codec": codec,
-        "method": method,
-        "ipc": ipc,
-        "out": str(out) if out else None,
-        "seed": seed,
-        "classes": classes,
-        "class_map": str(class_map) if class_map else None,
-        "preprocess": preprocess,
-        "device": device,
-        "dtype": dtype,
-        "tile": tile,
-        "on_bad_image": on_bad_image,
-    }
+    flags = {name: value for name, value in context.params.items() if name not in ("sets", "config", "dry_run")}
     settings = _merged(flags, config)
     changes = {**settings.pop("set", {}), **_assignments(sets or [])}
     for needed in ("data", "method", "ipc", "out"):
@@ -125,7 +117,9 @@ def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool) -
 @app.command()
 def evaluate(
     folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
-    test: Annotated[str | None, typer.Option(help="Test images; default: the test split of the set's own data")] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Test images, or held-out; default: the test split of the set's data")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="The evaluation protocol; `attar list recipes` names them")] = "quick",
     network: Annotated[
         list[str] | None, typer.Option(help="`attar list networks`, or any timm network; several: repeat it, or A,B")
@@ -272,7 +266,9 @@ def showing() -> Iterator[Progress]:
 
 
 def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = {
+        name: str(value) if isinstance(value, Path) else value for name, value in flags.items() if value is not None
+    }
     if config is None:
         return given
     try:

@@ -33,6 +33,10 @@ class Spec:
     """Names of the classes to distill, or of an ImageNet subset (imagewoof); None is all of them."""
     class_map: str | None = None
     """A TOML or JSON file that says which class of the prior a class of the data is (attar.priors.classes)."""
+    imbalance_factor: float | None = None
+    """Take a long-tailed view of the data: the largest class over the smallest (exponential profile)."""
+    hold_out: bool = False
+    """Leave out the fixed tenth that settings are chosen on (`attar evaluate --test held-out` tests on it)."""
     seed: int = 0
     preprocess: str = "adm"
     on_bad_image: Literal["error", "skip"] = "error"
@@ -72,9 +76,9 @@ class Job:
     @cached_property
     def everything(self) -> ImageSet:
         """The whole data set, before `classes` are picked and unreadable images left out."""
-        from attar.data import load_data
+        from attar.data import load_view
 
-        return load_data(self.spec.data)
+        return load_view(self.spec.data, self.spec.imbalance_factor, self.spec.hold_out)
 
     @cached_property
     def images(self) -> ImageSet:

@@ -78,6 +78,8 @@ class Plan:
             "preprocess": job.spec.preprocess,
             "data": {
                 "spec": job.images.spec,
+                "imbalance_factor": job.spec.imbalance_factor,
+                "hold_out": job.spec.hold_out,
                 "images": len(job.images),
                 "fingerprint": fingerprint([job.images.digest(label) for label in job.labels]),
                 "skipped": list(job.images.skipped),

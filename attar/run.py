@@ -101,7 +101,6 @@ def evaluate_sets(
     Raises:
         AttarError: a set is damaged, the test data does not have its classes, or the network or recipe is unknown.
     """
-    from attar.data import load_data, test_spec
     from attar.distilled import find_distilled, verify
 
     sets = [one for folder in folders for one in find_distilled(folder)]
@@ -111,10 +110,7 @@ def evaluate_sets(
             raise AttarError(
                 f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems"
             )
-        spec = test or test_spec(one.manifest["data"]["spec"])
-        held[one.folder] = load_data(spec).restricted(one.classes)
-        if held[one.folder].classes != one.classes:
-            raise AttarError(f"--test {spec}: its classes are in another order than those of {one.folder}")
+        held[one.folder] = test_images(one, test)
     for one in sets:
         train = opened(one)
         side = train.pixels.shape[1]
@@ -185,6 +181,29 @@ def _record(
     return {**about, **records["set"], "ipc": manifest["ipc"], "baseline": records.get("baseline")}
 
 
+def test_images(one: DistilledSet, test: str | None) -> ImageSet:
+    """The images that a set is tested on: those of a spec, `held-out` (the tenth), or the test split of its own data.
+
+    Raises:
+        AttarError: they lack its classes, or the held-out tenth was not held out when the set was distilled.
+    """
+    from attar.data import load_data, load_held_out, test_spec
+
+    data = one.manifest["data"]
+    if test == "held-out":
+        if not data["hold_out"]:
+            raise AttarError(
+                f"--test held-out: {one.folder} was distilled from all of its data; use --hold-out for both"
+            )
+        images = load_held_out(data["spec"])
+    else:
+        images = load_data(test or test_spec(data["spec"]))
+    picked = images.restricted(one.classes)
+    if picked.classes != one.classes:
+        raise AttarError(f"--test {test}: its classes are in another order than those of {one.folder}")
+    return picked
+
+
 def opened(one: DistilledSet) -> Images:
     """The images of a distilled set in memory, brought to one square size where they differ."""
     import numpy as np
@@ -213,10 +232,11 @@ def in_memory(images: ImageSet, size: int, how: str, indices: Sequence[int] | No
 
 def random_real(one: DistilledSet, size: int) -> Images:
     """Random real images, as many of each class as the set has, of the data that it was distilled from."""
-    from attar.data import load_data
+    from attar.data import load_view
     from attar.selection import random_order
 
-    real = load_data(one.manifest["data"]["spec"]).restricted(one.classes)
+    data = one.manifest["data"]
+    real = load_view(data["spec"], data["imbalance_factor"], data["hold_out"]).restricted(one.classes)
     chosen: list[int] = []
     for label, files in enumerate(one.files()):
         there = real.of_class(label)

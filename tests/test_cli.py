@@ -234,10 +234,34 @@ def test_python_does_the_same(world: Path, tmp_path: Path) -> None:
     fields = {"sampler.steps": 5, "fit.steps": 5, "subsets": 50}
     data = f"imagefolder:{world / 'data'}@train"
     out = tmp_path / "out"
-    common: dict[str, Any] = {"method": "d3hr", "out": out, "prior": str(world / "dit"), "fields": fields, "device": "cpu"}
+    common: dict[str, Any] = {
+        "method": "d3hr",
+        "out": out,
+        "prior": str(world / "dit"),
+        "fields": fields,
+        "device": "cpu",
+    }
     (folder,) = package.distill(data, ipc=1, **common)
     assert folder == out
     (record,) = package.evaluate(out, network="convnet3-w16", seeds=1, fields={"steps": 3}, baseline=False)
     assert record["n_train"] == 3
     assert len(package.load_data(data).classes) == 3
     assert package.load_prior(str(world / "dit"), device="cpu").n_classes == 3
+
+
+def test_settings_are_chosen_on_a_tenth_that_was_held_out(
+    world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    data, out = save_folder(tmp_path / "data", CLASSES, each=20), tmp_path / "out"
+    common = ["--data", data, "--method", "random", "--ipc", 2, "--hold-out", "--imbalance-factor", 3]
+    assert attar(monkeypatch, "distill", *common, "--out", out) == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["data"]["images"] == 18 + 10 + 6
+    assert manifest["data"]["imbalance_factor"] == 3
+    quick = ["--network", "convnet3-w16", "--seeds", 1, "--set", "steps=3", "--json", tmp_path / "r.json"]
+    assert attar(monkeypatch, "evaluate", out, "--test", "held-out", *quick) == 0
+    assert json.loads((tmp_path / "r.json").read_text())[0]["n_test"] == 6
+    whole = [word for word in common if word != "--hold-out"]
+    assert attar(monkeypatch, "distill", *whole, "--out", tmp_path / "whole") == 0
+    assert attar(monkeypatch, "evaluate", tmp_path / "whole", "--test", "held-out", *quick) == 2
+    assert "use --hold-out for both" in capsys.readouterr().err
