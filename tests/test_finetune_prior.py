@@ -17,7 +17,6 @@ from toys import save_folder, save_tiny_dit
 
 from attar.errors import AttarError
 from attar.keys import generator
-from attar.latents import Latents
 from attar.priors import load_prior
 from attar.priors.adaptors import DiffFit, add_lora, merge_lora
 from attar.priors.checkpoint import original_transformer
@@ -214,7 +213,7 @@ def test_a_finetuned_prior_opens_in_diffusers(
     spec = AdaptedPrior(
         str(data), prior=str(tied_prior), adapt=adapt, rank=2, device="cpu", report=QUICK, training=BRIEF
     )
-    finetune_prior(spec, tmp_path / "out", Latents, store=store, say=lambda text: None)
+    finetune_prior(spec, tmp_path / "out", store=store, say=lambda text: None)
     assert DiTPipeline.from_pretrained(tmp_path / "out").get_label_ids(["new"]) == [2]
     prior = load_prior(str(tmp_path / "out"), device="cpu", tile=2, store=store)
     assert prior.classes == ("b", "c", "new")
@@ -236,11 +235,11 @@ def test_a_finetuned_prior_opens_in_diffusers(
     monkeypatch.setattr(training, "generator", dies)
     second = Store(tmp_path / "cache2")
     with pytest.raises(KeyboardInterrupt):
-        finetune_prior(spec, tmp_path / "cut", Latents, store=second, say=lambda text: None)
+        finetune_prior(spec, tmp_path / "cut", store=second, say=lambda text: None)
     assert list(second.root.glob("prior/.*.partial/.checkpoint"))
     assert not (tmp_path / "cut").exists()
     monkeypatch.setattr(training, "generator", drawn)
-    finetune_prior(spec, tmp_path / "cut", Latents, store=second, say=lambda text: None)
+    finetune_prior(spec, tmp_path / "cut", store=second, say=lambda text: None)
     again = weights(tmp_path / "cut")
     assert all(torch.equal(found[name], again[name]) for name in found)
 
@@ -249,4 +248,4 @@ def test_untied_priors_are_refused(data: Path, tmp_path: Path, store: Store) -> 
     folder = save_tiny_dit(tmp_path / "dit", ["a", "b"])
     spec = AdaptedPrior(str(data), prior=str(folder), device="cpu", report=QUICK, training=BRIEF)
     with pytest.raises(AttarError, match="embedders of its blocks differ"):
-        finetune_prior(spec, tmp_path / "out", Latents, store=store, say=lambda text: None)
+        finetune_prior(spec, tmp_path / "out", store=store, say=lambda text: None)

@@ -222,7 +222,7 @@ def test_a_prior_of_pixels_opens_in_diffusers_and_here(data: Path, tmp_path: Pat
     from diffusers import DiTPipeline
 
     out, said = tmp_path / "out" / "prior", list[str]()
-    train_new_prior(spec(data), out, Latents, store=store, say=said.append)
+    train_new_prior(spec(data), out, store=store, say=said.append)
     assert any("36" in line or "33" in line for line in said)
     assert "min on" in " ".join(said)
     pipeline = DiTPipeline.from_pretrained(out, vae=None)
@@ -242,17 +242,17 @@ def test_a_prior_of_pixels_opens_in_diffusers_and_here(data: Path, tmp_path: Pat
     assert not list(out.glob(".*"))
     assert not list(out.parent.glob(".*"))
     before = (out / "training.json").stat().st_mtime_ns
-    train_new_prior(spec(data), out, Latents, store=store, say=said.append)
+    train_new_prior(spec(data), out, store=store, say=said.append)
     assert "nothing to do" in said[-1]
     assert (out / "training.json").stat().st_mtime_ns == before
     with pytest.raises(AttarError, match="another run's prior"):
-        train_new_prior(spec(data, flip=False), out, Latents, store=store)
+        train_new_prior(spec(data, flip=False), out, store=store)
 
 
 def test_what_is_in_the_way_is_refused(data: Path, tmp_path: Path, store: Store) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(AttarError, match="is not empty"):
-        train_new_prior(spec(data), tmp_path, Latents, store=store)
+        train_new_prior(spec(data), tmp_path, store=store)
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["notes.txt"]
 
 
@@ -272,7 +272,7 @@ def test_bad_settings_are_refused_before_any_work(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     changes = dict(changes)
     with pytest.raises(AttarError, match=message):
-        train_new_prior(spec(Path(str(changes.pop("data", data))), **changes), tmp_path / "out", Latents, store=store)
+        train_new_prior(spec(Path(str(changes.pop("data", data))), **changes), tmp_path / "out", store=store)
 
 
 def test_an_autoencoder_is_trained_first(data: Path, tmp_path: Path, store: Store) -> None:
@@ -280,7 +280,7 @@ def test_an_autoencoder_is_trained_first(data: Path, tmp_path: Path, store: Stor
 
     vae = Autoencoding(steps=8, batch=4, width=8, shrink=2, channels=2, warmup=1)
     new = spec(data, codec="train", size=16, vae=vae)
-    train_new_prior(new, tmp_path / "out", Latents, store=store, say=lambda text: None)
+    train_new_prior(new, tmp_path / "out", store=store, say=lambda text: None)
     pipeline = DiTPipeline.from_pretrained(tmp_path / "out")
     prior = load_prior(str(tmp_path / "out"), device="cpu", tile=2, store=store)
     assert prior.codec.size == 16
@@ -300,7 +300,6 @@ KILLED = """
 import sys
 from pathlib import Path
 import attar.priors.train as training
-from attar.latents import Latents
 from attar.priors.monitor import Report
 from attar.priors.runs import NewPrior, train_new_prior
 from attar.store import Store
@@ -316,12 +315,12 @@ def slow(*parts):
     return drawn(*parts)
 training.generator = slow
 new = NewPrior(sys.argv[1], size=8, device="cpu", training=tiny, report=quick)
-train_new_prior(new, Path(sys.argv[2]), Latents, store=Store(Path(sys.argv[3])))
+train_new_prior(new, Path(sys.argv[2]), store=Store(Path(sys.argv[3])))
 """
 
 
 def test_a_killed_training_ends_with_the_same_files(data: Path, tmp_path: Path, store: Store) -> None:
-    train_new_prior(spec(data), tmp_path / "straight", Latents, store=store, say=lambda text: None)
+    train_new_prior(spec(data), tmp_path / "straight", store=store, say=lambda text: None)
     reached, cache, out = tmp_path / "reached", tmp_path / "cache2", tmp_path / "cut"
     shutil.copytree(store.root / "judge", cache / "judge")
     command = [sys.executable, "-c", KILLED, str(data), str(out), str(cache)]

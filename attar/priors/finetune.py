@@ -23,7 +23,6 @@ from attar.store import Store
 from attar.tile import choose
 
 if TYPE_CHECKING:
-    from attar.latents import Latents
     from attar.priors.prior import Prior
 
 
@@ -48,7 +47,6 @@ class AdaptedPrior(Material):
 def finetune_prior(
     spec: AdaptedPrior,
     out: Path,
-    latents: type[Latents],
     *,
     store: Store | None = None,
     progress: Progress = silent,
@@ -62,7 +60,7 @@ def finetune_prior(
     """
     from attar.priors import load_prior
 
-    shop = Workshop(spec, latents, store or Store(), progress, say)
+    shop = Workshop(spec, store or Store(), progress, say)
     prior = load_prior(spec.prior, device=str(shop.helper.device), dtype=shop.dtype, tile=1, store=shop.store)
     codec = prior.codec.with_tile(choose(prior.device, prior.codec.exact_at))
     check_batch(spec.training.batch, shop)

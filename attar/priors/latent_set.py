@@ -10,13 +10,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from attar.data import ImageSet
+from attar.latents import Latents
 from attar.progress import Progress, silent
 from attar.store import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from attar.latents import Latents
 
 
 @dataclass(frozen=True, eq=False)

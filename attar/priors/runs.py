@@ -15,6 +15,7 @@ from torch import nn
 from attar.data import PREPROCESSING, ImageSet, load_data, readable
 from attar.errors import AttarError
 from attar.keys import noise
+from attar.latents import Latents
 from attar.priors.folder import check_out, linear_scheduler, publish, write_card, write_pipeline
 from attar.priors.latent_set import LatentSet, held_in_memory, load_latents
 from attar.priors.monitor import Monitor, Report
@@ -28,7 +29,6 @@ from attar.tile import device_class
 
 if TYPE_CHECKING:
     from attar.codec import Codec
-    from attar.latents import Latents
 
 Say = Callable[[str], None]
 
@@ -73,8 +73,6 @@ class Workshop:
     """A material opened: images, a tenth of them held out, the device, the store."""
 
     material: Material
-    latents: type[Latents]
-    """attar.latents.Latents, which lies on a higher floor than priors."""
     store: Store = field(default_factory=Store)
     progress: Progress = silent
     say: Say = print
@@ -121,7 +119,7 @@ class Workshop:
         how = self.material.preprocess
 
         def opened(images: ImageSet) -> Latents:
-            return self.latents(images, codec, how, self.store, compute)
+            return Latents(images, codec, how, self.store, compute)
 
         with self.helper.main_process_first():
             return load_latents(self.images[0], opened, self.material.flip, self.progress)
@@ -145,7 +143,6 @@ class Work:
 def train_new_prior(
     spec: NewPrior,
     out: Path,
-    latents: type[Latents],
     *,
     store: Store | None = None,
     progress: Progress = silent,
@@ -157,7 +154,7 @@ def train_new_prior(
     Raises:
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
-    shop = Workshop(spec, latents, store or Store(), progress, say)
+    shop = Workshop(spec, store or Store(), progress, say)
     codec = _codec(spec, shop, dry_run)
     check_patch(spec.training.patch, codec.shape[-1])
     check_batch(spec.training.batch, shop)

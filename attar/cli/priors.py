@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from attar.cli.flags import DATA_HELP, assignments, merged, say, showing
 from attar.errors import AttarError
-
-from .cli import DATA_HELP, _assignments, _merged, app, say, showing
 
 TRAINING = ("steps", "batch", "learning_rate", "schedule", "label_dropout", "ema_decay", "min_snr", "compile", "seed")
 NETWORK = ("hidden", "layers", "heads", "patch", "learned_sigma")
@@ -48,7 +47,6 @@ Config = Annotated[Path | None, typer.Option(help="TOML with any of these flags,
 Dry = Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate the cost, and stop")]
 
 
-@app.command("train-prior")
 def train_prior(
     data: Data = None,
     out: Out = None,
@@ -95,15 +93,13 @@ def train_prior(
     flags = {name: value for name, value in locals().items() if name not in ("sets", "config", "dry_run")}
     chosen, target = _settled(flags, sets, config, ("data", "out"))
     from attar.fields import changed
-    from attar.latents import Latents
     from attar.priors.runs import NewPrior, train_new_prior
 
     spec = changed(NewPrior(chosen.pop("data")), chosen, "train-prior")
     with showing() as progress:
-        train_new_prior(spec, target, Latents, progress=progress, say=say, dry_run=dry_run)
+        train_new_prior(spec, target, progress=progress, say=say, dry_run=dry_run)
 
 
-@app.command("finetune-prior")
 def finetune_prior(
     prior: Annotated[str | None, typer.Option(help="What is adapted: a DiTPipeline folder, hub id, or digits")] = None,
     data: Data = None,
@@ -140,13 +136,12 @@ def finetune_prior(
     flags = {name: value for name, value in locals().items() if name not in ("sets", "config", "dry_run")}
     chosen, target = _settled(flags, sets, config, ("prior", "data", "out"))
     from attar.fields import changed
-    from attar.latents import Latents
     from attar.priors.finetune import AdaptedPrior
     from attar.priors.finetune import finetune_prior as finetune
 
     spec = changed(AdaptedPrior(chosen.pop("data")), chosen, "finetune-prior")
     with showing() as progress:
-        finetune(spec, target, Latents, progress=progress, say=say, dry_run=dry_run)
+        finetune(spec, target, progress=progress, say=say, dry_run=dry_run)
 
 
 def _settled(
@@ -154,10 +149,10 @@ def _settled(
 ) -> tuple[dict[str, Any], Path]:
     """Fields by name, the command line's before the TOML's, and the folder to write."""
     flags["out"] = str(flags["out"]) if flags["out"] else None
-    settings = _merged(flags, config)
+    settings = merged(flags, config)
     for name in needed:
         if name not in settings:
             raise AttarError(f"--{name} is missing (on the command line or in --config)")
     out = Path(settings.pop("out"))
-    changes = {**settings.pop("set", {}), **_assignments(sets or [])}
+    changes = {**settings.pop("set", {}), **assignments(sets or [])}
     return {**{PLACES.get(name, name): value for name, value in settings.items()}, **changes}, out

@@ -1,47 +1,21 @@
-"""The commands: flags and TOML become frozen objects here."""
+"""The commands that make, judge, show and check distilled sets."""
 
 from __future__ import annotations
 
-import sys
-import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from attar import cli_describe
+from attar.cli.flags import DATA_HELP, ClassMap, Codec, Prior, assignments, merged, numbers, say, showing
 from attar.errors import AttarError
 
-if TYPE_CHECKING:
-    from attar.progress import Progress
 
-app = typer.Typer(
-    name="attar",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Dataset distillation with diffusion models: a large labelled image set in, a few images per class out.\n\n"
-    "Start with [bold]attar demo[/bold], or:\n\n"
-    "  attar distill --data digits --prior digits --method d3hr --ipc 1 --out runs/d3hr\n\n"
-    "  attar evaluate runs/d3hr --recipe quick --network convnet3 --seeds 3",
-)
-app.add_typer(cli_describe.app)
-
-DATA_HELP = (
-    "The images: [bold]digits[/bold], parquet:PATH (Hugging Face layout), imagefolder:PATH or just PATH, hf:REPO, "
-    "torchvision:NAME; @SPLIT names a split"
-)
-
-
-@app.command()
 def distill(
     context: typer.Context,
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
-    prior: cli_describe.Prior = None,
-    codec: cli_describe.Codec = None,
+    prior: Prior = None,
+    codec: Codec = None,
     method: Annotated[str | None, typer.Option(help="`attar list methods` names them")] = None,
     ipc: Annotated[str | None, typer.Option(help="Images per class; several as 1,10,50")] = None,
     out: Annotated[
@@ -60,7 +34,7 @@ def distill(
     classes: Annotated[
         str | None, typer.Option(help="Only these classes, by name: cat,dog; or an ImageNet subset: imagewoof")
     ] = None,
-    class_map: cli_describe.ClassMap = None,
+    class_map: ClassMap = None,
     imbalance_factor: Annotated[
         float | None, typer.Option(help="Take a long-tailed view: the largest class over the smallest")
     ] = None,
@@ -83,8 +57,8 @@ def distill(
     Run the same command again after an interruption: it goes on where it was.
     """
     flags = {name: value for name, value in context.params.items() if name not in ("sets", "config", "dry_run")}
-    settings = _merged(flags, config)
-    changes = {**settings.pop("set", {}), **_assignments(sets or [])}
+    settings = merged(flags, config)
+    changes = {**settings.pop("set", {}), **assignments(sets or [])}
     for needed in ("data", "method", "ipc", "out"):
         if needed not in settings:
             raise AttarError(f"--{needed} is missing (on the command line or in --config)")
@@ -96,7 +70,7 @@ def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool) -
     from attar.methods import known
 
     known(settings["method"])
-    ipcs = _numbers(settings.pop("ipc"), "--ipc")
+    ipcs = numbers(settings.pop("ipc"), "--ipc")
     name, out = settings.pop("method"), Path(settings.pop("out"))
     if min(ipcs) < 1:
         raise AttarError(f"--ipc {min(ipcs)}: the number of images per class must be 1 or more")
@@ -114,7 +88,6 @@ def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool) -
         distill_sets(spec, name, chosen, ipcs, out, progress=progress, say=say, dry_run=dry_run)
 
 
-@app.command()
 def evaluate(
     folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
     test: Annotated[
@@ -141,7 +114,7 @@ def evaluate(
     for name in networks:
         check(name)
     if sets:
-        protocol = modified(protocol, _assignments(sets))
+        protocol = modified(protocol, assignments(sets))
     from attar.results import read_records, row, write_record
     from attar.run import evaluate_sets
 
@@ -163,7 +136,6 @@ def evaluate(
                 write_record(json_file, record)
 
 
-@app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
     results: Annotated[list[Path] | None, typer.Option("--results", help="Files written by evaluate --json")] = None,
@@ -178,7 +150,6 @@ def report(
     say(f"wrote {out.resolve()}")
 
 
-@app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="A distilled set, or a folder of them", metavar="DIR")]) -> None:
     """Check a distilled set's files against its manifest: finds missing, extra and altered ones."""
     from attar.distilled import find_distilled
@@ -196,37 +167,6 @@ def verify(folder: Annotated[Path, typer.Argument(help="A distilled set, or a fo
         raise typer.Exit(1)
 
 
-@app.command("list")
-def list_(what: Annotated[str, typer.Argument(help="methods, networks or recipes")]) -> None:
-    """List methods, networks or recipes."""
-    if what == "methods":
-        from attar.methods import METHODS
-
-        rows = [(name, about) for name, (_, _, about) in METHODS.items()]
-    elif what == "networks":
-        from attar.networks import NETWORKS
-
-        rows = [*NETWORKS.items(), ("timm/NAME", "any timm network"), ("torchvision/NAME", "any torchvision network")]
-    elif what == "recipes":
-        from attar.evaluation import RECIPES
-
-        rows = [(name, recipe.source) for name, recipe in RECIPES.items()]
-    else:
-        raise AttarError(f"list {what}: choose methods, networks or recipes")
-    width = max(len(name) for name, _ in rows)
-    for name, about in rows:
-        say(f"{name:<{width}}  {about}")
-
-
-@app.command()
-def describe(method: Annotated[str, typer.Argument(help="A method's name")]) -> None:
-    """Show a method: what it does, its fields, their defaults, and where they stand in the paper."""
-    from attar.methods import described
-
-    say(described(method))
-
-
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the sets and the page")] = Path("demo"),
     seeds: Annotated[int, typer.Option(help="How many training seeds")] = 3,
@@ -237,67 +177,3 @@ def demo(
     with showing() as progress:
         page = run_demo(out, seeds, progress, say)
     say(str(page))
-
-
-def main() -> None:
-    """The command `attar`."""
-    try:
-        app()
-    except AttarError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-
-
-def say(text: str) -> None:
-    """A line for the user, above the progress bar if there is one."""
-    print(text, flush=True)
-
-
-@contextmanager
-def showing() -> Iterator[Progress]:
-    """A progress bar with the remaining time on a terminal; elsewhere a line every ten seconds."""
-    from attar.bar import bar, lines
-
-    with bar() if sys.stderr.isatty() else lines() as progress:
-        yield progress
-
-
-def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
-    given = {
-        name: str(value) if isinstance(value, Path) else value for name, value in flags.items() if value is not None
-    }
-    if config is None:
-        return given
-    try:
-        written = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise AttarError(f"--config {config}: {error}") from error
-    written = {name.replace("-", "_"): value for name, value in written.items()}
-    unknown = sorted(set(written) - set(flags) - {"set"})
-    if unknown:
-        raise AttarError(f"--config {config}: unknown key {', '.join(unknown)}; known: {', '.join([*flags, 'set'])}")
-    return {**written, **given}
-
-
-def _assignments(pairs: list[str]) -> dict[str, str]:
-    found = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise AttarError(f"--set {pair}: write it as field=value")
-        found[name.strip()] = value.strip()
-    return found
-
-
-def _numbers(value: Any, flag: str) -> list[int]:
-    items = value if isinstance(value, list) else str(value).split(",")
-    try:
-        return [int(item) for item in items]
-    except ValueError as error:
-        raise AttarError(f"{flag} {value}: whole numbers, separated by commas") from error
-
-
-from . import cli_priors as cli_priors  # noqa: E402  (its commands join the app)

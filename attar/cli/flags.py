@@ -1,0 +1,95 @@
+"""What the commands share: flags, TOML and how progress is shown."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attar.errors import AttarError
+
+if TYPE_CHECKING:
+    from attar.progress import Progress
+
+DATA_HELP = (
+    "The images: [bold]digits[/bold], parquet:PATH (Hugging Face layout), imagefolder:PATH or just PATH, hf:REPO, "
+    "torchvision:NAME; @SPLIT names a split"
+)
+
+Prior = Annotated[
+    str | None,
+    typer.Option(
+        help="The diffusion model: [bold]digits[/bold], a DiTPipeline folder or hub id, or an original DiT.pt"
+    ),
+]
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        help="Instead of the prior's own: pixel, or a folder or hub id of an AutoencoderKL or AutoencoderTiny"
+    ),
+]
+ClassMap = Annotated[
+    Path | None,
+    typer.Option(help="TOML or JSON table: data class = class name or label of the prior; the others match by name"),
+]
+
+
+def say(text: str) -> None:
+    """A line for the user."""
+    print(text, flush=True)
+
+
+@contextmanager
+def showing() -> Iterator[Progress]:
+    """A progress bar with the remaining time on a terminal; elsewhere a line every ten seconds."""
+    from attar.bar import bar, lines
+
+    with bar() if sys.stderr.isatty() else lines() as progress:
+        yield progress
+
+
+def merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
+    """The flags that were given, and below them what the TOML says.
+
+    Raises:
+        AttarError: a file that cannot be read, or a key that is no flag.
+    """
+    given = {
+        name: str(value) if isinstance(value, Path) else value for name, value in flags.items() if value is not None
+    }
+    if config is None:
+        return given
+    try:
+        written = tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise AttarError(f"--config {config}: {error}") from error
+    written = {name.replace("-", "_"): value for name, value in written.items()}
+    unknown = sorted(set(written) - set(flags) - {"set"})
+    if unknown:
+        raise AttarError(f"--config {config}: unknown key {', '.join(unknown)}; known: {', '.join([*flags, 'set'])}")
+    return {**written, **given}
+
+
+def assignments(pairs: list[str]) -> dict[str, str]:
+    """`field=value` words as a dictionary."""
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise AttarError(f"--set {pair}: write it as field=value")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def numbers(value: Any, flag: str) -> list[int]:
+    """`1,10` or a list as whole numbers."""
+    items = value if isinstance(value, list) else str(value).split(",")
+    try:
+        return [int(item) for item in items]
+    except ValueError as error:
+        raise AttarError(f"{flag} {value}: whole numbers, separated by commas") from error

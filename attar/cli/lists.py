@@ -1,0 +1,67 @@
+"""The commands that tell what there is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from attar import __version__
+from attar.cli.flags import ClassMap, Codec, say, showing
+from attar.errors import AttarError
+
+
+def version(wanted: bool) -> None:
+    """Print Attar's version and stop."""
+    if wanted:
+        say(__version__)
+        raise typer.Exit
+
+
+def list_(what: Annotated[str, typer.Argument(help="methods, networks or recipes")]) -> None:
+    """List methods, networks or recipes."""
+    if what == "methods":
+        from attar.methods import METHODS
+
+        rows = [(name, about) for name, (_, _, about) in METHODS.items()]
+    elif what == "networks":
+        from attar.networks import NETWORKS
+
+        rows = [*NETWORKS.items(), ("timm/NAME", "any timm network"), ("torchvision/NAME", "any torchvision network")]
+    elif what == "recipes":
+        from attar.evaluation import RECIPES
+
+        rows = [(name, recipe.source) for name, recipe in RECIPES.items()]
+    else:
+        raise AttarError(f"list {what}: choose methods, networks or recipes")
+    width = max(len(name) for name, _ in rows)
+    for name, about in rows:
+        say(f"{name:<{width}}  {about}")
+
+
+def describe(method: Annotated[str, typer.Argument(help="A method's name")]) -> None:
+    """Show a method: what it does, its fields, their defaults, and where they stand in the paper."""
+    from attar.methods import described
+
+    say(described(method))
+
+
+def describe_prior(
+    source: Annotated[str, typer.Argument(help="As --prior of `attar distill`")],
+    data: Annotated[str | None, typer.Option(help="Images: show which of the prior's classes theirs are")] = None,
+    codec: Codec = None,
+    class_map: ClassMap = None,
+) -> None:
+    """Show a prior: size, latents, codec, schedule, conventions, classes, and how the data's classes match."""
+    from attar.data import load_data
+    from attar.priors import load_prior
+    from attar.priors.classes import read_class_map
+    from attar.priors.describe import described, described_match
+
+    images = None if data is None else load_data(data)
+    mapping = None if class_map is None else read_class_map(class_map)
+    with showing() as progress:
+        prior = load_prior(source, device="cpu", tile=1, codec=codec, progress=progress)
+    say(described(prior))
+    if images is not None:
+        say(described_match(prior, images.classes, mapping))
