@@ -17,24 +17,28 @@ from attar.methods.method import Method
 def remaining(job: Job, method: Method, ipcs: Sequence[int]) -> str:
     """The work that is not yet in the store, and about how long it takes on this device, in words.
 
-    The time is that of the network, measured by one call of a tile.
+    The time is that of the network and of finding the starts, each measured on a small part.
     """
     groups = method.fit.groups(job.labels)
     unfitted = [g for g in groups if method.fit.learns and not job.store.has("fit", job.fit_key(method.fit, g))]
     fitting = sum(method.fit.passes(job, group) for group in unfitted)
-    images = sum(
-        method.select.candidates(ipc)
+    missing = {
+        ipc: [label for label in job.labels if not job.store.has("candidates", _key(job, method, label, ipc))]
         for ipc in ipcs
-        for label in job.labels
-        if not job.store.has("candidates", candidates_key(job, method, label, method.select.candidates(ipc)))
-    )
+    }
+    images = sum(method.select.candidates(ipc) * len(labels) for ipc, labels in missing.items())
     sampling = images * _passes_per_image(job, method)
-    rate = _passes_per_second(job)
-    hours = (fitting + sampling) / rate / 3600
-    told = f"{hours * 60:.1f} minutes" if hours < 2 else f"{hours:.1f} hours"
-    return (
-        f"{fitting + sampling:,} network passes ({fitting:,} to fit, {sampling:,} to sample {images:,}), about {told}"
-    )
+    seconds = (fitting + sampling) / _passes_per_second(job) if fitting + sampling else 0.0
+    for ipc, labels in missing.items():
+        if labels:
+            seconds += len(labels) * method.start_seconds(job, method.select.candidates(ipc))
+    told = f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+    of = f"{fitting:,} to fit, {sampling:,} to sample {images:,}"
+    return f"{fitting + sampling:,} network passes ({of}), about {told}"
+
+
+def _key(job: Job, method: Method, label: int, ipc: int) -> str:
+    return candidates_key(job, method, label, method.select.candidates(ipc))
 
 
 def spent(job: Job, method: Method, ipc: int) -> dict[str, float]:
@@ -54,7 +58,7 @@ def _passes_per_image(job: Job, method: Method) -> int:
     sampler: Any = method.sampler
     start = getattr(method.fit, "time", None)
     times = grid(sampler.steps, sampler.spacing, len(job.prior.schedule))
-    steps = len(times) if start is None else times.index(start) + 1
+    steps = times.index(start) + 1 if start in times else len(times)
     return steps * (1 if sampler.guidance == 1 else 2)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
 import shutil
+import time
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.errors import AttarError
-from attar.store import file_digest, write_json
+from attar.store import digest, file_digest, fingerprint, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,14 +55,19 @@ def open_distilled(folder: Path) -> DistilledSet:
     """
     file = folder / "manifest.json"
     if not file.is_file():
-        inside = sorted(child.parent.name for child in folder.glob("*/manifest.json"))
+        inside = sorted(child.parent.name for child in folder.glob("[!.]*/manifest.json"))
         hint = f"; there are sets inside it: {', '.join(inside)}" if inside else ""
         raise AttarError(f"{folder}: holds no distilled set (no manifest.json){hint}")
-    manifest = json.loads(file.read_text(encoding="utf-8"))
-    if manifest.get("format", 0) > FORMAT:
-        raise AttarError(
-            f"{folder}: written by a newer Attar ({manifest.get('attar')}); this one reads format {FORMAT}"
-        )
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        version, images = manifest["format"], manifest["images"]
+        wrong = [name for name in images if not re.fullmatch(r"images/\d+_\w+/\d+\.png", name, re.ASCII)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AttarError(f"{file} is damaged: not a manifest of Attar's ({error!r})") from error
+    if version > FORMAT:
+        raise AttarError(f"{folder}: written by a newer Attar ({manifest.get('attar')}) than this one")
+    if wrong:
+        raise AttarError(f"{file} is damaged: {wrong[0]!r} is not the name of a distilled image")
     return DistilledSet(folder, manifest)
 
 
@@ -72,7 +79,7 @@ def find_distilled(folder: Path) -> list[DistilledSet]:
     """
     if (folder / "manifest.json").is_file():
         return [open_distilled(folder)]
-    inside = [open_distilled(file.parent) for file in folder.glob("*/manifest.json")]
+    inside = [open_distilled(file.parent) for file in folder.glob("[!.]*/manifest.json")]
     return sorted(inside, key=lambda one: int(one.manifest["ipc"])) or [open_distilled(folder)]
 
 
@@ -87,40 +94,52 @@ def folder_name(label: int, name: str, classes: int) -> str:
 def write_distilled(
     folder: Path,
     classes: Sequence[str],
-    images: Iterable[tuple[int, int, np.ndarray[Any, np.dtype[np.uint8]]]],
+    images: Callable[[Collection[int]], Iterable[tuple[int, int, np.ndarray[Any, np.dtype[np.uint8]]]]],
     manifest: dict[str, Any],
 ) -> None:
-    """Writes a distilled set atomically: `folder` appears, whole, when its last image is written.
+    """Writes a distilled set: `folder` appears, whole, when its last image is written. One process at a time.
+
+    An interrupted write leaves a hidden folder beside it, which the same run goes on from and any other run replaces.
 
     Args:
-        images: (label, index within the class, uint8 (H, W, 3)).
-        manifest: everything but the images' digests, which are added here.
+        images: called with the labels that are already written whole; gives the other images in the order of their
+            labels, as (label, index within the class, uint8 (H, W, 3)).
+        manifest: everything but the digests, which are added here, and the seconds that the images took.
 
     Raises:
         AttarError: something stands where `folder` would go.
     """
     from PIL import Image
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    digests = {}
+    begun = time.monotonic()
+    partial = folder.with_name(f".{folder.name}.{manifest['run'][:12]}.partial")
+    for stale in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
+        if stale != partial:
+            shutil.rmtree(stale)
+    (partial / "images").mkdir(parents=True, exist_ok=True)
+    names = [folder_name(label, name, len(classes)) for label, name in enumerate(classes)]
+    there = [label for label, name in enumerate(names) if (partial / "images" / name).is_dir()]
+    for label, index, pixels in images(there[:-1]):
+        file = partial / "images" / names[label] / f"{index:04d}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(file)
+    written = sorted((partial / "images").rglob("*.png"))
+    whole = {
+        "format": FORMAT,
+        **manifest,
+        "seconds": {**manifest["seconds"], "images": round(time.monotonic() - begun, 3)},
+        "classes": list(classes),
+        "images": {file.relative_to(partial).as_posix(): file_digest(file) for file in written},
+    }
+    text = card(whole)
+    whole["card"] = digest(text.encode())
+    whole["digest"] = fingerprint(whole)
+    (partial / "README.md").write_text(text, encoding="utf-8")
+    write_json(partial / "manifest.json", whole)
     try:
-        for label, index, pixels in images:
-            relative = f"images/{folder_name(label, classes[label], len(classes))}/{index:04d}.png"
-            file = partial / relative
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(file)
-            digests[relative] = file_digest(file)
-        whole = {"format": FORMAT, **manifest, "classes": list(classes), "images": dict(sorted(digests.items()))}
-        (partial / "README.md").write_text(card(whole), encoding="utf-8")
-        write_json(partial / "manifest.json", whole)
-        try:
-            os.rename(partial, folder)
-        except OSError as error:
-            raise AttarError(f"{folder}: cannot be written, something else is there ({error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.rename(partial, folder)
+    except OSError as error:
+        raise AttarError(f"{folder}: cannot be written, something else is there ({error})") from error
 
 
 def verify(folder: Path) -> list[str]:
@@ -134,7 +153,13 @@ def verify(folder: Path) -> list[str]:
     problems += [
         f"altered: {name}" for name, digest in expected.items() if name in found and file_digest(found[name]) != digest
     ]
-    return problems + [f"missing: {name}" for name in sorted(allowed - found.keys())]
+    problems += [f"missing: {name}" for name in sorted(allowed - found.keys())]
+    if "README.md" in found and file_digest(found["README.md"]) != distilled.manifest.get("card"):
+        problems.append("altered: README.md")
+    rest = {name: value for name, value in distilled.manifest.items() if name != "digest"}
+    if fingerprint(rest) != distilled.manifest.get("digest"):
+        problems.append("altered: manifest.json")
+    return problems
 
 
 def card(manifest: dict[str, Any]) -> str:

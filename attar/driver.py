@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def kept(job: Job, method: Method, label: int, ipc: int) -> Tensor:
     count = method.select.candidates(ipc)
     folder = job.store.path("candidates", candidates_key(job, method, label, count))
     pool = load_file(folder / "candidates.safetensors")["z"]
-    return pool[method.select(job, label, len(pool), ipc)]
+    return pool[method.select(job, label, pool, ipc)]
 
 
 def refined(job: Job, prior: Prior, method: Method, label: int, ipc: int) -> Path:
@@ -135,15 +135,19 @@ def refined_key(job: Job, method: Method, label: int, ipc: int) -> str:
     return fingerprint(made, method.select, method.refine, ipc)
 
 
-def final_images(job: Job, method: Method, ipc: int) -> Iterator[tuple[int, int, Pixels]]:
-    """The distilled images: (label, index, uint8 (H, W, 3)), decoded from the store or copied from the real ones."""
+def final_images(job: Job, method: Method, ipc: int, done: Collection[int] = ()) -> Iterator[tuple[int, int, Pixels]]:
+    """The distilled images of all labels that are not `done`, in order: (label, index, uint8 (H, W, 3)).
+
+    They are decoded from the store, or copied from the real ones.
+    """
+    missing = [label for label in job.labels if label not in done]
     if method.sampler is None:
-        yield from _real_images(job, method, ipc)
+        yield from _real_images(job, method, missing, ipc)
         return
-    meter = Meter(job.progress, f"decoding IPC {ipc}", ipc * len(job.labels), "images")
+    meter = Meter(job.progress, f"decoding IPC {ipc}", ipc * len(missing), "images")
     at_once = max(1, BUNDLE * job.prior.tile // ipc)
-    for begin in range(0, len(job.labels), at_once):
-        labels = job.labels[begin : begin + at_once]
+    for begin in range(0, len(missing), at_once):
+        labels = missing[begin : begin + at_once]
         z = torch.cat([_final_latents(job, method, label, ipc) for label in labels])
         for number, pixels in enumerate(to_uint8(job.prior.codec.decode(z))):
             yield labels[number // ipc], number % ipc, pixels
@@ -157,8 +161,8 @@ def _final_latents(job: Job, method: Method, label: int, ipc: int) -> Tensor:
     return load_file(folder / "refined.safetensors")["z"]
 
 
-def _real_images(job: Job, method: Method, ipc: int) -> Iterator[tuple[int, int, Pixels]]:
-    for label in job.labels:
-        indices = job.images.of_class(label)
-        for index, choice in enumerate(method.select(job, label, len(indices), ipc)):
-            yield label, index, np.asarray(job.images.open(int(indices[choice])))
+def _real_images(job: Job, method: Method, labels: Sequence[int], ipc: int) -> Iterator[tuple[int, int, Pixels]]:
+    for label in labels:
+        pool = torch.from_numpy(job.images.of_class(label))
+        for index, choice in enumerate(method.select(job, label, pool, ipc)):
+            yield label, index, np.asarray(job.images.open(int(pool[choice])))

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from attar.priors.prior import Prior
 
 
+REVISION = 1
+"""Raise it when a change of code changes what is stored under a key."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """A job in words: everything that decides its result but the method and the IPC. Picklable."""
@@ -81,19 +85,23 @@ class Job:
         return load_view(self.spec.data, self.spec.imbalance_factor, self.spec.hold_out)
 
     @cached_property
+    def picked(self) -> ImageSet:
+        """The images of the classes to distill, unreadable ones among them."""
+        if self.spec.classes is None:
+            return self.everything
+        return self.everything.restricted(named_classes(self.spec.classes, self.everything.classes))
+
+    @cached_property
     def images(self) -> ImageSet:
         """The images to distill, every one of them known to be readable."""
         from attar.data import readable
 
-        picked = self.everything
-        if self.spec.classes is not None:
-            picked = picked.restricted(named_classes(self.spec.classes, picked.classes))
-        return readable(picked, self.spec.on_bad_image, self.store, self.progress)
+        return readable(self.picked, self.spec.on_bad_image, self.store, self.progress)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in label order."""
-        return self.images.classes
+        return self.picked.classes
 
     @property
     def labels(self) -> range:
@@ -121,11 +129,18 @@ class Job:
     @cached_property
     def prior_labels(self) -> list[int]:
         """The prior's label of each class of the job."""
+        return self.match(self.prior.classes, self.prior.n_classes)
+
+    def match(self, known: Sequence[str] | None, count: int) -> list[int]:
+        """The label of each class of the job among `count` classes of a prior, named as in `known`.
+
+        Raises:
+            AttarError: lists the classes that it does not know.
+        """
         from attar.priors.classes import match, read_class_map
 
-        prior, file = self.prior, self.spec.class_map
-        mapping = read_class_map(Path(file)) if file else None
-        return match(self.classes, prior.classes, prior.n_classes, self.everything.classes, mapping)
+        mapping = read_class_map(Path(self.spec.class_map)) if self.spec.class_map else None
+        return match(self.classes, known, count, self.everything.classes, mapping)
 
     @cached_property
     def latents(self) -> Latents:
@@ -149,6 +164,7 @@ class Job:
             "tile": prior.tile,
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
+            "revision": REVISION,
         }
 
     def conditions(self, labels: Sequence[int]) -> Tensor:

@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attar import __version__
 from attar.errors import AttarError
 from attar.job import Job
 from attar.methods.method import Method
-from attar.store import canonical, fingerprint
+from attar.store import canonical, check_writable, fingerprint
+
+if TYPE_CHECKING:
+    from attar.data import ImageSet
 
 Say = Callable[[str], None]
 
@@ -37,13 +40,13 @@ class Plan:
         spec = (self.job.spec.seed, self.job.spec.preprocess)
         return fingerprint(data, self.job.classes, prior, spec, self.name, self.method, ipc)
 
-    def missing(self, say: Say) -> list[int]:
-        """The IPCs whose sets are not there yet.
+    def missing(self, ipcs: Sequence[int], say: Say) -> list[int]:
+        """Those of the IPCs whose sets are not there yet.
 
         Raises:
             AttarError: a folder holds something else, another run's set, or a damaged one.
         """
-        return [ipc for ipc in self.ipcs if not self._is_done(ipc, say)]
+        return [ipc for ipc in ipcs if not self._is_done(ipc, say)]
 
     def _is_done(self, ipc: int, say: Say) -> bool:
         from attar.distilled import open_distilled, verify
@@ -112,26 +115,41 @@ def checked(job: Job, name: str, method: Method, ipcs: Sequence[int], out: Path,
         AttarError: what is wrong and what to do.
     """
     from attar.data import PREPROCESSING
+    from attar.distilled import open_distilled
 
     if not ipcs or any(ipc < 1 for ipc in ipcs):
         raise AttarError(f"--ipc {','.join(map(str, ipcs))}: the number of images per class must be 1 or more")
     if job.spec.preprocess not in PREPROCESSING:
         raise AttarError(f"--preprocess {job.spec.preprocess}: choose one of {', '.join(PREPROCESSING)}")
-    if job.images.skipped:
-        shown = ", ".join(job.images.skipped[:5])
-        say(
-            f"{len(job.images.skipped)} unreadable images are left out: {shown}{' ...' * (len(job.images.skipped) > 5)}"
-        )
-    if method.sampler is None:
-        _enough_images(job, max(ipcs))
     ordered = tuple(sorted(set(ipcs)))
     folders = {ipc: out if len(ordered) == 1 else out / f"ipc-{ipc:03d}" for ipc in ordered}
     plan = Plan(job, name, method, ordered, folders)
+    for folder in folders.values():
+        if _occupied(folder):
+            open_distilled(folder)
+    check_writable(out, "--out")
+    _enough_images(plan, job.picked)
+    if method.sampler is not None:
+        _known_to_prior(job)
+    _enough_images(plan, job.images)
+    if job.images.skipped:
+        more = " ..." if len(job.images.skipped) > 5 else ""
+        say(f"{len(job.images.skipped)} unreadable images are left out: {', '.join(job.images.skipped[:5])}{more}")
     for ipc in ordered:
         _not_foreign(plan, ipc)
-    if method.sampler is not None and job.prior_labels and job.prior.classes is None and not job.spec.class_map:
+    if method.sampler is not None and job.prior.classes is None and not job.spec.class_map:
         say("the prior carries no class names: its classes are taken to be the data's, in the data's order")
     return plan
+
+
+def _known_to_prior(job: Job) -> None:
+    """Raises AttarError for classes that the prior does not know; before it is trained, if it is a built-in one."""
+    from attar.priors import known_classes
+
+    names = known_classes(str(job.spec.prior))
+    if names is not None:
+        job.match(names, len(names))
+    assert job.prior_labels
 
 
 def _occupied(folder: Path) -> bool:
@@ -155,11 +173,15 @@ def _foreign(folder: Path, found: dict[str, Any], here: dict[str, Any]) -> Attar
     return AttarError(f"{folder} belongs to another run (other {' and '.join(differing)}); choose another --out")
 
 
-def _enough_images(job: Job, ipc: int) -> None:
-    counts = {name: len(job.images.of_class(label)) for label, name in enumerate(job.classes)}
-    few = [f"{name!r} ({count})" for name, count in counts.items() if count < ipc]
+def _enough_images(plan: Plan, images: ImageSet) -> None:
+    real = plan.method.sampler is None
+    needed = max(plan.ipcs) if real else plan.method.fit.needs
+    counts = {name: len(images.of_class(label)) for label, name in enumerate(images.classes)}
+    few = ", ".join(f"{name!r} ({count})" for name, count in counts.items() if count < needed)
+    if few and real:
+        raise AttarError(f"--ipc {needed}: more real images than these classes have: {few}")
     if few:
-        raise AttarError(f"--ipc {ipc}: more real images than these classes have: {', '.join(few)}")
+        raise AttarError(f"{plan.name} needs {needed} images of each class; too few: {few}")
 
 
 def _prior(job: Job) -> dict[str, Any]:
@@ -168,6 +190,8 @@ def _prior(job: Job) -> dict[str, Any]:
         "source": job.spec.prior,
         "fingerprint": job.prior.key,
         "codec": job.prior.codec.key,
+        "codec_source": job.spec.codec,
+        "class_map": job.spec.class_map,
         "labels": job.prior_labels,
         "matched": ("by name" if named else "by position: the prior carries no class names")
         + (", or by the class map" if job.spec.class_map else ""),

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.errors import AttarError
 from attar.progress import Progress, silent
-from attar.store import Store
+from attar.store import Store, fingerprint
 
 if TYPE_CHECKING:
     from attar.data import ImageSet
@@ -59,14 +60,17 @@ def distill_sets(
     from attar.plan import checked
 
     plan = checked(Job(spec, store, progress), name, method, ipcs, out, say)
-    missing = plan.missing(say)
+    missing = plan.missing(plan.ipcs, say)
     say(_estimate(plan, missing))
     if dry_run or not missing:
         return list(plan.folders.values())
     distill(plan.job, method, missing, engine or Local())
     for ipc in missing:
         begun = time.monotonic()
-        write_distilled(plan.folders[ipc], plan.job.classes, final_images(plan.job, method, ipc), plan.manifest(ipc))
+        with plan.job.store.lock("writing", fingerprint(str(plan.folders[ipc].absolute()))):
+            if [ipc] == plan.missing([ipc], quiet):
+                images = partial(final_images, plan.job, method, ipc)
+                write_distilled(plan.folders[ipc], plan.job.classes, images, plan.manifest(ipc))
         say(f"wrote {plan.folders[ipc]} in {time.monotonic() - begun:.1f} s")
     return list(plan.folders.values())
 
@@ -101,7 +105,9 @@ def evaluate_sets(
     Raises:
         AttarError: a set is damaged, the test data does not have its classes, or the network or recipe is unknown.
     """
+    from attar.data import test_spec
     from attar.distilled import find_distilled, verify
+    from attar.evaluation import changes
 
     sets = [one for folder in folders for one in find_distilled(folder)]
     held = {}
@@ -110,14 +116,15 @@ def evaluate_sets(
             raise AttarError(
                 f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems"
             )
-        held[one.folder] = test_images(one, test)
+        held[one.folder] = tested_images(one, test, store or Store(), progress)
     for one in sets:
-        train = opened(one)
+        train = opened(one, recipe)
         side = train.pixels.shape[1]
-        pictures = {"set": train, "baseline": random_real(one, side)} if baseline else {"set": train}
+        pictures = {"set": train, "baseline": random_real(one, side, store or Store())} if baseline else {"set": train}
         tests = in_memory(held[one.folder], recipe.shorter_side(recipe.size or side), "resize-crop")
         for network in networks:
-            yield _record(one, pictures, tests, recipe, network, seeds, device, store or Store(), progress)
+            record = _record(one, pictures, tests, recipe, network, seeds, device, store or Store(), progress)
+            yield {**record, "test": test or test_spec(one.manifest["data"]["spec"]), "changes": changes(recipe)}
 
 
 def evaluate_all(
@@ -133,9 +140,10 @@ def evaluate_all(
 ) -> Iterator[dict[str, Any]]:
     """One record for each network, trained on all of the data: the ceiling of what distilled sets can reach."""
     from attar.data import load_data, test_spec
-    from attar.evaluation import evaluate
+    from attar.evaluation import changes, evaluate
 
-    images, held = load_data(data), load_data(test or test_spec(data))
+    tested_on = test or test_spec(data)
+    images, held = load_data(data), load_data(tested_on)
     side = recipe.size or min(images.open(0).size)
     train = in_memory(images, side, "resize-crop")
     tests = in_memory(held.restricted(images.classes), recipe.shorter_side(side), "resize-crop")
@@ -143,7 +151,8 @@ def evaluate_all(
         common: dict[str, Any] = {"recipe": recipe, "network": network, "seeds": seeds, "device": device}
         told = _prefixed(progress, "all of the data")
         result = evaluate(train, tests, **common, store=store or Store(), progress=told)
-        yield {"set": "", "method": "all data", "seed": None, **result.record(), "baseline": None}
+        about = {"set": "", "method": "all data", "seed": None, "test": tested_on, "changes": changes(recipe)}
+        yield {**about, **result.record(), "baseline": None}
 
 
 def _prefixed(progress: Progress, prefix: str) -> Progress:
@@ -181,13 +190,13 @@ def _record(
     return {**about, **records["set"], "ipc": manifest["ipc"], "baseline": records.get("baseline")}
 
 
-def test_images(one: DistilledSet, test: str | None) -> ImageSet:
+def tested_images(one: DistilledSet, test: str | None, store: Store, progress: Progress) -> ImageSet:
     """The images that a set is tested on: those of a spec, `held-out` (the tenth), or the test split of its own data.
 
     Raises:
         AttarError: they lack its classes, or the held-out tenth was not held out when the set was distilled.
     """
-    from attar.data import load_data, load_held_out, test_spec
+    from attar.data import load_data, load_held_out, readable, test_spec
 
     data = one.manifest["data"]
     if test == "held-out":
@@ -201,11 +210,15 @@ def test_images(one: DistilledSet, test: str | None) -> ImageSet:
     picked = images.restricted(one.classes)
     if picked.classes != one.classes:
         raise AttarError(f"--test {test}: its classes are in another order than those of {one.folder}")
-    return picked
+    return readable(picked, "skip" if data["skipped"] else "error", store, progress)
 
 
-def opened(one: DistilledSet) -> Images:
-    """The images of a distilled set in memory, brought to one square size where they differ."""
+def opened(one: DistilledSet, recipe: Recipe) -> Images:
+    """The images of a distilled set in memory.
+
+    Where their sizes differ, as those of real images may, they are brought to the recipe's size, or if it has none to
+    the median of their shorter sides.
+    """
     import numpy as np
     from PIL import Image
 
@@ -214,7 +227,9 @@ def opened(one: DistilledSet) -> Images:
 
     files = [(file, label) for label, of_class in enumerate(one.files()) for file in of_class]
     pictures = [Image.open(file).convert("RGB") for file, _ in files]
-    side = min(min(picture.size) for picture in pictures)
+    sizes = {picture.size for picture in pictures}
+    alike = len(sizes) == 1 and len(set(next(iter(sizes)))) == 1
+    side = pictures[0].width if alike else int(recipe.size or np.median([min(picture.size) for picture in pictures]))
     pixels = np.stack([preprocess(picture, side, one.manifest["preprocess"]) for picture in pictures])
     return Images(pixels, np.array([label for _, label in files], np.int64), one.classes)
 
@@ -230,16 +245,23 @@ def in_memory(images: ImageSet, size: int, how: str, indices: Sequence[int] | No
     return Images(load_pixels(images, chosen, size, how), images.labels[chosen], images.classes)
 
 
-def random_real(one: DistilledSet, size: int) -> Images:
-    """Random real images, as many of each class as the set has, of the data that it was distilled from."""
-    from attar.data import load_view
+def random_real(one: DistilledSet, size: int, store: Store) -> Images:
+    """Random real images, as many of each class as the set has, of the data that it was distilled from.
+
+    Raises:
+        AttarError: a class of the data has fewer images.
+    """
+    from attar.data import load_view, readable
     from attar.selection import random_order
 
     data = one.manifest["data"]
     real = load_view(data["spec"], data["imbalance_factor"], data["hold_out"]).restricted(one.classes)
+    real = readable(real, "skip" if data["skipped"] else "error", store)
     chosen: list[int] = []
     for label, files in enumerate(one.files()):
         there = real.of_class(label)
+        if len(there) < len(files):
+            raise AttarError(f"class {one.classes[label]!r} has {len(there)} real images: evaluate with --no-baseline")
         order = random_order(one.manifest["seed"], one.classes[label], len(there))
         chosen += there[order[: len(files)].numpy()].tolist()
     return in_memory(real, size, one.manifest["preprocess"], chosen)

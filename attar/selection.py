@@ -18,8 +18,11 @@ class Select(Protocol):
         """How many candidates are to be made for `ipc` of them to be kept."""
         ...
 
-    def __call__(self, job: Job, label: int, pool: int, ipc: int) -> Tensor:
-        """Indices (ipc,) of those kept among a pool of so many candidates."""
+    def __call__(self, job: Job, label: int, pool: Tensor, ipc: int) -> Tensor:
+        """Which of a class's candidates are kept: indices (ipc,) into the pool.
+
+        The pool holds latents (N, C, H, W), or the numbers (N,) of the class's real images in the data set.
+        """
         ...
 
 
@@ -30,7 +33,7 @@ class First:
     def candidates(self, ipc: int) -> int:
         return ipc
 
-    def __call__(self, job: Job, label: int, pool: int, ipc: int) -> Tensor:
+    def __call__(self, job: Job, label: int, pool: Tensor, ipc: int) -> Tensor:
         import torch
 
         return torch.arange(ipc)
@@ -43,8 +46,8 @@ class Random:
     def candidates(self, ipc: int) -> int:
         return ipc
 
-    def __call__(self, job: Job, label: int, pool: int, ipc: int) -> Tensor:
-        return random_order(job.spec.seed, job.classes[label], pool)[:ipc]
+    def __call__(self, job: Job, label: int, pool: Tensor, ipc: int) -> Tensor:
+        return random_order(job.spec.seed, job.classes[label], len(pool))[:ipc]
 
 
 def random_order(seed: int, class_name: str, pool: int) -> Tensor:

@@ -71,6 +71,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path, flag: str) -> None:
+    """Raises AttarError unless a file or folder of this name can be made; makes nothing."""
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise AttarError(f"{flag} {path}: {parent} is not a folder that can be written")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as readable JSON, atomically."""
     with replacing(path) as temporary:

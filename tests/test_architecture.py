@@ -22,7 +22,6 @@ HOUSE = (
     {"methods"},
     {"job"},
     {"evaluation", "selection"},
-    {"soft_labels"},
     {"priors"},
     {"training"},
     {"networks", "augment"},

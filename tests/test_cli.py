@@ -265,3 +265,81 @@ def test_settings_are_chosen_on_a_tenth_that_was_held_out(
     assert attar(monkeypatch, "distill", *whole, "--out", tmp_path / "whole") == 0
     assert attar(monkeypatch, "evaluate", tmp_path / "whole", "--test", "held-out", *quick) == 2
     assert "use --hold-out for both" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("out = 3", "out = 3 must be a text"),
+        ('method = ["random"]', "must be a text"),
+        ("set = 5", "set must be a table"),
+        ("classes = 3", "classes = 3"),
+        ("ipc = []", "at least one number"),
+        ("ipc = [1.9]", "whole numbers"),
+        ("data = 5", "data = 5 must be a text"),
+        ("seed = 'x'", "distill.seed = 'x'"),
+        ("method = 'caf\udce9'", "utf-8"),
+    ],
+)
+def test_toml_of_wrong_types_is_an_error(tmp_path: Path, monkeypatch: Any, capsys: Any, toml: str, said: str) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(toml, encoding="utf-8", errors="surrogateescape")
+    given = {"data": "digits", "method": "random", "ipc": "1", "out": str(tmp_path / "out")}
+    flags = [word for name, value in given.items() if not toml.startswith(name) for word in (f"--{name}", value)]
+    assert attar(monkeypatch, "distill", "--config", config, *flags) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_found_out_before_any_work(
+    world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert attar(monkeypatch, *d3hr(world, tmp_path / "file" / "out")) == 2
+    assert "is not a folder that can be written" in capsys.readouterr().err
+    assert attar(monkeypatch, *d3hr(world, tmp_path / "out")) == 0
+    quick = ["--network", "convnet3-w16", "--seeds", 1, "--json", tmp_path / "file" / "r.json"]
+    assert attar(monkeypatch, "evaluate", tmp_path / "out", *quick) == 2
+    assert "--json" in capsys.readouterr().err
+
+
+def test_real_images_of_many_sizes_are_not_judged_at_the_size_of_the_smallest(
+    world: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from attar.distilled import open_distilled
+    from attar.evaluation import RECIPES, modified
+    from attar.run import opened
+
+    data = save_folder(tmp_path / "data", CLASSES, each=3, size=32)
+    Image.new("RGB", (5, 40)).save(data / "ant" / "000.png")
+    assert attar(monkeypatch, "distill", "--data", data, "--method", "random", "--ipc", 3, "--out", tmp_path / "o") == 0
+    one = open_distilled(tmp_path / "o")
+    assert opened(one, RECIPES["quick"]).pixels.shape == (9, 32, 32, 3)
+    assert opened(one, modified(RECIPES["quick"], {"size": 24})).pixels.shape == (9, 24, 24, 3)
+
+
+def test_images_that_were_left_out_are_left_out_of_the_baseline(
+    world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    data, out = save_folder(tmp_path / "data", CLASSES, each=4), tmp_path / "out"
+    for index in range(2):
+        (data / "ant" / f"bad{index}.png").write_text("not a picture")
+    common = ["--data", data, "--method", "random", "--ipc", 4, "--on-bad-image", "skip", "--out", out]
+    assert attar(monkeypatch, "distill", *common) == 0
+    test = f"{world / 'data'}@test"
+    quick = [
+        "--network",
+        "convnet3-w16",
+        "--seeds",
+        1,
+        "--set",
+        "steps=3",
+        "--test",
+        test,
+        "--json",
+        tmp_path / "r.json",
+    ]
+    assert attar(monkeypatch, "evaluate", out, *quick) == 0
+    (record,) = json.loads((tmp_path / "r.json").read_text())
+    assert record["accuracies"] == record["baseline"]["accuracies"], "random's own images are the baseline's"
+    assert record["test"] == test
+    assert record["changes"] == {"steps": 3}

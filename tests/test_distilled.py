@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ MANIFEST = {
     "data": {"spec": "digits@train"},
     "prior": None,
     "attar": "0",
+    "run": "0123456789abcdef",
+    "seconds": {},
 }
 
 
@@ -29,9 +31,14 @@ def pictures(label: int, index: int) -> Pixels:
 
 
 def written(folder: Path, names: list[str] = NAMES) -> Path:
-    images = ((label, index, pictures(label, index)) for label in range(len(names)) for index in range(2))
-    write_distilled(folder, names, images, MANIFEST)
+    write_distilled(folder, names, lambda done: drawn(names, done), MANIFEST)
     return folder
+
+
+def drawn(names: list[str], done: Collection[int]) -> Iterator[tuple[int, int, Pixels]]:
+    return (
+        (label, index, pictures(label, index)) for label in range(len(names)) if label not in done for index in (0, 1)
+    )
 
 
 def test_imagefolder_reads_it_unchanged_with_the_right_labels(tmp_path: Path) -> None:
@@ -91,14 +98,44 @@ def test_verify_finds_missing_extra_and_altered_files(tmp_path: Path) -> None:
     assert "README.md" in problems[3]
 
 
-def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
-    def images() -> Iterator[tuple[int, int, Pixels]]:
-        yield 0, 0, pictures(0, 0)
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("run", ["0123456789abcdef", "another run......"])
+def test_an_interrupted_write_is_taken_up_by_the_same_run_only(tmp_path: Path, run: str) -> None:
+    asked: list[list[int]] = []
+
+    def images(done: Collection[int]) -> Iterator[tuple[int, int, Pixels]]:
+        asked.append(list(done))
+        for number, image in enumerate(drawn(NAMES, done)):
+            if len(asked) == 1 and number == 5:
+                raise KeyboardInterrupt
+            yield image
 
     with pytest.raises(KeyboardInterrupt):
-        write_distilled(tmp_path / "set", NAMES, images(), MANIFEST)
-    assert os.listdir(tmp_path) == []
+        write_distilled(tmp_path / "set", NAMES, images, MANIFEST)
+    assert not (tmp_path / "set").exists()
+    write_distilled(tmp_path / "set", NAMES, images, {**MANIFEST, "run": run})
+    assert asked == [[], [0, 1] if run == MANIFEST["run"] else []]
+    assert os.listdir(tmp_path) == ["set"]
+    assert verify(tmp_path / "set") == []
+    whole = open_distilled(written(tmp_path / "whole")).manifest["images"]
+    assert open_distilled(tmp_path / "set").manifest["images"] == whole
+
+
+def test_an_altered_card_or_manifest_is_found(tmp_path: Path) -> None:
+    folder = written(tmp_path / "set")
+    (folder / "README.md").write_text("other")
+    file = folder / "manifest.json"
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
+    assert verify(folder) == ["altered: README.md", "altered: manifest.json"]
+    for text in ("{", '{"format": 1}', '{"format": 1, "images": {"/etc/passwd": "0"}}'):
+        file.write_text(text)
+        with pytest.raises(AttarError, match="damaged"):
+            open_distilled(folder)
+
+
+def test_a_hidden_folder_is_no_set(tmp_path: Path) -> None:
+    written(tmp_path / "ipc-001").rename(tmp_path / ".ipc-001.0.partial")
+    with pytest.raises(AttarError, match="no distilled set"):
+        find_distilled(tmp_path)
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

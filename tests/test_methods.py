@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def test_the_manifest_tells_all(world: Path, tmp_path: Path, store: Store) -> No
     assert manifest["method"]["name"] == "d3hr"
     assert manifest["compute"]["tile"] == 16
     assert manifest["prior"]["matched"] == "by name"
-    assert manifest["seconds"].keys() == {"fit", "candidates"}
+    assert manifest["seconds"].keys() == {"fit", "candidates", "images"}
     assert manifest["data"]["images"] == 48
     assert manifest["versions"].keys() >= {"torch", "diffusers"}
 
@@ -158,6 +159,14 @@ def test_the_search_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(whole, search(mean, std, 3, 500, seed=1))
 
 
+def test_a_feature_that_never_varies_does_not_spoil_the_search() -> None:
+    std = torch.tensor([0.0, 1.0, 1.0, 1.0]).reshape(1, 2, 2)
+    best = search(torch.full((1, 2, 2), 0.3), std, 3, 200, seed=0)
+    assert len({tuple(row.flatten().tolist()) for row in best}) == 3
+    with pytest.raises(AttarError, match="not finite"):
+        search(torch.full((1, 2, 2), float("nan")), std, 3, 200, seed=0)
+
+
 def test_a_group_of_one_is_scored_by_its_mean_alone() -> None:
     groups, mean, std = torch.randn(6, 1, 9), torch.zeros(9), torch.ones(9)
     torch.testing.assert_close(score(groups, mean, std), groups[:, 0].norm(dim=1))
@@ -176,3 +185,76 @@ def test_a_group_of_one_is_scored_by_its_mean_alone() -> None:
 def test_impossible_settings_are_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(AttarError, match=said):
         load_method("d3hr", changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Brightened:
+    """A refinement that shows that it was there."""
+
+    by: float = 0.5
+
+    def __call__(self, job: Job, prior: Any, label: int, z: torch.Tensor) -> torch.Tensor:
+        return z + self.by
+
+
+@dataclasses.dataclass(frozen=True)
+class Louder:
+    """A fit that adapts the prior to groups of two classes: its output is scaled by what it learnt."""
+
+    learns = True
+    tunes = True
+    needs = 1
+
+    def groups(self, labels: Any) -> list[Any]:
+        return [labels[begin : begin + 2] for begin in range(0, len(labels), 2)]
+
+    def passes(self, job: Job, group: Any) -> int:
+        return 0
+
+    def run(self, job: Job, group: Any, scratch: Path) -> dict[str, torch.Tensor]:
+        return {"factor": torch.tensor(1.0 + group[0])}
+
+    def adapted(self, prior: Any, fitted: dict[str, torch.Tensor]) -> Any:
+        class Scaled(torch.nn.Module):
+            def forward(self, *args: torch.Tensor) -> torch.Tensor:
+                return prior.network(*args) * fitted["factor"]
+
+        return contextlib.nullcontext(dataclasses.replace(prior, network=Scaled()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Last:
+    """Keeps the last of twice as many candidates as are asked for."""
+
+    def candidates(self, ipc: int) -> int:
+        return 2 * ipc
+
+    def __call__(self, job: Job, label: int, pool: torch.Tensor, ipc: int) -> torch.Tensor:
+        return torch.arange(len(pool))[-ipc:]
+
+
+def images_of(world: Path, out: Path, store: Store, **parts: Any) -> list[np.ndarray]:
+    from PIL import Image
+
+    method: Any = dataclasses.replace(load_method("prior", FAST["prior"]), **parts)  # type: ignore[type-var]
+    spec = Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu")
+    (folder,) = distill_sets(spec, "prior", method, (2,), out, store=store)
+    return [np.asarray(Image.open(file)) for files in open_distilled(folder).files() for file in files]
+
+
+def test_a_method_may_select_from_more_candidates_and_refine_them(world: Path, tmp_path: Path, store: Store) -> None:
+    plain = images_of(world, tmp_path / "plain", store, select=Last())
+    four = Job(Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu"), store)
+    assert len(plain) == 8
+    assert len(four.labels) == 4
+    first = images_of(world, tmp_path / "first", store)
+    assert not any(np.array_equal(a, b) for a, b in zip(plain, first, strict=True))
+    refined = images_of(world, tmp_path / "refined", store, select=Last(), refine=Brightened())
+    assert not any(np.array_equal(a, b) for a, b in zip(plain, refined, strict=True))
+
+
+def test_a_fit_that_adapts_the_prior_adapts_it_to_its_own_group_only(world: Path, tmp_path: Path, store: Store) -> None:
+    plain = images_of(world, tmp_path / "plain", store)
+    louder = images_of(world, tmp_path / "louder", store, fit=Louder())
+    same = [np.array_equal(a, b) for a, b in zip(plain, louder, strict=True)]
+    assert same == [True] * 4 + [False] * 4, "the first group's factor is 1, the second's 3"

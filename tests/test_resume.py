@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toys import save_folder, save_tiny_dit
@@ -27,8 +28,13 @@ context.set_forkserver_preload(["attar.run", "attar.driver", "attar.methods.d3hr
 
 
 def distill_once(spec: Spec, settings: dict[str, int], out: Path, cache: Path, stage: str, delay: float) -> None:
-    """Runs in a process of its own, and dies there `delay` seconds after `stage` has begun; "" lets it end."""
+    """Runs in a process of its own, and dies there `delay` seconds after `stage` has begun; "" lets it end.
+
+    Decoding is over in a moment here: there it dies while the images are written, after `delay` of them.
+    """
     begun = threading.Event()
+    if stage == "decoding":
+        _die_while_writing(round(delay))
 
     def progress(text: str, fraction: float) -> None:
         if stage and text.startswith(stage) and not begun.is_set():
@@ -36,6 +42,20 @@ def distill_once(spec: Spec, settings: dict[str, int], out: Path, cache: Path, s
             threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
     distill_sets(spec, "d3hr", load_method("d3hr", settings), (1, 4), out, store=Store(cache), progress=progress)
+
+
+def _die_while_writing(images: int) -> None:
+    from PIL import Image
+
+    save = Image.Image.save
+    saved: list[None] = []
+
+    def dying(self: Image.Image, *args: Any, **more: Any) -> None:
+        if len(saved) >= images:
+            os.kill(os.getpid(), signal.SIGKILL)
+        saved.append(save(self, *args, **more))
+
+    Image.Image.save = dying  # type: ignore[method-assign]
 
 
 def run(*args: object) -> tuple[int, float]:
@@ -48,6 +68,7 @@ def run(*args: object) -> tuple[int, float]:
 
 
 def digests(out: Path) -> list[dict[str, str]]:
+    assert sorted(folder.name for folder in out.iterdir()) == ["ipc-001", "ipc-004"]
     assert all(verify(folder) == [] for folder in out.iterdir())
     return [open_distilled(out / name).manifest["images"] for name in ("ipc-001", "ipc-004")]
 
@@ -59,7 +80,8 @@ def killed_and_resumed(spec: Spec, settings: dict[str, int], root: Path, trials:
     moments = random.Random(0)
     for trial in range(trials):
         out, cache, stage = root / f"out{trial}", root / f"cache{trial}", STAGES[trial % len(STAGES)]
-        code, _ = run(spec, settings, out, cache, stage, moments.random() * window)
+        delay = moments.uniform(0, 14) if stage == "decoding" else moments.random() * window
+        code, _ = run(spec, settings, out, cache, stage, delay)
         deaths += code == -signal.SIGKILL
         assert not out.exists() or all((folder / "manifest.json").exists() for folder in out.glob("[!.]*"))
         assert run(spec, settings, out, cache, "", 0.0)[0] == 0

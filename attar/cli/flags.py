@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attar.errors import AttarError
+from attar.fields import parsed
 
 if TYPE_CHECKING:
     from attar.progress import Progress
@@ -66,12 +67,17 @@ def merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
         return given
     try:
         written = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise AttarError(f"--config {config}: {error}") from error
     written = {name.replace("-", "_"): value for name, value in written.items()}
     unknown = sorted(set(written) - set(flags) - {"set"})
     if unknown:
         raise AttarError(f"--config {config}: unknown key {', '.join(unknown)}; known: {', '.join([*flags, 'set'])}")
+    if not isinstance(written.get("set", {}), dict):
+        raise AttarError(f"--config {config}: set must be a table, [set]")
+    for name in ("data", "prior", "method", "out", "codec"):
+        if not isinstance(written.get(name, ""), str):
+            raise AttarError(f"--config {config}: {name} = {written[name]!r} must be a text")
     return {**written, **given}
 
 
@@ -90,6 +96,9 @@ def numbers(value: Any, flag: str) -> list[int]:
     """`1,10` or a list as whole numbers."""
     items = value if isinstance(value, list) else str(value).split(",")
     try:
-        return [int(item) for item in items]
-    except ValueError as error:
+        found = [parsed(item, int, flag) for item in items]
+    except AttarError as error:
         raise AttarError(f"{flag} {value}: whole numbers, separated by commas") from error
+    if not found:
+        raise AttarError(f"{flag}: at least one number")
+    return found

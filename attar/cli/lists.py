@@ -27,7 +27,7 @@ def list_(what: Annotated[str, typer.Argument(help="methods, networks or recipes
     elif what == "networks":
         from attar.networks import NETWORKS
 
-        rows = [*NETWORKS.items(), ("timm/NAME", "any timm network"), ("torchvision/NAME", "any torchvision network")]
+        rows = list(NETWORKS.items())
     elif what == "recipes":
         from attar.evaluation import RECIPES
 

@@ -66,7 +66,6 @@ def distill(
 
 
 def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool) -> None:
-    from attar.fields import parsed
     from attar.methods import known
 
     known(settings["method"])
@@ -75,7 +74,7 @@ def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool) -
     if min(ipcs) < 1:
         raise AttarError(f"--ipc {min(ipcs)}: the number of images per class must be 1 or more")
     if "classes" in settings:
-        settings["classes"] = parsed(settings["classes"], tuple[str, ...], "classes")
+        settings["classes"] = tuple(name.strip() for name in _names(settings["classes"]))
 
     from attar.fields import changed
     from attar.job import Spec
@@ -86,6 +85,13 @@ def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool) -
     spec = changed(Spec(data=settings.pop("data")), settings, "distill")
     with showing() as progress:
         distill_sets(spec, name, chosen, ipcs, out, progress=progress, say=say, dry_run=dry_run)
+
+
+def _names(value: Any) -> list[str]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise AttarError(f"classes = {value!r}: names, as a,b or as a list")
+    return names
 
 
 def evaluate(
@@ -115,11 +121,17 @@ def evaluate(
         check(name)
     if sets:
         protocol = modified(protocol, assignments(sets))
+    from attar.distilled import find_distilled
     from attar.results import read_records, row, write_record
     from attar.run import evaluate_sets
+    from attar.store import check_writable
 
-    if json_file is not None and json_file.exists():
-        read_records(json_file)
+    if json_file is not None:
+        check_writable(json_file, "--json")
+        if json_file.exists():
+            read_records(json_file)
+    trainings = sum(len(find_distilled(folder)) for folder in folders) * len(networks) * seeds * (2 if baseline else 1)
+    say(f"{trainings} trainings at most; those that are in the cache are not done again")
     with showing() as progress:
         for record in evaluate_sets(
             folders,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import torch
@@ -44,15 +45,24 @@ class D3HR:
     def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
         mean, variance = fitted["mean"], fitted["variance"]
         seed = seed_of(job.spec.seed, "d3hr", job.classes[label], n)
-        return Start(
-            search(mean.float(), variance.sqrt().float(), n, self.subsets, seed, self.skew_weight), self.fit.time
-        )
+        group = search(mean.float(), variance.sqrt().float(), n, self.subsets, seed, self.skew_weight)
+        return Start(group, self.fit.time)
+
+    def start_seconds(self, job: Job, n: int) -> float:
+        mean = torch.zeros(job.prior.codec.shape)
+        tried = min(self.subsets, max(1, CHUNK // (n * mean.numel())))
+        begun = time.monotonic()
+        search(mean, mean + 1, n, tried, 0, self.skew_weight)
+        return (time.monotonic() - begun) * self.subsets / tried
 
 
 def search(mean: Tensor, std: Tensor, n: int, subsets: int, seed: int, skew_weight: float = 0.1) -> Tensor:
     """The best of `subsets` groups of n latents drawn from N(mean, std^2), (C, H, W) each: (n, C, H, W).
 
     Groups are drawn and scored in pieces of bounded memory, on one thread, so that the same group wins everywhere.
+
+    Raises:
+        AttarError: no group has a finite score, because the moments are not finite.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -67,6 +77,8 @@ def search(mean: Tensor, std: Tensor, n: int, subsets: int, seed: int, skew_weig
             winner = int(scores.argmin())
             if scores[winner] < lowest:
                 best, lowest = groups[winner].clone(), float(scores[winner])
+        if lowest == float("inf"):
+            raise AttarError("d3hr: the inverted latents' mean or variance is not finite; is the prior sound?")
         return best
     finally:
         torch.set_num_threads(threads)
@@ -86,6 +98,6 @@ def score(groups: Tensor, mean: Tensor, std: Tensor, skew_weight: float = 0.1) -
         return gap
     offset = groups - centre[:, None]
     deviation = offset.square().sum(1).div(n - 1).sqrt()
-    cubes = (offset / deviation[:, None]).pow(3).sum(2)
+    cubes = (offset / deviation.clamp(min=torch.finfo(groups.dtype).tiny)[:, None]).pow(3).sum(2)
     skewness = cubes * (features / ((features - 1) * (features - 2)))
     return gap + (deviation - std).norm(dim=1) + skew_weight * skewness.norm(dim=1)

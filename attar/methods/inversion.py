@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -41,12 +42,17 @@ class Invert:
 
     learns = True
     tunes = False
+    needs = 2
 
     def __post_init__(self) -> None:
         check_grid("fit", self.steps, "leading")
         if self.time not in grid(self.steps):
             near = min(grid(self.steps), key=lambda time: abs(time - self.time))
             raise AttarError(f"fit.time {self.time} is not on the grid of {self.steps} steps; the nearest is {near}")
+        if not -1 <= self.clean_time < self.time:
+            raise AttarError(f"fit.clean_time {self.clean_time}: at least -1, and below fit.time, {self.time}")
+        if not math.isfinite(self.guidance):
+            raise AttarError(f"fit.guidance {self.guidance}: must be a finite number")
         if self.per_class is not None and self.per_class < 2:
             raise AttarError(f"fit.per_class {self.per_class}: at least 2 images are needed for a variance")
 
@@ -70,8 +76,6 @@ class Invert:
         """Inverts one class, shard by shard; a finished shard's moments survive an interruption."""
         (label,) = group
         total = self.images(job, label)
-        if total < 2:
-            raise AttarError(f"class {job.classes[label]!r} has {total} image: a variance needs at least 2")
         meter = Meter(job.progress, f"inverting {job.classes[label]}", total, "images")
         moments = Moments.of(torch.empty(0, *job.prior.codec.shape))
         for number, shard in enumerate(job.latents.shards(label, total, job.progress)):

@@ -28,6 +28,8 @@ class Fit(Protocol):
     """Whether there is anything to run."""
     tunes: bool
     """Whether the prior is adapted to each group, so that batches must not mix groups."""
+    needs: int
+    """Images of a class that it needs."""
 
     def groups(self, labels: Sequence[int]) -> list[Group]:
         """The classes that are fitted together."""
@@ -52,6 +54,7 @@ class Nothing:
 
     learns = False
     tunes = False
+    needs = 1
 
     def groups(self, labels: Sequence[int]) -> list[Group]:
         return [[label] for label in labels]
@@ -100,6 +103,10 @@ class Method(Protocol):
 
     def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
         """Where n candidates of a class begin; not asked where `sampler` is None."""
+        ...
+
+    def start_seconds(self, job: Job, n: int) -> float:
+        """Seconds that finding n starts takes, measured on a small part of it: for the estimate of the cost."""
         ...
 
 

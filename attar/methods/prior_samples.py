@@ -25,3 +25,6 @@ class PriorSamples:
         shape = job.prior.codec.shape
         last = grid(self.sampler.steps, self.sampler.spacing, len(job.prior.schedule))[-1]
         return Start(torch.stack([job.noise(shape, "start", label, index) for index in range(n)]), last)
+
+    def start_seconds(self, job: Job, n: int) -> float:
+        return 0.0
