@@ -163,7 +163,7 @@ def load_autoencoder(source: str) -> Any:
         name = AutoencoderKL.load_config(source, **inside).get("_class_name")
         if name not in kinds:
             raise AttarError(f"--codec {source}: a {name}; it must be an {' or '.join(kinds)}")
-        vae = kinds[name].from_pretrained(source, **inside)
+        vae = load_whole(kinds[name], source, **inside)
     except (OSError, ValueError, KeyError) as error:
         raise AttarError(
             f"--codec {source}: cannot be loaded as a folder or hub id of an autoencoder: {error}; give --codec FOLDER"
@@ -171,6 +171,19 @@ def load_autoencoder(source: str) -> Any:
     if vae.config.get("latents_mean") is not None:
         raise AttarError(f"--codec {source}: latents scaled channel by channel (latents_mean) are not supported")
     return vae
+
+
+def load_whole(kind: Any, source: str, **inside: str) -> Any:
+    """A diffusers model of this class, by `from_pretrained`, every weight of which is in its files.
+
+    Raises:
+        ValueError: lists the weights that are missing.
+        OSError: the files cannot be read.
+    """
+    model, told = kind.from_pretrained(source, output_loading_info=True, **inside)
+    if told["missing_keys"]:
+        raise ValueError(f"its {kind.__name__} lacks the weights {', '.join(sorted(told['missing_keys']))}")
+    return model
 
 
 def autoencoder_codec(vae: Any, side: int, device: torch.device, dtype: torch.dtype) -> AutoencoderCodec:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -59,7 +60,8 @@ class Latents:
     def key(self, label: int) -> str:
         """The fingerprint of one class's latents."""
         name = self.images.classes[label]
-        return fingerprint(self.images.digest(label), name, self.preprocess, self.codec.key, SHARD, self.compute)
+        read = [self.images.digest(label), name, self.preprocess, PIL.__version__]
+        return fingerprint(read, self.codec.key, SHARD, self.compute)
 
     def shards(self, label: int, first: int | None = None, progress: Progress = silent) -> Iterator[Shard]:
         """The class's latents, or those of the `first` images of its order, shard by shard."""

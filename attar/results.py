@@ -1,9 +1,11 @@
 """Records of evaluations: the file that keeps them, and their words for terminals and documents.
 
 A record is what one distilled set, recipe and network came to: "set" (its folder), "method", "seed", "recipe",
-"network", "ipc", "n_train", "n_test", "accuracies" (top-1 after the last epoch, per cent, one a training seed), "best"
-(the best epoch of each), "mean", "std", "seconds", "device", and "baseline": the same of random real images, or None.
-A record with the method "all data" and no set is of a network trained on the whole training set.
+"changes" (the fields that differ from the recipe that it is named after), "network", "test" (the test images' spec),
+"ipc", "n_train", "n_test", "accuracies" (top-1 after the last epoch, per cent, one a training seed), "best" (the best
+epoch of each), "mean", "std", "seconds", "device", and "baseline": the same of random real images, or None. A record
+with the method "all data" and no set is of a network trained on the whole training set. Older records lack "changes"
+and "test".
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.errors import AttarError
+from attar.evaluation.recipes import MODIFIED
 from attar.store import write_json
 
 Record = dict[str, Any]
@@ -44,7 +47,7 @@ def read_records(file: Path) -> list[Record]:
 
 
 def write_record(file: Path, record: Record) -> None:
-    """Adds a record to `file`, in the place of the one of the same set, recipe and network if there is one.
+    """Adds a record to `file`, in the place of the one with the same identity if there is one.
 
     The file is replaced whole, and processes that write to it take turns.
 
@@ -60,9 +63,32 @@ def write_record(file: Path, record: Record) -> None:
         write_json(file, list(records.values()))
 
 
-def identity(record: Record) -> tuple[str, str, str]:
-    """What a record is of: (the set's absolute path, recipe, network). A later one replaces an earlier one."""
-    return (str(Path(record["set"]).resolve()) if record["set"] else "", record["recipe"], record["network"])
+def identity(record: Record) -> tuple[str, str, str, str, str]:
+    """What a record is of: (the set's absolute path, recipe, its changes as JSON, network, test images' spec).
+
+    A later record replaces an earlier one.
+    """
+    path = str(Path(record["set"]).resolve()) if record["set"] else ""
+    changes = json.dumps(record.get("changes", {}), sort_keys=True)
+    return path, original(record), changes, record["network"], record.get("test", "")
+
+
+def original(record: Record) -> str:
+    """The name of the recipe that the changes were made to; of older records, the recipe's own."""
+    name: str = record["recipe"]
+    return name.removesuffix(MODIFIED) if "changes" in record else name
+
+
+def assignments(record: Record) -> list[str]:
+    """The changes of the recipe as `--set` takes them, by field: "flip=false", "steps=300"."""
+    return [f"{name}={_word(value)}" for name, value in sorted(record.get("changes", {}).items())]
+
+
+def terms(record: Record) -> str:
+    """The recipe with its changes, and the test images: "quick with flip=false, steps=300; tested on digits@test"."""
+    changed = f" with {', '.join(assignments(record))}" if assignments(record) else ""
+    tested = f"; tested on {record['test']}" if record.get("test") else ""
+    return f"{original(record)}{changed}{tested}"
 
 
 def row(record: Record) -> str:
@@ -81,13 +107,13 @@ def markdown_table(records: Iterable[Record]) -> str:
     """A table for documents, ordered by recipe, network and IPC; accuracies in per cent after the last epoch."""
     head = ["method", "IPC", "network", "recipe", "accuracy", "n", "random", "difference", "time"]
     lines = [f"| {' | '.join(head)} |", "|---|---:|---|---|---:|---:|---:|---:|---:|"]
-    for record in sorted(records, key=lambda one: (one["recipe"], one["network"], one.get("ipc") or math.inf)):
+    for record in sorted(records, key=lambda one: (terms(one), one["network"], one.get("ipc") or math.inf)):
         gain = difference(record)
         cells = [
             record["method"],
             str(record["ipc"]) if record["method"] != ALL_DATA else "",
             record["network"],
-            record["recipe"],
+            terms(record),
             accuracy(record),
             str(len(record["accuracies"])),
             "" if gain is None else accuracy(record["baseline"]),
@@ -130,6 +156,10 @@ def _wrong(record: Any) -> str | None:
     wrong = next((name for name in TEXTS if not isinstance(record.get(name), str)), None)
     if wrong:
         return f"its {wrong} is not text"
+    if not isinstance(record.get("test", ""), str):
+        return "its test is not text"
+    if not isinstance(record.get("changes", {}), dict):
+        return "its changes are not an object"
     if record["method"] != ALL_DATA and not isinstance(record.get("ipc"), int):
         return "its ipc is not a whole number"
     if wrong := _wrong_numbers(record):
@@ -149,6 +179,12 @@ def _wrong_numbers(result: Record) -> str | None:
         return "its std is not a number"
     missing = next((name for name in NUMBERS if not _finite(result.get(name))), None)
     return f"its {missing} is not a number" if missing else None
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_word, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _finite(value: Any) -> bool:

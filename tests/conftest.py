@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: the tests need no network
@@ -10,6 +11,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: the
 import pytest
 
 from attar.store import Store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever a test does not put into a store of its own: never in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATTAR_CACHE", str(tmp_path_factory.mktemp("attar-cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

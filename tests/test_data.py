@@ -109,6 +109,18 @@ def test_splits_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         test_spec("data@val")
 
 
+def test_splits_may_be_named_in_capitals(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    folder(root / "Train", {"a": 3, "b": 2})
+    folder(root / "TEST", {"a": 1, "b": 1})
+    with pytest.raises(AttarError, match=r"splits Train, TEST: .*@Train, so that test images"):
+        load_data(str(root))
+    assert load_data(f"{root}@Train").classes == ("a", "b")
+    assert test_spec(f"{root}@Train") == test_spec(str(root / "Train")) == f"imagefolder:{root}@TEST"
+    with pytest.raises(AttarError, match="--test"):
+        test_spec(f"{root}@TEST")
+
+
 def test_folders_named_as_splits_but_holding_images_are_classes(tmp_path: Path) -> None:
     assert load_data(str(folder(tmp_path / "data", {"train": 2, "bus": 2}))).classes == ("bus", "train")
 

@@ -13,6 +13,7 @@ from attar.driver import kept, make_candidates
 from attar.errors import AttarError
 from attar.job import Job, Spec
 from attar.keys import noise
+from attar.methods.inversion import Invert
 from attar.methods.prior_samples import PriorSamples
 from attar.store import Store
 
@@ -294,7 +295,34 @@ def test_schedules_without_any_signal_are_refused() -> None:
         Schedule(torch.tensor([0.9, 0.0]))
 
 
-@pytest.mark.parametrize("field", [{"solver": "euler"}, {"steps": 0}, {"steps": 1001}, {"spacing": "odd"}])
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"solver": "euler"},
+        {"steps": 0},
+        {"steps": 1001},
+        {"spacing": "odd"},
+        {"clean_time": -2},
+        {"clean_time": 1000},
+        {"guidance": float("nan")},
+        {"guidance": float("inf")},
+        {"guided_channels": 0},
+    ],
+)
 def test_impossible_samplers_are_refused(field: dict[str, object]) -> None:
     with pytest.raises(AttarError, match=f"sampler.{next(iter(field))}"):
         Sampler(**field)  # type: ignore[arg-type]
+
+
+def test_the_bounds_of_samplers_are_allowed() -> None:
+    assert [Sampler(clean_time=time).clean_time for time in (-1, 999)] == [-1, 999]
+    assert Sampler(guided_channels=1, guidance=-1.5).guided_channels == 1
+
+
+@pytest.mark.parametrize(
+    "field", [{"clean_time": -2}, {"clean_time": 600}, {"guidance": float("nan")}, {"guidance": float("-inf")}]
+)
+def test_impossible_inversions_are_refused(field: dict[str, object]) -> None:
+    with pytest.raises(AttarError, match=rf"fit.{next(iter(field))} "):
+        Invert(**field)  # type: ignore[arg-type]
+    assert Invert(clean_time=580).times() == [600]

@@ -16,10 +16,10 @@ from sklearn.datasets import load_digits
 
 from attar import training
 from attar.errors import AttarError
-from attar.evaluation import RECIPES, Images, Recipe, evaluate, evaluator, modified
+from attar.evaluation import RECIPES, Images, Recipe, changes, evaluate, evaluator, modified
 from attar.evaluation.evaluator import settle
 from attar.evaluation.images import resized
-from attar.evaluation.recipes import by_ipc, by_network
+from attar.evaluation.tables import by_ipc, by_network
 from attar.networks import build
 from attar.store import Store
 
@@ -216,7 +216,7 @@ def test_modified() -> None:
         (lambda: modified(RECIPES["quick"], {"schedule": "steep"}), "schedule.*half-cosine"),
         (lambda: modified(RECIPES["quick"], {"name": "mine"}), "name"),
         (lambda: run(seeds=()), "seeds"),
-        (lambda: run(RECIPES["rded-soft-cifar"]), "rded-soft-cifar.*teacher"),
+        (lambda: run(RECIPES["rded-soft-cifar"]), r"rded-soft-cifar.*from Python.*teacher=network"),
         (lambda: run(RECIPES["minimax-hard"]), "minimax-hard-cifar"),
         (lambda: run(modified(RECIPES["rded-soft"], {"labels": "hard"})), "the recipe rded-soft-cifar"),
         (lambda: run(modified(TINY, {"epochs": 3})), "epochs.*steps"),
@@ -233,6 +233,52 @@ def test_modified() -> None:
 def test_bad_input(what: Callable[[], Any], message: str) -> None:
     with pytest.raises(AttarError, match=message):
         what()
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [("steps", (0, -1)), ("size", (0,)), ("shuffle", (0,)), ("crop", (0, 2, float("nan"))), ("batch", (0, "9:0, 5")),
+     ("epochs", (0, "5, 1.5")), ("lr", (-1, "vit: -1, 1", "inf")), ("momentum", (2,)), ("weight_decay", (-1,)),
+     ("warmup", (-1,)), ("jitter", (1.5,)), ("lighting", (-1,)), ("mix_probability", (-0.1, 1.1)),
+     ("temperature", (0,)), ("test_from", (2,)), ("test_every", (0, "0%", "often"))],
+)  # fmt: skip
+def test_fields_out_of_range(field: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        with pytest.raises(AttarError, match=f"recipe quick: {field} = "):
+            replace(RECIPES["quick"], **{field: value})
+
+
+def test_a_network_that_cannot_take_the_images_is_found_before_training(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluator, "train", lambda *_, **__: pytest.fail("was trained"))
+    with pytest.raises(AttarError, match="network torchvision/alexnet cannot take 16-pixel images"):
+        run(train=digits(40, 16), network="torchvision/alexnet", store=store)
+
+
+def test_seeds_are_trained_again_with_other_libraries(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[int] = []
+
+    def counting(*arguments: Any, **options: Any) -> None:
+        trained.append(arguments[5])
+        training.train(*arguments, **options)
+
+    monkeypatch.setattr(evaluator, "train", counting)
+    monkeypatch.setattr(evaluator, "version", lambda _: "9")
+    run(store=store)
+    for library in ("timm", "torchvision"):
+        monkeypatch.setattr(evaluator, "version", lambda name, own=library: "0.1" if name == own else "9")
+        run(store=store)
+        run(store=store)
+    assert trained == [0, 0, 0]
+
+
+def test_changes_are_what_makes_a_recipe_of_its_original() -> None:
+    assert [changes(recipe) for recipe in RECIPES.values()] == [{}] * len(RECIPES)
+    other = modified(RECIPES["rded-soft"], {"batch_doubled_at": "7,8", "size": None, "lr": 0.5, "flip": True})
+    assert changes(other) == {"batch_doubled_at": [7, 8], "size": None, "lr": 0.5}
+    assert modified(RECIPES["rded-soft"], json.loads(json.dumps(changes(other)))) == other
+    assert changes(Recipe("mine", "me", epochs=3)) == {"epochs": 3}
 
 
 def test_every_field_can_be_shown() -> None:

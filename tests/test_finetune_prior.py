@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
-from test_train_prior import QUICK, original_dit, weights
+from test_train_prior import QUICK, weights
 from torch import Tensor, nn
-from toys import save_folder, save_tiny_dit
+from toys import original_dit, recorded, save_folder, save_tiny_dit
 
 from attar.errors import AttarError
 from attar.keys import generator
@@ -63,11 +61,7 @@ def output(network: nn.Module) -> Tensor:
 
 @pytest.mark.golden
 def test_difffit_trains_what_minimax_trains_and_computes_what_it_computes() -> None:
-    file = Path(__file__).parent / "golden" / "minimax_dit.safetensors"
-    golden = load_file(file)
-    with safe_open(file, "pt") as opened:
-        facts = opened.metadata()
-    given = {name[6:]: value for name, value in golden.items() if name.startswith("model.")}
+    golden, given, facts = recorded("minimax_dit")
     plain = {name: value for name, value in given.items() if ".gamma" not in name}
     network = tied(original_transformer(plain, int(facts["num_heads"])), "golden")
     adaptor = DiffFit.of(network)
@@ -77,11 +71,12 @@ def test_difffit_trains_what_minimax_trains_and_computes_what_it_computes() -> N
     for name, value in found.items():
         expected = torch.ones_like(value) if ".gamma" in name else given[name]
         torch.testing.assert_close(value, expected)
-    scales = {f"transformer_blocks.{i}.{part}.scale": (i, part) for i in range(14) for part in ("attn1", "ff")}
+    scaled = [i for i in range(int(facts["depth"])) if f"blocks.{i}.gamma1" in given]
+    scales = {f"transformer_blocks.{i}.{part}.scale": (i, part) for i in scaled for part in ("attn1", "ff")}
     with torch.no_grad():
         for name, (i, part) in scales.items():
             adaptor.values[name].copy_(given[f"blocks.{i}.gamma{1 if part == 'attn1' else 2}"])
-        for i in range(14):
+        for i in scaled:
             for part, gamma in zip("qkv", given[f"blocks.{i}.attn.gamma1"].chunk(3), strict=True):
                 adaptor.values[f"transformer_blocks.{i}.attn1.to_{part}.scale"].copy_(gamma)
             adaptor.values[f"transformer_blocks.{i}.attn1.to_out.0.scale"].copy_(given[f"blocks.{i}.attn.gamma2"])

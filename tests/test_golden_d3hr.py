@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor
+from toys import recorded
 
 from attar.diffusion import Sampler, Schedule, grid, invert, sample
 from attar.methods.d3hr import score
@@ -18,22 +15,15 @@ from attar.priors.dit import DiT
 pytestmark = pytest.mark.golden
 
 
-def recorded(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    folder = Path(os.environ.get("ATTAR_GOLDEN", Path(__file__).parent / "golden"))
-    with safe_open(folder / f"{name}.safetensors", "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
-
-
 class Recorded:
     """The network of the recording, as a denoiser."""
 
-    def __init__(self, arrays: dict[str, Tensor], sizes: dict[str, str]) -> None:
+    def __init__(self, weights: dict[str, Tensor], sizes: dict[str, str]) -> None:
         from diffusers import DDIMScheduler, DiTTransformer2DModel
 
         named = ("attention_head_dim", "patch_size", "out_channels", "num_attention_heads")
         also = ("num_embeds_ada_norm", "sample_size", "in_channels", "num_layers")
         network = DiTTransformer2DModel(**{name: int(sizes[name]) for name in named + also})
-        weights = {key.removeprefix("model."): value for key, value in arrays.items() if key.startswith("model.")}
         network.load_state_dict(weights)
         self.network = DiT(network)
         self.schedule = Schedule(DDIMScheduler(beta_schedule="linear").alphas_cumprod)
@@ -44,14 +34,15 @@ class Recorded:
 
 
 def test_inversion_with_the_references_clean_time() -> None:
-    arrays, sizes = recorded("d3hr_inversion")
-    prior, guidance = Recorded(arrays, sizes), float(sizes["guidance_scale"])
+    arrays, weights, sizes = recorded("d3hr_inversion")
+    prior, guidance = Recorded(weights, sizes), float(sizes["guidance_scale"])
     times = grid(int(sizes["steps"]))
     first, last = map(int, sizes["kept_iterations"].split(".."))
     at = invert(prior, arrays["z"], arrays["labels"], times[:first], guidance=guidance, clean_time=0)
     for kept, iteration in enumerate(range(first, last + 1)):
         step = times[iteration : iteration + 1]
-        at = invert(prior, at, arrays["labels"], step, guidance=guidance, clean_time=times[iteration - 1])
+        before = times[iteration - 1] if iteration else 0
+        at = invert(prior, at, arrays["labels"], step, guidance=guidance, clean_time=before)
         torch.testing.assert_close(at, arrays["trajectory"][kept], rtol=1e-4, atol=1e-5)
         moments = Moments.of(at[:2]).merged(Moments.of(at[2:]))
         torch.testing.assert_close(moments.mean.flatten().float(), arrays["mean"][kept], rtol=1e-4, atol=1e-5)
@@ -59,8 +50,8 @@ def test_inversion_with_the_references_clean_time() -> None:
 
 
 def test_sampling_with_the_references_clean_time() -> None:
-    arrays, sizes = recorded("d3hr_inversion")
-    prior, steps = Recorded(arrays, sizes), int(sizes["steps"])
+    arrays, weights, sizes = recorded("d3hr_inversion")
+    prior, steps = Recorded(weights, sizes), int(sizes["steps"])
     t = int(arrays["timesteps"][int(sizes["start_step"])])
     assert t in grid(steps)
     sampler = Sampler(steps=steps, guidance=float(sizes["guidance_scale"]), clean_time=1)
@@ -69,6 +60,6 @@ def test_sampling_with_the_references_clean_time() -> None:
 
 
 def test_group_scores() -> None:
-    arrays, _ = recorded("d3hr_selection")
+    arrays, _, _ = recorded("d3hr_selection")
     scores = score(arrays["groups"], arrays["mean"], arrays["std"])
     torch.testing.assert_close(scores, arrays["scores"], rtol=1e-4, atol=1e-5)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from attar.errors import AttarError
-from attar.networks import NETWORKS, build, check
+from attar.networks import NETWORKS, build, check, check_size
 
 COUNTS: dict[str, int] = json.loads((Path(__file__).parent / "golden" / "networks.json").read_text())["counts"]
 
@@ -107,6 +107,19 @@ def test_unknown_names(name: str, hint: str) -> None:
 def test_too_small_images() -> None:
     with pytest.raises(AttarError, match="8 pixels are too few"):
         build("convnet4", 10, 8, 0)
+
+
+@pytest.mark.parametrize("name", ["torchvision/alexnet", "timm/inception_v4"])
+def test_networks_that_cannot_take_the_images(name: str) -> None:
+    with pytest.raises(AttarError, match=f"network {name} cannot take 16-pixel images: "):
+        check_size(name, 10, 16)
+
+
+def test_a_network_must_give_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_size("convnet3-w8", 7, 16)
+    monkeypatch.setattr("attar.networks.build", lambda *_, **__: torch.nn.Flatten())
+    with pytest.raises(AttarError, match=r"convnet3-w9 gives \(2, 768\) for two images"):
+        check_size("convnet3-w9", 7, 16)
 
 
 def test_every_listed_name_is_known() -> None:

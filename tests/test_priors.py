@@ -2,18 +2,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from toys import save_tiny_dit
+from toys import save_folder, save_tiny_dit
 
 from attar.codec import PixelCodec, to_float, to_uint8
+from attar.data import load_data
 from attar.errors import AttarError
 from attar.keys import generator
-from attar.priors import load_prior
+from attar.latents import Latents
+from attar.priors import known_classes, load_prior
 from attar.priors.classes import match
+from attar.priors.digits import digits_prior
+from attar.priors.prior import Prior
 from attar.priors.train import Training, train_prior
+from attar.priors.vae import Autoencoding, train_vae
+from attar.store import Store
 
 NAMES = [f"class {label}" for label in range(10)]
 
@@ -149,3 +157,127 @@ def test_a_trained_prior_opens_in_diffusers_with_its_embedders_written_untied(tm
     prior = load_prior(str(tmp_path / "prior"), device="cpu", tile=2)
     assert prior.classes == tuple("abcd")
     assert prior.codec.key == "pixel-1x8"
+
+
+@pytest.mark.parametrize(
+    ("id2label", "message"),
+    [
+        ({str(label): "x" for label in range(10) if label != 3}, "classes 0 to 9, and no others; see to 3"),
+        ({str(label): "x" for label in range(11)}, "see to 10"),
+        ({str(label): label for label in range(10)}, "must be a table of class names"),
+        (["a", "b"], "must be a table of class names"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(id2label: object, message: str, tmp_path: Path) -> None:
+    index = save_tiny_dit(tmp_path / "dit", NAMES) / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "id2label": id2label}))
+    with pytest.raises(AttarError, match=rf"dit: model_index.json: id2label .*{message}"):
+        load_prior(str(tmp_path / "dit"), device="cpu", tile=1)
+
+
+@pytest.mark.parametrize(("part", "flag"), [("transformer", "--prior"), ("vae", "--codec")])
+def test_missing_weights_are_named(part: str, flag: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = save_tiny_dit(tmp_path / "dit", NAMES) / part / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    lost = sorted(weights)[5]
+    save_file({name: weight for name, weight in weights.items() if name != lost}, file, {"format": "pt"})
+    with pytest.raises(AttarError, match=rf"{flag} .*dit: .* lacks the weights {lost}"):
+        load_prior(str(tmp_path / "dit"), device="cpu", tile=1)
+
+
+def test_a_schedule_of_other_than_1000_steps_is_refused(tmp_path: Path) -> None:
+    config = save_tiny_dit(tmp_path / "dit", NAMES) / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_train_timesteps": 500}))
+    with pytest.raises(AttarError, match=r"dit: scheduler/scheduler_config.json has a schedule of 500 steps"):
+        load_prior(str(tmp_path / "dit"), device="cpu", tile=1)
+
+
+def test_a_given_tile_is_proved_once(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, tried = str(save_tiny_dit(tmp_path / "dit", NAMES)), list[int]()
+
+    def exact_at(prior: Prior, tile: int) -> bool:
+        tried.append(tile)
+        return tile in (3, 4)
+
+    monkeypatch.setattr(Prior, "exact_at", exact_at)
+    for _ in range(2):
+        assert load_prior(folder, device="cpu", tile=3, store=store).tile == 3
+        assert load_prior(folder, device="cpu", tile=1, store=store).tile == 1
+    assert tried == [3]
+    for _ in range(2):
+        with pytest.raises(AttarError, match=r"--tile 5: .* rows beside it on cpu.*; leave it out, and 4 is chosen"):
+            load_prior(folder, device="cpu", tile=5, store=store)
+    assert tried == [3, 5, 16, 8, 32, 4]
+    with pytest.raises(AttarError, match="--tile 0: at least 1"):
+        load_prior(folder, device="cpu", tile=0, store=store)
+
+
+def test_a_given_tile_that_does_not_fit_in_memory_is_refused(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exact_at(prior: Prior, tile: int) -> bool:
+        if tile > 16:
+            raise torch.OutOfMemoryError
+        return True
+
+    folder = str(save_tiny_dit(tmp_path / "dit", NAMES))
+    monkeypatch.setattr(Prior, "exact_at", exact_at)
+    with pytest.raises(AttarError, match=r"--tile 64: it does not fit in memory .* 16 is chosen"):
+        load_prior(folder, device="cpu", tile=64, store=store)
+
+
+def test_the_classes_of_digits_are_known_untrained() -> None:
+    assert known_classes("digits") == load_data("digits").classes == tuple("0123456789")
+    assert known_classes("elsewhere") is None
+
+
+class Recording(Store):
+    """Makes nothing, and notes the keys that it is asked for."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.keys: list[str] = []
+
+    def once(self, kind: str, key: str, make: object, about: object = None, seconds: float = 0.0) -> Path:
+        self.keys.append(key)
+        return self.root
+
+
+def test_the_key_of_digits_tells_device_and_version_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Recording(tmp_path)
+    for _ in range(2):
+        digits_prior(store)
+    monkeypatch.setattr("attar.tile.device_class", lambda device: "another")
+    digits_prior(store)
+    monkeypatch.setattr(torch, "__version__", "0.0")
+    digits_prior(store)
+    assert store.keys[0] == store.keys[1]
+    assert len(set(store.keys)) == 3
+
+
+def test_the_key_of_an_autoencoder_tells_how_it_was_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, store = load_data(str(save_folder(tmp_path / "data", ["a"], 1))), Recording(tmp_path)
+
+    def ask(**changes: Any) -> None:
+        plain = {"device": torch.device("cpu"), "mixed_precision": "no", "num_processes": 1}
+        helper: Any = SimpleNamespace(**{**plain, **changes})
+        train_vae(images, 16, "adm", True, Autoencoding(), helper, store)
+
+    ask()
+    ask()
+    ask(mixed_precision="bf16")
+    ask(num_processes=2)
+    monkeypatch.setattr("attar.priors.vae.device_class", lambda device: "another")
+    ask()
+    assert store.keys[0] == store.keys[1]
+    assert len(set(store.keys)) == 4
+
+
+def test_the_key_of_latents_tells_decoders_apart(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    latents = Latents(load_data(str(save_folder(tmp_path / "data", ["a"], 1))), PixelCodec(8), "adm", store, {})
+    key = latents.key(0)
+    assert latents.key(0) == key
+    monkeypatch.setattr("PIL.__version__", "0.0")
+    assert latents.key(0) != key

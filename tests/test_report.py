@@ -19,7 +19,7 @@ from attar.errors import AttarError
 from attar.report import write_report
 from attar.report.figures import sprite
 from attar.report.page import method_names
-from attar.report.settings import distill_command
+from attar.report.settings import distill_command, evaluate_commands
 from attar.store import canonical
 
 HOSTILE = (
@@ -61,7 +61,7 @@ def write_set(
         "written": "2026-01-01T00:00:00Z",
         **more,
     }
-    write_distilled(folder, classes, images, manifest)
+    write_distilled(folder, classes, lambda done: images, manifest)
     return folder
 
 
@@ -315,3 +315,57 @@ def test_random_real_images_that_are_a_method_too_stand_in_one_row() -> None:
     assert [row.name for row in table.rows] == ["random", "prior"]
     (table,) = tables([record("random", [21.0]), record("prior", [25.0])], names, styles)
     assert [row.name for row in table.rows] == ["random", "prior", "random real images"]
+
+
+def test_other_changes_and_other_tests_stand_in_tables_of_their_own(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set")
+    changed = {**record(folder, 50.0), "recipe": "quick (modified)", "changes": {"steps": 300, "flip": False}}
+    records = [
+        {**record(folder, 40.0), "test": "digits@test", "changes": {}},
+        {**changed, "test": "digits@test"},
+        {**changed, "changes": {"steps": 9}, "test": "digits@test"},
+        {**changed, "test": "held-out"},
+    ]
+    write_report([folder], records, tmp_path / "page.html")
+    source = (tmp_path / "page.html").read_text()
+    assert re.findall(r'<h3>convnet3 <span class="quiet">(.*?)</span>', source) == [
+        "recipe quick; tested on digits@test",
+        "recipe quick with flip=false, steps=300; tested on digits@test",
+        "recipe quick with steps=9; tested on digits@test",
+        "recipe quick with flip=false, steps=300; tested on held-out",
+    ]
+    assert source.count("<td>quick with steps=9; tested on digits@test</td>") == 1
+    assert "<dt>convnet3, quick with steps=9; tested on digits@test</dt>" in source
+
+
+def test_the_evaluate_command_gives_the_recipe_and_the_test_back() -> None:
+    from attar.evaluation import RECIPES, changes, modified
+
+    recipe = modified(RECIPES["rded-soft"], {"flip": False, "epochs": "9:10, 20", "size": None, "lr": 0.5})
+    about = {"recipe": recipe.name, "changes": changes(recipe), "test": "my data@test"}
+    (command,) = evaluate_commands([{**record(Path("a set"), 40.0), **about}])
+    words = shlex.split(command)
+    given = dict(words[k + 1].split("=", 1) for k, word in enumerate(words) if word == "--set")
+    assert modified(RECIPES[words[words.index("--recipe") + 1]], given) == recipe
+    assert words[words.index("--test") + 1] == "my data@test"
+    assert words[2] == "a set"
+    old = record(Path("a"), 40.0)
+    assert not evaluate_commands([{**old, "recipe": "quick (modified)"}, {**old, "recipe": "mine", "changes": {}}])
+    assert "--test" not in evaluate_commands([old])[0]
+
+
+def test_the_distill_command_names_all_sources(tmp_path: Path) -> None:
+    data = {"spec": "digits@train", "images": 90, "fingerprint": "ff", "skipped": []}
+    prior = {"source": "my prior", "fingerprint": "ee", "labels": [0, 1]}
+    view, own = {"hold_out": True, "imbalance_factor": 10.0}, {"codec_source": "my codec", "class_map": "my map.toml"}
+    (full,) = find_distilled(write_set(tmp_path / "full", data=data | view, prior=prior | own))
+    words = shlex.split(distill_command(full))
+    assert "--hold-out" in words
+    for flag, value in [("--imbalance-factor", "10.0"), ("--codec", "my codec"), ("--class-map", "my map.toml")]:
+        assert words[words.index(flag) + 1] == value
+    plain = {"hold_out": False, "imbalance_factor": None}, {"codec_source": None, "class_map": None}
+    (none,) = find_distilled(write_set(tmp_path / "none", data=data | plain[0], prior=prior | plain[1]))
+    (old,) = find_distilled(write_set(tmp_path / "none2", data=data, prior=prior))
+    for one in (none, old):
+        flags = {"--hold-out", "--imbalance-factor", "--codec", "--class-map"}
+        assert not flags & set(shlex.split(distill_command(one)))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from attar.errors import AttarError
-from attar.results import difference, duration, markdown_table, read_records, row, signed, write_record
+from attar.results import difference, duration, markdown_table, read_records, row, signed, terms, write_record
 
 
 def result(mean: float = 40.0, n: int = 3, **more: Any) -> dict[str, Any]:
@@ -24,7 +24,8 @@ def record(**more: Any) -> dict[str, Any]:
 
 def test_a_record_replaces_only_its_own(tmp_path: Path) -> None:
     file = tmp_path / "new" / "results.json"
-    others = [record(set="runs/prior"), record(recipe="soft"), record(network="resnet18")]
+    others = [record(set="runs/prior"), record(recipe="soft"), record(network="resnet18"), record(test="held-out")]
+    others += [record(recipe="quick (modified)", changes={"steps": steps}) for steps in (300, 600)]
     for one in [record(), *others]:
         write_record(file, one)
     again = record(set=str(Path("runs/d3hr").resolve()), mean=41.0)
@@ -57,6 +58,8 @@ def test_writers_take_turns(tmp_path: Path) -> None:
         json.dumps([record(ipc=None)]),
         json.dumps([record(baseline={"mean": 1.0})]),
         json.dumps([record(baseline=3)]),
+        json.dumps([record(test=3)]),
+        json.dumps([record(changes=["steps"])]),
     ],
 )
 def test_what_is_no_list_of_records_is_refused_and_kept(tmp_path: Path, content: str) -> None:
@@ -90,6 +93,17 @@ def test_the_markdown_table_is_one() -> None:
     assert lines[2].startswith("| d3hr | 1 | convnet3 | quick | 40.0 ± 1.0 | 3 | 30.5 ± 1.0 | +9.5 | 12 s |")
     assert lines[3].startswith("| a\\|b c | 10 |")
     assert lines[4].startswith("| all data |  |")
+
+
+def test_terms_say_the_changes_and_the_test() -> None:
+    assert terms(record()) == "quick"
+    assert terms(record(recipe="quick (modified)")) == "quick (modified)"
+    changes = {"steps": 300, "flip": False, "size": None, "batch_doubled_at": [100, 1000]}
+    one = record(recipe="quick (modified)", changes=changes, test="digits@test")
+    expected = "quick with batch_doubled_at=100,1000, flip=false, size=none, steps=300; tested on digits@test"
+    assert terms(one) == expected
+    assert expected in markdown_table([one])
+    assert terms(record(changes={}, test="held-out")) == "quick; tested on held-out"
 
 
 def test_numbers_in_words() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import signal
@@ -15,16 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-from toys import linear_schedule, save_folder
+from toys import linear_schedule, original_dit, recorded, save_folder
 
 from attar.data import load_data
 from attar.errors import AttarError
 from attar.latents import Latents
 from attar.priors import load_prior
+from attar.priors.folder import publish
 from attar.priors.latent_set import LatentSet, Mirrored, load_latents
 from attar.priors.loss import Forward, forward_of
 from attar.priors.measure import frechet
@@ -41,43 +39,10 @@ QUICK = Report(every=6, samples=8, steps=2, judge_steps=4)
 NAMES = ["cat", "dog <b>", "ä & ö"]
 
 
-def original_dit(w: dict[str, Tensor], z: Tensor, t: Tensor, y: Tensor, heads: int) -> Tensor:
-    """The original network, gammas and all, written from its paper: a second implementation."""
-
-    def linear(name: str, x: Tensor) -> Tensor:
-        return F.linear(x, w[name + ".weight"], w[name + ".bias"])
-
-    def norm(x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], eps=1e-6)
-
-    x = F.conv2d(z, w["x_embedder.proj.weight"], w["x_embedder.proj.bias"], stride=2).flatten(2).transpose(1, 2)
-    x = x + w["pos_embed"]
-    angles = t[:, None].float() * torch.exp(-math.log(10000) * torch.arange(128).float() / 128)
-    time_embedding = linear("t_embedder.mlp.0", torch.cat([angles.cos(), angles.sin()], 1))
-    c = F.silu(linear("t_embedder.mlp.2", F.silu(time_embedding)) + w["y_embedder.embedding_table.weight"][y])
-    n, tokens, hidden = x.shape
-    for block in range(sum(name.endswith("qkv.bias") for name in w)):
-        b = f"blocks.{block}."
-        s1, c1, g1, s2, c2, g2 = linear(b + "adaLN_modulation.1", c)[:, None].chunk(6, 2)
-        qkv = linear(b + "attn.qkv", norm(x) * (1 + c1) + s1) * w.get(b + "attn.gamma1", 1)
-        q, k, v = qkv.view(n, tokens, 3, heads, hidden // heads).permute(2, 0, 3, 1, 4)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        x = x + w.get(b + "gamma1", 1) * g1 * linear(b + "attn.proj", h) * w.get(b + "attn.gamma2", 1)
-        h = F.gelu(linear(b + "mlp.fc1", norm(x) * (1 + c2) + s2), approximate="tanh")
-        x = x + w.get(b + "gamma2", 1) * g2 * linear(b + "mlp.fc2", h)
-    shift, scale = linear("final_layer.adaLN_modulation.1", c)[:, None].chunk(2, 2)
-    x = linear("final_layer.linear", norm(x) * (1 + scale) + shift)
-    side = math.isqrt(tokens)
-    return x.view(n, side, side, 2, 2, -1).permute(0, 5, 1, 3, 2, 4).reshape(n, -1, 2 * side, 2 * side)
-
-
 @pytest.mark.golden
 def test_the_loss_terms_are_those_of_the_reference() -> None:
-    file = Path(__file__).parent / "golden" / "minimax_dit.safetensors"
-    golden = load_file(file)
-    with safe_open(file, "pt") as opened:
-        heads = int(opened.metadata()["num_heads"])
-    weights = {name[6:]: value for name, value in golden.items() if name.startswith("model.")}
+    golden, weights, sizes = recorded("minimax_dit")
+    heads = int(sizes["num_heads"])
     z, t, y, noise = (golden[name] for name in ("z", "t", "y", "noise"))
     torch.testing.assert_close(original_dit(weights, z, t, y, heads), golden["out"], rtol=1e-4, atol=1e-5)
     forward = Forward(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
@@ -373,3 +338,20 @@ def test_tied_networks_compile_nothing_into_their_files() -> None:
     names = set(TiedDiT(network.untied()).untied().state_dict())
     assert all(not name.startswith("_orig_mod") for name in names)
     assert sum("embedding_table" in name for name in names) == TINY.layers
+
+
+def test_what_a_killed_copy_left_is_removed(tmp_path: Path) -> None:
+    made, out = tmp_path / "made", tmp_path / "out"
+    for folder, name in ((made, "whole"), (tmp_path / ".out.partial", "half")):
+        folder.mkdir()
+        (folder / name).touch()
+    publish(made, out)
+    assert [file.name for file in out.iterdir()] == ["whole"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["made", "out"]
+
+
+def test_the_users_cache_is_left_alone() -> None:
+    from platformdirs import user_cache_dir
+
+    assert not Store().root.is_relative_to(user_cache_dir("attar"))
+    assert "attar-cache" in Store().root.name

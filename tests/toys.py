@@ -1,17 +1,34 @@
-"""Tiny real models, and priors whose answers are known in closed form."""
+"""Tiny real models, priors whose answers are known in closed form, and the arrays recorded from reference codes."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from attar.diffusion import Schedule
 from attar.keys import numpy_generator
+
+GOLDEN = Path(os.environ.get("ATTAR_GOLDEN", Path(__file__).parent / "golden"))
+"""The recordings; ATTAR_GOLDEN=FOLDER names others of the same form, whatever their sizes."""
+
+
+def recorded(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
+    """The arrays of a recording, those under `model.` as weights, and its metadata: sizes and constants."""
+    from safetensors import safe_open
+
+    with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
+        arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        sizes = file.metadata()
+    weights = {key.removeprefix("model."): value for key, value in arrays.items() if key.startswith("model.")}
+    return arrays, weights, sizes
 
 
 def linear_schedule() -> Schedule:
@@ -39,6 +56,59 @@ class GaussianPrior:
         abar = self.schedule.abar(t)
         mean, std = (table[y].reshape(-1, 1, 1, 1) for table in (self.mean, self.std))
         return abar**0.5 * mean + (abar * std**2 + 1 - abar) ** 0.5 * (z0 - mean) / std
+
+
+def original_weights(
+    hidden: int = 48, depth: int = 3, patch: int = 2, channels: int = 4, classes: int = 10
+) -> dict[str, Tensor]:
+    """Random weights of an original DiT of 8 x 8 latents, learned variance, under its own names."""
+    linear = {
+        "t_embedder.mlp.0": (hidden, 256),
+        "t_embedder.mlp.2": (hidden, hidden),
+        "final_layer.adaLN_modulation.1": (2 * hidden, hidden),
+        "final_layer.linear": (2 * channels * patch**2, hidden),
+        "x_embedder.proj": (hidden, channels, patch, patch),
+    }
+    for block in range(depth):
+        for name, sides in {"attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.fc1": (4, 1), "mlp.fc2": (1, 4)}.items():
+            linear[f"blocks.{block}.{name}"] = (sides[0] * hidden, sides[1] * hidden)
+        linear[f"blocks.{block}.adaLN_modulation.1"] = (6 * hidden, hidden)
+    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": shape for name, shape in linear.items()}
+    shapes |= {f"{name}.bias": shape[:1] for name, shape in linear.items()}
+    shapes |= {"y_embedder.embedding_table.weight": (classes + 1, hidden), "pos_embed": (1, (8 // patch) ** 2, hidden)}
+    draw = torch.Generator().manual_seed(0)
+    return {name: 0.15 * torch.randn(shape, generator=draw) for name, shape in shapes.items()}
+
+
+def original_dit(w: dict[str, Tensor], z: Tensor, t: Tensor, y: Tensor, heads: int) -> Tensor:
+    """The original network, gammas and all, written from its paper: a second implementation."""
+
+    def linear(name: str, x: Tensor) -> Tensor:
+        return F.linear(x, w[name + ".weight"], w[name + ".bias"])
+
+    def norm(x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+    patch = w["x_embedder.proj.weight"].shape[-1]
+    x = F.conv2d(z, w["x_embedder.proj.weight"], w["x_embedder.proj.bias"], stride=patch).flatten(2).transpose(1, 2)
+    x = x + w["pos_embed"]
+    angles = t[:, None].float() * torch.exp(-math.log(10000) * torch.arange(128).float() / 128)
+    time_embedding = linear("t_embedder.mlp.0", torch.cat([angles.cos(), angles.sin()], 1))
+    c = F.silu(linear("t_embedder.mlp.2", F.silu(time_embedding)) + w["y_embedder.embedding_table.weight"][y])
+    n, tokens, hidden = x.shape
+    for block in range(sum(name.endswith("qkv.bias") for name in w)):
+        b = f"blocks.{block}."
+        s1, c1, g1, s2, c2, g2 = linear(b + "adaLN_modulation.1", c)[:, None].chunk(6, 2)
+        qkv = linear(b + "attn.qkv", norm(x) * (1 + c1) + s1) * w.get(b + "attn.gamma1", 1)
+        q, k, v = qkv.view(n, tokens, 3, heads, hidden // heads).permute(2, 0, 3, 1, 4)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = x + w.get(b + "gamma1", 1) * g1 * linear(b + "attn.proj", h) * w.get(b + "attn.gamma2", 1)
+        h = F.gelu(linear(b + "mlp.fc1", norm(x) * (1 + c2) + s2), approximate="tanh")
+        x = x + w.get(b + "gamma2", 1) * g2 * linear(b + "mlp.fc2", h)
+    shift, scale = linear("final_layer.adaLN_modulation.1", c)[:, None].chunk(2, 2)
+    x = linear("final_layer.linear", norm(x) * (1 + scale) + shift)
+    side = math.isqrt(tokens)
+    return x.view(n, side, side, patch, patch, -1).permute(0, 5, 1, 3, 2, 4).reshape(n, -1, patch * side, patch * side)
 
 
 def save_tiny_dit(folder: Path, classes: list[str] | None, *, vae: bool = True, learned_sigma: bool = True) -> Path:

@@ -21,8 +21,10 @@ SUFFIXES = frozenset(
 
 
 def splits(where: str) -> tuple[str, ...]:
-    """The children named as splits are, where they hold class folders; else none."""
-    return tuple(name for name in SPLITS if any(_class_folders(Path(where) / name)))
+    """The children named as splits are, in capitals or not, where they hold class folders; else none."""
+    root = Path(where)
+    named = [name for name in _class_folders(root) if name.lower() in SPLITS and any(_class_folders(root / name))]
+    return tuple(sorted(named, key=lambda name: (SPLITS.index(name.lower()), name)))
 
 
 def load(where: str, split: str | None) -> Folder:

@@ -16,8 +16,6 @@ from attar.errors import AttarError, BadImage
 from attar.progress import Meter, Progress, silent
 from attar.store import Store, fingerprint
 
-SHOWN = 20
-
 
 def readable(
     images: ImageSet, on_bad_image: Literal["error", "skip"], store: Store, progress: Progress | None = None
@@ -27,8 +25,8 @@ def readable(
     Each image is decoded once; the store remembers the outcome by the content of each class and PIL's version.
 
     Raises:
-        AttarError: some image cannot be decoded and `on_bad_image` is "error" (all are counted, the first 20 shown),
-            or leaving them out would empty a class.
+        AttarError: some image cannot be decoded and `on_bad_image` is "error", or leaving them out would
+            empty a class; lists all of them.
     """
     meter = Meter(progress or silent, "checking", len(images), "images")
     bad: dict[int, str] = {}
@@ -47,7 +45,9 @@ def readable(
     empty = np.flatnonzero(np.bincount(rest.labels, minlength=len(rest.classes)) == 0)
     if len(empty):
         names = ", ".join(repr(rest.classes[label]) for label in empty)
-        raise AttarError(f"no image of class {names} of {images.spec} can be read:\n{_shown(images, bad)}")
+        raise AttarError(
+            f"of {len(images)} images of {images.spec}, none of class {names} can be read:\n{_shown(images, bad)}"
+        )
     return rest
 
 
@@ -79,5 +79,4 @@ def _unreadable(images: ImageSet, label: int, store: Store, meter: Meter) -> dic
 
 
 def _shown(images: ImageSet, bad: Mapping[int, str]) -> str:
-    lines = [f"  {images.name(index)}: {why}" for index, why in list(bad.items())[:SHOWN]]
-    return "\n".join(lines + ([f"  and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []))
+    return "\n".join(f"  {images.name(index)}: {why}" for index, why in bad.items())

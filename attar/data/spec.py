@@ -69,10 +69,11 @@ def test_spec(spec: str) -> str:
         own = os.path.basename(where).removesuffix(".parquet").split("-0")[0]
         where = os.path.dirname(where)
         split = own if own in _form(kind).splits(where) else None
-    there = _form(kind).splits(where) if split not in (None, "test", "all") else ()
-    for name in TEST_SPLITS:
-        if name in there and name != split:
-            return _written(kind, where, name)
+    there = _form(kind).splits(where) if split and split.lower() not in ("test", "all") else ()
+    for wanted in TEST_SPLITS:
+        for name in there:
+            if name.lower() == wanted and name != split:
+                return _written(kind, where, name)
     raise AttarError(f"{spec} has no test split beside it; name the test images with --test")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -37,6 +38,12 @@ class Sampler:
             choices = ", ".join([*SOLVERS, *SCHEDULERS])
             raise AttarError(f"sampler.solver {self.solver!r}: choose one of {choices}")
         check_grid("sampler", self.steps, self.spacing)
+        if not math.isfinite(self.guidance):
+            raise AttarError(f"sampler.guidance {self.guidance}: must be a finite number")
+        if self.guided_channels is not None and self.guided_channels < 1:
+            raise AttarError(f"sampler.guided_channels {self.guided_channels}: at least 1, or none to guide all")
+        if not -1 <= self.clean_time <= 999:
+            raise AttarError(f"sampler.clean_time {self.clean_time}: choose -1 to 999")
         if self.solver in SCHEDULERS:
             check_scheduler("sampler", self.solver, self.steps, self.spacing, self.clean_time)
 

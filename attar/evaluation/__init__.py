@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attar.evaluation.recipes import RECIPES, Recipe, modified, named_recipe
+from attar.evaluation.recipes import RECIPES, Recipe, changes, modified, named_recipe
 
 if TYPE_CHECKING:
     from attar.evaluation.evaluator import Images, Result, evaluate
 
-__all__ = ["RECIPES", "Images", "Recipe", "Result", "evaluate", "modified", "named_recipe"]
+__all__ = ["RECIPES", "Images", "Recipe", "Result", "changes", "evaluate", "modified", "named_recipe"]
 
 
 def __getattr__(name: str) -> Any:

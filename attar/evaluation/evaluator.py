@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 from attar.augment import Augmentation
 from attar.errors import AttarError
 from attar.evaluation.images import Images, check_sets, resized
-from attar.evaluation.recipes import RECIPES, Recipe, by_ipc, by_network
+from attar.evaluation.recipes import MODIFIED, RECIPES, Recipe
+from attar.evaluation.tables import by_ipc, by_network
 from attar.keys import seed_of
-from attar.networks import build, check
+from attar.networks import build, check, check_size
 from attar.progress import Progress, silent
 from attar.store import Store, digest, fingerprint, write_json
 from attar.tile import device_class, resolve
@@ -77,8 +79,8 @@ def evaluate(
     the recipe's size, normalised as the recipe says, and gives one logit for each class.
 
     Raises:
-        AttarError: sets that do not fit each other, an unknown network, a missing teacher, or a bad field of the
-            recipe; before any work.
+        AttarError: sets that do not fit each other, an unknown network or one that cannot take the images, a missing
+            teacher, or a bad field of the recipe; before any training.
     """
     place, dtype = resolve(device, recipe.precision)
     if not seeds:
@@ -86,12 +88,17 @@ def evaluate(
     check_sets(train, test)
     check(network)
     if recipe.labels == "soft" and teacher is None:
-        raise AttarError(f"recipe {recipe.name} learns from a teacher's soft labels: name a teacher network")
+        raise AttarError(
+            f"recipe {recipe.name} learns from a teacher's soft labels, and no flag names a teacher: "
+            "give one from Python, attar.evaluation.evaluate(..., teacher=network)"
+        )
     plan, augmentation = settle(recipe, train, network, bfloat16=dtype == torch.bfloat16)
+    check_size(network, len(train.classes), augmentation.size)
     teacher = None if recipe.labels == "hard" or teacher is None else teacher.to(place).eval()
     about = {"network": network, "train": train.digest, "test": test.digest, "revision": REVISION}
     about |= {"recipe": replace(recipe, name="", source=""), "plan": plan, "teacher": _teacher_digest(teacher)}
     about |= {"device": device_class(place), "torch": torch.__version__}
+    about |= {library: version(library) for library in ("torchvision", "timm")}
     job = _Job(train, test, recipe, network, plan, augmentation, place, teacher)
     outcomes = []
     for i, seed in enumerate(seeds):
@@ -119,7 +126,7 @@ def settle(recipe: Recipe, train: Images, network: str, *, bfloat16: bool = Fals
     ipc = len(train.labels) / classes
     size = recipe.size or own_size
     if size > 4 * own_size:
-        small = f"{recipe.name.removesuffix(' (modified)')}-cifar"
+        small = f"{recipe.name.removesuffix(MODIFIED)}-cifar"
         hint = f"the recipe {small}, or " if small in RECIPES else ""
         raise AttarError(f"recipe {recipe.name} enlarges {own_size}-pixel images to {size}: use {hint}another `size`")
     if (recipe.epochs is None) == (recipe.steps is None):
@@ -267,8 +274,6 @@ def _interval(every: int | str | None, plan: Plan) -> int | None:
     if every is None:
         return None
     share, is_share, _ = str(every).partition("%")
-    if not share.strip().isdigit() or int(share) < 1:
-        raise AttarError(f'test_every = {every!r}: give a number of epochs, a share of them such as "5%", or none')
     return max(1, (plan.steps or plan.epochs or 1) * int(share) // 100) if is_share else int(share)
 
 

@@ -7,16 +7,42 @@ plain number takes the place of a table.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from attar.errors import AttarError
+from attar.evaluation.tables import entries
 from attar.fields import changed
+
+MODIFIED = " (modified)"
+"""The end of the names of recipes that `modified` made."""
+
+_RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
+    ("a whole number of 1 or more", lambda x: 1 <= x < math.inf and x == int(x), ("steps", "size", "shuffle")),
+    ("a number of 0 or more", lambda x: 0 <= x < math.inf, ("weight_decay", "warmup", "lighting")),
+    ("a number from 0 to 1", lambda x: 0 <= x <= 1, ("momentum", "jitter", "mix_probability", "test_from")),
+    ("a share above 0, at most 1", lambda x: 0 < x <= 1, ("crop",)),
+    ("a number above 0", lambda x: 0 < x < math.inf, ("temperature",)),
+)
+"""What numbers may be, and the fields that it holds for where they are not None."""
+
+_TABLES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
+    ("whole numbers above 0", lambda x: 1 <= x < math.inf and x == int(x), ("epochs", "batch")),
+    ("numbers of 0 or more", lambda x: 0 <= x < math.inf, ("lr",)),
+)
+"""The same for each number of a table."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained on a set and tested. `dataclasses.replace` or `modified` makes another one of it."""
+    """How a network is trained on a set and tested. `dataclasses.replace` or `modified` makes another one of it.
+
+    Raises:
+        AttarError: a number lies outside of what its field can be.
+    """
 
     name: str
     source: str
@@ -76,6 +102,23 @@ class Recipe:
     """No such test in this first part of the epochs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 mixed precision on a GPU, float32 elsewhere."""
+
+    def __post_init__(self) -> None:
+        for words, holds, names in _RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not holds(value):
+                    raise AttarError(f"recipe {self.name}: {name} = {value!r}: give {words}")
+        for words, holds, names in _TABLES:
+            for name in names:
+                table = getattr(self, name)
+                if table is not None and not all(holds(value) for _, value in entries(table, name)):
+                    raise AttarError(f"recipe {self.name}: {name} = {table!r}: give {words}")
+        if self.test_every is not None and not re.fullmatch(r"0*[1-9][0-9]*\s*%?", str(self.test_every)):
+            raise AttarError(
+                f"recipe {self.name}: test_every = {self.test_every!r}: "
+                'give a number of epochs, a share of them such as "5%", or none'
+            )
 
     def shorter_side(self, size: int) -> int:
         """The shorter side of test images, in pixels, before they are cropped to `size`."""
@@ -213,39 +256,18 @@ def modified(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
         if name in changes:
             raise AttarError(f"recipe {recipe.name}: {name} says what the recipe is and cannot be changed")
     other = changed(recipe, changes, f"recipe {recipe.name}")
-    if other == recipe or recipe.name.endswith("(modified)"):
+    if other == recipe or recipe.name.endswith(MODIFIED):
         return other
-    return replace(other, name=f"{recipe.name} (modified)")
+    return replace(other, name=recipe.name + MODIFIED)
 
 
-def by_ipc(table: int | str, ipc: float, field: str) -> int:
-    """The entry of a table such as "9:15, 49:50, 100" for so many images per class."""
-    for entry in str(table).split(","):
-        limit, _, value = entry.rpartition(":")
-        number = _number(value, field, table)
-        if number < 1 or number != int(number):
-            raise AttarError(f"{field} = {table!r}: {value.strip()} is not a whole number above 0")
-        if not limit.strip() or ipc <= _number(limit, field, table):
-            return int(number)
-    raise AttarError(
-        f'{field} = {table!r}: nothing for {ipc:g} images per class; end it with a plain number ("10:64, 100")'
-    )
+def changes(recipe: Recipe) -> dict[str, Any]:
+    """Field -> value, JSON-ready, of all that differs from the recipe that its name, less "(modified)", names.
 
-
-def by_network(table: float | str, network: str, field: str) -> float:
-    """The entry of a table such as "vit: 1e-4, 1e-3" for a network's name."""
-    for entry in str(table).split(","):
-        part, _, value = entry.rpartition(":")
-        number = _number(value, field, table)
-        if part.strip() in network:
-            return number
-    raise AttarError(f'{field} = {table!r}: nothing for {network}; end it with a plain number ("vit: 1e-4, 1e-3")')
-
-
-def _number(text: str, field: str, table: object) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise AttarError(
-            f'{field} = {table!r}: {text.strip()!r} is not a number (a table reads "10:64, 100")'
-        ) from None
+    A recipe that is none of `RECIPES` is compared with the fields' defaults.
+    """
+    name = recipe.name.removesuffix(MODIFIED)
+    own, original = vars(recipe), vars(RECIPES.get(name, Recipe(name, "")))
+    names = [field.name for field in fields(recipe) if field.name not in ("name", "source")]
+    different = {field: own[field] for field in names if own[field] != original[field]}
+    return {field: list(value) if isinstance(value, tuple) else value for field, value in different.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,23 @@ def check(name: str) -> None:
         close = difflib.get_close_matches(name, candidates, n=4, cutoff=0.5)
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise AttarError(f"no network is called {name!r}{hint} (`attar list networks` shows them)")
+
+
+@functools.cache
+def check_size(name: str, classes: int, size: int) -> None:
+    """Raises AttarError unless the network gives logits for `size` by `size` images: tries two, on the CPU."""
+    import torch
+
+    try:
+        network = build(name, classes, size, seed=0).eval()
+        with torch.no_grad():
+            shape = tuple(network(torch.zeros(2, 3, size, size)).shape)
+    except AttarError:
+        raise
+    except Exception as error:
+        raise AttarError(f"network {name} cannot take {size}-pixel images: {error}") from error
+    if shape != (2, classes):
+        raise AttarError(f"network {name} gives {shape} for two images; {(2, classes)} is needed")
 
 
 def _named(name: str, classes: int, size: int) -> nn.Module:

@@ -24,7 +24,7 @@ from attar.codec import load_codec
 from attar.data.source import listed
 from attar.diffusion import Schedule
 from attar.errors import AttarError
-from attar.priors.classes import imagenet_names
+from attar.priors.classes import imagenet_names, named
 from attar.priors.dit import DiT, prior_key
 from attar.priors.prior import Prior
 
@@ -260,6 +260,4 @@ def _sidecar(file: Path) -> dict[str, Any]:
 def _names(id2label: dict[str, str] | None, count: int, file: Path) -> tuple[str, ...] | None:
     if id2label is None:
         return imagenet_names() if count == 1000 else None
-    if set(id2label) != {str(label) for label in range(count)}:
-        raise AttarError(f"{file.with_suffix('.json')}: id2label must name the classes 0 to {count - 1}, and no others")
-    return tuple(id2label[str(label)] for label in range(count))
+    return named(id2label, count, str(file.with_suffix(".json")))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from attar.data.source import listed
 from attar.errors import AttarError
 
 ClassMap = Mapping[str, int | str]
@@ -77,6 +78,23 @@ def matches(
 def normal(name: str) -> str:
     """A name as it is compared: lower case, every run of spaces, hyphens and underscores one space."""
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+def named(id2label: object, count: int, where: str) -> tuple[str, ...]:
+    """The class names in label order from `id2label`, a table that names each label 0 ... `count` - 1.
+
+    Raises:
+        AttarError: it is no such table; `where` says where it stands.
+    """
+    labels = [str(label) for label in range(count)]
+    if not isinstance(id2label, Mapping) or not all(isinstance(name, str) for name in id2label.values()):
+        raise AttarError(f"{where}: id2label must be a table of class names by label")
+    odd = sorted(set(labels).symmetric_difference(id2label), key=lambda label: (len(label), label))
+    if odd:
+        raise AttarError(
+            f"{where}: id2label must name the classes 0 to {count - 1}, and no others; see to {listed(odd, 4)}"
+        )
+    return tuple(id2label[label] for label in labels)
 
 
 def read_class_map(file: Path) -> dict[str, int | str]:

@@ -13,11 +13,15 @@ RECIPE = Training(hidden=96, layers=3, heads=4, patch=2, steps=1500, batch=64, l
 
 def digits_prior(store: Store, progress: Progress = silent) -> Path:
     """Its diffusers folder in the store; the first call trains it on the training split, a minute on two cores."""
+    import torch
+
     from attar.codec import to_float
     from attar.data import load_data, load_pixels
+    from attar.tile import device_class
 
     images = load_data("digits@train")
-    key = fingerprint("digits", RECIPE, [images.digest(label) for label in range(len(images.classes))])
+    digests = [images.digest(label) for label in range(len(images.classes))]
+    key = fingerprint("digits", RECIPE, digests, device_class(torch.device("cpu")), torch.__version__)
 
     def make(scratch: Path) -> None:
         pixels = to_float(load_pixels(images, range(len(images)), 8, "squash"))[:, :1]

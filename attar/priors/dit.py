@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attar.codec import load_codec, weights_key
+from attar.codec import load_codec, load_whole, weights_key
 from attar.diffusion import Schedule
 from attar.errors import AttarError
+from attar.priors.classes import named
 from attar.priors.prior import Prior
 from attar.store import digest, fingerprint
 
+TRAINING_STEPS = 1000
+"""Of every prior's schedule: samplers' grids and methods' times are among so many."""
 SCHEDULE_FIELDS = (
     "num_train_timesteps",
     "beta_schedule",
@@ -80,7 +83,7 @@ def load_dit(source: str, device: torch.device, dtype: torch.dtype, codec: str |
         index = DiTPipeline.load_config(source)
         if index.get("_class_name") != "DiTPipeline":
             raise AttarError(f"--prior {source}: a {index.get('_class_name')}, not a DiTPipeline")
-        transformer = DiTTransformer2DModel.from_pretrained(source, subfolder="transformer")
+        transformer = load_whole(DiTTransformer2DModel, source, subfolder="transformer")
         scheduler = DDIMScheduler.from_pretrained(source, subfolder="scheduler")
     except (OSError, ValueError, KeyError) as error:
         raise AttarError(f"--prior {source}: cannot be loaded as a DiTPipeline folder or hub id: {error}") from error
@@ -88,26 +91,26 @@ def load_dit(source: str, device: torch.device, dtype: torch.dtype, codec: str |
         raise AttarError(
             f"--prior {source}: its transformer has norm_type {transformer.config.norm_type!r}, not a DiT's"
         )
+    steps = len(scheduler.alphas_cumprod)
+    if steps != TRAINING_STEPS:
+        raise AttarError(
+            f"--prior {source}: scheduler/scheduler_config.json has a schedule of {steps} steps; "
+            f"only priors trained with {TRAINING_STEPS} are supported"
+        )
     for block in transformer.transformer_blocks:
         block.norm1.emb.time_proj.downscale_freq_shift = index.get("_frequency_shift", 1)
     network = DiT(transformer)
     own = source if index.get("vae", [None])[0] is not None else "pixel"
     channels, side = transformer.config.in_channels, transformer.config.sample_size
+    count, id2label = transformer.config.num_embeds_ada_norm, index.get("id2label") or None
     return Prior(
         key=prior_key(network, {name: scheduler.config[name] for name in SCHEDULE_FIELDS}),
         network=network.to(device),
         schedule=Schedule(scheduler.alphas_cumprod, scheduler.config.prediction_type),
         codec=load_codec(codec or own, (channels, side, side), device, dtype),
-        classes=_names(index.get("id2label"), transformer.config.num_embeds_ada_norm),
-        n_classes=transformer.config.num_embeds_ada_norm,
-        null=transformer.config.num_embeds_ada_norm,
+        classes=None if id2label is None else named(id2label, count, f"--prior {source}: model_index.json"),
+        n_classes=count,
+        null=count,
         device=device,
         dtype=dtype,
     )
-
-
-def _names(id2label: dict[str, str] | None, count: int) -> tuple[str, ...] | None:
-    if not id2label:
-        return None
-    names = {int(label): name for label, name in id2label.items()}
-    return tuple(names[label] for label in range(count))

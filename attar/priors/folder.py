@@ -96,9 +96,10 @@ def check_out(out: Path, key: str) -> bool:
 
 
 def publish(made: Path, out: Path) -> None:
-    """Copies a finished folder to `out`, where all of it appears at once."""
+    """Copies a finished folder to `out`, where all of it appears at once; what a killed run left beside it goes."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    temporary = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         shutil.copytree(made, temporary, ignore=shutil.ignore_patterns("meta.json", ".*"))
         if out.is_dir():

@@ -84,9 +84,12 @@ class Workshop:
 
     @cached_property
     def images(self) -> tuple[ImageSet, ImageSet]:
-        """Those to train on, and the held-out tenth."""
-        found = readable(load_data(self.material.data), self.material.on_bad_image, self.store, self.progress)
-        return found.held_out()
+        """Those to train on, and the fixed tenth (attar.data.load_held_out), whichever images cannot be read."""
+        found, bad = load_data(self.material.data), self.material.on_bad_image
+        if bad == "error":
+            return readable(found, bad, self.store, self.progress).held_out()
+        train, held = (readable(part, bad, self.store, self.progress) for part in found.held_out())
+        return train, held
 
     @property
     def classes(self) -> tuple[str, ...]:

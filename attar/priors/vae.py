@@ -18,7 +18,7 @@ from attar.keys import generator, seed_of
 from attar.priors.optimise import Optimisation, optimise
 from attar.progress import Progress, silent
 from attar.store import Store, fingerprint
-from attar.tile import choose
+from attar.tile import choose, device_class
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -63,7 +63,8 @@ def train_vae(
     Resumes like everything in the store; images are read as they are drawn, so memory does not grow with the data.
     """
     digests = [images.digest(label) for label in range(len(images.classes))]
-    key = fingerprint("vae", digests, size, how, flip, plan, str(helper.device), torch.__version__)
+    where = [device_class(helper.device), helper.mixed_precision, helper.num_processes, torch.__version__]
+    key = fingerprint("vae", digests, size, how, flip, plan, where)
 
     def make(scratch: Path) -> None:
         vae = _untrained(size, plan).to(helper.device)

@@ -14,7 +14,7 @@ from attar.errors import AttarError
 from attar.report.figures import COLOURS, MARKERS, Sprite, Strip, sprite
 from attar.report.settings import distill_command, evaluate_commands, settings
 from attar.report.tables import tables
-from attar.results import ALL_DATA, Record, accuracy, duration, identity
+from attar.results import ALL_DATA, Record, accuracy, duration, identity, terms
 from attar.store import replacing
 
 CLASSES_SHOWN = 20
@@ -54,7 +54,7 @@ def write_report(folders: Sequence[Path], records: Sequence[Record], out: Path, 
 
     Args:
         folders: distilled sets, or folders of them.
-        records: results (see `attar.results`); of those of one set, recipe and network the last counts.
+        records: results (see `attar.results`); of those with the same identity the last counts.
 
     Raises:
         AttarError: a folder holds no distilled set, an image cannot be read, or `out` is a folder.
@@ -76,7 +76,7 @@ def write_report(folders: Sequence[Path], records: Sequence[Record], out: Path, 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(accuracy=accuracy, duration=duration, colour=_colour)
+    environment.globals.update(accuracy=accuracy, duration=duration, terms=terms, colour=_colour)
     html = environment.get_template("template.html.jinja").render(
         title=title,
         version=__version__,
@@ -191,7 +191,7 @@ def _facts(one: DistilledSet, picture: Sprite, records: Sequence[Record]) -> lis
     ]
     if manifest["seconds"]:
         facts.append(("Made in", f"{duration(sum(manifest['seconds'].values()))} on {manifest['machine']['device']}"))
-    return facts + [(f"{r['network']}, {r['recipe']}", f"{accuracy(r)} %, n = {len(r['accuracies'])}") for r in records]
+    return facts + [(f"{r['network']}, {terms(r)}", f"{accuracy(r)} %, n = {len(r['accuracies'])}") for r in records]
 
 
 def _comparisons(walls: Sequence[Wall]) -> list[Comparison]:

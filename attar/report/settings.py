@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attar.distilled import DistilledSet
-from attar.results import Record, duration
+from attar.evaluation import RECIPES
+from attar.results import Record, assignments, duration, original
 
 MANY = 20
 """Lists longer than this are counted, not shown."""
@@ -35,6 +35,7 @@ def distill_command(distilled: DistilledSet) -> str:
     parts = [f"attar distill --data {shlex.quote(manifest['data']['spec'])}"]
     if manifest["prior"] is not None:
         parts[0] += f" --prior {shlex.quote(manifest['prior']['source'])}"
+    parts += [other] if (other := _other_sources(manifest)) else []
     parts[0] += f" --method {shlex.quote(manifest['method']['name'])} --ipc {manifest['ipc']} --seed {manifest['seed']}"
     fields = {name: value for name, value in manifest["method"].items() if name != "name"}
     parts += [f"--set {shlex.quote(f'{name}={value}')}" for name, value in _fields(fields)]
@@ -53,13 +54,29 @@ def distill_command(distilled: DistilledSet) -> str:
 
 
 def evaluate_commands(records: Sequence[Record]) -> list[str]:
-    """The shell commands that evaluate sets again. Recipes that are not named by one word were modified: none."""
-    return [
-        f"attar evaluate {shlex.quote(record['set'])} --recipe {record['recipe']} "
-        f"--network {shlex.quote(record['network'])} --seeds {len(record['accuracies'])}"
-        for record in records
-        if re.fullmatch(r"[\w-]+", record["recipe"])
+    """The shell commands that evaluate sets again. None for recipes that the command line cannot name."""
+    return [_evaluate_command(record) for record in records if original(record) in RECIPES]
+
+
+def _evaluate_command(record: Record) -> str:
+    parts = [
+        f"attar evaluate {shlex.quote(record['set'])} --recipe {original(record)}",
+        *(f"--set {shlex.quote(change)}" for change in assignments(record)),
+        f"--network {shlex.quote(record['network'])} --seeds {len(record['accuracies'])}",
     ]
+    return " ".join([*parts, *([f"--test {shlex.quote(record['test'])}"] if record.get("test") else [])])
+
+
+def _other_sources(manifest: Mapping[str, Any]) -> str:
+    """The flags of what is not the prior's or the data's own; manifests of older versions lack some."""
+    data, prior = manifest["data"], manifest["prior"] or {}
+    flags = {
+        "--imbalance-factor": data.get("imbalance_factor"),
+        "--codec": prior.get("codec_source"),
+        "--class-map": prior.get("class_map"),
+    }
+    given = [f"{flag} {shlex.quote(str(value))}" for flag, value in flags.items() if value is not None]
+    return " ".join([*(["--hold-out"] if data.get("hold_out") else []), *given])
 
 
 def _nameable(classes: Sequence[str]) -> bool:

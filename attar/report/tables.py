@@ -1,4 +1,4 @@
-"""The results tables of a report: for each recipe and network, methods by IPC."""
+"""The results tables of a report: for each recipe, network and test, methods by IPC."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from attar.report.figures import MARKERS, Line, chart
-from attar.results import ALL_DATA, Record, accuracy, difference, duration, identity, signed
+from attar.results import ALL_DATA, Record, accuracy, difference, duration, identity, signed, terms
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The results of one recipe and network."""
+    """The results of one recipe and network, tested on the same images."""
 
-    recipe: str
+    terms: str
+    """The recipe with its changes, and the test images."""
     network: str
     ipcs: tuple[int, ...]
     rows: tuple[Row, ...]
@@ -55,24 +56,19 @@ class Table:
 
 
 def tables(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int]) -> list[Table]:
-    """A table for each recipe and network, in the order of the records.
+    """A table for each recipe with its changes, network and test images, in the order of the records.
 
     Args:
         names: the set's absolute path -> what its method is called in the tables.
         styles: that name -> the number of its colour and marker.
     """
-    groups: dict[tuple[str, str], list[Record]] = {}
+    groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
-        groups.setdefault((record["recipe"], record["network"]), []).append(record)
-    return [
-        _table(recipe, network, of, names, styles, f"chart-{number}")
-        for number, ((recipe, network), of) in enumerate(groups.items())
-    ]
+        groups.setdefault(identity(record)[1:], []).append(record)
+    return [_table(of, names, styles, f"chart-{number}") for number, of in enumerate(groups.values())]
 
 
 def _table(
-    recipe: str,
-    network: str,
     records: Sequence[Record],
     names: Mapping[str, str],
     styles: Mapping[str, int],
@@ -94,7 +90,7 @@ def _table(
         rows.append(Row("random real images", None, _cells(random, ipcs, best)))
         lines.append(Line(_points(random), None))
     drawn = chart(lines, ceiling["mean"] if ceiling else None, salt) if len(ipcs) > 1 else None
-    return Table(recipe, network, ipcs, tuple(rows), ceiling, drawn, _summary(rows, ipcs))
+    return Table(terms(records[0]), records[0]["network"], ipcs, tuple(rows), ceiling, drawn, _summary(rows, ipcs))
 
 
 def _same(results: Mapping[int, Record], random: Mapping[int, Record]) -> bool:
