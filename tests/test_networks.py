@@ -6,15 +6,15 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from toys import GOLDEN
 
 from attar.errors import AttarError
 from attar.networks import NETWORKS, build, check, check_size
 
-COUNTS: dict[str, int] = json.loads((Path(__file__).parent / "golden" / "networks.json").read_text())["counts"]
+COUNTS: dict[str, int] = json.loads((GOLDEN / "networks.json").read_text())["counts"]
 
 
 def named(published: str) -> tuple[str, int, int]:
