@@ -72,6 +72,8 @@ class Plan:
 
     def asked(self, ipc: int) -> dict[str, Any]:
         """The settings and the data, known before the prior is loaded."""
+        from attar.data.imagenet import which_imagewoof
+
         job = self.job
         return {
             "method": {"name": self.name, **canonical(self.method)},
@@ -84,6 +86,8 @@ class Plan:
                 "imbalance_factor": job.spec.imbalance_factor,
                 "hold_out": job.spec.hold_out,
                 "images": len(job.images),
+                "counts": [len(job.images.of_class(label)) for label in job.labels],
+                "known_as": which_imagewoof(len(job.images)) if len(job.classes) == 10 else None,
                 "fingerprint": fingerprint([job.images.digest(label) for label in job.labels]),
                 "skipped": list(job.images.skipped),
             },

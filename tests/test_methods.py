@@ -123,6 +123,7 @@ def test_the_manifest_tells_all(world: Path, tmp_path: Path, store: Store) -> No
     assert manifest["prior"]["matched"] == "by name"
     assert manifest["seconds"].keys() == {"fit", "candidates", "images"}
     assert manifest["data"]["images"] == 48
+    assert manifest["data"]["counts"] == [12] * 4
     assert manifest["versions"].keys() >= {"torch", "diffusers"}
 
 
