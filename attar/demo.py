@@ -12,7 +12,7 @@ from attar.progress import Progress
 METHODS = ("random", "prior", "d3hr")
 IPCS = (1, 10)
 STEPS = 300
-FIELDS: dict[str, dict[str, Any]] = {}
+FIELDS: dict[str, dict[str, Any]] = {"d3hr": {"fit.per_class": 50}}
 """Fields of the methods that are not at their defaults."""
 
 
