@@ -8,7 +8,7 @@ from attar.priors.train import Training, train_prior
 from attar.progress import Progress, silent
 from attar.store import Store, fingerprint
 
-RECIPE = Training(hidden=96, layers=3, heads=4, patch=2, steps=1200, batch=64, learning_rate=2e-3)
+RECIPE = Training(hidden=96, layers=3, heads=4, patch=2, steps=1500, batch=64, learning_rate=2e-3)
 
 
 def digits_prior(store: Store, progress: Progress = silent) -> Path:
