@@ -52,6 +52,7 @@ def test_published_parameter_counts(published: str) -> None:
         ("resnetap10", 96),
         ("resnet18-in", 96),
         ("resnet18-idc", 32),
+        ("resnet10-bn-w16", 32),
         ("resnet18-modified", 32),
         ("timm/vit_tiny_patch16_224", 32),
         ("mobilenetv3_small_050", 64),
@@ -106,6 +107,16 @@ def test_instance_norm_is_the_same_in_both_layouts(shape: tuple[int, ...]) -> No
     assert shape[2] == 1 or "ChannelsLast" in type(y.grad_fn).__name__
     for theirs, ours in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_small_resnets_are_idc_s_of_another_depth_norm_and_width() -> None:
+    idc, wide = build("resnet18-idc", 10, 32, seed=0), build("resnet18-w32", 10, 32, seed=0)
+    assert all(torch.equal(a, b) for a, b in zip(idc.parameters(), wide.parameters(), strict=True))
+    norms = {type(module).__name__ for module in build("resnet10-bn-w16", 10, 32, seed=0).modules()}
+    assert "BatchNorm2d" in norms
+    assert "InstanceNorm" not in norms
+    counts = [sum(p.numel() for p in build(f"resnet{n}-bn-w16", 10, 32, seed=0).parameters()) for n in (10, 18)]
+    assert counts == [308_826, 701_466]
 
 
 @pytest.mark.parametrize("name", ["convnet3-w8", "resnet18-idc", "resnetap10"])

@@ -22,6 +22,7 @@ NETWORKS = {
     "resnetap10": "ResNetAP-10 with instance norm: average pooling in place of strides (IDC, Minimax)",
     "resnet18-in": "ResNet-18 with instance norm (IDC, Minimax)",
     "resnet18-idc": "the 2.8 M ResNet-18 with instance norm that IDC uses on CIFAR",
+    "resnet10-bn-w16": "IDC's small ResNet of another depth (10 or 18), norm (-bn) and width: cheap enough for a CPU",
     "resnet18-modified": "the 11.2 M ResNet-18 with a 3x3 stem and no max pooling (RDED), batch norm; to 64 pixels",
     "airbench": "airbench94's small network with fixed whitening and batch norm, quick to train; also airbench-w32",
     "torchvision/NAME": "any classifier of torchvision.models, for example torchvision/mobilenet_v2",
@@ -30,6 +31,7 @@ NETWORKS = {
 """Names and what they stand for; importing this module loads no torch."""
 
 _CONVNET = re.compile(r"convnet([3-6])(-bn)?(?:-w([1-9][0-9]{0,3}))?")
+_RESNET = re.compile(r"resnet(10|18)(-bn)?-w([1-9][0-9]{0,3})")
 _AIRBENCH = re.compile(r"airbench(?:-w([1-9][0-9]{0,3}))?")
 
 
@@ -50,7 +52,7 @@ def build(name: str, classes: int, size: int, seed: int) -> nn.Module:
 
 def check(name: str) -> None:
     """Raises AttarError if no network has this name; loads neither weights nor, for our own names, torch."""
-    if _CONVNET.fullmatch(name) or _AIRBENCH.fullmatch(name) or name in NETWORKS:
+    if name in NETWORKS or any(ours.fullmatch(name) for ours in (_CONVNET, _RESNET, _AIRBENCH)):
         return
     library, _, inner = name.rpartition("/")
     if library == "torchvision":
@@ -98,6 +100,9 @@ def _named(name: str, classes: int, size: int) -> nn.Module:
                 f"{name} halves the image {depth} times: {size} pixels are too few, {2**depth} are needed{other}"
             )
         return published.ConvNet(classes, size, depth=depth, width=int(match[3] or 128), norm=norm)
+    if match := _RESNET.fullmatch(name):
+        blocks, block = 1 if match[1] == "10" else 2, published.StridingBlock
+        return published.resnet(classes, size, blocks, block, "batch" if match[2] else "instance", int(match[3]))
     if match := _AIRBENCH.fullmatch(name):
         from attar.networks.airbench import Airbench
 
