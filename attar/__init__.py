@@ -13,13 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attar.api import compare, distill, evaluate
+    from attar.api import compare, distill, evaluate, tune
     from attar.data import load_data
     from attar.errors import AttarError
     from attar.priors import load_prior
 
 __version__ = "0.1.0"
-__all__ = ["AttarError", "__version__", "compare", "distill", "evaluate", "load_data", "load_prior"]
+__all__ = ["AttarError", "__version__", "compare", "distill", "evaluate", "load_data", "load_prior", "tune"]
 
 _HOMES = {
     "AttarError": "attar.errors",
@@ -28,6 +28,7 @@ _HOMES = {
     "evaluate": "attar.api",
     "load_data": "attar.data",
     "load_prior": "attar.priors",
+    "tune": "attar.api",
 }
 
 

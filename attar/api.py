@@ -117,3 +117,62 @@ def compare(
     from attar.experiment import read_experiment
 
     return run(read_experiment(Path(file)), only=only, dry_run=dry_run, progress=progress, say=say)
+
+
+def tune(
+    data: str,
+    *,
+    method: str,
+    ipc: int | Sequence[int],
+    out: str | Path,
+    prior: str | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    fields: Mapping[str, Any] | None = None,
+    recipe: str = "quick",
+    recipe_fields: Mapping[str, Any] | None = None,
+    network: str | Sequence[str] = "convnet3",
+    seeds: int | Sequence[int] = 3,
+    eta: int = 3,
+    teacher: str | None = None,
+    classes: Sequence[str] | None = None,
+    dry_run: bool = False,
+    progress: Progress = silent,
+    say: Callable[[str], None] = print,
+    **spec: Any,
+) -> dict[int, dict[str, Any]]:
+    """`attar tune`: for each IPC the fields that do best on the held-out tenth, as `distill` takes them.
+
+    Args:
+        grid: field of the method -> values to try; None: `attar.comparison.tune.default_grid`.
+        fields: fields of the method that all candidates share.
+        recipe, recipe_fields, network, teacher: as of `evaluate`.
+        seeds: training seeds of the last rung; those before it take the first.
+        eta: 1/eta of the candidates go on to eta times the training.
+        spec: further fields of `attar.job.Spec`: seed, preprocess, prompt, device, dtype, tile ...
+
+    Raises:
+        AttarError: any input is wrong; before any long work.
+    """
+    from attar.comparison.tune import Tuning, default_grid
+    from attar.comparison.tune import tune as run
+    from attar.evaluation import modified, named_recipe
+    from attar.evaluation.teaching import Named
+    from attar.fields import changed
+    from attar.job import Spec
+
+    named = {**spec, **({"classes": tuple(classes)} if classes is not None else {})}
+    fixed = dict(fields or {})
+    tuning = Tuning(
+        spec=changed(Spec(data=data, prior=prior), named, "tune"),
+        name=method,
+        fixed=fixed,
+        grid=default_grid(method, fixed) if grid is None else grid,
+        ipcs=(ipc,) if isinstance(ipc, int) else tuple(sorted(set(ipc))),
+        out=Path(out),
+        recipe=modified(named_recipe(recipe), dict(recipe_fields or {})),
+        networks=(network,) if isinstance(network, str) else tuple(network),
+        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        eta=eta,
+        teacher=None if teacher is None else Named(teacher),
+    )
+    return run(tuning, progress=progress, say=say, dry_run=dry_run)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from attar.cli import compare, export, lists, nearest, priors, regenerate, score, sets, teachers, waterfall
+from attar.cli import compare, export, lists, nearest, priors, regenerate, score, sets, teachers, tune, waterfall
 from attar.errors import AttarError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "regenerate": regenerate.regenerate,
     "evaluate": sets.evaluate,
     "compare": compare.compare,
+    "tune": tune.tune,
     "waterfall": waterfall.waterfall,
     "score": score.score,
     "report": sets.report,

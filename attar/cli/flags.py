@@ -15,6 +15,7 @@ from attar.errors import AttarError
 from attar.fields import parsed
 
 if TYPE_CHECKING:
+    from attar.job import Spec
     from attar.progress import Progress
 
 DATA_HELP = (
@@ -52,6 +53,28 @@ NegativePrompt = Annotated[
     str | None,
     typer.Option(help="Stable Diffusion: what no image shall be (default 'cartoon, anime, painting', as in D4M)"),
 ]
+
+Seed = Annotated[int | None, typer.Option(help="Seed of all randomness (default 0)")]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A field of the method: --set sampler.steps=20 (`attar describe METHOD` lists them)"),
+]
+Classes = Annotated[
+    str | None, typer.Option(help="Only these classes, by name: cat,dog; or an ImageNet subset: imagewoof")
+]
+ImbalanceFactor = Annotated[
+    float | None, typer.Option(help="Take a long-tailed view: the largest class over the smallest")
+]
+Preprocess = Annotated[
+    str | None, typer.Option(help="How images are brought to the prior's size: adm (default), resize-crop, squash")
+]
+OutputSize = Annotated[
+    int | None, typer.Option(help="Save images at this size, in pixels (Lanczos); default: the prior's own")
+]
+Device = Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps")]
+Dtype = Annotated[str | None, typer.Option(help="auto (default), float32, bfloat16")]
+Tile = Annotated[int | None, typer.Option(help="Images in one network call; found by probing if not given")]
+OnBadImage = Annotated[str | None, typer.Option(help="What to do with unreadable images: error (default), skip")]
 
 
 def say(text: str) -> None:
@@ -95,14 +118,40 @@ def merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
     return {**written, **given}
 
 
-def assignments(pairs: list[str]) -> dict[str, str]:
+def assignments(pairs: list[str], flag: str = "--set") -> dict[str, str]:
     """`field=value` words as a dictionary."""
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise AttarError(f"--set {pair}: write it as field=value")
+            raise AttarError(f"{flag} {pair}: write it as field=value")
         found[name.strip()] = value.strip()
+    return found
+
+
+def spec_of(settings: dict[str, Any], command: str) -> Spec:
+    """The job that flags ask for: data, prior, classes, seed ..."""
+    from attar.fields import changed
+    from attar.job import Spec
+
+    own = dict(settings)
+    if "classes" in own:
+        own["classes"] = tuple(name.strip() for name in _names(own["classes"]))
+    return changed(Spec(data=own.pop("data")), own, command)
+
+
+def _names(value: Any) -> list[str]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise AttarError(f"classes = {value!r}: names, as a,b or as a list")
+    return names
+
+
+def ipcs_of(value: Any) -> list[int]:
+    """Images per class, as `--ipc` gives them."""
+    found = numbers(value, "--ipc")
+    if min(found) < 1:
+        raise AttarError(f"--ipc {min(found)}: the number of images per class must be 1 or more")
     return found
 
 

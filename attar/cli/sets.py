@@ -9,17 +9,28 @@ import typer
 
 from attar.cli.flags import (
     DATA_HELP,
+    Classes,
     ClassMap,
     Codec,
+    Device,
+    Dtype,
+    Fields,
+    ImbalanceFactor,
     NegativePrompt,
+    OnBadImage,
+    OutputSize,
+    Preprocess,
     Prior,
     Prompt,
     PromptFile,
+    Seed,
+    Tile,
     assignments,
+    ipcs_of,
     merged,
-    numbers,
     say,
     showing,
+    spec_of,
 )
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, labelled_recipe, named_teacher
 from attar.errors import AttarError
@@ -38,26 +49,17 @@ def distill(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write; several IPCs go to OUT/ipc-001, OUT/ipc-010 ...")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all randomness (default 0)")] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="A field of the method: --set sampler.steps=20 (`attar describe METHOD` lists them)"
-        ),
-    ] = None,
+    seed: Seed = None,
+    sets: Fields = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML with any of these flags, and a table [set]; flags win")
     ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Only these classes, by name: cat,dog; or an ImageNet subset: imagewoof")
-    ] = None,
+    classes: Classes = None,
     class_map: ClassMap = None,
     prompt: Prompt = None,
     prompts: PromptFile = None,
     negative_prompt: NegativePrompt = None,
-    imbalance_factor: Annotated[
-        float | None, typer.Option(help="Take a long-tailed view: the largest class over the smallest")
-    ] = None,
+    imbalance_factor: ImbalanceFactor = None,
     hold_out: Annotated[
         bool | None, typer.Option("--hold-out", help="Leave out a fixed tenth, to choose settings on")
     ] = None,
@@ -65,18 +67,12 @@ def distill(
         bool | None,
         typer.Option("--keep-statistics", help="d3hr: keep the statistics that `attar regenerate` makes any IPC from"),
     ] = None,
-    preprocess: Annotated[
-        str | None, typer.Option(help="How images are brought to the prior's size: adm (default), resize-crop, squash")
-    ] = None,
-    output_size: Annotated[
-        int | None, typer.Option(help="Save images at this size, in pixels (Lanczos); default: the prior's own")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto (default), float32, bfloat16")] = None,
-    tile: Annotated[int | None, typer.Option(help="Images in one network call; found by probing if not given")] = None,
-    on_bad_image: Annotated[
-        str | None, typer.Option(help="What to do with unreadable images: error (default), skip")
-    ] = None,
+    preprocess: Preprocess = None,
+    output_size: OutputSize = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    tile: Tile = None,
+    on_bad_image: OnBadImage = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate the cost, and stop")] = False,
 ) -> None:
     """Distill a labelled image set into a few images per class.
@@ -96,29 +92,16 @@ def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool) -
     from attar.methods import known
 
     known(settings["method"])
-    ipcs = numbers(settings.pop("ipc"), "--ipc")
+    ipcs = ipcs_of(settings.pop("ipc"))
     name, out = settings.pop("method"), Path(settings.pop("out"))
-    if min(ipcs) < 1:
-        raise AttarError(f"--ipc {min(ipcs)}: the number of images per class must be 1 or more")
-    if "classes" in settings:
-        settings["classes"] = tuple(name.strip() for name in _names(settings["classes"]))
 
-    from attar.fields import changed
-    from attar.job import Spec
     from attar.methods import load_method
     from attar.run import distill_sets
 
     chosen = load_method(name, changes)
-    spec = changed(Spec(data=settings.pop("data")), settings, "distill")
+    spec = spec_of(settings, "distill")
     with showing() as progress:
         distill_sets(spec, name, chosen, ipcs, out, progress=progress, say=say, dry_run=dry_run)
-
-
-def _names(value: Any) -> list[str]:
-    names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise AttarError(f"classes = {value!r}: names, as a,b or as a list")
-    return names
 
 
 def evaluate(
