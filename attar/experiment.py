@@ -4,7 +4,8 @@ title, status         what it is; what it came to ("not yet measured here")
 data, prior ...       flags of `attar distill` for all methods, but not --seed
 ipc                   images per class: a number or a list
 distillation_seeds    of each method: how many (default 1), or which
-seeds                 of the trainings on each set: how many (3), or which
+seeds                 of the trainings on each set: how many (3), or which,
+                      or "paired": one training by the set's own seed
 test                  test images, or held-out (with hold_out = true);
                       default: the test split of the data
 references            labels of the methods that the others are compared with
@@ -20,7 +21,7 @@ out                   folder for sets, results.json, tables and figures
     networks          names of `attar list networks`
     set               fields of the recipe
     methods, ipc      only these of the methods, of the images per class
-    seeds             of these trainings: how many, or which
+    seeds             of these trainings: how many, which, or "paired"
     teacher           of recipes with soft labels: as of `attar evaluate`
     teacher_classes, teacher_normalise
 [[published]]         numbers to stand beside, of one method and network
@@ -82,7 +83,7 @@ class Evaluation:
     """Labels of those whose sets are judged by it."""
     ipcs: tuple[int, ...]
     seeds: tuple[int, ...]
-    """Of its trainings."""
+    """Of its trainings; none: each set is trained on once, by the seed that it was distilled with."""
     teacher: Named | None
     """Who labels, where the recipe learns from soft labels."""
 
@@ -128,6 +129,11 @@ class Experiment:
     published: tuple[Published, ...]
     planned: Planned | None
 
+    def ipcs_of(self, contender: Contender) -> tuple[int, ...]:
+        """The IPCs at which a method is judged; all, where it is not."""
+        asked = {ipc for one in self.evaluations if contender.label in one.methods for ipc in one.ipcs}
+        return tuple(ipc for ipc in self.ipcs if ipc in asked) or self.ipcs
+
     def folder(self, contender: Contender, seed: int, ipc: int) -> Path:
         """Where a distilled set lies: the layout does not depend on which other IPCs and seeds there are."""
         return self.out / "sets" / contender.label / f"seed-{seed}" / f"ipc-{ipc:03d}"
@@ -157,7 +163,8 @@ def _experiment(file: Path, written: Table) -> Experiment:
     methods = labelled(top["methods"], "methods")
     contenders = tuple(_contender(label, own, defaults) for label, own in methods.items())
     judging = labelled(top["evaluations"], "evaluations")
-    usual = {"ipc": list(ipcs), "seeds": list(seeds(top.get("seeds", 3), "seeds")), "methods": list(methods)}
+    usual = {"ipc": list(ipcs), "seeds": top.get("seeds", 3), "methods": list(methods)}
+    _training_seeds(usual["seeds"], "seeds")
     evaluations = tuple(_evaluation(label, own, usual) for label, own in judging.items())
     test = parsed(top.get("test"), str | None, "test")
     if test == "held-out" and not all(one.spec.hold_out for one in contenders):
@@ -226,8 +233,12 @@ def _evaluation(label: str, written: Table, usual: Table) -> Evaluation:
         need = "learns from soft labels: name a teacher" if source is None else "has no use for a teacher"
         raise AttarError(f"{where}: recipe {recipe.name} {need}")
     teacher = None if source is None else Named(source, classes, normalise)
-    judging = seeds(own["seeds"], f"{where} seeds")
+    judging = _training_seeds(own["seeds"], f"{where} seeds")
     return Evaluation(label, recipe, tuple(networks), tuple(methods), ipcs, judging, teacher)
+
+
+def _training_seeds(written: Any, where: str) -> tuple[int, ...]:
+    return () if written == "paired" else seeds(written, where)
 
 
 def _published(written: Any, evaluations: Collection[str]) -> Published:

@@ -204,6 +204,32 @@ def test_an_evaluation_may_take_a_part_of_the_grid(
     assert "| prior |" not in rows
 
 
+def test_paired_runs_train_once_by_the_seed_of_each_set(world: Path, store: Store, tmp_path: Path) -> None:
+    text = FILE.format(world=world, out=tmp_path / "out").replace("\nseeds = 2\ndist", '\nseeds = "paired"\ndist')
+    experiment = read_experiment(written(tmp_path, text))
+    assert compare(experiment, store=store) == []
+    (panel,) = panels(experiment, read_records(experiment.out / "results.json"))
+    assert {tuple(sorted(cell.accuracies)) for cell in panel.cells.values()} == {((0, 0), (1, 1))}
+    gap = paired(panel.cells["d3hr", 1], panel.cells["random", 1])
+    assert gap is not None
+    assert gap.pairs == 2
+
+
+def test_a_method_is_distilled_at_the_ipcs_at_which_it_is_judged(world: Path, store: Store, tmp_path: Path) -> None:
+    text = FILE.format(world=world, out=tmp_path / "out")
+    text = text.replace("set = {steps = 3}", 'set = {steps = 3}\nipc = 2\nmethods = ["random", "d3hr"]')
+    own = '[evaluations.own]\nrecipe = "quick"\nnetworks = ["convnet3-w8"]\nset = {steps = 2}\nmethods = ["prior"]\n'
+    experiment = read_experiment(written(tmp_path, text.replace("[[published]]", f"{own}[[published]]", 1)))
+    assert compare(experiment, store=store) == []
+    sets = {str(path.parent.relative_to(tmp_path / "out/sets")) for path in tmp_path.glob("out/sets/*/*/*/images")}
+    assert {one for one in sets if "seed-0" in one} == {
+        "random/seed-0/ipc-002",
+        "d3hr/seed-0/ipc-002",
+        "prior/seed-0/ipc-001",
+        "prior/seed-0/ipc-002",
+    }
+
+
 def test_a_method_that_fails_leaves_the_others_alone(
     experiment: Experiment, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,7 @@ def forecast(experiment: Experiment, reason: str | None, store: Store | None, pr
     work: dict[Hashable, tuple[float, float]] = {}
     for contender in experiment.contenders:
         ground = grounds[contender.label]
-        for ipc in experiment.ipcs:
+        for ipc in experiment.ipcs_of(contender):
             found = outlook(ground.job, contender.method, ground.counts, ipc, ground.measures)
             rows.append(_row(contender.label, ipc, found, ground.measures))
             for key, (flops, seconds) in found.parts.items():
@@ -163,7 +163,7 @@ def _evaluations(experiment: Experiment, grounds: dict[str, Ground], reason: str
     labels = [contender.label for contender in experiment.contenders]
     for evaluation in experiment.evaluations:
         sets = len(set(labels) & set(evaluation.methods)) * len(experiment.distillation_seeds)
-        runs = sets * len(evaluation.seeds)
+        runs = sets * (len(evaluation.seeds) or 1)
         for network in evaluation.networks:
             for ipc in evaluation.ipcs:
                 recipe, device = evaluation.recipe, first.job.spec.device

@@ -52,7 +52,7 @@ def compare(
         say(forecast(grid.experiment, reason, store, progress))
         return []
     grid.check()
-    left = sum(len(grid.missing(item)) * len(item.evaluation.seeds) for item in grid.items())
+    left = sum(len(grid.missing(item)) * len(item.seeds) for item in grid.items())
     if dry_run or left:
         say(forecast(grid.experiment, None, store, progress))
     say(f"{left} trainings are left; those that are in the cache are not done again")
@@ -95,6 +95,11 @@ class Item:
     """Of the distillation."""
     ipc: int
     evaluation: Evaluation
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the trainings."""
+        return self.evaluation.seeds or (self.seed,)
 
     def __str__(self) -> str:
         return f"{self.contender.label}, seed {self.seed}, IPC {self.ipc}, {self.evaluation.label}"
@@ -155,7 +160,7 @@ class Grid:
         """Makes the sets that are not there yet; yields what failed."""
         for contender, seed in self.pairs():
             what = f"{contender.label}, seed {seed}"
-            if all(self._folder(contender, seed, ipc).is_dir() for ipc in self.experiment.ipcs):
+            if all(self._folder(contender, seed, ipc).is_dir() for ipc in self.experiment.ipcs_of(contender)):
                 continue
             try:
                 self._distill(contender, seed, partial(self._tell, what))
@@ -164,12 +169,13 @@ class Grid:
                 yield f"distilling {what}: {error}"
 
     def _distill(self, contender: Contender, seed: int, say: Say, dry_run: bool = False) -> None:
-        folders = [self._folder(contender, seed, ipc) for ipc in self.experiment.ipcs]
+        ipcs = self.experiment.ipcs_of(contender)
+        folders = [self._folder(contender, seed, ipc) for ipc in ipcs]
         distill_sets(
             dataclasses.replace(contender.spec, seed=seed),
             contender.name,
             contender.method,
-            self.experiment.ipcs,
+            ipcs,
             folders[0] if len(folders) == 1 else folders[0].parent,
             store=self.store,
             progress=self.progress,
@@ -195,7 +201,8 @@ class Grid:
         """The fingerprint of a result: of the set, and of all that it is judged by."""
         from attar.evaluation.evaluator import REVISION
 
-        return fingerprint(one.manifest["digest"], judged(self.experiment, item.evaluation), network, REVISION)
+        terms = judged(self.experiment, item.evaluation)
+        return fingerprint(one.manifest["digest"], terms, network, REVISION, item.seeds)
 
     def evaluate(self, item: Item, after: Callable[[], None]) -> Iterator[str]:
         """Evaluates what is missing of an item, and calls `after` after each network; yields what failed."""
@@ -215,7 +222,7 @@ class Grid:
             [one.folder],
             item.evaluation.recipe,
             networks,
-            item.evaluation.seeds,
+            item.seeds,
             test=self.experiment.test,
             baseline=False,
             teacher=item.evaluation.teacher,
@@ -232,7 +239,7 @@ class Grid:
             "item": self._key(item, network, one),
             "judged": judged(self.experiment, item.evaluation),
             "label": item.contender.label,
-            "seeds": list(item.evaluation.seeds),
+            "seeds": list(item.seeds),
             "distilling": round(sum(one.manifest["seconds"].values()), 3),
             "bytes": sum(file.stat().st_size for of_class in one.files() for file in of_class),
         }
