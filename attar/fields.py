@@ -23,8 +23,8 @@ Range = tuple[str, Callable[[float], bool], tuple[str, ...]]
 def changed(thing: T, changes: Mapping[str, Any], owner: str, fixed: Sequence[str] = ()) -> T:
     """A copy of a frozen dataclass with fields replaced; a dotted name sets a field of a part ("sampler.steps").
 
-    Setting a field of a part that is None makes the part. Values may be text, as on the command line; they become what
-    the field's type says. Fields that are `fixed` are no fields here.
+    Setting a field of a part that is None makes the part, and so does `true` for the part itself. Values may be text,
+    as on the command line; they become what the field's type says. Fields that are `fixed` are no fields here.
 
     Raises:
         AttarError: an unknown field (with those there are), or a value that does not fit its type.
@@ -54,7 +54,10 @@ def changed(thing: T, changes: Mapping[str, Any], owner: str, fixed: Sequence[st
 
 
 def parsed(value: Any, kind: Any, owner: str) -> Any:
-    """`value` as `kind`: int, float, bool, str, an optional of these, a tuple of these or one of some literals."""
+    """`value` as `kind`: int, float, bool, str, an optional of these, a tuple of these or one of some literals.
+
+    An optional part with fields of its own is made by `true`.
+    """
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         return _optional(value, typing.get_args(kind), owner)
     if typing.get_origin(kind) is tuple:
@@ -141,6 +144,8 @@ def _optional(value: Any, kinds: tuple[Any, ...], owner: str) -> Any:
     if type(None) in kinds and (value is None or str(value).lower() == "none"):
         return None
     for kind in kinds:
+        if dataclasses.is_dataclass(kind) and str(value).lower() == "true":
+            return typing.cast(Any, kind)()
         if kind is not type(None):
             try:
                 return parsed(value, kind, owner)

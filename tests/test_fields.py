@@ -49,6 +49,18 @@ def test_what_does_not_fit_is_named(changes: dict[str, object], said: str) -> No
         changed(Whole(), changes, "w")
 
 
+def test_a_part_that_is_none_is_made_by_true_or_by_a_field_of_it() -> None:
+    from attar.methods import load_method
+    from attar.methods.refine import Refinement
+
+    assert load_method("prior", {}).refine is None
+    assert load_method("prior", {"refine": "true"}).refine == Refinement()
+    assert load_method("prior", {"refine": True, "refine.lr": "0.1"}).refine == Refinement(lr=0.1)
+    assert load_method("prior", {"refine": "none"}).refine is None
+    with pytest.raises(AttarError, match="refine = 'yes'"):
+        load_method("prior", {"refine": "yes"})
+
+
 def test_the_table_tells_the_meaning() -> None:
     assert table(Whole())[1] == ("part.steps", "3", "int", "How many.")
     assert table(Whole())[-1] == ("mode", "error", "one of error, skip", "")

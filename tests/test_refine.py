@@ -84,7 +84,7 @@ def test_it_brings_features_nearer_in_networks_that_it_did_not_meet(world: Path,
     from attar.methods.refine import _aims
 
     job = job_of(world, store)
-    how = Refinement(steps=60, lr=0.1, networks=NETWORKS, real=12, dsa=False, pull=0)
+    how = Refinement(steps=60, lr=0.1, networks=NETWORKS, real=12, dsa=False, pull=0, depths=1)
     z = latents(job, 4)
     moved = refined(job, how, z)
     real = how._pool(job, 0)
@@ -130,6 +130,15 @@ def test_parts_bound_the_memory_and_change_nothing_but_the_last_bits(world: Path
     torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-3)
 
 
+def test_steps_go_by_the_number_of_images(world: Path, store: Store) -> None:
+    job = job_of(world, store)
+    table = replace(QUICK, steps="1:2, 4")
+    for n, steps in ((1, 2), (2, 4)):
+        assert torch.equal(
+            refined(job, table, latents(job, n)), refined(job, replace(QUICK, steps=steps), latents(job, n))
+        )
+
+
 def test_depths_and_colours_enter(world: Path, store: Store) -> None:
     job = job_of(world, store)
     z = latents(job, 2)
@@ -149,7 +158,8 @@ def test_a_field_switches_it_on_for_every_method(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": 0}, "refine: steps = 0: give 1 or more"),
+        ({"steps": 0}, "refine: steps = 0: give whole numbers of 1 or more"),
+        ({"steps": "9:2, 1.5"}, "refine: steps = '9:2, 1.5': give whole numbers"),
         ({"lr": 0.0}, "refine: lr"),
         ({"pull": -1.0}, "refine: pull"),
         ({"networks": ("convnet9",)}, "convnet9"),
@@ -166,8 +176,8 @@ def test_networks_that_cannot_take_the_images_are_found_before_any_work(world: P
 
 
 def test_the_default_mix_goes_with_the_size() -> None:
-    assert Refinement().mix(32) == ("convnet3-w64", "convnet3-bn-w64", "resnet18-idc")
-    assert Refinement().mix(256) == ("convnet6-w64", "convnet6-bn-w64", "resnetap10")
+    assert Refinement().mix(32) == ("convnet3-w64", "convnet3-bn-w64", "resnet10-w16")
+    assert Refinement().mix(256) == ("convnet6-w64", "convnet6-bn-w64", "resnet10-w16")
     assert Refinement().mix(8)[0] == "convnet3-w64"
 
 

@@ -64,7 +64,7 @@ class D3HR:
     whatever the seed. Its m = 100000 stands for subsets=100000000."""
     select: Select = Select()
     refine: Refinement | None = None
-    """How kept latents are improved, if they are: --set refine.steps=200."""
+    """How kept latents are improved, if they are: --set refine=true."""
 
     def __post_init__(self) -> None:
         if self.reference_quirks:

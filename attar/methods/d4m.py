@@ -31,7 +31,7 @@ class D4M:
     """How far towards noise prototypes are taken: the share of the sampler's steps that brings them back."""
     select: Select = Select()
     refine: Refinement | None = None
-    """How kept latents are improved, if they are: --set refine.steps=200."""
+    """How kept latents are improved, if they are: --set refine=true."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.sampler.steps * self.strength <= self.sampler.steps:

@@ -30,13 +30,13 @@ class Chosen:
 
     select: Select = Select(rule="herding")
     """How they are chosen; auto features are the teacher's if one is named, else the prior's middle layer's."""
-    typical: int | str = "1:2, 9:20, 100"
+    typical: int | str = "1:2, 10:20, 50"
     """With a teacher: the per cent of the class that they are chosen from, those that it classifies most surely, by the
     number of exemplars: few do best when typical, many when they cover the class. select.share, if set, replaces it."""
     count: int | None = None
     """Exemplars of a class, of which a smaller IPC takes the first; none: as many as the IPC."""
-    time: int = 600
-    """Where images are denoised from: the earlier the closer to the exemplars (280), the later the more typical."""
+    time: int = 280
+    """Where images are denoised from: the earlier the closer to the exemplars, the later (600) the more typical."""
     guidance: float = 1.0
     """Guidance of the inversion; 1 halves its cost."""
     steps: int = 50
@@ -122,8 +122,8 @@ class Chosen:
 class Exemplars:
     """Chooses real images that cover their class, inverts them, and denoises them with guidance.
 
-    Each keeps its composition and becomes typical. With a teacher: --set fit.select.teacher=DIR. For IPC 50 a trial
-    found --set fit.time=280 better. Refined: --set refine.steps=200.
+    Each keeps its composition and becomes typical. With a teacher: --set fit.select.teacher=DIR. Refined: --set
+    refine=true. Settings for your own data: attar tune.
     """
 
     fit: Chosen = Chosen()
@@ -133,7 +133,7 @@ class Exemplars:
     select: Select = Select()
     """Which of the denoised images are kept; of a pool, with as large a fit.count."""
     refine: Refinement | None = None
-    """How kept latents are improved, if they are: --set refine.steps=200."""
+    """How kept latents are improved, if they are: --set refine=true."""
 
     def __post_init__(self) -> None:
         if self.select.pool > (self.fit.count or 0):

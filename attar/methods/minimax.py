@@ -24,7 +24,7 @@ class Minimax:
     select: Select = Select(pool=100)
     """Of 100 samples of each class."""
     refine: Refinement | None = None
-    """How kept latents are improved, if they are: --set refine.steps=200."""
+    """How kept latents are improved, if they are: --set refine=true."""
 
     def start_time(self, prior: Prior) -> int:
         return PriorSamples(self.sampler).start_time(prior)

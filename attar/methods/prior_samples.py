@@ -22,7 +22,7 @@ class PriorSamples:
     fit: Nothing = Nothing()
     select: Select = Select()
     refine: Refinement | None = None
-    """How kept latents are improved, if they are: --set refine.steps=200."""
+    """How kept latents are improved, if they are: --set refine=true."""
 
     def start_time(self, prior: Prior) -> int:
         return sampling_times(self.sampler, prior)[-1]

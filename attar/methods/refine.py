@@ -19,6 +19,7 @@ from attar.augment import Augmentation, Draw, apply, draw
 from attar.codec import Codec
 from attar.data import load_pixels
 from attar.errors import AttarError
+from attar.evaluation.tables import by_ipc, entries
 from attar.fields import Range, check_ranges
 from attar.job import Job
 from attar.keys import numpy_generator, seed_of
@@ -31,7 +32,7 @@ Features = Callable[[Tensor], list[Tensor]]
 GRID = 4
 """Maps are compared at 4 x 4 places at most."""
 _RANGES: tuple[Range, ...] = (
-    ("1 or more", lambda x: x >= 1, ("steps", "depths", "part")),
+    ("1 or more", lambda x: x >= 1, ("depths", "part")),
     ("2 or more", lambda x: x >= 2, ("real", "pool")),
     ("a number above 0", lambda x: 0 < x < math.inf, ("lr",)),
     ("a number of 0 or more", lambda x: 0 <= x < math.inf, ("pull",)),
@@ -42,17 +43,18 @@ _RANGES: tuple[Range, ...] = (
 class Refinement:
     """Distribution matching (Zhao and Bilen, WACV 2023), of latents through the decoder, in fresh random networks."""
 
-    steps: int = 200
-    """Steps of Adam, each with a network of its own."""
+    steps: int | str = "1:300, 49:100, 50"
+    """Steps of Adam, each with a network of its own, by the number of images of a class: many need few."""
     lr: float = 0.02
     """Learning rate, in units of latents; it falls to 0 in a straight line."""
     pull: float = 1.0
     """Weight of the mean squared way from the start; that of the gap is 1. See `gap`."""
     networks: tuple[str, ...] | None = None
-    """Taken in turn; none: two ConvNets, of instance and of batch norm, and a ResNet, as the images' size asks for."""
-    depths: int = 1
+    """Taken in turn; none: two ConvNets as deep as the images' size asks for, of instance and of batch norm, and a
+    narrow ResNet."""
+    depths: int = 3
     """1: what goes into the last linear layer is compared; 2, 3 ...: the deepest maps of other sizes, too."""
-    real: int = 128
+    real: int = 64
     """Real images in a step."""
     pool: int = 1000
     """They are drawn from so many random ones of the class, which are held in memory."""
@@ -63,6 +65,8 @@ class Refinement:
 
     def __post_init__(self) -> None:
         check_ranges(self, _RANGES, "refine")
+        if not all(steps >= 1 and steps == int(steps) for _, steps in entries(self.steps, "refine.steps")):
+            raise AttarError(f"refine: steps = {self.steps!r}: give whole numbers of 1 or more")
         for name in self.networks or ():
             check(name)
 
@@ -80,7 +84,7 @@ class Refinement:
         if self.networks is not None:
             return self.networks
         depth = min(max(round(math.log2(side)) - 2, 3), 6)
-        return (f"convnet{depth}-w64", f"convnet{depth}-bn-w64", "resnet18-idc" if side <= 64 else "resnetap10")
+        return (f"convnet{depth}-w64", f"convnet{depth}-bn-w64", "resnet10-w16")
 
     def seconds(self, job: Job, n: int) -> float:
         """Seconds that n latents of a class take, measured on a step of each network."""
@@ -88,21 +92,21 @@ class Refinement:
         few = replace(self, steps=len(names), pool=self.real)
         begun = time.monotonic()
         few(job, job.prior, 0, torch.zeros(n, *job.codec.shape))
-        return (time.monotonic() - begun) / len(names) * self.steps
+        return (time.monotonic() - begun) / len(names) * by_ipc(self.steps, n, "refine.steps")
 
     def __call__(self, job: Job, prior: Prior, label: int, z: Tensor) -> Tensor:
-        """Latents (N, C, H, W), float32, moved by `steps` steps; on the CPU.
+        """Latents (N, C, H, W), float32, moved by as many steps as there are for N images; on the CPU.
 
         Networks depend on the seed and the step alone, so that all classes meet the same ones.
         """
         codec, start = job.codec.with_tile(min(self.part, len(z))), z.float()
-        z = start.clone().requires_grad_()
+        z, steps = start.clone().requires_grad_(), by_ipc(self.steps, len(start), "refine.steps")
         optimiser = torch.optim.Adam([z], self.lr)
-        falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, self.steps)
+        falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
         pool, side = self._pool(job, label), job.codec.size
         how = Augmentation(side, dsa=self.dsa, normalise="half")
-        meter = Meter(job.progress, f"refining {job.classes[label]}", self.steps, "steps")
-        for step, name in zip(range(self.steps), cycle(self.mix(side)), strict=False):
+        meter = Meter(job.progress, f"refining {job.classes[label]}", steps, "steps")
+        for step, name in zip(range(steps), cycle(self.mix(side)), strict=False):
             network = build(name, 2, side, seed_of(job.spec.seed, "refine", step))
             drawn = draw(how, 1, side, side, job.spec.seed, "refine", step)
             places = numpy_generator(job.spec.seed, "refine", job.classes[label], step).permutation(len(pool))
