@@ -119,12 +119,19 @@ def make_candidates(
     meter = Meter(job.progress, "sampling", len(missing) * count, "images")
     for begin in range(0, len(missing), at_once):
         some, begun = missing[begin : begin + at_once], time.monotonic()
-        starts = [method.start(job, fitted[label], label, count) for label in some]
+        starts = list(_starts(job, method, fitted, some, count))
         made = list(denoise(job, prior, method, some, starts, meter))
         spent = (time.monotonic() - begun) / len(some)
         for label, z in zip(some, made, strict=True):
             about = {"method": method, "class": job.classes[label]}
             job.store.once("candidates", keys[label], partial(_save_candidates, z), about, spent)
+
+
+def _starts(job: Job, method: Method, fitted: dict[int, Tensors], labels: Sequence[int], count: int) -> Iterator[Start]:
+    meter = Meter(job.progress, "finding starts", len(labels), "classes")
+    for label in labels:
+        yield method.start(job, fitted[label], label, count)
+        meter.add()
 
 
 def denoise(

@@ -238,6 +238,8 @@ def _evaluation(label: str, written: Table, usual: Table) -> Evaluation:
 
 
 def _training_seeds(written: Any, where: str) -> tuple[int, ...]:
+    if isinstance(written, str) and written != "paired":
+        raise AttarError(f'{where} = {written!r}: give a number, a list of seeds, or "paired"')
     return () if written == "paired" else seeds(written, where)
 
 

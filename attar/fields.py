@@ -56,7 +56,7 @@ def changed(thing: T, changes: Mapping[str, Any], owner: str, fixed: Sequence[st
 def parsed(value: Any, kind: Any, owner: str) -> Any:
     """`value` as `kind`: int, float, bool, str, an optional of these, a tuple of these or one of some literals.
 
-    An optional part with fields of its own is made by `true`.
+    An optional part with fields of its own is made by `true`, and left out by `false`.
     """
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         return _optional(value, typing.get_args(kind), owner)
@@ -141,7 +141,8 @@ def _meanings(cls: type) -> dict[str, str]:
 
 
 def _optional(value: Any, kinds: tuple[Any, ...], owner: str) -> Any:
-    if type(None) in kinds and (value is None or str(value).lower() == "none"):
+    part = any(map(dataclasses.is_dataclass, kinds))
+    if type(None) in kinds and (value is None or str(value).lower() in ("none", *(["false"] if part else []))):
         return None
     for kind in kinds:
         if dataclasses.is_dataclass(kind) and str(value).lower() == "true":

@@ -120,8 +120,17 @@ def nearest(
     folder.mkdir(exist_ok=True)
     for measure in found:
         _pairs(job, one, measure).save(folder / f"closest-{measure.kind}.png")
-    write_json(folder / "nearest.json", {"set": one.manifest["digest"], "measures": [vars(one) for one in found]})
+    kept = {measure.kind: vars(measure) for measure in [*_still_valid(one), *found]}
+    write_json(folder / "nearest.json", {"set": one.manifest["digest"], "measures": list(kept.values())})
     return found
+
+
+def _still_valid(one: DistilledSet) -> list[Nearest]:
+    """What was measured of the set before."""
+    try:
+        return read_nearest(one)
+    except AttarError:
+        return []
 
 
 def _spec(one: DistilledSet, prior: str | None, device: str) -> Spec:

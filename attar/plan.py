@@ -186,10 +186,19 @@ def _known_settings(spec: Spec, name: str, method: Method) -> None:
         raise AttarError(f"--preprocess {spec.preprocess}: choose one of {', '.join(PREPROCESSING)}")
     if spec.keep_statistics and not isinstance(method, D3HR):
         raise AttarError(f"--keep-statistics: {name} learns no mean and deviation of each class; d3hr does")
+    if spec.keep_statistics and needs_data(method):
+        raise AttarError(f"--keep-statistics: sets are made again without the data, which {needs_data(method)} needs")
     if spec.output_size is not None and method.sampler is None:
         raise AttarError(
             f"--output-size {spec.output_size}: {name} takes no prior, whose images it is for; leave it out"
         )
+
+
+def needs_data(method: Method) -> str:
+    """What of a method needs real images after its fit, in words; nothing where none does."""
+    if method.refine is not None:
+        return "refine"
+    return "" if method.select.teacher is None else "select.teacher"
 
 
 def _choosing_real(job: Job, method: Method, ipcs: Sequence[int]) -> None:

@@ -47,6 +47,7 @@ def regenerate(
         AttarError: the set keeps no statistics or is damaged, the prior is another one, or as `distill_sets`.
     """
     from attar.distilled import STATISTICS, open_distilled, verify
+    from attar.plan import needs_data
     from attar.run import make_sets
 
     one = open_distilled(folder)
@@ -58,6 +59,8 @@ def regenerate(
     if [job.prior.key, job.codec.key] != [one.manifest["prior"][name] for name in ("fingerprint", "codec")]:
         raise AttarError(f"--prior {job.spec.prior}: is not the prior that {folder} was made with; name that one")
     method = _method(one.manifest)
+    if what := needs_data(method):
+        raise AttarError(f"{folder} cannot be made again without the data, which {what} needs")
     job.keep(method)
     return make_sets(job, one.manifest["method"]["name"], method, ipcs, out, say=say, dry_run=dry_run)
 

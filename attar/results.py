@@ -65,14 +65,16 @@ def write_record(file: Path, record: Record) -> None:
 
 
 def identity(record: Record) -> tuple[str, ...]:
-    """What a record is of: (the set's absolute path, recipe, its changes as JSON, network, test images' spec, teacher).
+    """What a record is of: (the set's absolute path, recipe, its changes as JSON, network, test images' spec, teacher,
+    training seeds where an experiment chose them).
 
     A later record replaces an earlier one.
     """
     path = str(Path(record["set"]).resolve()) if record["set"] else ""
     changes = json.dumps(record.get("changes", {}), sort_keys=True)
     teacher = (record.get("teacher") or {}).get("digest", "")
-    return path, original(record), changes, record["network"], record.get("test", ""), teacher
+    seeds = ",".join(map(str, record.get("seeds", [])))
+    return path, original(record), changes, record["network"], record.get("test", ""), teacher, seeds
 
 
 def original(record: Record) -> str:

@@ -327,6 +327,9 @@ def test_what_cannot_be_regenerated_is_refused(
     assert "damaged" in refused(copy)
     with pytest.raises(AttarError, match="--keep-statistics: prior learns no mean"):
         distill_sets(spec_of(world, keep_statistics=True), "prior", load_method("prior"), (1,), tmp_path / "p")
+    refined = load_method("d3hr", {"refine": "true"})
+    with pytest.raises(AttarError, match="without the data, which refine needs"):
+        distill_sets(spec_of(world, keep_statistics=True), "d3hr", refined, (1,), tmp_path / "p")
 
 
 def test_the_report_says_how_a_regenerated_set_was_made(kept: Path, tmp_path: Path) -> None:

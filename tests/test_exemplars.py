@@ -108,7 +108,13 @@ def test_a_count_serves_every_smaller_ipc_with_the_first_of_one_fit(world: Path,
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Chosen(time=610), "610 is not on the grid of 50 steps; the nearest is 600"),
+        (lambda: Chosen(time=610), "fit.time 610 is not on the grid of fit.steps = 50; the nearest is 600"),
+        (
+            lambda: load_method("exemplars", {"sampler.steps": 20}),
+            "fit.time 280 .* sampler.steps = 20; the nearest is 300",
+        ),
+        (lambda: Chosen(guidance=float("nan")), "fit.guidance nan"),
+        (lambda: Chosen(typical="1:0.5, 100"), "fit.typical 1:0.5, 100: whole per cents"),
         (lambda: Chosen(count=0), "fit.count 0"),
         (lambda: Chosen(typical="1:0, 100"), "fit.typical"),
         (lambda: Chosen(count=3).for_ipc(4), "fit.count 3: fewer exemplars than --ipc 4"),
@@ -127,7 +133,6 @@ def test_wrong_fields_are_named(make: Any, said: str) -> None:
         ({"fit.count": 21}, 2, "needs 21 images of each class"),
         ({}, 21, "needs 21 images of each class"),
         ({"fit.select.pool": 30}, 2, "real images are chosen from all"),
-        ({"sampler.steps": 7}, 2, "not on the sampler's grid"),
         ({"fit.select.teacher": "/nowhere"}, 2, "no such folder"),
     ],
 )

@@ -98,6 +98,8 @@ def test_what_is_kept_stands_beside_the_set_and_goes_with_it(world: Path, store:
     folder = folder_of(one)
     assert sorted(file.name for file in folder.iterdir()) == ["closest-pixels.png", "nearest.json"]
     assert Image.open(folder / "closest-pixels.png").size == (9 * 16, 2 * 16)
+    nearest(one, ("latents",), prior=str(world / "dit"), store=store, device="cpu")
+    assert [of.kind for of in read_nearest(one)] == ["pixels", "latents"], "another measure leaves those before"
     kept = json.loads((folder / "nearest.json").read_text())
     (folder / "nearest.json").write_text(json.dumps({**kept, "set": "another"}))
     assert read_nearest(one) == []

@@ -352,6 +352,7 @@ def test_the_evaluate_command_gives_the_recipe_and_the_test_back() -> None:
     old = record(Path("a"), 40.0)
     assert not evaluate_commands([{**old, "recipe": "quick (modified)"}, {**old, "recipe": "mine", "changes": {}}])
     assert "--test" not in evaluate_commands([old])[0]
+    assert not evaluate_commands([{**old, "seeds": [2], "accuracies": [40.0]}]), "evaluate takes the first seeds only"
 
 
 def test_the_distill_command_names_all_sources(tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_the_test_split_stays_shut(world: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(imageset, "open_source", noted)
     monkeypatch.setattr(imageset, "_SOURCES", {})
-    tuned(world, tmp_path / "out", ipc=1, network="convnet3-w8", grid={"sampler.guidance": [2, 3]})
+    tuned(world, tmp_path / "out", ipc=1, network="convnet3-w8", grid={"fit.time": [600], "sampler.guidance": [2, 3]})
     assert set(opened) == {"train"}
     load_data(f"imagefolder:{world / 'data'}@test")
     assert opened[-1] == "test", "the watch sees it"
@@ -256,13 +256,13 @@ def test_a_dry_run_writes_nothing(
     [
         ({"grid": {"fit.tim": [1, 2]}}, "no field 'tim' (did you mean time?)"),
         ({"grid": {"fit.time": ["x", "200"]}}, "exemplars.fit.time = 'x'"),
-        ({"grid": {"fit.time": ["200", "300"]}}, "fit.times 300 is not on the grid of 5 steps"),
+        ({"grid": {"fit.time": ["200", "300"]}}, "fit.time 300 is not on the grid of fit.steps = 5"),
         ({"grid": {"fit.time": []}}, "--grid fit.time: a value is missing"),
         ({"grid": {"fit.time": ["200", ""]}}, "--grid fit.time: a value is missing"),
         ({"grid": {"fit.time": ["200", "200.0"]}}, "--grid: fit.time=200 and fit.time=200.0 are the same candidate"),
         ({"grid": {"fit.steps": ["5", "10"]}}, "--grid fit.steps: the same field is fixed with --set"),
         ({"grid": {"fit.time": ["200"]}}, "nothing to choose"),
-        ({"grid": {}}, "nothing to choose"),
+        ({"grid": {}, "fields": {}}, "nothing to choose"),
         ({"method": "random", "fields": {}, "grid": None}, "say what to vary with --grid"),
         ({"network": "convnet33"}, "no network is called 'convnet33'"),
         ({"recipe": "quik"}, "no recipe 'quik'"),

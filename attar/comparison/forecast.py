@@ -59,13 +59,14 @@ def forecast(experiment: Experiment, reason: str | None, store: Store | None, pr
                 again = len(experiment.distillation_seeds) if found.seeded(key) else 1
                 work[key] = (again * flops, again * seconds)
     flops, seconds = (sum(column) for column in zip(*work.values(), strict=True)) if work else (0.0, 0.0)
+    refined = ", refinement not counted" * any(one.method.refine is not None for one in experiment.contenders)
     seeds = f"{len(experiment.distillation_seeds)} distillation seeds, " * (len(experiment.distillation_seeds) > 1)
     return "\n".join(
         [
             *_premises(experiment, grounds, reason),
             "From an empty cache, each line for itself (jobs: groups of classes fitted independently):",
             *_aligned(rows),
-            f"All sets, {seeds}what they share done once: {flops:.2g} FLOPs, {duration(seconds)}",
+            f"All sets, {seeds}what they share done once: {flops:.2g} FLOPs, {duration(seconds)}{refined}",
             *_evaluations(experiment, grounds, reason),
         ]
     )

@@ -15,7 +15,8 @@ from attar.store import replacing
 MISSING = "not yet measured here"
 NOTES = """Top-1 accuracy in % after the last epoch: mean ± sample deviation over n runs, a run being one distillation
 seed with one training seed. Differences are means over the runs with equal seeds, with their 95 % t interval; runs on
-one distilled set are taken as independent, so that with few distillation seeds the intervals are too narrow."""
+one distilled set are taken as independent, so that with few distillation seeds the intervals are too narrow. Methods
+that draw nothing at random make the same set by every distillation seed."""
 
 
 def write_tables(experiment: Experiment, panels: Sequence[Panel]) -> None:

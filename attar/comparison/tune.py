@@ -12,7 +12,7 @@ from typing import Any
 from attar.comparison.forecast import forecast
 from attar.comparison.grid import Grid
 from attar.comparison.halving import Rung, best, length, rungs, shortened
-from attar.comparison.summary import panels
+from attar.comparison.summary import judged, panels
 from attar.comparison.tuned import Fields, Race, Round, Score, markdown, write
 from attar.errors import AttarError
 from attar.evaluation import Recipe
@@ -213,7 +213,8 @@ def _raced(tuning: Tuning, grid: Grid, ladder: Sequence[Rung], ipc: int) -> Iter
         records = read_records(tuning.out / "results.json")
         of_networks = panels(own.experiment, records)
         scores = {label: Score({panel.network: panel.cells[label, ipc] for panel in of_networks}) for label in left}
-        rounds.append(Round(evaluation, scores, tested=records[0]["n_test"]))
+        tested = next(one["n_test"] for one in records if one.get("judged") == judged(own.experiment, evaluation))
+        rounds.append(Round(evaluation, scores, tested))
         told = "; ".join(f"{label} {mean:.1f} %" for label, mean in rounds[-1].means.items())
         grid.say(f"IPC {ipc}, {evaluation.label}: {told}")
         yield Race(ipc, tuple(rounds), over=number == len(ladder) - 1)

@@ -12,7 +12,7 @@ import torch
 
 from attar.codec import to_float
 from attar.data import load_pixels
-from attar.diffusion import Sampler
+from attar.diffusion import CHECKPOINT, EVEN, Sampler, check_grid, grid
 from attar.errors import AttarError
 from attar.evaluation.tables import by_ipc, entries
 from attar.job import Job
@@ -32,7 +32,8 @@ class Chosen:
     """How they are chosen; auto features are the teacher's if one is named, else the prior's middle layer's."""
     typical: int | str = "1:2, 10:20, 50"
     """With a teacher: the per cent of the class that they are chosen from, those that it classifies most surely, by the
-    number of exemplars: few do best when typical, many when they cover the class. select.share, if set, replaces it."""
+    number of exemplars: few do best when typical, many when they cover the class. A select.share below 1 replaces it.
+    """
     count: int | None = None
     """Exemplars of a class, of which a smaller IPC takes the first; none: as many as the IPC."""
     time: int = 280
@@ -51,9 +52,11 @@ class Chosen:
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:
             raise AttarError(f"fit.count {self.count}: at least 1")
-        if not all(0 < share <= 100 for _, share in entries(self.typical, "fit.typical")):
-            raise AttarError(f"fit.typical {self.typical}: per cents above 0, at most 100")
-        assert self.inversion
+        if not all(1 <= share <= 100 and share == int(share) for _, share in entries(self.typical, "fit.typical")):
+            raise AttarError(f"fit.typical {self.typical}: whole per cents from 1 to 100")
+        check_grid("fit", self.steps, "leading")
+        _check_time(self.time, grid(self.steps), f"fit.steps = {self.steps}")
+        _ = self.inversion  # has checks of its own
 
     @property
     def inversion(self) -> Invert:
@@ -118,6 +121,12 @@ class Chosen:
         return replace(self.select, features="prior") if auto else self.select
 
 
+def _check_time(time: int, times: Sequence[int], of: str) -> None:
+    if time not in times:
+        near = min(times, key=lambda one: abs(one - time))
+        raise AttarError(f"fit.time {time} is not on the grid of {of}; the nearest is {near}")
+
+
 @dataclass(frozen=True)
 class Exemplars:
     """Chooses real images that cover their class, inverts them, and denoises them with guidance.
@@ -138,6 +147,9 @@ class Exemplars:
     def __post_init__(self) -> None:
         if self.select.pool > (self.fit.count or 0):
             raise AttarError(f"exemplars.select.pool {self.select.pool}: set fit.count to as many exemplars, too")
+        if self.sampler.spacing != EVEN and self.sampler.solver != CHECKPOINT:
+            times = grid(self.sampler.steps, self.sampler.spacing)
+            _check_time(self.fit.time, times, f"sampler.steps = {self.sampler.steps}")
 
     def start_time(self, prior: Prior) -> int:
         return self.fit.time

@@ -31,6 +31,8 @@ Features = Callable[[Tensor], list[Tensor]]
 """Views (N, 3, H, W) to features (N, D), one for each depth."""
 GRID = 4
 """Maps are compared at 4 x 4 places at most."""
+TINY = 1e-8
+"""The least spread that a gap is measured in: that of equal images is 0."""
 _RANGES: tuple[Range, ...] = (
     ("1 or more", lambda x: x >= 1, ("depths", "part")),
     ("2 or more", lambda x: x >= 2, ("real", "pool")),
@@ -158,7 +160,7 @@ def gap(aims: Sequence[Aim], means: Sequence[Tensor]) -> Tensor:
     So it does not depend on how a network scales its features. For the mean of n random real images it is about 1 / n.
     """
     return torch.stack(
-        [(mean - aim.mean).square().sum() / aim.spread for aim, mean in zip(aims, means, strict=True)]
+        [(mean - aim.mean).square().sum() / aim.spread.clamp_min(TINY) for aim, mean in zip(aims, means, strict=True)]
     ).mean()
 
 

@@ -67,8 +67,14 @@ def distill_command(distilled: DistilledSet) -> str:
 
 
 def evaluate_commands(records: Sequence[Record]) -> list[str]:
-    """The shell commands that evaluate sets again. None for recipes that the command line cannot name."""
-    return [_evaluate_command(record) for record in records if original(record) in RECIPES]
+    """The shell commands that evaluate sets again. None for recipes and seeds that the command line cannot name."""
+    return [_evaluate_command(record) for record in records if original(record) in RECIPES and _first_seeds(record)]
+
+
+def _first_seeds(record: Record) -> bool:
+    """Whether the trainings have the seeds 0, 1, 2 ..., as those of `attar evaluate` have."""
+    n = len(record["accuracies"])
+    return list(record.get("seeds", range(n))) == list(range(n))
 
 
 def _evaluate_command(record: Record) -> str:

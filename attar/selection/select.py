@@ -60,7 +60,8 @@ class Select:
         useful = self.ranks or (self.rule in BY_FEATURES and self.features in ("auto", "teacher"))
         for name in TEACHER:
             if getattr(self, name) is not None and not (useful and self.teacher is not None):
-                why = f"select.rule {self.rule} asks no teacher here" if not useful else "name select.teacher too"
+                asks_none = f"select.rule {self.rule} asks no teacher here; with a select.share below 1 it would"
+                why = "name select.teacher too" if useful else asks_none
                 raise AttarError(f"select.{name} {getattr(self, name)}: {why}")
 
     @property
