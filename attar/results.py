@@ -65,16 +65,19 @@ def write_record(file: Path, record: Record) -> None:
 
 
 def identity(record: Record) -> tuple[str, ...]:
-    """What a record is of: (the set's absolute path, recipe, its changes as JSON, network, test images' spec, teacher,
-    training seeds where an experiment chose them).
+    """What a record is of: (the set's absolute path, what judged it, training seeds where an experiment chose them).
 
     A later record replaces an earlier one.
     """
     path = str(Path(record["set"]).resolve()) if record["set"] else ""
+    return path, *judged_by(record), ",".join(map(str, record.get("seeds", [])))
+
+
+def judged_by(record: Record) -> tuple[str, ...]:
+    """(recipe, its changes as JSON, network, test images' spec, teacher): results of equal ones share a table."""
     changes = json.dumps(record.get("changes", {}), sort_keys=True)
     teacher = (record.get("teacher") or {}).get("digest", "")
-    seeds = ",".join(map(str, record.get("seeds", [])))
-    return path, original(record), changes, record["network"], record.get("test", ""), teacher, seeds
+    return original(record), changes, record["network"], record.get("test", ""), teacher
 
 
 def original(record: Record) -> str:

@@ -270,6 +270,8 @@ def test_methods_are_told_apart_only_where_they_must_be(tmp_path: Path) -> None:
     assert list(method_names(sets[:2] + again, []).values()) == ["d3hr, seed 0", "d3hr, seed 0", "d3hr, seed 1"]
     same = find_distilled(write_set(tmp_path / "same"))
     assert set(method_names(sets[:2] + same, []).values()) == {"d3hr (one)", "d3hr (same)"}
+    labelled = [{**record(one.folder, 40.0), "label": "slow"} for one in sets[:1]]
+    assert next(iter(method_names(sets[:2] + same, labelled).values())) == "slow"
 
 
 @pytest.mark.parametrize("method", ["random", "prior", "d3hr"])

@@ -102,11 +102,16 @@ def write_report(folders: Sequence[Path], records: Sequence[Record], out: Path, 
 
 
 def method_names(sets: Sequence[DistilledSet], records: Sequence[Record]) -> dict[str, str]:
-    """A set's absolute path -> what it is called: its method, and as much more as tells it from others of its IPC."""
+    """A set's absolute path -> what it is called, and as much more as tells it from others of its IPC.
+
+    It is called by its method's label in an experiment, or else by the method's name.
+    """
+    labels = {identity(record)[0]: record["label"] for record in records if "label" in record}
     uses = [
         (str(s.folder.resolve()), s.manifest["method"]["name"], s.manifest["seed"], s.manifest["ipc"]) for s in sets
     ]
     uses += [(identity(r)[0], r["method"], r.get("seed"), r["ipc"]) for r in records if r["method"] != ALL_DATA]
+    uses = [(path, labels.get(path, method), seed, ipc) for path, method, seed, ipc in uses]
     names: dict[str, str] = {}
     for method in dict.fromkeys(use[1] for use in uses):
         of_method = dict.fromkeys((path, seed, ipc) for path, other, seed, ipc in uses if other == method)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from attar.report.figures import MARKERS, Line, chart
-from attar.results import ALL_DATA, Record, accuracy, difference, duration, identity, signed, terms
+from attar.results import ALL_DATA, Record, accuracy, difference, duration, identity, judged_by, signed, terms
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def tables(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[
     """
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
-        groups.setdefault(identity(record)[1:], []).append(record)
+        groups.setdefault(judged_by(record), []).append(record)
     return [_table(of, names, styles, f"chart-{number}") for number, of in enumerate(groups.values())]
 
 
