@@ -35,7 +35,7 @@ FAST: dict[str, dict[str, Any]] = {
         "fit.look.times": 0,
     },
     "d3hr": {"sampler.steps": 5, "fit.steps": 5, "subsets": 50},
-    "exemplars": {"sampler.steps": 5, "fit.steps": 5},
+    "exemplars": {"sampler.steps": 5, "fit.steps": 5, "fit.time": 600},
 }
 
 
