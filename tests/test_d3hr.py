@@ -341,6 +341,19 @@ def test_the_report_says_how_a_regenerated_set_was_made(kept: Path, tmp_path: Pa
     assert "--keep-statistics" in distill_command(open_distilled(kept / "ipc-001"))
 
 
+def test_a_set_that_needs_the_data_again_is_not_regenerated(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from attar.regenerate import regenerate
+
+    method: Any = load_method("d3hr", {"select.pool": 2, "subsets": 10})
+    out, store = tmp_path / "out", Store(tmp_path / "cache")
+    (folder,) = distill_sets(spec_of(world, keep_statistics=True), "d3hr", method, (1,), out, store=store)
+    monkeypatch.setattr("attar.plan.needs_data", lambda method: "refine")
+    with pytest.raises(AttarError, match="cannot be made again without the data, which refine needs"):
+        regenerate(folder, [1], tmp_path / "again", store=store)
+
+
 @pytest.mark.shared
 @pytest.mark.slow
 def test_matched_starts_have_the_norms_of_real_inverted_latents(shared: Path, store: Store) -> None:

@@ -68,6 +68,11 @@ def test_the_gap_is_that_of_the_means_in_units_of_the_spread_at_every_depth() ->
     assert float(gap(aims, [torch.tensor([1.0, 5.0]), torch.tensor([1.0])])) == pytest.approx((9 / 5 + 1 / 2) / 2)
 
 
+def test_the_gap_to_equal_real_images_is_finite() -> None:
+    same = [Aim(torch.zeros(2), torch.tensor(0.0))]
+    assert torch.isfinite(gap(same, [torch.ones(2)]))
+
+
 @pytest.mark.parametrize(("name", "deepest"), [("convnet3-w16", 16 * 4), ("resnet18-idc", 32 << 3)])
 def test_features_are_what_the_last_layer_sees_then_the_deepest_maps(name: str, deepest: int) -> None:
     network = build(name, 2, 16, 0).eval()

@@ -220,6 +220,16 @@ def test_an_interrupted_run_goes_on(world: Path, tmp_path: Path, trained: list[A
     assert len(read_records(tmp_path / "out" / "results.json")) == 24
 
 
+def test_noise_is_told_for_the_images_of_this_tuning(world: Path, tmp_path: Path, trained: list[Any]) -> None:
+    tuned(world, tmp_path / "one", ipc=1)
+    earlier = read_records(tmp_path / "one" / "results.json")[0]
+    other = {**earlier, "set": "elsewhere", "judged": "otherwise", "n_test": 999}
+    write_record(tmp_path / "two" / "results.json", other)
+    tuned(world, tmp_path / "two", ipc=1)
+    assert read_records(tmp_path / "two" / "results.json")[0]["n_test"] == 999
+    assert f"an accuracy on {earlier['n_test']} images" in (tmp_path / "two" / "tuned.md").read_text()
+
+
 def test_the_test_split_stays_shut(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
 
