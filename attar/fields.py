@@ -46,7 +46,10 @@ def changed(thing: T, changes: Mapping[str, Any], owner: str, fixed: Sequence[st
             raise AttarError(_unknown(name, names, owner))
     new = {name: parsed(value, kinds[name], f"{owner}.{name}") for name, value in direct.items()}
     for name, inner in parts.items():
-        part = _part(getattr(thing, name), kinds[name])
+        if name in new and new[name] is None:
+            field = next(iter(inner))
+            raise AttarError(f"{owner}.{name} is left out by {name}={direct[name]}, and {name}.{field} is set")
+        part = _part(new.get(name, getattr(thing, name)), kinds[name])
         if not dataclasses.is_dataclass(part):
             raise AttarError(f"{owner}.{name} is {part!r} and has no fields to set")
         new[name] = changed(part, inner, f"{owner}.{name}")

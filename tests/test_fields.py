@@ -58,6 +58,8 @@ def test_a_part_that_is_none_is_made_by_true_or_by_a_field_of_it() -> None:
     assert load_method("prior", {"refine": True, "refine.lr": "0.1"}).refine == Refinement(lr=0.1)
     assert load_method("prior", {"refine": "none"}).refine is None
     assert load_method("prior", {"refine": "false"}).refine is None
+    with pytest.raises(AttarError, match=r"refine is left out by refine=none, and refine.lr is set"):
+        load_method("prior", {"refine": "none", "refine.lr": 0.1})
     with pytest.raises(AttarError, match="refine = 'yes'"):
         load_method("prior", {"refine": "yes"})
 

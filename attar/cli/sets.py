@@ -7,31 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attar.cli.flags import (
-    DATA_HELP,
-    Classes,
-    ClassMap,
-    Codec,
-    Device,
-    Dtype,
-    Fields,
-    ImbalanceFactor,
-    NegativePrompt,
-    OnBadImage,
-    OutputSize,
-    Preprocess,
-    Prior,
-    Prompt,
-    PromptFile,
-    Seed,
-    Tile,
-    assignments,
-    ipcs_of,
-    merged,
-    say,
-    showing,
-    spec_of,
-)
+from attar.cli import flags
+from attar.cli.flags import DATA_HELP, assignments, ipcs_of, merged, say, showing, spec_of
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, labelled_recipe, named_teacher
 from attar.errors import AttarError
 
@@ -42,24 +19,24 @@ if TYPE_CHECKING:
 def distill(
     context: typer.Context,
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
-    prior: Prior = None,
-    codec: Codec = None,
+    prior: flags.Prior = None,
+    codec: flags.Codec = None,
     method: Annotated[str | None, typer.Option(help="`attar list methods` names them")] = None,
     ipc: Annotated[str | None, typer.Option(help="Images per class; several as 1,10,50")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write; several IPCs go to OUT/ipc-001, OUT/ipc-010 ...")
     ] = None,
-    seed: Seed = None,
-    sets: Fields = None,
+    seed: flags.Seed = None,
+    sets: flags.Fields = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML with any of these flags, and a table [set]; flags win")
     ] = None,
-    classes: Classes = None,
-    class_map: ClassMap = None,
-    prompt: Prompt = None,
-    prompts: PromptFile = None,
-    negative_prompt: NegativePrompt = None,
-    imbalance_factor: ImbalanceFactor = None,
+    classes: flags.Classes = None,
+    class_map: flags.ClassMap = None,
+    prompt: flags.Prompt = None,
+    prompts: flags.PromptFile = None,
+    negative_prompt: flags.NegativePrompt = None,
+    imbalance_factor: flags.ImbalanceFactor = None,
     hold_out: Annotated[
         bool | None, typer.Option("--hold-out", help="Leave out a fixed tenth, to choose settings on")
     ] = None,
@@ -67,20 +44,20 @@ def distill(
         bool | None,
         typer.Option("--keep-statistics", help="d3hr: keep the statistics that `attar regenerate` makes any IPC from"),
     ] = None,
-    preprocess: Preprocess = None,
-    output_size: OutputSize = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    tile: Tile = None,
-    on_bad_image: OnBadImage = None,
+    preprocess: flags.Preprocess = None,
+    output_size: flags.OutputSize = None,
+    device: flags.Device = None,
+    dtype: flags.Dtype = None,
+    tile: flags.Tile = None,
+    on_bad_image: flags.OnBadImage = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate the cost, and stop")] = False,
 ) -> None:
     """Distill a labelled image set into a few images per class.
 
     Run the same command again after an interruption: it goes on where it was.
     """
-    flags = {name: value for name, value in context.params.items() if name not in ("sets", "config", "dry_run")}
-    settings = merged(flags, config)
+    given = {name: value for name, value in context.params.items() if name not in ("sets", "config", "dry_run")}
+    settings = merged(given, config)
     changes = {**settings.pop("set", {}), **assignments(sets or [])}
     for needed in ("data", "method", "ipc", "out"):
         if needed not in settings:

@@ -8,31 +8,8 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.flags import (
-    DATA_HELP,
-    Classes,
-    ClassMap,
-    Codec,
-    Device,
-    Dtype,
-    Fields,
-    ImbalanceFactor,
-    NegativePrompt,
-    OnBadImage,
-    OutputSize,
-    Preprocess,
-    Prior,
-    Prompt,
-    PromptFile,
-    Seed,
-    Tile,
-    assignments,
-    ipcs_of,
-    merged,
-    say,
-    showing,
-    spec_of,
-)
+from attar.cli import flags
+from attar.cli.flags import DATA_HELP, assignments, ipcs_of, merged, say, showing, spec_of
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, named_teacher
 from attar.errors import AttarError
 
@@ -43,8 +20,8 @@ def tune(
     method: Annotated[str, typer.Option(help="`attar list methods` names them")],
     ipc: Annotated[str, typer.Option(help="Images per class; several as 1,10,50: each is chosen for by itself")],
     out: Annotated[Path, typer.Option(help="Folder for the sets, the results, tuned.md, .json and .png")],
-    prior: Prior = None,
-    codec: Codec = None,
+    prior: flags.Prior = None,
+    codec: flags.Codec = None,
     grid: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,7 +30,7 @@ def tune(
             "fit.time=280,600"
         ),
     ] = None,
-    sets: Fields = None,
+    sets: flags.Fields = None,
     recipe: Annotated[str, typer.Option(help="The evaluation protocol; `attar list recipes` names them")] = "quick",
     recipe_sets: Annotated[
         list[str] | None, typer.Option("--recipe-set", help="A field of the recipe: --recipe-set flip=false")
@@ -66,19 +43,19 @@ def tune(
     teacher: Teacher = None,
     teacher_classes: TeacherClasses = None,
     teacher_normalise: TeacherNormalise = None,
-    seed: Seed = None,
-    classes: Classes = None,
-    class_map: ClassMap = None,
-    prompt: Prompt = None,
-    prompts: PromptFile = None,
-    negative_prompt: NegativePrompt = None,
-    imbalance_factor: ImbalanceFactor = None,
-    preprocess: Preprocess = None,
-    output_size: OutputSize = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    tile: Tile = None,
-    on_bad_image: OnBadImage = None,
+    seed: flags.Seed = None,
+    classes: flags.Classes = None,
+    class_map: flags.ClassMap = None,
+    prompt: flags.Prompt = None,
+    prompts: flags.PromptFile = None,
+    negative_prompt: flags.NegativePrompt = None,
+    imbalance_factor: flags.ImbalanceFactor = None,
+    preprocess: flags.Preprocess = None,
+    output_size: flags.OutputSize = None,
+    device: flags.Device = None,
+    dtype: flags.Dtype = None,
+    tile: flags.Tile = None,
+    on_bad_image: flags.OnBadImage = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate the cost, and stop")] = False,
 ) -> None:
     """Choose a method's settings on a tenth of your data, for each IPC: every candidate cheaply, the best in full.
