@@ -71,8 +71,14 @@ class Outlook:
         return isinstance(part, tuple) and part[0] in ("candidates", "images")
 
 
-def outlook(job: Job, method: Method, counts: Sequence[int], ipc: int, measures: Measures | None) -> Outlook:
-    """The cost of the set of one IPC, for classes with so many images; real images (no measures) cost nothing."""
+def outlook(
+    job: Job, method: Method, counts: Sequence[int], ipc: int, measures: Measures | None, refining: float = 0.0
+) -> Outlook:
+    """The cost of the set of one IPC, for classes with so many images; real images (no measures) cost nothing.
+
+    Args:
+        refining: seconds that the refinement of a class takes; its FLOPs are not counted.
+    """
     if measures is None:
         return Outlook(0, 0, 0, 0, 0, {})
     method, made = at(method, ipc), method.select.candidates(ipc)
@@ -87,7 +93,10 @@ def outlook(job: Job, method: Method, counts: Sequence[int], ipc: int, measures:
         ("candidates", method, made): sampling * measures.network,
         ("images", method, ipc): ipc * len(counts) * measures.decoder,
     }
-    other: dict[tuple[Any, ...], float] = {("candidates", method, made): len(counts) * method.start_seconds(job, made)}
+    other: dict[tuple[Any, ...], float] = {
+        ("candidates", method, made): len(counts) * method.start_seconds(job, made),
+        ("images", method, ipc): len(counts) * refining,
+    }
     parts: dict[Hashable, tuple[float, float]] = {
         (*part, job.spec): (n, n / measures.per_second + other.get(part, 0.0)) for part, n in flops.items()
     }

@@ -88,6 +88,15 @@ def test_d4m_begins_part_of_the_way(tmp_path: Any) -> None:
     assert found.passes == 10 * 10 * 35 * 2, "0.7 of 50 steps, each with and without the condition"
 
 
+def test_refinement_takes_time_for_each_class_and_seed(tmp_path: Any) -> None:
+    made = job(tmp_path), load_method("d4m", {"sampler.solver": "ddim"}), [100] * 10, 10, MEASURES
+    plain, refined = outlook(*made), outlook(*made, refining=7.0)
+    flops, seconds = ([sum(column) for column in zip(*found.parts.values(), strict=True)] for found in (plain, refined))
+    assert seconds == [flops[0], pytest.approx(flops[1] + 70)]
+    (more,) = (part for part in plain.parts if plain.parts[part] != refined.parts[part])
+    assert refined.seeded(more)
+
+
 def test_real_images_cost_nothing(tmp_path: Any) -> None:
     found = outlook(Job(Spec("nowhere")), load_method("random"), [5], 1, None)
     assert (found.passes, dict(found.parts)) == (0, {})

@@ -280,6 +280,22 @@ def test_a_missing_teacher_is_found_out_before_any_work(world: Path, store: Stor
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_tells_what_refinement_takes(
+    world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from attar.methods.refine import Refinement
+
+    monkeypatch.setattr(Refinement, "seconds", lambda self, job, n: 3600.0 * n)
+    text = FILE.format(world=world, out=tmp_path / "out")
+    text = text.replace("[methods.d3hr]", '[methods.refined]\nmethod = "d3hr"\nset = {refine = true}\n\n[methods.d3hr]')
+    said: list[str] = []
+    experiment = read_experiment(written(tmp_path, text))
+    assert compare(experiment, only=["refined"], store=store, say=said.append, dry_run=True) == []
+    everything = next(line for line in "\n".join(said).splitlines() if line.startswith("All sets"))
+    assert everything.endswith("; of refinement the time alone")
+    assert "FLOPs, 18.0 h" in everything, "an hour an image, of 1 + 2 images of each of three classes and two seeds"
+
+
 def test_other_terms_are_not_mixed(experiment: Experiment, world: Path, store: Store, tmp_path: Path) -> None:
     compare(experiment, store=store, only=["random"])
     text = FILE.format(world=world, out=experiment.out).replace("steps = 3", "steps = 4")

@@ -53,13 +53,16 @@ def forecast(experiment: Experiment, reason: str | None, store: Store | None, pr
     for contender in experiment.contenders:
         ground = grounds[contender.label]
         for ipc in experiment.ipcs_of(contender):
-            found = outlook(ground.job, contender.method, ground.counts, ipc, ground.measures)
+            refine = contender.method.refine if reason is None else None
+            refining = refine.seconds(ground.job, ipc) if refine is not None else 0.0
+            found = outlook(ground.job, contender.method, ground.counts, ipc, ground.measures, refining)
             rows.append(_row(contender.label, ipc, found, ground.measures))
             for key, (flops, seconds) in found.parts.items():
                 again = len(experiment.distillation_seeds) if found.seeded(key) else 1
                 work[key] = (again * flops, again * seconds)
     flops, seconds = (sum(column) for column in zip(*work.values(), strict=True)) if work else (0.0, 0.0)
-    refined = ", refinement not counted" * any(one.method.refine is not None for one in experiment.contenders)
+    told = ", refinement not counted" if reason else "; of refinement the time alone"
+    refined = told * any(one.method.refine is not None for one in experiment.contenders)
     seeds = f"{len(experiment.distillation_seeds)} distillation seeds, " * (len(experiment.distillation_seeds) > 1)
     return "\n".join(
         [
