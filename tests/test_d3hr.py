@@ -72,9 +72,10 @@ def test_per_class_bounds_how_many_are_inverted_and_says_what_that_costs(world: 
     fitted = job.once(fit, [0])
     assert fitted["count"] == 5
     assert fit.passes([12]) == 5 * 4 * 2
-    expected = ((1 - 5 / 12) / 5) ** 0.5 * fitted["variance"][0].sum().sqrt()
-    torch.testing.assert_close(fitted["standard_error"], expected)
-    assert job.once(d3hr().fit, [0])["standard_error"] == 0
+    assert float(fitted["error_of_mean"]) == pytest.approx(((1 - 5 / 12) / 5) ** 0.5)
+    several = job.once(d3hr(fit__per_class=5, fit__times=(200, 600), time=200).fit, [0])
+    assert several["error_of_mean"] == fitted["error_of_mean"], "of no single time"
+    assert job.once(d3hr().fit, [0])["error_of_mean"] == 0
     assert any("inverting ant (5 of 12: standard error of the mean 0.34 deviations)" in text for text in said)
 
 
@@ -232,7 +233,7 @@ def test_exact_inversion_reports_how_exact_it_was(world: Path, tmp_path: Path, s
     (folder,) = distill_sets(spec_of(world), "d3hr", method, (1,), tmp_path / "out", store=store)
     learnt = open_distilled(folder).manifest["learnt"]
     assert learnt["count"] == 48
-    assert learnt["standard_error"] == 0
+    assert learnt["error_of_mean"] == 0
     assert learnt["unconverged"] == 0
     assert 0 < learnt["round_trip"] < 1e-3
     hurried = d3hr(fit__exact=True, fit__iterations=1, fit__tolerance=1e-7).fit

@@ -111,10 +111,10 @@ class Invert:
     def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
         """Inverts one class, shard by shard; a finished shard's moments survive an interruption.
 
-        `mean` and `variance` are (T, C, H, W), float64, one for each of `times`. `standard_error` is that of the mean
-        at the last time, as a Euclidean norm, which per_class costs. Of exact inversion, `unconverged` is the share of
-        the images of which some step was not solved, and `round_trip` the mean relative error of those that were
-        sampled back.
+        `mean` and `variance` are (T, C, H, W), float64, one for each of `times`. `error_of_mean` is the standard error
+        that per_class costs each component of the means, in that component's deviations: the same at every time. Of
+        exact inversion, `unconverged` is the share of the images of which some step was not solved, and `round_trip`
+        the mean relative error of those that were sampled back.
         """
         (label,) = group
         whole = len(job.images.of_class(label))
@@ -130,9 +130,8 @@ class Invert:
             unconverged += done.pop("unconverged")
             errors.append(done.pop("errors"))
             moments = moments.merged(Moments(**done))
-        variance = moments.variance()
-        fitted = {"count": moments.count, "mean": moments.mean, "variance": variance}
-        fitted["standard_error"] = error * variance[-1].sum().sqrt()
+        fitted = {"count": moments.count, "mean": moments.mean, "variance": moments.variance()}
+        fitted["error_of_mean"] = torch.tensor(error)
         if self.exact:
             fitted |= {"unconverged": unconverged / total, "round_trip": torch.cat(errors).mean()}
         return fitted
