@@ -105,12 +105,18 @@ def test_a_count_serves_every_smaller_ipc_with_the_first_of_one_fit(world: Path,
         assert np.array_equal(np.asarray(Image.open(files[0])), whole[0])
 
 
+def test_with_a_teacher_images_stay_closer_to_the_exemplars() -> None:
+    by_one = Select(rule="herding", teacher="one")
+    assert [fit.turning_time for fit in (Chosen(), Chosen(by_one), Chosen(by_one, time=0))] == [600, 280, 0]
+    assert Chosen(by_one).for_ipc(2) == Chosen(by_one, time=280).for_ipc(2), "the same key, said or not"
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (lambda: Chosen(time=610), "fit.time 610 is not on the grid of fit.steps = 50; the nearest is 600"),
         (
-            lambda: load_method("exemplars", {"sampler.steps": 20}),
+            lambda: load_method("exemplars", {"sampler.steps": 20, "fit.select.teacher": "one"}),
             "fit.time 280 .* sampler.steps = 20; the nearest is 300",
         ),
         (lambda: Chosen(guidance=float("nan")), "fit.guidance nan"),

@@ -36,8 +36,9 @@ class Chosen:
     """
     count: int | None = None
     """Exemplars of a class, of which a smaller IPC takes the first; none: as many as the IPC."""
-    time: int = 280
-    """Where images are denoised from: the earlier the closer to the exemplars, the later (600) the more typical."""
+    time: int | None = None
+    """Where images are denoised from: the earlier the closer to the exemplars, the later the more typical; none: 280
+    with a teacher, which chooses typical ones, and 600 without."""
     guidance: float = 1.0
     """Guidance of the inversion; 1 halves its cost."""
     steps: int = 50
@@ -55,13 +56,20 @@ class Chosen:
         if not all(1 <= share <= 100 and share == int(share) for _, share in entries(self.typical, "fit.typical")):
             raise AttarError(f"fit.typical {self.typical}: whole per cents from 1 to 100")
         check_grid("fit", self.steps, "leading")
-        _check_time(self.time, grid(self.steps), f"fit.steps = {self.steps}")
+        _check_time(self.turning_time, grid(self.steps), f"fit.steps = {self.steps}")
         _ = self.inversion  # has checks of its own
+
+    @property
+    def turning_time(self) -> int:
+        """Where inversion ends and denoising begins."""
+        if self.time is not None:
+            return self.time
+        return 280 if self.select.teacher is not None else 600
 
     @property
     def inversion(self) -> Invert:
         """How latents are inverted."""
-        return Invert(times=(self.time,), guidance=self.guidance, steps=self.steps, exact=self.exact)
+        return Invert(times=(self.turning_time,), guidance=self.guidance, steps=self.steps, exact=self.exact)
 
     @property
     def needs(self) -> int:
@@ -77,7 +85,7 @@ class Chosen:
         select, share = self._rule, by_ipc(self.typical, count, "fit.typical") / 100
         if select.teacher is not None and select.rule not in ("first", "confident") and select.share == 1:
             select = replace(select, share=share)
-        return replace(self, count=count, select=select, typical=100)
+        return replace(self, count=count, select=select, typical=100, time=self.turning_time)
 
     def identity(self, job: Job) -> Any:
         """Its fields as keys and manifests hold them, and the seed where the rule draws."""
@@ -149,13 +157,13 @@ class Exemplars:
             raise AttarError(f"exemplars.select.pool {self.select.pool}: set fit.count to as many exemplars, too")
         if self.sampler.spacing != EVEN and self.sampler.solver != CHECKPOINT:
             times = grid(self.sampler.steps, self.sampler.spacing)
-            _check_time(self.fit.time, times, f"sampler.steps = {self.sampler.steps}")
+            _check_time(self.fit.turning_time, times, f"sampler.steps = {self.sampler.steps}")
 
     def start_time(self, prior: Prior) -> int:
-        return self.fit.time
+        return self.fit.turning_time
 
     def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
-        return Start(fitted["inverted"][:n], self.fit.time)
+        return Start(fitted["inverted"][:n], self.fit.turning_time)
 
     def start_seconds(self, job: Job, n: int) -> float:
         return 0.0
