@@ -94,11 +94,9 @@ def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[
         raise AttarError(f"--prior {source}: a {type(prior.network).__name__}; only DiTs can be fine-tuned")
     network = tied(transformer, source).float()
     kept = {}
-    if prior.classes is not None:
+    if prior.classes is not None or prior.n_classes == len(classes):
         labels = matches(classes, prior.classes, prior.n_classes, classes)
         kept = {name: found[0] for name, found in labels.items() if len(found) == 1}
-    elif prior.n_classes == len(classes):
-        kept = {name: label for label, name in enumerate(classes)}
     old = network.table.weight.detach()
     mean = old[: prior.n_classes].mean(0)
     rows = [old[kept[name]] if name in kept else mean for name in classes]
