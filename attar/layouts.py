@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from attar.distilled import DistilledSet, folder_name, verify
 from attar.errors import AttarError, suggestion
-from attar.store import Store, check_writable, write_json
+from attar.places import check_place
+from attar.store import Store, write_json
 
 if TYPE_CHECKING:
     from attar.data import ImageSet
@@ -101,11 +102,11 @@ def export(one: DistilledSet, layout: str, out: Path) -> None:
         AttarError: the set is damaged, the layout does not suit its classes, or `out` is taken.
     """
     folders = class_folders(layout, one.classes)
+    check_place(out, "--out", [one.manifest["data"]["spec"]])
     if problems := verify(one.folder):
         raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AttarError(f"--out {out}: something is there already; choose another folder, or remove it")
-    check_writable(out, "--out")
     partial, written = out.with_name(f".{out.name}.partial"), []
     shutil.rmtree(partial, ignore_errors=True)
     for label, (folder, files) in enumerate(zip(folders, one.files(), strict=True)):

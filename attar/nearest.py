@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attar.errors import AttarError
+from attar.places import check_place
 from attar.progress import Meter, Progress, silent
 from attar.store import Store, write_json
 
@@ -72,7 +73,8 @@ class Nearest:
 
 def folder_of(one: DistilledSet) -> Path:
     """Where the distances of a set are kept: beside it."""
-    return one.folder.with_name(f"{one.folder.name}.nearest")
+    folder = one.folder if one.folder.name not in ("", "..") else one.folder.resolve()
+    return folder.with_name(f"{folder.name}.nearest")
 
 
 def read_nearest(one: DistilledSet) -> list[Nearest]:
@@ -114,9 +116,10 @@ def nearest(
         raise AttarError("--features teacher: name one with --teacher")
     if {"prior", "latents"} & set(kinds) and not (prior or one.manifest["prior"]):
         raise AttarError(f"--features {','.join(kinds)}: {one.folder} was made without a prior; name one with --prior")
+    folder = folder_of(one)
+    check_place(folder, "attar nearest:", [one.manifest["data"]["spec"]], adds=["nearest.json"])
     job = Job(_spec(one, prior, device), store, progress)
     found = [_measured(job, one, Features(kind, teacher if kind == "teacher" else None)) for kind in kinds]
-    folder = folder_of(one)
     folder.mkdir(exist_ok=True)
     for measure in found:
         _pairs(job, one, measure).save(folder / f"closest-{measure.kind}.png")

@@ -13,7 +13,8 @@ from attar import __version__
 from attar.errors import AttarError
 from attar.job import Job, Spec
 from attar.methods.method import Composed, Method, real_choice
-from attar.store import check_writable, fingerprint
+from attar.places import check_place
+from attar.store import fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,10 +153,10 @@ def checked(job: Job, name: str, method: Method, ipcs: Sequence[int], out: Path,
     ordered = tuple(sorted(set(ipcs)))
     folders = {ipc: out if len(ordered) == 1 else out / f"ipc-{ipc:03d}" for ipc in ordered}
     plan = Plan(job, name, method, ordered, folders)
+    check_place(out, "--out", [job.spec.data], adds=[folders[ordered[0]].name] if len(ordered) > 1 else ())
     for folder in folders.values():
         if _occupied(folder):
             open_distilled(folder)
-    check_writable(out, "--out")
     _enough_images(plan, job.picked)
     method.select.check(job, ordered, generated=method.sampler is not None)
     if plan.uses_prior:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.errors import AttarError
+from attar.places import check_place
 from attar.progress import Progress, silent
-from attar.store import Store, check_writable, fingerprint
+from attar.store import Store, fingerprint
 
 if TYPE_CHECKING:
     from attar.evaluation import Recipe
@@ -46,9 +47,9 @@ def relabel(
 
     if recipe.scheme == "online":
         raise AttarError(f"recipe {recipe.name} stores no labels: choose fkd-soft, or set scheme, for example int8")
-    check_writable(out, "--out")
-    there = _there(out)
     one, kept = open_distilled(folder), store or Store()
+    check_place(out, "--out", [one.manifest["data"]["spec"]])
+    there = _there(out)
     if problems := verify(folder):
         raise AttarError(f"{folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
     train = opened(one, recipe)

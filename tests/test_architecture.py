@@ -34,6 +34,7 @@ HOUSE = (
     {"diffusion", "latents"},
     {"codec"},
     {"tile"},
+    {"places"},
     {"distilled", "engine"},
     {"data"},
     {"written"},

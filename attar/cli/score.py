@@ -45,7 +45,6 @@ def score(
     """
     from attar.evaluation import modified, named_recipe
     from attar.networks import check
-    from attar.store import check_writable
 
     if seeds < 1 or full_epochs < 1:
         raise AttarError("--seeds and --full-epochs: at least 1")
@@ -53,8 +52,6 @@ def score(
         if value is not None and not 0 <= value <= most:
             raise AttarError(f"{name} {value}: a number from 0 to {most}")
     check(network)
-    if json_file is not None:
-        check_writable(json_file, "--json")
     own = modified(named_recipe(recipe), assignments(sets or []))
     from attar.comparison.scoring import Protocol, scored
     from attar.comparison.terms import Terms

@@ -132,15 +132,15 @@ def evaluate(
         check(name)
     if sets:
         protocol = modified(protocol, assignments(sets))
+    from attar.places import check_place
     from attar.results import read_records, row, write_record
     from attar.run import evaluate_sets
-    from attar.store import check_writable
 
+    found = _found(folders, layout, data, classes, class_map)
     if json_file is not None:
-        check_writable(json_file, "--json")
+        check_place(json_file, "--json", [test, *(one.manifest["data"]["spec"] for one in found)])
         if json_file.exists():
             read_records(json_file)
-    found = _found(folders, layout, data, classes, class_map)
     trainings = len(found) * len(networks) * seeds * (2 if baseline else 1)
     say(f"{trainings} trainings at most; those that are in the cache are not done again")
     with showing() as progress:

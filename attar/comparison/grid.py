@@ -16,11 +16,12 @@ from attar.comparison.tables import write_tables
 from attar.distilled import DistilledSet, open_distilled
 from attar.errors import AttarError
 from attar.experiment import Contender, Evaluation, Experiment
+from attar.places import check_place
 from attar.plan import Say
 from attar.progress import Progress, silent
 from attar.results import Record, read_records, row, write_record
 from attar.run import distill_sets, evaluate_sets, quiet
-from attar.store import Store, check_writable, fingerprint
+from attar.store import Store, fingerprint
 
 
 def compare(
@@ -46,7 +47,8 @@ def compare(
         AttarError: something is wrong with the experiment or its inputs; before any long work.
     """
     grid = Grid(_narrowed(experiment, only), store, progress, say)
-    check_writable(experiment.out / "results.json", "out")
+    data = [contender.spec.data for contender in experiment.contenders]
+    check_place(experiment.out, "out", [*data, experiment.test], adds=["results.json"])
     _records(experiment)
     if dry_run and experiment.planned and (reason := absent(grid.experiment)):
         say(forecast(grid.experiment, reason, store, progress))

@@ -18,6 +18,7 @@ from attar.evaluation.scores import (
     recovery,
     unaugmented,
 )
+from attar.places import check_file, check_place
 from attar.progress import Progress
 from attar.results import duration
 from attar.store import Store, write_json
@@ -58,6 +59,9 @@ def scored(
         AttarError: not one set in the folder, a recipe that does not fit it, or a missing teacher; before any training.
     """
     one, own, store = the_set(folder), protocol.own, store or Store()
+    if json_file is not None:
+        check_place(json_file, "--json", [one.manifest["data"]["spec"], terms.test])
+        check_file(json_file, "--json", '"full_accuracy": ', "a file of scores")
     check_teacher(one, [own], terms, store)
     say(_cost(one, protocol, terms, store, progress))
     if dry_run:

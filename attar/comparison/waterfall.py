@@ -15,8 +15,9 @@ from attar.comparison.waterfall_chart import draw
 from attar.distilled import DistilledSet
 from attar.evaluation.waterfall import Bar, Step, bars, ends
 from attar.networks import build
+from attar.places import check_place
 from attar.progress import Progress
-from attar.results import duration, signed, write_record
+from attar.results import duration, read_records, signed, write_record
 from attar.store import Store, replacing, write_json
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Records = list[dict[str, Any]]
 
+FILES = ("waterfall.md", "waterfall.csv", "waterfall.json", "waterfall.png")
 NUMBERS = ("size", "epochs", "batch", "lr", "weight_decay", "warmup")
 """Fields of a recipe that may come to another value for a set and a network."""
 
@@ -49,6 +51,9 @@ def waterfall(
         AttarError: not one set in the folder, a recipe that does not fit it, or a missing teacher; before any training.
     """
     one = the_set(folder)
+    check_place(out, "--out", [one.manifest["data"]["spec"], terms.test], adds=("results.json", *FILES))
+    if (out / "results.json").exists():
+        read_records(out / "results.json")
     settled = [_settled(one, step.recipe, terms.network) for step in steps]
     same = [next((k for k in range(n) if settled[k] == settled[n]), None) for n in range(len(steps))]
     steps = _in_numbers(steps, settled)

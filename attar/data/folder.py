@@ -33,6 +33,14 @@ def beside_splits(where: str) -> tuple[str, ...]:
         return tuple(sorted(name for name in others if any(_images(root, name))))
 
 
+def linked(root: Path) -> list[Path]:
+    """The class folders and splits that are links to folders elsewhere."""
+    with _told(root):
+        inside = [root / name for name in _class_folders(root)]
+        of_splits = [one / name for one in inside if one.name.lower() in SPLITS for name in _class_folders(one)]
+    return [one for one in (*inside, *of_splits) if one.is_symlink()]
+
+
 def load(where: str, split: str | None) -> Folder:
     """The images under PATH or PATH/SPLIT.
 

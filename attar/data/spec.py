@@ -62,13 +62,20 @@ def open_source(resolved: str) -> Source:
     return _form(kind).load(where, split)
 
 
-def place(spec: str) -> Path | None:
-    """The file or folder that a spec names, whatever the split; None where it names none on this machine."""
+def places(spec: str) -> list[Path]:
+    """The file or folder that a spec names, whatever the split, and the folders that links in it lead to.
+
+    Nothing where it names none on this machine.
+    """
     try:
         kind, where, _ = _parse(spec)
     except AttarError:
-        return None
-    return Path(where) if kind in ("parquet", "imagefolder", "hf") and os.path.exists(where) else None
+        return []
+    if kind == "imagefolder":
+        from attar.data.folder import linked
+
+        return [Path(where), *linked(Path(where))]
+    return [Path(where)] if kind in ("parquet", "hf") and os.path.exists(where) else []
 
 
 def test_spec(spec: str) -> str:

@@ -211,8 +211,8 @@ def _refuse_numbers(names: Sequence[str], all_names: Sequence[str]) -> None:
         if name in names and by_number[int(name)] != place:
             raise AttarError(
                 "the prior has no class names, and the data's are numbers in another order than they count: "
-                f"{name!r} is its label {place} by place, and {by_number[int(name)]} by number; rename them so that they "
-                "sort as they count (01, 02 ... 10), or say which is which with --class-map FILE"
+                f"{name!r} is its label {place} by place, and {by_number[int(name)]} by number; rename them to sort as "
+                "they count (01, 02 ... 10), or say which is which with --class-map FILE"
             )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from attar.errors import AttarError
+from attar.places import check_place
 from attar.priors.adaptors import DiffFit, add_lora, merge_lora
 from attar.priors.classes import matches
 from attar.priors.folder import check_out, linear_scheduler
@@ -60,6 +61,7 @@ def finetune_prior(
     """
     from attar.priors import load_prior
 
+    check_place(out, "--out", [spec.data])
     shop = Workshop(spec, store or Store(), progress, say)
     prior = load_prior(spec.prior, device=str(shop.helper.device), dtype=shop.dtype, tile=1, store=shop.store)
     codec = prior.codec.with_tile(choose(prior.device, prior.codec.exact_at))

@@ -16,6 +16,7 @@ from attar.data import PREPROCESSING, ImageSet, load_data, readable
 from attar.errors import AttarError
 from attar.keys import noise
 from attar.latents import Latents
+from attar.places import check_place
 from attar.priors.folder import check_out, linear_scheduler, publish, write_card, write_pipeline
 from attar.priors.latent_set import LatentSet, held_in_memory, load_latents
 from attar.priors.monitor import Monitor, Report
@@ -157,6 +158,7 @@ def train_new_prior(
     Raises:
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
+    check_place(out, "--out", [spec.data])
     shop = Workshop(spec, store or Store(), progress, say)
     codec = _codec(spec, shop, dry_run)
     check_patch(spec.training.patch, codec.shape[-1])

@@ -12,6 +12,7 @@ from attar import __version__
 from attar.distilled import CLASSES_SHOWN, IMAGES_SHOWN, DistilledSet, evenly, find_distilled
 from attar.errors import AttarError
 from attar.nearest import NEAR
+from attar.places import check_file, check_place
 from attar.report.figures import COLOURS, MARKERS, Sprite, Strip, sprite
 from attar.report.nearest import Copies, copies
 from attar.report.settings import distill_command, evaluate_commands, settings
@@ -19,6 +20,9 @@ from attar.report.tables import tables
 from attar.report.tuned import MEASURES, panels, tunings
 from attar.results import ALL_DATA, Record, accuracy, duration, identity, terms
 from attar.store import replacing
+
+GENERATOR = '<meta name="generator" content="attar '
+"""What a page of ours begins with; then comes the version."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,17 @@ def write_report(folders: Sequence[Path], records: Sequence[Record], out: Path, 
         records: results (see `attar.results`); of those with the same identity the last counts.
 
     Raises:
-        AttarError: a folder holds no distilled set, an image cannot be read, or `out` is a folder.
+        AttarError: a folder holds no distilled set, an image cannot be read, or `out` is a folder, no report, or a
+            place that nothing may be written to.
     """
     import jinja2
 
     if out.is_dir():
         raise AttarError(f"--out {out}: is a folder; name the HTML file to write")
+    check_file(out, "--out", GENERATOR, "a report of Attar's")
     found = {one.folder.resolve(): one for folder in folders for one in find_distilled(folder)}
     sets = sorted(found.values(), key=lambda one: one.manifest["ipc"])
+    check_place(out, "--out", [one.manifest["data"]["spec"] for one in sets])
     kept = list({identity(record): record for record in records}.values())
     names = method_names(sets, kept)
     styles = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}

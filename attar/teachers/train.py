@@ -23,9 +23,10 @@ from attar.errors import AttarError
 from attar.fields import Range, check_ranges
 from attar.keys import seed_of
 from attar.networks import build, check, check_size
+from attar.places import check_place
 from attar.priors.folder import publish
 from attar.progress import Progress, silent
-from attar.store import Store, check_writable, file_digest, fingerprint, write_json
+from attar.store import Store, file_digest, fingerprint, write_json
 from attar.teachers.load import load_teacher
 from attar.tile import device_class, resolve
 from attar.training import Checkpoint, Plan, Step, top1, train
@@ -167,7 +168,7 @@ def train_teacher(
     Raises:
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
-    check_writable(out, "--out")
+    check_place(out, "--out", [spec.data, spec.test])
     bench = _Bench(spec, progress, store or Store())
     check_size(bench.name, len(bench.classes), bench.size)
     held = None if spec.test is None else load_data(spec.test).restricted(bench.classes)
