@@ -347,6 +347,7 @@ def test_labels_of_every_kind() -> None:
         ([0, 2**70], ["a"], f"row 1 has label {2**70}, but only 1 classes are named"),
         ([0, None], None, "row 0 has no label|row 1 has no label"),
         (["a", None], None, "row 1 has no label"),
+        (["a", " "], None, "row 1 has no label"),
         ([1, 0.5], None, "row 1 has the label 0.5, a float; labels are whole numbers or text"),
         ([1.0, float("nan")], None, "row 0 has the label 1.0, a float"),
         ([0, float("nan")], None, "row 1 has no label"),

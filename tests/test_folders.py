@@ -69,7 +69,7 @@ def test_folders_without_images_beside_splits_are_no_classes(tmp_path: Path) -> 
 
 def test_links_that_lead_back_are_not_followed(tmp_path: Path) -> None:
     root = folder(tmp_path / "data", "cat/1.png", "dog/1.png")
-    for place, target in {"cat/up": "..", "cat/here": ".", "cat/above": tmp_path, "dog/other": "../cat"}.items():
+    for place, target in {"cat/up": "..", "cat/here": ".", "cat/above": "../..", "dog/other": "../cat"}.items():
         (root / place).symlink_to(target)
     assert names(root) == ["cat/1.png", "dog/1.png", "dog/other/1.png"]
     (root / "all").symlink_to(".")

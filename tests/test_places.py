@@ -106,8 +106,10 @@ def test_files_of_other_programs_are_not_overwritten(world: Path) -> None:
         check_place(Path("out"), "--out", adds=["results.json", "table.md"])
     (world / "out" / "results.json").write_text("[]")
     check_place(Path("out"), "--out", adds=["results.json", "table.md"])
-    for name, make in {"pipe": os.mkfifo, "folder": os.mkdir, "broken": lambda path: os.symlink("gone", path)}.items():
-        make(world / name)
+    os.mkfifo("pipe")
+    os.mkdir("folder")
+    os.symlink("gone", "broken")
+    for name in ("pipe", "folder", "broken"):
         with pytest.raises(AttarError, match=f"--out {name}: is there, and cannot be read as a page"):
             check_file(Path(name), "--out", "mark", "a page")
     check_file(Path("new"), "--out", "mark", "a page")

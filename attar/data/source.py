@@ -113,7 +113,7 @@ def labelled(
     called = row or (lambda number: f"{where}, row {number}")
     if not len(values):
         raise AttarError(f"{where}: no images")
-    plain = values.tolist() if isinstance(values, np.ndarray) else values
+    plain: Sequence[Any] = values.tolist() if isinstance(values, np.ndarray) else values
     number, wrong = _first_wrong(plain)
     if wrong:
         raise AttarError(f"{called(number)} {wrong}")
@@ -147,10 +147,10 @@ def listed(names: Sequence[str], shown: int = 20) -> str:
 def _first_wrong(values: Sequence[Any]) -> tuple[int, str]:
     """The place of the first value that is no label, and why; "" of labels that are all whole numbers, or all text."""
     kinds = set(map(type, values))
-    if kinds <= {int, bool} or (kinds == {str} and not any(map(_is_path, set(values)))):
+    if kinds <= {int, bool} or (kinds == {str} and not any(map(_is_no_name, set(values)))):
         return 0, ""
     for place, value in enumerate(values):
-        if value is None or value != value:
+        if value is None or value != value or (isinstance(value, str) and not value.strip()):
             return place, "has no label"
         if isinstance(value, str) and _is_path(value):
             return place, f"has the label {value!r}, which is the path of an image; labels are class names or numbers"
@@ -160,6 +160,10 @@ def _first_wrong(values: Sequence[Any]) -> tuple[int, str]:
         if isinstance(value, str) != isinstance(values[0], str):
             return place, f"has the label {value!r}, where that of the first image is {values[0]!r}: numbers or text"
     return 0, ""
+
+
+def _is_no_name(label: str) -> bool:
+    return not label.strip() or _is_path(label)
 
 
 def _is_path(label: str) -> bool:
