@@ -127,6 +127,7 @@ def shards(root: Path, **others: Any) -> Path:
 
 
 ENCODED = [png(image) for image in pixels(6)]
+HELD = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 SHARDS: dict[str, tuple[dict[str, Any], str]] = {
     "classes in another order": (
         {"names": ["<i>", "a/b", "ü"]},
@@ -156,7 +157,7 @@ SHARDS: dict[str, tuple[dict[str, Any], str]] = {
         "row 0: column 'image' holds no encoded image, but 'cat/0.png'; put the bytes of the image files into it, as",
     ),
     "paths beside no bytes": (
-        {"image": [{"bytes": None, "path": "0.png"}] * 6, "label": [0] * 6},
+        {"image": pa.array([{"bytes": None, "path": "0.png"}] * 6, HELD), "label": [0] * 6},
         "row 0: column 'image' holds no encoded image, but {'bytes': None, 'path': '0.png'}; put",
     ),
     "no images": ({"image": [None] * 6, "label": [0] * 6}, "row 0: column 'image' holds no encoded image, but None;"),
