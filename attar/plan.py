@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar import __version__
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.job import Job, Spec
 from attar.methods.method import Composed, Method, real_choice
 from attar.places import check_place
@@ -184,7 +184,10 @@ def _known_settings(spec: Spec, name: str, method: Method) -> None:
     from attar.methods.d3hr import D3HR
 
     if spec.preprocess not in PREPROCESSING:
-        raise AttarError(f"--preprocess {spec.preprocess}: choose one of {', '.join(PREPROCESSING)}")
+        raise AttarError(
+            f"--preprocess {spec.preprocess}{suggestion(spec.preprocess, PREPROCESSING)}: choose one of "
+            f"{', '.join(PREPROCESSING)}"
+        )
     if spec.keep_statistics and not isinstance(method, D3HR):
         raise AttarError(f"--keep-statistics: {name} learns no mean and deviation of each class; d3hr does")
     if spec.keep_statistics and needs_data(method):
