@@ -28,7 +28,7 @@ from attar.store import Store
 from attar.training import Plan, train
 
 HOW = Augmentation(8, crop=0.3, flip=True, jitter=0.2, mix="cutmix", normalise="half")
-VIEWS = Views(HOW, 23, 10, 12, epochs=3)
+VIEWS = Views(HOW, 23, epochs=3)
 RECIPE = modified(RECIPES["fkd-soft-cifar"], {"epochs": 3, "crop": 0.3})
 
 
@@ -95,7 +95,7 @@ def test_the_batch_form_has_one_box_for_a_batch_and_partners_within_it() -> None
 
 
 def test_some_images_stay_unmixed_and_mixup_mixes_by_weight() -> None:
-    some = Views(replace(HOW, mix_probability=0.5), 200, 8, 8, epochs=1)(images(200, 8, 8), 0, torch.arange(200))
+    some = Views(replace(HOW, mix_probability=0.5), 200, epochs=1)(images(200, 8, 8), 0, torch.arange(200))
     unmixed = (some.plain == some.view).flatten(1).all(1)
     assert 60 < int(unmixed.sum()) < 140
     found = replace(VIEWS, how=replace(HOW, mix="mixup"))(images(), 0, torch.arange(23))
@@ -334,6 +334,6 @@ def test_online_and_stored_students_agree_and_fewer_epochs_are_smaller() -> None
 
 
 def test_normalised_views_reach_the_student_as_without_soft_labels() -> None:
-    plain = Views(Augmentation(8, normalise="half"), 4, 8, 8, epochs=1)
+    plain = Views(Augmentation(8, normalise="half"), 4, epochs=1)
     x = images(4, 8, 8)
     torch.testing.assert_close(plain(x, 0, torch.arange(4)).view, normalised(x, "half"))

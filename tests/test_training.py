@@ -120,7 +120,7 @@ def test_one_step_of_cutmix_by_hand() -> None:
     twin = build("convnet3-w8", 2, 8, 0)
     train(network, images, labels, Plan(epochs=1, lr=0.1, momentum=0, weight_decay=0), how, 5, after=told.append)
     _, _, index = next(batches(8, Plan(epochs=1), 5, "order"))
-    drawn = draw(how, 8, 8, 8, 5, "augment", 0)
+    drawn = draw(how, 8, 5, "augment", 0)
     assert drawn.partner is not None
     assert drawn.own is not None
     target = drawn.own * F.one_hot(labels[index], 2) + (1 - drawn.own) * F.one_hot(labels[index][drawn.partner], 2)
