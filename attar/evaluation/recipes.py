@@ -76,7 +76,7 @@ _FIRST = (
     ),
     Recipe(
         "d3hr-soft",
-        f"{_D3HR}: ImageNet-1k",
+        f"{_D3HR}: ImageNet-1k; with five teachers (validate_fiveteacher.py) --set test_from=281",
         labels="soft",
         extra_forward=True,
         epochs=300,
@@ -159,12 +159,6 @@ _VARIANTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         {"mix": "mixup", "mix_alpha": 0.8, "temperature": 4.0},
     ),
     (
-        "d3hr-soft-ensemble",
-        "d3hr-soft",
-        f"{_D3HR.replace('validate.py', 'validate_fiveteacher.py')}: ImageNet-1k, ResNet-101 by five ResNet-18",
-        {"test_from": 281},
-    ),
-    (
         "d3hr-soft-woof",
         "d3hr-soft",
         f"{_D3HR}: ImageWoof",
@@ -205,21 +199,20 @@ for _name, _of, _source, _changes in _VARIANTS:
     RECIPES[_name] = replace(RECIPES[_of], name=_name, source=_source, **_changes)
 
 _RESNETS = ("torchvision/resnet18", "torchvision/resnet50", "torchvision/resnet101")
-_LARGE = (*_RESNETS, "torchvision/mobilenet_v2", "torchvision/efficientnet_b0", "torchvision/swin_v2_t")
+_OTHERS = ("torchvision/mobilenet_v2", "torchvision/swin_v2_t", "torchvision/vit_b_16")
 _SMALL = ("convnet3-bn", "resnet18-modified")
 
 NETWORKS: dict[str, tuple[str, ...]] = {
     "quick": ("convnet3", "convnet3-w48"),
     "minimax-hard": ("convnet6", "resnetap10", "resnet18-in"),
     "minimax-hard-cifar": ("convnet3", "resnet18-idc", "densenet-cifar"),
-    "rded-soft": (*_LARGE, "torchvision/vit_b_16", "torchvision/vgg11", "torchvision/alexnet"),
+    "rded-soft": (*_RESNETS, *_OTHERS, "torchvision/efficientnet_b0", "torchvision/vgg11", "torchvision/alexnet"),
     "rded-soft-128": ("convnet5-bn", "convnet6-bn"),
     "rded-soft-tiny": ("convnet4-bn", "resnet18-modified", "resnet101-modified"),
     "rded-soft-cifar": (*_SMALL, "resnet101-modified"),
     "rded-soft-cifar100-convnet": ("convnet3-bn",),
     "rded-soft-mixup": ("torchvision/resnet18",),
-    "d3hr-soft": (*_LARGE, "torchvision/vit_b_16"),
-    "d3hr-soft-ensemble": ("torchvision/resnet101",),
+    "d3hr-soft": (*_RESNETS, *_OTHERS, "timm/efficientnet_b0"),
     "d3hr-soft-woof": ("torchvision/resnet18",),
     "d3hr-soft-tiny": ("resnet18-modified", "resnet101-modified"),
     "d3hr-soft-cifar": (*_SMALL, "resnet50-modified", "resnet101-modified"),
@@ -227,8 +220,8 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "fkd-soft": _RESNETS,
     "fkd-soft-cifar": _SMALL,
 }
-"""By recipe, the networks that its numbers are published for; IDC's and Minimax's have instance norm. Of fkd-soft-cifar
-none are published: it shares RDED's. Any recipe trains any network."""
+"""By recipe, the networks that its code has settings for; IDC's and Minimax's have instance norm, but for DenseNet. Of
+fkd-soft-cifar none are published: it shares RDED's. Any recipe trains any network."""
 
 
 def named_recipe(name: str) -> Recipe:
