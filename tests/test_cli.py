@@ -295,6 +295,7 @@ def test_real_images_of_many_sizes_are_not_judged_at_the_size_of_the_smallest(
 ) -> None:
     from attar.distilled import open_distilled
     from attar.evaluation import RECIPES, modified
+    from attar.evaluation.native import Native
     from attar.pictures import opened
 
     data = save_folder(tmp_path / "data", CLASSES, each=3, size=32)
@@ -302,7 +303,8 @@ def test_real_images_of_many_sizes_are_not_judged_at_the_size_of_the_smallest(
     assert attar(monkeypatch, "distill", "--data", data, "--method", "random", "--ipc", 3, "--out", tmp_path / "o") == 0
     one = open_distilled(tmp_path / "o")
     assert opened(one, RECIPES["quick"]).pixels.shape == (9, 32, 32, 3)
-    native = opened(one, modified(RECIPES["quick"], {"size": 24})).pixels
+    native = opened(one, modified(RECIPES["quick"], {"size": 24})).pictures
+    assert isinstance(native, Native)
     assert sorted(native.sizes) == [(32, 32)] * 8 + [(40, 5)]
 
 

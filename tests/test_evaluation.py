@@ -231,8 +231,8 @@ def test_modified() -> None:
         (lambda: run(test=replace(TEST, classes=TEST.classes[::-1])), "another order"),
         (lambda: run(test=replace(TEST, classes=(*TEST.classes[:9], "x"))), "classes: 9, x"),
         (lambda: run(test=replace(TEST, labels=TEST.labels + 1)), "test labels"),
-        (lambda: run(train=replace(TRAIN, pixels=TRAIN.pixels / 255)), "uint8"),
-        (lambda: run(train=replace(TRAIN, pixels=TRAIN.pixels[:0])), "0 images"),
+        (lambda: run(train=replace(TRAIN, pictures=TRAIN.pixels / 255)), "uint8"),
+        (lambda: run(train=replace(TRAIN, pictures=TRAIN.pixels[:0])), "0 images"),
     ],
 )
 def test_bad_input(what: Callable[[], Any], message: str) -> None:

@@ -69,15 +69,17 @@ def test_images_of_one_size_are_held_as_one_array() -> None:
     stacked = Native(3, found.__getitem__).stacked()
     assert isinstance(stacked, np.ndarray)
     assert np.array_equal(stacked, np.stack(found))
+    with pytest.raises(AttarError, match="differ in size"):
+        images().pixels  # noqa: B018
 
 
 def test_a_recipe_with_a_size_sees_real_images_as_they_are(tmp_path: Path) -> None:
     data = load_data(str(folder(tmp_path)))
     found = real(data, RECIPES["rded-soft"], 16, "adm")
-    assert isinstance(found.pixels, Native)
+    assert isinstance(found.pictures, Native)
     assert found.side == 19, "the median of 16, 18, 18, 20, 20 and 24"
     for number in range(len(data)):
-        assert np.array_equal(found.pixels.picture(number), np.asarray(data.open(number)))
+        assert np.array_equal(found.pictures.picture(number), np.asarray(data.open(number)))
     squares = real(data, RECIPES["quick"], 16, "adm", [2, 0])
     assert squares.pixels.shape == (2, 16, 16, 3)
     assert squares.labels.tolist() == data.labels[[2, 0]].tolist()
@@ -91,7 +93,7 @@ def test_a_recipe_that_resizes_first_does_so_from_the_image_itself() -> None:
     for number, pixels in enumerate(pictures()):
         expected = preprocess(Image.fromarray(pixels), 12, "resize-crop")
         assert np.abs(job.pictures[number].numpy().astype(int) - expected).max() <= 1
-    assert torch.equal(job.pictures, torch.from_numpy(resized(train.pixels, 12)))
+    assert torch.equal(job.pictures, torch.from_numpy(resized(train.pictures, 12)))
 
 
 def test_networks_learn_from_images_of_differing_sizes(store: Any) -> None:

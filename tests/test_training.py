@@ -203,9 +203,10 @@ def test_accumulated_parts_by_hand() -> None:
 def test_mixed_precision_learns_nearly_the_same(precision: Precision) -> None:
     images, labels = two_colours(8)
     found = []
-    for own in ("float32", precision):
+    both: tuple[Precision, ...] = ("float32", precision)
+    for own in both:
         told: list[Step] = []
-        plan = Plan(epochs=4, lr=0.01, precision=own)  # type: ignore[arg-type]
+        plan = Plan(epochs=4, lr=0.01, precision=own)
         train(build("convnet3-bn-w8", 2, 8, 0), images, labels, plan, PLAIN, 0, after=told.append)
         found.append(torch.stack([step.loss for step in told]))
     torch.testing.assert_close(*found, rtol=0.05, atol=0.02)

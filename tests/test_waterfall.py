@@ -124,7 +124,8 @@ SHORT = ["--set", "epochs=2", "--set", "steps=none", "--set", "warmup=0"]
 
 def test_the_command(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     out = world / "fall"
-    ends = ["--from", "quick", "--to", "minimax-hard-cifar", *SHORT, "--set", "test_every=1", "--set", "size=none"]
+    ends = ["--from", "quick", "--to", "minimax-hard-cifar", *SHORT, "--set", "test_every=1"]
+    ends += ["--set", "size=none", "--set", "precision=float32"]
     command = ["waterfall", world / "set", *ends, *SMALL, "--out", out]
     assert attar(monkeypatch, *command, "--dry-run") == 0
     said = capsys.readouterr().out

@@ -218,7 +218,7 @@ class _Job:
     @cached_property
     def pictures(self) -> Pictures:
         """What is augmented, on the device."""
-        pixels, recipe = self.train.pixels, self.recipe
+        pixels, recipe = self.train.pictures, self.recipe
         if recipe.resize_first or recipe.crop is None:
             pixels = resized(pixels, self.augmentation.size)
         return pixels.to(self.device) if isinstance(pixels, Native) else self._tensor(pixels)
@@ -230,7 +230,7 @@ class _Job:
     @cached_property
     def test_tensors(self) -> tuple[Tensor, Tensor]:
         size = self.augmentation.size
-        pixels = resized(self.test.pixels, size, self.recipe.shorter_side(size))
+        pixels = resized(self.test.pictures, size, self.recipe.shorter_side(size))
         return self._tensor(pixels), self._tensor(self.test.labels.astype(np.int64))
 
     def _tensor(self, values: np.ndarray) -> Tensor:

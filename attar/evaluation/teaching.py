@@ -57,7 +57,7 @@ def fitted(teacher: Named, train: Images, tried_on: Images, of: str, recipe: Rec
     classes = None if teacher.classes is None else Path(teacher.classes)
     loaded = load_teacher(teacher.source, classes, len(train.classes), size, teacher.normalise)
     place, _ = resolve(device, "auto")
-    pixels = torch.tensor(resized(tried_on.pixels, size), device=place)
+    pixels = torch.tensor(resized(tried_on.pictures, size), device=place)
     labels = torch.tensor(tried_on.labels, device=place)
     return fit_teacher(loaded, pixels, labels, train.classes, recipe.normalise, of)
 
