@@ -25,7 +25,7 @@ from attar.label_schemes import Scheme
 from attar.networks import build
 from attar.soft_labels import Labelling, StoredLabels, Views, write_labels
 from attar.store import Store
-from attar.training import Plan, train
+from attar.training import Plan, batches, train
 
 HOW = Augmentation(8, crop=0.3, flip=True, jitter=0.2, mix="cutmix", normalise="half")
 VIEWS = Views(HOW, 23, epochs=3)
@@ -92,6 +92,28 @@ def test_the_batch_form_has_one_box_for_a_batch_and_partners_within_it() -> None
     assert sorted(len(members) for members in groups.values()) == [5, 6, 6, 6]
     for members in groups.values():
         assert {int(drawn.partner[i]) for i in members} == members
+
+
+def test_a_student_of_the_batch_form_is_shown_the_batches_that_were_mixed() -> None:
+    views, plan = replace(VIEWS, box="batch", batch=6), Plan(epochs=4, batch=6)
+    found = list(batches(23, plan, 0, order=views.order))
+    for epoch, _, index in found:
+        cuts = views.drawn(epoch % 3).cut
+        assert cuts is not None
+        assert len({tuple(cut) for cut in cuts[index].tolist()}) == 1
+    orders = [torch.cat([index for epoch, _, index in found if epoch == own]) for own in range(4)]
+    assert torch.equal(orders[0], orders[3]), "three epochs, used again"
+    assert not torch.equal(orders[0], orders[1])
+    assert VIEWS.order(0) is None
+    seen: list[Tensor] = []
+
+    def labelled(epoch: int, index: Tensor) -> Tensor:
+        seen.append(index)
+        return torch.zeros(len(index), 5)
+
+    train(build("convnet3-w8", 5, 8, 0), images(), torch.zeros(23, dtype=torch.int64), replace(plan, temperature=4.0),
+          views.how, 0, views=views, labelled=labelled)  # fmt: skip
+    assert torch.equal(torch.cat(seen), torch.cat(orders))
 
 
 def test_some_images_stay_unmixed_and_mixup_mixes_by_weight() -> None:
