@@ -3,10 +3,11 @@
 A record is what one distilled set, recipe and network came to: "set" (its folder), "method", "seed", "recipe",
 "changes" (the fields that differ from the recipe that it is named after), "network", "test" (the test images' spec),
 "ipc", "n_train", "n_test", "accuracies" (top-1 after the last epoch, per cent, one a training seed), "best" (the best
-epoch of each), "mean", "std", "seconds", "device", and "baseline": the same of random real images, or None. A record
-with the method "all data" and no set is of a network trained on the whole training set. Of soft labels there are also
-"teacher" ("source", "digest", "accuracy" on real images ...) and "labels" ("scheme", "epochs", "bytes" ...); of a set
-that another code wrote its "layout". Older records lack "changes", "test" and these.
+epoch of each), "mean", "std", "seconds", "device", "precision" (what was used, where the device lacks the recipe's),
+and "baseline": the same of random real images, or None. A record with the method "all data" and no set is of a network
+trained on the whole training set. Of soft labels there are also "teacher" ("source", "digest", "accuracy" on real
+images ...) and "labels" ("scheme", "epochs", "bytes" ...); of a set that another code wrote its "layout". Older records
+lack "changes", "test", "precision" and these.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ def test_what_only_makes_sense_together_is_changed_together() -> None:
     )
     assert names(rded, d3hr) == ["crop", "epochs", "batch"]
     assert names(rded, modified(rded, {"temperature": 4})) == ["temperature"]
-    assert names(quick, modified(rded, {"temperature": 4}))[2:4] == ["labels", "extra_forward"]
-    softened = between(quick, modified(rded, {"temperature": 4}))[3]
+    assert names(quick, modified(rded, {"temperature": 4}))[3:5] == ["labels", "extra_forward"]
+    softened = between(quick, modified(rded, {"temperature": 4}))[4]
     assert softened.changes == {"labels": ("hard", "soft"), "temperature": (20.0, 4.0)}
     assert "labels and steps" in names(quick, fkd)
     assert {"labels", "steps"} <= set(names(fkd, quick))
@@ -125,6 +125,7 @@ SHORT = ["--set", "epochs=2", "--set", "steps=none", "--set", "warmup=0"]
 def test_the_command(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     out = world / "fall"
     ends = ["--from", "quick", "--to", "minimax-hard-cifar", *SHORT, "--set", "test_every=1"]
+    ends += ["--set", "size=none", "--set", "precision=float32"]
     command = ["waterfall", world / "set", *ends, *SMALL, "--out", out]
     assert attar(monkeypatch, *command, "--dry-run") == 0
     said = capsys.readouterr().out
