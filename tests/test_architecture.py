@@ -38,6 +38,7 @@ HOUSE = (
     {"data"},
     {"written"},
     {"store", "fields"},
+    {"files", "finite"},
     {"keys", "errors", "progress"},
 )
 """Floors from the top: a file may import from lower floors and from its own part of the house."""
