@@ -20,9 +20,10 @@ from attar.diffusion import sample, times_from
 from attar.distilled import CLASSES_SHOWN, IMAGES_SHOWN, evenly
 from attar.engine import Engine
 from attar.errors import AttarError, NotFinite
+from attar.files import read_lines
 from attar.finite import finite, naming, save_finite
 from attar.job import Job
-from attar.methods.look import MEASURES, read_measures
+from attar.methods.look import MEASURES
 from attar.methods.method import Composed, Fit, Group, Method, Start, Tensors
 from attar.priors.prior import Prior
 from attar.progress import Meter
@@ -277,7 +278,7 @@ def watched(job: Job, method: Method, ipc: int) -> list[dict[str, Any]]:
     """What was measured while the prior was tuned to each group of classes; empty where it was not."""
     fit, found = method.fit.for_ipc(ipc), []
     for group in fit.groups(job.labels) if fit.tunes else ():
-        looks = read_measures(job.store.folder("fit", job.fit_key(fit, group)) / MEASURES)
+        looks = read_lines(job.store.folder("fit", job.fit_key(fit, group)) / MEASURES)
         if looks:
             found.append({"classes": [job.classes[label] for label in group], "looks": looks})
     return found

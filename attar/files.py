@@ -9,7 +9,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,12 +45,13 @@ def _why(error: Exception, place: Path) -> str | None:
     """Why a place could not be written, in words; None if the error is about something else."""
     if isinstance(error, Unwritable):
         return error.why if _at(error.place, place) else None
-    number, named = getattr(error, "errno", None), getattr(error, "filename", None)
-    if told := re.search(r"os error (\d+)", str(error)):  # safetensors
+    number, named = getattr(error, "errno", None), [getattr(error, name, None) for name in ("filename", "filename2")]
+    if told := re.search(r"(?:os error|\[Errno) (\d+)", str(error)):  # of safetensors and shutil
         number = int(told[1])
-    if isinstance(error, RuntimeError) and "inline_container.cc" in str(error):  # torch.save
+    if isinstance(error, RuntimeError) and "inline_container.cc" in str(error):  # of torch.save
         number = errno.ENOSPC
-    here = number in _FULL if named is None else number in (*_FULL, *_FORBIDDEN) and _at(named, place)
+    unnamed = number in _FULL and not any(named)
+    here = unnamed or (number in (*_FULL, *_FORBIDDEN) and any(_at(file, place) for file in named if file is not None))
     return os.strerror(number) if here and number is not None else None
 
 
@@ -117,6 +118,18 @@ def _not_finite(value: Any, name: str = "it") -> str:
         return "" if math.isfinite(value) else f"{name} is {value}"
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
     return next(filter(None, (_not_finite(part, f"{name}.{key}") for key, part in parts)), "")
+
+
+def write_lines(path: Path, records: Iterable[Any]) -> None:
+    """Writes one line of JSON for each record, atomically."""
+    with replacing(path) as temporary:
+        lines = (json.dumps(record, allow_nan=False) + "\n" for record in records)
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The records of such a file; none where there is no file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def resumed(file: Path, read: Callable[[Path], T]) -> T | None:

@@ -21,6 +21,8 @@ def finite(values: Tensor, what: str) -> Tensor:
     """
     good = values.isfinite()
     if not good.all():
+        if values.numel() == 1:
+            raise NotFinite(f"{what} is {float(values)}")
         rows = (~good.flatten(1).all(1)).nonzero().flatten().tolist() if values.ndim > 1 else ()
         raise NotFinite(f"{what}: {int((~good).sum()):,} of {good.numel():,} numbers are NaN or infinite", rows)
     return values

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from attar.distilled import DistilledSet, folder_name, verify
 from attar.errors import AttarError
-from attar.store import Store, check_writable, write_json
+from attar.files import check_writable, write_json, writing
+from attar.store import Store
 
 if TYPE_CHECKING:
     from attar.data import ImageSet
@@ -100,6 +101,11 @@ def export(one: DistilledSet, layout: str, out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AttarError(f"--out {out}: something is there already; choose another folder, or remove it")
     check_writable(out, "--out")
+    with writing(out, "free space there, or choose another --out"):
+        _export(one, layout, folders, out)
+
+
+def _export(one: DistilledSet, layout: str, folders: Sequence[str], out: Path) -> None:
     partial, written = out.with_name(f".{out.name}.partial"), []
     shutil.rmtree(partial, ignore_errors=True)
     for label, (folder, files) in enumerate(zip(folders, one.files(), strict=True)):

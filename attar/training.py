@@ -5,12 +5,10 @@ from __future__ import annotations
 import ctypes
 import math
 import platform
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -19,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attar.augment import Augmentation, apply, draw, mixed, normalised
+from attar.checkpoint import Checkpoint
+from attar.finite import finite
 from attar.keys import Part, numpy_generator, seed_of
-from attar.store import note_seconds, replacing
 
 
 @dataclass(frozen=True)
@@ -92,38 +91,6 @@ class Step:
     """How many of the (mixed) images were given their own label, likewise."""
 
 
-class Checkpoint:
-    """A file in a store's scratch folder from which an interrupted training goes on; written every so often."""
-
-    def __init__(self, scratch: Path, seconds: float = 30.0) -> None:
-        self.scratch, self.file, self.seconds = scratch, scratch / ".checkpoint", seconds
-        self.kept = time.monotonic()
-
-    def keep(self, step: int, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Writes all that a training must find again, if it is time."""
-        now = time.monotonic()
-        if now - self.kept < self.seconds:
-            return
-        state = {"step": step, "network": network.state_dict(), "optimiser": optimiser.state_dict()}
-        generators = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
-        with replacing(self.file) as temporary:
-            torch.save({**state, "generators": generators}, temporary)
-        note_seconds(self.scratch, now - self.kept)
-        self.kept = now
-
-    def restore(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-        """The steps already done: 0, and nothing is changed, where there is no file."""
-        if not self.file.exists():
-            return 0
-        state = torch.load(self.file, weights_only=True, map_location="cpu")
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["generators"][0])
-        if len(state["generators"]) > 1 and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["generators"][1])
-        return int(state["step"])
-
-
 def train(
     network: nn.Module,
     images: Tensor,
@@ -144,6 +111,9 @@ def train(
     `labelled(epoch, index)` gives; `labels` are then only counted. `views` takes the place of views that are drawn for
     each batch. `after` is called after every batch and may put the network into eval mode. With a checkpoint an
     interrupted training goes on where it was, to the same weights.
+
+    Raises:
+        NotFinite: the training diverged, which is looked for twenty times.
     """
     device = images.device
     optimiser = _optimiser(network, plan)
@@ -173,6 +143,7 @@ def train(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
+            _check(loss.detach(), done + 1, total, plan)
             if after is not None:
                 correct = (logits.argmax(1) == own).sum()
                 after(Step(done + 1, total, epoch + 1, epochs, last, len(index), loss.detach(), correct))
@@ -180,16 +151,30 @@ def train(
                 checkpoint.keep(done + 1, network, optimiser)
 
 
+def _check(loss: Tensor, done: int, total: int, plan: Plan) -> None:
+    """Looks twenty times whether the training has diverged: to look, the device must have caught up."""
+    if done % max(1, total // 20) == 0 or done == total:
+        finite(loss, f"the training diverged (lower lr, {plan.lr:g}): its loss after {done:,} of {total:,} batches")
+
+
 @torch.no_grad()
 def top1(
     network: nn.Module, images: Tensor, labels: Tensor, normalise: str, *, batch: int = 256, bfloat16: bool = False
 ) -> float:
-    """Top-1 accuracy in per cent on images (N, H, W, 3) in uint8; leaves the network in eval mode."""
+    """Top-1 accuracy in per cent on images (N, H, W, 3) in uint8; leaves the network in eval mode.
+
+    Raises:
+        NotFinite: the network does not give numbers.
+    """
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=images.device)
+    largest = torch.zeros((), device=images.device)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
         for part, own in zip(images.split(batch), labels.split(batch), strict=True):
-            correct += (network(normalised(part, normalise)).argmax(1) == own).sum()
+            logits = network(normalised(part, normalise)).float()
+            correct += (logits.argmax(1) == own).sum()
+            largest = torch.maximum(largest, logits.abs().amax())
+    finite(largest, "the training diverged: the network's outputs on the test images")
     return 100 * int(correct) / len(images)
 
 

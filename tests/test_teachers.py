@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from toys import attar
 
 from attar.augment import STATISTICS, normalised
+from attar.checkpoint import Checkpoint
 from attar.data import load_data, load_pixels
 from attar.errors import AttarError
 from attar.evaluation.teaching import Named
@@ -31,7 +32,6 @@ from attar.teachers.check import fit_teacher
 from attar.teachers.load import load_teacher, read_classes
 from attar.teachers.teacher import Labeller, Teacher, digest_of
 from attar.teachers.train import NewTeacher, train_teacher
-from attar.training import Checkpoint
 
 SPEC = NewTeacher("digits", network="convnet3-bn-w16", flip=False, shift=1, epochs=6, batch=64, lr=0.25, device="cpu")
 NAMES = tuple("0123456789")

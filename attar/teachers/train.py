@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from attar.augment import STATISTICS, Augmentation
+from attar.checkpoint import Checkpoint
 from attar.data import ImageSet, load_data, load_pixels, readable
 from attar.errors import AttarError
 from attar.fields import Range, check_ranges
@@ -28,7 +29,7 @@ from attar.progress import Progress, silent
 from attar.store import Store, check_writable, file_digest, fingerprint, write_json
 from attar.teachers.load import load_teacher
 from attar.tile import device_class, resolve
-from attar.training import Checkpoint, Plan, Step, top1, train
+from attar.training import Plan, Step, top1, train
 
 Say = Callable[[str], None]
 TOLD_SECONDS = 1.0
