@@ -199,7 +199,8 @@ def _check_scale(config: Any, source: str) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
             raise AttarError(
-                f"--codec {source}: its config.json says {field} {value}; a number from {least:g} to {most:g} can be"
+                f"--codec {source}: its config.json says {field} {value}: "
+                f"it must be a number from {least:g} to {most:g}"
             )
 
 

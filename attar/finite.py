@@ -12,6 +12,9 @@ from attar.errors import NotFinite
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+DIVERGED = 1e4
+"""No loss here is so large while anything is learnt: to guess costs a denoiser about 1, a classifier log(classes)."""
+
 
 def finite(values: Tensor, what: str) -> Tensor:
     """The values themselves (N, ...).
@@ -28,6 +31,18 @@ def finite(values: Tensor, what: str) -> Tensor:
     return values
 
 
+def bounded(loss: Tensor, what: str) -> float:
+    """A loss (), as a number.
+
+    Raises:
+        NotFinite: it is NaN or infinite, or above `DIVERGED`.
+    """
+    value = float(finite(loss, what))
+    if value > DIVERGED:
+        raise NotFinite(f"{what} is {value:.3g}")
+    return value
+
+
 def check_weights(network: nn.Module, what: str) -> None:
     """Raises NotFinite, which names the tensor, where a weight or buffer holds a NaN or an infinity."""
     for name, values in (*network.named_parameters(), *network.named_buffers()):
@@ -35,7 +50,7 @@ def check_weights(network: nn.Module, what: str) -> None:
             bad, all_of_it = int((~values.isfinite()).sum()), values.numel()
             raise NotFinite(
                 f"{what}: its weights are damaged, or their training diverged: {bad:,} of the {all_of_it:,} numbers of "
-                f"{name} are NaN or infinite; give another"
+                f"{name} are NaN or infinite; give other files"
             )
 
 

@@ -213,7 +213,7 @@ def _damage(folder: Path) -> str:
         return ""
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        if "files" not in meta:
+        if isinstance(meta, dict) and "files" not in meta:
             return OLDER
         files = {str(name): (int(of["bytes"]), str(of["digest"])) for name, of in meta["files"].items()}
         float(meta["seconds"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from attar.errors import AttarError, NotFinite
 from attar.files import replacing, resumed
-from attar.finite import finite
+from attar.finite import bounded, finite
 from attar.progress import Progress, silent
 from attar.store import note_seconds
 
@@ -165,7 +165,7 @@ class _State:
         self.step += 1
         self.since.append(loss)
         if self.step % every == 0:
-            self.curve.append((self.step, float(finite(torch.stack(self.since).mean(), "the loss"))))
+            self.curve.append((self.step, bounded(torch.stack(self.since).mean(), "the loss")))
             self.since = []
 
     def save(self, file: Path, seconds: float) -> None:
