@@ -45,6 +45,8 @@ def _why(error: Exception, place: Path) -> str | None:
     """Why a place could not be written, in words; None if the error is about something else."""
     if isinstance(error, Unwritable):
         return error.why if _at(error.place, place) else None
+    if isinstance(error, AttarError):
+        return None
     number, named = getattr(error, "errno", None), [getattr(error, name, None) for name in ("filename", "filename2")]
     if told := re.search(r"(?:os error|\[Errno) (\d+)", str(error)):  # of safetensors and shutil
         number = int(told[1])
