@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 
 class AttarError(Exception):
@@ -28,3 +29,23 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     near = folded.get(asked) or [one for word in get_close_matches(asked, folded, n=3) for one in folded[word]]
     near = [one for one in near if one != name][:3]
     return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+
+
+class NotFinite(AttarError):
+    """A NaN or an infinity where there should be a number."""
+
+    def __init__(self, text: str, rows: Sequence[int] = ()) -> None:
+        super().__init__(text)
+        self.rows = tuple(rows)
+        """The rows of a batch that it is in, where they are known."""
+
+
+class Unwritable(AttarError):
+    """A place that cannot be written: a full disk, a quota, missing rights."""
+
+    def __init__(self, place: Path, why: str, remedy: str = "") -> None:
+        super().__init__(place, why, remedy)
+        self.place, self.why, self.remedy = place, why, remedy
+
+    def __str__(self) -> str:
+        return f"{self.place} cannot be written: {self.why}" + (f"; {self.remedy}" if self.remedy else "")

@@ -280,13 +280,18 @@ class Job:
 
     def once(self, fit: Fit, group: Sequence[int]) -> dict[str, Tensor]:
         """What `fit` learns of a group of classes, made once and stored."""
-        from safetensors.torch import load_file, save_file
+        from safetensors.torch import load_file
+
+        from attar.finite import naming, save_finite
 
         if not fit.learns:
             return {}
 
         def make(scratch: Path) -> None:
-            save_file(fit.run(self, group, scratch), scratch / "fitted.safetensors")
+            what = f"fitting {self.classes[group[0]]!r}" + (f" and {len(group) - 1} more" if group[1:] else "")
+            with naming(what):
+                learnt = fit.run(self, group, scratch)
+            save_finite(learnt, scratch / "fitted.safetensors", what)
 
         about = {"fit": fit, "classes": [self.classes[label] for label in group]}
         return load_file(self.store.once("fit", self.fit_key(fit, group), make, about) / "fitted.safetensors")

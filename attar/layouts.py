@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from attar.distilled import DistilledSet, folder_name, verify
 from attar.errors import AttarError, suggestion
+from attar.files import write_json, writing
 from attar.places import check_place
-from attar.store import Store, write_json
+from attar.store import Store
 
 if TYPE_CHECKING:
     from attar.data import ImageSet
@@ -107,6 +108,11 @@ def export(one: DistilledSet, layout: str, out: Path) -> None:
         raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AttarError(f"--out {out}: something is there already; choose another folder, or remove it")
+    with writing(out, "free space there, or choose another --out"):
+        _export(one, layout, folders, out)
+
+
+def _export(one: DistilledSet, layout: str, folders: Sequence[str], out: Path) -> None:
     partial, written = out.with_name(f".{out.name}.partial"), []
     shutil.rmtree(partial, ignore_errors=True)
     for label, (folder, files) in enumerate(zip(folders, one.files(), strict=True)):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attar.errors import AttarError
+from attar.files import writing
 from attar.places import check_place
 from attar.progress import Meter, Progress, silent
 from attar.store import Store, write_json
@@ -120,9 +121,10 @@ def nearest(
     check_place(folder, "attar nearest:", [one.manifest["data"]["spec"]], adds=["nearest.json"])
     job = Job(_spec(one, prior, device), store, progress)
     found = [_measured(job, one, Features(kind, teacher if kind == "teacher" else None)) for kind in kinds]
-    folder.mkdir(exist_ok=True)
-    for measure in found:
-        _pairs(job, one, measure).save(folder / f"closest-{measure.kind}.png")
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        for measure in found:
+            _pairs(job, one, measure).save(folder / f"closest-{measure.kind}.png")
     kept = {measure.kind: vars(measure) for measure in [*_still_valid(one), *found]}
     write_json(folder / "nearest.json", {"set": one.manifest["digest"], "measures": list(kept.values())})
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.errors import AttarError
+from attar.files import writing
 from attar.places import check_place
 from attar.progress import Progress, silent
 from attar.store import Store, fingerprint
@@ -65,7 +66,8 @@ def relabel(
             raise AttarError(f"--out {out} holds labels {' and '.join(other)}: choose another folder, or remove it")
         say(f"{out} is already there, and holds these labels: nothing to do")
         return
-    with kept.lock("relabelling", fingerprint(str(out.absolute()))):
+    remedy = "free space there, or choose another --out; the same command goes on from there"
+    with kept.lock("relabelling", fingerprint(str(out.absolute()))), writing(out, remedy):
         partial = out.with_name(f".{out.name}.{wanted.key[:12]}.partial")
         for stale in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
             if stale != partial:

@@ -20,7 +20,7 @@ from typing import Any
 
 from attar.errors import AttarError
 from attar.evaluation.recipes import MODIFIED
-from attar.store import write_json
+from attar.files import write_json, writing
 
 Record = dict[str, Any]
 
@@ -58,11 +58,12 @@ def write_record(file: Path, record: Record) -> None:
     """
     import filelock
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(file.with_name(f".{file.name}.lock")):
-        records = {identity(one): one for one in (read_records(file) if file.exists() else [])}
-        records[identity(record)] = record
-        write_json(file, list(records.values()))
+    with writing(file, "name another file with --json"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(file.with_name(f".{file.name}.lock")):
+            records = {identity(one): one for one in (read_records(file) if file.exists() else [])}
+            records[identity(record)] = record
+            write_json(file, list(records.values()))
 
 
 def identity(record: Record) -> tuple[str, ...]:

@@ -74,6 +74,7 @@ def make_sets(
     from attar.distilled import write_distilled
     from attar.driver import distill, final_images, prototype_images
     from attar.engine import Local
+    from attar.methods.method import real_choice
     from attar.plan import checked
 
     plan = checked(job, name, method, ipcs, out, say)
@@ -89,7 +90,8 @@ def make_sets(
                 images = partial(final_images, job, method, ipc)
                 prototypes = prototype_images(job, method, ipc)
                 kept = plan.statistics() if job.spec.keep_statistics else None
-                write_distilled(plan.folders[ipc], job.classes, images, plan.manifest(ipc), prototypes, kept)
+                distinct = method.sampler is not None and real_choice(method.fit) is None
+                write_distilled(plan.folders[ipc], job.classes, images, plan.manifest(ipc), prototypes, kept, distinct)
         say(f"wrote {plan.folders[ipc]} in {time.monotonic() - begun:.1f} s")
     return list(plan.folders.values())
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attar.finite import finite
 from attar.store import Store, fingerprint
 
 CPU_TILES = (16, 8, 32, 4, 2, 1)
@@ -96,9 +97,13 @@ class Probe:
 
 
 def exact(network: Callable[..., Tensor], *rows: Tensor) -> bool:
-    """Whether every row's result has the same bits in reverse order and among other rows."""
+    """Whether every row's result has the same bits in reverse order and among other rows.
+
+    Raises:
+        NotFinite: the network does not give numbers.
+    """
     n = len(rows[0])
-    straight = network(*rows)
+    straight = finite(network(*rows), "what it makes of noise")
     swapped = network(*(r.flip(0) for r in rows)).flip(0)
     alone = network(*(torch.cat([r[: n // 2], r[:1].expand(n - n // 2, *r.shape[1:])]) for r in rows))
     return torch.equal(straight, swapped) and torch.equal(straight[: n // 2], alone[: n // 2])

@@ -30,15 +30,16 @@ HOUSE = (
     {"teachers", "soft_labels"},
     {"priors"},
     {"training"},
-    {"networks", "augment", "label_schemes"},
+    {"networks", "augment", "label_schemes", "checkpoint"},
     {"diffusion", "latents"},
     {"codec"},
     {"tile"},
     {"places"},
     {"distilled", "engine"},
     {"data"},
-    {"written"},
+    {"written", "card"},
     {"store", "fields"},
+    {"files", "finite"},
     {"keys", "errors", "progress"},
 )
 """Floors from the top: a file may import from lower floors and from its own part of the house."""

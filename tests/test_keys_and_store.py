@@ -91,8 +91,13 @@ def _make_slowly(root: str, gate: str) -> None:
     Store(Path(root)).once("kind", "key", make)
 
 
-def test_processes_that_want_the_same_artefact_make_it_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_processes_that_want_the_same_artefact_make_it_once(tmp_path: Path, damaged: bool) -> None:
     gate = tmp_path / "gate"
+    if damaged:
+        _make_slowly(str(tmp_path / "s"), str(gate))
+        (tmp_path / "s" / "kind" / "key" / "x").write_text("y")
+        gate.unlink()
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_make_slowly, args=(str(tmp_path / "s"), str(gate))) for _ in range(3)]
     for worker in workers:
@@ -100,6 +105,7 @@ def test_processes_that_want_the_same_artefact_make_it_once(tmp_path: Path) -> N
     for worker in workers:
         worker.join()
     assert gate.read_text() == "made\n"
+    assert (tmp_path / "s" / "kind" / "key" / "x").read_text() == "x"
 
 
 def _fail_half_way(file: Path) -> None:

@@ -31,7 +31,7 @@ from attar.teachers.check import fit_teacher
 from attar.teachers.load import load_teacher, read_classes
 from attar.teachers.teacher import Labeller, Teacher, digest_of
 from attar.teachers.train import NewTeacher, train_teacher
-from attar.training import Checkpoint
+from attar.training.checkpoint import Checkpoint
 
 SPEC = NewTeacher("digits", network="convnet3-bn-w16", flip=False, shift=1, epochs=6, batch=64, lr=0.25, device="cpu")
 NAMES = tuple("0123456789")

@@ -20,6 +20,7 @@ from attar.diffusion.schedulers import (
     own_scheduler,
 )
 from attar.diffusion.solvers import Noise, Walk, ddim, ddpm, dpm_plus_plus
+from attar.diffusion.watched import Watched
 from attar.errors import AttarError
 
 SOLVERS = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_plus_plus}
@@ -169,9 +170,11 @@ def sample(
     Raises:
         AttarError: t does not lie on the sampler's grid, the solver needs noise and there is none, or a diffusers
             scheduler cannot follow the grid.
+        NotFinite: an output of the denoiser was NaN or infinite, or the latents are; names the time and the rows.
     """
+    watched = Watched(denoiser)
     walk = Walk(
-        denoiser=denoiser,
+        denoiser=watched,
         y=y,
         guidance=sampler.guidance_at,
         channels=sampler.guided_channels,
@@ -181,4 +184,6 @@ def sample(
         step=step or (lambda time: None),
     )
     scheduler = _scheduler(sampler, denoiser.schedule)
-    return SOLVERS.get(sampler.solver, ddim)(walk, z) if scheduler is None else by_scheduler(scheduler, walk, z)
+    clean = SOLVERS.get(sampler.solver, ddim)(walk, z) if scheduler is None else by_scheduler(scheduler, walk, z)
+    watched.check(clean)
+    return clean

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attar.errors import AttarError
+from attar.finite import finite
 
 SPACINGS = ("leading", "trailing", "linspace")
 
@@ -45,6 +46,7 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.prediction not in ("epsilon", "v_prediction"):
             raise AttarError(f"prediction type {self.prediction!r} is not supported: epsilon or v_prediction")
+        finite(self.alphas_cumprod, "the schedule of the noise (scheduler_config.json)")
         if not float(self.alphas_cumprod.min()) > 0:
             raise AttarError("schedules that end at zero signal (rescale_betas_zero_snr) are not supported")
 

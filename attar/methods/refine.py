@@ -21,6 +21,7 @@ from attar.data import load_pixels
 from attar.errors import AttarError
 from attar.evaluation.tables import by_ipc, entries
 from attar.fields import Range, check_ranges
+from attar.finite import finite
 from attar.job import Job
 from attar.keys import numpy_generator, seed_of
 from attar.networks import build, check, check_size
@@ -121,6 +122,7 @@ class Refinement:
             loss.backward()
             optimiser.step()
             falling.step()
+            finite(z.detach(), f"the latents after step {step + 1} of {steps} (refine.lr = {self.lr:g})")
             meter.add()
         return z.detach()
 

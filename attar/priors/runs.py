@@ -213,7 +213,7 @@ def estimate(shop: Workshop, work: Work) -> str:
 def produce(shop: Workshop, work: Work, key: str, out: Path) -> None:
     """Trains in the store's scratch folder, resuming what is there, and copies the finished folder to `out`."""
     helper, store = shop.helper, shop.store
-    scratch = store.path("prior", key).with_name(f".{key}.partial")
+    scratch = store.scratch("prior", key)
     finished = store.has("prior", key)
     helper.wait_for_everyone()
     if not finished and not helper.is_main_process:

@@ -29,7 +29,8 @@ from attar.progress import Progress, silent
 from attar.store import Store, file_digest, fingerprint, write_json
 from attar.teachers.load import load_teacher
 from attar.tile import device_class, resolve
-from attar.training import Checkpoint, Plan, Step, top1, train
+from attar.training import Plan, Step, top1, train
+from attar.training.checkpoint import Checkpoint
 
 Say = Callable[[str], None]
 TOLD_SECONDS = 1.0

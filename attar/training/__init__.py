@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from attar.training.checkpoint import Checkpoint
 from attar.training.loop import Pictures, Shown, Step, Views, autocast, top1, train
 from attar.training.plan import Plan, Precision, batches, rate
-from attar.training.process import Checkpoint, memory_kept, seeded
+from attar.training.process import memory_kept, seeded
 
 __all__ = [
     "Checkpoint",

@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attar.augment import Augmentation, apply, draw, mixed, normalised
+from attar.finite import bounded, finite
 from attar.keys import Part
+from attar.training.checkpoint import Checkpoint
 from attar.training.plan import Plan, Precision, batches, batches_in, cut, rate
-from attar.training.process import Checkpoint, memory_kept, seeded
+from attar.training.process import memory_kept, seeded
 
 HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -97,6 +99,9 @@ def train(
     `labelled(epoch, index)` gives; `labels` are then only counted. `views` takes the place of views that are drawn for
     each batch. `after` is called after every batch and may put the network into eval mode. With a checkpoint an
     interrupted training goes on where it was, to the same weights.
+
+    Raises:
+        NotFinite: the training diverged, which is looked for twenty times.
     """
     device = images.device
     optimiser = _optimiser(network, plan)
@@ -124,10 +129,17 @@ def train(
             loss, correct = _passed(network, labels, index, shown, taught, plan, scaler)
             scaler.step(optimiser)
             scaler.update()
+            _check(loss, done + 1, total, plan)
             if after is not None:
                 after(Step(done + 1, total, epoch + 1, epochs, last, len(index), loss, correct))
             if checkpoint is not None:
                 checkpoint.keep(done + 1, network, optimiser)
+
+
+def _check(loss: Tensor, done: int, total: int, plan: Plan) -> None:
+    """Looks twenty times whether the training has diverged: to look, the device must have caught up."""
+    if done % max(1, total // 20) == 0 or done == total:
+        bounded(loss, f"the training diverged (lower lr, {plan.lr:g}): its loss after {done:,} of {total:,} batches")
 
 
 @torch.no_grad()
@@ -140,12 +152,20 @@ def top1(
     batch: int = 256,
     precision: Precision = "float32",
 ) -> float:
-    """Top-1 accuracy in per cent on images (N, H, W, 3) in uint8; leaves the network in eval mode."""
+    """Top-1 accuracy in per cent on images (N, H, W, 3) in uint8; leaves the network in eval mode.
+
+    Raises:
+        NotFinite: the network does not give numbers.
+    """
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=images.device)
+    largest = torch.zeros((), device=images.device)
     with autocast(images.device, precision):
         for part, own in zip(images.split(batch), labels.split(batch), strict=True):
-            correct += (network(normalised(part, normalise)).argmax(1) == own).sum()
+            logits = network(normalised(part, normalise)).float()
+            correct += (logits.argmax(1) == own).sum()
+            largest = torch.maximum(largest, logits.abs().amax())
+    finite(largest, "the training diverged: the network's outputs on the test images")
     return 100 * int(correct) / len(images)
 
 
