@@ -30,7 +30,7 @@ HOUSE = (
     {"teachers", "soft_labels"},
     {"priors"},
     {"training"},
-    {"networks", "augment", "label_schemes", "checkpoint"},
+    {"networks", "augment", "label_schemes"},
     {"diffusion", "latents"},
     {"codec"},
     {"tile"},
