@@ -74,7 +74,7 @@ def test_ten_kills(tmp_path: Path) -> None:
 def test_kills_of_a_fine_tuning(tmp_path: Path) -> None:
     data = save_folder(tmp_path / "data", ["a", "b", "c"], each=60)
     spec = Spec(data=str(data), prior=str(save_tiny_dit(tmp_path / "dit", ["a", "b", "c"])), device="cpu")
-    settings = {"fit.max_steps": 60, "fit.group": 2, "fit.look.times": 0, "sampler.steps": 4, "select.pool": 4}
+    settings = {"fit.max_steps": 20, "fit.group": 2, "fit.look.times": 0, "sampler.steps": 4, "select.pool": 4}
     kill_and_resume(spec, settings, tmp_path, 2, "minimax", ("tuning",))
 
 
@@ -87,5 +87,5 @@ def test_kills_on_cifar10(tmp_path: Path, shared: Path) -> None:
         classes=("cat", "frog", "ship"),
         device="cpu",
     )
-    settings = {**SETTINGS, "fit.per_class": 40}
+    settings = {**SETTINGS, "fit.steps": 5, "fit.per_class": 16}
     kill_and_resume(spec, settings, tmp_path, trials=int(os.environ.get("ATTAR_KILLS", "2")))
