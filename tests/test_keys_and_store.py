@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from kills import context
 
 from attar.keys import generator, noise, seed_of
 from attar.store import Store, fingerprint, note_seconds, replacing
@@ -93,7 +93,6 @@ def _make_slowly(root: str, gate: str) -> None:
 
 def test_processes_that_want_the_same_artefact_make_it_once(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_make_slowly, args=(str(tmp_path / "s"), str(gate))) for _ in range(3)]
     for worker in workers:
         worker.start()
