@@ -16,31 +16,26 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import walk_packages
 from typing import Any
 
+import attar
 
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 WRITING = os.O_WRONLY | os.O_RDWR
 
+THEIRS = [
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.models.transformers.dit_transformer_2d",
+    "diffusers.pipelines.dit.pipeline_dit",
+    "sklearn.cluster",
+    "timm.data",
+    "torchvision.transforms",
+]
+"""What a run imports of others on its way."""
+
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(
-    [
-        "attar.run",
-        "attar.driver",
-        "attar.cost",
-        "attar.methods.d3hr",
-        "attar.methods.minimax",
-        "attar.priors.dit",
-        "attar.priors.checkpoint",
-        "attar.priors.runs",
-        "diffusers.models.autoencoders.autoencoder_kl",
-        "diffusers.models.transformers.dit_transformer_2d",
-        "diffusers.pipelines.dit.pipeline_dit",
-        "sklearn.cluster",
-        "timm.data",
-        "torchvision.transforms",
-    ]
-)
+context.set_forkserver_preload([*(found.name for found in walk_packages(attar.__path__, "attar.")), *THEIRS])
 
 
 def ended(run: Callable[..., None], *words: Any) -> int:
@@ -85,5 +80,3 @@ class Events:
         if opened:  # it dies with the file half written
             os.write(os.open(opened[0], opened[2], 0o666), b"half")
         os.kill(os.getpid(), signal.SIGKILL)
-
-

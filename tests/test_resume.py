@@ -23,9 +23,7 @@ STAGES = ("encoding", "inverting", "sampling", "finding", "decoding")
 SETTINGS = {"sampler.steps": 10, "fit.steps": 10, "subsets": 200}
 
 
-def distill_once(
-    spec: Spec, name: str, settings: dict[str, Any], root: Path, stage: str = "", fatal: int = 0
-) -> None:
+def distill_once(spec: Spec, name: str, settings: dict[str, Any], root: Path, stage: str = "", fatal: int = 0) -> None:
     """Runs in a process of its own: sets and cache below `root`, and how many events each stage had if it lives."""
     tuning.CHECKPOINT_SECONDS = 0.0
     events = Events(root, stage, fatal)

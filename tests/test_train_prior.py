@@ -132,7 +132,7 @@ def test_mirrored_images_are_encoded_too(tmp_path: Path, store: Store) -> None:
     assert mirrored.digest(0) != images.digest(0)
     reopened = pickle.loads(pickle.dumps(mirrored))
     assert np.array_equal(np.asarray(reopened.open(1)), np.asarray(mirrored.open(1)))
-    codec = load_prior(str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu", tile=2).codec
+    codec = load_prior(str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu").codec
     latents = load_latents(images, lambda some: Latents(some, codec, "adm", store, {}), flip=True)
     assert latents.mean.shape == (2, 6, 4, 8, 8)
     assert latents.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -190,7 +190,7 @@ def test_a_prior_of_pixels_opens_in_diffusers_and_here(data: Path, tmp_path: Pat
     assert "min on" in " ".join(said)
     pipeline = DiTPipeline.from_pretrained(out, vae=None)
     assert pipeline.get_label_ids(["dog <b>"]) == [sorted(NAMES).index("dog <b>")]
-    prior = load_prior(str(out), device="cpu", tile=2, store=store)
+    prior = load_prior(str(out), device="cpu", store=store)
     assert prior.classes == tuple(sorted(NAMES))
     assert prior.codec.shape == (3, 8, 8)
     record = json.loads((out / "training.json").read_text())
@@ -245,7 +245,7 @@ def test_an_autoencoder_is_trained_first(data: Path, tmp_path: Path, store: Stor
     new = spec(data, codec="train", size=16, vae=vae)
     train_new_prior(new, tmp_path / "out", store=store, say=lambda text: None)
     pipeline = DiTPipeline.from_pretrained(tmp_path / "out")
-    prior = load_prior(str(tmp_path / "out"), device="cpu", tile=2, store=store)
+    prior = load_prior(str(tmp_path / "out"), device="cpu", store=store)
     assert prior.codec.size == 16
     assert prior.codec.shape == (2, 8, 8)
     means = torch.cat(
