@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +45,12 @@ def _the_same_draws_in_any_order() -> None:
     """What a test draws from torch's global generator does not depend on the tests before it."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+
+
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock goes on by a second whenever it is read: progress is told at every step, and work takes some time."""
+    monkeypatch.setattr(time, "monotonic", itertools.count(0.0).__next__)
 
 
 @pytest.fixture(scope="session")

@@ -57,8 +57,7 @@ class Events:
         self.folder, self.stage, self.fatal = str(folder), stage, fatal
         self.now = "before"
         self.count: Counter[str] = Counter()
-        clock = itertools.count(0.0)
-        time.monotonic = lambda: next(clock)
+        time.monotonic = itertools.count(0.0).__next__
         sys.addaudithook(self._changed)
 
     def progress(self, text: str, fraction: float) -> None:

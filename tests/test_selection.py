@@ -244,6 +244,7 @@ def test_features_are_made_once_for_all_rules_and_ipcs(world: Path, store: Store
     assert len(list((store.root / "features").glob("[!.]*"))) == len(CLASSES)
 
 
+@pytest.mark.usefixtures("ticking")
 def test_a_teacher_is_known_by_what_it_is_and_not_by_where_it_lies(
     world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
