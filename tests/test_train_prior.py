@@ -18,6 +18,7 @@ from toys import linear_schedule, original_dit, recorded, save_folder
 
 from attar.data import load_data
 from attar.errors import AttarError
+from attar.keys import generator
 from attar.latents import Latents
 from attar.priors import load_prior
 from attar.priors.folder import publish
@@ -261,17 +262,15 @@ def test_an_autoencoder_is_trained_first(data: Path, tmp_path: Path, store: Stor
 
 def train_once(data: Path, out: Path, cache: Path, fatal: int) -> None:
     """Runs in a process of its own, and dies there when it draws for the step `fatal`."""
-    import attar.priors.train as training
-
-    drawn = training.generator
 
     def dying(*parts: str | int) -> torch.Generator:
         if parts[-1] == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
-        return drawn(*parts)
+        return generator(*parts)
 
-    training.CHECKPOINT_SECONDS = 0.0
-    training.generator = dying  # type: ignore[attr-defined]
+    patch = pytest.MonkeyPatch()
+    patch.setattr("attar.priors.train.CHECKPOINT_SECONDS", 0.0)
+    patch.setattr("attar.priors.train.generator", dying)
     train_new_prior(spec(data), out, store=Store(cache), say=lambda text: None)
 
 
