@@ -117,6 +117,7 @@ def test_finished_seeds_are_never_repeated(store: Store, monkeypatch: pytest.Mon
     assert trained == [2, 0, 0, 0]
 
 
+@pytest.mark.usefixtures("ticking")
 def test_an_interrupted_seed_leaves_no_result(store: Store) -> None:
     def stop(text: str, fraction: float) -> None:
         if fraction > 0.5:

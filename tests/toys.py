@@ -250,6 +250,12 @@ def save_folder(root: Path, classes: list[str], each: int, size: int = 16, seed:
     return root
 
 
+def size_of(file: Path) -> tuple[int, int]:
+    """Of a picture, which is closed again."""
+    with Image.open(file) as picture:
+        return picture.size
+
+
 def attar(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     """What the command `attar` exits with."""
     from attar import cli
