@@ -56,7 +56,9 @@ class Spec:
     """Keep each class's mean and deviation with the set (d3hr), to make any other from (`attar regenerate`)."""
     preprocess: str = "adm"
     output_size: int | None = None
-    """Save the images at this size, in pixels, brought to it with a Lanczos filter; None is the prior's own size."""
+    """Save the images at this size, in pixels; None is the prior's own size."""
+    output_filter: Literal["lanczos", "bicubic"] = "lanczos"
+    """How they are brought to `output_size`."""
     on_bad_image: Literal["error", "skip"] = "error"
     device: str = "auto"
     dtype: str = "auto"
@@ -67,6 +69,8 @@ class Spec:
         for name, value in (("tile", self.tile), ("output-size", self.output_size)):
             if value is not None and value < 1:
                 raise AttarError(f"--{name} {value}: at least 1")
+        if self.output_filter != "lanczos" and self.output_size is None:
+            raise AttarError(f"--output-filter {self.output_filter}: needs --output-size, which it brings images to")
 
 
 def named_classes(names: Sequence[str], known: Sequence[str]) -> list[str]:
