@@ -341,7 +341,9 @@ def test_bad_settings_are_refused_before_any_work(world: Path, store: Store, tmp
 
 def test_float16_samples_and_does_not_train(world: Path, store: Store, tmp_path: Path) -> None:
     spec = replace(job_of(world, store).spec, dtype="float16")
-    (folder,) = distill_sets(spec, "prior", load_method("prior", {"sampler.steps": 4}), [1], tmp_path / "a", store=store)
+    (folder,) = distill_sets(
+        spec, "prior", load_method("prior", {"sampler.steps": 4}), [1], tmp_path / "a", store=store
+    )
     assert open_distilled(folder).manifest["compute"]["dtype"] == "float16"
     with pytest.raises(AttarError, match="--dtype float16: gradients vanish in it; train in bfloat16 or float32"):
         distill_sets(spec, "minimax", load_method("minimax", FAST), [1], tmp_path / "b", store=store)

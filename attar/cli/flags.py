@@ -68,9 +68,7 @@ ImbalanceFactor = Annotated[
 Preprocess = Annotated[
     str | None, typer.Option(help="How images are brought to the prior's size: adm (default), resize-crop, squash")
 ]
-OutputSize = Annotated[
-    int | None, typer.Option(help="Save images at this size, in pixels; default: the prior's own")
-]
+OutputSize = Annotated[int | None, typer.Option(help="Save images at this size, in pixels; default: the prior's own")]
 OutputFilter = Annotated[
     str | None, typer.Option(help="How they are brought to --output-size: lanczos (default), bicubic")
 ]

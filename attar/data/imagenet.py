@@ -63,11 +63,11 @@ SUBSETS: dict[str, tuple[str, ...]] = {
 """WordNet ids, in the published order (imagenet100-kaggle: in sorted order).
 
 imagenette, imagewoof: fastai's ten classes, as Minimax's lists have them. imagenet10-idc: IDC's ten (Kim et al., ICML
-2022), the first of its hundred; imagenet-10: RDED's name, whose code has no list, for what is taken to be the same.
-imagenet-a to -e, -birds, -fruits, -cats: GLaD's (Cazenavette et al., CVPR 2023, utils.py; its alpha is a, its epsilon
-e), which RDED names too; ImageNet-A of Hendrycks et al. is another data set. imagenet100-cmc: drawn for CMC (Tian et al., ECCV 2020; imagenet100.txt of
-HobbitLong/CMC) and used by IDC, as class100.txt, and by those who follow it. imagenet100-kaggle: the data set
-ambityga/imagenet100, mostly animals; only 8 classes are in both.
+2022), the first of its hundred. imagenet-10: a name of RDED's, whose code lists no classes; taken to be the same ten.
+imagenet-a to -e, -birds, -fruits, -cats: GLaD's (Cazenavette et al., CVPR 2023, utils.py, alpha being a), which RDED
+names too; ImageNet-A of Hendrycks et al. is another data set. imagenet100-cmc: drawn for CMC (Tian et al., ECCV 2020;
+imagenet100.txt of HobbitLong/CMC) and used by IDC, as class100.txt, and by those who follow it. imagenet100-kaggle: the
+data set ambityga/imagenet100, mostly animals; only 8 classes are in both.
 """
 
 COUNTS: dict[str, tuple[int, int]] = {
