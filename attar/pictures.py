@@ -39,23 +39,45 @@ def tested_images(one: DistilledSet, test: str | None, store: Store, progress: P
 
 
 def opened(one: DistilledSet, recipe: Recipe) -> Images:
-    """The images of a distilled set in memory.
+    """The images of a distilled set as they are.
 
-    Where their sizes differ, as those of real images may, they are brought to the recipe's size, or if it has none to
-    the median of their shorter sides.
+    Where they are not alike and square, as real images may be, a recipe without a size gets squares of the median of
+    their shorter sides.
     """
     import numpy as np
+    from PIL import Image
 
     from attar.data import decode, preprocess
     from attar.evaluation import Images
+    from attar.evaluation.native import Native
 
     files = [(file, label) for label, of_class in enumerate(one.files()) for file in of_class]
-    pictures = [decode.upright(decode.opened(file.read_bytes())) for file, _ in files]
-    sizes = {picture.size for picture in pictures}
-    alike = len(sizes) == 1 and len(set(next(iter(sizes)))) == 1
-    side = pictures[0].width if alike else int(recipe.size or np.median([min(picture.size) for picture in pictures]))
-    pixels = np.stack([preprocess(picture, side, one.manifest["preprocess"]) for picture in pictures])
-    return Images(pixels, np.array([label for _, label in files], np.int64), one.classes)
+    labels = np.array([label for _, label in files], np.int64)
+    native = Native(len(files), lambda i: np.asarray(decode.upright(decode.opened(files[i][0].read_bytes()))))
+    if recipe.size is not None or (len(set(native.sizes)) == 1 and len(set(native.sizes[0])) == 1):
+        return Images(native.stacked(), labels, one.classes)
+    squares = (
+        preprocess(Image.fromarray(native.picture(i)), native.side, one.manifest["preprocess"])
+        for i in range(len(native))
+    )
+    return Images(np.stack(list(squares)), labels, one.classes)
+
+
+def native(images: ImageSet, indices: Sequence[int] | None = None) -> Images:
+    """Images of a data set (all of them, if none are named) at the sizes that they have."""
+    import numpy as np
+
+    from attar.evaluation import Images
+    from attar.evaluation.native import Native
+
+    chosen = np.arange(len(images)) if indices is None else np.asarray(indices)
+    found = Native(len(chosen), lambda i: np.asarray(images.open(int(chosen[i]))))
+    return Images(found.stacked(), images.labels[chosen], images.classes)
+
+
+def real(images: ImageSet, recipe: Recipe, side: int, how: str, indices: Sequence[int] | None = None) -> Images:
+    """Real images as a recipe's training images: of their own sizes, or where it has no size, squares of `side`."""
+    return in_memory(images, side, how, indices) if recipe.size is None else native(images, indices)
 
 
 def in_memory(images: ImageSet, size: int, how: str, indices: Sequence[int] | None = None) -> Images:
@@ -80,18 +102,18 @@ def tried(one: DistilledSet, train: Images, store: Store) -> tuple[Images, str]:
     from attar.data import load_view
     from attar.selection import random_order
 
-    data, side = one.manifest["data"], train.pixels.shape[1]
+    data, side = one.manifest["data"], train.side
     try:
-        real = load_view(data["spec"], data["imbalance_factor"], data["hold_out"])
+        images = load_view(data["spec"], data["imbalance_factor"], data["hold_out"])
     except AttarError:
         return train, f"images of {one.folder}"
-    real = _readable(real.restricted(one.classes), one, store)
+    images = _readable(images.restricted(one.classes), one, store)
     chosen: list[int] = []
     for label, name in enumerate(one.classes):
-        there = real.of_class(label)
+        there = images.of_class(label)
         order = random_order(one.manifest["seed"], name, len(there))[: max(2, 500 // len(one.classes))]
         chosen += there[order.numpy()].tolist()
-    return in_memory(real, side, one.manifest["preprocess"], chosen), f"images of {real.spec}"
+    return in_memory(images, side, one.manifest["preprocess"], chosen), f"images of {images.spec}"
 
 
 def real_images(one: DistilledSet, store: Store) -> ImageSet:
@@ -99,27 +121,27 @@ def real_images(one: DistilledSet, store: Store) -> ImageSet:
     from attar.data import load_view
 
     data = one.manifest["data"]
-    real = load_view(data["spec"], data["imbalance_factor"], data["hold_out"]).restricted(one.classes)
-    return _readable(real, one, store)
+    images = load_view(data["spec"], data["imbalance_factor"], data["hold_out"]).restricted(one.classes)
+    return _readable(images, one, store)
 
 
-def random_real(one: DistilledSet, size: int, store: Store) -> Images:
-    """Random real images, as many of each class as the set has, of the data that it was distilled from.
+def random_real(one: DistilledSet, recipe: Recipe, side: int, store: Store) -> Images:
+    """Random real images, as many of each class as the set has, of the data that it was distilled from; see `real`.
 
     Raises:
         AttarError: a class of the data has fewer images.
     """
     from attar.selection import random_order
 
-    real = real_images(one, store)
+    images = real_images(one, store)
     chosen: list[int] = []
     for label, files in enumerate(one.files()):
-        there = real.of_class(label)
+        there = images.of_class(label)
         if len(there) < len(files):
             raise AttarError(f"class {one.classes[label]!r} has {len(there)} real images: evaluate with --no-baseline")
         order = random_order(one.manifest["seed"], one.classes[label], len(there))
         chosen += there[order[: len(files)].numpy()].tolist()
-    return in_memory(real, size, one.manifest["preprocess"], chosen)
+    return real(images, recipe, side, one.manifest["preprocess"], chosen)
 
 
 def _readable(images: ImageSet, one: DistilledSet, store: Store, progress: Progress = silent) -> ImageSet:

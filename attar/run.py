@@ -153,8 +153,9 @@ def evaluate_sets(
         held[one.folder] = tested_images(one, test, store or Store(), progress)
     for one in sets:
         train = opened(one, recipe)
-        side = train.pixels.shape[1]
-        pictures = {"set": train, "baseline": random_real(one, side, store or Store())} if baseline else {"set": train}
+        side, pictures = train.side, {"set": train}
+        if baseline:
+            pictures["baseline"] = random_real(one, recipe, side, store or Store())
         tests = in_memory(held[one.folder], recipe.shorter_side(recipe.size or side), "resize-crop")
         tried_on = partial(tried, one, train, store or Store())
         taught = soft(recipe, train, teacher, labels, tried_on, device, baseline)
@@ -177,12 +178,12 @@ def evaluate_all(
     """One record for each network, trained on all of the data: the ceiling of what distilled sets can reach."""
     from attar.data import load_data, test_spec
     from attar.evaluation import changes, evaluate
-    from attar.pictures import in_memory
+    from attar.pictures import in_memory, real
 
     tested_on = test or test_spec(data)
     images, held = load_data(data), load_data(tested_on)
     side = recipe.size or min(images.open(0).size)
-    train = in_memory(images, side, "resize-crop")
+    train = real(images, recipe, side, "resize-crop")
     tests = in_memory(held.restricted(images.classes), recipe.shorter_side(side), "resize-crop")
     for network in networks:
         common: dict[str, Any] = {"recipe": recipe, "network": network, "seeds": seeds, "device": device}

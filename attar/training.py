@@ -6,7 +6,7 @@ import ctypes
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,9 @@ from attar.augment import Augmentation, apply, draw, mixed, normalised
 from attar.keys import Part, numpy_generator, seed_of
 from attar.store import note_seconds, replacing
 
+Precision = Literal["float32", "tf32", "float16", "bfloat16"]
+HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -32,6 +35,8 @@ class Plan:
     steps: int | None = None
     """Batches, all of them full, drawn from one permutation after the other."""
     batch: int = 64
+    accumulate: int = 1
+    """Parts in which a batch passes through the network; each has this share of the loss, whatever its size."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.01
     momentum: float = 0.9
@@ -40,7 +45,7 @@ class Plan:
     weight_decay: float = 5e-4
     decay_vectors: bool = True
     """False: biases, norms and whatever else is not a weight of two or more dimensions are not decayed."""
-    schedule: Literal["multistep", "half-cosine", "cosine", "triangle", "constant"] = "cosine"
+    schedule: Literal["multistep", "half-cosine", "cosine", "linear", "triangle", "constant"] = "cosine"
     """Of the learning rate, one value for each epoch (or step, where `steps` is given); see `rate`."""
     warmup: int = 0
     """So many first epochs (or steps) over which the learning rate rises linearly."""
@@ -49,9 +54,9 @@ class Plan:
     label_smoothing: float = 0.0
     """Share of a hard label that is spread evenly over all classes."""
     extra_forward: bool = False
-    """A forward pass on the unmixed images before each step, which only moves batch-norm statistics (RDED, D3HR)."""
-    bfloat16: bool = False
-    """Whether the networks run in mixed precision."""
+    """One forward pass more before each step, which only moves batch-norm statistics; see `Recipe.extra_forward`."""
+    precision: Precision = "float32"
+    """What the networks run in; the 16-bit formats are mixed precision."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,31 @@ class Shown:
     own: Tensor | None = None
     """(n, 1) or (1, 1): the weight of each image's own label."""
 
+    def of(self, part: slice) -> Shown:
+        """What is shown of some of the images."""
+        partner = None if self.partner is None else self.partner[part]
+        own = self.own if self.own is None or len(self.own) == 1 else self.own[part]
+        return Shown(self.plain[part], self.view[part], partner, own)
+
+
+class Pictures(Protocol):
+    """A set of images in uint8, on a device: a tensor (N, H, W, 3), or images of differing sizes."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor, /) -> Tensor | Sequence[Tensor]: ...
+
 
 class Views(Protocol):
-    """Makes what is shown of the images `index` (n,) in an epoch; `images` are the whole set (N, H, W, 3)."""
+    """Makes what is shown of the images `index` (n,) in an epoch; `images` are the whole set."""
 
-    def __call__(self, images: Tensor, epoch: int, index: Tensor) -> Shown: ...
+    def __call__(self, images: Pictures, epoch: int, index: Tensor) -> Shown: ...
+
+    def order(self, epoch: int) -> Tensor | None:
+        """The order (N,) in which the images of an epoch are shown; None: any."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +151,7 @@ class Checkpoint:
 
 def train(
     network: nn.Module,
-    images: Tensor,
+    images: Pictures,
     labels: Tensor,
     plan: Plan,
     augmentation: Augmentation,
@@ -137,7 +162,7 @@ def train(
     after: Callable[[Step], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Trains `network`, where it lies, on images (N, H, W, 3) in uint8 and labels (N,), both on the network's device.
+    """Trains `network`, where it lies, on images and labels (N,), both on the network's device.
 
     Order, augmentation and dropout come from `key`; no global generator is left changed. With a temperature in the
     plan, every view has soft labels: from `teacher` (on the same device, in eval mode), or the stored logits that
@@ -149,9 +174,11 @@ def train(
     optimiser = _optimiser(network, plan)
     extra = plan.extra_forward and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
     total, epochs = _batches_in(len(images), plan), plan.steps or plan.epochs or 0
+    scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "float16")
+    order = None if views is None else views.order
     with seeded(device, *key, "network"), memory_kept():
         first = 0 if checkpoint is None else checkpoint.restore(network, optimiser)
-        for done, (epoch, last, index) in enumerate(batches(len(images), plan, *key, "order")):
+        for done, (epoch, last, index) in enumerate(batches(len(images), plan, *key, "order", order=order)):
             if done < first:
                 continue
             for group in optimiser.param_groups:
@@ -159,46 +186,52 @@ def train(
             network.train()
             index = index.to(device)
             shown = views(images, epoch, index) if views else _drawn(images, index, augmentation, *key, "augment", done)
-            with torch.autocast(device.type, torch.bfloat16, enabled=plan.bfloat16):
+            with torch.no_grad(), autocast(device, plan.precision):
                 if extra:
-                    with torch.no_grad():
-                        network(shown.plain)
-                logits = network(shown.view).float()
-                with torch.no_grad():
-                    taught = None if teacher is None else teacher(shown.view).float()
+                    network(shown.plain if augmentation.mix == "mixup" else shown.view)
+                taught = None if teacher is None else teacher(shown.view).float()
             if labelled is not None:
                 taught = labelled(epoch, index).to(device)
-            own = labels[index]
-            loss = _loss(logits, labels, index, shown, taught, plan)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
+            loss, correct = _passed(network, labels, index, shown, taught, plan, scaler)
+            scaler.step(optimiser)
+            scaler.update()
             if after is not None:
-                correct = (logits.argmax(1) == own).sum()
-                after(Step(done + 1, total, epoch + 1, epochs, last, len(index), loss.detach(), correct))
+                after(Step(done + 1, total, epoch + 1, epochs, last, len(index), loss, correct))
             if checkpoint is not None:
                 checkpoint.keep(done + 1, network, optimiser)
 
 
 @torch.no_grad()
 def top1(
-    network: nn.Module, images: Tensor, labels: Tensor, normalise: str, *, batch: int = 256, bfloat16: bool = False
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    normalise: str,
+    *,
+    batch: int = 256,
+    precision: Precision = "float32",
 ) -> float:
     """Top-1 accuracy in per cent on images (N, H, W, 3) in uint8; leaves the network in eval mode."""
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=images.device)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+    with autocast(images.device, precision):
         for part, own in zip(images.split(batch), labels.split(batch), strict=True):
             correct += (network(normalised(part, normalise)).argmax(1) == own).sum()
     return 100 * int(correct) / len(images)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Mixed precision where that is one of the 16-bit formats."""
+    return torch.autocast(device.type, HALF.get(precision, torch.bfloat16), enabled=precision in HALF)
 
 
 def rate(plan: Plan, epoch: int) -> float:
     """The learning rate's factor in an epoch, counted from 0 (in a step, where the plan counts steps).
 
     multistep: a fifth from 2/3 of the epochs and again from 5/6 (IDC). half-cosine: the first half of a cosine's way,
-    from 1 to about a half (RDED). cosine: from 1 to about 0. triangle: from 0.2 up to 1 at 0.23 of the way, then down
-    to 0.07 (airbench).
+    from 1 to about a half (RDED). cosine and linear: from 1 to about 0. triangle: from 0.2 up to 1 at 0.23 of the way,
+    then down to 0.07 (airbench).
     """
     epochs = plan.steps or plan.epochs or 1
     warm = min(1.0, (epoch + 1) / plan.warmup) if plan.warmup else 1.0
@@ -210,13 +243,18 @@ def rate(plan: Plan, epoch: int) -> float:
         return warm * float(np.interp(epoch / epochs, (0, 0.23, 1), (0.2, 1, 0.07)))
     if plan.schedule == "cosine":
         return warm * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+    if plan.schedule == "linear":
+        return warm * (1 - epoch / epochs)
     return warm
 
 
-def batches(n: int, plan: Plan, *key: Part) -> Iterator[tuple[int, bool, Tensor]]:
+def batches(
+    n: int, plan: Plan, *key: Part, order: Callable[[int], Tensor | None] | None = None
+) -> Iterator[tuple[int, bool, Tensor]]:
     """(epoch from 0, whether it is the epoch's last batch, indices) for `n` images.
 
-    An epoch's last batch may be smaller; a single image left over joins the batch before it, as batch norm needs two.
+    `order` may give the order of an epoch's images, which is otherwise drawn. An epoch's last batch may be smaller; a
+    single image left over joins the batch before it, as batch norm needs two.
     """
     if plan.steps is not None:
         stream = np.empty(0, np.int64)
@@ -229,11 +267,11 @@ def batches(n: int, plan: Plan, *key: Part) -> Iterator[tuple[int, bool, Tensor]
             stream = stream[plan.batch :]
         return
     for epoch in range(plan.epochs or 0):
-        order = torch.from_numpy(numpy_generator(*key, epoch).permutation(n))
-        count = _batches_of(n, plan.batch)
-        for i in range(count):
-            last = i == count - 1
-            yield epoch, last, order[i * plan.batch : n if last else (i + 1) * plan.batch]
+        given = None if order is None else order(epoch)
+        drawn = torch.from_numpy(numpy_generator(*key, epoch).permutation(n)) if given is None else given
+        parts = _cut(n, plan.batch)
+        for part in parts:
+            yield epoch, part is parts[-1], drawn[part]
 
 
 @contextmanager
@@ -269,12 +307,14 @@ def memory_kept() -> Iterator[None]:
         libc.malloc_trim(0)
 
 
-def _batches_of(n: int, batch: int) -> int:
-    return max(1, n // batch if batch > 1 and n % batch == 1 else math.ceil(n / batch))
+def _cut(n: int, size: int) -> list[slice]:
+    """`n` things in parts of `size`; the last may be smaller, but a single one joins the part before it."""
+    count = max(1, n // size if size > 1 and n % size == 1 else math.ceil(n / size))
+    return [slice(i * size, n if i == count - 1 else (i + 1) * size) for i in range(count)]
 
 
 def _batches_in(n: int, plan: Plan) -> int:
-    return plan.steps if plan.steps is not None else (plan.epochs or 0) * _batches_of(n, plan.batch)
+    return plan.steps if plan.steps is not None else (plan.epochs or 0) * len(_cut(n, plan.batch))
 
 
 def _optimiser(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
@@ -291,12 +331,34 @@ def _optimiser(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=plan.lr, weight_decay=plan.weight_decay)
 
 
-def _drawn(images: Tensor, index: Tensor, how: Augmentation, *key: Part) -> Shown:
+def _drawn(images: Pictures, index: Tensor, how: Augmentation, *key: Part) -> Shown:
     """Views drawn for this batch, mixed within it."""
-    drawn = draw(how, len(index), images.shape[1], images.shape[2], *key)
+    drawn = draw(how, len(index), *key)
     plain = apply(images[index], drawn, how)
     partner = None if drawn.partner is None else index[drawn.partner.to(index.device)]
     return Shown(plain, mixed(plain, drawn), partner, drawn.own)
+
+
+def _passed(
+    network: nn.Module,
+    labels: Tensor,
+    index: Tensor,
+    shown: Shown,
+    taught: Tensor | None,
+    plan: Plan,
+    scaler: torch.amp.GradScaler,
+) -> tuple[Tensor, Tensor]:
+    """One batch's gradients, in its parts; its loss, and how many images were given their own label."""
+    losses, correct = [], []
+    for part in _cut(len(index), max(1, plan.batch // plan.accumulate)):
+        with autocast(index.device, plan.precision):
+            logits = network(shown.view[part]).float()
+        aims = None if taught is None else taught[part]
+        loss = _loss(logits, labels, index[part], shown.of(part), aims, plan) / plan.accumulate
+        scaler.scale(loss).backward()
+        losses.append(loss.detach())
+        correct.append((logits.argmax(1) == labels[index[part]]).sum())
+    return torch.stack(losses).sum(), torch.stack(correct).sum()
 
 
 def _loss(logits: Tensor, labels: Tensor, index: Tensor, shown: Shown, taught: Tensor | None, plan: Plan) -> Tensor:

@@ -109,10 +109,10 @@ def _fractions(record: dict[str, Any]) -> list[float]:
 def _on_all_data(one: DistilledSet, recipe: Recipe, terms: Terms, store: Store, progress: Progress) -> float:
     """The accuracy, a fraction, of one network trained on all real images that the set was distilled from."""
     from attar.evaluation import evaluate
-    from attar.pictures import in_memory, opened, real_images, tested_images
+    from attar.pictures import in_memory, opened, real, real_images, tested_images
 
-    side = opened(one, recipe).pixels.shape[1]
-    train = in_memory(real_images(one, store), side, one.manifest["preprocess"])
+    side = opened(one, recipe).side
+    train = real(real_images(one, store), recipe, side, one.manifest["preprocess"])
     held = tested_images(one, terms.test, store, progress)
     tests = in_memory(held, recipe.shorter_side(recipe.size or side), "resize-crop")
     common: dict[str, Any] = {"network": terms.network, "device": terms.device, "store": store, "progress": progress}

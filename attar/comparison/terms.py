@@ -84,6 +84,6 @@ def expected_seconds(
     from attar.pictures import opened, tested_images
 
     tested = len(tested_images(one, terms.test, store, progress))
-    side = opened(one, recipe).pixels.shape[1]
+    side = opened(one, recipe).side
     ipc = ipc or one.manifest["ipc"]
     return training_seconds(recipe, terms.network, len(one.classes), ipc, side, tested, terms.device)

@@ -53,10 +53,10 @@ def fitted(teacher: Named, train: Images, tried_on: Images, of: str, recipe: Rec
     Raises:
         AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
     """
-    size = recipe.size or min(train.pixels.shape[1:3])
+    size = recipe.size or train.side
     classes = None if teacher.classes is None else Path(teacher.classes)
     loaded = load_teacher(teacher.source, classes, len(train.classes), size, teacher.normalise)
-    place, _ = resolve(device, recipe.precision)
+    place, _ = resolve(device, "auto")
     pixels = torch.tensor(resized(tried_on.pixels, size), device=place)
     labels = torch.tensor(tried_on.labels, device=place)
     return fit_teacher(loaded, pixels, labels, train.classes, recipe.normalise, of)

@@ -110,7 +110,7 @@ class Refinement:
         meter = Meter(job.progress, f"refining {job.classes[label]}", steps, "steps")
         for step, name in zip(range(steps), cycle(self.mix(side)), strict=False):
             network = build(name, 2, side, seed_of(job.spec.seed, "refine", step))
-            drawn = draw(how, 1, side, side, job.spec.seed, "refine", step)
+            drawn = draw(how, 1, job.spec.seed, "refine", step)
             places = numpy_generator(job.spec.seed, "refine", job.classes[label], step).permutation(len(pool))
             real = pool[torch.from_numpy(places[: self.real])]
             features = watched(network.to(prior.device).requires_grad_(False), self.depths)

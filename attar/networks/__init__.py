@@ -24,6 +24,9 @@ NETWORKS = {
     "resnet18-idc": "the 2.8 M ResNet-18 with instance norm that IDC uses on CIFAR",
     "resnet10-bn-w16": "IDC's small ResNet of another depth (10 or 18), norm (-bn) and width: cheap enough for a CPU",
     "resnet18-modified": "the 11.2 M ResNet-18 with a 3x3 stem and no max pooling (RDED), batch norm; to 64 pixels",
+    "resnet50-modified": "ResNet-50 with the same stem (D3HR)",
+    "resnet101-modified": "ResNet-101 with the same stem (RDED, D3HR)",
+    "densenet-cifar": "DenseNet of 121 layers and growth 12 with batch norm (Minimax); 32 pixels",
     "airbench": "airbench94's small network with fixed whitening and batch norm, quick to train; also airbench-w32",
     "torchvision/NAME": "any classifier of torchvision.models, for example torchvision/mobilenet_v2",
     "timm/NAME": "any network of timm, for example timm/efficientnet_b0; the prefix may be left out",
@@ -32,6 +35,7 @@ NETWORKS = {
 
 _CONVNET = re.compile(r"convnet([3-6])(-bn)?(?:-w([1-9][0-9]{0,3}))?")
 _RESNET = re.compile(r"resnet(10|18)(-bn)?-w([1-9][0-9]{0,3})")
+_MODIFIED = re.compile(r"resnet(18|50|101)-modified")
 _AIRBENCH = re.compile(r"airbench(?:-w([1-9][0-9]{0,3}))?")
 
 
@@ -113,8 +117,12 @@ def _named(name: str, classes: int, size: int) -> nn.Module:
         return published.resnet(classes, size, blocks=2, block=published.StridingBlock, norm="instance")
     if name == "resnet18-idc":
         return published.resnet(classes, 32, blocks=2, block=published.StridingBlock, norm="instance", width=32)
-    if name == "resnet18-modified":
-        return published.resnet18_modified(classes)
+    if match := _MODIFIED.fullmatch(name):
+        return published.resnet_modified(int(match[1]), classes)
+    if name == "densenet-cifar":
+        from attar.networks.densenet import DenseNet
+
+        return DenseNet(classes)
     if name.startswith("torchvision/"):
         return _torchvision(name.removeprefix("torchvision/"), classes, size)
     return _timm(name.removeprefix("timm/"), classes, size)

@@ -121,7 +121,7 @@ class _Bench:
     def key(self) -> str:
         settings = replace(self.spec, data="", test=None, device="", size=self.size)
         digests = [[part.digest(label) for label in range(len(self.classes))] for part in self.images]
-        where = [device_class(self.device), torch.__version__]
+        where = [device_class(self.device), torch.__version__, *(["antialiased"] if self.spec.crop else [])]
         return fingerprint("teacher", settings, digests, list(self.classes), where)
 
     def opened(self, images: ImageSet) -> Set:
@@ -144,7 +144,7 @@ class _Bench:
             decay_vectors=False,
             schedule="triangle",
             label_smoothing=spec.label_smoothing,
-            bfloat16=self.bfloat16,
+            precision="bfloat16" if self.bfloat16 else "float32",
         )
         how = Augmentation(self.size, crop=spec.crop, shift=spec.shift, flip=spec.flip, normalise=spec.normalise)
         return plan, how
