@@ -22,7 +22,7 @@ out                   folder for sets, results.json, tables and figures
     set               fields of the recipe
     methods, ipc      only these of the methods, of the images per class
     seeds             of these trainings: how many, which, or "paired"
-    teacher           of recipes with soft labels: as of `attar evaluate`
+    teacher           of recipes with soft labels: as of `attar evaluate`; a list of several labels by their mean
     teacher_classes, teacher_normalise
 [[published]]         numbers to stand beside, of one method and network
     method, network   a label; a network of the evaluations
@@ -228,11 +228,13 @@ def _evaluation(label: str, written: Table, usual: Table) -> Evaluation:
         known(str(ipc), [str(one) for one in usual["ipc"]], f"{where} ipc", "IPC")
     for method in methods:
         known(method, usual["methods"], f"{where} methods", "method")
-    source, classes, normalise = (parsed(own.get(name), str | None, f"{where} {name}") for name in _TEACHER)
+    if (source := own.get("teacher")) is not None:
+        texts(source, f"{where} teacher")
+    classes, normalise = (parsed(own.get(name), str | None, f"{where} {name}") for name in _TEACHER[1:])
     if (source is None) == (recipe.labels == "soft"):
         need = "learns from soft labels: name a teacher" if source is None else "has no use for a teacher"
         raise AttarError(f"{where}: recipe {recipe.name} {need}")
-    teacher = None if source is None else Named(source, classes, normalise)
+    teacher = None if source is None else Named.of(source, classes, normalise)
     judging = _training_seeds(own["seeds"], f"{where} seeds")
     return Evaluation(label, recipe, tuple(networks), tuple(methods), ipcs, judging, teacher)
 

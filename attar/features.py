@@ -22,9 +22,10 @@ from attar.keys import numpy_generator
 from attar.priors.middle import TIME, middle_features
 from attar.progress import Meter
 from attar.store import digest, fingerprint
-from attar.teachers.check import fit_teacher
+from attar.teachers.check import TRIED_EACH, fit_teacher
 from attar.teachers.judge import Judge, last_layer, network_key
 from attar.teachers.load import load_teacher
+from attar.teachers.teacher import Labeller
 from attar.tile import resolve
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ CHUNK = 256
 SIDE = 32
 """Size of the images whose pixels are compared."""
 TRIED = 500
-"""Images that a teacher is tried on, about."""
+"""Images that a teacher is tried on, about; of many classes more, TRIED_EACH of each (attar.teachers.check)."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ def open_judge(job: Job, named: Named) -> Judge:
     try:
         side = job.codec.size if job.spec.prior else min(job.images.open(0).size)
         every, listed = job.everything.classes, None if named.classes is None else Path(named.classes)
+        if not isinstance(named.source, str):
+            raise AttarError(f"--teacher {named}: features and losses are those of one network; name one teacher")
         teacher = load_teacher(named.source, listed, len(every), side, named.normalise)
         last, size = last_layer(teacher), teacher.size or side
         classes = every if teacher.classes is None or len(job.classes) == 1 else job.classes
@@ -142,6 +145,7 @@ def open_judge(job: Job, named: Named) -> Judge:
     except AttarError as error:
         told = str(error).replace("--teacher-", "select.teacher_").replace("--teacher", "select.teacher")
         raise AttarError(told) from error
+    assert isinstance(fitted.labeller, Labeller)
     columns = [int(fitted.labeller.columns[classes.index(name)]) for name in job.classes]
     return Judge(teacher, columns, last, size, network_key(teacher, size), fitted.accuracy, fitted.matched)
 
@@ -151,7 +155,7 @@ def _tried_on(job: Job, size: int) -> tuple[Tensor, Tensor]:
     chosen: list[int] = []
     for label, name in enumerate(job.classes):
         order = numpy_generator("tried", name).permutation(job.images.of_class(label))
-        chosen += order[: max(2, TRIED // len(job.classes))].tolist()
+        chosen += order[: max(TRIED_EACH, TRIED // len(job.classes))].tolist()
     pixels = load_pixels(job.images, chosen, size, job.spec.preprocess)
     return torch.from_numpy(pixels), torch.tensor(job.images.labels[chosen])
 
