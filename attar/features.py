@@ -123,14 +123,16 @@ class Features:
         return {"features": torch.cat(features), "losses": torch.cat(losses)}
 
 
-def open_judge(job: Job, named: Named) -> Judge:
+def open_judge(job: Job, named: Named, side: int | None = None) -> Judge:
     """A teacher, on the job's device, tried on about 500 images of the job's classes.
+
+    Where it does not say itself how large images are, they are of `side` pixels, or of the prior's size or the data's.
 
     Raises:
         AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
     """
     try:
-        side = job.codec.size if job.spec.prior else min(job.images.open(0).size)
+        side = side or (job.codec.size if job.spec.prior else job.side)
         every, listed = job.everything.classes, None if named.classes is None else Path(named.classes)
         if not isinstance(named.source, str):
             raise AttarError(f"--teacher {named}: features and losses are those of one network; name one teacher")

@@ -117,7 +117,7 @@ def _grounds(experiment: Experiment, reason: str | None, store: Store | None, pr
 def _real(job: Job, sampled: bool) -> Ground:
     counts = tuple(len(job.picked.of_class(label)) for label in job.labels)
     if not sampled:
-        return Ground(job, counts, min(job.picked.open(0).size), None)
+        return Ground(job, counts, job.side, None)
     return Ground(job, counts, job.spec.output_size or job.prior.codec.size, measured(job.prior))
 
 
