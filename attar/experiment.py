@@ -2,6 +2,7 @@
 
 title, status         what it is; what it came to ("not yet measured here")
 data, prior ...       flags of `attar distill` for all methods, but not --seed
+                      (output_size, output_filter: for those that take a prior)
 ipc                   images per class: a number or a list
 distillation_seeds    of each method: how many (default 1), or which
 seeds                 of the trainings on each set: how many (3), or which,
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 
 _OWN = ("title", "status", "ipc", "distillation_seeds", "seeds", "test", "references", "out")
 _TABLES = ("methods", "evaluations", "published", "planned")
+_SAMPLED = ("output_size", "output_filter")
+"""What real images have no use for: not taken over from the head of the file by methods without a prior."""
 _EVALUATION = ("recipe", "networks", "set", "methods", "ipc", "seeds")
 _TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
 _PUBLISHED = ("method", "network", "accuracy", "recipe", "source", "evaluation")
@@ -202,9 +205,11 @@ def _contender(label: str, written: Table, defaults: Table) -> Contender:
     where = f"[methods.{label}]"
     own = keyed(written, ("method", "set", *_spec_fields()), where)
     name, changes = parsed(own.pop("method", label), str, f"{where} method"), own.pop("set", {})
-    settings = {**defaults, **own}
+    method = load_method(name, table(changes, f"{where} set"))
+    shared = {name: value for name, value in defaults.items() if method.sampler is not None or name not in _SAMPLED}
+    settings = {**shared, **own}
     spec = changed(Spec(data=parsed(settings.pop("data"), str, f"{where} data")), settings, where)
-    return Contender(label, name, load_method(name, table(changes, f"{where} set")), spec)
+    return Contender(label, name, method, spec)
 
 
 def _evaluation(label: str, written: Table, usual: Table) -> Evaluation:

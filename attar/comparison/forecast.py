@@ -80,7 +80,7 @@ def absent(experiment: Experiment) -> str | None:
     from attar.data import load_data
 
     for contender in experiment.contenders:
-        if contender.spec.data.startswith("hf:"):
+        if contender.spec.data.startswith(("hf:", "torchvision:")):
             return f"{contender.spec.data}: not downloaded for a dry run"
         try:
             load_data(contender.spec.data)
