@@ -58,7 +58,7 @@ def evaluate(
     fields: Mapping[str, Any] | None = None,
     test: str | None = None,
     baseline: bool = True,
-    teacher: str | None = None,
+    teacher: str | Sequence[str] | None = None,
     labels: str | Path | None = None,
     device: str = "auto",
     progress: Progress = silent,
@@ -72,7 +72,7 @@ def evaluate(
         fields: fields of the recipe, for example {"flip": False}.
         test: test images; None is the test split of the set's own data.
         baseline: whether random real images of the same count are evaluated beside each set.
-        teacher: who gives soft labels, as `--teacher`.
+        teacher: who gives soft labels, as `--teacher`; of several, the mean of their logits.
         labels: a folder that `attar relabel` wrote.
 
     Raises:
@@ -133,7 +133,7 @@ def tune(
     network: str | Sequence[str] = "convnet3",
     seeds: int | Sequence[int] = 3,
     eta: int = 3,
-    teacher: str | None = None,
+    teacher: str | Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     dry_run: bool = False,
     progress: Progress = silent,
@@ -173,6 +173,6 @@ def tune(
         networks=(network,) if isinstance(network, str) else tuple(network),
         seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
         eta=eta,
-        teacher=None if teacher is None else Named(teacher),
+        teacher=None if teacher is None else Named.of(teacher),
     )
     return run(tuning, progress=progress, say=say, dry_run=dry_run)

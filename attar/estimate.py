@@ -113,7 +113,7 @@ def measured(prior: Prior, block: nn.Module | None = None) -> Measures:
         torch.zeros(1, *shape, dtype=kind, device="meta")
         for shape, kind in ((prior.codec.shape, torch.float32), ((), torch.long), ((), torch.long))
     )
-    half = 2 if prior.dtype == torch.bfloat16 else 1
+    half = 1 if prior.dtype == torch.float32 else 2
     encoder = decoder = decoding = 0
     weights = [network]
     if isinstance(codec := prior.codec, AutoencoderCodec):

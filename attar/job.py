@@ -56,7 +56,9 @@ class Spec:
     """Keep each class's mean and deviation with the set (d3hr), to make any other from (`attar regenerate`)."""
     preprocess: str = "adm"
     output_size: int | None = None
-    """Save the images at this size, in pixels, brought to it with a Lanczos filter; None is the prior's own size."""
+    """Save the images at this size, in pixels; None is the prior's own size."""
+    output_filter: Literal["lanczos", "bicubic"] = "lanczos"
+    """How they are brought to `output_size`."""
     on_bad_image: Literal["error", "skip"] = "error"
     device: str = "auto"
     dtype: str = "auto"
@@ -67,6 +69,8 @@ class Spec:
         for name, value in (("tile", self.tile), ("output-size", self.output_size)):
             if value is not None and value < 1:
                 raise AttarError(f"--{name} {value}: at least 1")
+        if self.output_filter != "lanczos" and self.output_size is None:
+            raise AttarError(f"--output-filter {self.output_filter}: needs --output-size, which it brings images to")
 
 
 def named_classes(names: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -89,7 +93,7 @@ class Job:
         self.spec = spec
         self.store = store or Store()
         self.progress = progress
-        self._judges: dict[Named, Judge] = {}
+        self._judges: dict[tuple[Named, int | None], Judge] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Job, (self.spec, self.store))
@@ -114,6 +118,13 @@ class Job:
         from attar.data import readable
 
         return readable(self.picked, self.spec.on_bad_image, self.store, self.progress)
+
+    @cached_property
+    def side(self) -> int:
+        """The usual size of the data's images, in pixels, whichever classes are picked."""
+        from attar.data import usual_side
+
+        return usual_side(self.everything)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -232,17 +243,17 @@ class Job:
             "skipped": list(self.images.skipped),
         }
 
-    def judge(self, teacher: Named) -> Judge:
-        """A teacher, tried on images of the data when it is first asked for.
+    def judge(self, teacher: Named, side: int | None = None) -> Judge:
+        """A teacher, tried on images of the data when first asked for; of `side` pixels, where it does not say itself.
 
         Raises:
             AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
         """
         from attar.features import open_judge
 
-        if teacher not in self._judges:
-            self._judges[teacher] = open_judge(self, teacher)
-        return self._judges[teacher]
+        if (teacher, side) not in self._judges:
+            self._judges[teacher, side] = open_judge(self, teacher, side)
+        return self._judges[teacher, side]
 
     def told(self, label: int) -> int | str | None:
         """How the prior is told a class: by its own label, or by a prompt. Results of the class depend on it."""

@@ -55,7 +55,7 @@ class Plan:
             inputs = (job.prior.key, job.codec.key, told, job.compute, job.encoding)
         elif isinstance(self.method, Composed):
             inputs = self.method.inputs(job)
-        spec = (self.job.spec.seed, self.job.spec.preprocess, self.job.spec.output_size)
+        spec = (self.job.spec.seed, self.job.spec.preprocess, self.job.spec.output_size, *_filter(job.spec).values())
         return fingerprint(data, self.job.classes, inputs, spec, self.name, self.fields, ipc)
 
     def missing(self, ipcs: Sequence[int], say: Say) -> list[int]:
@@ -99,6 +99,7 @@ class Plan:
             "classes": list(job.classes),
             "preprocess": job.spec.preprocess,
             "output_size": job.spec.output_size,
+            **_filter(job.spec),
             "data": job.about_data(),
             **({"keep_statistics": True} if job.spec.keep_statistics else {}),
         }
@@ -196,6 +197,11 @@ def _known_settings(spec: Spec, name: str, method: Method) -> None:
         raise AttarError(
             f"--output-size {spec.output_size}: {name} takes no prior, whose images it is for; leave it out"
         )
+
+
+def _filter(spec: Spec) -> dict[str, str]:
+    """The filter of the output size as keys and manifests hold it; nothing where it is the usual one."""
+    return {} if spec.output_filter == Spec.output_filter else {"output_filter": spec.output_filter}
 
 
 def needs_data(method: Method) -> str:

@@ -145,6 +145,7 @@ def _spec(manifest: Mapping[str, Any], prior: str | None, seed: int | None, devi
         seed=manifest["seed"] if seed is None else seed,
         preprocess=manifest["preprocess"],
         output_size=manifest["output_size"],
+        output_filter=manifest.get("output_filter", Spec.output_filter),
         device=device,
         dtype=compute["dtype"] if alike else "auto",
         tile=compute["tile"] if alike else None,

@@ -57,7 +57,7 @@ def relabel(
     fit = fitted(teacher, train, *tried(one, train, kept), recipe, device)
     about = {"recipe": recipe.name.removesuffix(MODIFIED), "changes": changes(recipe)}
     about |= {"teacher": told(teacher.anywhere, fit)}
-    say(f"{teacher.source}: {fit.accuracy:.1f} % right, classes {fit.matched}")
+    say(f"{teacher}: {fit.accuracy:.1f} % right, classes {fit.matched}")
     wanted, images = labelling(train, recipe, fit.labeller, device)
     views = wanted.views.epochs * wanted.views.count
     say(f"{views:,} views ({wanted.views.epochs} epochs), {wanted.bytes:,} bytes as {recipe.scheme}")

@@ -117,7 +117,7 @@ def evaluate_sets(
     *,
     test: str | None = None,
     baseline: bool = True,
-    teacher: str | Named | None = None,
+    teacher: str | Sequence[str] | Named | None = None,
     labels: str | Path | None = None,
     device: str = "auto",
     store: Store | None = None,
@@ -139,7 +139,7 @@ def evaluate_sets(
     from attar.evaluation.teaching import Named, check_given, soft
     from attar.pictures import in_memory, opened, random_real, tested_images, tried
 
-    teacher = Named(teacher) if isinstance(teacher, str) else teacher
+    teacher = teacher if teacher is None or isinstance(teacher, Named) else Named.of(teacher)
     labels = None if labels is None else Path(labels)
     check_given(recipe, teacher, labels)
     opened_sets = ([one] if isinstance(one, DistilledSet) else find_distilled(one) for one in folders)

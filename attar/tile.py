@@ -128,9 +128,9 @@ def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise AttarError(f"--device {device}: not usable here ({reason}); try auto or cpu") from error
-    formats: dict[str, Any] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    formats: dict[str, Any] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype == "auto":
         dtype = "bfloat16" if found.type == "cuda" else "float32"
     if dtype not in formats:
-        raise AttarError(f"--dtype {dtype}: choose auto, float32 or bfloat16")
+        raise AttarError(f"--dtype {dtype}: choose auto, {', '.join(formats)}")
     return found, formats[dtype]

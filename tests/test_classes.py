@@ -197,3 +197,25 @@ def test_the_command_describe_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert told.exit_code == 0, told.output
     assert "2 of the data's 2 classes are matched by name, 1 by the class map" in told.output
     assert "'kitten'  0 'cat'" in told.output
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a", "Leonberg, proboscis monkey, rapeseed, three-toed sloth, cliff dwelling, yellow lady's slipper, hamster"),
+        ("b", "spoonbill, web site, lorikeet, African hunting dog, earthstar, trolleybus, echidna, Pomeranian"),
+        ("c", "freight car, hummingbird, fireboat, disk brake, bee eater, rock beauty, lion, European gallinule"),
+        ("d", "ostrich, Samoyed, junco, Brabancon griffon, chickadee, sorrel, admiral, great grey owl, hornbill"),
+        ("e", "spindle, toucan, black swan, king penguin, potter's wheel, photocopier, screw, tarantula, oscilloscope"),
+        ("birds", "peacock, flamingo, macaw, pelican, king penguin, bald eagle, toucan, ostrich, black swan"),
+        ("fruits", "pineapple, banana, strawberry, orange, lemon, pomegranate, fig, bell pepper, cucumber"),
+        ("cats", "tabby, tiger cat, Persian cat, Siamese cat, Egyptian cat, lion, tiger, jaguar, snow leopard, lynx"),
+    ],
+)
+def test_the_ten_classes_of_imagenets_subsets_are_those_of_their_papers(name: str, said: str) -> None:
+    """In GLaD's order, by the names that its code gives them."""
+    from attar.priors.prompts import spoken
+
+    wnids = SUBSETS[f"imagenet-{name}"]
+    assert len(set(wnids)) == 10
+    assert [spoken(wnid).split(",")[0] for wnid in wnids][: said.count(",") + 1] == said.split(", ")

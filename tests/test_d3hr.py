@@ -108,6 +108,46 @@ def test_the_search_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(whole, search(mean, std, 3, [(1, 500)], paper_score))
 
 
+@pytest.mark.parametrize("metric", [paper_score, kl_score, sinkhorn_score])
+def test_the_same_group_wins_whatever_an_accelerator_rounds(
+    metric: matching.Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for one that is wrong by nearly as much as it may be, now above and now below."""
+    monkeypatch.setattr(matching, "CHUNK", 4000)
+    mean, std = gaussian()
+    look, glanced, scored = matching.elsewhere(mean, std, metric, torch.device("cpu")), list[float](), list[int]()
+
+    def glance(noise: Tensor) -> float:
+        glanced.append(look(noise) * (1 + 0.9 * matching.MARGIN * (-1) ** len(glanced)))
+        return glanced[-1]
+
+    def counted(groups: Tensor, *of_class: Tensor) -> Tensor:
+        scored.append(len(groups))
+        return metric(groups, *of_class)
+
+    found = search(mean, std, 3, [(5, 2000)], counted, glance)
+    assert torch.equal(found, search(mean, std, 3, [(5, 2000)], metric))
+    assert len(glanced) == 100
+    assert len(scored) < 30, "only pieces that can hold the best are scored twice"
+
+
+def test_an_accelerator_that_says_nothing_is_not_believed() -> None:
+    mean, std = gaussian()
+    found = search(mean, std, 3, [(5, 200)], paper_score, lambda noise: float("nan"))
+    assert torch.equal(found, search(mean, std, 3, [(5, 200)], paper_score))
+
+
+def test_a_prior_on_an_accelerator_is_searched_for_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    from attar.methods import d3hr as module
+
+    asked = []
+    monkeypatch.setattr(module, "elsewhere", lambda mean, std, metric, device: asked.append(device))
+    mean, std = gaussian()
+    for device in ("cpu", "meta"):
+        d3hr()._group({"mean": mean, "std": std}, 2, 0, torch.device(device))
+    assert asked == [torch.device("meta")]
+
+
 def test_the_draws_of_the_reference_code_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Written from its loop: seeds i * 12345, so many groups of each by torch.normal, the best of all kept."""
     monkeypatch.setattr(matching, "REFERENCE_DRAW", 40)

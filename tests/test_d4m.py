@@ -299,7 +299,7 @@ def test_from_the_command_line(
     monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
     common = ["--data", world / "data", "--method", "d4m", "--ipc", "1,3", "--device", "cpu", "--preprocess", "squash"]
     words = [*common, "--prior", world / prior, "--set", "sampler.steps=5", "--out", tmp_path / "out"]
-    assert attar(monkeypatch, "distill", *words, "--output-size", 24) == 0
+    assert attar(monkeypatch, "distill", *words, "--output-size", 24, "--output-filter", "bicubic") == 0
     passes = steps * 2 * 4 * (1 + 3)
     told = f"{passes} network passes (0 to fit, {passes} to sample 16), 48 images to encode"
     assert told in capsys.readouterr().out
@@ -307,12 +307,26 @@ def test_from_the_command_line(
     assert [len(files) for files in one.files()] == [3] * 4
     assert {size_of(file) for files in one.files() for file in files} == {(24, 24)}
     assert {size_of(file) for files in one.prototypes() for file in files} == {(16, 16)}
-    assert one.manifest["output_size"] == 24
+    assert (one.manifest["output_size"], one.manifest["output_filter"]) == (24, "bicubic")
     assert attar(monkeypatch, "verify", tmp_path / "out") == 0
     assert attar(monkeypatch, "report", tmp_path / "out", "--out", tmp_path / "page.html") == 0
-    assert "--output-size 24" in (tmp_path / "page.html").read_text()
+    assert "--output-size 24 --output-filter bicubic" in (tmp_path / "page.html").read_text()
     assert attar(monkeypatch, "distill", *words[:-1], tmp_path / "again", "--seed", 1, "--dry-run") == 0
     assert "to encode" not in capsys.readouterr().out
+
+
+def test_images_are_brought_to_size_by_the_filter_that_is_named() -> None:
+    from PIL import Image
+
+    from attar.driver import resized
+
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    for name, how in {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC}.items():
+        assert np.array_equal(resized(pixels, 9, name), np.asarray(Image.fromarray(pixels).resize((9, 9), how)))
+    assert np.array_equal(resized(pixels, 9), resized(pixels, 9, "lanczos"))
+    assert resized(pixels, 16, "bicubic") is pixels
+    with pytest.raises(AttarError, match="--output-filter bicubic: needs --output-size"):
+        Spec("digits", output_filter="bicubic")
 
 
 def test_images_of_another_size_are_another_set_and_copies_have_no_size(

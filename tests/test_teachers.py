@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,9 @@ from attar.networks import build
 from attar.networks.airbench import Whitening
 from attar.priors.folder import publish
 from attar.store import Store
+from attar.teachers import check
 from attar.teachers import train as training
-from attar.teachers.check import fit_teacher
+from attar.teachers.check import Fitted, fit_teacher
 from attar.teachers.load import load_teacher, read_classes
 from attar.teachers.teacher import Labeller, Teacher, digest_of
 from attar.teachers.train import NewTeacher, train_teacher
@@ -255,7 +256,7 @@ class _Reader(nn.Module):
 
 @pytest.mark.parametrize(
     ("own", "next_one", "outcome"),
-    [(0.3, 0.05, "passes"), (0.3, 0.45, "passes"), (0.08, 0.3, "which is chance"), (0.05, 0.7, "in a wrong order")],
+    [(0.3, 0.05, "passes"), (0.3, 0.45, "passes"), (0.08, 0.3, "which is chance"), (0.05, 0.7, "in another order")],
 )
 def test_a_poor_teacher_is_not_one_in_a_wrong_order(own: float, next_one: float, outcome: str) -> None:
     """It says an image's own class, or the next one, so often; else any."""
@@ -270,6 +271,74 @@ def test_a_poor_teacher_is_not_one_in_a_wrong_order(own: float, next_one: float,
         return
     with pytest.raises(AttarError, match=outcome):
         fit_teacher(teacher, images, labels, NAMES, "half", "images")
+
+
+def called(labels: Tensor, order: Mapping[int, int], share: float = 1.0, seed: int = 0) -> Tensor:
+    """What a teacher in that order says of images, right in so many of them; else it says any class."""
+    rng = np.random.default_rng(seed)
+    own = torch.tensor([order.get(label, label) for label in range(int(labels.max()) + 1)])
+    any_one = torch.tensor(rng.integers(len(own), size=len(labels)))
+    return torch.where(torch.tensor(rng.random(len(labels)) < share), own[labels], any_one)
+
+
+def reading(said: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Fitted:
+    """The check of a teacher that says that of images."""
+    images = (20 * said).to(torch.uint8)[:, None, None, None].expand(-1, 2, 2, 3)
+    teacher = Teacher("mine", _Reader(), classes, None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 10)
+    return fit_teacher(teacher, images, labels, classes, "half", "images")
+
+
+ANIMALS = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@pytest.mark.parametrize(
+    ("order", "each", "share", "words"),
+    [
+        ({3: 5, 5: 3}, 6, 1.0, "80.0 % right on 60 .* it calls most 'cat' images 'dog', most 'dog' images 'cat'"),
+        ({3: 5, 5: 3}, 50, 0.7, "it calls most 'cat' images 'dog', most 'dog' images 'cat'"),
+        ({3: 5, 5: 4, 4: 3}, 6, 1.0, "most 'cat' images 'dog', most 'deer' images 'cat', most 'dog' images 'deer'"),
+        ({3: 5, 5: 3, 0: 1, 1: 0}, 6, 1.0, "most 'plane' images 'car', most 'car' images 'plane', most 'cat' images"),
+        ({k: (k + 1) % 10 for k in range(10)}, 6, 0.8, "and 7 more: its classes are shifted by 1"),
+        ({k: (k - 1) % 10 for k in range(10)}, 50, 0.6, "its classes are shifted by 9"),
+        ({k: sorted(ANIMALS).index(name) for k, name in enumerate(ANIMALS)}, 6, 1.0, "are in alphabetical order"),
+        ({k: sorted(ANIMALS).index(name) for k, name in enumerate(ANIMALS)}, 50, 0.6, "are in alphabetical order"),
+    ],
+)
+def test_classes_that_are_called_by_each_others_names(
+    order: dict[int, int], each: int, share: float, words: str
+) -> None:
+    labels = torch.arange(10 * each) % 10
+    with pytest.raises(AttarError, match=f"{words}.* --teacher-classes FILE"):
+        reading(called(labels, order, share), labels, ANIMALS)
+
+
+def test_errors_that_do_not_come_back_are_no_wrong_order() -> None:
+    """A weak teacher calls half of the cats, and of every odd class, by the name of one that it mostly knows."""
+    for seed in range(100):
+        labels = torch.arange(200) % 10
+        rng = np.random.default_rng(seed)
+        known = torch.tensor(rng.random(200)) < torch.where(labels % 2 == 0, 0.45, 0.3)
+        similar = torch.where(labels % 2 == 0, torch.tensor(rng.integers(10, size=200)), labels - 1)
+        said = torch.where(known, labels, similar)
+        assert 25 < reading(said, labels, ANIMALS).accuracy < 55
+
+
+def test_few_false_alarms_where_pairs_cannot_be_told_apart() -> None:
+    """The worst case of the head of check.py: five pairs, of each of which both names are as likely."""
+    labels = torch.arange(60) % 10
+    alarms = 0
+    for seed in range(2000):
+        either = torch.tensor(np.random.default_rng(seed).integers(2, size=60))
+        alarms += bool(check._rings(torch.where(either == 1, labels ^ 1, labels), labels, 10))
+    assert alarms <= 2000 / 740 + 4
+
+
+def test_logits_that_are_no_numbers_are_refused(folder: Path) -> None:
+    teacher = load_teacher(str(folder), None, 10, 8)
+    with torch.no_grad():
+        next(teacher.network.parameters()).fill_(float("nan"))
+    with pytest.raises(AttarError, match="its logits are not finite numbers; its weights are broken"):
+        tried(teacher)
 
 
 def test_a_wrong_normalisation_is_refused() -> None:

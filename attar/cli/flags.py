@@ -68,11 +68,12 @@ ImbalanceFactor = Annotated[
 Preprocess = Annotated[
     str | None, typer.Option(help="How images are brought to the prior's size: adm (default), resize-crop, squash")
 ]
-OutputSize = Annotated[
-    int | None, typer.Option(help="Save images at this size, in pixels (Lanczos); default: the prior's own")
+OutputSize = Annotated[int | None, typer.Option(help="Save images at this size, in pixels; default: the prior's own")]
+OutputFilter = Annotated[
+    str | None, typer.Option(help="How they are brought to --output-size: lanczos (default), bicubic")
 ]
 Device = Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps")]
-Dtype = Annotated[str | None, typer.Option(help="auto (default), float32, bfloat16")]
+Dtype = Annotated[str | None, typer.Option(help="auto (default), float32, bfloat16, float16")]
 Tile = Annotated[int | None, typer.Option(help="Images in one network call; found by probing if not given")]
 OnBadImage = Annotated[str | None, typer.Option(help="What to do with unreadable images: error (default), skip")]
 

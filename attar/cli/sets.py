@@ -46,6 +46,7 @@ def distill(
     ] = None,
     preprocess: flags.Preprocess = None,
     output_size: flags.OutputSize = None,
+    output_filter: flags.OutputFilter = None,
     device: flags.Device = None,
     dtype: flags.Dtype = None,
     tile: flags.Tile = None,

@@ -52,6 +52,7 @@ def tune(
     imbalance_factor: flags.ImbalanceFactor = None,
     preprocess: flags.Preprocess = None,
     output_size: flags.OutputSize = None,
+    output_filter: flags.OutputFilter = None,
     device: flags.Device = None,
     dtype: flags.Dtype = None,
     tile: flags.Tile = None,

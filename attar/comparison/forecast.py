@@ -80,7 +80,7 @@ def absent(experiment: Experiment) -> str | None:
     from attar.data import load_data
 
     for contender in experiment.contenders:
-        if contender.spec.data.startswith("hf:"):
+        if contender.spec.data.startswith(("hf:", "torchvision:")):
             return f"{contender.spec.data}: not downloaded for a dry run"
         try:
             load_data(contender.spec.data)
@@ -117,7 +117,7 @@ def _grounds(experiment: Experiment, reason: str | None, store: Store | None, pr
 def _real(job: Job, sampled: bool) -> Ground:
     counts = tuple(len(job.picked.of_class(label)) for label in job.labels)
     if not sampled:
-        return Ground(job, counts, min(job.picked.open(0).size), None)
+        return Ground(job, counts, job.side, None)
     return Ground(job, counts, job.spec.output_size or job.prior.codec.size, measured(job.prior))
 
 

@@ -150,13 +150,14 @@ class Grid:
     def check_teachers(self) -> None:
         """Raises AttarError where a teacher's folder or file is not there."""
         for evaluation in self.experiment.evaluations:
-            if (teacher := evaluation.teacher) is None or teacher.source.startswith(("timm/", "torchvision/")):
-                continue
-            if not Path(teacher.source.partition(":")[2] or teacher.source).expanduser().exists():
-                raise AttarError(
-                    f"[evaluations.{evaluation.label}] teacher {teacher.source}: there is no such file or folder; "
-                    "`attar train-teacher` makes one"
-                )
+            for source in evaluation.teacher.sources if evaluation.teacher else ():
+                if source.startswith(("timm/", "torchvision/")):
+                    continue
+                if not Path(source.partition(":")[2] or source).expanduser().exists():
+                    raise AttarError(
+                        f"[evaluations.{evaluation.label}] teacher {source}: there is no such file or folder; "
+                        "`attar train-teacher` makes one"
+                    )
 
     def distill(self) -> Iterator[str]:
         """Makes the sets that are not there yet; yields what failed."""

@@ -4,7 +4,7 @@ from attar.data.imageset import ImageSet, load_data
 from attar.data.integrity import readable
 from attar.data.pixels import PREPROCESSING, load_pixels, preprocess
 from attar.data.spec import test_spec
-from attar.data.views import load_held_out, load_view
+from attar.data.views import load_held_out, load_view, usual_side
 
 __all__ = [
     "PREPROCESSING",
@@ -16,4 +16,5 @@ __all__ = [
     "preprocess",
     "readable",
     "test_spec",
+    "usual_side",
 ]

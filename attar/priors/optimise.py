@@ -239,6 +239,8 @@ def accelerator(device: str, dtype: str) -> Accelerator:
     from attar.tile import resolve
 
     place, number_format = resolve(device, dtype)
+    if number_format == torch.float16:
+        raise AttarError("--dtype float16: gradients vanish in it; train in bfloat16 or float32")
     if place.index:
         raise AttarError(f"--device {device}: name one GPU of several with CUDA_VISIBLE_DEVICES={place.index}")
     mixed = "bf16" if number_format == torch.bfloat16 else "no"
