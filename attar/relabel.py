@@ -41,7 +41,7 @@ def relabel(
     from attar.evaluation.evaluator import labelling
     from attar.evaluation.recipes import MODIFIED
     from attar.evaluation.teaching import fitted, told
-    from attar.pictures import opened, tried
+    from attar.pictures import changed, opened, tried
     from attar.soft_labels import write_labels
 
     if recipe.scheme == "online":
@@ -51,6 +51,8 @@ def relabel(
     one, kept = open_distilled(folder), store or Store()
     if problems := verify(folder):
         raise AttarError(f"{folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
+    if differs := changed(one, kept):
+        say(f"note: {differs}: the teacher is tried on the images that there are now")
     train = opened(one, recipe)
     fit = fitted(teacher, train, *tried(one, train, kept), recipe, device)
     about = {"recipe": recipe.name.removesuffix(MODIFIED), "changes": changes(recipe)}

@@ -35,8 +35,9 @@ HOUSE = (
     {"codec"},
     {"tile"},
     {"distilled", "engine"},
+    {"manifest"},
     {"data"},
-    {"written"},
+    {"written", "shape"},
     {"store", "fields"},
     {"keys", "errors", "progress"},
 )

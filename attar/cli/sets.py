@@ -155,6 +155,7 @@ def evaluate(
             labels=labels,
             device=device,
             progress=progress,
+            say=say,
         ):
             say(row(record))
             if json_file is not None:
