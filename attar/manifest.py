@@ -26,6 +26,8 @@ from attar.shape import (
 )
 
 FORMAT = 1
+LOOKED_AT = ("precision", "recall", "density", "coverage", "farthest", "nearest")
+"""What a fine-tuning measures of itself."""
 
 _TEACHER: Shape = {"named": {"teacher": TEXT, "teacher_classes": Maybe(TEXT), "teacher_normalise": Maybe(TEXT)}}
 _DATA: Shape = {
@@ -46,6 +48,7 @@ _PRIOR: Shape = {
     "labels?": Many(whole(0)),
     **{f"{name}?": Maybe(TEXT) for name in ("codec_source", "class_map", "prompt", "prompts", "negative_prompt")},
 }
+_LOOK: Shape = {"step": whole(0), **{f"{name}?": Maybe(MEASURED) for name in LOOKED_AT}}
 _SHAPE: Shape = {
     "attar": TEXT,
     "run": TEXT,
@@ -61,7 +64,7 @@ _SHAPE: Shape = {
     "selected_by?": Maybe(_TEACHER),
     "exemplars_by?": Maybe(_TEACHER),
     "learnt?": Values(Maybe(MEASURED)),
-    "measures?": Many({"looks": Many(Values(Maybe(MEASURED)), least=1)}),
+    "measures?": Many({"looks": Many(_LOOK, least=1)}),
     "seconds": Values(number(0)),
     "machine": {"device": TEXT},
     "versions": Values(TEXT),

@@ -11,7 +11,7 @@ import numpy as np
 
 from attar.errors import AttarError
 from attar.progress import Meter, Progress, silent
-from attar.shape import TEXT, Kind, Many, Shape, mistake, number, read_json, whole
+from attar.shape import NAME, TEXT, Many, Shape, mistake, number, read_json, whole
 from attar.store import Store, write_json
 
 if TYPE_CHECKING:
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from attar.job import Job, Spec
 
 _DISTANCES = Many(Many(number(0)), least=1)
-_KIND = Kind("pixels, teacher, prior or latents", lambda x: x in ("pixels", "teacher", "prior", "latents"))
 _SHAPE: Shape = {
-    "measures": Many({"kind": _KIND, "distances": _DISTANCES, "numbers": Many(Many(whole(0))), "real": _DISTANCES})
+    "measures": Many({"kind": NAME, "distances": _DISTANCES, "numbers": Many(Many(whole(0))), "real": _DISTANCES})
 }
 COMPARED = 100
 """Real images of each class whose own nearest is looked up, to compare with."""

@@ -68,6 +68,7 @@ WHOLE = whole(-MOST)
 MEASURED = Kind("a number", lambda x: isinstance(x, float) or WHOLE.holds(x))
 """One that may have come out as not finite."""
 TEXT = Kind(f"a text of at most {LONGEST} characters", lambda x: isinstance(x, str) and len(x) <= LONGEST)
+NAME = Kind("a word", lambda x: isinstance(x, str) and bool(re.fullmatch(r"[a-z0-9-]{1,60}", x)))
 FLAG = Kind("true or false", lambda x: isinstance(x, bool))
 TABLE = Kind("an object", lambda x: isinstance(x, dict))
 DIGEST = Kind("a digest of 32 digits", lambda x: isinstance(x, str) and bool(re.fullmatch("[0-9a-f]{32}", x)))
@@ -117,8 +118,10 @@ def read_json(file: Path) -> Any:
     try:
         found = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_once)
         _walk(found, DEEPEST)
-    except (OSError, ValueError, RecursionError) as error:
-        raise AttarError(f"{file} cannot be read as JSON ({error})") from error
+    except OSError as error:
+        raise AttarError(f"{file} cannot be read ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise AttarError(f"{file} is damaged: not JSON as Attar writes it ({error})") from error
     return found
 
 

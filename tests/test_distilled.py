@@ -138,7 +138,7 @@ def test_an_altered_card_or_manifest_is_found(tmp_path: Path) -> None:
     file = folder / "manifest.json"
     file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
     assert verify(folder) == ["altered: README.md", "altered: manifest.json"]
-    for text, said in (("{", "cannot be read as JSON"), ('{"format": 1}', "is damaged: attar is missing")):
+    for text, said in (("{", "is damaged: not JSON"), ('{"format": 1}', "is damaged: attar is missing")):
         file.write_text(text)
         with pytest.raises(AttarError, match=f"manifest.json {said}"):
             open_distilled(folder)

@@ -31,7 +31,7 @@ HOSTILE = (
 )
 
 
-DATA = {
+DATA: dict[str, Any] = {
     "spec": "digits@train",
     "imbalance_factor": None,
     "hold_out": False,

@@ -21,7 +21,9 @@ def settings(manifest: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
         "Method": {**manifest["method"], "ipc": manifest["ipc"], "seed": manifest["seed"]},
         "Data": {**manifest["data"], "preprocess": manifest["preprocess"], "output_size": manifest.get("output_size")},
         "Prior": manifest["prior"] or {"source": "none"},
-        "Learnt from the data": {name: f"{value:,.6g}" for name, value in manifest.get("learnt", {}).items()},
+        "Learnt from the data": {
+            name: "none" if value is None else f"{value:,.6g}" for name, value in manifest.get("learnt", {}).items()
+        },
         "Computing": {**manifest["machine"], **(manifest["compute"] or {})},
         "Wall time by stage": seconds or {"copying": "not timed"},
         "Versions": {"attar": manifest["attar"], **manifest["versions"]},
