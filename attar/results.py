@@ -29,7 +29,7 @@ ALL_DATA = "all data"
 _PER_CENT = number(0, 100)
 _RESULT: dict[str, Shape] = {
     "accuracies": Many(_PER_CENT, least=1),
-    "best?": Many(_PER_CENT),
+    "best?": Maybe(Many(_PER_CENT)),
     "mean": _PER_CENT,
     "std?": Maybe(number(0)),
     "seconds": number(0),
