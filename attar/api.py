@@ -62,6 +62,7 @@ def evaluate(
     labels: str | Path | None = None,
     device: str = "auto",
     progress: Progress = silent,
+    say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """`attar evaluate`: a record for each distilled set in `folder` and each network (its keys: `attar.results`).
 
@@ -74,6 +75,7 @@ def evaluate(
         baseline: whether random real images of the same count are evaluated beside each set.
         teacher: who gives soft labels, as `--teacher`; of several, the mean of their logits.
         labels: a folder that `attar relabel` wrote.
+        say: told where the data has changed, or shares images with the test set.
 
     Raises:
         AttarError: any input is wrong; before any training.
@@ -92,6 +94,7 @@ def evaluate(
         labels=labels,
         device=device,
         progress=progress,
+        say=say,
     )
     return list(found)
 

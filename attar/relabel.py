@@ -43,7 +43,7 @@ def relabel(
     from attar.evaluation.evaluator import labelling
     from attar.evaluation.recipes import MODIFIED
     from attar.evaluation.teaching import fitted, told
-    from attar.pictures import opened, tried
+    from attar.pictures import changed, opened, tried
     from attar.soft_labels import write_labels
 
     if recipe.scheme == "online":
@@ -53,6 +53,8 @@ def relabel(
     there = _there(out)
     if problems := verify(folder):
         raise AttarError(f"{folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
+    if differs := changed(one, kept):
+        say(f"note: {differs}: the teacher is tried on the images that there are now")
     train = opened(one, recipe)
     fit = fitted(teacher, train, *tried(one, train, kept), recipe, device)
     about = {"recipe": recipe.name.removesuffix(MODIFIED), "changes": changes(recipe)}

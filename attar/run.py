@@ -122,6 +122,7 @@ def evaluate_sets(
     device: str = "auto",
     store: Store | None = None,
     progress: Progress = silent,
+    say: Say = quiet,
 ) -> Iterator[dict[str, Any]]:
     """One record for each distilled set in `folders` and each network, as soon as it is there.
 
@@ -131,13 +132,13 @@ def evaluate_sets(
 
     Raises:
         AttarError: a set is damaged, the test data does not have its classes, the network or recipe is unknown, the
-            teacher fails a check, or the labels are of something else.
+            teacher fails a check, the labels are of something else, or the data of the random images has changed.
     """
     from attar.data import test_spec
     from attar.distilled import DistilledSet, find_distilled, verify
     from attar.evaluation import changes
     from attar.evaluation.teaching import Named, check_given, soft
-    from attar.pictures import in_memory, opened, random_real, tested_images, tried
+    from attar.pictures import check_data, in_memory, opened, random_real, tested_images, tried
 
     teacher = teacher if teacher is None or isinstance(teacher, Named) else Named.of(teacher)
     labels = None if labels is None else Path(labels)
@@ -153,6 +154,7 @@ def evaluate_sets(
                 f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems"
             )
         held[one.folder] = tested_images(one, test, store or Store(), progress)
+        check_data(one, held[one.folder], baseline, store or Store(), say)
     for one in sets:
         train = opened(one, recipe)
         side, pictures = train.side, {"set": train}

@@ -256,6 +256,15 @@ def size_of(file: Path) -> tuple[int, int]:
         return picture.size
 
 
+def tint(root: Path) -> None:
+    """Takes all blue from the first class of an image folder, and all red from the others: none can be confused."""
+    for number, folder in enumerate(sorted(root.iterdir())):
+        for file in folder.iterdir():
+            pixels = np.array(Image.open(file))
+            pixels[..., 0 if number else 2] = 0
+            Image.fromarray(pixels).save(file)
+
+
 def attar(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     """What the command `attar` exits with."""
     from attar import cli

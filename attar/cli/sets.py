@@ -156,6 +156,7 @@ def evaluate(
             labels=labels,
             device=device,
             progress=progress,
+            say=say,
         ):
             say(row(record))
             if json_file is not None:
@@ -201,7 +202,8 @@ def report(
     from attar.results import read_records
 
     records = [record for file in results or [] for record in read_records(file)]
-    write_report(folders, records, out)
+    for altered in write_report(folders, records, out):
+        say(f"note: {altered}")
     say(f"wrote {out.resolve()}")
 
 

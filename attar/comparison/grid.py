@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,7 @@ class Grid:
     store: Store | None
     progress: Progress
     say: Say
+    noted: set[str] = field(default_factory=set)
 
     def pairs(self) -> Iterator[tuple[Contender, int]]:
         """Every method with every distillation seed."""
@@ -186,6 +187,12 @@ class Grid:
             dry_run=dry_run,
         )
 
+    def _note(self, text: str) -> None:
+        """Says what is the same of many sets once."""
+        if text not in self.noted:
+            self.noted.add(text)
+            self.say(text)
+
     def _tell(self, what: str, text: str) -> None:
         self.say(f"{what}: {text}")
 
@@ -232,6 +239,7 @@ class Grid:
             device=item.contender.spec.device,
             store=self.store,
             progress=self.progress,
+            say=self._note,
         ):
             self.say(row(record))
             yield {**record, **self._about(item, record["network"], one)}

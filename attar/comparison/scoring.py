@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.comparison.terms import Terms, check_teacher, evaluated, expected_seconds, the_set
+from attar.comparison.terms import Terms, check_inputs, evaluated, expected_seconds, the_set
 from attar.distilled import DistilledSet
 from attar.evaluation.scores import (
     augmentation_robust,
@@ -62,7 +62,7 @@ def scored(
     if json_file is not None:
         check_place(json_file, "--json", [one.manifest["data"]["spec"], terms.test])
         check_file(json_file, "--json", '"full_accuracy": ', "a file of scores")
-    check_teacher(one, [own], terms, store)
+    check_inputs(one, [own], terms, store, progress, say)
     say(_cost(one, protocol, terms, store, progress))
     if dry_run:
         return {}

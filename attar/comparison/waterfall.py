@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.comparison.terms import Terms, check_teacher, evaluated, expected_seconds, the_set
+from attar.comparison.terms import Terms, check_inputs, evaluated, expected_seconds, the_set
 from attar.comparison.waterfall_chart import draw
 from attar.distilled import DistilledSet
 from attar.evaluation.waterfall import Bar, Step, bars, ends
@@ -57,7 +57,7 @@ def waterfall(
     settled = [_settled(one, step.recipe, terms) for step in steps]
     same = [next((k for k in range(n) if settled[k] == settled[n]), None) for n in range(len(steps))]
     steps = _in_numbers(steps, settled)
-    check_teacher(one, [step.recipe for step in steps], terms, store or Store())
+    check_inputs(one, [step.recipe for step in steps], terms, store or Store(), progress, say)
     say(_cost(one, steps, same, terms, store or Store(), progress))
     if dry_run:
         return []

@@ -82,6 +82,10 @@ class ImageSet:
         """What a message calls the image: "train.parquet, row 17", or its path relative to the folder."""
         return self._source.name(int(self._rows[index]))
 
+    def content(self, index: int) -> bytes:
+        """The bytes that identify the image, wherever it lies."""
+        return self._source.content(int(self._rows[index]))
+
     def of_class(self, label: int) -> Ints:
         """Indices (n,) of the images of a class, in the source's order: sorted file names, or rows."""
         return np.flatnonzero(self.labels == label)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attar import __version__
-from attar.distilled import CLASSES_SHOWN, IMAGES_SHOWN, DistilledSet, evenly, find_distilled
+from attar.distilled import CLASSES_SHOWN, IMAGES_SHOWN, DistilledSet, evenly, find_distilled, verify
 from attar.errors import AttarError
 from attar.nearest import NEAR
 from attar.places import check_file, check_place
@@ -42,6 +42,8 @@ class Wall:
     facts: tuple[tuple[str, str], ...]
     settings: Mapping[str, Sequence[tuple[str, str]]]
     commands: str
+    problems: tuple[str, ...]
+    """What is not as it was written, a line each."""
 
     @property
     def marker(self) -> str:
@@ -57,12 +59,19 @@ class Comparison:
     rows: tuple[tuple[int, tuple[tuple[Wall, Strip], ...]], ...]
 
 
-def write_report(folders: Sequence[Path], records: Sequence[Record], out: Path, title: str = "Attar report") -> None:
+def write_report(
+    folders: Sequence[Path], records: Sequence[Record], out: Path, title: str = "Attar report"
+) -> list[str]:
     """Writes one HTML file with results, image walls and settings; it needs no network and no other file.
+
+    A set that was altered since it was written is shown as it is, and the page says so.
 
     Args:
         folders: distilled sets, or folders of them.
         records: results (see `attar.results`); of those with the same identity the last counts.
+
+    Returns:
+        The sets that were altered, a line each.
 
     Raises:
         AttarError: a folder holds no distilled set, an image cannot be read, or `out` is a folder, no report, or a
@@ -106,6 +115,10 @@ def write_report(folders: Sequence[Path], records: Sequence[Record], out: Path, 
     )
     with replacing(out) as temporary:
         temporary.write_text(html, encoding="utf-8")
+    altered = [(one, wall.problems) for one, wall in zip(sets, walls, strict=True) if wall.problems]
+    return [
+        f"{one.folder} is not as it was written ({problems[0]}; {len(problems)} in all)" for one, problems in altered
+    ]
 
 
 def method_names(sets: Sequence[DistilledSet], records: Sequence[Record]) -> dict[str, str]:
@@ -184,6 +197,7 @@ def _walls(
                 facts=tuple(_facts(one, picture, evaluated)),
                 settings=settings(one.manifest),
                 commands="\n".join([distill_command(one), "", *check]),
+                problems=tuple(verify(one.folder)),
             )
         )
     return walls
