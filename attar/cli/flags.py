@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attar.cli import ending
 from attar.errors import AttarError
 from attar.fields import parsed
 
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
     from attar.progress import Progress
 
 DATA_HELP = (
-    "The images: [bold]digits[/bold], parquet:PATH (Hugging Face layout), imagefolder:PATH or just PATH, hf:REPO, "
+    "The images: digits, parquet:PATH (Hugging Face layout), imagefolder:PATH or just PATH, hf:REPO, "
     "torchvision:NAME; @SPLIT names a split"
 )
 
 Prior = Annotated[
     str | None,
     typer.Option(
-        help="The diffusion model: [bold]digits[/bold], a DiTPipeline or StableDiffusionPipeline folder or hub id, "
+        help="The diffusion model: digits, a DiTPipeline or StableDiffusionPipeline folder or hub id, "
         "or an original DiT.pt"
     ),
 ]
@@ -88,7 +89,12 @@ def showing() -> Iterator[Progress]:
     from attar.bar import bar, lines
 
     with bar() if sys.stderr.isatty() else lines() as progress:
-        yield progress
+
+        def show(text: str, fraction: float) -> None:
+            ending.running.stage = text
+            progress(text, fraction)
+
+        yield show
 
 
 def merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:

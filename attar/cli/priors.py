@@ -53,8 +53,8 @@ def train_prior(
     codec: Annotated[
         str | None,
         typer.Option(
-            help="What the prior works on: [bold]pixel[/bold], grey, an autoencoder (folder, hub id, or a pipeline's), "
-            "or [bold]train[/bold] to train one first"
+            help="What the prior works on: pixel, grey, an autoencoder (folder, hub id, or a pipeline's), "
+            "or train to train one first"
         ),
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side of the images, in pixels; autoencoders know their own")] = None,
