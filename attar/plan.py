@@ -72,6 +72,9 @@ class Plan:
         if not _occupied(folder):
             return False
         found = open_distilled(folder).manifest
+        if self.uses_prior and self.job.untrained:
+            say(f"{folder} is there; whether this run made it is seen when the prior digits is trained")
+            return True
         if found["run"] != self.key(ipc):
             raise _foreign(folder, found, self.described(ipc))
         if problems := verify(folder):

@@ -1,4 +1,4 @@
-"""How commands end before their end: stopped at any event, in places that cannot be written, on closed pipes, by bugs."""
+"""How commands end before their end: stopped at any event, in full places, on closed pipes, by bugs."""
 
 from __future__ import annotations
 

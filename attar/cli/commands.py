@@ -23,6 +23,7 @@ from attar.cli import (
     tune,
     waterfall,
 )
+from attar.cli.flags import say
 
 app = typer.Typer(
     name="attar",
@@ -60,12 +61,15 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 class Command(TyperCommand):
-    """A command whose options are known to whoever tells how it was stopped."""
+    """A command whose options are known to whoever tells how it was stopped, and that says what a dry run is."""
 
     def invoke(self, ctx: Any) -> Any:
         ending.running.options = dict(ctx.params)
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            if ctx.params.get("dry_run"):
+                say("dry run: nothing was trained or made; times are those of a few passes of the networks, timed here")
+            return result
         except KeyboardInterrupt:
             ending.running.stopped = ending.running.stopped or signal.SIGINT
             raise

@@ -18,8 +18,7 @@ from attar.evaluation.scores import (
     recovery,
     unaugmented,
 )
-from attar.progress import Progress
-from attar.results import duration
+from attar.progress import Progress, duration
 from attar.store import Store, write_json
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from attar.comparison.waterfall_chart import draw
 from attar.distilled import DistilledSet
 from attar.evaluation.waterfall import Bar, Step, bars, ends
 from attar.networks import build
-from attar.progress import Progress
-from attar.results import duration, signed, write_record
+from attar.progress import Progress, duration
+from attar.results import signed, write_record
 from attar.store import Store, replacing, write_json
 
 if TYPE_CHECKING:

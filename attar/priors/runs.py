@@ -23,7 +23,7 @@ from attar.priors.optimise import Moment, accelerator
 from attar.priors.tied import TiedDiT, untrained
 from attar.priors.train import Denoising, Training, check_patch, step_seconds, train_network
 from attar.priors.vae import Autoencoding, open_codec, train_vae
-from attar.progress import Progress, silent
+from attar.progress import Progress, duration, silent
 from attar.store import Store, fingerprint
 from attar.tile import device_class
 
@@ -204,7 +204,7 @@ def estimate(shop: Workshop, work: Work) -> str:
     return (
         f"{images:,} images of {len(shop.classes)} classes, {len(shop.images[1]):,} held out; a DiT of {size:,} "
         f"parameters ({trained:,} trained); {plan.steps:,} steps of {plan.batch}: {seen:,} images, "
-        f"{seen / images:.1f} epochs, about {seconds / 60:,.0f} min on {device_class(shop.helper.device)}"
+        f"{seen / images:.1f} epochs, about {duration(seconds)} on {device_class(shop.helper.device)}"
     )
 
 
