@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attar.errors import AttarError
+from attar.limits import SIDE, TILE, check_most
 from attar.progress import Progress, silent
 from attar.store import Store, canonical, fingerprint
 
@@ -69,6 +70,8 @@ class Spec:
         for name, value in (("tile", self.tile), ("output-size", self.output_size)):
             if value is not None and value < 1:
                 raise AttarError(f"--{name} {value}: at least 1")
+        check_most("--tile", self.tile, TILE)
+        check_most("--output-size", self.output_size, SIDE)
 
 
 def named_classes(names: Sequence[str], known: Sequence[str]) -> list[str]:

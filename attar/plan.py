@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar import __version__
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.job import Job, Spec
+from attar.limits import IPC, check_most
 from attar.methods.method import Composed, Method, real_choice
 from attar.store import check_writable, fingerprint
 
@@ -151,6 +152,7 @@ def checked(job: Job, name: str, method: Method, ipcs: Sequence[int], out: Path,
 
     if not ipcs or any(ipc < 1 for ipc in ipcs):
         raise AttarError(f"--ipc {','.join(map(str, ipcs))}: the number of images per class must be 1 or more")
+    check_most("--ipc", max(ipcs), IPC)
     _known_settings(job.spec, name, method)
     ordered = tuple(sorted(set(ipcs)))
     folders = {ipc: out if len(ordered) == 1 else out / f"ipc-{ipc:03d}" for ipc in ordered}
@@ -186,7 +188,8 @@ def _known_settings(spec: Spec, name: str, method: Method) -> None:
     from attar.methods.d3hr import D3HR
 
     if spec.preprocess not in PREPROCESSING:
-        raise AttarError(f"--preprocess {spec.preprocess}: choose one of {', '.join(PREPROCESSING)}")
+        hint = suggestion(spec.preprocess, PREPROCESSING)
+        raise AttarError(f"--preprocess {spec.preprocess}{hint}: choose one of {', '.join(PREPROCESSING)}")
     if spec.keep_statistics and not isinstance(method, D3HR):
         raise AttarError(f"--keep-statistics: {name} learns no mean and deviation of each class; d3hr does")
     if spec.keep_statistics and needs_data(method):

@@ -37,7 +37,7 @@ HOUSE = (
     {"distilled", "engine"},
     {"data"},
     {"written"},
-    {"store", "fields"},
+    {"store", "fields", "limits"},
     {"keys", "errors", "progress"},
 )
 """Floors from the top: a file may import from lower floors and from its own part of the house."""

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from attar.data.source import listed
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 
 ClassMap = Mapping[str, int | str]
 """Data class name -> label or class name of the prior."""
@@ -190,11 +190,8 @@ def _label(name: str, value: int | str, known: Sequence[str] | None, n_known: in
 
 
 def _strangers(names: Sequence[str], all_names: Sequence[str]) -> str:
-    lines = []
-    for name in names:
-        close = difflib.get_close_matches(name, all_names, n=1)
-        lines.append(repr(name) + (f" (did you mean {close[0]!r}?)" if close else ""))
-    return f"--class-map: the data has no class {', '.join(lines)}"
+    told = (repr(name) + suggestion(name, all_names) for name in names)
+    return f"--class-map: the data has no class {', '.join(told)}"
 
 
 def _unmatched(unknown: Sequence[str], words: Sequence[str]) -> str:

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from attar.data import PREPROCESSING, ImageSet, load_data, readable
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.keys import noise
 from attar.latents import Latents
+from attar.limits import SIDE, check_most
 from attar.priors.folder import check_out, linear_scheduler, publish, write_card, write_pipeline
 from attar.priors.latent_set import LatentSet, held_in_memory, load_latents
 from attar.priors.monitor import Monitor, Report
@@ -52,7 +53,8 @@ class Material:
 
     def __post_init__(self) -> None:
         if self.preprocess not in PREPROCESSING:
-            raise AttarError(f"preprocess {self.preprocess!r}: choose one of {', '.join(PREPROCESSING)}")
+            hint = suggestion(self.preprocess, PREPROCESSING)
+            raise AttarError(f"preprocess {self.preprocess!r}{hint}: choose one of {', '.join(PREPROCESSING)}")
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,12 @@ class NewPrior(Material):
     training: Training = Training()
     vae: Autoencoding = Autoencoding()
     """Of `codec = "train"`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size is not None and self.size < 1:
+            raise AttarError(f"--size {self.size}: at least 1")
+        check_most("--size", self.size, SIDE)
 
 
 @dataclass(eq=False)

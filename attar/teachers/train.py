@@ -21,6 +21,7 @@ from attar.data import ImageSet, load_data, load_pixels, readable
 from attar.errors import AttarError
 from attar.fields import Range, check_ranges
 from attar.keys import seed_of
+from attar.limits import SIDE, check_most
 from attar.networks import build, check, check_size
 from attar.priors.folder import publish
 from attar.progress import Progress, duration, silent
@@ -79,6 +80,7 @@ class NewTeacher:
 
     def __post_init__(self) -> None:
         check_ranges(self, _RANGES, "train-teacher")
+        check_most("--size", self.size, SIDE)
         if self.network is not None:
             check(self.network)
 
