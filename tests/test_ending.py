@@ -233,3 +233,125 @@ def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
         os.close(writing)
         assert not done.stderr, words
         assert done.returncode in (1, 2), words
+
+
+@pytest.fixture(scope="module")
+def made(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set with statistics."""
+    root = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATTAR_CACHE", str(root / "cache"))
+        assert attar(patch, *distill(world, root / "set", "--ipc", 1, "--keep-statistics")) == 0
+    return root / "set"
+
+
+def writing(world: Path, made: Path, out: Path) -> dict[str, list[object]]:
+    """The words of every command that writes, to this place."""
+    data, place = ["--data", f"imagefolder:{world / 'data'}@train"], ["--out", out]
+    network = ["--network", "convnet3-w8", "--seeds", 1, "--set", "steps=2", "--device", "cpu"]
+    grid = ["--grid", "sampler.guidance=2,3", "--set", "sampler.steps=5", "--network", "convnet3-w8"]
+    return {
+        "distill": distill(world, out),
+        "regenerate": ["regenerate", made, "--ipc", 2, *place, "--device", "cpu"],
+        "evaluate": ["evaluate", made, *network, "--json", out],
+        "compare": ["compare", out.parents[1] / "file.toml"],
+        "tune": ["tune", *data, "--prior", world / "dit", "--method", "prior", "--ipc", 1, *grid, *place],
+        "waterfall": ["waterfall", made, "--change", "flip=false", *network, *place],
+        "score": ["score", made, *network, "--json", out],
+        "report": ["report", made, *place],
+        "export": ["export", made, "--layout", "folder", *place],
+        "train-prior": ["train-prior", *data, "--codec", "grey", "--size", 8, "--hidden", 16, "--steps", 5, *place],
+        "finetune-prior": ["finetune-prior", "--prior", world / "dit", *data, "--steps", 5, *place],
+        "train-teacher": ["train-teacher", *data, "--network", "convnet3-w8", "--epochs", 1, *place],
+        "demo": ["demo", *place],
+    }
+
+
+@pytest.mark.parametrize("command", writing(Path(), Path(), Path("a/b/c")))
+def test_a_place_below_a_file_is_named(
+    world: Path, made: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, command: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / "file" / "out"
+    text = f'data = "imagefolder:{world / "data"}@train"\nipc = 1\nout = "{out}"\n[methods.random]\n'
+    (tmp_path / "file.toml").write_text(f'{text}[evaluations.quick]\nnetworks = ["convnet3-w8"]\nset = {{steps = 2}}\n')
+    assert attar(monkeypatch, *writing(world, made, out)[command]) == 2
+    told = capsys.readouterr()
+    assert "error: " in told.err
+    assert str(out) in told.err
+    assert "Traceback" not in told.err
+    assert not set(os.listdir(tmp_path)) - {"file", "file.toml", "cache"}
+    assert not {"fit", "candidates", "prior", "teacher", "evaluation", "judge"} & {
+        place.name for place in (tmp_path / "cache").glob("*")
+    }, "it was found out before the work"
+
+
+FULL = OSError(28, "No space left on device")
+REFUSED = OSError(30, "Read-only file system", "/mnt/disk/out/images/x.png")
+ENDINGS: list[tuple[BaseException, int, list[str]]] = [
+    (FULL, 2, ["error: No space left on device, while writing to --out ", "or the cache "]),
+    (REFUSED, 2, ["error: /mnt/disk/out/images/x.png: Read-only file system\n"]),
+    (OSError(18, "Invalid cross-device link", "a", None, "b"), 2, ["error: a -> b: Invalid cross-device link\n"]),
+    (OSError("the hub cannot be reached"), 2, ["error: the hub cannot be reached\n"]),
+    (MemoryError("Unable to allocate 7 PiB"), 2, ["error: not enough memory (Unable to allocate 7 PiB): fewer images"]),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, ["error: not enough memory (DefaultCPU"]),
+    (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos"), 2, ["is the disk full?", "--out "]),
+    (KeyError("shape"), 1, ["Traceback", "KeyError: 'shape'\n", "This is a bug of Attar. Please report it with the "]),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "words"), ENDINGS, ids=lambda value: repr(value)[:40])
+def test_an_error_of_a_place_is_named_and_a_bug_is_called_one(
+    world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, error: BaseException, status: int, words: list[str]
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("attar.data.load_view", broken)
+    assert attar(monkeypatch, *distill(world, tmp_path / "out")) == status
+    told = capsys.readouterr().err
+    assert all(word in told for word in words), told
+    assert ("Traceback" in told) == (status == 1)
+
+
+def test_safetensors_on_a_full_disk_is_told_as_one(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    from attar.cli import ending
+
+    monkeypatch.setattr(ending, "running", ending.Running())
+    with pytest.raises(SafetensorError) as caught:
+        save_file({"a": torch.zeros(3)}, tmp_path / "nowhere" / "x.safetensors")
+    assert ending.told(caught.value) == 2
+    told = capsys.readouterr().err
+    assert "error: Error while serializing" in told
+    assert f"while writing to the cache {tmp_path / 'cache'}" in told
+
+
+def test_signals_that_are_ignored_stay_ignored() -> None:
+    from attar.cli import ending
+
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ending.WORDS}
+    try:
+        ending.watch()
+        assert all(signal.getsignal(number) is signal.SIG_IGN for number in before)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_help_is_shown_as_it_is_written(monkeypatch: Any, capsys: Any) -> None:
+    import typer
+
+    from attar.cli import app
+
+    monkeypatch.setenv("COLUMNS", "100")
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        assert attar(monkeypatch, name, "--help") == 0
+        shown = "".join(capsys.readouterr().out.split())
+        for written in [command.help, *(param.help for param in command.params)]:
+            assert "".join((written or "").replace("\b", "").split()) in shown, name
+    assert "a table [set]" in next(param.help for param in group.commands["distill"].params if param.name == "config")

@@ -27,7 +27,10 @@ MISTYPED: list[tuple[list[str], str]] = [
     ([*DISTILL, "--method", "MINIMAX"], "no method 'MINIMAX' (did you mean 'minimax'?)"),
     ([*DISTILL, "--method", "k_center"], "no method 'k_center' (did you mean 'k-center'?)"),
     ([*D3HR, "--set", "subset=5"], "d3hr has no field 'subset' (did you mean 'subsets'?)"),
-    ([*D3HR, "--set", "guidance=2"], "d3hr has no field 'guidance' (did you mean 'fit.guidance' or 'sampler.guidance'?)"),
+    (
+        [*D3HR, "--set", "guidance=2"],
+        "d3hr has no field 'guidance' (did you mean 'fit.guidance' or 'sampler.guidance'?)",
+    ),
     ([*D3HR, "--set", "sampler.Steps=5"], "d3hr.sampler has no field 'Steps' (did you mean 'steps'?)"),
     ([*D3HR, "--set", "reference_quirks=ture"], "d3hr.reference_quirks = 'ture' (did you mean 'true'?)"),
     ([*D3HR, "--set", "sampler.solver=DDIM"], "sampler.solver 'DDIM' (did you mean 'ddim'?)"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -251,14 +252,18 @@ def save_folder(root: Path, classes: list[str], each: int, size: int = 16, seed:
 
 
 def attar(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    """What the command `attar` exits with."""
+    """What the command `attar` exits with; the signals, which it takes over, are given back."""
     from attar import cli
 
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr("sys.argv", ["attar", *map(str, words)])
     try:
         cli.main()
     except SystemExit as ended:
         return int(ended.code or 0)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return 0
 
 

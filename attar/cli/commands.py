@@ -24,6 +24,7 @@ from attar.cli import (
     waterfall,
 )
 from attar.cli.flags import say
+from attar.store import check_writable
 
 app = typer.Typer(
     name="attar",
@@ -61,10 +62,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 class Command(TyperCommand):
-    """A command whose options are known to whoever tells how it was stopped, and that says what a dry run is."""
+    """A command that looks first at where it is to write, and whose options are known to whoever tells how it ended."""
 
     def invoke(self, ctx: Any) -> Any:
         ending.running.options = dict(ctx.params)
+        for flag, place in ending.places():
+            check_writable(place, flag)
         try:
             result = super().invoke(ctx)
             if ctx.params.get("dry_run"):

@@ -117,11 +117,11 @@ def _is_memory(error: BaseException, text: str) -> bool:
 def _written_to() -> str:
     from attar.store import cache_folder
 
-    places = [f"{name} {place}" for name, place in _places()]
-    return f"while writing to {' or '.join([*places, f'the cache {cache_folder()}'])}"
+    named = [f"{flag} {place}" for flag, place in places()]
+    return f"while writing to {' or '.join([*named, f'the cache {cache_folder()}'])}"
 
 
-def _places() -> list[tuple[str, Path]]:
+def places() -> list[tuple[str, Path]]:
     """What the command was told to write: (flag, file or folder)."""
     named = {"out": "--out", "json_file": "--json"}
     return [(flag, Path(value)) for name, flag in named.items() if (value := running.options.get(name))]
@@ -142,7 +142,7 @@ def _stopped() -> str:
     from attar.store import cache_folder
 
     while_ = f" while {running.stage}" if running.stage else ""
-    kept = [*map(_counted, _places()), _cached(cache_folder())]
+    kept = [*map(_counted, places()), _cached(cache_folder())]
     return (
         f"{WORDS[signal.Signals(running.stopped or signal.SIGINT)]}{while_}\n"
         f"kept: {'; '.join(filter(None, kept)) or 'what was there before; nothing new was finished'}\n"

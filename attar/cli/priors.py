@@ -9,6 +9,7 @@ import typer
 
 from attar.cli.flags import DATA_HELP, assignments, merged, say, showing
 from attar.errors import AttarError
+from attar.store import check_writable
 
 TRAINING = ("steps", "batch", "learning_rate", "schedule", "label_dropout", "ema_decay", "min_snr", "compile", "seed")
 NETWORK = ("hidden", "layers", "heads", "patch", "learned_sigma")
@@ -154,5 +155,6 @@ def _settled(
         if name not in settings:
             raise AttarError(f"--{name} is missing (on the command line or in --config)")
     out = Path(settings.pop("out"))
+    check_writable(out, "--out")
     changes = {**settings.pop("set", {}), **assignments(sets or [])}
     return {**{PLACES.get(name, name): value for name, value in settings.items()}, **changes}, out

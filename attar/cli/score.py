@@ -46,7 +46,6 @@ def score(
     """
     from attar.evaluation import modified, named_recipe
     from attar.networks import check
-    from attar.store import check_writable
 
     chosen = tuple(numbered(seeds))
     if full_epochs < 1:
@@ -55,8 +54,6 @@ def score(
         if value is not None and not 0 <= value <= most:
             raise AttarError(f"{name} {value}: a number from 0 to {most}")
     check(network)
-    if json_file is not None:
-        check_writable(json_file, "--json")
     own = modified(named_recipe(recipe), assignments(sets or []))
     from attar.comparison.scoring import Protocol, scored
     from attar.comparison.terms import Terms

@@ -134,12 +134,9 @@ def evaluate(
         protocol = modified(protocol, assignments(sets))
     from attar.results import read_records, row, write_record
     from attar.run import evaluate_sets
-    from attar.store import check_writable
 
-    if json_file is not None:
-        check_writable(json_file, "--json")
-        if json_file.exists():
-            read_records(json_file)
+    if json_file is not None and json_file.exists():
+        read_records(json_file)
     found = _found(folders, layout, data, classes, class_map)
     trainings = len(found) * len(networks) * seeds * (2 if baseline else 1)
     say(f"{trainings} trainings at most; those that are in the cache are not done again")

@@ -63,13 +63,11 @@ def waterfall(
     from attar.evaluation import modified, named_recipe
     from attar.evaluation.waterfall import around, between, with_shared, with_tests
     from attar.networks import check
-    from attar.store import check_writable
 
     if (end is None) == (not change):
         raise AttarError("give either --to RECIPE or --change FIELD=VALUE (`attar list recipes` shows both)")
     chosen = tuple(numbered(seeds))
     check(network)
-    check_writable(out, "--out")
     shared = assignments(sets or [])
     first = named_recipe(start)
     if end is not None:
