@@ -21,6 +21,7 @@ from typing import Any
 from attar.errors import AttarError
 from attar.evaluation.recipes import MODIFIED
 from attar.files import write_json, writing
+from attar.progress import duration
 from attar.shape import TABLE, TEXT, WHOLE, Kind, Many, Maybe, Shape, mistake, number, read_json, whole
 
 Record = dict[str, Any]
@@ -189,15 +190,6 @@ def difference(record: Record) -> float | None:
 def signed(points: float) -> str:
     """A difference with its sign; the minus is the typographer's, and what rounds to zero has no sign."""
     return f"{points:+.1f}".replace("-", "\N{MINUS SIGN}") if round(points, 1) else "0.0"
-
-
-def duration(seconds: float) -> str:
-    """A wall time in words, to about two digits."""
-    if seconds < 1:
-        return f"{seconds:.2f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _wrong(record: Any) -> str | None:

@@ -56,7 +56,8 @@ def distill_sets(
     """
     from attar.job import Job
 
-    return make_sets(Job(spec, store, progress), name, method, ipcs, out, engine=engine, say=say, dry_run=dry_run)
+    job = Job(spec, store, progress, dry_run)
+    return make_sets(job, name, method, ipcs, out, engine=engine, say=say, dry_run=dry_run)
 
 
 def make_sets(
@@ -106,7 +107,8 @@ def _estimate(plan: Plan, ipcs: Sequence[int]) -> str:
     first = choosing(plan.job, plan.method, ipcs)
     if plan.method.sampler is None and not isinstance(plan.method, Composed):
         return f"{size}: {sum(ipcs) * len(plan.job.classes)} of them will be copied{first}"
-    return f"{size}: {remaining(plan.job, plan.method, ipcs)}{first}"
+    trained = "; the prior digits is trained before that" if plan.uses_prior and plan.job.untrained else ""
+    return f"{size}: {remaining(plan.job, plan.method, ipcs)}{first}{trained}"
 
 
 def evaluate_sets(

@@ -39,7 +39,7 @@ HOUSE = (
     {"manifest"},
     {"data"},
     {"written", "card", "shape"},
-    {"store", "fields"},
+    {"store", "fields", "limits"},
     {"files", "finite"},
     {"keys", "errors", "progress"},
 )

@@ -307,7 +307,7 @@ def test_the_command_reads_flags_and_toml(data: Path, tmp_path: Path, monkeypatc
     assert "unknown key hiden" in str(done.exception)
     done = CliRunner().invoke(app, ["train-prior", "--data", str(data), "--out", "x", "--set", "training.hiden=3"])
     assert isinstance(done.exception, AttarError)
-    assert "did you mean hidden" in str(done.exception)
+    assert "did you mean 'hidden'" in str(done.exception)
     done = CliRunner().invoke(app, ["train-prior", "--data", str(data)])
     assert "--out is missing" in str(done.exception)
 

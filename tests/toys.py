@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -266,14 +267,18 @@ def tint(root: Path) -> None:
 
 
 def attar(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    """What the command `attar` exits with."""
+    """What the command `attar` exits with; the signals, which it takes over, are given back."""
     from attar import cli
 
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr("sys.argv", ["attar", *map(str, words)])
     try:
         cli.main()
     except SystemExit as ended:
         return int(ended.code or 0)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return 0
 
 

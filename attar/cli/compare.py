@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated
 
@@ -31,4 +32,5 @@ def compare(
         raise typer.Exit(1)
 
 
-compare.__doc__ = f"{compare.__doc__}\n\n\b\n{(experiment.__doc__ or '').replace('[', chr(92) + '[')}"
+_KEYS = "\n\n".join(f"\b\n{part}" for part in (experiment.__doc__ or "").split("\n\n"))  # \b: not to be wrapped
+compare.__doc__ = f"{inspect.getdoc(compare)}\n\n{_KEYS}"

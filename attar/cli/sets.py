@@ -11,6 +11,7 @@ from attar.cli import flags
 from attar.cli.flags import DATA_HELP, assignments, ipcs_of, merged, say, showing, spec_of
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, labelled_recipe, named_teacher
 from attar.errors import AttarError
+from attar.limits import seeds as numbered
 
 if TYPE_CHECKING:
     from attar.distilled import DistilledSet
@@ -126,8 +127,7 @@ def evaluate(
     from attar.networks import check
 
     protocol = named_recipe(recipe or "quick") if labels is None else labelled_recipe(labels, recipe)
-    if seeds < 1:
-        raise AttarError(f"--seeds {seeds}: at least 1")
+    chosen = numbered(seeds)
     networks = [name for names in network or ["convnet3"] for name in names.split(",")]
     for name in networks:
         check(name)
@@ -149,7 +149,7 @@ def evaluate(
             found,
             protocol,
             networks,
-            range(seeds),
+            chosen,
             test=test,
             baseline=baseline,
             teacher=named_teacher(teacher, teacher_classes, teacher_normalise),
@@ -231,6 +231,7 @@ def demo(
     """Distill handwritten digits three ways, judge the results, and make a page of them: about four minutes."""
     from attar.demo import run_demo
 
+    numbered(seeds)
     with showing() as progress:
         page = run_demo(out, seeds, progress, say)
     say(str(page))

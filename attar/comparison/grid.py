@@ -14,7 +14,7 @@ from attar.comparison.forecast import absent, forecast
 from attar.comparison.summary import judged, panels
 from attar.comparison.tables import write_tables
 from attar.distilled import DistilledSet, open_distilled
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.experiment import Contender, Evaluation, Experiment
 from attar.places import check_place
 from attar.plan import Say
@@ -74,7 +74,8 @@ def _narrowed(experiment: Experiment, only: Sequence[str]) -> Experiment:
     labels = [contender.label for contender in experiment.contenders]
     for label in only:
         if label not in labels:
-            raise AttarError(f"--only {label}: {experiment.file} has the methods {', '.join(labels)}")
+            hint = suggestion(label, labels)
+            raise AttarError(f"--only {label}{hint}: {experiment.file} has the methods {', '.join(labels)}")
     chosen = tuple(contender for contender in experiment.contenders if not only or contender.label in only)
     return dataclasses.replace(experiment, contenders=chosen)
 

@@ -19,8 +19,7 @@ from attar.evaluation.scores import (
     unaugmented,
 )
 from attar.places import check_file, check_place
-from attar.progress import Progress
-from attar.results import duration
+from attar.progress import Progress, duration
 from attar.store import Store, write_json
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from attar.distilled import DistilledSet
 from attar.evaluation.waterfall import Bar, Step, bars, ends
 from attar.networks import build
 from attar.places import check_place
-from attar.progress import Progress
-from attar.results import duration, read_records, signed, write_record
+from attar.progress import Progress, duration
+from attar.results import read_records, signed, write_record
 from attar.store import Store, replacing, write_json
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.evaluation.recipe import Recipe
 from attar.fields import changed
 
@@ -239,7 +239,7 @@ def named_recipe(name: str) -> Recipe:
         AttarError: there is none; lists those there are.
     """
     if name not in RECIPES:
-        raise AttarError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
+        raise AttarError(f"no recipe {name!r}{suggestion(name, RECIPES)}; there are: {', '.join(RECIPES)}")
     return RECIPES[name]
 
 

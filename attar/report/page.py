@@ -13,12 +13,13 @@ from attar.distilled import CLASSES_SHOWN, IMAGES_SHOWN, DistilledSet, evenly, f
 from attar.errors import AttarError
 from attar.nearest import NEAR
 from attar.places import check_file, check_place
+from attar.progress import duration
 from attar.report.figures import COLOURS, MARKERS, Sprite, Strip, sprite
 from attar.report.nearest import Copies, copies
 from attar.report.settings import distill_command, evaluate_commands, settings
 from attar.report.tables import tables
 from attar.report.tuned import MEASURES, panels, tunings
-from attar.results import ALL_DATA, Record, accuracy, duration, identity, terms
+from attar.results import ALL_DATA, Record, accuracy, identity, terms
 from attar.store import replacing
 
 GENERATOR = '<meta name="generator" content="attar '

@@ -8,7 +8,8 @@ from typing import Any
 
 from attar.distilled import DistilledSet
 from attar.evaluation import RECIPES
-from attar.results import Record, assignments, duration, original
+from attar.progress import duration
+from attar.results import Record, assignments, original
 
 _BROUGHT = ("preprocess", "output_size", "output_filter")
 MANY = 20
