@@ -10,7 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: the
 
 import pytest
 
-from attar.store import Store
+from attar.core.store import Store
 
 
 @pytest.fixture(scope="session", autouse=True)

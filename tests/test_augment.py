@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import RandomResizedCrop, functional
 
-from attar.augment import STATISTICS, Augmentation, Draw, apply, draw, mixed, normalised
+from attar.training.augment import STATISTICS, Augmentation, Draw, apply, draw, mixed, normalised
 
 PLAIN = Augmentation(size=32, normalise="half")
 

@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from attar import training
-from attar.errors import AttarError
+from attar.core.config import by_ipc, by_network
+from attar.core.errors import AttarError
+from attar.core.store import Store
 from attar.evaluation import RECIPES, Images, Recipe, changes, evaluate, evaluator, modified
 from attar.evaluation.evaluator import settle
 from attar.evaluation.images import resized
-from attar.evaluation.tables import by_ipc, by_network
 from attar.networks import build
-from attar.store import Store
+from attar.training import loop
 
 TINY = modified(RECIPES["quick"], {"steps": 6, "warmup": 2, "flip": False, "batch": 16})
 
@@ -101,7 +101,7 @@ def test_finished_seeds_are_never_repeated(store: Store, monkeypatch: pytest.Mon
 
     def counting(*arguments: Any, **options: Any) -> None:
         trained.append(arguments[5])
-        training.train(*arguments, **options)
+        loop.train(*arguments, **options)
 
     monkeypatch.setattr(evaluator, "train", counting)
     again = run(seeds=(0, 1, 2), store=store)
@@ -264,7 +264,7 @@ def test_seeds_are_trained_again_with_other_libraries(store: Store, monkeypatch:
 
     def counting(*arguments: Any, **options: Any) -> None:
         trained.append(arguments[5])
-        training.train(*arguments, **options)
+        loop.train(*arguments, **options)
 
     monkeypatch.setattr(evaluator, "train", counting)
     monkeypatch.setattr(evaluator, "version", lambda _: "9")

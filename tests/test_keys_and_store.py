@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from attar.keys import generator, noise, seed_of
-from attar.store import Store, fingerprint, note_seconds, replacing
+from attar.core.rng import generator, noise, seed_of
+from attar.core.store import Store, fingerprint, note_seconds, replacing
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,26 @@ from typing import Any
 import pytest
 from toys import save_folder, save_tiny_dit
 
-from attar.distilled import open_distilled, verify
+from attar.core.store import Store
+from attar.distill.run import distill_sets
 from attar.job import Spec
-from attar.methods import load_method, tuning
-from attar.run import distill_sets
-from attar.store import Store
+from attar.methods import load_method
+from attar.methods.minimax import finetune
+from attar.sets.distilled import open_distilled, verify
 
 STAGES = ("encoding", "inverting", "sampling", "decoding")
 SETTINGS = {"sampler.steps": 10, "fit.steps": 10, "subsets": 200}
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(
-    ["attar.run", "attar.driver", "attar.methods.d3hr", "attar.methods.minimax", "attar.priors.dit", "diffusers"]
+    [
+        "attar.distill.run",
+        "attar.distill.pipeline",
+        "attar.methods.d3hr.method",
+        "attar.methods.minimax.method",
+        "attar.priors.dit",
+        "diffusers",
+    ]
 )
 
 
@@ -37,7 +45,7 @@ def distill_once(
     Decoding is over in a moment here: there it dies while the images are written, after `delay` of them.
     """
     begun = threading.Event()
-    tuning.CHECKPOINT_SECONDS = 0.0
+    finetune.CHECKPOINT_SECONDS = 0.0
     if stage == "decoding":
         _die_while_writing(round(delay))
 

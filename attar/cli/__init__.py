@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from attar.cli import compare, export, lists, nearest, priors, regenerate, score, sets, teachers, tune, waterfall
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 
 app = typer.Typer(
     name="attar",

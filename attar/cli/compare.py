@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from attar import experiment
 from attar.cli.flags import say, showing
+from attar.experiments import spec
 
 
 def compare(
@@ -22,13 +22,13 @@ def compare(
 
     Run the same command again after an interruption: it goes on where it was, and does nothing twice.
     """
-    from attar.comparison import compare as run
+    from attar.experiments import compare as run
 
     with showing() as progress:
-        failures = run(experiment.read_experiment(file), only=only or (), progress=progress, say=say, dry_run=dry_run)
+        failures = run(spec.read_experiment(file), only=only or (), progress=progress, say=say, dry_run=dry_run)
     if failures:
         say("\n".join([f"{len(failures)} failed:", *(f"  {failure}" for failure in failures)]))
         raise typer.Exit(1)
 
 
-compare.__doc__ = f"{compare.__doc__}\n\n\b\n{(experiment.__doc__ or '').replace('[', chr(92) + '[')}"
+compare.__doc__ = f"{compare.__doc__}\n\n\b\n{(spec.__doc__ or '').replace('[', chr(92) + '[')}"

@@ -9,7 +9,7 @@ import typer
 
 from attar.cli.flags import assignments, say, showing
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, named_teacher
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 
 
 def score(
@@ -43,9 +43,9 @@ def score(
     real images under its own protocol (IOR); ARS its lead over random with and without augmentation. Every training is
     an ordinary evaluation: run the same command again after an interruption, and it goes on where it was.
     """
+    from attar.core.store import check_writable
     from attar.evaluation import modified, named_recipe
     from attar.networks import check
-    from attar.store import check_writable
 
     if seeds < 1 or full_epochs < 1:
         raise AttarError("--seeds and --full-epochs: at least 1")
@@ -56,8 +56,7 @@ def score(
     if json_file is not None:
         check_writable(json_file, "--json")
     own = modified(named_recipe(recipe), assignments(sets or []))
-    from attar.comparison.scoring import Protocol, scored
-    from attar.comparison.terms import Terms
+    from attar.experiments.scoring import Protocol, Terms, scored
 
     named = named_teacher(teacher, teacher_classes, teacher_normalise)
     terms = Terms(network, tuple(range(seeds)), test, True, named, device)

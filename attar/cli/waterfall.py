@@ -9,7 +9,7 @@ import typer
 
 from attar.cli.flags import assignments, say, showing
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, named_teacher
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 
 
 def waterfall(
@@ -59,10 +59,10 @@ def waterfall(
     same command again after an interruption, and it goes on where it was. Where neither recipe is tested as it
     trains, the first and the last are, ten times, to show their best epoch (--set test_every=none: they are not).
     """
+    from attar.core.store import check_writable
     from attar.evaluation import modified, named_recipe
     from attar.evaluation.waterfall import around, between, with_shared, with_tests
     from attar.networks import check
-    from attar.store import check_writable
 
     if (end is None) == (not change):
         raise AttarError("give either --to RECIPE or --change FIELD=VALUE (`attar list recipes` shows both)")
@@ -81,8 +81,8 @@ def waterfall(
         steps = around(modified(first, shared), [assignments(one.split(";")) for one in change or []])
     if "test_every" not in shared:
         steps = with_tests(steps)
-    from attar.comparison.terms import Terms
-    from attar.comparison.waterfall import waterfall as run
+    from attar.experiments.scoring import Terms
+    from attar.experiments.waterfall import waterfall as run
 
     named = named_teacher(teacher, teacher_classes, teacher_normalise)
     terms = Terms(network, tuple(range(seeds)), test, baseline, named, device)

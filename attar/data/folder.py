@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from attar.core.errors import AttarError
 from attar.data.decode import opened
 from attar.data.source import Ints, listed
-from attar.errors import AttarError
 
 SPLITS = ("train", "test", "validation", "valid", "val")
 SUFFIXES = frozenset(

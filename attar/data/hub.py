@@ -12,10 +12,10 @@ from typing import Any
 
 from PIL import Image
 
+from attar.core.errors import AttarError
 from attar.data.decode import opened
 from attar.data.parquet import columns, encoded
 from attar.data.source import Ints, labelled
-from attar.errors import AttarError
 
 
 def splits(where: str) -> tuple[str, ...]:

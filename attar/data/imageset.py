@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from attar.core.errors import AttarError, BadImage
+from attar.core.rng import numpy_generator
+from attar.core.store import Store, digest, fingerprint
 from attar.data.decode import reason, upright
 from attar.data.source import Ints, Source
 from attar.data.spec import open_source, resolve
 from attar.data.threads import in_threads
-from attar.errors import AttarError, BadImage
-from attar.keys import numpy_generator
-from attar.store import Store, digest, fingerprint
 
 _SOURCES: dict[str, Source] = {}
 

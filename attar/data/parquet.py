@@ -14,9 +14,9 @@ from typing import Any
 
 from PIL import Image
 
+from attar.core.errors import AttarError
 from attar.data.decode import opened
 from attar.data.source import Ints, labelled
-from attar.errors import AttarError
 
 IN_MEMORY = 2**29
 """Image columns up to this many bytes are read whole; larger ones are unpacked into the cache and memory-mapped."""
@@ -142,7 +142,7 @@ class Parquet:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from attar.store import Store, fingerprint
+        from attar.core.store import Store, fingerprint
 
         def make(scratch: Path) -> None:
             field = pq.read_schema(self.files[0]).field(self.column)

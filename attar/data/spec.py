@@ -7,8 +7,8 @@ import importlib
 import os
 from typing import Protocol, cast
 
+from attar.core.errors import AttarError
 from attar.data.source import Source
-from attar.errors import AttarError
 
 FORMS = {
     "digits": "attar.data.digits",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attar.core.errors import AttarError
 from attar.diffusion.schedule import Denoiser, Schedule, check_grid, grid
 from attar.diffusion.schedulers import (
     SCHEDULERS,
@@ -20,7 +21,6 @@ from attar.diffusion.schedulers import (
     own_scheduler,
 )
 from attar.diffusion.solvers import Noise, Walk, ddim, ddpm, dpm_plus_plus
-from attar.errors import AttarError
 
 SOLVERS = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_plus_plus}
 EVEN = "log-snr"

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 
 SPACINGS = ("leading", "trailing", "linspace")
 

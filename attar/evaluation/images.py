@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from attar.errors import AttarError
-from attar.store import digest, fingerprint
+from attar.core.errors import AttarError
+from attar.core.store import digest, fingerprint
 
 
 @dataclass(frozen=True, eq=False)

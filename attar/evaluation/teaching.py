@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from attar.errors import AttarError
+from attar.core.batching import resolve
+from attar.core.errors import AttarError
 from attar.evaluation.images import resized
 from attar.evaluation.recipe import Recipe
-from attar.soft_labels import StoredLabels
 from attar.teachers.check import Fitted, fit_teacher
 from attar.teachers.load import load_teacher
+from attar.teachers.reference import TeacherReference
+from attar.teachers.soft_labels import StoredLabels
 from attar.teachers.teacher import digest_of
-from attar.tile import resolve
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,30 +25,7 @@ if TYPE_CHECKING:
     from attar.evaluation.images import Images
 
 
-@dataclass(frozen=True)
-class Named:
-    """A teacher in words, as flags and files give it."""
-
-    source: str
-    """A folder of `attar train-teacher`, timm/NAME, torchvision/NAME, or NETWORK:FILE."""
-    classes: str | None = None
-    """A file with its class list, where it carries none."""
-    normalise: str | None = None
-    """Statistics of its input, where it carries none: imagenet, cifar or half; None: the recipe's."""
-
-    @property
-    def anywhere(self) -> Named:
-        """The same teacher, named so that it is found from any working directory."""
-        network, colon, file = self.source.partition(":")
-        source, classes = self.source, self.classes and str(Path(self.classes).absolute())
-        if Path(source).is_dir():
-            source = str(Path(source).absolute())
-        elif colon:
-            source = f"{network}:{Path(file).expanduser().absolute()}"
-        return Named(source, classes, self.normalise)
-
-
-def fitted(teacher: Named, train: Images, tried_on: Images, of: str, recipe: Recipe, device: str) -> Fitted:
+def fitted(teacher: TeacherReference, train: Images, tried_on: Images, of: str, recipe: Recipe, device: str) -> Fitted:
     """The teacher for students of `train` by `recipe`, tried on some images, which `of` names in words.
 
     Raises:
@@ -75,7 +53,7 @@ class Soft:
 def soft(
     recipe: Recipe,
     train: Images,
-    teacher: Named | None,
+    teacher: TeacherReference | None,
     labels: Path | None,
     tried_on: Callable[[], tuple[Images, str]],
     device: str,
@@ -96,7 +74,7 @@ def soft(
         about = stored.about("teacher")
         if not baseline:
             return Soft(None, stored, about)
-        named = Named(about["source"], about["class_list"], about["normalise"])
+        named = TeacherReference(about["source"], about["class_list"], about["normalise"])
     if named is None:
         return Soft()
     tried, of = tried_on()
@@ -130,7 +108,7 @@ def _check_same(stored: StoredLabels, about: dict[str, Any]) -> None:
     )
 
 
-def check_given(recipe: Recipe, teacher: Named | None, labels: Path | None) -> None:
+def check_given(recipe: Recipe, teacher: TeacherReference | None, labels: Path | None) -> None:
     """Raises AttarError unless a teacher or labels are given where the recipe needs them, and nowhere else."""
     if recipe.labels == "hard" and (teacher or labels):
         raise AttarError(
@@ -144,7 +122,7 @@ def check_given(recipe: Recipe, teacher: Named | None, labels: Path | None) -> N
         )
 
 
-def told(teacher: Named, found: Fitted) -> dict[str, Any]:
+def told(teacher: TeacherReference, found: Fitted) -> dict[str, Any]:
     """What records and labels say of a teacher.
 
     Its name; its "digest", input and classes included, and that of its "network" alone; its "accuracy" on what it was

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attar.priors.train import Training, train_prior
-from attar.progress import Progress, silent
-from attar.store import Store, fingerprint
+from attar.core.progress import Progress, silent
+from attar.core.store import Store, fingerprint
+from attar.priors.training.train import Training, train_prior
 
 RECIPE = Training(hidden=96, layers=3, heads=4, patch=2, steps=1500, batch=64, learning_rate=2e-3)
 
@@ -15,9 +15,9 @@ def digits_prior(store: Store, progress: Progress = silent) -> Path:
     """Its diffusers folder in the store; the first call trains it on the training split, a minute on two cores."""
     import torch
 
-    from attar.codec import to_float
+    from attar.core.batching import device_class
     from attar.data import load_data, load_pixels
-    from attar.tile import device_class
+    from attar.priors.codec import to_float
 
     images = load_data("digits@train")
     digests = [images.digest(label) for label in range(len(images.classes))]

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attar.errors import AttarError
-from attar.store import write_json
+from attar.core.errors import AttarError
+from attar.core.store import write_json
 
 
 def linear_scheduler() -> Any:

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attar import __version__
-from attar.distilled import CLASSES_SHOWN, IMAGES_SHOWN, DistilledSet, evenly, find_distilled
-from attar.errors import AttarError
-from attar.nearest import NEAR
+from attar.core.errors import AttarError
+from attar.core.store import replacing
+from attar.evaluation.records import ALL_DATA, Record, accuracy, duration, identity, terms
 from attar.report.figures import COLOURS, MARKERS, Sprite, Strip, sprite
 from attar.report.nearest import Copies, copies
 from attar.report.settings import distill_command, evaluate_commands, settings
 from attar.report.tables import tables
 from attar.report.tuned import MEASURES, panels, tunings
-from attar.results import ALL_DATA, Record, accuracy, duration, identity, terms
-from attar.store import replacing
+from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, DistilledSet, evenly, find_distilled
+from attar.sets.near_copies import NEAR
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def write_report(folders: Sequence[Path], records: Sequence[Record], out: Path, 
 
     Args:
         folders: distilled sets, or folders of them.
-        records: results (see `attar.results`); of those with the same identity the last counts.
+        records: results (see `attar.evaluation.records`); of those with the same identity the last counts.
 
     Raises:
         AttarError: a folder holds no distilled set, an image cannot be read, or `out` is a folder.

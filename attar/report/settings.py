@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from attar.distilled import DistilledSet
 from attar.evaluation import RECIPES
-from attar.results import Record, assignments, duration, original
+from attar.evaluation.records import Record, assignments, duration, original
+from attar.sets.distilled import DistilledSet
 
 MANY = 20
 """Lists longer than this are counted, not shown."""

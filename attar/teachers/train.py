@@ -17,18 +17,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from attar.augment import STATISTICS, Augmentation
+from attar.core.batching import device_class, resolve
+from attar.core.config import Range, check_ranges
+from attar.core.errors import AttarError
+from attar.core.progress import Progress, silent
+from attar.core.rng import seed_of
+from attar.core.store import Store, check_writable, file_digest, fingerprint, write_json
 from attar.data import ImageSet, load_data, load_pixels, readable
-from attar.errors import AttarError
-from attar.fields import Range, check_ranges
-from attar.keys import seed_of
 from attar.networks import build, check, check_size
 from attar.priors.folder import publish
-from attar.progress import Progress, silent
-from attar.store import Store, check_writable, file_digest, fingerprint, write_json
 from attar.teachers.load import load_teacher
-from attar.tile import device_class, resolve
-from attar.training import Checkpoint, Plan, Step, top1, train
+from attar.training.augment import STATISTICS, Augmentation
+from attar.training.loop import Checkpoint, Plan, Step, top1, train
 
 Say = Callable[[str], None]
 TOLD_SECONDS = 1.0

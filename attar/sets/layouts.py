@@ -1,0 +1,223 @@
+"""Distilled sets in the folders of other codes: read for evaluation, and written for their readers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attar.core.errors import AttarError
+from attar.core.store import Store, check_writable, write_json
+from attar.sets.distilled import DistilledSet, folder_name, verify
+
+if TYPE_CHECKING:
+    from attar.data import ImageSet
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a code keeps the images of a class; {label} counts from 0, {wnid} is ImageNet's, {name} is made safe."""
+
+    folder: str
+    """Of a class."""
+    file: str
+    """Of image {n} of a class."""
+    elsewhere: str | None = None
+    """The folder of a class that is not ImageNet's; None: there is none."""
+
+
+LAYOUTS: dict[str, Layout] = {
+    "minimax": Layout("{wnid}", "{n}.png"),
+    "rded": Layout("{label:05d}", "class{label:05d}_id{n:05d}.png"),
+    "d4m": Layout("{label}", "{label}-image{n}0.png"),
+    "d3hr": Layout("{wnid}", "{n}.png", elsewhere="{label:03d}"),
+    "folder": Layout("{name}", "{n:04d}.png"),
+}
+"""As the published codes of these methods write them; folder: one named after each class.
+
+RDED writes .jpg; its reader takes any image, so that ours are lossless. D3HR's reader needs a list of the files,
+train.txt. D4M's folders 0, 1, 10, 11 ... do not sort as they count, and torchvision's ImageFolder would shuffle the
+classes: here a folder's name alone says which class it is.
+"""
+
+
+def wordnet_ids(classes: Sequence[str]) -> list[str | None]:
+    """The WordNet id of each class that is one of ImageNet's, whether it is called by it or by name; else None."""
+    from attar.data.class_names import imagenet_names, imagenet_wnids, matches
+
+    found = matches(classes, imagenet_names(), 1000, classes)
+    ids: list[str | None] = []
+    for name in classes:
+        labels, told = found[name], re.search(r" \((\d+)\)$", name)
+        if told and int(told.group(1)) in labels:
+            labels = [int(told.group(1))]
+        ids.append(imagenet_wnids()[labels[0]] if len(labels) == 1 else None)
+    return ids
+
+
+def class_folders(layout: str, classes: Sequence[str]) -> list[str]:
+    """What a layout calls the folder of each class.
+
+    Raises:
+        AttarError: no such layout, or it needs WordNet ids and some of the classes have none.
+    """
+    if layout not in LAYOUTS:
+        raise AttarError(f"--layout {layout}: choose one of {', '.join(LAYOUTS)}")
+    form = LAYOUTS[layout].folder
+    ids: Sequence[str | None] = [None] * len(classes)
+    if "{wnid}" in form:
+        ids = wordnet_ids(classes)
+        strangers = [name for name, wnid in zip(classes, ids, strict=True) if wnid is None]
+        if strangers:
+            form = LAYOUTS[layout].elsewhere or ""
+        if not form:
+            others = [other for other in LAYOUTS if other != layout]
+            raise AttarError(
+                f"--layout {layout} names folders by WordNet id, and these classes are not ImageNet's: "
+                f"{', '.join(map(repr, strangers[:5]))}; choose another: {', '.join(others)}"
+            )
+    safe = [folder_name(label, name, len(classes)) for label, name in enumerate(classes)]
+    return [
+        form.format(label=label, wnid=wnid, name=name) for label, (wnid, name) in enumerate(zip(ids, safe, strict=True))
+    ]
+
+
+def export(one: DistilledSet, layout: str, out: Path) -> None:
+    """Writes the images of a set, bit for bit, in a layout, with classes.json, which says whose folder is whose.
+
+    `out` appears whole, by one rename.
+
+    Raises:
+        AttarError: the set is damaged, the layout does not suit its classes, or `out` is taken.
+    """
+    folders = class_folders(layout, one.classes)
+    if problems := verify(one.folder):
+        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise AttarError(f"--out {out}: something is there already; choose another folder, or remove it")
+    check_writable(out, "--out")
+    partial, written = out.with_name(f".{out.name}.partial"), []
+    shutil.rmtree(partial, ignore_errors=True)
+    for label, (folder, files) in enumerate(zip(folders, one.files(), strict=True)):
+        (partial / folder).mkdir(parents=True)
+        for n, file in enumerate(files):
+            name = f"{folder}/{LAYOUTS[layout].file.format(label=label, n=n)}"
+            shutil.copyfile(file, partial / name)
+            written.append(str(out.absolute() / name))
+    write_json(partial / "classes.json", dict(zip(folders, one.classes, strict=True)))
+    if layout == "d3hr":
+        (partial / "train.txt").write_text("\n".join(written) + "\n", encoding="utf-8")
+    os.replace(partial, out)
+
+
+def open_layout(
+    folder: Path, layout: str, real: ImageSet, mapping: Mapping[str, int | str] | None, store: Store
+) -> DistilledSet:
+    """The set that another code wrote into `folder`, its classes in the order of those of `real`.
+
+    A class folder is matched by its name: as the layout calls it, or as `mapping` says (folder = class or label), and
+    never by its place among the others. Every image is tried.
+
+    Raises:
+        AttarError: a folder that is no class of `real`, two that are the same, a class without a folder, or images
+            that cannot be read.
+    """
+    from attar.data import load_data, readable
+
+    images = load_data(f"imagefolder:{folder}")
+    labels = _matched(folder, layout, images.classes, real, mapping or {})
+    readable(images, "error", store)
+    files = [
+        tuple(folder / name for name in sorted(map(images.name, images.of_class(labels.index(label))), key=_counted))
+        for label in range(len(labels))
+    ]
+    manifest = {
+        "method": {"name": f"{layout} layout"},
+        "layout": layout,
+        "folders": [images.classes[labels.index(label)] for label in range(len(labels))],
+        "ipc": max(map(len, files)),
+        "seed": 0,
+        "classes": list(real.classes),
+        "preprocess": "resize-crop",
+        "data": {"spec": real.spec, "imbalance_factor": None, "hold_out": False, "skipped": []},
+    }
+    return DistilledSet(folder, manifest, tuple(files))
+
+
+def understood(one: DistilledSet) -> str:
+    """What was made of a set from elsewhere, in a line."""
+    manifest, counts = one.manifest, sorted({len(files) for files in one.files()})
+    pairs = [f"{own} = {name!r}" for own, name in zip(manifest["folders"], one.classes, strict=True)]
+    more = " ..." if len(pairs) > 4 else ""
+    each = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return (
+        f"{one.folder}: layout {manifest['layout']}, {each} images of each of {len(pairs)} classes of "
+        f"{manifest['data']['spec']}: {', '.join(pairs[:4])}{more}"
+    )
+
+
+def _matched(
+    root: Path, layout: str, folders: Sequence[str], real: ImageSet, mapping: Mapping[str, int | str]
+) -> list[int]:
+    """The label of each folder."""
+    from attar.data.source import listed
+
+    known = _known(layout, real.classes)
+    labels = [known.get(_called(layout, folder)) for folder in folders]
+    for folder, value in mapping.items():
+        if folder not in folders:
+            raise AttarError(f"--class-map: {root} has no folder {folder!r}")
+        label = real.classes.index(value) if value in real.classes else value
+        if not isinstance(label, int) or not 0 <= label < len(real.classes):
+            raise AttarError(f"--class-map: {folder!r} = {value!r}: neither a class of {real.spec} nor a label of one")
+        labels[folders.index(folder)] = label
+    where = f"{root}: in layout {layout} the class {real.classes[0]!r} of {real.spec} is the folder "
+    where += f"{class_folders(layout, real.classes)[0]!r}; "
+    if strange := [folder for folder, label in zip(folders, labels, strict=True) if label is None]:
+        raise AttarError(
+            f"{where}these folders are no class of it: {listed(strange)}{_hint(layout, folders, real.classes)}"
+        )
+    found = [label for label in labels if label is not None]
+    if twice := [folder for folder, label in zip(folders, found, strict=True) if found.count(label) > 1]:
+        raise AttarError(f"{where}{listed(twice)} are the same class")
+    if without := [name for label, name in enumerate(real.classes) if label not in found]:
+        raise AttarError(f"{where}no folder is {listed(without)}; name the set's own classes with --classes")
+    return found
+
+
+def _known(layout: str, classes: Sequence[str]) -> dict[str, int]:
+    """What a folder may be called -> the label of the class; by name also as the data calls it, or by WordNet id."""
+    known = {_called(layout, folder): label for label, folder in enumerate(class_folders(layout, classes))}
+    if layout == "folder":
+        for names in (wordnet_ids(classes), classes):
+            known |= {_called(layout, name): label for label, name in enumerate(names) if name is not None}
+    return known
+
+
+def _called(layout: str, folder: str) -> str:
+    """A folder's name as it is compared: D3HR's reader looks at its last three digits, where there are no ids."""
+    from attar.data.class_names import normal
+
+    if layout == "d3hr" and not re.fullmatch(r"n\d{8}", folder):
+        return folder[-3:]
+    return normal(folder) if layout == "folder" else folder
+
+
+def _hint(layout: str, folders: Sequence[str], classes: Sequence[str]) -> str:
+    """Another layout that would fit, or what else can be done."""
+    for other in LAYOUTS:
+        try:
+            if other != layout and {_called(other, folder) for folder in folders} <= _known(other, classes).keys():
+                return f"; --layout {other} would fit"
+        except AttarError:
+            continue
+    return "; say which is which with --class-map FILE (folder = class or label), or pick other --classes"
+
+
+def _counted(name: str) -> list[int | str]:
+    """A key that sorts 2.png before 10.png."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,1 @@
+"""The one supervised loop that students and teachers share, and its augmentation."""
