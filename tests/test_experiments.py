@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from attar.comparison.forecast import absent
-from attar.comparison.grid import compare
-from attar.errors import AttarError
-from attar.experiment import read_experiment
-from attar.store import Store
+from attar.core.errors import AttarError
+from attar.core.store import Store
+from attar.experiments.compare import compare
+from attar.experiments.forecast import absent
+from attar.experiments.spec import read_experiment
 
 FILES = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
 each = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -51,7 +51,7 @@ def test_everything_that_it_names_exists(file: Path) -> None:
 def test_its_cost_can_be_told_without_its_data(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:
-    from attar import estimate
+    from attar.distill import estimate
 
     monkeypatch.setattr(estimate, "_pass_seconds", lambda *words: (0.001, 0.003))
     monkeypatch.chdir(tmp_path)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from attar import experiment
 from attar.cli.flags import say, showing
+from attar.experiments import spec
 
 
 def compare(
@@ -23,14 +23,14 @@ def compare(
 
     Run the same command again after an interruption: it goes on where it was, and does nothing twice.
     """
-    from attar.comparison import compare as run
+    from attar.experiments import compare as run
 
     with showing() as progress:
-        failures = run(experiment.read_experiment(file), only=only or (), progress=progress, say=say, dry_run=dry_run)
+        failures = run(spec.read_experiment(file), only=only or (), progress=progress, say=say, dry_run=dry_run)
     if failures:
         say("\n".join([f"{len(failures)} failed:", *(f"  {failure}" for failure in failures)]))
         raise typer.Exit(1)
 
 
-_KEYS = "\n\n".join(f"\b\n{part}" for part in (experiment.__doc__ or "").split("\n\n"))  # \b: not to be wrapped
+_KEYS = "\n\n".join(f"\b\n{part}" for part in (spec.__doc__ or "").split("\n\n"))  # \b: not to be wrapped
 compare.__doc__ = f"{inspect.getdoc(compare)}\n\n{_KEYS}"
