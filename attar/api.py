@@ -63,7 +63,9 @@ def evaluate(
     device: str = "auto",
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
-    """`attar evaluate`: a record for each distilled set in `folder` and each network (its keys: `attar.evaluation.records`).
+    """`attar evaluate`: a record for each distilled set in `folder` and each network.
+
+    Its keys are those of a results file: the fields of `attar.evaluation.records.Record`.
 
     Args:
         recipe: a name of `attar list recipes`.
@@ -78,10 +80,10 @@ def evaluate(
     Raises:
         AttarError: any input is wrong; before any training.
     """
-    from attar.distill.run import evaluate_sets
     from attar.evaluation import modified, named_recipe
+    from attar.evaluation.run import evaluate_sets
 
-    found = evaluate_sets(
+    records = evaluate_sets(
         [Path(folder)],
         modified(named_recipe(recipe), dict(fields)) if fields else named_recipe(recipe),
         [network] if isinstance(network, str) else network,
@@ -93,7 +95,7 @@ def evaluate(
         device=device,
         progress=progress,
     )
-    return list(found)
+    return [record.as_json() for record in records]
 
 
 def compare(
@@ -113,10 +115,10 @@ def compare(
     Raises:
         AttarError: anything in the file, or any input, is wrong; before any long work.
     """
-    from attar.experiments import compare as run
     from attar.experiments.spec import read_experiment
+    from attar.report.run import compare as run
 
-    return run(read_experiment(Path(file)), only=only, dry_run=dry_run, progress=progress, say=say)
+    return list(run(read_experiment(Path(file)), only=only, dry_run=dry_run, progress=progress, say=say))
 
 
 def tune(
@@ -156,8 +158,8 @@ def tune(
     from attar.core.config import changed
     from attar.evaluation import modified, named_recipe
     from attar.experiments.tune import Tuning, default_grid
-    from attar.experiments.tune import tune as run
     from attar.job import Spec
+    from attar.report.run import tune as run
     from attar.teachers.reference import TeacherReference
 
     named = {**spec, **({"classes": tuple(classes)} if classes is not None else {})}
@@ -175,4 +177,4 @@ def tune(
         eta=eta,
         teacher=None if teacher is None else TeacherReference(teacher),
     )
-    return run(tuning, progress=progress, say=say, dry_run=dry_run)
+    return run(tuning, progress=progress, say=say, dry_run=dry_run).chosen

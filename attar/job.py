@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from attar.data import ImageSet
-    from attar.methods.base import Fit
     from attar.priors.codec import Codec
     from attar.priors.latents import Latents
     from attar.priors.prior import Prior
@@ -89,7 +88,8 @@ class Job:
         self.spec = spec
         self.store = store or Store()
         self.progress = progress
-        self._judges: dict[TeacherReference, Judge] = {}
+        self.judges: dict[TeacherReference, Judge] = {}
+        """Teachers that were opened and tried (attar.selection.features.judge)."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Job, (self.spec, self.store))
@@ -232,18 +232,6 @@ class Job:
             "skipped": list(self.images.skipped),
         }
 
-    def judge(self, teacher: TeacherReference) -> Judge:
-        """A teacher, tried on images of the data when it is first asked for.
-
-        Raises:
-            AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
-        """
-        from attar.selection.features import open_judge
-
-        if teacher not in self._judges:
-            self._judges[teacher] = open_judge(self, teacher)
-        return self._judges[teacher]
-
     def told(self, label: int) -> int | str | None:
         """How the prior is told a class: by its own label, or by a prompt. Results of the class depend on it."""
         prompts = self.prior.prompts
@@ -261,32 +249,11 @@ class Job:
 
         return noise(shape, self.spec.seed, purpose, self.classes[label], *parts)
 
-    def fit_key(self, fit: Fit, group: Sequence[int]) -> str:
-        """The fingerprint of a fit for a group of classes: fit, latents, the prior if it is used, versions."""
-        from importlib.metadata import version
-
-        latents = [self.latents.key(label) for label in group]
-        prior = (self.prior.key, [self.told(label) for label in group], self.compute) if fit.uses_prior else None
-        return fingerprint(self.settled(fit), latents, prior, self.encoding, version("scikit-learn"))
-
-    def settled(self, thing: Any) -> Any:
+    def to_config(self, thing: Any) -> Any:
         """A frozen object as keys and manifests hold it: parts that have an `identity` in this job, by that."""
         if hasattr(thing, "identity"):
             return thing.identity(self)
         if not is_dataclass(thing):
             return canonical(thing)
-        parts = {field.name: self.settled(getattr(thing, field.name)) for field in fields(thing)}
+        parts = {field.name: self.to_config(getattr(thing, field.name)) for field in fields(thing)}
         return {"is": type(thing).__qualname__, **parts}
-
-    def once(self, fit: Fit, group: Sequence[int]) -> dict[str, Tensor]:
-        """What `fit` learns of a group of classes, made once and stored."""
-        from safetensors.torch import load_file, save_file
-
-        if not fit.learns:
-            return {}
-
-        def make(scratch: Path) -> None:
-            save_file(fit.run(self, group, scratch), scratch / "fitted.safetensors")
-
-        about = {"fit": fit, "classes": [self.classes[label] for label in group]}
-        return load_file(self.store.once("fit", self.fit_key(fit, group), make, about) / "fitted.safetensors")

@@ -133,8 +133,8 @@ def evaluate(
     if sets:
         protocol = modified(protocol, assignments(sets))
     from attar.core.store import check_writable
-    from attar.distill.run import evaluate_sets
-    from attar.evaluation.records import read_records, row, write_record
+    from attar.evaluation.records import read_records, write_record
+    from attar.evaluation.run import evaluate_sets
 
     if json_file is not None:
         check_writable(json_file, "--json")
@@ -156,7 +156,7 @@ def evaluate(
             device=device,
             progress=progress,
         ):
-            say(row(record))
+            say(record.row)
             if json_file is not None:
                 write_record(json_file, record)
 

@@ -6,20 +6,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
-Say = Callable[[str], None]
-
 
 Progress = Callable[[str, float], None]
 """Called with a text and the fraction done, 0 to 1."""
+Say = Callable[[str], None]
+"""Called with a line for the user."""
 
 
 def silent(text: str, fraction: float) -> None:
     """Shows nothing."""
+
+
+def quiet(text: str) -> None:
+    """Says nothing."""
+
+
+def duration(seconds: float) -> str:
+    """A wall time in words, to about two digits."""
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 class Meter:

@@ -98,7 +98,7 @@ class Features:
 
     def _judge(self, job: Job) -> Judge:
         assert self.teacher is not None, "the rule was checked"
-        return job.judge(self.teacher)
+        return open_teacher(job, self.teacher)
 
     def _stored(self, job: Job, label: int, pool: Tensor) -> Path:
         def make(scratch: Path) -> None:
@@ -122,12 +122,19 @@ class Features:
         return {"features": torch.cat(features), "losses": torch.cat(losses)}
 
 
-def open_judge(job: Job, named: TeacherReference) -> Judge:
-    """A teacher, on the job's device, tried on about 500 images of the job's classes.
+def open_teacher(job: Job, teacher: TeacherReference) -> Judge:
+    """A teacher, opened and tried on images of the job's data when the job first asks for it.
 
     Raises:
         AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
     """
+    if teacher not in job.judges:
+        job.judges[teacher] = _opened(job, teacher)
+    return job.judges[teacher]
+
+
+def _opened(job: Job, named: TeacherReference) -> Judge:
+    """A teacher, on the job's device, tried on about 500 images of the job's classes."""
     try:
         side = job.codec.size if job.spec.prior else min(job.images.open(0).size)
         every, listed = job.everything.classes, None if named.classes is None else Path(named.classes)

@@ -194,8 +194,10 @@ def _features(job: Job, look: Features, label: int, files: Sequence[Path]) -> An
     if look.of == "pixels":
         return to_float(_read(job, files, features.SIDE)).flatten(1).numpy()
     if look.of == "teacher":
+        from attar.selection.features import open_teacher
+
         assert look.teacher is not None, "`nearest` has seen to it"
-        judge = job.judge(look.teacher)
+        judge = open_teacher(job, look.teacher)
         return judge.looked(_read(job, files, judge.size), label)[0].numpy()
     z, _ = job.codec.encode(to_float(_read(job, files, job.codec.size)))
     return replace(look, teacher=None).rows(job, label, z) if look.of == "prior" else z.flatten(1).numpy()
