@@ -64,7 +64,9 @@ def evaluate(
     progress: Progress = silent,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """`attar evaluate`: a record for each distilled set in `folder` and each network (its keys: `attar.evaluation.records`).
+    """`attar evaluate`: a record for each distilled set in `folder` and each network.
+
+    Its keys are those of a results file: the fields of `attar.evaluation.records.Record`.
 
     Args:
         recipe: a name of `attar list recipes`.
@@ -81,10 +83,10 @@ def evaluate(
         AttarError: any input is wrong; before any training.
     """
     from attar.core.limits import seeds as numbered
-    from attar.distill.run import evaluate_sets
     from attar.evaluation import modified, named_recipe
+    from attar.evaluation.run import evaluate_sets
 
-    found = evaluate_sets(
+    records = evaluate_sets(
         [Path(folder)],
         modified(named_recipe(recipe), dict(fields)) if fields else named_recipe(recipe),
         [network] if isinstance(network, str) else network,
@@ -97,7 +99,7 @@ def evaluate(
         progress=progress,
         say=say,
     )
-    return list(found)
+    return [record.as_json() for record in records]
 
 
 def compare(
@@ -117,10 +119,10 @@ def compare(
     Raises:
         AttarError: anything in the file, or any input, is wrong; before any long work.
     """
-    from attar.experiments import compare as run
     from attar.experiments.spec import read_experiment
+    from attar.report.run import compare as run
 
-    return run(read_experiment(Path(file)), only=only, dry_run=dry_run, progress=progress, say=say)
+    return list(run(read_experiment(Path(file)), only=only, dry_run=dry_run, progress=progress, say=say))
 
 
 def tune(
@@ -161,8 +163,8 @@ def tune(
     from attar.core.limits import seeds as numbered
     from attar.evaluation import modified, named_recipe
     from attar.experiments.tune import Tuning, default_grid
-    from attar.experiments.tune import tune as run
     from attar.job import Spec
+    from attar.report.run import tune as run
     from attar.teachers.reference import TeacherReference
 
     named = {**spec, **({"classes": tuple(classes)} if classes is not None else {})}
@@ -180,4 +182,4 @@ def tune(
         eta=eta,
         teacher=None if teacher is None else TeacherReference.of(teacher),
     )
-    return run(tuning, progress=progress, say=say, dry_run=dry_run)
+    return run(tuning, progress=progress, say=say, dry_run=dry_run).chosen

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from attar.data import ImageSet
-    from attar.methods.base import Fit
     from attar.priors.codec import Codec
     from attar.priors.latents import Latents
     from attar.priors.prior import Prior
@@ -66,7 +65,7 @@ class Spec:
     device: str = "auto"
     dtype: str = "auto"
     tile: int | None = None
-    """Rows in one call of the prior's network; None finds it by probing, as the codec's always is (attar.core.batching)."""
+    """Rows in one call of the prior's network; None finds it by probing, as the codec's (attar.core.batching)."""
 
     def __post_init__(self) -> None:
         for name, value in (("tile", self.tile), ("output-size", self.output_size)):
@@ -98,9 +97,10 @@ class Job:
         self.spec = spec
         self.store = store or Store()
         self.progress = progress
-        self._judges: dict[tuple[TeacherReference, int | None], Judge] = {}
         self.dry = dry
         """Nothing is trained: a built-in prior that is still to be trained is counted and timed as it is before."""
+        self.judges: dict[tuple[TeacherReference, int | None], Judge] = {}
+        """Teachers that were opened and tried (attar.selection.features.open_teacher)."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Job, (self.spec, self.store))
@@ -257,18 +257,6 @@ class Job:
             "skipped": list(self.images.skipped),
         }
 
-    def judge(self, teacher: TeacherReference, side: int | None = None) -> Judge:
-        """A teacher, tried on images of the data when first asked for; of `side` pixels, where it does not say itself.
-
-        Raises:
-            AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
-        """
-        from attar.selection.features import open_judge
-
-        if (teacher, side) not in self._judges:
-            self._judges[teacher, side] = open_judge(self, teacher, side)
-        return self._judges[teacher, side]
-
     def told(self, label: int) -> int | str | None:
         """How the prior is told a class: by its own label, or by a prompt. Results of the class depend on it."""
         prompts = self.prior.prompts
@@ -286,41 +274,11 @@ class Job:
 
         return noise(shape, self.spec.seed, purpose, self.classes[label], *parts)
 
-    def fit_key(self, fit: Fit, group: Sequence[int]) -> str:
-        """The fingerprint of a fit for a group of classes: fit, latents, the prior if it is used, versions."""
-        from importlib.metadata import version
-
-        latents = [self.latents.key(label) for label in group]
-        prior = (self.prior.key, [self.told(label) for label in group], self.compute) if fit.uses_prior else None
-        return fingerprint(self.settled(fit), latents, prior, self.encoding, version("scikit-learn"))
-
-    def has_fit(self, fit: Fit, group: Sequence[int]) -> bool:
-        """Whether what `fit` learns of a group of classes is there."""
-        return self.store.has("fit", self.fit_key(fit, group))
-
-    def settled(self, thing: Any) -> Any:
+    def to_config(self, thing: Any) -> Any:
         """A frozen object as keys and manifests hold it: parts that have an `identity` in this job, by that."""
         if hasattr(thing, "identity"):
             return thing.identity(self)
         if not is_dataclass(thing):
             return canonical(thing)
-        parts = {field.name: self.settled(getattr(thing, field.name)) for field in fields(thing)}
+        parts = {field.name: self.to_config(getattr(thing, field.name)) for field in fields(thing)}
         return {"is": type(thing).__qualname__, **parts}
-
-    def once(self, fit: Fit, group: Sequence[int]) -> dict[str, Tensor]:
-        """What `fit` learns of a group of classes, made once and stored."""
-        from safetensors.torch import load_file
-
-        from attar.core.finite import naming, save_finite
-
-        if not fit.learns:
-            return {}
-
-        def make(scratch: Path) -> None:
-            what = f"fitting {self.classes[group[0]]!r}" + (f" and {len(group) - 1} more" if group[1:] else "")
-            with naming(what):
-                learnt = fit.run(self, group, scratch)
-            save_finite(learnt, scratch / "fitted.safetensors", what)
-
-        about = {"fit": fit, "classes": [self.classes[label] for label in group]}
-        return load_file(self.store.once("fit", self.fit_key(fit, group), make, about) / "fitted.safetensors")

@@ -23,6 +23,7 @@ from attar.core.errors import AttarError, Unwritable
 from attar.core.files import replacing, write_json, writing
 from attar.core.finite import save_finite
 from attar.core.store import Store
+from attar.distill.artefacts import fit_artefact
 from attar.distill.run import distill_sets
 from attar.evaluation.records import write_record
 from attar.job import Job, Spec
@@ -165,7 +166,7 @@ def test_broken_scratch_folders_do_not_stop_a_run(
     world: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     job, method = Job(spec_of(world), store), load_method("d3hr", QUICK)
-    broken = [store.scratch("fit", job.fit_key(method.fit, [label])) for label in job.labels]
+    broken = [store.scratch("fit", fit_artefact(job, method.fit, [label]).key) for label in job.labels]
     for folder in broken:
         folder.mkdir(parents=True)
         for name in (".0", ".seconds", "fitted.safetensors"):

@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from toys import attar, save_folder, save_tiny_dit
+from toys import attar, learnt, save_folder, save_tiny_dit
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
+from attar.distill.artefacts import fit_artefact
 from attar.distill.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
@@ -70,25 +71,25 @@ def test_per_class_bounds_how_many_are_inverted_and_says_what_that_costs(world: 
     said: list[str] = []
     job = Job(spec_of(world), store, lambda text, fraction: said.append(text))
     fit = d3hr(fit__per_class=5).fit
-    fitted = job.once(fit, [0])
+    fitted = learnt(job, fit, [0])
     assert fitted["count"] == 5
     assert fit.passes([12]) == 5 * 4 * 2
     assert float(fitted["error_of_mean"]) == pytest.approx(((1 - 5 / 12) / 5) ** 0.5)
-    several = job.once(d3hr(fit__per_class=5, fit__times=(200, 600), time=200).fit, [0])
+    several = learnt(job, d3hr(fit__per_class=5, fit__times=(200, 600), time=200).fit, [0])
     assert several["error_of_mean"] == fitted["error_of_mean"], "of no single time"
-    assert job.once(d3hr().fit, [0])["error_of_mean"] == 0
+    assert learnt(job, d3hr().fit, [0])["error_of_mean"] == 0
     assert any("inverting ant (5 of 12: standard error of the mean 0.34 deviations)" in text for text in said)
 
 
 def test_one_inversion_serves_several_times(world: Path, store: Store) -> None:
     job = Job(spec_of(world), store)
     methods = [d3hr(fit__times="200,400,600", time=time) for time in (200, 400, 600, None)]
-    assert len({job.fit_key(method.fit, [0]) for method in methods}) == 1
-    fitted = job.once(methods[0].fit, [0])
+    assert len({fit_artefact(job, method.fit, [0]).key for method in methods}) == 1
+    fitted = learnt(job, methods[0].fit, [0])
     for method, time in zip(methods, (200, 400, 600, 600), strict=True):
         alone = d3hr(fit__times=time)
         assert method.start_time(job.prior) == time
-        found = alone.statistics(job.once(alone.fit, [0]))
+        found = alone.statistics(learnt(job, alone.fit, [0]))
         for name, value in method.statistics(fitted).items():
             torch.testing.assert_close(value, found[name])
 
@@ -278,7 +279,7 @@ def test_exact_inversion_reports_how_exact_it_was(world: Path, tmp_path: Path, s
     assert learnt["unconverged"] == 0
     assert 0 < learnt["round_trip"] < 1e-3
     hurried = d3hr(fit__exact=True, fit__iterations=1, fit__tolerance=1e-7).fit
-    assert Job(spec_of(world), store).once(hurried, [0])["unconverged"] == 1
+    assert learnt(Job(spec_of(world), store), hurried, [0])["unconverged"] == 1
 
 
 def test_exact_inversion_is_in_float32() -> None:
@@ -344,7 +345,7 @@ def test_statistics_are_the_means_and_deviations_of_the_classes(kept: Path, worl
     folder, job, method = kept / "ipc-003", Job(spec_of(world), store), d3hr(fit__times=400)
     arrays = load_file(folder / "statistics.safetensors")
     for label in job.labels:
-        for name, value in method.statistics(job.once(method.fit, [label])).items():
+        for name, value in method.statistics(learnt(job, method.fit, [label])).items():
             torch.testing.assert_close(arrays[name][label], value)
     assert verify(folder) == []
     copy = shutil.copytree(folder, store.root / "copy")
@@ -420,6 +421,6 @@ def test_exact_inversion_of_real_images(shared: Path, store: Store) -> None:
     job = Job(Spec(data=data, prior=prior, classes=("cat",), device="cpu", tile=1), store)
     for guidance in (1, 4):
         method: Any = load_method("d3hr", {"fit.guidance": guidance, "fit.per_class": 3, "fit.exact": True})
-        fitted = job.once(method.fit, [0])
+        fitted = learnt(job, method.fit, [0])
         assert float(fitted["round_trip"]) < 1e-3
         assert float(fitted["unconverged"]) == 0

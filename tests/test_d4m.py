@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import attar, recorded, save_folder, save_tiny_dit, save_tiny_sd, size_of
+from toys import attar, learnt, recorded, save_folder, save_tiny_dit, save_tiny_sd, size_of
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.diffusion import start_time
-from attar.distill.pipeline import prototype_images
+from attar.distill.artefacts import artefacts
+from attar.distill.manifest import prototypes
+from attar.distill.pipeline import Local, Pixels, fit
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.d4m import Prototypes, Rows, batches, lloyd, nearest, streamed, taken
@@ -42,6 +44,11 @@ def job_of(world: Path, store: Store, **spec: Any) -> Job:
 def blobs(count: int = 53, seed: int = 0) -> Rows:
     draw = np.random.default_rng(seed)
     return (draw.normal(size=(count, 6)) + 8 * draw.integers(0, 3, (count, 1))).astype(np.float32)
+
+
+def pictured(job: Job, method: Any, ipc: int) -> Iterator[tuple[int, int, Pixels]]:
+    own = method.for_ipc(ipc)
+    return prototypes(job, fit(job, own, artefacts(job, own, ipc), Local()))
 
 
 @pytest.mark.golden
@@ -104,7 +111,7 @@ def test_inertia_is_that_of_scikit_learn_and_full_k_means_has_the_lower_one() ->
 
 def test_prototypes_of_a_class_are_learnt_from_all_of_its_cached_latents(world: Path, store: Store) -> None:
     job = job_of(world, store)
-    found = job.once(Prototypes(count=3, expand=2), [1])
+    found = learnt(job, Prototypes(count=3, expand=2), [1])
     latents = torch.cat([shard.sampled(0, "bee") for shard in job.latents.shards(1)]).flatten(1).numpy()
     np.testing.assert_array_equal(found["prototypes"].flatten(1), streamed([latents], 3, 6, 0))
     assert found["prototypes"].shape == (3, 4, 8, 8)
@@ -115,12 +122,12 @@ def test_prototypes_of_a_class_are_learnt_from_all_of_its_cached_latents(world: 
 
 def test_prototypes_do_not_depend_on_the_other_classes_or_on_threads(world: Path, tmp_path: Path) -> None:
     fit = Prototypes(count=3)
-    whole = job_of(world, Store(tmp_path / "a")).once(fit, [3])
-    some = job_of(world, Store(tmp_path / "b"), classes=("dog",)).once(fit, [0])
+    whole = learnt(job_of(world, Store(tmp_path / "a")), fit, [3])
+    some = learnt(job_of(world, Store(tmp_path / "b"), classes=("dog",)), fit, [0])
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
-        threaded = job_of(world, Store(tmp_path / "c")).once(fit, [3])
+        threaded = learnt(job_of(world, Store(tmp_path / "c")), fit, [3])
     finally:
         torch.set_num_threads(threads)
     for other in (some, threaded):
@@ -134,17 +141,17 @@ def test_neither_a_network_nor_a_text_encoder_is_loaded_for_prototypes(
 
     job = Job(Spec(data=str(world / "data"), prior=str(world / "sd"), device="cpu"), store)
     monkeypatch.setattr(attar.priors, "load_prior", lambda *given, **named: pytest.fail("the prior was loaded"))
-    assert job.once(Prototypes(count=2), [0])["prototypes"].shape == (2, 4, 8, 8)
+    assert learnt(job, Prototypes(count=2), [0])["prototypes"].shape == (2, 4, 8, 8)
 
 
 def test_real_latents_may_stand_for_prototypes_and_posterior_means_for_samples(world: Path, store: Store) -> None:
     job = job_of(world, store)
-    found = job.once(Prototypes(count=3, algorithm="random", posterior="mean"), [0])["prototypes"]
+    found = learnt(job, Prototypes(count=3, algorithm="random", posterior="mean"), [0])["prototypes"]
     means = next(job.latents.shards(0)).mean.float()
     matches = (found[:, None] == means).flatten(2).all(2)
     assert matches.any(1).all()
     assert matches.any(0).sum() == 3
-    sampled = job.once(Prototypes(count=3, algorithm="random"), [0])["prototypes"]
+    sampled = learnt(job, Prototypes(count=3, algorithm="random"), [0])["prototypes"]
     assert not torch.equal(found, sampled)
 
 
@@ -152,7 +159,7 @@ def test_the_seed_draws_the_real_images_and_fewer_are_among_more(world: Path, st
     job = job_of(world, store)
 
     def drawn(**given: int) -> set[bytes]:
-        found = job.once(Prototypes(algorithm="random", posterior="mean", **given), [1])["prototypes"]
+        found = learnt(job, Prototypes(algorithm="random", posterior="mean", **given), [1])["prototypes"]
         return {row.numpy().tobytes() for row in found}
 
     first, other = drawn(count=4), drawn(count=4, seed=1)
@@ -172,7 +179,7 @@ def test_there_are_as_many_prototypes_as_images_or_as_many_as_are_asked_for(worl
     job = job_of(world, store)
     assert Prototypes().for_ipc(7) == Prototypes(count=7)
     assert Prototypes(count=2).for_ipc(7) == Prototypes(count=2)
-    found = job.once(Prototypes(count=50), [0])
+    found = learnt(job, Prototypes(count=50), [0])
     assert len(found["prototypes"]) == EACH, "a class has no more prototypes than images"
     assert float(found["inertia"]) == pytest.approx(0, abs=1e-3)
 
@@ -223,10 +230,10 @@ def test_the_set_keeps_its_prototypes_as_pictures_and_their_inertia(world: Path,
     (folder,) = distill_sets(job.spec, "d4m", method, (3,), tmp_path / "out", store=store)
     one = open_distilled(folder)
     assert [len(files) for files in one.prototypes()] == [3] * 4
-    made = {(label, index): pixels for label, index, pixels in prototype_images(job, method, 3)}
+    made = {(label, index): pixels for label, index, pixels in pictured(job, method, 3)}
     shown = np.asarray(Image.open(one.prototypes()[2][1]))
     np.testing.assert_array_equal(shown, made[2, 1])
-    inertia = sum(float(job.once(Prototypes(count=3), [label])["inertia"]) for label in job.labels)
+    inertia = sum(float(learnt(job, Prototypes(count=3), [label])["inertia"]) for label in job.labels)
     assert one.manifest["learnt"] == {"inertia": pytest.approx(inertia)}
     assert verify(folder) == []
     write_report([folder], [], tmp_path / "page.html")
@@ -253,14 +260,14 @@ def test_pictures_of_prototypes_are_no_images_to_other_readers(tmp_path: Path, m
 
 
 def test_an_evenly_spaced_part_of_many_classes_is_pictured(world: Path, store: Store) -> None:
-    import attar.distill.pipeline
+    import attar.distill.manifest
 
     job, method = job_of(world, store), load_method("d4m", {"fit.count": 3})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attar.distill.pipeline, "CLASSES_SHOWN", 2)
-        patch.setattr(attar.distill.pipeline, "IMAGES_SHOWN", 1)
-        patch.setattr(attar.distill.pipeline, "THUMBNAIL", 8)
-        made = list(prototype_images(job, method, 5))
+        patch.setattr(attar.distill.manifest, "CLASSES_SHOWN", 2)
+        patch.setattr(attar.distill.manifest, "IMAGES_SHOWN", 1)
+        patch.setattr(attar.distill.manifest, "THUMBNAIL", 8)
+        made = list(pictured(job, method, 5))
     assert [(label, index, pixels.shape) for label, index, pixels in made] == [(0, 0, (8, 8, 3)), (2, 0, (8, 8, 3))]
 
 

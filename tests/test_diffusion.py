@@ -12,7 +12,8 @@ from attar.core.errors import AttarError
 from attar.core.rng import noise
 from attar.core.store import Store
 from attar.diffusion import SCHEDULERS, SOLVERS, FixedPoint, Sampler, Schedule, grid, guided, invert, inverted, sample
-from attar.distill.pipeline import kept, make_candidates
+from attar.distill import pipeline
+from attar.distill.artefacts import artefacts
 from attar.job import Job, Spec
 from attar.methods.d3hr.class_moments import Invert
 from attar.methods.prior_samples import PriorSamples
@@ -320,8 +321,8 @@ def test_candidates_do_not_depend_on_the_other_classes(solver: str, tmp_path: Pa
     for name, classes in (("all", None), ("one", ("b",))):
         spec = Spec(data=data, prior=prior, classes=classes, device="cpu")
         job = Job(spec, Store(tmp_path / name))
-        make_candidates(job, job.prior, method, {label: {} for label in job.labels}, job.labels, 3)
-        made.append(kept(job, method, job.classes.index("b"), 3))
+        candidates = pipeline.sample(job, method, artefacts(job, method, 3), {})
+        made.append(candidates[job.classes.index("b")].load(job)["z"])
     assert torch.equal(*made)
     assert not torch.equal(made[0][0], made[0][1])
 

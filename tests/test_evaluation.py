@@ -18,7 +18,7 @@ from attar import training
 from attar.core.config import by_ipc, by_network
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.evaluation import RECIPES, Images, Recipe, changes, evaluate, evaluator, modified
+from attar.evaluation import RECIPES, Images, Recipe, Record, changes, evaluate, evaluator, modified
 from attar.evaluation.evaluator import settle
 from attar.evaluation.images import resized
 from attar.networks import build
@@ -57,7 +57,8 @@ def test_a_result_carries_its_terms() -> None:
     assert found.mean == pytest.approx(statistics.fmean(found.accuracies))
     assert found.std == pytest.approx(float(np.std(found.accuracies, ddof=1)))
     assert found.recipe == "quick (modified)"
-    assert json.loads(json.dumps(found.record())) == found.record()
+    entry = Record.of(found, set="", method="all data").as_json()
+    assert json.loads(json.dumps(entry)) == entry
     assert run().std == 0.0
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toys import GaussianPrior, linear_schedule, save_folder, save_tiny_dit
+from toys import GaussianPrior, learnt, linear_schedule, save_folder, save_tiny_dit
 
 from attar.core.errors import AttarError
 from attar.core.rng import noise
 from attar.core.store import Store
 from attar.data import load_pixels
 from attar.diffusion import Sampler, ddim_move, grid, guided, invert, sample
-from attar.distill.pipeline import fit_group
+from attar.distill.artefacts import fit_artefact
 from attar.distill.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import described, load_method
@@ -25,6 +25,7 @@ from attar.methods.exemplars import Chosen, Exemplars
 from attar.priors.codec import to_float
 from attar.report.settings import distill_command
 from attar.selection import Select
+from attar.selection.features import open_teacher
 from attar.sets.distilled import open_distilled
 from attar.teachers.train import NewTeacher, train_teacher
 
@@ -58,7 +59,7 @@ def taught(world: Path, **fields: Any) -> Select:
 
 def test_exemplars_are_those_of_the_rule_and_are_inverted_as_ddim_does(world: Path, store: Store) -> None:
     job = job_of(world, store)
-    fitted = fit_group(job, quick().for_ipc(4), [1])
+    fitted = learnt(job, quick().for_ipc(4), [1])
     numbers = torch.from_numpy(job.images.of_class(1))
     expected = numbers[Select(rule="herding", features="prior")(job, 1, numbers, 4)]
     assert fitted["chosen"].tolist() == expected.tolist()
@@ -72,7 +73,7 @@ def test_exemplars_are_those_of_the_rule_and_are_inverted_as_ddim_does(world: Pa
 
 def test_exact_inversion_and_guidance_1_bring_the_exemplars_back(world: Path, store: Store) -> None:
     job = job_of(world, store)
-    fitted = fit_group(job, quick(exact=True).for_ipc(3), [0])
+    fitted = learnt(job, quick(exact=True).for_ipc(3), [0])
     y = job.conditions([0] * 3)
     back = sample(job.prior, fitted["inverted"], 600, y, Sampler(steps=5, guidance=1.0))
     assert float((back - fitted["prototypes"]).norm() / fitted["prototypes"].norm()) < 1e-2
@@ -159,7 +160,7 @@ def test_a_set_says_who_chose_and_its_command_makes_it_again(world: Path, store:
     assert any("72 network passes (24 to fit, 48 to sample 6)" in line for line in said)
     assert any("for the teacher to look at" in line for line in said)
     one = open_distilled(folder)
-    assert one.manifest["exemplars_by"]["network"] == job_of(world, store).judge(taught(world).named).network  # type: ignore[arg-type]
+    assert one.manifest["exemplars_by"]["network"] == open_teacher(job_of(world, store), taught(world).named).network  # type: ignore[arg-type]
     assert one.manifest["method"]["fit"]["select"]["teacher"] != str(world / "teacher"), "a digest, wherever it lies"
     assert [len(files) for files in one.prototypes()] == [2] * 3
     command = distill_command(one)
@@ -170,10 +171,10 @@ def test_a_set_says_who_chose_and_its_command_makes_it_again(world: Path, store:
 def test_another_teacher_or_seed_of_a_random_choice_is_another_fit(world: Path, store: Store) -> None:
     job, other = job_of(world, store), job_of(world, store, seed=1)
     fits = [quick().for_ipc(2), quick(select=taught(world)).for_ipc(2)]
-    assert job.fit_key(fits[0], [0]) != job.fit_key(fits[1], [0])
-    assert job.fit_key(fits[0], [0]) == other.fit_key(fits[0], [0])
+    assert fit_artefact(job, fits[0], [0]).key != fit_artefact(job, fits[1], [0]).key
+    assert fit_artefact(job, fits[0], [0]).key == fit_artefact(other, fits[0], [0]).key
     drawn = quick(select=Select(rule="random")).for_ipc(2)
-    assert job.fit_key(drawn, [0]) != other.fit_key(drawn, [0])
+    assert fit_artefact(job, drawn, [0]).key != fit_artefact(other, drawn, [0]).key
 
 
 def test_it_describes_itself() -> None:

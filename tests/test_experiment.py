@@ -15,10 +15,11 @@ from toys import attar, save_folder, save_tiny_dit
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.evaluation.records import read_records
-from attar.experiments import compare
+from attar.experiments import compare as grid
 from attar.experiments.spec import Experiment, read_experiment
-from attar.experiments.summary import Cell, paired, panels
-from attar.experiments.tables import MISSING, latex
+from attar.experiments.summary import Cell, Panel, Summary, paired, summarise
+from attar.report.run import compare
+from attar.report.tables import MISSING, latex
 
 CLASSES = ["ant", "bee's", "cat <3"]
 FILE = """
@@ -66,6 +67,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def panels(experiment: Experiment) -> tuple[Panel, ...]:
+    return summarise(experiment, read_records(experiment.out / "results.json")).panels
+
+
 def written(folder: Path, text: str) -> Path:
     file = folder / "experiment.toml"
     file.write_text(text, encoding="utf-8")
@@ -97,12 +102,12 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     folder = tmp_path_factory.mktemp("finished")
     one = read_experiment(written(folder, FILE.format(world=world, out=folder / "out")))
-    assert compare(one, store=Store(folder / "cache")) == []
+    assert not compare(one, store=Store(folder / "cache"))
     return one
 
 
 def test_every_cell_is_measured_over_both_kinds_of_seeds(finished: Experiment) -> None:
-    (panel,) = panels(finished, read_records(finished.out / "results.json"))
+    (panel,) = panels(finished)
     assert panel.cells.keys() == {(label, ipc) for label in ("random", "prior", "d3hr") for ipc in (1, 2)}
     assert {tuple(sorted(cell.accuracies)) for cell in panel.cells.values()} == {((0, 0), (0, 1), (1, 0), (1, 1))}
     assert all(cell.bytes > 0 and cell.seconds > 0 for cell in panel.cells.values())
@@ -110,9 +115,9 @@ def test_every_cell_is_measured_over_both_kinds_of_seeds(finished: Experiment) -
 
 def test_the_table_is_what_the_records_say(finished: Experiment) -> None:
     runs: dict[str, list[float]] = {}
-    for record in sorted(read_records(finished.out / "results.json"), key=lambda one: one["seed"]):
-        if record["ipc"] == 1:
-            runs.setdefault(record["label"], []).extend(record["accuracies"])
+    for record in sorted(read_records(finished.out / "results.json"), key=lambda record: record.seed or 0):
+        if record.ipc == 1 and record.trial:
+            runs.setdefault(record.trial.label, []).extend(record.accuracies)
     mean, std = statistics.fmean(runs["d3hr"]), statistics.stdev(runs["d3hr"])
     table = (finished.out / "table.md").read_text()
     assert re.search(rf"\| d3hr \| {mean:.1f} ± {std:.1f} \(n = 4\) \|", table)
@@ -128,7 +133,7 @@ def test_the_table_is_what_the_records_say(finished: Experiment) -> None:
     assert float(row["random low"]) == pytest.approx(statistics.fmean(gaps) - half, abs=1e-3)
     assert float(row["random high"]) == pytest.approx(statistics.fmean(gaps) + half, abs=1e-3)
     assert row["random pairs"] == "4"
-    assert r"Nobody & Sons" in latex(finished, []), "a comment needs no escapes"
+    assert r"Nobody & Sons" in latex(Summary(finished, ())), "a comment needs no escapes"
     assert r"33.3" in (finished.out / "table.tex").read_text()
     for name in ("ipc.png", "cost.png"):
         assert (finished.out / name).read_bytes().startswith(b"\x89PNG")
@@ -151,23 +156,30 @@ def test_the_interval_is_scipys() -> None:
 
 
 def test_nothing_is_done_twice(experiment: Experiment, store: Store, trained: list[int]) -> None:
-    assert compare(experiment, store=store, only=["random"]) == []
+    assert not compare(experiment, store=store, only=["random"])
     assert len(trained) == 2 * 2 * 2
     table = (experiment.out / "table.md").read_text()
     assert f"| prior | {MISSING} | {MISSING} |" in table
-    assert compare(experiment, store=store) == []
+    assert not compare(experiment, store=store)
     assert len(trained) == 3 * 2 * 2 * 2
     files = {file: file.read_bytes() for file in experiment.out.rglob("*") if file.is_file()}
-    assert compare(experiment, store=Store(store.root.parent / "another")) == []
+    assert not compare(experiment, store=Store(store.root.parent / "another"))
     assert len(trained) == 3 * 2 * 2 * 2, "the results are there, whatever has become of the cache"
     assert files == {file: file.read_bytes() for file in experiment.out.rglob("*") if file.is_file()}
+
+
+def test_the_experiment_alone_writes_sets_and_results(experiment: Experiment, store: Store) -> None:
+    shown: list[Summary] = []
+    summary = grid.compare(experiment, store=store, only=["random"], show=shown.append)
+    assert {path.name for path in experiment.out.iterdir() if path.name[0] != "."} == {"sets", "results.json"}
+    assert [len(one.panels[0].cells) for one in shown] == [1, 1, 2, 2], "two seeds, one IPC after the other"
+    assert shown[-1] == summary
 
 
 def test_an_interrupted_grid_goes_on(
     experiment: Experiment, store: Store, trained: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from attar.evaluation import records
-    from attar.experiments import compare as grid
 
     kept: list[object] = []
 
@@ -182,9 +194,11 @@ def test_an_interrupted_grid_goes_on(
     with pytest.raises(KeyboardInterrupt):
         compare(experiment, store=store)
     monkeypatch.undo()
-    before = len(read_records(experiment.out / "results.json"))
-    assert before == 5
-    assert compare(experiment, store=store) == []
+    assert len(read_records(experiment.out / "results.json")) == 5
+    table = (experiment.out / "table.md").read_text()
+    assert "(n = " in table, "tables are written as results come in"
+    assert MISSING in table
+    assert not compare(experiment, store=store)
     assert len(read_records(experiment.out / "results.json")) == 12
 
 
@@ -195,9 +209,9 @@ def test_an_evaluation_may_take_a_part_of_the_grid(
     part = '[evaluations.part]\nrecipe = "quick"\nnetworks = ["convnet3-w8"]\nset = {steps = 2}\nipc = 2\nseeds = [5]'
     text = text.replace("[[published]]", f'{part}\nmethods = ["random", "d3hr"]\n[[published]]', 1)
     experiment = read_experiment(written(tmp_path, text))
-    assert compare(experiment, store=store) == []
+    assert not compare(experiment, store=store)
     assert sorted(trained) == [0] * 6 + [1] * 6 + [5] * 2
-    _, panel = panels(experiment, read_records(experiment.out / "results.json"))
+    _, panel = panels(experiment)
     assert panel.cells.keys() == {("random", 2), ("d3hr", 2)}
     rows = (tmp_path / "out" / "table.md").read_text().partition("part, convnet3-w8")[2]
     assert "| random |" in rows
@@ -207,8 +221,8 @@ def test_an_evaluation_may_take_a_part_of_the_grid(
 def test_paired_runs_train_once_by_the_seed_of_each_set(world: Path, store: Store, tmp_path: Path) -> None:
     text = FILE.format(world=world, out=tmp_path / "out").replace("\nseeds = 2\ndist", '\nseeds = "paired"\ndist')
     experiment = read_experiment(written(tmp_path, text))
-    assert compare(experiment, store=store) == []
-    (panel,) = panels(experiment, read_records(experiment.out / "results.json"))
+    assert not compare(experiment, store=store)
+    (panel,) = panels(experiment)
     assert {tuple(sorted(cell.accuracies)) for cell in panel.cells.values()} == {((0, 0), (1, 1))}
     gap = paired(panel.cells["d3hr", 1], panel.cells["random", 1])
     assert gap is not None
@@ -220,7 +234,7 @@ def test_a_method_is_distilled_at_the_ipcs_at_which_it_is_judged(world: Path, st
     text = text.replace("set = {steps = 3}", 'set = {steps = 3}\nipc = 2\nmethods = ["random", "d3hr"]')
     own = '[evaluations.own]\nrecipe = "quick"\nnetworks = ["convnet3-w8"]\nset = {steps = 2}\nmethods = ["prior"]\n'
     experiment = read_experiment(written(tmp_path, text.replace("[[published]]", f"{own}[[published]]", 1)))
-    assert compare(experiment, store=store) == []
+    assert not compare(experiment, store=store)
     sets = {str(path.parent.relative_to(tmp_path / "out/sets")) for path in tmp_path.glob("out/sets/*/*/*/images")}
     assert {one for one in sets if "seed-0" in one} == {
         "random/seed-0/ipc-002",
@@ -240,12 +254,12 @@ def test_a_method_that_fails_leaves_the_others_alone(
 
     monkeypatch.setattr(method.D3HR, "start", broken)
     failures = compare(experiment, store=store)
-    assert failures == [f"distilling d3hr, seed {seed}: its moments are not finite" for seed in (0, 1)]
+    assert list(failures) == [f"distilling d3hr, seed {seed}: its moments are not finite" for seed in (0, 1)]
     table = (experiment.out / "table.md").read_text()
     assert f"| d3hr | {MISSING} | {MISSING} |" in table
     assert "n = 4" in table
     monkeypatch.undo()
-    assert compare(experiment, store=store) == []
+    assert not compare(experiment, store=store)
     assert MISSING not in (experiment.out / "table.md").read_text()
 
 
@@ -264,7 +278,7 @@ def test_a_network_that_fails_leaves_the_others_alone(
     text = FILE.format(world=world, out=tmp_path / "out")
     text = text.replace("networks = [", 'networks = ["convnet3-w8", ').replace("ipc = [1, 2]", "ipc = 1")
     failures = compare(read_experiment(written(tmp_path, text)), only=["random"], store=store)
-    assert failures == [f"evaluating random, seed {seed}, IPC 1, short, convnet3-w8: too thin" for seed in (0, 1)]
+    assert list(failures) == [f"evaluating random, seed {seed}, IPC 1, short, convnet3-w8: too thin" for seed in (0, 1)]
     assert len(read_records(tmp_path / "out" / "results.json")) == 2
     assert len(trained) == 4
 
@@ -274,7 +288,7 @@ def test_a_missing_teacher_is_found_out_before_any_work(world: Path, store: Stor
     text = text.replace('recipe = "quick"', 'recipe = "rded-soft-cifar"\nteacher = "nobody"')
     text = text.replace("set = {steps = 3}", "set = {epochs = 1}")
     experiment = read_experiment(written(tmp_path, text))
-    assert compare(experiment, only=["random"], store=store, dry_run=True) == []
+    assert not compare(experiment, only=["random"], store=store, dry_run=True)
     with pytest.raises(AttarError, match="teacher nobody: there is no such file or folder"):
         compare(experiment, only=["random"], store=store)
     assert not (tmp_path / "out").exists()
@@ -290,7 +304,7 @@ def test_a_dry_run_tells_what_refinement_takes(
     text = text.replace("[methods.d3hr]", '[methods.refined]\nmethod = "d3hr"\nset = {refine = true}\n\n[methods.d3hr]')
     said: list[str] = []
     experiment = read_experiment(written(tmp_path, text))
-    assert compare(experiment, only=["refined"], store=store, say=said.append, dry_run=True) == []
+    assert not compare(experiment, only=["refined"], store=store, say=said.append, dry_run=True)
     everything = next(line for line in "\n".join(said).splitlines() if line.startswith("All sets"))
     assert everything.endswith("; of refinement the time alone")
     assert "FLOPs, 18.0 h" in everything, "an hour an image, of 1 + 2 images of each of three classes and two seeds"
@@ -300,15 +314,13 @@ def test_other_terms_are_not_mixed(experiment: Experiment, world: Path, store: S
     compare(experiment, store=store, only=["random"])
     text = FILE.format(world=world, out=experiment.out).replace("steps = 3", "steps = 4")
     other = read_experiment(written(tmp_path, text))
-    (panel,) = panels(other, read_records(experiment.out / "results.json"))
+    (panel,) = panels(other)
     assert not panel.cells
 
 
 def test_the_command_fails_if_anything_does(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from attar.experiments import compare as grid
-
     def broken(*words: Any, dry_run: bool, say: Any, **more: Any) -> None:
         say("it looks well")
         if not dry_run:

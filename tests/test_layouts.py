@@ -25,9 +25,10 @@ from attar.core.store import Store
 from attar.data import load_data
 from attar.data.class_names import read_class_map
 from attar.data.imagenet import subset
-from attar.distill.run import distill_sets, evaluate_sets
+from attar.distill.run import distill_sets
 from attar.evaluation import modified, named_recipe
 from attar.evaluation.inputs import opened
+from attar.evaluation.run import evaluate_sets
 from attar.methods import load_method
 from attar.sets.distilled import open_distilled
 from attar.sets.layouts import class_folders, export, open_layout, understood, wordnet_ids
@@ -296,10 +297,11 @@ def test_evaluated_as_the_set_itself(tmp_path: Path) -> None:
     judged = partial(evaluate_sets, recipe=recipe, networks=["convnet3-bn-w16"], seeds=[0], device="cpu")
     (own,) = judged([one.folder], store=Store(tmp_path / "a"))
     (again,) = judged([found], store=Store(tmp_path / "b"))
-    assert again["accuracies"] == own["accuracies"]
-    assert again["baseline"]["accuracies"] == own["baseline"]["accuracies"]
-    assert (again["set"], again["layout"], again["method"]) == (str(tmp_path / "out"), "d4m", "d4m layout")
-    assert "layout" not in own
+    assert again.accuracies == own.accuracies
+    assert (again.baseline and again.baseline.accuracies) == (own.baseline and own.baseline.accuracies)
+    assert (again.set, again.layout, again.method) == (str(tmp_path / "out"), "d4m", "d4m layout")
+    assert own.baseline
+    assert own.layout is None
 
 
 def test_from_the_command_line(

@@ -17,6 +17,7 @@ from attar.core.store import Store, fingerprint
 from attar.distill.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import METHODS, load_method
+from attar.methods.base import Fit
 from attar.selection import Select
 from attar.sets.distilled import open_distilled
 from attar.teachers.train import NewTeacher, train_teacher
@@ -167,28 +168,14 @@ class Brightened:
 
 
 @dataclasses.dataclass(frozen=True)
-class Louder:
+class Louder(Fit):
     """A fit that adapts the prior to groups of two classes: its output is scaled by what it learnt."""
 
-    learns = True
     tunes = True
     uses_prior = True
-    needs = 1
-
-    def check(self, prior: Any) -> None:
-        pass
-
-    def encodings(self, counts: Any) -> int:
-        return 0
-
-    def for_ipc(self, ipc: int) -> Louder:
-        return self
 
     def groups(self, labels: Any) -> list[Any]:
         return [labels[begin : begin + 2] for begin in range(0, len(labels), 2)]
-
-    def passes(self, counts: Any) -> int:
-        return 0
 
     def run(self, job: Job, group: Any, scratch: Path) -> dict[str, torch.Tensor]:
         return {"factor": torch.tensor(1.0 + group[0])}

@@ -13,14 +13,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from toys import original_dit, recorded, save_folder, save_tiny_dit
+from toys import learnt, original_dit, recorded, save_folder, save_tiny_dit
 
 from attar.core.errors import AttarError
 from attar.core.files import read_lines
 from attar.core.rng import generator
 from attar.core.store import Store
 from attar.diffusion.loss import Forward
-from attar.distill.pipeline import candidates_key
+from attar.distill.artefacts import artefacts, fit_artefact
 from attar.distill.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
@@ -166,7 +166,7 @@ def test_groups_and_steps() -> None:
 def test_without_the_criteria_it_is_plain_fine_tuning(world: Path, store: Store) -> None:
     job = job_of(world, store)
     fit = fit_of(representativeness=0.0, diversity=0.0, balanced=True, label_dropout=0.0, ema_decay=0.5)
-    tuned = job.once(fit, [0, 1])
+    tuned = learnt(job, fit, [0, 1])
     network = tied(job.prior.network.transformer, "").requires_grad_(False)
     data = fit.data(job, [0, 1])
     forward = Forward(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
@@ -212,8 +212,8 @@ def test_a_weight_adds_its_criterion_to_the_loss(
         fit = fit_of(
             **{**still, criterion: weight, "look.times": 2, "look.steps": 1, "look.samples": 6, "look.real": 6}
         )
-        job.once(fit, [0, 1])
-    look = read_lines(job.store.path("fit", job.fit_key(fit, [0, 1])) / MEASURES)[-1]
+        learnt(job, fit, [0, 1])
+    look = read_lines(job.store.path("fit", fit_artefact(job, fit, [0, 1]).key) / MEASURES)[-1]
     assert look[criterion] > 0.05
     assert (sum(told[6:]) - sum(told[:6])) / 6 == pytest.approx(3 * look[criterion], rel=1e-4)
 
@@ -227,7 +227,7 @@ def test_a_killed_fine_tuning_ends_with_the_same_weights(
 ) -> None:
     monkeypatch.setattr(finetune, "CHECKPOINT_SECONDS", 0.0)
     fit = fit_of(memory=3, representativeness=5.0, diversity=5.0)
-    whole = job_of(world, Store(tmp_path / "whole")).once(fit, [0, 1])
+    whole = learnt(job_of(world, Store(tmp_path / "whole")), fit, [0, 1])
     job, loss = job_of(world, Store(tmp_path / "killed")), MinimaxLoss.__call__
     begun: list[int] = []
 
@@ -240,8 +240,8 @@ def test_a_killed_fine_tuning_ends_with_the_same_weights(
     monkeypatch.setattr(MinimaxLoss, "__call__", dying)
     for _ in range(2):
         with pytest.raises(Stop):
-            job.once(fit, [0, 1])
-    resumed = job.once(fit, [0, 1])
+            learnt(job, fit, [0, 1])
+    resumed = learnt(job, fit, [0, 1])
     assert begun == [0, 1, 2, 3, 3, 4, 5, 5, 6, 7]
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -254,7 +254,7 @@ def test_the_adaptor_changes_the_prior_only_while_it_is_attached(world: Path, st
     fit = fit_of(adapt=adapt, rank=2, learning_rate=0.05)
     z, y = torch.randn(2, 4, 8, 8, generator=generator("z")), torch.tensor([0, 1])
     before, weights = job.prior(z, 300, y), copy.deepcopy(job.prior.network.state_dict())
-    fitted = job.once(fit, [0, 1])
+    fitted = learnt(job, fit, [0, 1])
     assert sum(value.numel() for value in fitted.values()) < sum(value.numel() for value in weights.values())
     with fit.adapted(job.prior, fitted) as prior:
         within = prior(z, 300, y)
@@ -267,7 +267,7 @@ def test_the_adaptor_changes_the_prior_only_while_it_is_attached(world: Path, st
 
 def test_bitfit_trains_what_the_reference_marks_for_it(world: Path, store: Store) -> None:
     """Its names that contain `bias`: all but the label table and the scales of DiffFit's."""
-    fitted = job_of(world, store).once(fit_of(adapt="bitfit"), [0, 1])
+    fitted = learnt(job_of(world, store), fit_of(adapt="bitfit"), [0, 1])
     parameters = [{name: torch.nn.Parameter(value) for name, value in fitted.items()}]
     parameters.append(DiffFit.of(tied(job_of(world, store).prior.network.transformer, "tiny")).values)
     bitfit, difffit = (set(DiffFit(values).as_original()) for values in parameters)
@@ -277,7 +277,7 @@ def test_bitfit_trains_what_the_reference_marks_for_it(world: Path, store: Store
 
 def test_a_group_is_tuned_on_its_own_classes_with_the_priors_labels(world: Path, store: Store) -> None:
     job = job_of(world, store, classes=("dog", "bee"))
-    fitted = job.once(fit_of(label_dropout=0.0, learning_rate=0.05), [0, 1])
+    fitted = learnt(job, fit_of(label_dropout=0.0, learning_rate=0.05), [0, 1])
     name = "embedder.class_embedder.embedding_table.weight"
     transformer: Any = job.prior.network.transformer
     table = transformer.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.weight
@@ -293,7 +293,7 @@ def test_sets_of_smaller_ipc_are_the_beginnings_of_one_pool(world: Path, tmp_pat
         assert [few[0].read_bytes()] == [many[0].read_bytes()]
     job = Job(spec, store)
     method = load_method("minimax", FAST)
-    assert candidates_key(job, method, 0, 4) in {path.name for path in (store.root / "candidates").iterdir()}
+    assert artefacts(job, method, 3).candidates[0].made(job)
 
 
 def test_the_report_shows_how_the_prior_was_tuned(world: Path, tmp_path: Path, store: Store) -> None:

@@ -19,7 +19,7 @@ from toys import save_folder
 from attar import cli
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.distill.pipeline import final_images
+from attar.distill.pipeline import Local, compose, prepare
 from attar.distill.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
@@ -149,7 +149,8 @@ def test_classes_alone_and_after_a_kill_come_out_alike(store: Store, tmp_path: P
     for name, picture in pictures(tmp_path / "some").items():
         assert np.array_equal(picture, whole[name])
     job = Job(SPEC, store)
-    after = list(final_images(job, RDED(teacher=teacher, pool=12, crops=3, factor=2), 2, done=range(8)))
+    method = RDED(teacher=teacher, pool=12, crops=3, factor=2)
+    after = list(compose(job, method, prepare(job, method, Local()), 2, done=range(8)))
     assert [(label, index) for label, index, _ in after] == [(8, 0), (8, 1), (9, 0), (9, 1)]
     assert np.array_equal(after[0][2], whole["8/0000"])
 

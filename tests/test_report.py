@@ -7,19 +7,23 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from toys import result_record
 
 from attar.core.errors import AttarError
 from attar.core.store import canonical
-from attar.report import write_report
-from attar.report.figures import sprite
+from attar.evaluation.records import Record, Trial
+from attar.report import charts, write_report
 from attar.report.page import method_names
+from attar.report.results import results_tables
 from attar.report.settings import distill_command, evaluate_commands
+from attar.report.sprites import sprite
 from attar.sets.distilled import find_distilled, write_distilled
 
 HOSTILE = (
@@ -75,15 +79,9 @@ def write_set(
     return folder
 
 
-def result(mean: float, n: int = 3, spread: float = 0.5) -> dict[str, Any]:
-    accuracies = [mean + spread * (k - (n - 1) / 2) for k in range(n)]
-    sizes = {"n_train": 10, "n_test": 364, "seconds": 12.0, "device": "cpu"}
-    return {"accuracies": accuracies, "best": accuracies, "mean": mean, "std": spread, **sizes}
-
-
-def record(folder: Path, mean: float, ipc: int = 1, method: str = "d3hr", random: float = 30.0) -> dict[str, Any]:
-    about = {"set": str(folder), "method": method, "seed": 0, "recipe": "quick", "network": "convnet3", "ipc": ipc}
-    return {**about, **result(mean), "baseline": result(random)}
+def record(folder: Path, mean: float, ipc: int = 1, method: str = "d3hr", random: float = 30.0) -> Record:
+    own, baseline = (result_record(middle - 0.5, middle, middle + 0.5) for middle in (mean, random))
+    return replace(own, set=str(folder), ipc=ipc, method=method, baseline=baseline)
 
 
 class Page(html.parser.HTMLParser):
@@ -121,7 +119,7 @@ def page(tmp_path: Path) -> Page:
         record(folders[1], 50.2, 10, "prior", 50.0),
         record(folders[2], 40.0, 1),
         record(folders[3], 60.0, 10, "d3hr", 50.0),
-        {**record(Path(), 97.5, method="all data"), "set": "", "ipc": None, "baseline": None},
+        replace(record(Path(), 97.5, method="all data"), set="", ipc=0, baseline=None),
     ]
     write_report([tmp_path / "prior", tmp_path / "d3hr", folders[0]], records, tmp_path / "page.html", "A title")
     return Page(tmp_path / "page.html")
@@ -182,10 +180,8 @@ def test_a_set_is_there_once_with_its_settings_and_commands(page: Page, tmp_path
 
 
 def test_every_method_has_a_colour_in_light_dark_and_print() -> None:
-    from attar.report import figures
-
-    style = (Path(figures.__file__).parent / "page.css").read_text()
-    assert [style.count(f"--series-{k}:") for k in range(figures.COLOURS)] == [3] * figures.COLOURS
+    style = (Path(charts.__file__).parent / "page.css").read_text()
+    assert [style.count(f"--series-{k}:") for k in range(charts.COLOURS)] == [3] * charts.COLOURS
 
 
 def test_the_page_is_written_the_same_twice(tmp_path: Path) -> None:
@@ -200,8 +196,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     records = [
         record(one, 40.0, 1 + 9 * (k % 2), name) for k, (one, name) in enumerate(zip(folders, HOSTILE, strict=True))
     ]
-    records += [{**one, "ipc": 11 - one["ipc"], "set": one["set"] + "b"} for one in records]
-    records = [{**one, "network": HOSTILE[0], "recipe": HOSTILE[1], "device": HOSTILE[1]} for one in records]
+    records += [replace(one, ipc=11 - one.ipc, set=f"{one.set}b") for one in records]
+    records = [replace(one, network=HOSTILE[0], recipe=HOSTILE[1], device=HOSTILE[1]) for one in records]
     write_report(folders, records, tmp_path / "page.html", HOSTILE[0])
     page = Page(tmp_path / "page.html")
     assert not {"script", "img"} & {tag for tag, _ in page.tags}
@@ -280,7 +276,8 @@ def test_methods_are_told_apart_only_where_they_must_be(tmp_path: Path) -> None:
     assert list(method_names(sets[:2] + again, []).values()) == ["d3hr, seed 0", "d3hr, seed 0", "d3hr, seed 1"]
     same = find_distilled(write_set(tmp_path / "same"))
     assert set(method_names(sets[:2] + same, []).values()) == {"d3hr (one)", "d3hr (same)"}
-    labelled = [{**record(one.folder, 40.0), "label": "slow"} for one in sets[:1]]
+    trial = Trial(item="i", judged="j", label="slow", seeds=(0, 1, 2), distilling=1.0, bytes=1)
+    labelled = [replace(record(one.folder, 40.0), trial=trial) for one in sets[:1]]
     assert next(iter(method_names(sets[:2] + same, labelled).values())) == "slow"
 
 
@@ -309,34 +306,30 @@ def test_the_command_gives_the_method_back(tmp_path: Path, method: str) -> None:
 def test_the_report_needs_no_torch() -> None:
     import subprocess
 
-    code = "import sys, attar.report, attar.evaluation.records; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    code = "import sys, attar.report; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_random_real_images_that_are_a_method_too_stand_in_one_row() -> None:
-    from attar.report.tables import tables
-
-    def record(method: str, accuracies: list[float]) -> dict[str, object]:
-        result = {"accuracies": accuracies, "mean": accuracies[0], "std": 0.0, "seconds": 1.0}
-        of = {"set": f"/{method}", "method": method, "recipe": "quick", "network": "n", "ipc": 1}
-        return {**of, **result, "baseline": {"accuracies": [20.0], "mean": 20.0, "std": 0.0, "seconds": 1.0}}
+    def record(method: str, accuracy: float) -> Record:
+        return result_record(accuracy, set=f"/{method}", method=method, baseline=result_record(20.0))
 
     names = {"/random": "random", "/prior": "prior"}
     styles = {"random": 0, "prior": 1}
-    (table,) = tables([record("random", [20.0]), record("prior", [25.0])], names, styles)
+    (table,) = results_tables([record("random", 20.0), record("prior", 25.0)], names, styles)
     assert [row.name for row in table.rows] == ["random", "prior"]
-    (table,) = tables([record("random", [21.0]), record("prior", [25.0])], names, styles)
+    (table,) = results_tables([record("random", 21.0), record("prior", 25.0)], names, styles)
     assert [row.name for row in table.rows] == ["random", "prior", "random real images"]
 
 
 def test_other_changes_and_other_tests_stand_in_tables_of_their_own(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set")
-    changed = {**record(folder, 50.0), "recipe": "quick (modified)", "changes": {"steps": 300, "flip": False}}
+    changed = replace(record(folder, 50.0), recipe="quick (modified)", changes={"steps": 300, "flip": False})
     records = [
-        {**record(folder, 40.0), "test": "digits@test", "changes": {}},
-        {**changed, "test": "digits@test"},
-        {**changed, "changes": {"steps": 9}, "test": "digits@test"},
-        {**changed, "test": "held-out"},
+        replace(record(folder, 40.0), test="digits@test", changes={}),
+        replace(changed, test="digits@test"),
+        replace(changed, changes={"steps": 9}, test="digits@test"),
+        replace(changed, test="held-out"),
     ]
     write_report([folder], records, tmp_path / "page.html")
     source = (tmp_path / "page.html").read_text()
@@ -354,17 +347,18 @@ def test_the_evaluate_command_gives_the_recipe_and_the_test_back() -> None:
     from attar.evaluation import RECIPES, changes, modified
 
     recipe = modified(RECIPES["rded-soft"], {"flip": False, "epochs": "9:10, 20", "size": None, "lr": 0.5})
-    about = {"recipe": recipe.name, "changes": changes(recipe), "test": "my data@test"}
-    (command,) = evaluate_commands([{**record(Path("a set"), 40.0), **about}])
+    named = replace(record(Path("a set"), 40.0), recipe=recipe.name, changes=changes(recipe), test="my data@test")
+    (command,) = evaluate_commands([named])
     words = shlex.split(command)
     given = dict(words[k + 1].split("=", 1) for k, word in enumerate(words) if word == "--set")
     assert modified(RECIPES[words[words.index("--recipe") + 1]], given) == recipe
     assert words[words.index("--test") + 1] == "my data@test"
     assert words[2] == "a set"
     old = record(Path("a"), 40.0)
-    assert not evaluate_commands([{**old, "recipe": "quick (modified)"}, {**old, "recipe": "mine", "changes": {}}])
+    assert not evaluate_commands([replace(old, recipe="quick (modified)"), replace(old, recipe="mine", changes={})])
     assert "--test" not in evaluate_commands([old])[0]
-    assert not evaluate_commands([{**old, "seeds": [2], "accuracies": [40.0]}]), "evaluate takes the first seeds only"
+    trial = Trial(item="i", judged="j", label="d3hr", seeds=(2,), distilling=1.0, bytes=1)
+    assert not evaluate_commands([replace(old, accuracies=(40.0,), trial=trial)]), "evaluate takes the first seeds only"
 
 
 def test_the_distill_command_names_all_sources(tmp_path: Path) -> None:

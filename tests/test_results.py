@@ -9,7 +9,7 @@ import pytest
 
 from attar.core.errors import AttarError
 from attar.core.progress import duration
-from attar.evaluation.records import difference, markdown_table, read_records, row, signed, terms, write_record
+from attar.evaluation.records import Record, read_records, record_of, signed, write_record
 
 
 def result(mean: float = 40.0, n: int = 3, **more: Any) -> dict[str, Any]:
@@ -18,9 +18,17 @@ def result(mean: float = 40.0, n: int = 3, **more: Any) -> dict[str, Any]:
     return {"accuracies": accuracies, "best": accuracies, "mean": mean, "std": 1.0, **sizes, **more}
 
 
-def record(**more: Any) -> dict[str, Any]:
+def entry(**more: Any) -> dict[str, Any]:
+    """A record as it stands in a file."""
     about = {"set": "runs/d3hr", "method": "d3hr", "seed": 0, "recipe": "quick", "network": "convnet3", "ipc": 1}
     return {**about, **result(), "baseline": result(30.5), **more}
+
+
+def record(**more: Any) -> Record:
+    return record_of(entry(**more))
+
+
+TRIAL = {"item": "i", "judged": "j", "label": "slow", "seeds": [0, 1, 2], "distilling": 1.5, "bytes": 9}
 
 
 def test_a_record_replaces_only_its_own(tmp_path: Path) -> None:
@@ -28,7 +36,7 @@ def test_a_record_replaces_only_its_own(tmp_path: Path) -> None:
     others = [record(set="runs/prior"), record(recipe="soft"), record(network="resnet18"), record(test="held-out")]
     others += [record(recipe="quick (modified)", changes={"steps": steps}) for steps in (300, 600)]
     others += [record(teacher={"source": "teachers/t", "digest": digest}) for digest in ("a", "b")]
-    others += [record(seeds=seeds) for seeds in ([0], [0, 1])]
+    others += [record(**TRIAL | {"seeds": seeds}) for seeds in ([0, 1, 2], [3, 4, 5])]
     for one in [record(), *others]:
         write_record(file, one)
     again = record(set=str(Path("runs/d3hr").resolve()), mean=41.0)
@@ -44,7 +52,7 @@ def test_writers_take_turns(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {one["network"] for one in read_records(file)} == {f"net{k}" for k in range(12)}
+    assert {one.network for one in read_records(file)} == {f"net{k}" for k in range(12)}
 
 
 @pytest.mark.parametrize(
@@ -54,17 +62,23 @@ def test_writers_take_turns(tmp_path: Path) -> None:
         "{}",
         "[1]",
         json.dumps([{"set": "a"}]),
-        json.dumps([record(mean=None)]),
-        json.dumps([record(accuracies=[])]),
-        json.dumps([record(accuracies=[float("nan")])]),
-        json.dumps([record(std="wide")]),
-        json.dumps([record(ipc=None)]),
-        json.dumps([record(teacher="me")]),
-        json.dumps([record(labels={"scheme": "int8"})]),
-        json.dumps([record(baseline={"mean": 1.0})]),
-        json.dumps([record(baseline=3)]),
-        json.dumps([record(test=3)]),
-        json.dumps([record(changes=["steps"])]),
+        json.dumps([entry(mean=None)]),
+        json.dumps([entry(accuracies=[])]),
+        json.dumps([entry(accuracies=[float("nan")])]),
+        json.dumps([entry(std="wide")]),
+        json.dumps([entry(ipc=None)]),
+        json.dumps([entry(teacher="me")]),
+        json.dumps([entry(labels={"scheme": "int8"})]),
+        json.dumps([entry(baseline={"mean": 1.0})]),
+        json.dumps([entry(baseline=3)]),
+        json.dumps([entry(test=3)]),
+        json.dumps([entry(changes=["steps"])]),
+        json.dumps([entry(best="all")]),
+        json.dumps([entry(judged="j")]),
+        json.dumps([entry(**TRIAL | {"bytes": None})]),
+        json.dumps([entry(**TRIAL | {"seeds": [0]})]),
+        json.dumps([entry(**TRIAL | {"seeds": "012"})]),
+        json.dumps([entry(**TRIAL | {"seed": None})]),
     ],
 )
 def test_what_is_no_list_of_records_is_refused_and_kept(tmp_path: Path, content: str) -> None:
@@ -83,44 +97,57 @@ def test_a_missing_file_is_an_error_when_read(tmp_path: Path) -> None:
 
 
 def test_a_row_says_its_terms() -> None:
-    line = row(record())
+    line = record().row
     for part in ("runs/d3hr", "d3hr", "IPC 1", "convnet3", "40.0 ± 1.0 %", "n = 3, last epoch", "30.5", "+9.5", "12 s"):
         assert part in line
-    assert "±" not in row(record(accuracies=[40.0], std=None, baseline=None))
-    assert "random" not in row(record(baseline=None))
-    assert row(record(set="", method="all data", ipc=None, baseline=None)).startswith("all data  convnet3")
-
-
-def test_the_markdown_table_is_one() -> None:
-    records = [record(ipc=10, method="a|b\nc"), record(), record(set="", method="all data", ipc=None, baseline=None)]
-    lines = markdown_table(records).splitlines()
-    assert [line.replace("\\|", "").count("|") for line in lines] == [10] * 5
-    assert lines[2].startswith("| d3hr | 1 | convnet3 | quick | 40.0 ± 1.0 | 3 | 30.5 ± 1.0 | +9.5 | 12 s |")
-    assert lines[3].startswith("| a\\|b c | 10 |")
-    assert lines[4].startswith("| all data |  |")
+    assert "±" not in record(accuracies=[40.0], std=None, baseline=None).row
+    assert "random" not in record(baseline=None).row
+    assert record(set="", method="all data", ipc=None, baseline=None).row.startswith("all data  convnet3")
 
 
 def test_terms_say_the_changes_and_the_test() -> None:
-    assert terms(record()) == "quick"
-    assert terms(record(recipe="quick (modified)")) == "quick (modified)"
+    assert record().terms == "quick"
+    assert record(recipe="quick (modified)").terms == "quick (modified)"
     changes = {"steps": 300, "flip": False, "size": None, "batch_doubled_at": [100, 1000]}
     one = record(recipe="quick (modified)", changes=changes, test="digits@test")
     expected = "quick with batch_doubled_at=100,1000, flip=false, size=none, steps=300; tested on digits@test"
-    assert terms(one) == expected
-    assert expected in markdown_table([one])
-    assert terms(record(changes={}, test="held-out")) == "quick; tested on held-out"
+    assert one.terms == expected
+    assert record(changes={}, test="held-out").terms == "quick; tested on held-out"
 
 
 def test_numbers_in_words() -> None:
-    assert difference(record(baseline=None)) is None
+    assert record(baseline=None).difference is None
     assert [signed(value) for value in (1.25, -0.31, 0.04, -0.04)] == ["+1.2", "\N{MINUS SIGN}0.3", "0.0", "0.0"]
     assert [duration(s) for s in (0.031, 3.21, 59.6, 150, 9000)] == ["0.03 s", "3.2 s", "60 s", "2 min", "2.5 h"]
 
 
 def test_soft_labels_are_told_with_their_teacher_and_size() -> None:
     teacher, labels = {"source": "teachers/t", "digest": "a"}, {"scheme": "int8", "bytes": 360_000, "epochs": 30}
-    assert terms(record(recipe="fkd-soft", teacher=teacher, labels=labels)) == (
-        "fkd-soft, labels of teachers/t, int8, 360,000 bytes"
-    )
+    told = record(recipe="fkd-soft", teacher=teacher, labels=labels).terms
+    assert told == "fkd-soft, labels of teachers/t, int8, 360,000 bytes"
     online = {**labels, "scheme": "online", "bytes": 0}
-    assert terms(record(recipe="rded-soft", teacher=teacher, labels=online)).endswith("labels of teachers/t, online")
+    assert record(recipe="rded-soft", teacher=teacher, labels=online).terms.endswith("labels of teachers/t, online")
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    teacher = {"source": "t", "digest": "a"}
+    new = record(**TRIAL, test="digits@test", changes={"steps": 3}, layout="rded", teacher=teacher)
+    write_record(file, new)
+    assert read_records(file) == [new]
+    assert new.trial
+    assert new.baseline
+    assert (new.trial.seeds, new.trial.bytes, new.n, new.baseline.network) == ((0, 1, 2), 9, 3, "convnet3")
+    (written,) = json.loads(file.read_text())
+    assert written.keys() >= {"set", "recipe", "accuracies", "baseline", "test", "changes", *TRIAL}
+
+
+def test_other_records_stay_as_they_are_written(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    old = {**entry(recipe="quick (modified)"), "of a later version": [1]}
+    del old["best"], old["seed"]
+    file.write_text(json.dumps([old]))
+    (read,) = read_records(file)
+    assert (read.best, read.seed, read.changes, read.original) == ((), None, None, "quick (modified)")
+    write_record(file, record(network="resnet18"))
+    assert json.loads(file.read_text())[0] == old

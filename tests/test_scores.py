@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import attar, save_random_set
+from toys import attar, result_record, save_random_set
 
 from attar.core.errors import AttarError
 from attar.evaluation import RECIPES
@@ -22,7 +22,7 @@ from attar.evaluation.scores import (
     recovery,
     unaugmented,
 )
-from attar.experiments.scoring import of_records
+from attar.experiments.scoring import Scores
 
 
 def test_by_hand() -> None:
@@ -56,15 +56,12 @@ def test_exponentials_of_percentages_are_something_else() -> None:
 
 
 def test_scores_of_records() -> None:
-    def record(*accuracies: float, baseline: Any = None) -> dict[str, Any]:
-        return {"accuracies": list(accuracies), "baseline": baseline}
-
-    records = {
-        "own": record(60, 62, baseline=record(50, 50)),
-        "plain": record(40, 44, baseline=record(30, 34)),
-        "hard": record(55, 50),
-    }
-    found = of_records(0.8, records, 0.5)
+    found = Scores(
+        0.8,
+        own=result_record(60, 62, baseline=result_record(50, 50)),
+        plain=result_record(40, 44, baseline=result_record(30, 34)),
+        hard=result_record(55, 50),
+    ).by_name
     assert found["HLR"] == pytest.approx([0.25, 0.30])
     assert found["IOR"] == pytest.approx([0.10, 0.12])
     assert found["LRS"] == pytest.approx([label_robust(0.25, 0.10), label_robust(0.30, 0.12)])

@@ -29,7 +29,7 @@ from attar.priors.features import TIME, middle_features
 from attar.priors.prompts import class_prompts
 from attar.report.settings import distill_command
 from attar.selection import Select, random_order
-from attar.selection.features import Features, open_judge
+from attar.selection.features import Features, open_teacher
 from attar.selection.rules import BY_FEATURES, Rows, herding, k_center, medoids, surest
 from attar.sets.distilled import open_distilled
 from attar.teachers.train import NewTeacher, train_teacher
@@ -276,7 +276,7 @@ def test_a_part_of_the_classes_is_judged_among_all_that_the_teacher_knows(world:
     np.testing.assert_array_equal(look.losses(some, 1, real_pool(some, 1)), look.losses(whole, 2, real_pool(whole, 2)))
     alone = job_of(world, store, classes=("bee",))
     assert look.teacher is not None
-    assert open_judge(alone, look.teacher).columns == [1]
+    assert open_teacher(alone, look.teacher).columns == [1]
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from toys import PNDM, save_folder, save_tiny_dit, save_tiny_sd
+from toys import PNDM, learnt, save_folder, save_tiny_dit, save_tiny_sd
 from typer.testing import CliRunner
 
 from attar.cli import app
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.diffusion import CHECKPOINT, Sampler, sample, sampling_times, start_time
-from attar.distill.pipeline import Local, candidates_key, distill, kept
+from attar.distill import pipeline as stages
+from attar.distill.artefacts import artefacts
 from attar.job import Job, Spec
 from attar.methods.prior_samples import PriorSamples
 from attar.priors import load_prior, load_prior_codec
@@ -240,16 +241,21 @@ def world(root: Path) -> tuple[str, str]:
 METHOD = PriorSamples(sampler=Sampler(CHECKPOINT, steps=3, guidance=2))
 
 
+def keys_of(job: Job) -> list[str]:
+    return [made.key for made in artefacts(job, METHOD, 2).candidates.values()]
+
+
 def test_a_class_is_the_same_whichever_others_there_are(tmp_path: Path) -> None:
     data, prior = world(tmp_path)
     keys, made = [], []
     for classes in (None, ("bee",)):
         job = Job(Spec(data, prior, classes=classes, device="cpu"), Store(tmp_path / str(classes)))
-        distill(job, METHOD, [2], Local())
-        label = job.classes.index("bee")
+        asked, label = artefacts(job, METHOD, 2), job.classes.index("bee")
+        fitted = stages.fit(job, METHOD, asked, stages.Local())
+        candidates = stages.sample(job, METHOD, asked, fitted)
         assert job.prior_labels[label] == 1
-        keys.append(candidates_key(job, METHOD, label, 2))
-        made.append(kept(job, METHOD, label, 2))
+        keys.append(candidates[label].key)
+        made.append(stages.select(job, METHOD, candidates, 2)[label].load(job))
     assert keys[0] == keys[1]
     assert torch.equal(*made)
     assert job.prior.prompts == Prompts(CLASSES, (None, "bee", None))
@@ -261,12 +267,12 @@ def test_another_prompt_is_another_result_of_that_class_only(tmp_path: Path, sto
     for bee in ("bee", "a bee"):
         file.write_text(json.dumps({name: name for name in CLASSES} | {"bee": bee}))
         job = Job(Spec(data, prior, prompts=str(file), device="cpu"), store)
-        keys.append([candidates_key(job, METHOD, label, 2) for label in job.labels])
+        keys.append(keys_of(job))
     template = Job(Spec(data, prior, device="cpu"), store)
     assert [one == other for one, other in zip(*keys, strict=True)] == [True, False, True]
-    assert [candidates_key(template, METHOD, label, 2) for label in job.labels] == keys[0]
+    assert keys_of(template) == keys[0]
     other = Job(Spec(data, prior, negative_prompt="", device="cpu"), store)
-    assert not set(keys[0]) & {candidates_key(other, METHOD, label, 2) for label in job.labels}
+    assert not set(keys[0]) & set(keys_of(other))
 
 
 def refuse(*args: Any, **kwargs: Any) -> None:
@@ -286,7 +292,7 @@ def test_prototypes_and_latents_need_the_codec_alone(
     for part in (diffusers.UNet2DConditionModel, diffusers.DiTTransformer2DModel, transformers.CLIPTextModel):
         monkeypatch.setattr(part, "from_pretrained", refuse)
     job = Job(Spec(data, prior, device="cpu"), store)
-    fitted = job.once(Prototypes(count=2), [1])
+    fitted = learnt(job, Prototypes(count=2), [1])
     assert fitted["prototypes"].shape == (2, 4, 8, 8)
     assert job.codec.decode(fitted["prototypes"]).shape == (2, 3, 16, 16)
     with pytest.raises(AttarError, match="a network was loaded"):

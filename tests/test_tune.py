@@ -25,10 +25,18 @@ from attar.data.spec import open_source
 from attar.evaluation import evaluator, named_recipe
 from attar.evaluation.records import Record, read_records, write_record
 from attar.experiments import compare
-from attar.experiments.halving import best, rungs, shortened
 from attar.experiments.summary import Cell
-from attar.experiments.tune import candidates, default_grid, labelled
-from attar.experiments.tuned import Race, Round, Score, verdict
+from attar.experiments.tune import (
+    Race,
+    Round,
+    Score,
+    best,
+    candidates,
+    default_grid,
+    labelled,
+    rungs,
+    shortened,
+)
 
 CLASSES = ["ant", "bee's", "cat <3"]
 GRID = {"fit.time": ["200", "400"], "sampler.guidance": ["2", "4"]}
@@ -126,8 +134,9 @@ def words(world: Path, out: Path, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def finished(world: Path, trained: list[Any]) -> tuple[Path, dict[int, dict[str, Any]]]:
     """The folder of a tuning that has run, and what was chosen."""
+    before = len(trained)
     chosen = tuned(world, world / "tuned")
-    assert len(trained) == 2 * 2 * (4 + 2 * 2), "IPCs, networks, and the trainings of the two rungs"
+    assert len(trained) - before == 2 * 2 * (4 + 2 * 2), "IPCs, networks, and the trainings of the two rungs"
     return world / "tuned", chosen
 
 
@@ -135,9 +144,9 @@ def scored(records: list[Record], ipc: int, steps: int) -> dict[str, float]:
     """Label -> mean over the networks: a second way from the records to what is ranked."""
     found: dict[str, list[float]] = {}
     for record in records:
-        if record["ipc"] == ipc and record["changes"]["steps"] == steps:
-            assert record["test"] == "held-out"
-            found.setdefault(record["label"], []).append(record["mean"])
+        if record.ipc == ipc and record.changes and record.trial and record.changes["steps"] == steps:
+            assert record.test == "held-out"
+            found.setdefault(record.trial.label, []).append(record.mean)
     assert all(len(means) == 2 for means in found.values())
     return {label: statistics.fmean(found[label]) for label in sorted(found)}  # the grid's order is that of the words
 
@@ -223,11 +232,12 @@ def test_an_interrupted_run_goes_on(world: Path, tmp_path: Path, trained: list[A
 def test_noise_is_told_for_the_images_of_this_tuning(world: Path, tmp_path: Path, trained: list[Any]) -> None:
     tuned(world, tmp_path / "one", ipc=1)
     earlier = read_records(tmp_path / "one" / "results.json")[0]
-    other = {**earlier, "set": "elsewhere", "judged": "otherwise", "n_test": 999}
+    assert earlier.trial
+    other = replace(earlier, set="elsewhere", n_test=999, trial=replace(earlier.trial, judged="otherwise"))
     write_record(tmp_path / "two" / "results.json", other)
     tuned(world, tmp_path / "two", ipc=1)
-    assert read_records(tmp_path / "two" / "results.json")[0]["n_test"] == 999
-    assert f"an accuracy on {earlier['n_test']} images" in (tmp_path / "two" / "tuned.md").read_text()
+    assert read_records(tmp_path / "two" / "results.json")[0].n_test == 999
+    assert f"an accuracy on {earlier.n_test} images" in (tmp_path / "two" / "tuned.md").read_text()
 
 
 def test_the_test_split_stays_shut(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,13 +361,13 @@ def test_what_is_noise_is_called_so() -> None:
     assert apart.winner == "b"
     half = 4.302653 * statistics.stdev([5.0, 5.5, 5.0]) / math.sqrt(3)  # t of 97.5 % with 2 degrees of freedom
     mean = 15.5 / 3
-    assert f"a is {mean:.1f} points [+{mean - half:.1f}, +{mean + half:.1f}] behind" in verdict(apart)
-    assert verdict(apart).startswith("Beyond the noise")
-    assert verdict(race(5000, a=[40.0, 41.0, 42.0], b=[45.0, 40.0, 43.0])).startswith("Within the noise")
-    few = verdict(replace(apart, rounds=(replace(apart.rounds[0], tested=20),)))
+    assert f"a is {mean:.1f} points [+{mean - half:.1f}, +{mean + half:.1f}] behind" in apart.verdict
+    assert apart.verdict.startswith("Beyond the noise")
+    assert race(5000, a=[40.0, 41.0, 42.0], b=[45.0, 40.0, 43.0]).verdict.startswith("Within the noise")
+    few = replace(apart, rounds=(replace(apart.rounds[0], tested=20),)).verdict
     assert few.startswith("Within the noise"), "five points are one of twenty images"
     assert "standard error of 11.1" in few  # of 46.2 % on 20 images
-    assert "One training seed" in verdict(race(5000, a=[40.0], b=[45.0]))
+    assert "One training seed" in race(5000, a=[40.0], b=[45.0]).verdict
     assert race(5000, a=[40.0], b=[40.0]).winner == "a", "the first in the grid"
 
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import attar, save_random_set, size_of
+from toys import attar, result_record, save_random_set, size_of
 
 from attar.core.errors import AttarError
 from attar.evaluation import RECIPES, Recipe, modified
-from attar.evaluation.waterfall import GROUPS, ONLY_TESTS, around, bars, between, with_shared, with_tests
-from attar.experiments.waterfall import markdown
-from attar.experiments.waterfall_chart import draw
+from attar.evaluation.records import Record
+from attar.experiments.steps import GROUPS, ONLY_TESTS, around, between, with_shared, with_tests
+from attar.experiments.waterfall import Waterfall, bars
+from attar.report.charts import write_waterfall_chart
+from attar.report.tables import waterfall_markdown
 
 PAIRS = list(itertools.permutations(RECIPES, 2))
 
@@ -74,7 +76,7 @@ def test_recipes_that_train_alike() -> None:
 def test_around_one_recipe() -> None:
     quick = RECIPES["quick"]
     steps = around(quick, [{"crop": "none"}, {"steps": "none", "epochs": "3"}])
-    assert [step.told for step in steps] == ["", "crop 0.5 → none", "steps 600 → none; epochs none → 3"]
+    assert [step.summary for step in steps] == ["", "crop 0.5 → none", "steps 600 → none; epochs none → 3"]
     assert [step.against for step in steps] == [None, 0, 0]
     assert (steps[2].recipe.crop, steps[2].recipe.name) == (0.5, "quick (modified)")
     with pytest.raises(AttarError, match="already has flip = true"):
@@ -83,9 +85,9 @@ def test_around_one_recipe() -> None:
         around(quick, [{"crops": "1"}])
 
 
-def record(*accuracies: float, best: tuple[float, ...] = (), baseline: float | None = None) -> dict[str, Any]:
-    beside = None if baseline is None else {"mean": baseline}
-    return {"recipe": "r", "accuracies": list(accuracies), "best": list(best or accuracies), "baseline": beside}
+def record(*accuracies: float, best: tuple[float, ...] = (), baseline: float | None = None) -> Record:
+    beside = None if baseline is None else result_record(baseline, baseline=None)
+    return result_record(*accuracies, recipe="r", best=best or accuracies, baseline=beside)
 
 
 def test_differences_are_paired_by_seed() -> None:
@@ -106,10 +108,10 @@ def test_the_table_and_the_chart(tmp_path: Path) -> None:
     start = RECIPES["quick"]
     steps = between(start, modified(start, {"crop": "none", "lr": 0.1}))
     found = bars(steps, [record(50, 60), record(53, 65), record(40, 40)])
-    assert "| crop | crop 0.5 → none | 59.0 ± 8.5 | +4.0 ± 1.4 | 2 |  |" in markdown(found)
+    assert "| crop | crop 0.5 → none | 59.0 ± 8.5 | +4.0 ± 1.4 | 2 |  |" in waterfall_markdown(found)
     for bars_of in (found, bars(steps, [record(50), record(53), record(40)])):
-        draw(bars_of, "a | title", tmp_path / "chart.png")
-        assert size_of(tmp_path / "chart.png")[0] > 800
+        write_waterfall_chart(Waterfall(tmp_path / "a | title", "convnet3", tuple(bars_of)), tmp_path)
+        assert size_of(tmp_path / "waterfall.png")[0] > 800
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def compare(
 
     Run the same command again after an interruption: it goes on where it was, and does nothing twice.
     """
-    from attar.experiments import compare as run
+    from attar.report.run import compare as run
 
     with showing() as progress:
         failures = run(spec.read_experiment(file), only=only or (), progress=progress, say=say, dry_run=dry_run)

@@ -20,9 +20,10 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
 
     What is already there is not made again, so an interrupted demonstration goes on where it was.
     """
-    from attar.distill.run import distill_sets, evaluate_all, evaluate_sets
+    from attar.distill.run import distill_sets
     from attar.evaluation import RECIPES, modified
-    from attar.evaluation.records import row, write_record
+    from attar.evaluation.records import Record, write_record
+    from attar.evaluation.run import evaluate_all, evaluate_sets
     from attar.job import Spec
     from attar.methods import load_method
     from attar.report import write_report
@@ -39,11 +40,11 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
         "seeds": range(seeds),
         "progress": progress,
     }
-    records: list[dict[str, Any]] = []
+    records: list[Record] = []
 
-    def keep(found: Iterable[dict[str, Any]]) -> None:
-        for record in found:
-            say(row(record))
+    def keep(results: Iterable[Record]) -> None:
+        for record in results:
+            say(record.row)
             write_record(out / "results.json", record)
             records.append(record)
 

@@ -55,10 +55,13 @@ def score(
             raise AttarError(f"{name} {value}: a number from 0 to {most}")
     check(network)
     own = modified(named_recipe(recipe), assignments(sets or []))
-    from attar.experiments.scoring import Protocol, Terms, scored
+    from attar.experiments.scoring import Conditions, Protocol, scored
+    from attar.report.tables import scores_text
 
     named = named_teacher(teacher, teacher_classes, teacher_normalise)
-    terms = Terms(network, chosen, test, True, named, device)
+    conditions = Conditions(network, chosen, test, True, named, device)
     protocol = Protocol(own, None if full_accuracy is None else full_accuracy / 100, full_epochs, weight)
     with showing() as progress:
-        scored(folder, protocol, terms, json_file, progress=progress, say=say, dry_run=dry_run)
+        scores = scored(folder, protocol, conditions, json_file, progress=progress, say=say, dry_run=dry_run)
+    if scores is not None:
+        say(scores_text(scores))

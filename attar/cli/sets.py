@@ -134,8 +134,8 @@ def evaluate(
     if sets:
         protocol = modified(protocol, assignments(sets))
     from attar.data.places import check_place
-    from attar.distill.run import evaluate_sets
-    from attar.evaluation.records import read_records, row, write_record
+    from attar.evaluation.records import read_records, write_record
+    from attar.evaluation.run import evaluate_sets
 
     found = _found(folders, layout, data, classes, class_map)
     if json_file is not None:
@@ -158,7 +158,7 @@ def evaluate(
             progress=progress,
             say=say,
         ):
-            say(row(record))
+            say(record.row)
             if json_file is not None:
                 write_record(json_file, record)
 

@@ -75,8 +75,8 @@ def tune(
     protocol = modified(named_recipe(recipe), assignments(recipe_sets or [], "--recipe-set"))
     fixed = assignments(sets or [])
     from attar.experiments.tune import Tuning, default_grid
-    from attar.experiments.tune import tune as run
     from attar.job import Spec
+    from attar.report.run import tune as run
 
     asked = {field.name: context.params.get(field.name) for field in fields(Spec)}
     tuning = Tuning(

@@ -61,7 +61,7 @@ def waterfall(
     trains, the first and the last are, ten times, to show their best epoch (--set test_every=none: they are not).
     """
     from attar.evaluation import modified, named_recipe
-    from attar.evaluation.waterfall import around, between, with_shared, with_tests
+    from attar.experiments.steps import around, between, with_shared, with_tests
     from attar.networks import check
 
     if (end is None) == (not change):
@@ -76,13 +76,13 @@ def waterfall(
     elif order is not None:
         raise AttarError("--order is for --to: with --change each change is made alone")
     else:
-        steps = around(modified(first, shared), [assignments(one.split(";")) for one in change or []])
+        steps = around(modified(first, shared), [assignments(words.split(";")) for words in change or []])
     if "test_every" not in shared:
         steps = with_tests(steps)
-    from attar.experiments.scoring import Terms
-    from attar.experiments.waterfall import waterfall as run
+    from attar.experiments.scoring import Conditions
+    from attar.report.run import waterfall as run
 
     named = named_teacher(teacher, teacher_classes, teacher_normalise)
-    terms = Terms(network, chosen, test, baseline, named, device)
+    conditions = Conditions(network, chosen, test, baseline, named, device)
     with showing() as progress:
-        run(folder, steps, terms, out, progress=progress, say=say, dry_run=dry_run)
+        run(folder, steps, conditions, out, progress=progress, say=say, dry_run=dry_run)

@@ -7,20 +7,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
-Say = Callable[[str], None]
-
 
 Progress = Callable[[str, float], None]
 """Called with a text and the fraction done, 0 to 1."""
+Say = Callable[[str], None]
+"""Called with a line for the user."""
 
 
 def silent(text: str, fraction: float) -> None:
     """Shows nothing."""
+
+
+def quiet(text: str) -> None:
+    """Says nothing."""
 
 
 def duration(seconds: float) -> str:

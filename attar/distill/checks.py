@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import platform
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar import __version__
 from attar.core.errors import AttarError, suggestion
 from attar.core.limits import IPC, check_most
 from attar.core.progress import Say
 from attar.core.store import fingerprint
 from attar.data.places import check_place
+from attar.distill.artefacts import Artefact, Artefacts, artefacts
 from attar.job import Job, Spec
-from attar.methods.base import Composed, Method, real_choice
+from attar.methods.base import ComposedImages, LatentMethod, Method, RealImages
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from attar.data import ImageSet
     from attar.diffusion import Sampler
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """A checked run: nothing that can be found wrong beforehand is wrong."""
 
@@ -34,16 +31,24 @@ class Plan:
     method: Method
     ipcs: tuple[int, ...]
     folders: dict[int, Path]
+    fits: Mapping[int, Artefact] | None = None
+    """What was learnt of each class elsewhere; None where this run is to learn it."""
 
     @property
     def uses_prior(self) -> bool:
         """Whether a prior samples the images, or real ones are chosen by what a prior makes of them."""
-        return self.method.sampler is not None or self.method.select.uses_prior(self.job)
+        return isinstance(self.method, LatentMethod) or self.method.select.uses_prior(self.job)
+
+    @cached_property
+    def artefacts(self) -> dict[int, Artefacts]:
+        """All that the set of each IPC is made from, of a method that samples a prior."""
+        assert isinstance(self.method, LatentMethod)
+        return {ipc: artefacts(self.job, self.method.for_ipc(ipc), ipc, self.fits) for ipc in self.ipcs}
 
     @property
     def fields(self) -> dict[str, Any]:
         """The method's fields, as keys and manifests hold them."""
-        return self.job.settled(self.method)
+        return self.job.to_config(self.method)
 
     def key(self, ipc: int) -> str:
         """The fingerprint of the distilled set of one IPC: of every input and setting, none of the timings."""
@@ -53,7 +58,7 @@ class Plan:
         if self.uses_prior:
             told = [job.told(label) for label in job.labels]
             inputs = (job.prior.key, job.codec.key, told, job.compute, job.encoding)
-        elif isinstance(self.method, Composed):
+        elif isinstance(self.method, ComposedImages):
             inputs = self.method.inputs(job)
         spec = (self.job.spec.seed, self.job.spec.preprocess, self.job.spec.output_size, *_filter(job.spec).values())
         return fingerprint(data, self.job.classes, inputs, spec, self.name, self.fields, ipc)
@@ -85,7 +90,7 @@ class Plan:
 
     def described(self, ipc: int) -> dict[str, Any]:
         """The part of the manifest that says what was asked for: settings and inputs."""
-        if isinstance(self.method, Composed):
+        if isinstance(self.method, ComposedImages):
             return {**self.asked(ipc), "prior": None, "compute": None, "inputs": self.method.inputs(self.job)}
         if not self.uses_prior:
             return {**self.asked(ipc), "prior": None, "compute": None}
@@ -107,43 +112,16 @@ class Plan:
             **({"keep_statistics": True} if job.spec.keep_statistics else {}),
         }
 
-    def statistics(self) -> dict[str, Tensor]:
-        """Mean and deviation (K, C, H, W) of every class, all that d3hr makes its starts from."""
-        import torch
 
-        from attar.distill.pipeline import fit_group
-        from attar.methods.d3hr.method import D3HR
-
-        assert isinstance(self.method, D3HR), "`checked` has seen to it"
-        found = [self.method.statistics(fit_group(self.job, self.method.fit, [label])) for label in self.job.labels]
-        return {name: torch.stack([of[name] for of in found]) for name in found[0]}
-
-    def manifest(self, ipc: int) -> dict[str, Any]:
-        """All that is known of a distilled set but its images' digests."""
-        from importlib.metadata import version
-
-        from attar.distill.cost import spent
-        from attar.distill.pipeline import learnt, watched
-
-        packages = ("torch", "torchvision", "diffusers", "numpy", "pillow", "scikit-learn", "safetensors")
-        described = self.described(ipc)
-        device = (described["compute"] or described.get("inputs") or {"device": "cpu"})["device"]
-        return {
-            "attar": __version__,
-            "run": self.key(ipc),
-            **described,
-            "selected_by": self.method.select.told(self.job),
-            "exemplars_by": real.told(self.job) if (real := real_choice(self.method.fit)) else None,
-            "learnt": learnt(self.job, self.method, ipc),
-            "measures": watched(self.job, self.method, ipc),
-            "seconds": spent(self.job, self.method, ipc),
-            "machine": {"device": device, "python": platform.python_version(), "system": platform.platform()},
-            "versions": {package: version(package) for package in packages},
-            "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
-
-
-def checked(job: Job, name: str, method: Method, ipcs: Sequence[int], out: Path, say: Say) -> Plan:
+def checked(
+    job: Job,
+    name: str,
+    method: Method,
+    ipcs: Sequence[int],
+    out: Path,
+    say: Say,
+    fits: Mapping[int, Artefact] | None = None,
+) -> Plan:
     """Everything that can be wrong with a run, looked at before any of it is done.
 
     Raises:
@@ -157,21 +135,21 @@ def checked(job: Job, name: str, method: Method, ipcs: Sequence[int], out: Path,
     _known_settings(job.spec, name, method)
     ordered = tuple(sorted(set(ipcs)))
     folders = {ipc: out if len(ordered) == 1 else out / f"ipc-{ipc:03d}" for ipc in ordered}
-    plan = Plan(job, name, method, ordered, folders)
+    plan = Plan(job, name, method, ordered, folders, fits)
     check_place(out, "--out", [job.spec.data], adds=[folders[ordered[0]].name] if len(ordered) > 1 else ())
     for folder in folders.values():
         if _occupied(folder):
             open_distilled(folder)
     _enough_images(plan, job.picked)
-    method.select.check(job, ordered, generated=method.sampler is not None)
+    method.select.check(job, ordered, generated=isinstance(method, LatentMethod))
     if plan.uses_prior:
         _known_to_prior(job)
-    if method.sampler is not None:
+    if isinstance(method, LatentMethod):
         method.fit.check(job.prior)
         _choosing_real(job, method, ordered)
         _guided(job, method.sampler, say)
     _enough_images(plan, job.images)
-    if isinstance(method, Composed):
+    if isinstance(method, ComposedImages):
         method.check(job, ordered)
     if job.images.skipped:
         more = " ..." if len(job.images.skipped) > 5 else ""
@@ -186,16 +164,15 @@ def checked(job: Job, name: str, method: Method, ipcs: Sequence[int], out: Path,
 
 def _known_settings(spec: Spec, name: str, method: Method) -> None:
     from attar.data import PREPROCESSING
-    from attar.methods.d3hr.method import D3HR
 
     if spec.preprocess not in PREPROCESSING:
         hint = suggestion(spec.preprocess, PREPROCESSING)
         raise AttarError(f"--preprocess {spec.preprocess}{hint}: choose one of {', '.join(PREPROCESSING)}")
-    if spec.keep_statistics and not isinstance(method, D3HR):
+    if spec.keep_statistics and not getattr(method, "keeps_statistics", False):
         raise AttarError(f"--keep-statistics: {name} learns no mean and deviation of each class; d3hr does")
     if spec.keep_statistics and needs_data(method):
         raise AttarError(f"--keep-statistics: sets are made again without the data, which {needs_data(method)} needs")
-    if spec.output_size is not None and method.sampler is None:
+    if spec.output_size is not None and not isinstance(method, LatentMethod):
         raise AttarError(
             f"--output-size {spec.output_size}: {name} takes no prior, whose images it is for; leave it out"
         )
@@ -208,15 +185,15 @@ def _filter(spec: Spec) -> dict[str, str]:
 
 def needs_data(method: Method) -> str:
     """What of a method needs real images after its fit, in words; nothing where none does."""
-    if method.refine is not None:
+    if isinstance(method, LatentMethod) and method.refine is not None:
         return "refine"
     return "" if method.select.teacher is None else "select.teacher"
 
 
-def _choosing_real(job: Job, method: Method, ipcs: Sequence[int]) -> None:
+def _choosing_real(job: Job, method: LatentMethod, ipcs: Sequence[int]) -> None:
     """What a fit that chooses real images chooses them by, and what images are refined by, checked."""
     for ipc in ipcs:
-        if (select := real_choice(method.fit.for_ipc(ipc))) is not None:
+        if (select := method.fit.for_ipc(ipc).chooses) is not None:
             select.check(job, [ipc], generated=False)
             select.try_teacher(job)
     if method.refine is not None:
@@ -264,11 +241,11 @@ def _foreign(folder: Path, found: dict[str, Any], here: dict[str, Any]) -> Attar
 
 
 def _enough_images(plan: Plan, images: ImageSet) -> None:
-    if isinstance(plan.method, Composed):
-        real, needed = False, plan.method.needs(plan.job, max(plan.ipcs))
+    most, real = max(plan.ipcs), isinstance(plan.method, RealImages)
+    if isinstance(plan.method, ComposedImages):
+        needed = plan.method.needs(plan.job, most)
     else:
-        real = plan.method.sampler is None
-        needed = max(plan.ipcs) if real else plan.method.fit.for_ipc(max(plan.ipcs)).needs
+        needed = plan.method.for_ipc(most).fit.needs if isinstance(plan.method, LatentMethod) else most
     counts = {name: len(images.of_class(label)) for label, name in enumerate(images.classes)}
     few = ", ".join(f"{name!r} ({count})" for name, count in counts.items() if count < needed)
     if few and real:

@@ -5,58 +5,75 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
 from attar.core.progress import duration
 from attar.diffusion import times_from
-from attar.distill.pipeline import at, candidates_key, prepared_key, refined_key
+from attar.distill.artefacts import prepared_artefact
+from attar.distill.checks import Plan
 from attar.job import Job
-from attar.methods.base import Composed, Fit, Method, real_choice
+from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, Method
 from attar.priors.codec import Codec
 from attar.priors.prior import Prior
-from attar.selection.features import Features
+from attar.selection.features import Features, open_teacher
 
 
-def remaining(job: Job, method: Method, ipcs: Sequence[int]) -> str:
+def remaining(plan: Plan, ipcs: Sequence[int]) -> str:
     """The work that is not yet in the store, and about how long it takes on this device, in words.
 
     The time is that of the network, of finding the starts and of encoding; each is measured on a small part.
     """
-    if isinstance(method, Composed):
-        left = [label for label in job.labels if not job.store.has("prepared", prepared_key(job, method, label))]
+    job, method = plan.job, plan.method
+    if isinstance(method, ComposedImages):
+        left = [label for label in job.labels if not prepared_artefact(job, method, label).made(job)]
         return method.estimate(job, left)
-    fits = {fit for ipc in ipcs if (fit := method.fit.for_ipc(ipc)).learns}
-    unfitted = [(fit, group) for fit in fits for group in fit.groups(job.labels) if not job.has_fit(fit, group)]
+    assert isinstance(method, LatentMethod)
+    unfitted, missing = _unfitted(plan, ipcs), _missing(plan, ipcs)
     fitting = sum(fit.passes([len(job.images.of_class(label)) for label in group]) for fit, group in unfitted)
-    asked = {_key(job, method, label, ipc): method.select.candidates(ipc) for ipc in ipcs for label in job.labels}
-    missing = [count for key, count in asked.items() if not job.store.has("candidates", key)]
-    images = sum(missing)
-    sampling = images * passes_per_image(job, method)
+    sampling = len(missing) and sum(missing) * passes_per_image(job, method)
     seconds = (fitting + sampling) / passes_per_second(job.prior) if fitting + sampling else 0.0
     seconds += sum(classes * method.start_seconds(job, count) for count, classes in Counter(missing).items())
+    fits = {fit for fit, _ in unfitted}
     encoding = sum(max(_unencoded(job, fit, label) for fit in fits) for label in {c for _, g in unfitted for c in g})
     if encoding:
         seconds += encoding / encoded_per_second(job.codec)
-    refining, more = _refining(job, method, ipcs)
+    refining, more = _refining(plan, method, ipcs)
     seconds += more
     if not (fitting or sampling or encoding or refining):
         return "all images are made; they have only to be written"
-    of = f"{fitting:,} to fit, {sampling:,} to sample {images:,}"
+    of = f"{fitting:,} to fit, {sampling:,} to sample {sum(missing):,}"
     encoded = f", {encoding:,} images to encode" if encoding else ""
     improved = f", {refining:,} images to refine" if refining else ""
     return f"{fitting + sampling:,} network passes ({of}){encoded}{improved}, about {duration(seconds)}"
 
 
-def _refining(job: Job, method: Method, ipcs: Sequence[int]) -> tuple[int, float]:
+def _unfitted(plan: Plan, ipcs: Sequence[int]) -> list[tuple[Fit, Group]]:
+    """The fits, and their groups of classes, that are still to be made."""
+    assert isinstance(plan.method, LatentMethod)
+    if plan.fits is not None:
+        return []
+    wanted: dict[str, tuple[Fit, Group]] = {}
+    for ipc in ipcs:
+        asked, fit = plan.artefacts[ipc], plan.method.for_ipc(ipc).fit
+        made = {group: asked.fits[group[0]] for group in asked.groups if group[0] in asked.fits}
+        wanted |= {one.key: (fit, group) for group, one in made.items() if not one.made(plan.job)}
+    return list(wanted.values())
+
+
+def _missing(plan: Plan, ipcs: Sequence[int]) -> list[int]:
+    """How many candidates are still to be sampled, of each class and IPC that lacks some."""
+    candidates = {made.key: made for ipc in ipcs for made in plan.artefacts[ipc].candidates.values()}
+    return [int(made.inputs["count"]) for made in candidates.values() if not made.made(plan.job)]
+
+
+def _refining(plan: Plan, method: LatentMethod, ipcs: Sequence[int]) -> tuple[int, float]:
     """How many images are still to be refined, and in how many seconds."""
     if method.refine is None:
         return 0, 0.0
-    keys = {(ipc, refined_key(job, at(method, ipc), label, ipc)) for ipc in ipcs for label in job.labels}
-    classes = Counter(ipc for ipc, key in keys if not job.store.has("refined", key))
-    seconds = sum(count * method.refine.seconds(job, ipc) for ipc, count in classes.items())
-    return sum(ipc * count for ipc, count in classes.items()), seconds
+    left = {ipc: sum(not made.made(plan.job) for made in plan.artefacts[ipc].refined.values()) for ipc in ipcs}
+    seconds = sum(classes * method.refine.seconds(plan.job, ipc) for ipc, classes in left.items() if classes)
+    return sum(ipc * classes for ipc, classes in left.items()), seconds
 
 
 def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
@@ -65,8 +82,9 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
     Of generated images the decoding is not counted.
     """
     told, made = [], sum({method.select.candidates(ipc) for ipc in ipcs}) * len(job.labels)
-    rules = [(method.select, method.sampler is None)]
-    rules += [(rule, True) for ipc in ipcs if (rule := real_choice(method.fit.for_ipc(ipc))) is not None]
+    rules = [(method.select, not isinstance(method, LatentMethod))]
+    chosen = [method.for_ipc(ipc).fit.chooses for ipc in ipcs] if isinstance(method, LatentMethod) else []
+    rules += [(rule, True) for rule in chosen if rule is not None]
     for look, real in dict.fromkeys((look, real) for rule, real in rules for look in rule.looks(job)):
         count = sum(look.missing(job, label) for label in job.labels) if real else made * (look.of != "latents")
         if count and look.of != "pixels":
@@ -79,7 +97,7 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
 def look_seconds(job: Job, look: Features, real: bool) -> float:
     """Seconds that the features of one image take on this device: one tile, timed; reading it is not counted."""
     if look.of == "teacher":
-        return job.judge(look.teacher).seconds() if look.teacher is not None else 0.0
+        return open_teacher(job, look.teacher).seconds() if look.teacher is not None else 0.0
     encoding = 1 / encoded_per_second(job.codec) if real else 0.0
     return encoding + (1 / passes_per_second(job.prior) if look.of == "prior" else 0.0)
 
@@ -91,30 +109,9 @@ def _unencoded(job: Job, fit: Fit, label: int) -> int:
     return job.latents.missing(label, min(wanted, count)) * wanted // max(1, min(wanted, count))
 
 
-def _key(job: Job, method: Method, label: int, ipc: int) -> str:
-    return candidates_key(job, at(method, ipc), label, method.select.candidates(ipc))
-
-
-def spent(job: Job, method: Method, ipc: int) -> dict[str, float]:
-    """Seconds by stage, summed over what the set was made from, whichever run made it."""
-    if isinstance(method, Composed):
-        own = [prepared_key(job, method, label) for label in job.labels]
-        return {"prepared": round(sum(job.store.seconds("prepared", key) for key in own), 3)}
-    if method.sampler is None:
-        looked = [key for look in method.select.looks(job) for key in look.stored(job)]
-        return {"features": round(sum(job.store.seconds("features", key) for key in looked), 3)} if looked else {}
-    method, count = at(method, ipc), method.select.candidates(ipc)
-    keys = {"candidates": [candidates_key(job, method, label, count) for label in job.labels]}
-    if method.fit.learns:
-        keys["fit"] = [job.fit_key(method.fit, group) for group in method.fit.groups(job.labels)]
-    if method.refine is not None:
-        keys["refined"] = [refined_key(job, method, label, ipc) for label in job.labels]
-    return {kind: round(sum(job.store.seconds(kind, key) for key in of), 3) for kind, of in keys.items()}
-
-
-def passes_per_image(job: Job, method: Method) -> int:
+def passes_per_image(job: Job, method: LatentMethod) -> int:
     """Network passes that the sampler takes for an image, guidance included."""
-    sampler: Any = method.sampler
+    sampler = method.sampler
     times = times_from(sampler, job.prior, method.start_time(job.prior))
     return sum(1 if sampler.guidance_at(t) == 1 else 2 for t in times)
 

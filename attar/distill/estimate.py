@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from attar.distill.cost import passes_per_image, passes_per_second
-from attar.distill.pipeline import at
 from attar.evaluation import Images, Recipe
 from attar.evaluation.precision import settled
 from attar.job import Job
-from attar.methods.base import Method
+from attar.methods.base import LatentMethod, Method
 from attar.priors.codec import AutoencoderCodec
 from attar.priors.prior import Prior
 from attar.priors.shared_embedders import TiedDiT
@@ -82,7 +81,8 @@ def outlook(
     """
     if measures is None:
         return Outlook(0, 0, 0, 0, 0, {})
-    method, made = at(method, ipc), method.select.candidates(ipc)
+    assert isinstance(method, LatentMethod), "only these have measures"
+    method, made = method.for_ipc(ipc), method.select.candidates(ipc)
     fit = method.fit
     groups = [[counts[label] for label in group] for group in fit.groups(range(len(counts)))] if fit.learns else []
     fitting, steps = (sum(map(count, groups)) for count in (fit.passes, fit.training_steps))

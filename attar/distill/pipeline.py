@@ -1,170 +1,153 @@
-"""The driver that all methods share: fit, start, denoise, select, refine, decode; each finished piece is stored."""
+"""The stages of a run. Each takes what the one before returned, and returns what it made.
+
+    LatentMethod     fit -> sample -> select -> refine -> decode
+    ComposedImages   prepare -> compose
+    RealImages       copy
+
+What is long is in the store: a stage makes what is missing there and returns where it lies.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
 from attar.core.errors import AttarError, NotFinite
-from attar.core.files import read_lines
 from attar.core.finite import finite, naming, save_finite
 from attar.core.progress import Meter
-from attar.core.store import fingerprint
-from attar.diffusion import sample, times_from
+from attar.diffusion import sample as denoise
+from attar.diffusion import times_from
+from attar.distill.artefacts import Artefact, Artefacts, prepared_artefact
 from attar.job import Job
-from attar.methods.base import Composed, Fit, Group, Method, Start, Tensors
-from attar.methods.minimax.monitor import MEASURES
+from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, RealImages, Start, Tensors
 from attar.priors.codec import to_uint8
 from attar.priors.prior import Prior
-from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, evenly
 
 BUNDLE = 4
-"""Tiles denoised at a time: finished classes are stored after each bundle."""
+"""Tiles that are denoised or decoded at a time: finished classes are stored after each bundle."""
 
-TOTALS = ("count", "inertia")
-"""What fits learn that adds up over groups."""
-
-THUMBNAIL = 128
-"""Pixels: larger prototypes are kept as thumbnails of this size."""
-
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Images = Iterator[tuple[int, int, Pixels]]
+"""(label, index, uint8 (H, W, 3)) of each image, in order."""
 
 
-def distill(job: Job, method: Method, ipcs: Sequence[int], engine: Engine) -> None:
-    """Makes and stores all that the distilled sets of these IPCs are written from."""
-    if isinstance(method, Composed):
-        meter = Meter(job.progress, "preparing", len(job.labels), "classes")
-        for _ in engine.map(partial(prepared, job, method), job.labels):
-            meter.add()
-    if method.sampler is None:
-        for look in method.select.looks(job):
-            look.prepare(job)
-        return
-    alike: dict[Method, list[int]] = {}
-    for ipc in ipcs:
-        alike.setdefault(at(method, ipc), []).append(ipc)
-    for one, some in alike.items():
-        _distill(job, one, some, engine)
+class Engine(Protocol):
+    """Where the items of a stage are worked on."""
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]: ...
 
 
-def at(method: Method, ipc: int) -> Method:
-    """The method as it is for sets of so many images per class: its fit may depend on that."""
-    fit = method.fit.for_ipc(ipc)
-    return method if fit == method.fit else cast("Method", replace(cast(Any, method), fit=fit))
+class Local:
+    """One after another, in this process."""
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        yield from map(function, items)
 
 
-def _distill(job: Job, method: Method, ipcs: Sequence[int], engine: Engine) -> None:
-    groups = method.fit.groups(job.labels)
-    fitted = dict(zip(map(tuple, groups), engine.map(partial(fit_group, job, method.fit), groups), strict=True))
-    bundles = groups if method.fit.tunes else [list(job.labels)]
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """The latents of a class's images at t = 0."""
+
+    stored: Artefact
+    rows: Tensor | None = None
+    """Which of the stored latents, (IPC,); None: all."""
+
+    def load(self, job: Job) -> Tensor:
+        """(IPC, C, H, W), float32, on the CPU."""
+        z = self.stored.load(job)["z"]
+        return z if self.rows is None else z[self.rows]
+
+
+def fit(job: Job, method: LatentMethod, asked: Artefacts, engine: Engine) -> dict[int, Tensors]:
+    """What the fit learns of each class, by label; classes that are fitted together have the same."""
+    groups = [group for group in asked.groups if group[0] in asked.fits]
+    items = [(group, asked.fits[group[0]]) for group in groups]
+    learnt = engine.map(partial(fit_group, job, method.fit), items)
+    return {label: tensors for group, tensors in zip(groups, learnt, strict=True) for label in group}
+
+
+def fit_group(job: Job, fit: Fit, item: tuple[Group, Artefact]) -> Tensors:
+    """What the fit learns of one group of classes."""
+    group, artefact = item
+    what = f"fitting {job.classes[group[0]]!r}" + (f" and {len(group) - 1} more" if group[1:] else "")
+    return _once(job, artefact, partial(fit.run, job, group), what).load(job)
+
+
+def sample(job: Job, method: LatentMethod, asked: Artefacts, fitted: Mapping[int, Tensors]) -> dict[int, Artefact]:
+    """Each class's candidates: its starts, denoised from their time to 0. Batched across classes."""
+    bundles = asked.groups if method.fit.tunes else [tuple(job.labels)]
     for bundle in bundles:
-        with method.fit.adapted(job.prior, fitted.get(tuple(bundle), {})) as prior:
-            for ipc in ipcs:
-                learnt = {label: tensors for group, tensors in fitted.items() for label in group}
-                make_candidates(job, prior, method, learnt, bundle, method.select.candidates(ipc))
-                if method.refine is not None:
-                    for label in bundle:
-                        refined(job, prior, method, label, ipc)
+        missing = [label for label in bundle if not asked.candidates[label].made(job)]
+        if missing:
+            with method.fit.adapted(job.prior, fitted.get(bundle[0], {})) as prior:
+                _sample_missing(job, prior, method, asked, fitted, missing)
+    return dict(asked.candidates)
 
 
-def fit_group(job: Job, fit: Fit, group: Group) -> Tensors:
-    """What the fit learns of one group, from the store if it is there."""
-    return job.once(fit, group)
-
-
-def group_of(job: Job, fit: Fit, label: int) -> Group:
-    """The classes that a class is fitted with."""
-    return next(group for group in fit.groups(job.labels) if label in group)
-
-
-def candidates_key(job: Job, method: Method, label: int, count: int) -> str:
-    """The fingerprint of a class's candidates. Selection and refinement do not enter: another choice is free."""
-    fit = job.fit_key(method.fit, group_of(job, method.fit, label)) if method.fit.learns else None
-    making = {name: value for name, value in vars(method).items() if name not in ("select", "refine", "fit")}
-    inputs = (job.classes[label], job.told(label), job.spec.seed, job.prior.key, job.compute)
-    return fingerprint(type(method).__qualname__, making, fit, inputs, count)
-
-
-def prepared_key(job: Job, method: Composed, label: int) -> str:
-    """The fingerprint of what a method prepares of a class without a prior."""
-    own = (job.classes[label], job.images.digest(label), job.spec.seed)
-    return fingerprint(type(method).__qualname__, method.inputs(job), own)
-
-
-def prepared(job: Job, method: Composed, label: int) -> Tensors:
-    """What a method prepares of a class without a prior, from the store if it is there."""
-
-    def make(scratch: Path) -> None:
-        what = f"preparing {job.classes[label]!r}"
-        save_finite(method.prepare(job, label), scratch / "prepared.safetensors", what)
-
-    about = {"method": method, "class": job.classes[label]}
-    return load_file(job.store.once("prepared", prepared_key(job, method, label), make, about) / "prepared.safetensors")
-
-
-def make_candidates(
-    job: Job, prior: Prior, method: Method, fitted: dict[int, Tensors], labels: Sequence[int], count: int
+def _sample_missing(
+    job: Job,
+    prior: Prior,
+    method: LatentMethod,
+    asked: Artefacts,
+    fitted: Mapping[int, Tensors],
+    labels: Sequence[int],
 ) -> None:
-    """Denoises `count` candidates of each class, batched across classes, and stores each class's latents at t = 0."""
-    keys = {label: candidates_key(job, method, label, count) for label in labels}
-    missing = [label for label in labels if not job.store.has("candidates", keys[label])]
+    count = asked.candidates[labels[0]].inputs["count"]
     at_once = max(1, BUNDLE * prior.tile // count)
-    meter = Meter(job.progress, "sampling", len(missing) * count, "images")
-    for begin in range(0, len(missing), at_once):
-        some, begun = missing[begin : begin + at_once], time.monotonic()
-        starts = list(_starts(job, method, fitted, some, count))
-        made = list(denoise(job, prior, method, some, starts, meter))
-        spent = (time.monotonic() - begun) / len(some)
-        for label, z in zip(some, made, strict=True):
-            about = {"method": method, "class": job.classes[label]}
-            save = partial(_save_candidates, z, f"sampling {job.classes[label]!r}")
-            job.store.once("candidates", keys[label], save, about, spent)
+    meter = Meter(job.progress, "sampling", len(labels) * count, "images")
+    for begin in range(0, len(labels), at_once):
+        some, begun = labels[begin : begin + at_once], time.monotonic()
+        starts = _starts(job, method, fitted, some, count)
+        latents = _denoised(job, prior, method, some, starts, meter)
+        seconds = (time.monotonic() - begun) / len(some)
+        for label, z in zip(some, latents, strict=True):
+            _once(job, asked.candidates[label], partial(_latents, z), f"sampling {job.classes[label]!r}", seconds)
 
 
-def _starts(job: Job, method: Method, fitted: dict[int, Tensors], labels: Sequence[int], count: int) -> Iterator[Start]:
-    meter = Meter(job.progress, "finding starts", len(labels), "classes")
+def _starts(
+    job: Job, method: LatentMethod, fitted: Mapping[int, Tensors], labels: Sequence[int], count: int
+) -> list[Start]:
+    meter, starts = Meter(job.progress, "finding starts", len(labels), "classes"), []
     for label in labels:
-        start = method.start(job, fitted[label], label, count)
+        start = method.start(job, fitted.get(label, {}), label, count)
         finite(start.z, f"the starts of {job.classes[label]!r}")
-        yield start
+        starts.append(start)
         meter.add()
+    return starts
 
 
-def denoise(
-    job: Job, prior: Prior, method: Method, labels: Sequence[int], starts: Sequence[Start], meter: Meter
-) -> Iterator[Tensor]:
-    """Denoises the starts of several classes together; yields each class's latents (n, C, H, W) on the CPU."""
-    assert method.sampler is not None
-    times = {start.t for start in starts}
-    assert len(times) == 1, "one method starts all of its classes at one time"
-    t = times.pop()
+def _denoised(
+    job: Job, prior: Prior, method: LatentMethod, labels: Sequence[int], starts: Sequence[Start], meter: Meter
+) -> list[Tensor]:
+    """Denoises the starts of several classes together: each class's latents (n, C, H, W) on the CPU."""
+    (t,) = {start.t for start in starts}
     z = torch.cat([start.z for start in starts]).to(prior.device)
     counts = [len(start.z) for start in starts]
     rows = [(label, index) for label, n in zip(labels, counts, strict=True) for index in range(n)]
     y = job.conditions([label for label, _ in rows])
-    steps = len(times_from(method.sampler, prior, t))
-    done = []
+    steps, done = len(times_from(method.sampler, prior, t)), []
     for begin in range(0, len(rows), BUNDLE * prior.tile):
         some = slice(begin, begin + BUNDLE * prior.tile)
-        drawn = partial(step_noise, job, rows[some])
         step = meter.within(len(rows[some]), steps)
+        drawn = partial(step_noise, job, rows[some])
         try:
-            done.append(sample(prior, z[some], t, y[some], method.sampler, step, drawn).cpu())
+            done.append(denoise(prior, z[some], t, y[some], method.sampler, step, drawn).cpu())
         except NotFinite as error:
             label, _ = rows[some][error.rows[0]]
             raise NotFinite(f"sampling {job.classes[label]!r}: {error}") from error
         meter.add(len(rows[some]))
-    yield from torch.cat(done).split(counts)
+    return list(torch.cat(done).split(counts))
 
 
 def step_noise(job: Job, rows: Sequence[tuple[int, int]], t: int) -> Tensor:
@@ -173,58 +156,40 @@ def step_noise(job: Job, rows: Sequence[tuple[int, int]], t: int) -> Tensor:
     return torch.stack([job.noise(shape, "solver", label, index, t) for label, index in rows])
 
 
-def _save_candidates(z: Tensor, what: str, scratch: Path) -> None:
-    save_finite({"z": z}, scratch / "candidates.safetensors", what)
+def select(job: Job, method: LatentMethod, candidates: Mapping[int, Artefact], ipc: int) -> dict[int, Latents]:
+    """The candidates of each class that are kept."""
+    return {
+        label: Latents(made, method.select(job, label, made.load(job)["z"], ipc)) for label, made in candidates.items()
+    }
 
 
-def kept(job: Job, method: Method, label: int, ipc: int) -> Tensor:
-    """The latents (ipc, C, H, W) of the candidates that the method keeps, from the store."""
-    count = method.select.candidates(ipc)
-    folder = job.store.folder("candidates", candidates_key(job, method, label, count))
-    pool = load_file(folder / "candidates.safetensors")["z"]
-    return pool[method.select(job, label, pool, ipc)]
+def refine(
+    job: Job, method: LatentMethod, asked: Artefacts, fitted: Mapping[int, Tensors], kept: Mapping[int, Latents]
+) -> dict[int, Latents]:
+    """The kept latents, improved where the method refines."""
+    if method.refine is None:
+        return dict(kept)
+    for group in asked.groups:
+        with method.fit.adapted(job.prior, fitted.get(group[0], {})) as prior:
+            for label in group:
+                make = partial(_refined, job, prior, method, label, kept[label])
+                _once(job, asked.refined[label], make, f"refining {job.classes[label]!r}")
+    return {label: Latents(made) for label, made in asked.refined.items()}
 
 
-def refined(job: Job, prior: Prior, method: Method, label: int, ipc: int) -> Path:
-    """The kept latents of a class after refinement, stored."""
+def _refined(job: Job, prior: Prior, method: LatentMethod, label: int, kept: Latents, _scratch: Path) -> Tensors:
     assert method.refine is not None
-    refine = method.refine
-
-    def make(scratch: Path) -> None:
-        what = f"refining {job.classes[label]!r}"
-        with naming(what):
-            z = refine(job, prior, label, kept(job, method, label, ipc))
-        save_finite({"z": z}, scratch / "refined.safetensors", what)
-
-    return job.store.once("refined", refined_key(job, method, label, ipc), make, {"method": method})
+    return {"z": method.refine(job, prior, label, kept.load(job))}
 
 
-def refined_key(job: Job, method: Method, label: int, ipc: int) -> str:
-    """The fingerprint of a class's refined latents."""
-    made = candidates_key(job, method, label, method.select.candidates(ipc))
-    real = (job.images.digest(label), job.spec.preprocess, job.codec.key, job.encoding)
-    return fingerprint(made, method.select.identity(job), method.refine, ipc, real)
-
-
-def final_images(job: Job, method: Method, ipc: int, done: Collection[int] = ()) -> Iterator[tuple[int, int, Pixels]]:
-    """The distilled images of all labels that are not `done`, in order: (label, index, uint8 (H, W, 3)).
-
-    They are decoded from the store and brought to the spec's output size, or composed or copied from the real ones.
-    """
-    missing, method = [label for label in job.labels if label not in done], at(method, ipc)
-    if isinstance(method, Composed):
-        for label in missing:
-            for index, pixels in enumerate(method.images(job, label, prepared(job, method, label), ipc)):
-                yield label, index, pixels
-        return
-    if method.sampler is None:
-        yield from _real_images(job, method, missing, ipc)
-        return
+def decode(job: Job, latents: Mapping[int, Latents], ipc: int, done: Collection[int] = ()) -> Images:
+    """The images of all classes that are not `done`, brought to the spec's output size."""
+    missing = [label for label in latents if label not in done]
     meter = Meter(job.progress, f"decoding IPC {ipc}", ipc * len(missing), "images")
     at_once = max(1, BUNDLE * job.codec.tile // ipc)
     for begin in range(0, len(missing), at_once):
         labels = missing[begin : begin + at_once]
-        z = torch.cat([_final_latents(job, method, label, ipc) for label in labels])
+        z = torch.cat([latents[label].load(job) for label in labels])
         for number, pixels in enumerate(_decoded(job, labels, z)):
             side = job.spec.output_size or len(pixels)
             yield labels[number // ipc], number % ipc, resized(pixels, side, job.spec.output_filter)
@@ -250,38 +215,41 @@ def _decoded(job: Job, labels: Sequence[int], z: Tensor) -> Pixels:
     return images
 
 
-def prototype_images(job: Job, method: Method, ipc: int) -> Iterator[tuple[int, int, Pixels]]:
-    """The prototypes that sets of this IPC begin from, decoded: the first of each of some classes, as thumbnails.
-
-    Nothing for methods without prototypes.
-    """
-    fit = method.fit.for_ipc(ipc)
-    for label in evenly(job.labels, CLASSES_SHOWN):
-        prototypes = fit_group(job, fit, group_of(job, fit, label)).get("prototypes")
-        if prototypes is not None:
-            side = min(job.codec.size, THUMBNAIL)
-            for index, pixels in enumerate(to_uint8(job.codec.decode(prototypes[:IMAGES_SHOWN]))):
-                yield label, index, resized(pixels, side)
+def prepare(job: Job, method: ComposedImages, engine: Engine) -> dict[int, Artefact]:
+    """The long work of a method that composes images, for each class."""
+    items = [(label, prepared_artefact(job, method, label)) for label in job.labels]
+    meter = Meter(job.progress, "preparing", len(items), "classes")
+    for _ in engine.map(partial(_prepare_class, job, method), items):
+        meter.add()
+    return dict(items)
 
 
-def learnt(job: Job, method: Method, ipc: int) -> dict[str, float]:
-    """The single numbers among what the fit learnt: the `TOTALS` are summed over its groups, others are means."""
-    fit, found = method.fit.for_ipc(ipc), dict[str, list[float]]()
-    for group in fit.groups(job.labels):
-        for name, value in fit_group(job, fit, group).items():
-            if value.ndim == 0:
-                found.setdefault(name, []).append(float(value))
-    return {name: sum(values) / (1 if name in TOTALS else len(values)) for name, values in found.items()}
+def _prepare_class(job: Job, method: ComposedImages, item: tuple[int, Artefact]) -> None:
+    label, artefact = item
+    _once(job, artefact, lambda _: method.prepare(job, label), f"preparing {job.classes[label]!r}")
 
 
-def watched(job: Job, method: Method, ipc: int) -> list[dict[str, Any]]:
-    """What was measured while the prior was tuned to each group of classes; empty where it was not."""
-    fit, found = method.fit.for_ipc(ipc), []
-    for group in fit.groups(job.labels) if fit.tunes else ():
-        looks = read_lines(job.store.folder("fit", job.fit_key(fit, group)) / MEASURES)
-        if looks:
-            found.append({"classes": [job.classes[label] for label in group], "looks": looks})
-    return found
+def compose(
+    job: Job, method: ComposedImages, prepared: Mapping[int, Artefact], ipc: int, done: Collection[int] = ()
+) -> Images:
+    """The images of all classes that are not `done`, from what was prepared of them."""
+    for label in (label for label in prepared if label not in done):
+        for index, pixels in enumerate(method.images(job, label, prepared[label].load(job), ipc)):
+            yield label, index, pixels
+
+
+def compare(job: Job, method: RealImages) -> None:
+    """Makes and stores all that the rule compares real images by."""
+    for features in method.select.looks(job):
+        features.prepare(job)
+
+
+def copy(job: Job, method: RealImages, ipc: int, done: Collection[int] = ()) -> Images:
+    """The real images that the rule keeps, of all classes that are not `done`, pixel for pixel."""
+    for label in (label for label in job.labels if label not in done):
+        pool = torch.from_numpy(job.images.of_class(label))
+        for index, choice in enumerate(method.select(job, label, pool, ipc)):
+            yield label, index, np.asarray(job.images.open(int(pool[choice])))
 
 
 def resized(pixels: Pixels, side: int, how: str = "lanczos") -> Pixels:
@@ -291,32 +259,17 @@ def resized(pixels: Pixels, side: int, how: str = "lanczos") -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling[how.upper()]))
 
 
-def _final_latents(job: Job, method: Method, label: int, ipc: int) -> Tensor:
-    if method.refine is None:
-        return kept(job, method, label, ipc)
-    folder = job.store.folder("refined", refined_key(job, method, label, ipc))
-    return load_file(folder / "refined.safetensors")["z"]
+def _once(job: Job, artefact: Artefact, make: Callable[[Path], Tensors], what: str, seconds: float = 0.0) -> Artefact:
+    """The artefact, made by `make(scratch)` if it is not in the store yet; `what` names the work in errors."""
+
+    def save(scratch: Path) -> None:
+        with naming(what):
+            tensors = make(scratch)
+        save_finite(tensors, scratch / f"{artefact.kind}.safetensors", what)
+
+    job.store.once(artefact.kind, artefact.key, save, artefact.inputs, seconds)
+    return artefact
 
 
-def _real_images(job: Job, method: Method, labels: Sequence[int], ipc: int) -> Iterator[tuple[int, int, Pixels]]:
-    for label in labels:
-        pool = torch.from_numpy(job.images.of_class(label))
-        for index, choice in enumerate(method.select(job, label, pool, ipc)):
-            yield label, index, np.asarray(job.images.open(int(pool[choice])))
-
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
-
-
-class Engine(Protocol):
-    """Applies a picklable function to picklable items; results come in the items' order."""
-
-    def map(self, function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]: ...
-
-
-class Local:
-    """One item after the other in this process."""
-
-    def map(self, function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-        return map(function, items)
+def _latents(z: Tensor, _scratch: Path) -> Tensors:
+    return {"z": z}

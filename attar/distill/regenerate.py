@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
-from attar.core.store import Store, fingerprint
+from attar.core.store import Store
+from attar.distill.artefacts import Artefact
 from attar.job import Job, Spec
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from attar.core.progress import Say
     from attar.data import ImageSet
-    from attar.methods.base import Fit
     from attar.methods.d3hr.method import D3HR
     from attar.sets.distilled import DistilledSet
 
@@ -36,7 +36,7 @@ def regenerate(
     say: Say = print,
     dry_run: bool = False,
 ) -> list[Path]:
-    """Writes sets of these IPCs as `attar.distill.run.distill_sets` does, from what `--keep-statistics` kept in `folder`.
+    """Writes sets of these IPCs from what `--keep-statistics` kept in `folder`, as `distill_sets` does.
 
     With the seed of that set, the default, the IPC that it has gives the images that it has.
 
@@ -63,9 +63,10 @@ def regenerate(
     method = _method(one.manifest)
     if what := needs_data(method):
         raise AttarError(f"{folder} cannot be made again without the data, which {what} needs")
+    name, fits = one.manifest["method"]["name"], job.kept(method)
     if not dry_run:
-        job.keep(method)
-    return make_sets(job, one.manifest["method"]["name"], method, ipcs, out, say=say, dry_run=dry_run)
+        job.store_kept(fits)
+    return make_sets(job, name, method, ipcs, out, say=say, dry_run=dry_run, fits=fits)
 
 
 class Dataless(Job):
@@ -95,25 +96,26 @@ class Dataless(Job):
     def about_data(self) -> dict[str, Any]:
         return {**self.one.manifest["data"], "regenerated_from": self._digest}
 
-    def fit_key(self, fit: Fit, group: Sequence[int]) -> str:
-        return fingerprint("kept", fit, self._digest, [self.classes[label] for label in group])
+    def kept(self, method: D3HR) -> dict[int, Artefact]:
+        """What the set kept of each class, as what the method's fit has learnt."""
+        return {
+            label: Artefact("fit", {"kept": self._digest, "fit": method.fit, "class": name})
+            for label, name in enumerate(self.classes)
+        }
 
-    def has_fit(self, fit: Fit, group: Sequence[int]) -> bool:
-        return True
-
-    def keep(self, method: D3HR) -> None:
-        """Puts the statistics where the driver looks for what the method's fit has learnt."""
+    def store_kept(self, fits: Mapping[int, Artefact]) -> None:
+        """Puts it into the store, where the stages look for it."""
         from safetensors.torch import load_file, save_file
 
         from attar.sets.distilled import STATISTICS
 
         def make(kept: Mapping[str, Tensor], scratch: Path) -> None:
-            save_file(dict(kept), scratch / "fitted.safetensors")
+            save_file(dict(kept), scratch / "fit.safetensors")
 
         arrays = load_file(self.one.folder / STATISTICS)
         for label, (mean, std) in enumerate(zip(arrays["mean"], arrays["std"], strict=True)):
             kept = {"mean": mean[None], "variance": std[None].double().square()}
-            self.store.once("fit", self.fit_key(method.fit, [label]), partial(make, kept), {"classes": [label]})
+            self.store.once("fit", fits[label].key, partial(make, kept), fits[label].inputs)
 
     @property
     def _digest(self) -> str:

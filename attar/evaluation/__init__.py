@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import RECIPES, changes, modified, named_recipe
+from attar.evaluation.records import Record, Result
 
 if TYPE_CHECKING:
-    from attar.evaluation.evaluator import Images, Result, evaluate
+    from attar.evaluation.evaluator import Images, evaluate
 
-__all__ = ["RECIPES", "Images", "Recipe", "Result", "changes", "evaluate", "modified", "named_recipe"]
+__all__ = ["RECIPES", "Images", "Recipe", "Record", "Result", "changes", "evaluate", "modified", "named_recipe"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Images", "Result", "evaluate"):
+    if name in ("Images", "evaluate"):
         from attar.evaluation import evaluator
 
         return getattr(evaluator, name)

@@ -6,7 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -29,47 +29,17 @@ from attar.evaluation.native import Native
 from attar.evaluation.precision import settled
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, RECIPES
+from attar.evaluation.records import Result
 from attar.networks import build, check, check_size
 from attar.teachers.soft_labels import Labelling, StoredLabels, Views
 from attar.training import Pictures, Plan, Precision, Step, top1, train
 from attar.training.augment import Augmentation
 from attar.training.tally import Tally
 
-__all__ = ["Images", "Result", "evaluate", "settle"]
+__all__ = ["Images", "evaluate", "settle"]
 
 REVISION = 3
 """Part of every item's key: raise it when a change of the code changes what a recipe measures."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """One network on one set: a number with its terms."""
-
-    recipe: str
-    network: str
-    ipc: float
-    """Training images per class, mean over the classes."""
-    n_train: int
-    n_test: int
-    accuracies: tuple[float, ...]
-    """Top-1 in per cent after the last epoch, for each seed."""
-    best: tuple[float, ...]
-    """The best test during training, for each seed: chosen on the test set, so never the headline."""
-    mean: float
-    """Of the accuracies, over the seeds."""
-    std: float
-    """Sample deviation over the seeds (n - 1); 0 for one seed."""
-    seconds: float
-    """Training and tests of all seeds, also of those that were found finished."""
-    device: str
-    precision: str = "float32"
-    """What the networks were trained and tested in: the recipe's, or float32 where the device lacks it."""
-    labels: dict[str, Any] | None = None
-    """Of soft labels: what `SoftLabels.record` tells."""
-
-    def record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**asdict(self), "accuracies": list(self.accuracies), "best": list(self.best)}
 
 
 def evaluate(

@@ -1,20 +1,14 @@
-"""Records of evaluations: the file that keeps them, and their words for terminals and documents.
+"""What evaluations came to: results, the records that a file keeps of them, and their words for a line of text.
 
-A record is what one distilled set, recipe and network came to: "set" (its folder), "method", "seed", "recipe",
-"changes" (the fields that differ from the recipe that it is named after), "network", "test" (the test images' spec),
-"ipc", "n_train", "n_test", "accuracies" (top-1 after the last epoch, per cent, one a training seed), "best" (the best
-epoch of each), "mean", "std", "seconds", "device", "precision" (what was used, where the device lacks the recipe's),
-and "baseline": the same of random real images, or None. A record with the method "all data" and no set is of a network
-trained on the whole training set. Of soft labels there are also "teacher" ("source", a list where several label,
-"digest", "accuracy" on real images ...) and "labels" ("scheme", "epochs", "bytes" ...); of a set that another code
-wrote its "layout". Older records lack "changes", "test", "precision" and these.
+In the file, a JSON list, a record is flat: the fields of `Record`, then those of `Trial`. Old records may lack "test",
+"changes", "seed", "best" and "precision".
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +18,8 @@ from attar.core.json_shapes import TABLE, TEXT, WHOLE, Kind, Many, Maybe, Shape,
 from attar.core.progress import duration
 from attar.evaluation.recipes import MODIFIED
 
-Record = dict[str, Any]
-
 ALL_DATA = "all data"
+"""The method of a record without a set: networks trained on the whole training set."""
 
 _PER_CENT = number(0, 100)
 _RESULT: dict[str, Shape] = {
@@ -43,9 +36,9 @@ _SOURCE = Kind(
 )
 _RECORD: dict[str, Shape] = {
     **dict.fromkeys(("set", "method", "recipe", "network", "device"), TEXT),
-    **{f"{name}?": TEXT for name in ("test", "label", "item", "layout")},
+    **{f"{name}?": TEXT for name in ("test", "label", "item", "layout", "precision")},
     **_RESULT,
-    "ipc?": Maybe(whole(1)),
+    "ipc?": Maybe(number(0)),
     "seed?": Maybe(WHOLE),
     "seeds?": Many(WHOLE),
     "changes?": TABLE,
@@ -53,7 +46,7 @@ _RECORD: dict[str, Shape] = {
     "labels?": Maybe({"scheme": TEXT, "bytes": whole(0)}),
     "baseline?": Maybe(_RESULT),
 }
-_OF_AN_EXPERIMENT: Shape = {
+_TRIAL: Shape = {
     **dict.fromkeys(("judged", "item", "label"), TEXT),
     "seed": WHOLE,
     "seeds": Many(WHOLE),
@@ -62,12 +55,217 @@ _OF_AN_EXPERIMENT: Shape = {
 }
 
 
+@dataclass(frozen=True)
+class Result:
+    """What networks, one for each training seed, came to on one set of images; accuracies are top-1 in per cent."""
+
+    recipe: str
+    network: str
+    ipc: float
+    """Training images per class, mean over the classes; 0 where an old record of all the data does not say it."""
+    n_train: int
+    n_test: int
+    accuracies: tuple[float, ...]
+    """After the last epoch, for each seed."""
+    best: tuple[float, ...]
+    """The best test during training, for each seed: chosen on the test set, so never the headline."""
+    mean: float
+    """Of the accuracies, over the seeds."""
+    std: float
+    """Sample deviation over the seeds (n - 1); 0 for one seed."""
+    seconds: float
+    """Training and tests of all seeds, also of those that were found finished."""
+    device: str
+    precision: str = "float32"
+    """What the networks were trained and tested in: the recipe's, or float32 where the device lacks it."""
+    labels: Mapping[str, Any] | None = None
+    """Of soft labels: what `SoftLabels.record` tells."""
+
+    @property
+    def n(self) -> int:
+        """The number of training seeds."""
+        return len(self.accuracies)
+
+    @property
+    def spread(self) -> float | None:
+        """The deviation over the seeds; None of a single one."""
+        return self.std if self.n > 1 else None
+
+    @property
+    def accuracy(self) -> str:
+        """Mean and deviation in words: "40.0 ± 1.0"."""
+        return spread(f"{self.mean:.1f}", self.spread)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Where a record belongs in an experiment."""
+
+    item: str
+    """The fingerprint of the set and of all that it is judged by."""
+    judged: str
+    """The fingerprint of what sets are judged by but the network (`attar.experiments.summary.judged`)."""
+    label: str
+    """The method's in the experiment."""
+    seeds: tuple[int, ...]
+    """Of the trainings."""
+    distilling: float
+    """Seconds that it took to make the set."""
+    bytes: int
+    """Of the set's images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Result):
+    """A result, what it is of, and what stands beside it."""
+
+    set: str
+    """The set's folder; none of `ALL_DATA`."""
+    method: str
+    seed: int | None = None
+    """Of the distillation."""
+    teacher: Mapping[str, Any] | None = None
+    """Who gave soft labels: "source" (or a list), "digest", "accuracy" ... (`attar.evaluation.teaching.told`)."""
+    layout: str | None = None
+    """How the files of a set that another code wrote are laid out."""
+    baseline: Result | None = None
+    """Random real images, as many, by the same recipe."""
+    test: str | None = None
+    """Where the test images are from."""
+    changes: Mapping[str, Any] | None = None
+    """The fields that differ from the recipe that it is named after."""
+    trial: Trial | None = None
+
+    @classmethod
+    def of(cls, result: Result, **about: Any) -> Record:
+        """A result with the other fields of its record; these win where both have one."""
+        return cls(**{**vars(result), **about})
+
+    @property
+    def of_all_data(self) -> bool:
+        """Whether it is of the whole training set."""
+        return self.method == ALL_DATA
+
+    @property
+    def path(self) -> str:
+        """The set's absolute path; nothing where there is no set."""
+        return str(Path(self.set).resolve()) if self.set else ""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What it is of: the set, what judged it, training seeds where an experiment chose them.
+
+        A later record takes the place of one with the same identity.
+        """
+        return self.path, *self.judged_by, ",".join(map(str, self.trial.seeds if self.trial else ()))
+
+    @property
+    def judged_by(self) -> tuple[str, ...]:
+        """(recipe, its changes as JSON, network, test images, teacher): results of equal ones share a table."""
+        changes = json.dumps(self.changes or {}, sort_keys=True)
+        return self.original, changes, self.network, self.test or "", (self.teacher or {}).get("digest", "")
+
+    @property
+    def original(self) -> str:
+        """The name of the recipe that the changes were made to; of older records, the recipe's own."""
+        return self.recipe if self.changes is None else self.recipe.removesuffix(MODIFIED)
+
+    @property
+    def terms(self) -> str:
+        """What it was judged by, in words, as `in_words` says it, with who labelled and how that is stored."""
+        labelled = ""
+        if self.teacher and self.labels:
+            stored = f"{self.labels['scheme']}, {self.labels['bytes']:,} bytes" if self.labels["bytes"] else "online"
+            source = self.teacher["source"]
+            labelled = f", labels of {source if isinstance(source, str) else ', '.join(source)}, {stored}"
+        return in_words(self.original, self.changes or {}, self.test, labelled)
+
+    @property
+    def difference(self) -> float | None:
+        """How many points the mean lies above that of random real images; None where these were not evaluated."""
+        return None if self.baseline is None else self.mean - self.baseline.mean
+
+    @property
+    def row(self) -> str:
+        """The record in one line for the terminal."""
+        parts = [ALL_DATA] if self.of_all_data else [self.set or ALL_DATA, self.method, f"IPC {self.ipc}"]
+        parts += [self.network, f"{self.accuracy} % (n = {self.n}, last epoch)"]
+        if self.baseline is not None:
+            parts.append(f"random {self.baseline.accuracy} %, difference {signed(self.mean - self.baseline.mean)}")
+        return "  ".join([*parts, duration(self.seconds)])
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in a file."""
+        entry = asdict(self, dict_factory=_json_ready)
+        trial = entry.pop("trial") or {}
+        for name in ("layout", "test", "changes"):
+            if entry[name] is None:
+                del entry[name]
+        head = {name: entry.pop(name) for name in ("set", "method", "seed", "teacher")}
+        return {**head, **entry, **trial}
+
+
 def read_records(file: Path) -> list[Record]:
     """The records that `attar evaluate --json` wrote to `file`.
 
     Raises:
         AttarError: the file cannot be read or is not such a list.
     """
+    return [_record(entry) for entry in _entries(file)]
+
+
+def write_record(file: Path, record: Record) -> None:
+    """Adds a record to `file`, in the place of the one with the same identity if there is one.
+
+    The file is replaced whole, and processes that write to it take turns. The other records stay as they are written.
+
+    Raises:
+        AttarError: the file is there but holds something else.
+    """
+    import filelock
+
+    with writing(file, "name another file with --json"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(file.with_name(f".{file.name}.lock")):
+            entries = {_record(entry).identity: entry for entry in (_entries(file) if file.exists() else [])}
+            entries[record.identity] = record.as_json()
+            write_json(file, list(entries.values()))
+
+
+def record_of(entry: Any) -> Record:
+    """The record that a JSON object describes.
+
+    Raises:
+        AttarError: it describes none; says which key is wrong.
+    """
+    if wrong := _wrong(entry):
+        raise AttarError(wrong)
+    return _record(entry)
+
+
+def in_words(recipe: str, changes: Mapping[str, Any], test: str | None = None, labelled: str = "") -> str:
+    """A recipe with its changes, and the test images: "quick with flip=false, steps=300; tested on digits@test"."""
+    changed = f" with {', '.join(assignments(changes))}" if changes else ""
+    return f"{recipe}{changed}{labelled}{f'; tested on {test}' if test else ''}"
+
+
+def assignments(changes: Mapping[str, Any]) -> list[str]:
+    """The changes of a recipe as `--set` takes them, by field: "flip=false", "steps=300"."""
+    return [f"{name}={_word(value)}" for name, value in sorted(changes.items())]
+
+
+def spread(mean: str, std: float | None) -> str:
+    """A mean with its deviation: "40.0 ± 1.0"; the mean alone where there is none."""
+    return mean if std is None else f"{mean} ± {std:.1f}"
+
+
+def signed(points: float) -> str:
+    """A difference with its sign; the minus is the typographer's, and what rounds to zero has no sign."""
+    return f"{points:+.1f}".replace("-", "\N{MINUS SIGN}") if round(points, 1) else "0.0"
+
+
+def _entries(file: Path) -> list[dict[str, Any]]:
+    """The records of a file as JSON objects, each of them checked."""
     hint = "name a file that `attar evaluate --json` wrote, or a new one"
     try:
         records = read_json(file)
@@ -81,115 +279,23 @@ def read_records(file: Path) -> list[Record]:
     return records
 
 
-def write_record(file: Path, record: Record) -> None:
-    """Adds a record to `file`, in the place of the one with the same identity if there is one.
-
-    The file is replaced whole, and processes that write to it take turns.
-
-    Raises:
-        AttarError: the file is there but holds something else.
-    """
-    import filelock
-
-    with writing(file, "name another file with --json"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(file.with_name(f".{file.name}.lock")):
-            records = {identity(one): one for one in (read_records(file) if file.exists() else [])}
-            records[identity(record)] = record
-            write_json(file, list(records.values()))
+def _record(entry: Mapping[str, Any]) -> Record:
+    """A checked JSON object as a record; keys that no field has are left out."""
+    common = {name: entry[name] for name in ("recipe", "network", "device")} | {"ipc": entry.get("ipc") or 0}
+    baseline = None if entry.get("baseline") is None else Result(**_known(Result, {**common, **entry["baseline"]}))
+    trial = Trial(**_known(Trial, entry)) if "judged" in entry else None
+    return Record(**_known(Record, {**entry, **common, "baseline": baseline, "trial": trial}))
 
 
-def identity(record: Record) -> tuple[str, ...]:
-    """What a record is of: (the set's absolute path, what judged it, training seeds where an experiment chose them).
-
-    A later record replaces an earlier one.
-    """
-    path = str(Path(record["set"]).resolve()) if record["set"] else ""
-    return path, *judged_by(record), ",".join(map(str, record.get("seeds", [])))
+def _known(kind: type[Result] | type[Trial], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass that an entry has, lists as tuples; what old files lack is empty."""
+    values = {**entry, "best": entry.get("best") or (), "std": entry.get("std") or 0.0}
+    named = {field.name: values[field.name] for field in fields(kind) if field.name in values}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in named.items()}
 
 
-def judged_by(record: Record) -> tuple[str, ...]:
-    """(recipe, its changes as JSON, network, test images' spec, teacher): results of equal ones share a table."""
-    changes = json.dumps(record.get("changes", {}), sort_keys=True)
-    teacher = (record.get("teacher") or {}).get("digest", "")
-    return original(record), changes, record["network"], record.get("test", ""), teacher
-
-
-def original(record: Record) -> str:
-    """The name of the recipe that the changes were made to; of older records, the recipe's own."""
-    name: str = record["recipe"]
-    return name.removesuffix(MODIFIED) if "changes" in record else name
-
-
-def assignments(record: Record) -> list[str]:
-    """The changes of the recipe as `--set` takes them, by field: "flip=false", "steps=300"."""
-    return [f"{name}={_word(value)}" for name, value in sorted(record.get("changes", {}).items())]
-
-
-def terms(record: Record) -> str:
-    """The recipe with its changes, and the test images: "quick with flip=false, steps=300; tested on digits@test"."""
-    changed = f" with {', '.join(assignments(record))}" if assignments(record) else ""
-    tested = f"; tested on {record['test']}" if record.get("test") else ""
-    return f"{original(record)}{changed}{_labelled(record)}{tested}"
-
-
-def _labelled(record: Record) -> str:
-    """Who labelled, and how that is stored: ", labels of teachers/airbench, int8, 360,000 bytes"."""
-    if not record.get("teacher") or not record.get("labels"):
-        return ""
-    labels = record["labels"]
-    stored = f"{labels['scheme']}, {labels['bytes']:,} bytes" if labels["bytes"] else "online"
-    source = record["teacher"]["source"]
-    return f", labels of {source if isinstance(source, str) else ', '.join(source)}, {stored}"
-
-
-def row(record: Record) -> str:
-    """A record in one line for the terminal."""
-    parts = [record["set"] or ALL_DATA, record["method"]] if record["method"] != ALL_DATA else [ALL_DATA]
-    if record["method"] != ALL_DATA:
-        parts.append(f"IPC {record['ipc']}")
-    parts += [record["network"], f"{accuracy(record)} % (n = {len(record['accuracies'])}, last epoch)"]
-    gain = difference(record)
-    if gain is not None:
-        parts.append(f"random {accuracy(record['baseline'])} %, difference {signed(gain)}")
-    return "  ".join([*parts, duration(record["seconds"])])
-
-
-def markdown_table(records: Iterable[Record]) -> str:
-    """A table for documents, ordered by recipe, network and IPC; accuracies in per cent after the last epoch."""
-    head = ["method", "IPC", "network", "recipe", "accuracy", "n", "random", "difference", "time"]
-    lines = [f"| {' | '.join(head)} |", "|---|---:|---|---|---:|---:|---:|---:|---:|"]
-    for record in sorted(records, key=lambda one: (terms(one), one["network"], one.get("ipc") or math.inf)):
-        gain = difference(record)
-        cells = [
-            record["method"],
-            str(record["ipc"]) if record["method"] != ALL_DATA else "",
-            record["network"],
-            terms(record),
-            accuracy(record),
-            str(len(record["accuracies"])),
-            "" if gain is None else accuracy(record["baseline"]),
-            "" if gain is None else signed(gain),
-            duration(record["seconds"]),
-        ]
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def accuracy(result: Record) -> str:
-    """Mean and standard deviation over the training seeds, in per cent; the mean alone of a single seed."""
-    spread = f" ± {result['std']:.1f}" if len(result["accuracies"]) > 1 else ""
-    return f"{result['mean']:.1f}{spread}"
-
-
-def difference(record: Record) -> float | None:
-    """How many points the mean lies above that of random real images; None where these were not evaluated."""
-    return None if record.get("baseline") is None else record["mean"] - record["baseline"]["mean"]
-
-
-def signed(points: float) -> str:
-    """A difference with its sign; the minus is the typographer's, and what rounds to zero has no sign."""
-    return f"{points:+.1f}".replace("-", "\N{MINUS SIGN}") if round(points, 1) else "0.0"
+def _json_ready(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in pairs}
 
 
 def _wrong(record: Any) -> str | None:
@@ -198,7 +304,9 @@ def _wrong(record: Any) -> str | None:
         return wrong
     if record["method"] != ALL_DATA and record.get("ipc") is None:
         return "ipc is missing"
-    if "judged" in record and (wrong := mistake(record, _OF_AN_EXPERIMENT)):
+    if record["method"] != ALL_DATA and (wrong := mistake(record, {"ipc": whole(1)})):
+        return wrong
+    if "judged" in record and (wrong := mistake(record, _TRIAL)):
         return wrong
     for name, result in (("", record), ("baseline.", record.get("baseline"))):
         if result and len(result["accuracies"]) > 1 and result.get("std") is None:
@@ -209,6 +317,6 @@ def _wrong(record: Any) -> str | None:
 
 
 def _word(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return ",".join(map(_word, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -1,5 +1,1 @@
-"""Methods compared: an experiment's grid run as resumable items, and what it came to in tables and figures."""
-
-from attar.experiments.compare import compare
-
-__all__ = ["compare"]
+"""Methods and settings compared: each experiment is run as resumable items, and returns what it came to."""

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from attar.core.errors import AttarError, suggestion
-from attar.core.progress import Progress, Say, silent
+from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint
 from attar.data.places import check_place
-from attar.distill.run import distill_sets, evaluate_sets, quiet
-from attar.evaluation.records import Record, read_records, row, write_record
-from attar.experiments.charts import write_figures
+from attar.distill.run import distill_sets
+from attar.evaluation.evaluator import REVISION
+from attar.evaluation.records import Record, Trial, read_records, write_record
+from attar.evaluation.run import evaluate_sets
 from attar.experiments.forecast import absent, forecast
 from attar.experiments.spec import Contender, Evaluation, Experiment
-from attar.experiments.summary import judged, panels
-from attar.experiments.tables import write_tables
+from attar.experiments.summary import Summary, judged, summarise
 from attar.sets.distilled import DistilledSet, open_distilled
 
 
@@ -30,17 +28,16 @@ def compare(
     store: Store | None = None,
     progress: Progress = silent,
     say: Say = quiet,
+    show: Callable[[Summary], None] = lambda summary: None,
     dry_run: bool = False,
-) -> list[str]:
-    """Runs what is missing of an experiment, and writes results.json, tables and figures into its folder.
+) -> Summary:
+    """Runs what is missing of an experiment, and keeps the records in results.json in its folder.
 
     A method or an evaluation that fails once the work has begun does not stop the others.
 
     Args:
-        only: labels of the methods to run; none named: all. The tables show all that there are results of.
-
-    Returns:
-        What failed, a line each.
+        only: labels of the methods to run; none named: all. The summary has all that there are results of.
+        show: called with all results after each new one.
 
     Raises:
         AttarError: something is wrong with the experiment or its inputs; before any long work.
@@ -48,25 +45,22 @@ def compare(
     grid = Grid(_narrowed(experiment, only), store, progress, say)
     data = [contender.spec.data for contender in experiment.contenders]
     check_place(experiment.out, "out", [*data, experiment.test], adds=["results.json"])
-    _records(experiment)
+    before = summarise(experiment, grid.records())
     if dry_run and experiment.planned and (reason := absent(grid.experiment)):
         say(forecast(grid.experiment, reason, store, progress))
-        return []
+        return before
     grid.check()
-    left = sum(len(grid.missing(item)) * len(item.seeds) for item in grid.items())
-    if dry_run or left:
+    trainings = sum(len(grid.missing(item)) * len(item.seeds) for item in grid.items())
+    if dry_run or trainings:
         say(forecast(grid.experiment, None, store, progress))
-    say(f"{left} trainings are left; those that are in the cache are not done again")
+    say(f"{trainings} trainings are left; those that are in the cache are not done again")
     if dry_run:
-        return []
+        return before
     grid.check_teachers()
     failures = list(grid.distill())
     for item in grid.items():
-        failures += grid.evaluate(item, lambda: _write_tables(experiment))
-    _write_tables(experiment)
-    write_figures(experiment, panels(experiment, _records(experiment)))
-    say(f"wrote {experiment.out / 'table.md'}, table.csv, table.tex, ipc.png and cost.png")
-    return failures
+        failures += grid.evaluate(item, lambda: show(summarise(experiment, grid.records())))
+    return replace(summarise(experiment, grid.records()), failures=tuple(failures))
 
 
 def _narrowed(experiment: Experiment, only: Sequence[str]) -> Experiment:
@@ -76,16 +70,7 @@ def _narrowed(experiment: Experiment, only: Sequence[str]) -> Experiment:
             hint = suggestion(label, labels)
             raise AttarError(f"--only {label}{hint}: {experiment.file} has the methods {', '.join(labels)}")
     chosen = tuple(contender for contender in experiment.contenders if not only or contender.label in only)
-    return dataclasses.replace(experiment, contenders=chosen)
-
-
-def _records(experiment: Experiment) -> list[Record]:
-    file = experiment.out / "results.json"
-    return read_records(file) if file.exists() else []
-
-
-def _write_tables(experiment: Experiment) -> None:
-    write_tables(experiment, panels(experiment, _records(experiment)))
+    return replace(experiment, contenders=chosen)
 
 
 @dataclass(frozen=True)
@@ -109,13 +94,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Grid:
-    """The work of an experiment, and who is told how it goes."""
+    """The work of an experiment, and who hears how it goes."""
 
     experiment: Experiment
     store: Store | None
     progress: Progress
     say: Say
     noted: set[str] = field(default_factory=set)
+    """What was said already of several sets."""
 
     def pairs(self) -> Iterator[tuple[Contender, int]]:
         """Every method with every distillation seed."""
@@ -131,18 +117,23 @@ class Grid:
                     if contender.label in evaluation.methods:
                         yield Item(contender, seed, ipc, evaluation)
 
+    def records(self) -> list[Record]:
+        """All results that there are in the experiment's folder."""
+        file = self.experiment.out / "results.json"
+        return read_records(file) if file.exists() else []
+
     def check(self) -> None:
-        """Looks at all inputs and tells what each distillation still takes.
+        """Looks at all inputs, and says what each distillation still takes.
 
         Raises:
             AttarError: all that is wrong with any of them.
         """
         wrong = {}
         for contender, seed in self.pairs():
-            told: list[str] = []
+            said: list[str] = []
             try:
-                self._distill(contender, seed, told.append, dry_run=True)
-                self.say(f"{contender.label}, seed {seed}: {told[-1]}")
+                self._distill(contender, seed, said.append, dry_run=True)
+                self.say(f"{contender.label}, seed {seed}: {said[-1]}")
             except AttarError as error:
                 wrong[str(error)] = f"{contender.label}: {error}"
         if wrong:
@@ -163,20 +154,20 @@ class Grid:
     def distill(self) -> Iterator[str]:
         """Makes the sets that are not there yet; yields what failed."""
         for contender, seed in self.pairs():
-            what = f"{contender.label}, seed {seed}"
+            name = f"{contender.label}, seed {seed}"
             if all(self._folder(contender, seed, ipc).is_dir() for ipc in self.experiment.ipcs_of(contender)):
                 continue
             try:
-                self._distill(contender, seed, partial(self._tell, what))
+                self._distill(contender, seed, partial(self._say_of, name))
             except AttarError as error:
-                self.say(f"{what}: failed: {error}")
-                yield f"distilling {what}: {error}"
+                self.say(f"{name}: failed: {error}")
+                yield f"distilling {name}: {error}"
 
     def _distill(self, contender: Contender, seed: int, say: Say, dry_run: bool = False) -> None:
         ipcs = self.experiment.ipcs_of(contender)
         folders = [self._folder(contender, seed, ipc) for ipc in ipcs]
         distill_sets(
-            dataclasses.replace(contender.spec, seed=seed),
+            replace(contender.spec, seed=seed),
             contender.name,
             contender.method,
             ipcs,
@@ -193,8 +184,8 @@ class Grid:
             self.noted.add(text)
             self.say(text)
 
-    def _tell(self, what: str, text: str) -> None:
-        self.say(f"{what}: {text}")
+    def _say_of(self, name: str, text: str) -> None:
+        self.say(f"{name}: {text}")
 
     def _folder(self, contender: Contender, seed: int, ipc: int) -> Path:
         return self.experiment.folder(contender, seed, ipc)
@@ -204,15 +195,13 @@ class Grid:
         folder = self._folder(item.contender, item.seed, item.ipc)
         if not folder.is_dir():
             return list(item.evaluation.networks)
-        one, done = open_distilled(folder), {record.get("item") for record in _records(self.experiment)}
-        return [network for network in item.evaluation.networks if self._key(item, network, one) not in done]
+        distilled, done = open_distilled(folder), {record.trial.item for record in self.records() if record.trial}
+        return [network for network in item.evaluation.networks if self._key(item, network, distilled) not in done]
 
-    def _key(self, item: Item, network: str, one: DistilledSet) -> str:
+    def _key(self, item: Item, network: str, distilled: DistilledSet) -> str:
         """The fingerprint of a result: of the set, and of all that it is judged by."""
-        from attar.evaluation.evaluator import REVISION
-
         terms = judged(self.experiment, item.evaluation)
-        return fingerprint(one.manifest["digest"], terms, network, REVISION, item.seeds)
+        return fingerprint(distilled.manifest["digest"], terms, network, REVISION, item.seeds)
 
     def evaluate(self, item: Item, after: Callable[[], None]) -> Iterator[str]:
         """Evaluates what is missing of an item, and calls `after` after each network; yields what failed."""
@@ -221,15 +210,15 @@ class Grid:
             try:
                 for record in self._evaluate(item, open_distilled(folder), tuple(networks)):
                     write_record(self.experiment.out / "results.json", record)
-                    networks.remove(record["network"])
+                    networks.remove(record.network)
                     after()
             except AttarError as error:
                 self.say(f"{item}, {networks[0]}: failed: {error}")
                 yield f"evaluating {item}, {networks.pop(0)}: {error}"
 
-    def _evaluate(self, item: Item, one: DistilledSet, networks: Sequence[str]) -> Iterator[Record]:
+    def _evaluate(self, item: Item, distilled: DistilledSet, networks: Sequence[str]) -> Iterator[Record]:
         for record in evaluate_sets(
-            [one.folder],
+            [distilled.folder],
             item.evaluation.recipe,
             networks,
             item.seeds,
@@ -241,16 +230,16 @@ class Grid:
             progress=self.progress,
             say=self._note,
         ):
-            self.say(row(record))
-            yield {**record, **self._about(item, record["network"], one)}
+            self.say(record.row)
+            yield replace(record, trial=self._trial(item, record.network, distilled))
 
-    def _about(self, item: Item, network: str, one: DistilledSet) -> dict[str, Any]:
-        """What the tables need to know of a record beside its numbers."""
-        return {
-            "item": self._key(item, network, one),
-            "judged": judged(self.experiment, item.evaluation),
-            "label": item.contender.label,
-            "seeds": list(item.seeds),
-            "distilling": round(sum(one.manifest["seconds"].values()), 3),
-            "bytes": sum(file.stat().st_size for of_class in one.files() for file in of_class),
-        }
+    def _trial(self, item: Item, network: str, distilled: DistilledSet) -> Trial:
+        """What a summary needs to know of a record beside its numbers."""
+        return Trial(
+            item=self._key(item, network, distilled),
+            judged=judged(self.experiment, item.evaluation),
+            label=item.contender.label,
+            seeds=item.seeds,
+            distilling=round(sum(distilled.manifest["seconds"].values()), 3),
+            bytes=sum(file.stat().st_size for files in distilled.files() for file in files),
+        )

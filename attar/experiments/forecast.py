@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from attar.core.batching import device_class, resolve
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, duration
 from attar.core.store import Store
+from attar.data import load_data, load_held_out, test_spec
 from attar.distill.estimate import Measures, Outlook, measured, outlook, training_seconds
 from attar.experiments.spec import Experiment, Planned
 from attar.job import Job, Spec
+from attar.methods.base import LatentMethod
 from attar.priors.prior import Prior
 from attar.priors.training.described import planned_prior
 
@@ -54,30 +58,34 @@ def forecast(experiment: Experiment, reason: str | None, store: Store | None, pr
         for ipc in experiment.ipcs_of(contender):
             refine = contender.method.refine if reason is None else None
             refining = refine.seconds(ground.job, ipc) if refine is not None else 0.0
-            found = outlook(ground.job, contender.method, ground.counts, ipc, ground.measures, refining)
-            rows.append(_row(contender.label, ipc, found, ground.measures))
-            for key, (flops, seconds) in found.parts.items():
-                again = len(experiment.distillation_seeds) if found.seeded(key) else 1
-                work[key] = (again * flops, again * seconds)
-    flops, seconds = (sum(column) for column in zip(*work.values(), strict=True)) if work else (0.0, 0.0)
-    told = ", refinement not counted" if reason else "; of refinement the time alone"
-    refined = told * any(one.method.refine is not None for one in experiment.contenders)
-    seeds = f"{len(experiment.distillation_seeds)} distillation seeds, " * (len(experiment.distillation_seeds) > 1)
+            expected = outlook(ground.job, contender.method, ground.counts, ipc, ground.measures, refining)
+            rows.append(_row(contender.label, ipc, expected, ground.measures))
+            for key, (flops, seconds) in expected.parts.items():
+                times = len(experiment.distillation_seeds) if expected.seeded(key) else 1
+                work[key] = (times * flops, times * seconds)
     return "\n".join(
         [
             *_premises(experiment, grounds, reason),
             "From an empty cache, each line for itself (jobs: groups of classes fitted independently):",
             *_aligned(rows),
-            f"All sets, {seeds}what they share done once: {flops:.2g} FLOPs, {duration(seconds)}{refined}",
+            _total(experiment, work, reason),
             *_evaluations(experiment, grounds, reason),
         ]
     )
 
 
+def _total(experiment: Experiment, work: Mapping[Hashable, tuple[float, float]], reason: str | None) -> str:
+    """What all sets take: `work` has the FLOPs and seconds of each part, once."""
+    flops, seconds = (sum(column) for column in zip(*work.values(), strict=True)) if work else (0.0, 0.0)
+    seeds = f"{len(experiment.distillation_seeds)} distillation seeds, " * (len(experiment.distillation_seeds) > 1)
+    refinement = ""
+    if any(contender.method.refine is not None for contender in experiment.contenders):
+        refinement = ", refinement not counted" if reason else "; of refinement the time alone"
+    return f"All sets, {seeds}what they share done once: {flops:.2g} FLOPs, {duration(seconds)}{refinement}"
+
+
 def absent(experiment: Experiment) -> str | None:
     """Why the experiment's data or priors cannot be used in a dry run on this machine; None if they can."""
-    from attar.data import load_data
-
     for contender in experiment.contenders:
         if contender.spec.data.startswith(("hf:", "torchvision:")):
             return f"{contender.spec.data}: not downloaded for a dry run"
@@ -85,15 +93,12 @@ def absent(experiment: Experiment) -> str | None:
             load_data(contender.spec.data)
         except AttarError as error:
             return str(error)
-        if contender.method.sampler is not None and not _is_here(contender.spec.prior or ""):
+        if isinstance(contender.method, LatentMethod) and not _is_here(contender.spec.prior or ""):
             return f"the prior {contender.spec.prior} is not on this machine"
     return None
 
 
 def _is_here(prior: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
     if prior in ("", "digits") or Path(prior).expanduser().exists():
         return True
     try:
@@ -106,11 +111,14 @@ def _grounds(experiment: Experiment, reason: str | None, store: Store | None, pr
     """By the methods' labels; methods with equal settings share one."""
     made: dict[tuple[Spec, bool], Ground] = {}
     for contender in experiment.contenders:
-        key = (contender.spec, contender.method.sampler is not None)
+        key = (contender.spec, isinstance(contender.method, LatentMethod))
         if key not in made:
             job = Job(contender.spec, store, progress, dry=True)
             made[key] = _real(job, key[1]) if reason is None else _supposed(job, key[1], experiment.planned)
-    return {one.label: made[one.spec, one.method.sampler is not None] for one in experiment.contenders}
+    return {
+        contender.label: made[contender.spec, isinstance(contender.method, LatentMethod)]
+        for contender in experiment.contenders
+    }
 
 
 def _real(job: Job, sampled: bool) -> Ground:
@@ -149,13 +157,13 @@ def _premises(experiment: Experiment, grounds: dict[str, Ground], reason: str | 
         )
 
 
-def _row(label: str, ipc: int, found: Outlook, measures: Measures | None) -> tuple[str, ...]:
+def _row(label: str, ipc: int, expected: Outlook, measures: Measures | None) -> tuple[str, ...]:
     if measures is None:
         return (label, str(ipc), *["-"] * (len(HEAD) - 3), "no prior")
-    numbers = (f"{number:,}" for number in (found.groups, found.latents, found.steps, found.passes))
+    numbers = (f"{number:,}" for number in (expected.groups, expected.latents, expected.steps, expected.passes))
     groups, latents, steps, passes = numbers
-    disk, memory = (_bytes(size) for size in (found.latents * measures.latent, found.memory))
-    flops, seconds = (sum(column) for column in zip(*found.parts.values(), strict=True))
+    disk, memory = (_bytes(size) for size in (expected.latents * measures.latent, expected.memory))
+    flops, seconds = (sum(column) for column in zip(*expected.parts.values(), strict=True))
     return (label, str(ipc), groups, latents, disk, steps, passes, memory, f"{flops:.2g}", duration(seconds))
 
 
@@ -178,8 +186,6 @@ def _evaluations(experiment: Experiment, grounds: dict[str, Ground], reason: str
 
 
 def _tested(experiment: Experiment, job: Job) -> int:
-    from attar.data import load_data, load_held_out, test_spec
-
     if experiment.test == "held-out":
         return len(load_held_out(job.spec.data).restricted(job.classes))
     return len(load_data(experiment.test or test_spec(job.spec.data)).restricted(job.classes))

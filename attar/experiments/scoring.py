@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attar.core.errors import AttarError
-from attar.core.progress import Progress, duration
+from attar.core.progress import Progress, Say, duration
 from attar.core.store import Store, write_json
 from attar.data.places import check_file, check_place
-from attar.distill.run import evaluate_sets
+from attar.distill.estimate import training_seconds
+from attar.evaluation import Recipe
+from attar.evaluation.evaluator import evaluate
+from attar.evaluation.inputs import in_memory, opened, real, tried
+from attar.evaluation.records import Record, Result
+from attar.evaluation.run import evaluate_sets
 from attar.evaluation.scores import (
     augmentation_robust,
     hard_label,
@@ -23,12 +27,26 @@ from attar.evaluation.scores import (
     recovery,
     unaugmented,
 )
+from attar.evaluation.teaching import soft
 from attar.sets.distilled import DistilledSet, find_distilled
+from attar.sets.images import check_data, real_images, tested_images
 from attar.teachers.reference import TeacherReference
 
-if TYPE_CHECKING:
-    from attar.core.progress import Say
-    from attar.evaluation import Recipe
+
+@dataclass(frozen=True)
+class Conditions:
+    """What all evaluations of one set share, whatever the recipe."""
+
+    network: str
+    seeds: tuple[int, ...]
+    """Of the trainings."""
+    test: str | None = None
+    """Where the test images are from; None: the test split of the set's data."""
+    baseline: bool = False
+    """Whether random real images are evaluated beside the set in every one."""
+    teacher: TeacherReference | None = None
+    """Who labels, where a recipe learns from soft labels."""
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -45,144 +63,124 @@ class Protocol:
     """Of IOR in LRS, and of the augmented evaluation in ARS."""
 
 
+@dataclass(frozen=True)
+class Scores:
+    """A set's scores for each training seed, and the records that they are made of; scores are fractions."""
+
+    full_accuracy: float
+    """Of all the data with hard labels."""
+    own: Record
+    """By the set's own protocol, random real images beside it."""
+    plain: Record
+    """The same without augmentation."""
+    hard: Record
+    """With hard labels."""
+    weight: float = 0.5
+    """See `Protocol`."""
+
+    @property
+    def by_name(self) -> dict[str, list[float]]:
+        """HLR, IOR, LRS and ARS, each for every training seed."""
+        hlr = [recovery(self.full_accuracy, accuracy) for accuracy in _fractions(self.hard)]
+        ior, without = _improvements(self.own), _improvements(self.plain)
+        return {
+            "HLR": hlr,
+            "IOR": ior,
+            "LRS": [label_robust(*pair, self.weight) for pair in zip(hlr, ior, strict=True)],
+            "ARS": [augmentation_robust(*pair, self.weight) for pair in zip(ior, without, strict=True)],
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, JSON-ready."""
+        return {
+            **{name: getattr(self.own, name) for name in ("set", "network", "recipe", "changes", "test")},
+            "weight": self.weight,
+            "full_accuracy": self.full_accuracy,
+            "scores": self.by_name,
+            "records": {name: getattr(self, name).as_json() for name in ("own", "plain", "hard")},
+        }
+
+
+def _fractions(result: Result) -> list[float]:
+    return [accuracy / 100 for accuracy in result.accuracies]
+
+
+def _improvements(record: Record) -> list[float]:
+    """How far the set is ahead of random real images, for each training seed."""
+    assert record.baseline is not None, "the set is scored beside random real images"
+    pairs = zip(_fractions(record), _fractions(record.baseline), strict=True)
+    return [improvement(own, random) for own, random in pairs]
+
+
 def scored(
     folder: Path,
     protocol: Protocol,
-    terms: Terms,
+    conditions: Conditions,
     json_file: Path | None = None,
     *,
     store: Store | None = None,
     progress: Progress,
     say: Say,
     dry_run: bool = False,
-) -> dict[str, Any]:
-    """HLR, IOR, LRS and ARS of the set in `folder`, as fractions, for each training seed; nothing of a dry run.
+) -> Scores | None:
+    """HLR, IOR, LRS and ARS of the set in `folder`; None of a dry run.
 
     Raises:
         AttarError: not one set in the folder, a recipe that does not fit it, or a missing teacher; before any training.
     """
-    one, own, store = the_set(folder), protocol.own, store or Store()
+    distilled, own, store = the_set(folder), protocol.own, store or Store()
     if json_file is not None:
-        check_place(json_file, "--json", [one.manifest["data"]["spec"], terms.test])
+        check_place(json_file, "--json", [distilled.manifest["data"]["spec"], conditions.test])
         check_file(json_file, "--json", '"full_accuracy": ', "a file of scores")
-    check_inputs(one, [own], terms, store, progress, say)
-    say(_cost(one, protocol, terms, store, progress))
+    check_inputs(distilled, [own], conditions, store, progress, say)
+    say(_cost(distilled, protocol, conditions, store, progress))
     if dry_run:
-        return {}
+        return None
     full = protocol.full_accuracy
     if full is None:
-        full = _on_all_data(one, on_all_data(own, protocol.full_epochs), terms, store, progress)
+        full = _on_all_data(distilled, on_all_data(own, protocol.full_epochs), conditions, store, progress)
         say(f"all of the data, hard labels, {protocol.full_epochs} epochs: {100 * full:.1f} % (one training)")
-    records = {
-        "own": evaluated(one, own, terms, store, progress),
-        "plain": evaluated(one, unaugmented(own), terms, store, progress),
-    }
-    alone = Terms(terms.network, terms.seeds, terms.test, baseline=False, device=terms.device)
-    records["hard"] = (
-        evaluated(one, hard_label(own), alone, store, progress) if own.labels == "soft" else records["own"]
-    )
-    found = of_records(full, records, protocol.weight)
-    about = {"set": str(one.folder), "network": terms.network, "recipe": records["own"]["recipe"]}
-    about |= {"changes": records["own"]["changes"], "test": records["own"]["test"], "weight": protocol.weight}
+    usual = evaluated(distilled, own, conditions, store, progress)
+    plain = evaluated(distilled, unaugmented(own), conditions, store, progress)
+    alone = replace(conditions, baseline=False, teacher=None)
+    hard = evaluated(distilled, hard_label(own), alone, store, progress) if own.labels == "soft" else usual
+    scores = Scores(full, usual, plain, hard, protocol.weight)
     if json_file is not None:
-        write_json(json_file, {**about, "full_accuracy": full, "scores": found, "records": records})
-    say(_told(found, records))
-    return found
+        write_json(json_file, scores.as_json())
+    return scores
 
 
-def of_records(full: float, records: dict[str, dict[str, Any]], weight: float) -> dict[str, list[float]]:
-    """The scores for each training seed.
-
-    Args:
-        full: accuracy of all the data with hard labels, a fraction.
-        records: of `attar.distill.run.evaluate_sets`: "own" and "plain" (without augmentation), both with their baselines, and
-            "hard", with hard labels.
-    """
-    found: dict[str, list[float]] = {"HLR": [], "IOR": [], "LRS": [], "ARS": []}
-    own, plain = ((_fractions(records[name]), _fractions(records[name]["baseline"])) for name in ("own", "plain"))
-    for seed, hard in enumerate(_fractions(records["hard"])):
-        hlr, ior = recovery(full, hard), improvement(own[0][seed], own[1][seed])
-        without = improvement(plain[0][seed], plain[1][seed])
-        values = (hlr, ior, label_robust(hlr, ior, weight), augmentation_robust(ior, without, weight))
-        for name, value in zip(found, values, strict=True):
-            found[name].append(value)
-    return found
-
-
-def _fractions(record: dict[str, Any]) -> list[float]:
-    return [accuracy / 100 for accuracy in record["accuracies"]]
-
-
-def _on_all_data(one: DistilledSet, recipe: Recipe, terms: Terms, store: Store, progress: Progress) -> float:
+def _on_all_data(
+    distilled: DistilledSet, recipe: Recipe, conditions: Conditions, store: Store, progress: Progress
+) -> float:
     """The accuracy, a fraction, of one network trained on all real images that the set was distilled from."""
-    from attar.evaluation import evaluate
-    from attar.evaluation.inputs import in_memory, opened, real
-    from attar.sets.images import real_images, tested_images
-
-    side = opened(one, recipe).side
-    train = real(real_images(one, store), recipe, side, one.manifest["preprocess"])
-    held = tested_images(one, terms.test, store, progress)
-    tests = in_memory(held, recipe.shorter_side(recipe.size or side), "resize-crop")
-    common: dict[str, Any] = {"network": terms.network, "device": terms.device, "store": store, "progress": progress}
-    return evaluate(train, tests, recipe=recipe, seeds=(0,), **common).mean / 100
+    side = opened(distilled, recipe).side
+    train = real(real_images(distilled, store), recipe, side, distilled.manifest["preprocess"])
+    tested = tested_images(distilled, conditions.test, store, progress)
+    tests = in_memory(tested, recipe.shorter_side(recipe.size or side), "resize-crop")
+    common: dict[str, Any] = {"network": conditions.network, "device": conditions.device, "store": store}
+    return evaluate(train, tests, recipe=recipe, seeds=(0,), progress=progress, **common).mean / 100
 
 
-def _cost(one: DistilledSet, protocol: Protocol, terms: Terms, store: Store, progress: Progress) -> str:
+def _cost(distilled: DistilledSet, protocol: Protocol, conditions: Conditions, store: Store, progress: Progress) -> str:
     """The trainings, and about how long they take on this device."""
-    from attar.sets.images import real_images
-
-    own, n = protocol.own, len(terms.seeds)
+    own, n = protocol.own, len(conditions.seeds)
+    seconds = partial(expected_seconds, distilled, conditions=conditions, store=store, progress=progress)
     parts = [
-        (f"set and random images, {own.name}", own, 2 * n),
-        ("the same without augmentation", unaugmented(own), 2 * n),
+        (f"set and random images, {own.name}", 2 * n, seconds(recipe=own)),
+        ("the same without augmentation", 2 * n, seconds(recipe=unaugmented(own))),
     ]
     if own.labels == "soft":
-        parts.append(("set with hard labels", hard_label(own), n))
-    lines = [(words, times, expected_seconds(one, recipe, terms, store, progress)) for words, recipe, times in parts]
+        parts.append(("set with hard labels", n, seconds(recipe=hard_label(own))))
     if protocol.full_accuracy is None:
-        count = len(real_images(one, store))
-        recipe, words = on_all_data(own, protocol.full_epochs), f"all {count:,} images, {protocol.full_epochs} epochs"
-        ipc = count // len(one.classes)
-        lines.append((words, 1, expected_seconds(one, recipe, terms, store, progress, ipc)))
-    total = duration(sum(times * seconds for _, times, seconds in lines))
-    told = [f"{times} x {words}: about {duration(times * seconds)}" for words, times, seconds in lines]
-    soft = " and the teacher's work" if own.labels == "soft" else ""
-    ending = f"about {total} without tests before the last{soft}; what is in the cache is not done again"
-    return "\n".join([*told, ending])
-
-
-def _told(found: dict[str, list[float]], records: dict[str, dict[str, Any]]) -> str:
-    own, plain = records["own"], records["plain"]
-    n = len(own["accuracies"])
-    lines = [
-        f"own protocol {own['mean']:.1f} %, random {own['baseline']['mean']:.1f} %; hard labels "
-        f"{records['hard']['mean']:.1f} %; without augmentation {plain['mean']:.1f} %, random "
-        f"{plain['baseline']['mean']:.1f} % (n = {n}, last epoch)"
-    ]
-    meanings = {
-        "HLR": "all data minus the set, hard labels: lower is better",
-        "IOR": "the set minus random images, own protocol",
-        "LRS": "label-robust score: 26.9 is a set as good as random and as all data",
-        "ARS": "augmentation-robust score: 26.9 is a set as good as random",
-    }
-    for name, meaning in meanings.items():
-        values = [100 * value for value in found[name]]
-        spread = f" ± {statistics.stdev(values):.1f}" if n > 1 else ""
-        lines.append(f"{name}  {statistics.fmean(values):6.1f}{spread}  {meaning}")
-    return "\n".join([*lines, "in per cent, by DD-Ranking's formulas on fractions: its package's own numbers differ"])
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What all evaluations of one set share."""
-
-    network: str
-    seeds: tuple[int, ...]
-    test: str | None = None
-    baseline: bool = False
-    """Whether random real images are evaluated beside the set in every one."""
-    teacher: TeacherReference | None = None
-    device: str = "auto"
+        count = len(real_images(distilled, store))
+        full = seconds(recipe=on_all_data(own, protocol.full_epochs), ipc=count // len(distilled.classes))
+        parts.append((f"all {count:,} images, {protocol.full_epochs} epochs", 1, full))
+    lines = [f"{times} x {words}: about {duration(times * each)}" for words, times, each in parts]
+    total = duration(sum(times * each for _, times, each in parts))
+    labelling = " and the teacher's work" if own.labels == "soft" else ""
+    ending = f"about {total} without tests before the last{labelling}; what is in the cache is not done again"
+    return "\n".join([*lines, ending])
 
 
 def the_set(folder: Path) -> DistilledSet:
@@ -198,50 +196,60 @@ def the_set(folder: Path) -> DistilledSet:
 
 
 def check_inputs(
-    one: DistilledSet, recipes: Sequence[Recipe], terms: Terms, store: Store, progress: Progress, say: Say
+    distilled: DistilledSet,
+    recipes: Sequence[Recipe],
+    conditions: Conditions,
+    store: Store,
+    progress: Progress,
+    say: Say,
 ) -> None:
     """Says what is to be known of the data; tries the teacher for each of the recipes that has soft labels.
 
     Raises:
         AttarError: the data of the random images has changed; there is no teacher, or it fails a check.
     """
-    from attar.evaluation.inputs import opened, tried
-    from attar.evaluation.teaching import soft
-    from attar.sets.images import check_data, tested_images
-
-    check_data(one, tested_images(one, terms.test, store, progress), terms.baseline, store, say)
+    check_data(distilled, tested_images(distilled, conditions.test, store, progress), conditions.baseline, store, say)
     inputs = {(recipe.size, recipe.normalise): recipe for recipe in recipes if recipe.labels == "soft"}
     for recipe in inputs.values():
-        if terms.teacher is None:
+        if conditions.teacher is None:
             raise AttarError(
                 f"recipe {recipe.name} learns from a teacher's soft labels: name the teacher with --teacher "
                 "(`attar train-teacher` makes one)"
             )
-        train = opened(one, recipe)
-        soft(recipe, train, terms.teacher, None, partial(tried, one, train, store), terms.device, terms.baseline)
+        train = opened(distilled, recipe)
+        tried_on = partial(tried, distilled, train, store)
+        soft(recipe, train, conditions.teacher, None, tried_on, conditions.device, conditions.baseline)
 
 
 def evaluated(
-    one: DistilledSet, recipe: Recipe, terms: Terms, store: Store | None, progress: Progress
-) -> dict[str, Any]:
+    distilled: DistilledSet, recipe: Recipe, conditions: Conditions, store: Store, progress: Progress
+) -> Record:
     """The record of the set under a recipe; a teacher is asked where the recipe has soft labels."""
-    teacher = terms.teacher if recipe.labels == "soft" else None
-    common: dict[str, Any] = {"test": terms.test, "baseline": terms.baseline, "device": terms.device}
-    found = evaluate_sets(
-        [one.folder], recipe, [terms.network], terms.seeds, teacher=teacher, store=store, progress=progress, **common
+    records = evaluate_sets(
+        [distilled.folder],
+        recipe,
+        [conditions.network],
+        conditions.seeds,
+        test=conditions.test,
+        baseline=conditions.baseline,
+        teacher=conditions.teacher if recipe.labels == "soft" else None,
+        device=conditions.device,
+        store=store,
+        progress=progress,
     )
-    return next(found)
+    return next(records)
 
 
 def expected_seconds(
-    one: DistilledSet, recipe: Recipe, terms: Terms, store: Store, progress: Progress, ipc: int | None = None
+    distilled: DistilledSet,
+    recipe: Recipe,
+    conditions: Conditions,
+    store: Store,
+    progress: Progress,
+    ipc: int | None = None,
 ) -> float:
     """About how long one training on the set, or on `ipc` images of each class, takes on this device, with one test."""
-    from attar.distill.estimate import training_seconds
-    from attar.evaluation.inputs import opened
-    from attar.sets.images import tested_images
-
-    tested = len(tested_images(one, terms.test, store, progress))
-    side = opened(one, recipe).side
-    ipc = ipc or one.manifest["ipc"]
-    return training_seconds(recipe, terms.network, len(one.classes), ipc, side, tested, terms.device)
+    tested = len(tested_images(distilled, conditions.test, store, progress))
+    side = opened(distilled, recipe).side
+    ipc = ipc or distilled.manifest["ipc"]
+    return training_seconds(recipe, conditions.network, len(distilled.classes), ipc, side, tested, conditions.device)

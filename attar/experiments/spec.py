@@ -45,16 +45,19 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.core.config import parsed
+from attar.core.config import changed, parsed
 from attar.core.errors import AttarError
 from attar.core.limits import IPC, check_most
 from attar.core.toml_tables import Table, keyed, known, labelled, numbers, seeds, table, texts
+from attar.evaluation import Recipe, modified, named_recipe
+from attar.job import Spec
+from attar.methods import load_method
+from attar.methods.base import LatentMethod
+from attar.networks import check
+from attar.teachers.reference import TeacherReference
 
 if TYPE_CHECKING:
-    from attar.evaluation import Recipe
-    from attar.job import Spec
     from attar.methods.base import Method
-    from attar.teachers.reference import TeacherReference
 
 _OWN = ("title", "status", "ipc", "distillation_seeds", "seeds", "test", "references", "out")
 _TABLES = ("methods", "evaluations", "published", "planned")
@@ -101,7 +104,7 @@ class Published:
     recipe: str
     source: str
     accuracy: Mapping[int, tuple[float, float | None]]
-    """IPC -> (mean, standard deviation if told), in per cent."""
+    """IPC -> (mean, standard deviation if published), in per cent."""
     evaluation: str | None
     """The label of the evaluation that it stands beside; None: any with this network."""
 
@@ -135,8 +138,9 @@ class Experiment:
 
     def ipcs_of(self, contender: Contender) -> tuple[int, ...]:
         """The IPCs at which a method is judged; all, where it is not."""
-        asked = {ipc for one in self.evaluations if contender.label in one.methods for ipc in one.ipcs}
-        return tuple(ipc for ipc in self.ipcs if ipc in asked) or self.ipcs
+        own = [evaluation for evaluation in self.evaluations if contender.label in evaluation.methods]
+        judged = {ipc for evaluation in own for ipc in evaluation.ipcs}
+        return tuple(ipc for ipc in self.ipcs if ipc in judged) or self.ipcs
 
     def folder(self, contender: Contender, seed: int, ipc: int) -> Path:
         """Where a distilled set lies: the layout does not depend on which other IPCs and seeds there are."""
@@ -172,7 +176,7 @@ def _experiment(file: Path, written: Table) -> Experiment:
     _training_seeds(usual["seeds"], "seeds")
     evaluations = tuple(_evaluation(label, own, usual) for label, own in judging.items())
     test = parsed(top.get("test"), str | None, "test")
-    if test == "held-out" and not all(one.spec.hold_out for one in contenders):
+    if test == "held-out" and not all(contender.spec.hold_out for contender in contenders):
         raise AttarError('test = "held-out" needs hold_out = true')
     references = tuple(texts(top.get("references", [label for label in methods if label == "random"]), "references"))
     for label in references:
@@ -194,31 +198,21 @@ def _experiment(file: Path, written: Table) -> Experiment:
 
 
 def _spec_fields() -> tuple[str, ...]:
-    from attar.job import Spec
-
     return tuple(field.name for field in fields(Spec) if field.name != "seed")
 
 
 def _contender(label: str, written: Table, defaults: Table) -> Contender:
-    from attar.core.config import changed
-    from attar.job import Spec
-    from attar.methods import load_method
-
     where = f"[methods.{label}]"
     own = keyed(written, ("method", "set", *_spec_fields()), where)
     name, changes = parsed(own.pop("method", label), str, f"{where} method"), own.pop("set", {})
     method = load_method(name, table(changes, f"{where} set"))
-    shared = {name: value for name, value in defaults.items() if method.sampler is not None or name not in _SAMPLED}
-    settings = {**shared, **own}
+    unused = () if isinstance(method, LatentMethod) else _SAMPLED
+    settings = {**{name: value for name, value in defaults.items() if name not in unused}, **own}
     spec = changed(Spec(data=parsed(settings.pop("data"), str, f"{where} data")), settings, where)
     return Contender(label, name, method, spec)
 
 
 def _evaluation(label: str, written: Table, usual: Table) -> Evaluation:
-    from attar.evaluation import modified, named_recipe
-    from attar.networks import check
-    from attar.teachers.reference import TeacherReference
-
     where = f"[evaluations.{label}]"
     own = keyed(written, (*_EVALUATION, *_TEACHER), where)
     recipe = named_recipe(parsed(own.get("recipe", label), str, f"{where} recipe"))
@@ -232,7 +226,7 @@ def _evaluation(label: str, written: Table, usual: Table) -> Evaluation:
     own = {**usual, **own}
     ipcs, methods = numbers(own["ipc"], f"{where} ipc"), texts(own["methods"], f"{where} methods")
     for ipc in ipcs:
-        known(str(ipc), [str(one) for one in usual["ipc"]], f"{where} ipc", "IPC")
+        known(str(ipc), list(map(str, usual["ipc"])), f"{where} ipc", "IPC")
     for method in methods:
         known(method, usual["methods"], f"{where} methods", "method")
     if (source := own.get("teacher")) is not None:
@@ -253,8 +247,6 @@ def _training_seeds(written: Any, where: str) -> tuple[int, ...]:
 
 
 def _published(written: Any, evaluations: Collection[str]) -> Published:
-    from attar.networks import check
-
     own = keyed(table(written, "[[published]]"), _PUBLISHED, "[[published]]")
     for needed in ("method", "network", "accuracy", "source"):
         if needed not in own:

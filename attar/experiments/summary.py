@@ -1,14 +1,16 @@
-"""Records of an experiment, gathered by recipe and network: means, deviations and paired differences."""
+"""What an experiment came to: its records by recipe and network, with means, deviations and paired differences."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from scipy import stats
+
 from attar.core.store import fingerprint
-from attar.evaluation.records import Record
+from attar.evaluation.records import Record, Trial
 from attar.experiments.spec import Evaluation, Experiment, Published
 
 Run = tuple[int, int]
@@ -64,30 +66,46 @@ class Panel:
     published: tuple[Published, ...]
     """What papers report for this network."""
 
+    def difference(self, label: str, reference: str, ipc: int) -> Difference | None:
+        """How far a method lies above another at an IPC; None where either was not measured, or they are the same."""
+        cell, other = self.cells.get((label, ipc)), self.cells.get((reference, ipc))
+        return None if cell is None or other is None or label == reference else paired(cell, other)
 
-def panels(experiment: Experiment, records: Iterable[Record]) -> list[Panel]:
-    """The experiment's records by evaluation and network, in the order of its file; others are left out."""
-    of_cell: dict[tuple[str, str, str, int], list[Record]] = {}
+
+@dataclass(frozen=True)
+class Summary:
+    """An experiment's results, as far as there are any."""
+
+    experiment: Experiment
+    panels: tuple[Panel, ...]
+    """By evaluation and network, in the order of the experiment's file."""
+    failures: tuple[str, ...] = ()
+    """What failed, a line each."""
+
+
+def summarise(experiment: Experiment, records: Iterable[Record]) -> Summary:
+    """The experiment's own records, summarised; others are left out."""
+    by_cell: dict[tuple[str, str, str, int], list[tuple[Record, Trial]]] = {}
     for record in records:
-        if record["seed"] in experiment.distillation_seeds and "judged" in record:
-            key = (record["judged"], record["network"], record["label"], record["ipc"])
-            of_cell.setdefault(key, []).append(record)
-    found = []
+        if record.trial is not None and record.seed in experiment.distillation_seeds:
+            key = (record.trial.judged, record.network, record.trial.label, int(record.ipc))
+            by_cell.setdefault(key, []).append((record, record.trial))
+    panels = []
     for evaluation in experiment.evaluations:
         for network in evaluation.networks:
             cells = {
-                (contender.label, ipc): _cell(of_cell[key])
+                (contender.label, ipc): _cell(by_cell[key])
                 for contender in experiment.contenders
                 for ipc in evaluation.ipcs
-                if (key := (judged(experiment, evaluation), network, contender.label, ipc)) in of_cell
+                if (key := (judged(experiment, evaluation), network, contender.label, ipc)) in by_cell
             }
-            beside = tuple(
-                one
-                for one in experiment.published
-                if one.network == network and one.evaluation in (None, evaluation.label)
+            published = tuple(
+                number
+                for number in experiment.published
+                if number.network == network and number.evaluation in (None, evaluation.label)
             )
-            found.append(Panel(evaluation, network, cells, beside))
-    return found
+            panels.append(Panel(evaluation, network, cells, published))
+    return Summary(experiment, tuple(panels))
 
 
 def judged(experiment: Experiment, evaluation: Evaluation) -> str:
@@ -95,29 +113,27 @@ def judged(experiment: Experiment, evaluation: Evaluation) -> str:
     return fingerprint(evaluation.recipe, evaluation.teacher, evaluation.seeds, experiment.test)
 
 
-def paired(of: Cell, to: Cell) -> Difference | None:
-    """How many points `of` lies above `to`, over the runs with equal distillation and training seeds; None: no such."""
-    from scipy import stats
-
-    common = [run for run in of.accuracies if run in to.accuracies]
+def paired(cell: Cell, other: Cell) -> Difference | None:
+    """How many points `cell` lies above `other`, over the runs with equal seeds of both kinds; None: no such runs."""
+    common = [run for run in cell.accuracies if run in other.accuracies]
     if not common:
         return None
-    gaps = [of.accuracies[run] - to.accuracies[run] for run in common]
-    mean = statistics.fmean(gaps)
-    if len(gaps) == 1:
+    differences = [cell.accuracies[run] - other.accuracies[run] for run in common]
+    mean = statistics.fmean(differences)
+    if len(common) == 1:
         return Difference(mean, None, None, 1)
-    half = float(stats.t.ppf(0.975, len(gaps) - 1)) * statistics.stdev(gaps) / math.sqrt(len(gaps))
-    return Difference(mean, mean - half, mean + half, len(gaps))
+    half = float(stats.t.ppf(0.975, len(common) - 1)) * statistics.stdev(differences) / math.sqrt(len(common))
+    return Difference(mean, mean - half, mean + half, len(common))
 
 
-def _cell(records: list[Record]) -> Cell:
+def _cell(trials: Sequence[tuple[Record, Trial]]) -> Cell:
     accuracies = {
-        (record["seed"], seed): accuracy
-        for record in records
-        for seed, accuracy in zip(record["seeds"], record["accuracies"], strict=True)
+        (record.seed or 0, seed): accuracy
+        for record, trial in trials
+        for seed, accuracy in zip(trial.seeds, record.accuracies, strict=True)
     }
     return Cell(
         accuracies,
-        statistics.fmean(record["distilling"] for record in records),
-        statistics.fmean(record["bytes"] for record in records),
+        statistics.fmean(trial.distilling for _, trial in trials),
+        statistics.fmean(trial.bytes for _, trial in trials),
     )

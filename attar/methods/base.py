@@ -1,12 +1,19 @@
-"""The contract of a distiller: what is learnt, where candidates begin, which are kept, how those are improved."""
+"""The contract of a distiller: three kinds of method, each a small base class with defaults.
+
+    RealImages       real images, chosen by a rule and copied pixel for pixel
+    ComposedImages   finished images made of real ones, without a prior
+    LatentMethod     latents that a prior denoises: fit, start, select, refine
+
+A method is a frozen dataclass of one kind; so is each of its parts. Its fields, with its inputs, are all it depends on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from attar.diffusion import Sampler
 from attar.selection import Select
@@ -22,171 +29,30 @@ Tensors = dict[str, "Tensor"]
 Group = Sequence[int]
 
 
-class Fit(Protocol):
-    """What is learnt from the real data. Frozen: its fields and its inputs are all that it depends on."""
+class RealImages:
+    """Real images of each class, chosen from all of the class by `select`."""
 
-    learns: bool
-    """Whether there is anything to run."""
-    tunes: bool
-    """Whether the prior is adapted to each group, so that batches must not mix groups."""
-    uses_prior: bool
-    """Whether it runs the prior's network; if not, it learns from latents alone, whichever prior they are for."""
-
-    @property
-    def needs(self) -> int:
-        """Images of a class that it needs."""
-        ...
-
-    def check(self, prior: Prior) -> None:
-        """Raises AttarError where it cannot work with this prior."""
-        ...
-
-    def for_ipc(self, ipc: int) -> Fit:
-        """This fit for sets of so many images per class: itself, unless that decides what it learns."""
-        ...
-
-    def groups(self, labels: Sequence[int]) -> list[Group]:
-        """The classes that are fitted together."""
-        ...
-
-    def passes(self, counts: Sequence[int]) -> int:
-        """Network passes, in images, that one group takes whose classes have so many images: for the estimate.
-
-        A step of training counts as three passes of its batch.
-        """
-        ...
-
-    def encodings(self, counts: Sequence[int]) -> int:
-        """Images that it needs the latents of, mirrored ones too, of a group whose classes have so many."""
-        ...
-
-    def training_steps(self, counts: Sequence[int]) -> int:
-        """Steps of training that one group takes; 0 where nothing is trained."""
-        ...
-
-    def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
-        """Learns from one group; may keep checkpoints in `scratch`, under names that begin with a dot; others stay.
-
-        What it calls `prototypes`, clean latents (N, C, H, W) of a single class, is kept with the set as pictures.
-        """
-        ...
-
-    def adapted(self, prior: Prior, fitted: Tensors) -> AbstractContextManager[Prior]:
-        """The prior as this fit leaves it."""
-        ...
+    select: Select
+    """How they are chosen."""
+    refine = None
 
 
-def real_choice(fit: Fit) -> Select | None:
-    """The rule by which a fit chooses among real images; None of fits that take them as they come."""
-    return getattr(fit, "select", None)
+class ComposedImages:
+    """Finished images made of real ones, without a prior.
 
-
-@dataclass(frozen=True)
-class Nothing:
-    """No fit: nothing is learnt from the real data."""
-
-    learns = False
-    tunes = False
-    uses_prior = False
-    needs = 1
-
-    def check(self, prior: Prior) -> None:
-        pass
-
-    def for_ipc(self, ipc: int) -> Nothing:
-        return self
-
-    def groups(self, labels: Sequence[int]) -> list[Group]:
-        return [[label] for label in labels]
-
-    def passes(self, counts: Sequence[int]) -> int:
-        return 0
-
-    def encodings(self, counts: Sequence[int]) -> int:
-        return 0
-
-    def training_steps(self, counts: Sequence[int]) -> int:
-        return 0
-
-    def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
-        return {}
-
-    def adapted(self, prior: Prior, fitted: Tensors) -> AbstractContextManager[Prior]:
-        return nullcontext(prior)
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """Where the candidates of a class begin."""
-
-    z: Tensor
-    """(N, C, H, W), float32, on the CPU."""
-    t: int
-
-
-class Refine(Protocol):
-    """How kept latents are improved at t = 0. Frozen; classes are refined independently."""
-
-    def check(self, job: Job) -> None:
-        """Raises AttarError where it cannot work with the job's images."""
-        ...
-
-    def seconds(self, job: Job, n: int) -> float:
-        """Seconds that refining n latents of a class takes, measured on a small part of it: for the estimate."""
-        ...
-
-    def __call__(self, job: Job, prior: Prior, label: int, z: Tensor) -> Tensor: ...
-
-
-class Method(Protocol):
-    """A distiller. Frozen, each part too."""
-
-    @property
-    def fit(self) -> Fit: ...
-
-    @property
-    def sampler(self) -> Sampler | None:
-        """None: no prior. The candidates are the class's real images, copied pixel for pixel; or see `Composed`."""
-        ...
-
-    @property
-    def select(self) -> Select: ...
-
-    @property
-    def refine(self) -> Refine | None: ...
-
-    def start_time(self, prior: Prior) -> int:
-        """The time that candidates begin at; not asked where `sampler` is None."""
-        ...
-
-    def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
-        """Where n candidates of a class begin; not asked where `sampler` is None."""
-        ...
-
-    def start_seconds(self, job: Job, n: int) -> float:
-        """Seconds that finding n starts takes, measured on a small part of it: for the estimate of the cost."""
-        ...
-
-
-class Composed:
-    """What a method fills in that makes finished images of real ones, without a prior: its base class.
-
-    The driver stores what `prepare` gives of each class, under a key that holds what `inputs` says, the class's images
-    and the seed; from that, `images` makes the set of any IPC.
+    What `prepare` gives of each class is stored, under a key that holds what `inputs` says, the class's images and the
+    seed; from that, `images` makes the set of any IPC.
     """
 
-    fit = Nothing()
-    sampler = None
     select = Select()
     refine = None
 
     def check(self, job: Job, ipcs: Sequence[int]) -> None:
         """Raises AttarError for what can be known to be wrong before any long work."""
-        raise NotImplementedError
 
     def needs(self, job: Job, ipc: int) -> int:
-        """Real images of a class that it needs."""
-        raise NotImplementedError
+        """How many real images of a class it needs."""
+        return ipc
 
     def inputs(self, job: Job) -> dict[str, Any]:
         """All that `prepare` depends on beside the class's images and the seed: for keys and the manifest.
@@ -207,14 +73,144 @@ class Composed:
         """The distilled images of a class, uint8 (H, W, 3)."""
         raise NotImplementedError
 
+
+class Fit:
+    """What is learnt from the real data; the defaults are those of a fit of single classes that trains nothing."""
+
+    learns = True
+    """Whether there is anything to run."""
+    tunes = False
+    """Whether the prior is adapted to each group, so that batches must not mix groups."""
+    uses_prior = False
+    """Whether it runs the prior's network; if not, it learns from latents alone, whichever prior they are for."""
+
+    @property
+    def chooses(self) -> Select | None:
+        """The rule by which it chooses among real images; None of fits that take them as they come."""
+        return None
+
+    @property
+    def needs(self) -> int:
+        """How many images of a class it needs."""
+        return 1
+
+    def check(self, prior: Prior) -> None:
+        """Raises AttarError where it cannot work with this prior."""
+
+    def for_ipc(self, ipc: int) -> Self:
+        """This fit for sets of this IPC: itself, unless the IPC decides what it learns."""
+        return self
+
+    def groups(self, labels: Sequence[int]) -> list[Group]:
+        """The classes that are fitted together."""
+        return [[label] for label in labels]
+
+    def passes(self, counts: Sequence[int]) -> int:
+        """Network passes, in images, that a group takes whose classes have these counts of images: for the estimate.
+
+        A step of training counts as three passes of its batch.
+        """
+        return 0
+
+    def encodings(self, counts: Sequence[int]) -> int:
+        """Images that it needs the latents of, mirrored ones too, of a group whose classes have these counts."""
+        return 0
+
+    def training_steps(self, counts: Sequence[int]) -> int:
+        """Steps of training that a group takes; 0 where nothing is trained."""
+        return 0
+
+    def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
+        """Learns from one group; may keep checkpoints in `scratch`, under names that begin with a dot; others stay.
+
+        What it calls `prototypes`, clean latents (N, C, H, W) of a single class, is kept with the set as pictures.
+        """
+        raise NotImplementedError
+
+    def adapted(self, prior: Prior, fitted: Tensors) -> AbstractContextManager[Prior]:
+        """The prior as this fit leaves it."""
+        return nullcontext(prior)
+
+
+@dataclass(frozen=True)
+class Nothing(Fit):
+    """No fit: nothing is learnt from the real data."""
+
+    learns = False
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where the candidates of a class begin."""
+
+    z: Tensor
+    """(N, C, H, W), float32, on the CPU."""
+    t: int
+    """The time that they are denoised from."""
+
+
+class Refine(Protocol):
+    """How kept latents are improved at t = 0. Frozen; classes are refined independently."""
+
+    def check(self, job: Job) -> None:
+        """Raises AttarError where it cannot work with the job's images."""
+        ...
+
+    def seconds(self, job: Job, n: int) -> float:
+        """Seconds that refining n latents of a class takes, measured on a small part of it: for the estimate."""
+        ...
+
+    def __call__(self, job: Job, prior: Prior, label: int, z: Tensor) -> Tensor: ...
+
+
+class LatentMethod:
+    """Latents that a prior denoises, each from its own start."""
+
+    fit: Fit
+    """What is learnt from the real data."""
+    sampler: Sampler
+    """How starts are denoised."""
+    select: Select
+    """Which candidates are kept."""
+    refine: Refine | None = None
+    """How kept latents are improved; None: not at all."""
+    keeps_statistics = False
+    """Whether a set can keep all that its starts are made from (`--keep-statistics`)."""
+
+    def for_ipc(self, ipc: int) -> Self:
+        """This method for sets of this IPC: its fit may depend on that."""
+        fit = self.fit.for_ipc(ipc)
+        return self if fit == self.fit else cast("Self", replace(cast(Any, self), fit=fit))
+
     def start_time(self, prior: Prior) -> int:
-        raise AssertionError("no prior, no start")
+        """The time that candidates begin at."""
+        raise NotImplementedError
 
     def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
-        raise AssertionError("no prior, no start")
+        """Where n candidates of a class begin, given what was learnt of it."""
+        raise NotImplementedError
+
+    def statistics(self, fitted: Tensors) -> Tensors:
+        """All that starts of a class are made from; asked only where the method `keeps_statistics`."""
+        raise NotImplementedError
 
     def start_seconds(self, job: Job, n: int) -> float:
+        """Seconds that finding n starts takes, measured on a small part of it: for the estimate of the cost."""
         return 0.0
 
 
-__all__ = ["Composed", "Fit", "Group", "Method", "Nothing", "Refine", "Select", "Start", "Tensors", "real_choice"]
+Method = RealImages | ComposedImages | LatentMethod
+
+__all__ = [
+    "ComposedImages",
+    "Fit",
+    "Group",
+    "LatentMethod",
+    "Method",
+    "Nothing",
+    "RealImages",
+    "Refine",
+    "Select",
+    "Start",
+    "Tensors",
+]

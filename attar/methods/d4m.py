@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -16,7 +15,7 @@ from attar.core.errors import AttarError
 from attar.core.rng import numpy_generator
 from attar.diffusion import CHECKPOINT, Sampler, start_time
 from attar.job import Job
-from attar.methods.base import Group, Select, Start, Tensors
+from attar.methods.base import Fit, Group, LatentMethod, Select, Start, Tensors
 from attar.methods.refine import Refinement
 from attar.priors.prior import Prior
 
@@ -25,7 +24,7 @@ Rows = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)
-class Prototypes:
+class Prototypes(Fit):
     """Centroids of each class's latents (D4M, section 3.2), streamed: neither a U-Net nor a text encoder is run."""
 
     count: int | None = None
@@ -40,34 +39,17 @@ class Prototypes:
     seed: int = 0
     """Seed of k-means or of the draw of images, and of the posterior samples."""
 
-    learns = True
-    tunes = False
-    uses_prior = False
-    needs = 1
-
     def __post_init__(self) -> None:
         for name in ("count", "expand"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise AttarError(f"fit.{name} {value}: at least 1")
 
-    def check(self, prior: Prior) -> None:
-        pass
-
     def for_ipc(self, ipc: int) -> Prototypes:
         return replace(self, count=ipc) if self.count is None else self
 
-    def groups(self, labels: Sequence[int]) -> list[Group]:
-        return [[label] for label in labels]
-
-    def passes(self, counts: Sequence[int]) -> int:
-        return 0
-
     def encodings(self, counts: Sequence[int]) -> int:
         return sum(counts)
-
-    def training_steps(self, counts: Sequence[int]) -> int:
-        return 0
 
     def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
         """The prototypes (N, C, H, W), how many images are nearest to each, and the sum of their squared distances.
@@ -84,9 +66,6 @@ class Prototypes:
             "sizes": torch.from_numpy(sizes),
             "inertia": torch.tensor(inertia, dtype=torch.float64),
         }
-
-    def adapted(self, prior: Prior, fitted: Tensors) -> AbstractContextManager[Prior]:
-        return nullcontext(prior)
 
     def _rows(self, job: Job, label: int) -> Iterator[Rows]:
         for shard in job.latents.shards(label, progress=job.progress):
@@ -163,7 +142,7 @@ def batches(parts: Iterable[Rows], size: int) -> Iterator[Rows]:
 
 
 @dataclass(frozen=True)
-class D4M:
+class D4M(LatentMethod):
     """Takes each class's prototypes partway to noise; the prior takes them back, as images of the class.
 
     Where images outnumber prototypes, these are taken again, with fresh noise. The paper squashes images to the prior's
@@ -195,6 +174,3 @@ class D4M:
         repeated = prototypes[torch.arange(n) % len(prototypes)]
         noise = torch.stack([job.noise(job.prior.codec.shape, "start", label, index) for index in range(n)])
         return Start(job.prior.schedule.noised(repeated, t, noise), t)
-
-    def start_seconds(self, job: Job, n: int) -> float:
-        return 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from attar.core.store import canonical
 from attar.data import load_pixels
 from attar.diffusion import CHECKPOINT, EVEN, Sampler, check_grid, grid
 from attar.job import Job
-from attar.methods.base import Group, Select, Start, Tensors
+from attar.methods.base import Fit, Group, LatentMethod, Select, Start, Tensors
 from attar.methods.d3hr.class_moments import Invert
 from attar.methods.refine import Refinement
 from attar.priors.codec import to_float
@@ -25,7 +24,7 @@ from attar.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Chosen(Fit):
     """Real images of each class, chosen by a rule, their latents inverted to a time by DDIM."""
 
     select: Select = Select(rule="herding")
@@ -46,8 +45,6 @@ class Chosen:
     exact: bool = False
     """Find what sampling would take back to the exemplars, by fixed-point iteration; about three times the cost."""
 
-    learns = True
-    tunes = False
     uses_prior = True
 
     def __post_init__(self) -> None:
@@ -72,6 +69,10 @@ class Chosen:
         return Invert(times=(self.turning_time,), guidance=self.guidance, steps=self.steps, exact=self.exact)
 
     @property
+    def chooses(self) -> Select:
+        return self.select
+
+    @property
     def needs(self) -> int:
         return self.count or 1
 
@@ -92,17 +93,11 @@ class Chosen:
         drawn = {"is": f"Chosen by seed {job.spec.seed}"} if self.select.rule == "random" else {}
         return {**canonical(replace(self, select=Select())), "select": self._rule.identity(job), **drawn}
 
-    def groups(self, labels: Sequence[int]) -> list[Group]:
-        return [[label] for label in labels]
-
     def passes(self, counts: Sequence[int]) -> int:
         return sum(self.inversion.passes([min(self.count or count, count)]) for count in counts)
 
     def encodings(self, counts: Sequence[int]) -> int:
         return sum(min(self.count or count, count) for count in counts)
-
-    def training_steps(self, counts: Sequence[int]) -> int:
-        return 0
 
     def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
         """The exemplars' numbers in the data, `chosen` (N,); their latents (N, C, H, W), as they are and inverted."""
@@ -119,9 +114,6 @@ class Chosen:
             fitted["unconverged"] = (~(residual <= self.inversion.tolerance)).float().mean()
         return fitted
 
-    def adapted(self, prior: Prior, fitted: Tensors) -> AbstractContextManager[Prior]:
-        return nullcontext(prior)
-
     @property
     def _rule(self) -> Select:
         """The rule of choice, its features settled."""
@@ -136,7 +128,7 @@ def _check_time(time: int, times: Sequence[int], of: str) -> None:
 
 
 @dataclass(frozen=True)
-class Exemplars:
+class Exemplars(LatentMethod):
     """Chooses real images that cover their class, inverts them, and denoises them with guidance.
 
     Each keeps its composition and becomes typical. With a teacher: --set fit.select.teacher=DIR. Refined: --set
@@ -164,6 +156,3 @@ class Exemplars:
 
     def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
         return Start(fitted["inverted"][:n], self.fit.turning_time)
-
-    def start_seconds(self, job: Job, n: int) -> float:
-        return 0.0

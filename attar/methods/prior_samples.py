@@ -8,13 +8,13 @@ import torch
 
 from attar.diffusion import Sampler, sampling_times
 from attar.job import Job
-from attar.methods.base import Nothing, Select, Start, Tensors
+from attar.methods.base import LatentMethod, Nothing, Select, Start, Tensors
 from attar.methods.refine import Refinement
 from attar.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class PriorSamples:
+class PriorSamples(LatentMethod):
     """Samples of the prior as it is, from noise, with classifier-free guidance (Ho and Salimans, 2022)."""
 
     sampler: Sampler = Sampler()
@@ -31,6 +31,3 @@ class PriorSamples:
         shape = job.prior.codec.shape
         noise = torch.stack([job.noise(shape, "start", label, index) for index in range(n)])
         return Start(noise, self.start_time(job.prior))
-
-    def start_seconds(self, job: Job, n: int) -> float:
-        return 0.0

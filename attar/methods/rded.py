@@ -19,8 +19,9 @@ from attar.core.progress import duration
 from attar.core.rng import numpy_generator
 from attar.evaluation.images import resized
 from attar.job import Job
-from attar.methods.base import Composed, Tensors
+from attar.methods.base import ComposedImages, Tensors
 from attar.selection import random_order
+from attar.selection.features import open_teacher
 from attar.teachers.judge import Judge
 from attar.teachers.reference import TeacherReference
 
@@ -33,7 +34,7 @@ _RANGES: tuple[Range, ...] = (("a whole number of 1 or more", lambda x: x >= 1, 
 
 
 @dataclass(frozen=True)
-class RDED(Composed):
+class RDED(ComposedImages):
     """RDED (Sun et al., CVPR 2024, arXiv 2312.03526), with the settings of its published code.
 
     Some images of each class are cropped at random, and a teacher scores each crop by the cross-entropy of its class:
@@ -126,8 +127,8 @@ class RDED(Composed):
                 "rded: name the teacher that scores with --set teacher=FOLDER (`attar train-teacher` makes one)"
             )
         try:
-            return job.judge(
-                TeacherReference(self.teacher, self.teacher_classes, self.teacher_normalise), self.side(job)
+            return open_teacher(
+                job, TeacherReference(self.teacher, self.teacher_classes, self.teacher_normalise), self.side(job)
             )
         except AttarError as error:
             raise AttarError(str(error).replace("select.teacher", "teacher")) from error

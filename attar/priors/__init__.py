@@ -42,8 +42,8 @@ def load_prior(
     """The prior named by `source`: `digits`, a diffusers folder or hub id, or an original DiT checkpoint file.
 
     A folder or hub id is a DiTPipeline, or a Stable Diffusion, which needs the `prompts` of its classes. `codec` is an
-    open one, or as in `load_prior_codec`. Without a `tile`, one is chosen by probing the device (attar.core.batching); one that
-    is given is probed too. The store remembers both.
+    open one, or as in `load_prior_codec`. Without a `tile`, one is chosen by probing the device (attar.core.batching);
+    one that is given is probed too. The store remembers both.
 
     Raises:
         AttarError: nothing of that name can be loaded, the device or dtype is not usable, at the given tile a row's

@@ -2,25 +2,72 @@
 
 from __future__ import annotations
 
+import base64
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jinja2
+import numpy as np
+
 from attar import __version__
 from attar.core.errors import AttarError
 from attar.core.progress import duration
 from attar.core.store import replacing
 from attar.data.places import check_file, check_place
-from attar.evaluation.records import ALL_DATA, Record, accuracy, identity, terms
-from attar.report.figures import COLOURS, MARKERS, Sprite, Strip, sprite
-from attar.report.nearest import Copies, copies
+from attar.evaluation.records import ALL_DATA, Record
+from attar.report.charts import COLOURS, distances, measures_by_step, symbol
+from attar.report.results import results_tables
 from attar.report.settings import distill_command, evaluate_commands, settings
-from attar.report.tables import tables
-from attar.report.tuned import MEASURES, panels, tunings
+from attar.report.sprites import Sprite, Strip, sprite
 from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, DistilledSet, evenly, find_distilled, verify
-from attar.sets.near_copies import NEAR
+from attar.sets.near_copies import NEAR, folder_of, read_nearest
+
+MEASURES = {
+    "precision": "share of generated latents that lie among real ones (5 neighbours)",
+    "recall": "share of real latents that lie among generated ones",
+    "density": "how many real latents' neighbourhoods a generated one lies in, over 5",
+    "coverage": "share of real latents with a generated one in their neighbourhood",
+    "farthest": "1 - a generated latent's smallest cosine to real ones: what representativeness makes small",
+    "nearest": "its largest cosine to another generated one: what diversity makes small",
+}
+"""What is shown of a fine-tuning."""
+
+
+@dataclass(frozen=True)
+class Copies:
+    """How far a set's images are from real ones, by one kind of distance, in words and pictures."""
+
+    kind: str
+    closest: str
+    median: str
+    real: str
+    """The median of real images to their nearest."""
+    near_copies: str
+    chart: str
+    """An SVG element: how many images, and how many real ones, lie how far from the nearest."""
+    pairs: str
+    """A picture of the closest pairs, as a data URI."""
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """One method's fine-tuning, over all of its groups of classes."""
+
+    name: str
+    style: int
+    steps: tuple[int, ...]
+    values: Mapping[str, tuple[float, ...]]
+    """Measure -> its mean over the groups after each of the steps."""
+
+    @property
+    def changes(self) -> list[str]:
+        """ "before → after" of each measure."""
+        return [f"{values[0]:.2f} \N{RIGHTWARDS ARROW} {values[-1]:.2f}" for values in self.values.values()]
+
 
 GENERATOR = '<meta name="generator" content="attar '
 """What a page of ours begins with; then comes the version."""
@@ -45,11 +92,6 @@ class Wall:
     commands: str
     problems: tuple[str, ...]
     """What is not as it was written, a line each."""
-
-    @property
-    def marker(self) -> str:
-        """The character that stands for its method's marker in the charts."""
-        return list(MARKERS.values())[self.style % len(MARKERS)]
 
 
 @dataclass(frozen=True)
@@ -78,19 +120,42 @@ def write_report(
         AttarError: a folder holds no distilled set, an image cannot be read, or `out` is a folder, no report, or a
             place that nothing may be written to.
     """
-    import jinja2
-
     if out.is_dir():
         raise AttarError(f"--out {out}: is a folder; name the HTML file to write")
     check_file(out, "--out", GENERATOR, "a report of Attar's")
-    found = {one.folder.resolve(): one for folder in folders for one in find_distilled(folder)}
-    sets = sorted(found.values(), key=lambda one: one.manifest["ipc"])
-    check_place(out, "--out", [one.manifest["data"]["spec"] for one in sets])
-    kept = list({identity(record): record for record in records}.values())
-    names = method_names(sets, kept)
+    by_path = {_path(distilled): distilled for folder in folders for distilled in find_distilled(folder)}
+    sets = sorted(by_path.values(), key=lambda distilled: distilled.manifest["ipc"])
+    check_place(out, "--out", [distilled.manifest["data"]["spec"] for distilled in sets])
+    latest = list({record.identity: record for record in records}.values())
+    names = method_names(sets, latest)
     styles = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}
-    walls = _walls(sets, kept, names, styles)
-    tuned = tunings(sets, names, styles)
+    walls = _walls(sets, latest, names, styles)
+    tunings = _fine_tunings(sets, names, styles)
+    html = _template().render(
+        title=title,
+        version=__version__,
+        overview=_overview(sets, names),
+        tables=results_tables(latest, names, styles),
+        records=[(ALL_DATA if record.of_all_data else names[record.path], record) for record in latest],
+        tunings=tunings,
+        panels=measures_by_step(tunings) if tunings else "",
+        measures=MEASURES,
+        near=NEAR,
+        walls=walls,
+        comparisons=_comparisons(walls),
+        time=duration(sum(map(_seconds, latest))),
+        devices=sorted({record.device for record in latest}),
+    )
+    with replacing(out) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return [
+        f"{distilled.folder} is not as it was written ({wall.problems[0]}; {len(wall.problems)} in all)"
+        for distilled, wall in zip(sets, walls, strict=True)
+        if wall.problems
+    ]
+
+
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("attar.report", "."),
         autoescape=True,
@@ -98,28 +163,8 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(accuracy=accuracy, duration=duration, terms=terms, colour=_colour)
-    html = environment.get_template("template.html.jinja").render(
-        title=title,
-        version=__version__,
-        overview=_overview(sets, names),
-        tables=tables(kept, names, styles),
-        records=[(_of(record, names), record) for record in kept],
-        tunings=tuned,
-        panels=panels(tuned) if tuned else "",
-        measures=MEASURES,
-        near=NEAR,
-        walls=walls,
-        comparisons=_comparisons(walls),
-        time=duration(sum(map(_seconds, kept))),
-        devices=sorted({record["device"] for record in kept}),
-    )
-    with replacing(out) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    altered = [(one, wall.problems) for one, wall in zip(sets, walls, strict=True) if wall.problems]
-    return [
-        f"{one.folder} is not as it was written ({problems[0]}; {len(problems)} in all)" for one, problems in altered
-    ]
+    environment.globals.update(duration=duration, colour=_colour, symbol=symbol)
+    return environment.get_template("template.html.jinja")
 
 
 def method_names(sets: Sequence[DistilledSet], records: Sequence[Record]) -> dict[str, str]:
@@ -127,35 +172,31 @@ def method_names(sets: Sequence[DistilledSet], records: Sequence[Record]) -> dic
 
     It is called by its method's label in an experiment, or else by the method's name.
     """
-    labels = {identity(record)[0]: record["label"] for record in records if "label" in record}
-    uses = [
-        (str(s.folder.resolve()), s.manifest["method"]["name"], s.manifest["seed"], s.manifest["ipc"]) for s in sets
-    ]
-    uses += [(identity(r)[0], r["method"], r.get("seed"), r["ipc"]) for r in records if r["method"] != ALL_DATA]
+    labels = {record.path: record.trial.label for record in records if record.trial}
+    uses = [(_path(s), s.manifest["method"]["name"], s.manifest["seed"], s.manifest["ipc"]) for s in sets]
+    uses += [(record.path, record.method, record.seed, record.ipc) for record in records if not record.of_all_data]
     uses = [(path, labels.get(path, method), seed, ipc) for path, method, seed, ipc in uses]
     names: dict[str, str] = {}
-    for method in dict.fromkeys(use[1] for use in uses):
-        of_method = dict.fromkeys((path, seed, ipc) for path, other, seed, ipc in uses if other == method)
+    for method in dict.fromkeys(name for _, name, _, _ in uses):
+        own = dict.fromkeys((path, seed, ipc) for path, name, seed, ipc in uses if name == method)
         for more in ("", ", seed {seed}", " ({stem})", " ({path})"):
-            called = {
-                path: method + more.format(seed=seed, stem=_stem(Path(path)), path=path) for path, seed, _ in of_method
-            }
-            if len({(called[path], ipc) for path, _, ipc in of_method}) == len(of_method):
+            called = {path: method + more.format(seed=seed, stem=_stem(Path(path)), path=path) for path, seed, _ in own}
+            if len({(called[path], ipc) for path, _, ipc in own}) == len(own):
                 break
         names |= called
     return names
+
+
+def _path(distilled: DistilledSet) -> str:
+    return str(distilled.folder.resolve())
 
 
 def _stem(folder: Path) -> str:
     return folder.parent.name if re.fullmatch(r"ipc-\d+", folder.name) else folder.name
 
 
-def _of(record: Record, names: Mapping[str, str]) -> str:
-    return ALL_DATA if record["method"] == ALL_DATA else names[identity(record)[0]]
-
-
 def _seconds(record: Record) -> float:
-    return record["seconds"] + (record["baseline"]["seconds"] if record.get("baseline") else 0)
+    return record.seconds + (record.baseline.seconds if record.baseline else 0)
 
 
 def _colour(style: int | None) -> str:
@@ -163,10 +204,10 @@ def _colour(style: int | None) -> str:
 
 
 def _overview(sets: Sequence[DistilledSet], names: Mapping[str, str]) -> list[tuple[str, str]]:
-    data = dict.fromkeys(one.manifest["data"]["spec"] for one in sets)
-    classes = sorted({len(one.classes) for one in sets})
-    ipcs = sorted({one.manifest["ipc"] for one in sets})
-    methods = dict.fromkeys(names[str(one.folder.resolve())] for one in sets)
+    data = dict.fromkeys(distilled.manifest["data"]["spec"] for distilled in sets)
+    classes = sorted({len(distilled.classes) for distilled in sets})
+    ipcs = sorted({distilled.manifest["ipc"] for distilled in sets})
+    methods = dict.fromkeys(names[_path(distilled)] for distilled in sets)
     return [
         ("Data", ", ".join(data)),
         ("Classes", ", ".join(f"{count:,}" for count in classes)),
@@ -178,54 +219,102 @@ def _overview(sets: Sequence[DistilledSet], names: Mapping[str, str]) -> list[tu
 def _walls(
     sets: Sequence[DistilledSet], records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int]
 ) -> list[Wall]:
-    common = set(sets[0].classes).intersection(*(one.classes for one in sets)) if sets else set()
+    common = set(sets[0].classes).intersection(*(distilled.classes for distilled in sets)) if sets else set()
     walls = []
-    for number, one in enumerate(sets):
-        path = str(one.folder.resolve())
-        evaluated = [record for record in records if identity(record)[0] == path]
-        picture = sprite(_shown(one, common))
-        check = [f"attar verify {shlex.quote(str(one.folder))}", *evaluate_commands(evaluated)]
+    for number, distilled in enumerate(sets):
+        name = names[_path(distilled)]
+        evaluated = [record for record in records if record.path == _path(distilled)]
+        picture = sprite(_shown(distilled, common))
+        check = [f"attar verify {shlex.quote(str(distilled.folder))}", *evaluate_commands(evaluated)]
         walls.append(
             Wall(
                 number=number,
-                name=names[path],
-                style=styles[names[path]],
-                ipc=one.manifest["ipc"],
+                name=name,
+                style=styles[name],
+                ipc=distilled.manifest["ipc"],
                 sprite=picture,
-                prototypes=_prototypes(one),
-                copies=tuple(copies(one, f"copies-{number}")),
-                classes=len(one.classes),
-                facts=tuple(_facts(one, picture, evaluated)),
-                settings=settings(one.manifest),
-                commands="\n".join([distill_command(one), "", *check]),
-                problems=tuple(verify(one.folder)),
+                prototypes=_prototypes(distilled),
+                copies=tuple(_copies(distilled, f"copies-{number}")),
+                classes=len(distilled.classes),
+                facts=tuple(_facts(distilled, picture, evaluated)),
+                settings=settings(distilled.manifest),
+                commands="\n".join([distill_command(distilled), "", *check]),
+                problems=tuple(verify(distilled.folder)),
             )
         )
     return walls
 
 
-def _shown(one: DistilledSet, common: set[str]) -> list[tuple[str, list[Path], int]]:
+def _shown(distilled: DistilledSet, common: set[str]) -> list[tuple[str, list[Path], int]]:
     """The classes to show, evenly spaced among those that every set has, and the first images of each."""
-    labels = [label for label, name in enumerate(one.classes) if name in common] or list(range(len(one.classes)))
-    files = one.files()
+    classes, files = distilled.classes, distilled.files()
+    labels = [label for label, name in enumerate(classes) if name in common] or list(range(len(classes)))
     chosen = evenly(labels, CLASSES_SHOWN)
-    return [(one.classes[label], files[label][:IMAGES_SHOWN], len(files[label])) for label in chosen]
+    return [(classes[label], files[label][:IMAGES_SHOWN], len(files[label])) for label in chosen]
 
 
-def _prototypes(one: DistilledSet) -> Sprite | None:
+def _prototypes(distilled: DistilledSet) -> Sprite | None:
     """The prototypes that are kept with a set, if there are any."""
-    kept = [(name, files, len(files)) for name, files in zip(one.classes, one.prototypes(), strict=True) if files]
-    return sprite(kept) if kept else None
+    pairs = zip(distilled.classes, distilled.prototypes(), strict=True)
+    rows = [(name, files, len(files)) for name, files in pairs if files]
+    return sprite(rows) if rows else None
 
 
-def _facts(one: DistilledSet, picture: Sprite, records: Sequence[Record]) -> list[tuple[str, str]]:
-    manifest = one.manifest
-    smallest, largest = picture.sizes[0], picture.sizes[-1]
-    size = (
-        f"{smallest[0]} x {smallest[1]} pixels"
-        if smallest == largest
-        else (f"{len(picture.sizes)} sizes, {smallest[0]} x {smallest[1]} to {largest[0]} x {largest[1]} pixels")
-    )
+def _copies(distilled: DistilledSet, salt: str) -> list[Copies]:
+    """What `attar nearest` measured of a set, for each kind of distance; nothing if it was not measured."""
+    copies = []
+    for nearest in read_nearest(distilled):
+        picture = _encoded(folder_of(distilled) / f"closest-{nearest.kind}.png")
+        copies.append(
+            Copies(
+                kind=nearest.kind,
+                closest=f"{min(nearest.all):.3g}",
+                median=f"{np.median(nearest.all):.3g}",
+                real=f"{np.median(nearest.all_real):.3g}" if nearest.all_real else "",
+                near_copies=f"{nearest.near_copies:.0%}" if nearest.all_real else "",
+                chart=distances(nearest, f"{salt}-{nearest.kind}"),
+                pairs=f"data:image/png;base64,{picture}",
+            )
+        )
+    return copies
+
+
+def _encoded(picture: Path) -> str:
+    try:
+        return base64.b64encode(picture.read_bytes()).decode()
+    except OSError as error:
+        raise AttarError(f"{picture} cannot be read ({error}); run `attar nearest` again") from error
+
+
+def _fine_tunings(
+    sets: Sequence[DistilledSet], names: Mapping[str, str], styles: Mapping[str, int]
+) -> list[FineTuning]:
+    """One for each method whose sets tell of a fine-tuning; sets of several IPCs tell of the same one."""
+    tunings: dict[str, FineTuning] = {}
+    for distilled in sets:
+        groups = [group["looks"] for group in distilled.manifest.get("measures", [])]
+        name = names[_path(distilled)]
+        if groups and name not in tunings:
+            moments = list(zip(*groups, strict=False))
+            values = {
+                measure: tuple(sum(_value(look, measure) for look in looks) / len(looks) for looks in moments)
+                for measure in MEASURES
+            }
+            tunings[name] = FineTuning(name, styles[name], tuple(looks[0]["step"] for looks in moments), values)
+    return list(tunings.values())
+
+
+def _value(look: Mapping[str, float | None], measure: str) -> float:
+    """A measure at one moment; not a number where it came out as none, or an older version did not take it."""
+    value = look.get(measure)
+    return math.nan if value is None else value
+
+
+def _facts(distilled: DistilledSet, picture: Sprite, records: Sequence[Record]) -> list[tuple[str, str]]:
+    manifest = distilled.manifest
+    smallest, largest = (f"{width} x {height}" for width, height in (picture.sizes[0], picture.sizes[-1]))
+    several = f"{len(picture.sizes)} sizes, {smallest} to {largest} pixels"
+    size = f"{smallest} pixels" if smallest == largest else several
     facts = [
         ("Images", f"{len(manifest['images']):,}, {size}"),
         ("Data", f"{manifest['data']['spec']}, {manifest['data']['images']:,} images"),
@@ -234,7 +323,8 @@ def _facts(one: DistilledSet, picture: Sprite, records: Sequence[Record]) -> lis
     ]
     if manifest["seconds"]:
         facts.append(("Made in", f"{duration(sum(manifest['seconds'].values()))} on {manifest['machine']['device']}"))
-    return facts + [(f"{r['network']}, {terms(r)}", f"{accuracy(r)} %, n = {len(r['accuracies'])}") for r in records]
+    results = [(f"{record.network}, {record.terms}", f"{record.accuracy} %, n = {record.n}") for record in records]
+    return facts + results
 
 
 def _comparisons(walls: Sequence[Wall]) -> list[Comparison]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from attar.core.progress import duration
 from attar.evaluation import RECIPES
-from attar.evaluation.records import Record, assignments, original
+from attar.evaluation.records import Record, assignments
 from attar.sets.distilled import DistilledSet
 
 _BROUGHT = ("preprocess", "output_size", "output_filter")
@@ -37,9 +37,9 @@ def settings(manifest: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
 def distill_command(distilled: DistilledSet) -> str:
     """The shell command that makes the set again: every field of the method is given, whatever its default is."""
     manifest = distilled.manifest
-    if kept := manifest["data"].get("regenerated_from"):
+    if statistics := manifest["data"].get("regenerated_from"):
         words = f"--ipc {manifest['ipc']} --seed {manifest['seed']} --out {shlex.quote(str(distilled.folder))}"
-        return f"# DIR: a set that keeps the statistics {kept}\nattar regenerate DIR {words}"
+        return f"# DIR: a set that keeps the statistics {statistics}\nattar regenerate DIR {words}"
     parts = [f"attar distill --data {shlex.quote(manifest['data']['spec'])}"]
     if manifest["prior"] is not None:
         parts[0] += f" --prior {shlex.quote(manifest['prior']['source'])}"
@@ -74,22 +74,21 @@ def distill_command(distilled: DistilledSet) -> str:
 
 def evaluate_commands(records: Sequence[Record]) -> list[str]:
     """The shell commands that evaluate sets again. None for recipes and seeds that the command line cannot name."""
-    return [_evaluate_command(record) for record in records if original(record) in RECIPES and _first_seeds(record)]
+    return [_evaluate_command(record) for record in records if record.original in RECIPES and _first_seeds(record)]
 
 
 def _first_seeds(record: Record) -> bool:
     """Whether the trainings have the seeds 0, 1, 2 ..., as those of `attar evaluate` have."""
-    n = len(record["accuracies"])
-    return list(record.get("seeds", range(n))) == list(range(n))
+    return record.trial is None or record.trial.seeds == tuple(range(record.n))
 
 
 def _evaluate_command(record: Record) -> str:
     parts = [
-        f"attar evaluate {shlex.quote(record['set'])} --recipe {original(record)}",
-        *(f"--set {shlex.quote(change)}" for change in assignments(record)),
-        f"--network {shlex.quote(record['network'])} --seeds {len(record['accuracies'])}",
+        f"attar evaluate {shlex.quote(record.set)} --recipe {record.original}",
+        *(f"--set {shlex.quote(change)}" for change in assignments(record.changes or {})),
+        f"--network {shlex.quote(record.network)} --seeds {record.n}",
     ]
-    return " ".join([*parts, *([f"--test {shlex.quote(record['test'])}"] if record.get("test") else [])])
+    return " ".join([*parts, *([f"--test {shlex.quote(record.test)}"] if record.test else [])])
 
 
 def _other_sources(manifest: Mapping[str, Any]) -> str:

@@ -100,7 +100,7 @@ class Features:
 
     def _judge(self, job: Job) -> Judge:
         assert self.teacher is not None, "the rule was checked"
-        return job.judge(self.teacher)
+        return open_teacher(job, self.teacher)
 
     def _stored(self, job: Job, label: int, pool: Tensor) -> Path:
         def make(scratch: Path) -> None:
@@ -125,14 +125,21 @@ class Features:
         return {"features": torch.cat(features), "losses": torch.cat(losses)}
 
 
-def open_judge(job: Job, named: TeacherReference, side: int | None = None) -> Judge:
-    """A teacher, on the job's device, tried on about 500 images of the job's classes.
+def open_teacher(job: Job, teacher: TeacherReference, side: int | None = None) -> Judge:
+    """A teacher, opened and tried on images of the job's data when the job first asks for it.
 
     Where it does not say itself how large images are, they are of `side` pixels, or of the prior's size or the data's.
 
     Raises:
         AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
     """
+    if (teacher, side) not in job.judges:
+        job.judges[teacher, side] = _opened(job, teacher, side)
+    return job.judges[teacher, side]
+
+
+def _opened(job: Job, named: TeacherReference, side: int | None) -> Judge:
+    """A teacher, on the job's device, tried on about 500 images of the job's classes."""
     try:
         side = side or (job.codec.size if job.spec.prior else job.side)
         every, listed = job.everything.classes, None if named.classes is None else Path(named.classes)

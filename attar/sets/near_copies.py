@@ -113,8 +113,8 @@ def nearest(
     """Measures a set and writes `nearest.json` and pictures of the closest pairs beside it.
 
     Args:
-        kinds: what is compared (attar.selection.features): pixels, at 32 x 32; teacher, which is named; prior, whose middle layer
-            is asked, by default the one that made the set; or latents.
+        kinds: what is compared (attar.selection.features): pixels, at 32 x 32; teacher, which is named; prior, whose
+            middle layer is asked, by default the one that made the set; or latents.
 
     Raises:
         AttarError: the set is damaged, its data is not at hand or has changed, or a prior or teacher is missing or does
@@ -214,8 +214,10 @@ def _features(job: Job, look: Features, label: int, files: Sequence[Path]) -> An
     if look.of == "pixels":
         return to_float(_read(job, files, features.SIDE)).flatten(1).numpy()
     if look.of == "teacher":
+        from attar.selection.features import open_teacher
+
         assert look.teacher is not None, "`nearest` has seen to it"
-        judge = job.judge(look.teacher)
+        judge = open_teacher(job, look.teacher)
         return judge.looked(_read(job, files, judge.size), label)[0].numpy()
     z, _ = job.codec.encode(to_float(_read(job, files, job.codec.size)))
     return replace(look, teacher=None).rows(job, label, z) if look.of == "prior" else z.flatten(1).numpy()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from attar.core.progress import Meter
 from attar.core.store import note_seconds
 from attar.diffusion import FixedPoint, Sampler, check_grid, grid, inverted, sample
 from attar.job import Job
-from attar.methods.base import Group, Tensors
+from attar.methods.base import Fit, Group, Tensors
 from attar.priors.latents import Shard
 from attar.priors.prior import Prior
 
@@ -30,7 +29,7 @@ TYPICAL = 3
 
 
 @dataclass(frozen=True)
-class Invert:
+class Invert(Fit):
     """DDIM inversion of each class's latents (D3HR, section 3.2), kept as count, mean and variance at some times."""
 
     times: tuple[int, ...] = (600,)
@@ -52,8 +51,6 @@ class Invert:
     seed: int = 0
     """Seed of the posterior samples."""
 
-    learns = True
-    tunes = False
     uses_prior = True
     needs = 2
 
@@ -82,12 +79,6 @@ class Invert:
         if self.exact and prior.dtype != torch.float32:
             raise AttarError("fit.exact: exact inversion needs --dtype float32")
 
-    def for_ipc(self, ipc: int) -> Invert:
-        return self
-
-    def groups(self, labels: Sequence[int]) -> list[Group]:
-        return [[label] for label in labels]
-
     def path(self) -> list[int]:
         """The grid's times that the inversion goes through, to the last that is kept."""
         return [t for t in grid(self.steps) if self.clean_time < t <= self.times[-1]]
@@ -104,9 +95,6 @@ class Invert:
 
     def encodings(self, counts: Sequence[int]) -> int:
         return sum(self.images(count) for count in counts)
-
-    def training_steps(self, counts: Sequence[int]) -> int:
-        return 0
 
     def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
         """Inverts one class, shard by shard; a finished shard's moments survive an interruption.
@@ -135,9 +123,6 @@ class Invert:
         if self.exact:
             fitted |= {"unconverged": unconverged / total, "round_trip": torch.cat(errors).mean()}
         return fitted
-
-    def adapted(self, prior: Prior, fitted: Tensors) -> AbstractContextManager[Prior]:
-        return nullcontext(prior)
 
     def _shard(self, job: Job, label: int, shard: Shard, first: bool, checkpoint: Path, meter: Meter) -> Tensors:
         """The moments of a shard, how many of its images did not converge, and round-trip errors of the first."""

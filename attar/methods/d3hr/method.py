@@ -14,7 +14,7 @@ from attar.core.errors import AttarError
 from attar.core.rng import seed_of
 from attar.diffusion import EVEN, Sampler, grid
 from attar.job import Job
-from attar.methods.base import Select, Start, Tensors
+from attar.methods.base import LatentMethod, Select, Start, Tensors
 from attar.methods.d3hr.class_moments import Invert
 from attar.methods.d3hr.matching import (
     CHUNK,
@@ -35,7 +35,7 @@ PIECES = 4
 
 
 @dataclass(frozen=True)
-class D3HR:
+class D3HR(LatentMethod):
     """Inverts every latent to a near-Gaussian domain; starts from the drawn group that best matches the class there.
 
     Variants: --set matching=moments (no search), --set fit.exact=true, and 12 network calls instead of 31: --set
@@ -69,6 +69,8 @@ class D3HR:
     select: Select = Select()
     refine: Refinement | None = None
     """How kept latents are improved, if they are: --set refine=true."""
+
+    keeps_statistics = True
 
     def __post_init__(self) -> None:
         if self.reference_quirks:

@@ -15,7 +15,7 @@ from torch import nn
 from attar.core.errors import AttarError
 from attar.diffusion.loss import Forward
 from attar.job import Job
-from attar.methods.base import Group, Tensors
+from attar.methods.base import Fit, Group, Tensors
 from attar.methods.minimax.criteria import Means, Memory, MinimaxLoss
 from attar.methods.minimax.monitor import MEASURES, Look, Looker
 from attar.priors.prior import Prior
@@ -28,7 +28,7 @@ CHECKPOINT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Tune:
+class Tune(Fit):
     """Fine-tunes the prior on groups of classes with the minimax criteria (Gu et al., CVPR 2024, section 3.2)."""
 
     representativeness: float = 0.002
@@ -63,10 +63,8 @@ class Tune:
     seed: int = 0
     """Sets of several seeds share one tuning; another `fit.seed` is another tuning."""
 
-    learns = True
     tunes = True
     uses_prior = True
-    needs = 1
 
     def __post_init__(self) -> None:
         for name in ("memory", "epochs", "batch", "learning_rate", "group", "rank"):
@@ -88,9 +86,6 @@ class Tune:
             raise AttarError("minimax tunes in one process; start it without `accelerate launch`")
         if self.adapt == "lora":
             check_lora()
-
-    def for_ipc(self, ipc: int) -> Tune:
-        return self
 
     def groups(self, labels: Sequence[int]) -> list[Group]:
         """As few groups as there can be, of about the same size."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from attar.diffusion import Sampler
 from attar.job import Job
-from attar.methods.base import Select, Start, Tensors
+from attar.methods.base import LatentMethod, Select, Start, Tensors
 from attar.methods.minimax.finetune import Tune
 from attar.methods.prior_samples import PriorSamples
 from attar.methods.refine import Refinement
@@ -14,7 +14,7 @@ from attar.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class Minimax:
+class Minimax(LatentMethod):
     """Tunes the prior to cover its classes, then samples it: the first n of one pool are the set of IPC n.
 
     Its authors' code departs from these defaults: it samples the weights of step 12,000, averaged without warm-up
@@ -36,6 +36,3 @@ class Minimax:
 
     def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
         return PriorSamples(self.sampler).start(job, fitted, label, n)
-
-    def start_seconds(self, job: Job, n: int) -> float:
-        return 0.0

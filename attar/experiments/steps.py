@@ -7,7 +7,6 @@ same sum. Around one recipe each change is made alone.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -59,33 +58,9 @@ class Step:
     """The number of the step that it differs from; None: the first step."""
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The changes in words: "crop 0.5 → 0.08"."""
         return "; ".join(f"{field} {_word(old)} → {_word(new)}" for field, (old, new) in self.changes.items())
-
-
-@dataclass(frozen=True)
-class Bar:
-    """What a step came to; accuracies in per cent, differences in points."""
-
-    name: str
-    told: str
-    recipe: str
-    against: int | None
-    """The number of the bar that it stands on; None: the first bar."""
-    accuracies: tuple[float, ...]
-    """For each training seed: after the last epoch, but of the bars that `best` marks at the best one."""
-    mean: float
-    std: float | None
-    """Sample deviation over the training seeds; None of a single one."""
-    difference: float | None
-    """To the bar that it stands on: mean over the seeds, each with itself."""
-    difference_std: float | None
-    """Sample deviation of these paired differences; None of a single seed."""
-    random: float | None
-    """Mean of random real images under the same recipe, where they were evaluated."""
-    best: bool = False
-    """Whether it shows the epoch that was best on the test set, of the same trainings as the bar it stands on."""
 
 
 def with_shared(start: Recipe, end: Recipe, changes: Mapping[str, Any]) -> tuple[Recipe, Recipe]:
@@ -94,13 +69,13 @@ def with_shared(start: Recipe, end: Recipe, changes: Mapping[str, Any]) -> tuple
     Raises:
         AttarError: an unknown field, or a value that does not fit it.
     """
-    found = [modified(start, dict(changes)), modified(end, dict(changes))]
+    recipes = [modified(start, dict(changes)), modified(end, dict(changes))]
     if (start.epochs is None) != (end.epochs is None):
         for number, recipe in enumerate((start, end)):
-            if found[number].epochs is not None and found[number].steps is not None:
+            if recipes[number].epochs is not None and recipes[number].steps is not None:
                 other = "epochs" if recipe.epochs is None else "steps"
-                found[number] = modified(recipe, {name: value for name, value in changes.items() if name != other})
-    return found[0], found[1]
+                recipes[number] = modified(recipe, {name: value for name, value in changes.items() if name != other})
+    return recipes[0], recipes[1]
 
 
 def between(start: Recipe, end: Recipe, first: Sequence[str] = ()) -> list[Step]:
@@ -111,17 +86,17 @@ def between(start: Recipe, end: Recipe, first: Sequence[str] = ()) -> list[Step]
     Raises:
         AttarError: the recipes train alike, or `first` names no field.
     """
-    steps, held, names = [Step(start.name, {}, start, None)], list[str](), list[str]()
+    steps, changed, names = [Step(start.name, {}, start, None)], list[str](), list[str]()
     groups = list(_different(start, end, _ordered(first)))
     if not groups:
         raise AttarError(f"recipes {start.name} and {end.name} train alike: there is nothing to change one by one")
     for number, group in enumerate(groups):
-        names, held = [*names, group[0]], [*held, *group]
+        names, changed = [*names, group[0]], [*changed, *group]
         before, last = steps[-1].recipe, number == len(groups) - 1
-        recipe = end if last else _possible(before, {field: getattr(end, field) for field in held})
+        recipe = end if last else _possible(before, {field: getattr(end, field) for field in changed})
         if recipe is not None:
-            steps.append(_step(" and ".join(names), before, recipe, held, len(steps) - 1))
-            names, held = [], []
+            steps.append(_step(" and ".join(names), before, recipe, changed, len(steps) - 1))
+            names, changed = [], []
     return steps
 
 
@@ -136,8 +111,8 @@ def around(start: Recipe, changes: Sequence[Mapping[str, Any]]) -> list[Step]:
         recipe = modified(start, dict(change))
         fields = [field for field in change if getattr(recipe, field) != getattr(start, field)]
         if not fields:
-            told = ", ".join(f"{field} = {value}" for field, value in change.items())
-            raise AttarError(f"recipe {start.name} already has {told}: change it to something else")
+            given = ", ".join(f"{field} = {value}" for field, value in change.items())
+            raise AttarError(f"recipe {start.name} already has {given}: change it to something else")
         steps.append(_step(" and ".join(fields[:2]), start, recipe, fields, 0))
     return steps
 
@@ -156,52 +131,6 @@ def with_tests(steps: Sequence[Step]) -> list[Step]:
         replace(step, recipe=modified(step.recipe, {"test_every": BEST_EVERY})) if number in ends(steps) else step
         for number, step in enumerate(steps)
     ]
-
-
-def bars(steps: Sequence[Step], records: Sequence[Mapping[str, Any]]) -> list[Bar]:
-    """The steps with their records, and behind them, of the first and the last recipe that are tested as they train,
-    how much higher the best epoch lies than the last one.
-
-    Args:
-        records: what `attar.distill.run.evaluate_sets` gave for each step, with the same training seeds.
-    """
-    found: list[Bar] = []
-    for step, record in zip(steps, records, strict=True):
-        below = None if step.against is None else found[step.against]
-        baseline = record.get("baseline")
-        random = None if baseline is None else baseline["mean"]
-        found.append(_bar(step.name, step.told, record, step.against, below, record["accuracies"], random))
-    for number in ends(steps):
-        if steps[number].recipe.test_every is not None:
-            told = f"best epoch (on the test set) of {found[number].recipe}"
-            best = _bar("best epoch", told, records[number], number, found[number], records[number]["best"], None)
-            found.append(best)
-    return found
-
-
-def _bar(
-    name: str,
-    told: str,
-    record: Mapping[str, Any],
-    against: int | None,
-    below: Bar | None,
-    accuracies: Sequence[float],
-    random: float | None,
-) -> Bar:
-    gaps = [] if below is None else [a - b for a, b in zip(accuracies, below.accuracies, strict=True)]
-    return Bar(
-        name=name,
-        told=told,
-        recipe=record["recipe"],
-        against=against,
-        accuracies=tuple(accuracies),
-        mean=statistics.fmean(accuracies),
-        std=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        difference=statistics.fmean(gaps) if gaps else None,
-        difference_std=statistics.stdev(gaps) if len(gaps) > 1 else None,
-        random=random,
-        best=name == "best epoch",
-    )
 
 
 def _ordered(first: Sequence[str]) -> list[tuple[str, ...]]:

@@ -1,0 +1,106 @@
+"""What a distilled set says of itself: what was asked for, what it was made from, what it took."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from attar import __version__
+from attar.core.files import read_lines
+from attar.distill.pipeline import Pixels, resized
+from attar.job import Job
+from attar.methods.base import ComposedImages, LatentMethod
+from attar.methods.minimax.monitor import MEASURES
+from attar.priors.codec import to_uint8
+from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, evenly
+
+if TYPE_CHECKING:
+    from attar.distill.artefacts import Artefact
+    from attar.distill.checks import Plan
+    from attar.distill.run import Made
+    from attar.methods.base import Tensors
+
+TOTALS = ("count", "inertia")
+"""What fits learn that adds up over groups."""
+THUMBNAIL = 128
+"""Pixels: larger prototypes are kept as thumbnails of this size."""
+PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "pillow", "scikit-learn", "safetensors")
+
+
+def manifest(plan: Plan, ipc: int, made: Made) -> dict[str, Any]:
+    """All that is known of a distilled set but its images' digests."""
+    job, method = plan.job, plan.method
+    described = plan.described(ipc)
+    device = (described["compute"] or described.get("inputs") or {"device": "cpu"})["device"]
+    chooses = method.fit.chooses if isinstance(method, LatentMethod) else None
+    return {
+        "attar": __version__,
+        "run": plan.key(ipc),
+        **described,
+        "selected_by": method.select.told(job),
+        "exemplars_by": None if chooses is None else chooses.told(job),
+        "learnt": learnt(made.fitted),
+        "measures": measures(job, made),
+        "seconds": seconds(plan, made),
+        "machine": {"device": device, "python": platform.python_version(), "system": platform.platform()},
+        "versions": {package: version(package) for package in PACKAGES},
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def learnt(fitted: Mapping[int, Tensors]) -> dict[str, float]:
+    """The single numbers among what the fit learnt: the `TOTALS` are summed over its groups, others are means."""
+    values: dict[str, list[float]] = {}
+    for tensors in {id(tensors): tensors for tensors in fitted.values()}.values():
+        for name, value in tensors.items():
+            if value.ndim == 0:
+                values.setdefault(name, []).append(float(value))
+    return {name: sum(of) / (1 if name in TOTALS else len(of)) for name, of in values.items()}
+
+
+def measures(job: Job, made: Made) -> list[dict[str, Any]]:
+    """What was measured while the prior was tuned to each group of classes; empty where it was not."""
+    by_group: dict[str, tuple[Artefact, list[str]]] = {}
+    for label, fit in (made.asked.fits if made.asked else {}).items():
+        by_group.setdefault(fit.key, (fit, []))[1].append(job.classes[label])
+    looks = [(classes, read_lines(fit.folder(job) / MEASURES)) for fit, classes in by_group.values()]
+    return [{"classes": classes, "looks": of} for classes, of in looks if of]
+
+
+def seconds(plan: Plan, made: Made) -> dict[str, float]:
+    """Seconds by stage, summed over what the set was made from, whichever run made it."""
+    job, totals = plan.job, dict[str, float]()
+    for artefact in {artefact.key: artefact for artefact in made.stored}.values():
+        totals[artefact.kind] = totals.get(artefact.kind, 0.0) + artefact.seconds(job)
+    if not isinstance(plan.method, LatentMethod | ComposedImages):
+        features = [key for look in plan.method.select.looks(job) for key in look.stored(job)]
+        totals |= {"features": sum(job.store.seconds("features", key) for key in features)} if features else {}
+    return {kind: round(total, 3) for kind, total in totals.items()}
+
+
+def prototypes(job: Job, fitted: Mapping[int, Tensors]) -> Iterator[tuple[int, int, Pixels]]:
+    """The prototypes that a set begins from, decoded: the first of each of some classes, as thumbnails.
+
+    Nothing for methods without prototypes.
+    """
+    for label in evenly(job.labels, CLASSES_SHOWN):
+        latents = fitted.get(label, {}).get("prototypes")
+        if latents is not None:
+            side = min(job.codec.size, THUMBNAIL)
+            for index, pixels in enumerate(to_uint8(job.codec.decode(latents[:IMAGES_SHOWN]))):
+                yield label, index, resized(pixels, side)
+
+
+def statistics(plan: Plan, fitted: Mapping[int, Tensors]) -> dict[str, Tensor] | None:
+    """Mean and deviation (K, C, H, W) of every class, where the spec asks to keep them."""
+    if not plan.job.spec.keep_statistics:
+        return None
+    assert isinstance(plan.method, LatentMethod), "`checked` has seen to it"
+    kept = [plan.method.statistics(fitted[label]) for label in plan.job.labels]
+    return {name: torch.stack([tensors[name] for tensors in kept]) for name in kept[0]}

@@ -1,0 +1,141 @@
+"""The results tables of a report: for each recipe, network and test, methods by IPC."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from attar.core.progress import duration
+from attar.evaluation.records import Record, Result, signed
+from attar.report.charts import Line, accuracy_by_ipc
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One result in words."""
+
+    accuracy: str
+    n: int
+    seconds: str
+    best: bool
+    difference: str | None
+    verdict: str
+    """"above" or "below" random real images, or "even": a difference within the spread of the seeds."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's results."""
+
+    name: str
+    style: int | None
+    """Of its line in the chart; None is the baseline's."""
+    cells: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The results of one recipe and network, tested on the same images."""
+
+    terms: str
+    """The recipe with its changes, and the test images."""
+    network: str
+    ipcs: tuple[int, ...]
+    rows: tuple[Row, ...]
+    ceiling: Record | None
+    """The result of training on all of the data."""
+    chart: str | None
+    """An SVG element, where there are two IPCs to join."""
+    summary: str
+    """What the chart shows, in words."""
+
+
+def results_tables(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int]) -> list[Table]:
+    """A table for each recipe with its changes, network and test images, in the order of the records.
+
+    Args:
+        names: the set's absolute path -> what its method is called in the tables.
+        styles: that name -> the number of its colour and marker.
+    """
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.judged_by, []).append(record)
+    return [_table(group, names, styles, f"chart-{number}") for number, group in enumerate(groups.values())]
+
+
+def _table(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int], salt: str) -> Table:
+    ceiling = next((record for record in records if record.of_all_data), None)
+    results: dict[str, dict[int, Record]] = {}
+    for record in records:
+        if not record.of_all_data:
+            results.setdefault(names[record.path], {})[int(record.ipc)] = record
+    ipcs = tuple(sorted({ipc for by_ipc in results.values() for ipc in by_ipc}))
+    random = {ipc: pooled for ipc in ipcs if (pooled := _pooled([r[ipc] for r in results.values() if ipc in r]))}
+    contenders: list[Mapping[int, Result]] = [*results.values(), random]
+    best = {ipc: max(by_ipc[ipc].mean for by_ipc in contenders if ipc in by_ipc) for ipc in ipcs}
+    rows = [Row(name, styles[name], _cells(by_ipc, ipcs, best)) for name, by_ipc in results.items()]
+    lines = [Line(_points(by_ipc), styles[name]) for name, by_ipc in results.items()]
+    if random and not any(_same(by_ipc, random) for by_ipc in results.values()):
+        rows.append(Row("random real images", None, _cells(random, ipcs, best)))
+        lines.append(Line(_points(random), None))
+    chart = accuracy_by_ipc(lines, ceiling.mean if ceiling else None, salt) if len(ipcs) > 1 else None
+    return Table(records[0].terms, records[0].network, ipcs, tuple(rows), ceiling, chart, _summary(rows, ipcs))
+
+
+def _same(results: Mapping[int, Result], random: Mapping[int, Result]) -> bool:
+    """Whether these are the random images themselves, distilled as a method."""
+    return all(ipc in results and results[ipc].accuracies == result.accuracies for ipc, result in random.items())
+
+
+def _pooled(records: Sequence[Record]) -> Result | None:
+    """The baseline of records with the same IPC: where their random images differ, all draws together."""
+    distinct = {record.baseline.accuracies: record.baseline for record in records if record.baseline is not None}
+    if len(distinct) < 2:
+        return next(iter(distinct.values()), None)
+    accuracies = tuple(value for values in distinct for value in values)
+    return replace(
+        next(iter(distinct.values())),
+        accuracies=accuracies,
+        mean=statistics.fmean(accuracies),
+        std=statistics.stdev(accuracies),
+        seconds=sum(result.seconds for result in distinct.values()),
+    )
+
+
+def _cells(results: Mapping[int, Result], ipcs: Sequence[int], best: Mapping[int, float]) -> tuple[Cell | None, ...]:
+    return tuple(_cell(results[ipc], best[ipc]) if ipc in results else None for ipc in ipcs)
+
+
+def _cell(result: Result, best: float) -> Cell:
+    baseline = result.baseline if isinstance(result, Record) else None
+    return Cell(
+        accuracy=result.accuracy,
+        n=result.n,
+        seconds=duration(result.seconds),
+        best=result.mean == best,
+        difference=None if baseline is None else signed(result.mean - baseline.mean),
+        verdict="even" if baseline is None else _verdict(result, baseline),
+    )
+
+
+def _verdict(result: Result, baseline: Result) -> str:
+    if result.spread is None or baseline.spread is None:
+        return "even"
+    if abs(result.mean - baseline.mean) <= math.hypot(result.spread, baseline.spread):
+        return "even"
+    return "above" if result.mean > baseline.mean else "below"
+
+
+def _points(results: Mapping[int, Result]) -> dict[int, tuple[float, float]]:
+    return {ipc: (result.mean, result.spread or 0.0) for ipc, result in results.items()}
+
+
+def _summary(rows: Sequence[Row], ipcs: Sequence[int]) -> str:
+    lines = [
+        f"{row.name}: "
+        + ", ".join(f"{cell.accuracy} at IPC {ipc}" for ipc, cell in zip(ipcs, row.cells, strict=True) if cell)
+        for row in rows
+    ]
+    return "Accuracy in per cent against images per class. " + "; ".join(lines)
