@@ -221,7 +221,7 @@ def test_the_priors_middle_layer(world: Path, store: Store) -> None:
 
 def test_a_unets_middle_layer_is_one_row_for_each_latent(tmp_path: Path) -> None:
     told = class_prompts(CLASSES, CLASSES, "{name}", None, None)
-    prior = load_prior(str(save_tiny_sd(tmp_path / "sd")), device="cpu", prompts=told, store=Store(tmp_path))
+    prior = load_prior(str(save_tiny_sd(tmp_path / "sd")), device="cpu", tile=1, prompts=told, store=Store(tmp_path))
     found = middle_features(prior, torch.randn(5, *prior.codec.shape, generator=torch.Generator().manual_seed(0)))
     assert found.shape == (5, 16)
     assert len(found.unique(dim=0)) == 5
