@@ -54,7 +54,7 @@ def opened(one: DistilledSet, recipe: Recipe) -> Images:
     from attar.evaluation import Images
 
     files = [(file, label) for label, of_class in enumerate(one.files()) for file in of_class]
-    pictures = [decode.upright(decode.opened(file.read_bytes())) for file, _ in files]
+    pictures = [decode.read(file) for file, _ in files]
     sizes = {picture.size for picture in pictures}
     alike = len(sizes) == 1 and len(set(next(iter(sizes)))) == 1
     side = pictures[0].width if alike else int(recipe.size or np.median([min(picture.size) for picture in pictures]))
