@@ -313,7 +313,7 @@ def test_what_cannot_be_is_said_before_any_work(
 def test_a_teacher_of_other_classes_is_refused(world: Path, store: Store, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("cat\nant\nbee\n")
     select = teacher_of(world, rule="confident", teacher_classes=str(tmp_path / "names.txt"))
-    with pytest.raises(AttarError, match=r"wrong order.*select\.teacher_classes"):
+    with pytest.raises(AttarError, match=r"another order.*select\.teacher_classes"):
         select.try_teacher(job_of(world, store))
 
 
