@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from attar import experiment
+from attar.cli import ending
 from attar.cli.flags import say, showing
 
 
@@ -25,8 +26,10 @@ def compare(
     """
     from attar.comparison import compare as run
 
+    asked = experiment.read_experiment(file)
+    ending.running.options["out"] = asked.out
     with showing() as progress:
-        failures = run(experiment.read_experiment(file), only=only or (), progress=progress, say=say, dry_run=dry_run)
+        failures = run(asked, only=only or (), progress=progress, say=say, dry_run=dry_run)
     if failures:
         say("\n".join([f"{len(failures)} failed:", *(f"  {failure}" for failure in failures)]))
         raise typer.Exit(1)
