@@ -119,19 +119,17 @@ def stood_in(file: Path, written: dict[str, Any], made: StandIns, out: Path) -> 
         top["imbalance_factor"] = 2.0
     top["seeds"], top["distillation_seeds"] = written["seeds"] if written["seeds"] == "paired" else 1, 1
     top["methods"] = {label: _method(label, own, made, data, large) for label, own in written["methods"].items()}
-    top["evaluations"] = {label: _judging(label, own, made, data) for label, own in written["evaluations"].items()}
+    judging = written["evaluations"]
+    named = dict.fromkeys(name for own in judging.values() for name in own["networks"])
+    tiny = {name: f"convnet3-w{4 + number}" for number, name in enumerate(named)}
+    top["evaluations"] = {label: _judging(label, own, made, data, tiny) for label, own in judging.items()}
     for own in (*top["methods"].values(), *top["evaluations"].values(), top):
         own |= {"ipc": counted(written["ipc"] if own is top else own["ipc"])} if "ipc" in own and own is not top else {}
         own |= {"output_size": SIDE} if "output_size" in own else {}
-    networks = {
-        name: tiny
-        for label, own in written["evaluations"].items()
-        for name, tiny in zip(own["networks"], top["evaluations"][label]["networks"], strict=True)
-    }
     top["published"] = [
         {
             **own,
-            "network": networks[own["network"]],
+            "network": tiny[own["network"]],
             "accuracy": {ipcs[int(ipc)]: value for ipc, value in own["accuracy"].items()},
         }
         for own in written.get("published", [])
@@ -156,13 +154,13 @@ def _method(label: str, written: dict[str, Any], made: StandIns, data: str, larg
     return {**written, "set": fields}
 
 
-def _judging(label: str, written: dict[str, Any], made: StandIns, data: str) -> dict[str, Any]:
+def _judging(label: str, written: dict[str, Any], made: StandIns, data: str, tiny: dict[str, str]) -> dict[str, Any]:
     recipe = named_recipe(written.get("recipe", label))
-    short: dict[str, Any] = {"steps": 1} if recipe.steps else {"epochs": 1}
-    fields = {**written.get("set", {}), **short, "batch": 4, "test_every": "none", "test_from": 0}
+    once = {"epochs": 1} if recipe.views == "image" else {"epochs": "none", "steps": 1}
+    fields = {**written.get("set", {}), **once, "batch": 4, "test_every": "none", "test_from": 0}
     if recipe.size or "size" in fields:
         fields["size"] = SIDE
-    networks = [f"convnet3-w{4 + number}" for number in range(len(written["networks"]))]
+    networks = [tiny[name] for name in written["networks"]]
     taught = {"teacher": made.teacher(data)} if "teacher" in written else {}
     seeds = {"seeds": 1} if "seeds" in written else {}
     return {**written, **taught, **seeds, "set": fields, "networks": networks}
