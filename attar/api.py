@@ -62,6 +62,7 @@ def evaluate(
     labels: str | Path | None = None,
     device: str = "auto",
     progress: Progress = silent,
+    say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """`attar evaluate`: a record for each distilled set in `folder` and each network (its keys: `attar.results`).
 
@@ -74,24 +75,27 @@ def evaluate(
         baseline: whether random real images of the same count are evaluated beside each set.
         teacher: who gives soft labels, as `--teacher`; of several, the mean of their logits.
         labels: a folder that `attar relabel` wrote.
+        say: told where the data has changed, or shares images with the test set.
 
     Raises:
         AttarError: any input is wrong; before any training.
     """
     from attar.evaluation import modified, named_recipe
+    from attar.limits import seeds as numbered
     from attar.run import evaluate_sets
 
     found = evaluate_sets(
         [Path(folder)],
         modified(named_recipe(recipe), dict(fields)) if fields else named_recipe(recipe),
         [network] if isinstance(network, str) else network,
-        range(seeds) if isinstance(seeds, int) else seeds,
+        numbered(seeds, "seeds") if isinstance(seeds, int) else seeds,
         test=test,
         baseline=baseline,
         teacher=teacher,
         labels=labels,
         device=device,
         progress=progress,
+        say=say,
     )
     return list(found)
 
@@ -159,6 +163,7 @@ def tune(
     from attar.evaluation.teaching import Named
     from attar.fields import changed
     from attar.job import Spec
+    from attar.limits import seeds as numbered
 
     named = {**spec, **({"classes": tuple(classes)} if classes is not None else {})}
     fixed = dict(fields or {})
@@ -171,7 +176,7 @@ def tune(
         out=Path(out),
         recipe=modified(named_recipe(recipe), dict(recipe_fields or {})),
         networks=(network,) if isinstance(network, str) else tuple(network),
-        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        seeds=tuple(numbered(seeds, "seeds") if isinstance(seeds, int) else seeds),
         eta=eta,
         teacher=None if teacher is None else Named.of(teacher),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -143,7 +143,8 @@ def apply(images: Tensor | Sequence[Tensor], drawn: Draw, how: Augmentation) -> 
     if isinstance(images, Tensor):
         x = _placed(images, drawn, how.size)
     else:
-        each = (drawn.of(torch.tensor([i])) for i in range(len(images)))
+        unmixed = replace(drawn, partner=None, own=None, cut=None)
+        each = (unmixed.of(torch.tensor([i])) for i in range(len(images)))
         x = torch.cat([_placed(image[None], own, how.size) for image, own in zip(images, each, strict=True)])
     if drawn.flip is not None:
         x = torch.where(drawn.flip.to(x.device)[:, None, None, None], x.flip(3), x)

@@ -11,10 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
+from attar.finite import check_weights, finite
 from attar.keys import noise
 from attar.store import fingerprint
 from attar.tile import exact, in_tiles
+
+SCALES = (1e-4, 1e4)
+"""Between these lies 1 / the deviation of an autoencoder's latents: Stable Diffusion's is 0.18215."""
 
 
 class Codec(Protocol):
@@ -104,13 +108,14 @@ class AutoencoderCodec:
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        moments = in_tiles(self._encode, self.tile, images)
+        moments = finite(in_tiles(self._encode, self.tile, images), "what the codec makes of images")
         mean, deviation = moments.chunk(2, dim=1)
         return (mean - self.shift) * self.scale, deviation * self.scale
 
     def decode(self, z: Tensor) -> Tensor:
         with torch.inference_mode(not z.requires_grad):
-            return in_tiles(self._decode, self.tile, z / self.scale + self.shift).clamp(-1, 1)
+            images = in_tiles(self._decode, self.tile, z / self.scale + self.shift)
+            return finite(images, "the images that the codec makes of latents").clamp(-1, 1)
 
     def with_tile(self, tile: int) -> AutoencoderCodec:
         return replace(self, tile=tile)
@@ -176,12 +181,29 @@ def load_autoencoder(source: str) -> Any:
             raise AttarError(f"--codec {source}: a {name}; it must be an {' or '.join(kinds)}")
         vae = load_whole(kinds[name], source, **inside)
     except (OSError, ValueError, KeyError) as error:
+        hint = suggestion(source, ("pixel", "grey", "train"))
         raise AttarError(
-            f"--codec {source}: cannot be loaded as a folder or hub id of an autoencoder: {error}; give --codec FOLDER"
+            f"--codec {source}{hint}: cannot be loaded as a folder or hub id of an autoencoder: {error}; "
+            "give --codec FOLDER"
         ) from error
     if vae.config.get("latents_mean") is not None:
         raise AttarError(f"--codec {source}: latents scaled channel by channel (latents_mean) are not supported")
+    _check_scale(vae.config, source)
+    check_weights(vae, f"--codec {source}")
     return vae
+
+
+def _check_scale(config: Any, source: str) -> None:
+    """Raises AttarError where latents cannot be divided by the scale of a configuration, or shifted as it says."""
+    for field, least, most in (("scaling_factor", *SCALES), ("shift_factor", -SCALES[1], SCALES[1])):
+        value = config.get(field)
+        if value is None and field == "shift_factor":
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+            raise AttarError(
+                f"--codec {source}: its config.json says {field} {value}: "
+                f"it must be a number from {least:g} to {most:g}"
+            )
 
 
 def load_whole(kind: Any, source: str, **inside: str) -> Any:
@@ -251,6 +273,10 @@ def to_float(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """float (N, 3, H, W) in [-1, 1] to uint8 (N, H, W, 3), rounded to the nearest."""
-    pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    """float (N, 3, H, W) in [-1, 1] to uint8 (N, H, W, 3), rounded to the nearest.
+
+    Raises:
+        NotFinite: a pixel is NaN or infinite: it would become black.
+    """
+    pixels = ((finite(images, "images").float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()

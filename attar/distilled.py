@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import glob
-import json
 import os
 import re
 import shutil
@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attar.card import card
 from attar.errors import AttarError
-from attar.store import digest, file_digest, fingerprint, write_json
+from attar.files import replacing, write_json, writing
+from attar.manifest import FORMAT, read_manifest
+from attar.store import digest, file_digest, fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-FORMAT = 1
 CLASSES_SHOWN = 20
 IMAGES_SHOWN = 10
 """So many classes of a large set are shown, and so many images of each."""
@@ -70,7 +72,7 @@ def open_distilled(folder: Path) -> DistilledSet:
     """The distilled set in `folder`.
 
     Raises:
-        AttarError: there is none, or a newer Attar wrote it.
+        AttarError: there is none, a newer Attar wrote it, or its manifest is damaged: names the key.
     """
     file = folder / "manifest.json"
     if not file.is_file():
@@ -78,18 +80,18 @@ def open_distilled(folder: Path) -> DistilledSet:
         hint = f"; there are sets inside it: {', '.join(inside)}" if inside else ""
         hint = hint or "; `attar evaluate --layout` reads sets that other codes wrote"
         raise AttarError(f"{folder}: holds no distilled set (no manifest.json){hint}")
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        version, names = manifest["format"], [*manifest["images"], *manifest.get("prototypes", {})]
-        known = rf"(images|{PROTOTYPES})/\d+_\w+/\d+\.png"
-        wrong = [name for name in names if not re.fullmatch(known, name, re.ASCII)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AttarError(f"{file} is damaged: not a manifest of Attar's ({error!r})") from error
-    if version > FORMAT:
-        raise AttarError(f"{folder}: written by a newer Attar ({manifest.get('attar')}) than this one")
-    if wrong:
-        raise AttarError(f"{file} is damaged: {wrong[0]!r} is not the name of a distilled image")
-    return DistilledSet(folder, manifest)
+    one = DistilledSet(folder, read_manifest(file))
+    known = {folder_name(label, name, len(one.classes)) for label, name in enumerate(one.classes)}
+    for kind, root in (("images", "images"), ("prototypes", PROTOTYPES)):
+        for name in one.manifest.get(kind, {}):
+            parts = re.fullmatch(rf"{root}/(\d+_\w+)/\d+\.png", name, re.ASCII)
+            if parts is None or parts[1] not in known:
+                raise AttarError(f"{file} is damaged: {kind} lists {name!r}, no image of a class of the set")
+    for name, files in zip(one.classes, one.files(), strict=True):
+        if len(files) != one.manifest["ipc"]:
+            told = f"images lists {len(files)} of class {name!r}, and ipc is {one.manifest['ipc']}"
+            raise AttarError(f"{file} is damaged: {told}")
+    return one
 
 
 def find_distilled(folder: Path) -> list[DistilledSet]:
@@ -129,6 +131,7 @@ def write_distilled(
     manifest: dict[str, Any],
     prototypes: Iterable[Numbered] = (),
     statistics: Mapping[str, Tensor] | None = None,
+    distinct: bool = False,
 ) -> None:
     """Writes a distilled set: `folder` appears, whole, when its last image is written. One process at a time.
 
@@ -140,10 +143,26 @@ def write_distilled(
         manifest: everything but the digests, which are added here, and the seconds that the images took.
         prototypes: pictures of what the images began from, kept beside them.
         statistics: arrays that the images can be made again from, without the data, kept beside them.
+        distinct: refuse a class whose images are all equal, and a set whose images are: so does a broken prior. Data
+            may hold an image twice, so real images, and images that begin as chosen ones, are not held to it.
 
     Raises:
-        AttarError: something stands where `folder` would go.
+        AttarError: something stands where `folder` would go, or images are equal that must not be.
+        Unwritable: the disk is full, or the place may not be written; what is written so far is kept.
     """
+    with writing(folder, "free space there, or choose another --out; the same command goes on from there"):
+        _write(folder, classes, images, manifest, prototypes, statistics, distinct)
+
+
+def _write(
+    folder: Path,
+    classes: Sequence[str],
+    images: Callable[[Collection[int]], Iterable[Numbered]],
+    manifest: dict[str, Any],
+    prototypes: Iterable[Numbered],
+    statistics: Mapping[str, Tensor] | None,
+    distinct: bool,
+) -> None:
     begun = time.monotonic()
     partial = folder.with_name(f".{folder.name}.{manifest['run'][:12]}.partial")
     for stale in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
@@ -152,10 +171,13 @@ def write_distilled(
     (partial / "images").mkdir(parents=True, exist_ok=True)
     names = [folder_name(label, name, len(classes)) for label, name in enumerate(classes)]
     there = [label for label, name in enumerate(names) if (partial / "images" / name).is_dir()]
+    kept = [label for label in there[:-1] if _readable(partial / "images" / names[label], manifest["ipc"])]
     written = {
-        "images": _saved(partial, "images", names, images(there[:-1])),
+        "images": _saved(partial, "images", names, images(kept)),
         "prototypes": _saved(partial, PROTOTYPES, names, prototypes),
     }
+    if distinct:
+        _check_distinct(folder, classes, names, written["images"])
     whole = {
         "format": FORMAT,
         **manifest,
@@ -173,7 +195,33 @@ def write_distilled(
     try:
         os.rename(partial, folder)
     except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR):
+            raise
         raise AttarError(f"{folder}: cannot be written, something else is there ({error})") from error
+
+
+def _readable(folder: Path, count: int) -> bool:
+    """Whether a class that an interrupted write left behind has all of its images, each of them whole."""
+    from PIL import Image
+
+    files = sorted(folder.iterdir())
+    try:
+        for file in files:
+            with Image.open(file) as image:
+                image.verify()
+    except Exception:  # PIL raises many kinds on what is no image
+        return False
+    return [file.name for file in files] == [f"{index:04d}.png" for index in range(count)]
+
+
+def _check_distinct(folder: Path, classes: Sequence[str], names: Sequence[str], images: Mapping[str, str]) -> None:
+    """Raises AttarError where all images of a class, or all of the set, are equal; `images` are digests by name."""
+    for name, safe in zip(classes, names, strict=True):
+        own = [image for file, image in images.items() if Path(file).parent.name == safe]
+        if len(own) > 1 and len(set(own)) == 1:
+            raise AttarError(f"{folder}: all {len(own)} images of {name!r} are equal: the prior or its codec is broken")
+    if len(images) > 1 and len(set(images.values())) == 1:
+        raise AttarError(f"{folder}: all {len(images)} images are equal: the prior or its codec is broken")
 
 
 def _saved(root: Path, kind: str, names: Sequence[str], pictures: Iterable[Numbered]) -> dict[str, str]:
@@ -190,7 +238,8 @@ def _saved(root: Path, kind: str, names: Sequence[str], pictures: Iterable[Numbe
 def _saved_statistics(root: Path, statistics: Mapping[str, Tensor]) -> dict[str, str]:
     from safetensors.torch import save_file
 
-    save_file(dict(statistics), root / STATISTICS)
+    with replacing(root / STATISTICS) as temporary:
+        save_file(dict(statistics), temporary)
     return {STATISTICS: file_digest(root / STATISTICS)}
 
 
@@ -213,67 +262,3 @@ def verify(folder: Path) -> list[str]:
     if fingerprint(rest) != distilled.manifest.get("digest"):
         problems.append("altered: manifest.json")
     return problems
-
-
-def card(manifest: dict[str, Any]) -> str:
-    """A Hugging Face dataset card for the set."""
-    count = len(manifest["images"])
-    size = (
-        "n<1K" if count < 1000 else "1K<n<10K" if count < 10_000 else "10K<n<100K" if count < 100_000 else "100K<n<1M"
-    )
-    front = {
-        "pretty_name": f"{manifest['method']['name']}, {manifest['ipc']} images per class",
-        "task_categories": ["image-classification"],
-        "size_categories": [size],
-        "tags": ["dataset-distillation", "attar", manifest["method"]["name"]],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "images/**"}]}],
-    }
-    rows = "\n".join(f"| {name} | {value} |" for name, value in _facts(manifest))
-    names = "\n".join(f"{label}. {_escaped(name)}" for label, name in enumerate(manifest["classes"]))
-    return CARD.format(
-        front=json.dumps(front, indent=1),
-        count=count,
-        classes=len(manifest["classes"]),
-        ipc=manifest["ipc"],
-        rows=rows,
-        names=names,
-    )
-
-
-def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    facts = [("method", manifest["method"]["name"]), ("seed", manifest["seed"]), ("data", manifest["data"]["spec"])]
-    if manifest["prior"] is not None:
-        facts.append(("prior", manifest["prior"]["source"]))
-    return [(name, _escaped(str(value))) for name, value in facts]
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text.replace("\n", " "))
-
-
-CARD = """---
-{front}
----
-
-# A distilled data set
-
-{count} images of {classes} classes, {ipc} per class, made by [Attar](https://pypi.org/project/attar/).
-
-| | |
-|---|---|
-{rows}
-
-Every setting, seed, version and file digest is in `manifest.json`; `attar verify` checks the files against it.
-
-```python
-from torchvision.datasets import ImageFolder
-train = ImageFolder("images")                                # labels in the order below
-
-from datasets import load_dataset
-train = load_dataset("imagefolder", data_dir=".", split="train")
-```
-
-## Classes
-
-{names}
-"""

@@ -12,15 +12,18 @@ from typing import Any, cast
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from attar.codec import to_uint8
 from attar.diffusion import sample, times_from
 from attar.distilled import CLASSES_SHOWN, IMAGES_SHOWN, evenly
 from attar.engine import Engine
+from attar.errors import AttarError, NotFinite
+from attar.files import read_lines
+from attar.finite import finite, naming, save_finite
 from attar.job import Job
-from attar.methods.look import MEASURES, read_measures
+from attar.methods.look import MEASURES
 from attar.methods.method import Composed, Fit, Group, Method, Start, Tensors
 from attar.priors.prior import Prior
 from attar.progress import Meter
@@ -103,7 +106,8 @@ def prepared(job: Job, method: Composed, label: int) -> Tensors:
     """What a method prepares of a class without a prior, from the store if it is there."""
 
     def make(scratch: Path) -> None:
-        save_file(method.prepare(job, label), scratch / "prepared.safetensors")
+        what = f"preparing {job.classes[label]!r}"
+        save_finite(method.prepare(job, label), scratch / "prepared.safetensors", what)
 
     about = {"method": method, "class": job.classes[label]}
     return load_file(job.store.once("prepared", prepared_key(job, method, label), make, about) / "prepared.safetensors")
@@ -124,13 +128,16 @@ def make_candidates(
         spent = (time.monotonic() - begun) / len(some)
         for label, z in zip(some, made, strict=True):
             about = {"method": method, "class": job.classes[label]}
-            job.store.once("candidates", keys[label], partial(_save_candidates, z), about, spent)
+            save = partial(_save_candidates, z, f"sampling {job.classes[label]!r}")
+            job.store.once("candidates", keys[label], save, about, spent)
 
 
 def _starts(job: Job, method: Method, fitted: dict[int, Tensors], labels: Sequence[int], count: int) -> Iterator[Start]:
     meter = Meter(job.progress, "finding starts", len(labels), "classes")
     for label in labels:
-        yield method.start(job, fitted[label], label, count)
+        start = method.start(job, fitted[label], label, count)
+        finite(start.z, f"the starts of {job.classes[label]!r}")
+        yield start
         meter.add()
 
 
@@ -152,7 +159,11 @@ def denoise(
         some = slice(begin, begin + BUNDLE * prior.tile)
         drawn = partial(step_noise, job, rows[some])
         step = meter.within(len(rows[some]), steps)
-        done.append(sample(prior, z[some], t, y[some], method.sampler, step, drawn).cpu())
+        try:
+            done.append(sample(prior, z[some], t, y[some], method.sampler, step, drawn).cpu())
+        except NotFinite as error:
+            label, _ = rows[some][error.rows[0]]
+            raise NotFinite(f"sampling {job.classes[label]!r}: {error}") from error
         meter.add(len(rows[some]))
     yield from torch.cat(done).split(counts)
 
@@ -163,14 +174,14 @@ def step_noise(job: Job, rows: Sequence[tuple[int, int]], t: int) -> Tensor:
     return torch.stack([job.noise(shape, "solver", label, index, t) for label, index in rows])
 
 
-def _save_candidates(z: Tensor, scratch: Path) -> None:
-    save_file({"z": z.contiguous()}, scratch / "candidates.safetensors")
+def _save_candidates(z: Tensor, what: str, scratch: Path) -> None:
+    save_finite({"z": z}, scratch / "candidates.safetensors", what)
 
 
 def kept(job: Job, method: Method, label: int, ipc: int) -> Tensor:
     """The latents (ipc, C, H, W) of the candidates that the method keeps, from the store."""
     count = method.select.candidates(ipc)
-    folder = job.store.path("candidates", candidates_key(job, method, label, count))
+    folder = job.store.folder("candidates", candidates_key(job, method, label, count))
     pool = load_file(folder / "candidates.safetensors")["z"]
     return pool[method.select(job, label, pool, ipc)]
 
@@ -181,7 +192,10 @@ def refined(job: Job, prior: Prior, method: Method, label: int, ipc: int) -> Pat
     refine = method.refine
 
     def make(scratch: Path) -> None:
-        save_file({"z": refine(job, prior, label, kept(job, method, label, ipc))}, scratch / "refined.safetensors")
+        what = f"refining {job.classes[label]!r}"
+        with naming(what):
+            z = refine(job, prior, label, kept(job, method, label, ipc))
+        save_finite({"z": z}, scratch / "refined.safetensors", what)
 
     return job.store.once("refined", refined_key(job, method, label, ipc), make, {"method": method})
 
@@ -212,10 +226,29 @@ def final_images(job: Job, method: Method, ipc: int, done: Collection[int] = ())
     for begin in range(0, len(missing), at_once):
         labels = missing[begin : begin + at_once]
         z = torch.cat([_final_latents(job, method, label, ipc) for label in labels])
-        for number, pixels in enumerate(to_uint8(job.codec.decode(z))):
+        for number, pixels in enumerate(_decoded(job, labels, z)):
             side = job.spec.output_size or len(pixels)
             yield labels[number // ipc], number % ipc, resized(pixels, side, job.spec.output_filter)
         meter.add(len(z))
+
+
+def _decoded(job: Job, labels: Sequence[int], z: Tensor) -> Pixels:
+    """The images (N, S, S, 3) of latents of some classes, as many of each.
+
+    Raises:
+        AttarError: an image is of a single colour, as no image of anything is: the prior or its codec is broken.
+        NotFinite: an image is NaN or infinite.
+    """
+    with naming(f"decoding {job.classes[labels[0]]!r}" + (f" to {job.classes[labels[-1]]!r}" if labels[1:] else "")):
+        images = to_uint8(job.codec.decode(z))
+    flat = (images == images[:, :1, :1]).all((1, 2, 3)).nonzero()[0]
+    if len(flat) and images.shape[1] > 1:
+        number, ipc = int(flat[0]), len(z) // len(labels)
+        raise AttarError(
+            f"image {number % ipc} of {job.classes[labels[number // ipc]]!r} is of a single colour, "
+            f"{tuple(images[number, 0, 0].tolist())}: the prior or its codec makes no images"
+        )
+    return images
 
 
 def prototype_images(job: Job, method: Method, ipc: int) -> Iterator[tuple[int, int, Pixels]]:
@@ -246,7 +279,7 @@ def watched(job: Job, method: Method, ipc: int) -> list[dict[str, Any]]:
     """What was measured while the prior was tuned to each group of classes; empty where it was not."""
     fit, found = method.fit.for_ipc(ipc), []
     for group in fit.groups(job.labels) if fit.tunes else ():
-        looks = read_measures(job.store.path("fit", job.fit_key(fit, group)) / MEASURES)
+        looks = read_lines(job.store.folder("fit", job.fit_key(fit, group)) / MEASURES)
         if looks:
             found.append({"classes": [job.classes[label] for label in group], "looks": looks})
     return found
@@ -262,7 +295,7 @@ def resized(pixels: Pixels, side: int, how: str = "lanczos") -> Pixels:
 def _final_latents(job: Job, method: Method, label: int, ipc: int) -> Tensor:
     if method.refine is None:
         return kept(job, method, label, ipc)
-    folder = job.store.path("refined", refined_key(job, method, label, ipc))
+    folder = job.store.folder("refined", refined_key(job, method, label, ipc))
     return load_file(folder / "refined.safetensors")["z"]
 
 

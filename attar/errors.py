@@ -1,5 +1,10 @@
 """What went wrong, said so that the user can mend it. The command line prints these without a traceback."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
 
 class AttarError(Exception):
     """Bad input: names the file, field or class, and says what to do."""
@@ -7,3 +12,40 @@ class AttarError(Exception):
 
 class BadImage(AttarError):
     """An image file that cannot be decoded."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean 'minimax'?)" for a mistyped name, whatever its case; "" where nothing known is near.
+
+    Written behind the name in a message: names that differ in case alone come first, then up to three near ones.
+    """
+    from difflib import get_close_matches
+
+    known = list(dict.fromkeys(known))
+    folded: dict[str, list[str]] = {}
+    for one in known:
+        folded.setdefault(one.strip().casefold(), []).append(one)
+    asked = name.strip().casefold()
+    near = folded.get(asked) or [one for word in get_close_matches(asked, folded, n=3) for one in folded[word]]
+    near = [one for one in near if one != name][:3]
+    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+
+
+class NotFinite(AttarError):
+    """A NaN or an infinity where there should be a number."""
+
+    def __init__(self, text: str, rows: Sequence[int] = ()) -> None:
+        super().__init__(text)
+        self.rows = tuple(rows)
+        """The rows of a batch that it is in, where they are known."""
+
+
+class Unwritable(AttarError):
+    """A place that cannot be written: a full disk, a quota, missing rights."""
+
+    def __init__(self, place: Path, why: str, remedy: str = "") -> None:
+        super().__init__(place, why, remedy)
+        self.place, self.why, self.remedy = place, why, remedy
+
+    def __str__(self) -> str:
+        return f"{self.place} cannot be written: {self.why}" + (f"; {self.remedy}" if self.remedy else "")

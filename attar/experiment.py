@@ -47,6 +47,7 @@ from typing import TYPE_CHECKING, Any
 
 from attar.errors import AttarError
 from attar.fields import parsed
+from attar.limits import IPC, check_most
 from attar.written import Table, keyed, known, labelled, numbers, seeds, table, texts
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ def _experiment(file: Path, written: Table) -> Experiment:
         if needed not in top:
             raise AttarError(f"{needed} is missing")
     ipcs = numbers(top["ipc"], "ipc")
+    check_most("ipc", max(ipcs), IPC)
     defaults = {name: value for name, value in top.items() if name in shared}
     methods = labelled(top["methods"], "methods")
     contenders = tuple(_contender(label, own, defaults) for label, own in methods.items())

@@ -11,13 +11,14 @@ import numpy as np
 import PIL
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from attar.codec import to_float, to_uint8
 from attar.data import load_pixels, preprocess
 from attar.errors import AttarError
 from attar.evaluation.teaching import Named
+from attar.finite import save_finite
 from attar.keys import numpy_generator
 from attar.priors.middle import TIME, middle_features
 from attar.progress import Meter
@@ -103,7 +104,8 @@ class Features:
 
     def _stored(self, job: Job, label: int, pool: Tensor) -> Path:
         def make(scratch: Path) -> None:
-            save_file(self._made(job, label, pool), scratch / "features.safetensors")
+            what = f"the features of {job.classes[label]!r}, by the {self.of}"
+            save_finite(self._made(job, label, pool), scratch / "features.safetensors", what)
 
         about = {"of": self.of, "class": job.classes[label], "images": len(pool)}
         return job.store.once("features", self.key(job, label, pool), make, about) / "features.safetensors"

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attar.errors import AttarError
+from attar.limits import SIDE, TILE, check_most
 from attar.progress import Progress, silent
 from attar.store import Store, canonical, fingerprint
 
 if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
     from torch import Tensor
 
     from attar.codec import Codec
@@ -71,6 +74,8 @@ class Spec:
                 raise AttarError(f"--{name} {value}: at least 1")
         if self.output_filter != "lanczos" and self.output_size is None:
             raise AttarError(f"--output-filter {self.output_filter}: needs --output-size, which it brings images to")
+        check_most("--tile", self.tile, TILE)
+        check_most("--output-size", self.output_size, SIDE)
 
 
 def named_classes(names: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -89,11 +94,13 @@ def named_classes(names: Sequence[str], known: Sequence[str]) -> list[str]:
 class Job:
     """What methods see: images, latents, prior, keys and the store, each made from the spec when first asked for."""
 
-    def __init__(self, spec: Spec, store: Store | None = None, progress: Progress = silent) -> None:
+    def __init__(self, spec: Spec, store: Store | None = None, progress: Progress = silent, dry: bool = False) -> None:
         self.spec = spec
         self.store = store or Store()
         self.progress = progress
         self._judges: dict[tuple[Named, int | None], Judge] = {}
+        self.dry = dry
+        """Nothing is trained: a built-in prior that is still to be trained is counted and timed as it is before."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Job, (self.spec, self.store))
@@ -167,11 +174,18 @@ class Job:
         file = Path(spec.prompts) if spec.prompts else None
         return class_prompts(self.everything.classes, self.classes, spec.prompt, file, spec.negative_prompt)
 
+    @cached_property
+    def untrained(self) -> TemporaryDirectory[str] | None:
+        """In a dry run, the folder of the built-in prior's network where it is not trained yet."""
+        from attar.priors.digits import is_trained, untrained_digits
+
+        return untrained_digits() if self.dry and self.spec.prior == "digits" and not is_trained(self.store) else None
+
     @property
     def _prior_name(self) -> str:
         if self.spec.prior is None:
             raise AttarError("this method needs a prior: name one with --prior (digits, a folder or a hub id)")
-        return self.spec.prior
+        return self.spec.prior if self.untrained is None else self.untrained.name
 
     @property
     def _opening(self) -> dict[str, Any]:
@@ -280,6 +294,10 @@ class Job:
         prior = (self.prior.key, [self.told(label) for label in group], self.compute) if fit.uses_prior else None
         return fingerprint(self.settled(fit), latents, prior, self.encoding, version("scikit-learn"))
 
+    def has_fit(self, fit: Fit, group: Sequence[int]) -> bool:
+        """Whether what `fit` learns of a group of classes is there."""
+        return self.store.has("fit", self.fit_key(fit, group))
+
     def settled(self, thing: Any) -> Any:
         """A frozen object as keys and manifests hold it: parts that have an `identity` in this job, by that."""
         if hasattr(thing, "identity"):
@@ -291,13 +309,18 @@ class Job:
 
     def once(self, fit: Fit, group: Sequence[int]) -> dict[str, Tensor]:
         """What `fit` learns of a group of classes, made once and stored."""
-        from safetensors.torch import load_file, save_file
+        from safetensors.torch import load_file
+
+        from attar.finite import naming, save_finite
 
         if not fit.learns:
             return {}
 
         def make(scratch: Path) -> None:
-            save_file(fit.run(self, group, scratch), scratch / "fitted.safetensors")
+            what = f"fitting {self.classes[group[0]]!r}" + (f" and {len(group) - 1} more" if group[1:] else "")
+            with naming(what):
+                learnt = fit.run(self, group, scratch)
+            save_finite(learnt, scratch / "fitted.safetensors", what)
 
         about = {"fit": fit, "classes": [self.classes[label] for label in group]}
         return load_file(self.store.once("fit", self.fit_key(fit, group), make, about) / "fitted.safetensors")

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from attar.codec import Codec, to_float
 from attar.data import ImageSet, load_pixels
+from attar.errors import NotFinite
+from attar.finite import save_finite
 from attar.keys import noise, numpy_generator
 from attar.progress import Meter, Progress, silent
 from attar.store import Store, fingerprint
@@ -82,14 +84,20 @@ class Latents:
     def _encoded(self, label: int, number: int) -> Path:
         def make(scratch: Path) -> None:
             indices = self.images.of_class(label)[self.order(label)][number * SHARD : (number + 1) * SHARD]
-            encoded = []
-            for begin in range(0, len(indices), 64):
-                pixels = load_pixels(self.images, indices[begin : begin + 64], self.codec.size, self.preprocess)
-                encoded.append(self.codec.encode(to_float(pixels)))
-            mean, std = (torch.cat(parts).to(torch.bfloat16).contiguous() for parts in zip(*encoded, strict=True))
-            save_file({"mean": mean, "std": std}, scratch / "latents.safetensors")
+            encoded = [self._encode(indices[begin : begin + 64]) for begin in range(0, len(indices), 64)]
+            mean, std = (torch.cat(parts).to(torch.bfloat16) for parts in zip(*encoded, strict=True))
+            what = f"the latents of class {self.images.classes[label]!r}"
+            save_finite({"mean": mean, "std": std}, scratch / "latents.safetensors", what)
 
         return self.store.once("latents", self._shard_key(label, number), make, about=self.images.classes[label])
+
+    def _encode(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Tensor, Tensor]:
+        pixels = load_pixels(self.images, indices, self.codec.size, self.preprocess)
+        try:
+            return self.codec.encode(to_float(pixels))
+        except NotFinite as error:
+            names = [self.images.name(int(indices[row])) for row in error.rows[:1]]
+            raise NotFinite(f"encoding {', '.join(names)}: {error}") from error
 
     def _has(self, label: int, number: int) -> bool:
         return self.store.has("latents", self._shard_key(label, number))

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.errors import AttarError
+from attar.files import writing
+from attar.places import check_place
 from attar.progress import Progress, silent
-from attar.store import Store, check_writable, fingerprint
+from attar.store import Store, fingerprint
 
 if TYPE_CHECKING:
     from attar.evaluation import Recipe
@@ -41,16 +43,18 @@ def relabel(
     from attar.evaluation.evaluator import labelling
     from attar.evaluation.recipes import MODIFIED
     from attar.evaluation.teaching import fitted, told
-    from attar.pictures import opened, tried
+    from attar.pictures import changed, opened, tried
     from attar.soft_labels import write_labels
 
     if recipe.scheme == "online":
         raise AttarError(f"recipe {recipe.name} stores no labels: choose fkd-soft, or set scheme, for example int8")
-    check_writable(out, "--out")
-    there = _there(out)
     one, kept = open_distilled(folder), store or Store()
+    check_place(out, "--out", [one.manifest["data"]["spec"]])
+    there = _there(out)
     if problems := verify(folder):
         raise AttarError(f"{folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
+    if differs := changed(one, kept):
+        say(f"note: {differs}: the teacher is tried on the images that there are now")
     train = opened(one, recipe)
     fit = fitted(teacher, train, *tried(one, train, kept), recipe, device)
     about = {"recipe": recipe.name.removesuffix(MODIFIED), "changes": changes(recipe)}
@@ -64,7 +68,8 @@ def relabel(
             raise AttarError(f"--out {out} holds labels {' and '.join(other)}: choose another folder, or remove it")
         say(f"{out} is already there, and holds these labels: nothing to do")
         return
-    with kept.lock("relabelling", fingerprint(str(out.absolute()))):
+    remedy = "free space there, or choose another --out; the same command goes on from there"
+    with kept.lock("relabelling", fingerprint(str(out.absolute()))), writing(out, remedy):
         partial = out.with_name(f".{out.name}.{wanted.key[:12]}.partial")
         for stale in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
             if stale != partial:

@@ -56,7 +56,8 @@ def distill_sets(
     """
     from attar.job import Job
 
-    return make_sets(Job(spec, store, progress), name, method, ipcs, out, engine=engine, say=say, dry_run=dry_run)
+    job = Job(spec, store, progress, dry_run)
+    return make_sets(job, name, method, ipcs, out, engine=engine, say=say, dry_run=dry_run)
 
 
 def make_sets(
@@ -74,6 +75,7 @@ def make_sets(
     from attar.distilled import write_distilled
     from attar.driver import distill, final_images, prototype_images
     from attar.engine import Local
+    from attar.methods.method import real_choice
     from attar.plan import checked
 
     plan = checked(job, name, method, ipcs, out, say)
@@ -89,7 +91,8 @@ def make_sets(
                 images = partial(final_images, job, method, ipc)
                 prototypes = prototype_images(job, method, ipc)
                 kept = plan.statistics() if job.spec.keep_statistics else None
-                write_distilled(plan.folders[ipc], job.classes, images, plan.manifest(ipc), prototypes, kept)
+                distinct = method.sampler is not None and real_choice(method.fit) is None
+                write_distilled(plan.folders[ipc], job.classes, images, plan.manifest(ipc), prototypes, kept, distinct)
         say(f"wrote {plan.folders[ipc]} in {time.monotonic() - begun:.1f} s")
     return list(plan.folders.values())
 
@@ -104,7 +107,8 @@ def _estimate(plan: Plan, ipcs: Sequence[int]) -> str:
     first = choosing(plan.job, plan.method, ipcs)
     if plan.method.sampler is None and not isinstance(plan.method, Composed):
         return f"{size}: {sum(ipcs) * len(plan.job.classes)} of them will be copied{first}"
-    return f"{size}: {remaining(plan.job, plan.method, ipcs)}{first}"
+    trained = "; the prior digits is trained before that" if plan.uses_prior and plan.job.untrained else ""
+    return f"{size}: {remaining(plan.job, plan.method, ipcs)}{first}{trained}"
 
 
 def evaluate_sets(
@@ -120,6 +124,7 @@ def evaluate_sets(
     device: str = "auto",
     store: Store | None = None,
     progress: Progress = silent,
+    say: Say = quiet,
 ) -> Iterator[dict[str, Any]]:
     """One record for each distilled set in `folders` and each network, as soon as it is there.
 
@@ -129,13 +134,13 @@ def evaluate_sets(
 
     Raises:
         AttarError: a set is damaged, the test data does not have its classes, the network or recipe is unknown, the
-            teacher fails a check, or the labels are of something else.
+            teacher fails a check, the labels are of something else, or the data of the random images has changed.
     """
     from attar.data import test_spec
     from attar.distilled import DistilledSet, find_distilled, verify
     from attar.evaluation import changes
     from attar.evaluation.teaching import Named, check_given, soft
-    from attar.pictures import in_memory, opened, random_real, tested_images, tried
+    from attar.pictures import check_data, in_memory, opened, random_real, tested_images, tried
 
     teacher = teacher if teacher is None or isinstance(teacher, Named) else Named.of(teacher)
     labels = None if labels is None else Path(labels)
@@ -151,6 +156,7 @@ def evaluate_sets(
                 f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems"
             )
         held[one.folder] = tested_images(one, test, store or Store(), progress)
+        check_data(one, held[one.folder], baseline, store or Store(), say)
     for one in sets:
         train = opened(one, recipe)
         side, pictures = train.side, {"set": train}

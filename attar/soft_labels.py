@@ -23,6 +23,8 @@ from torch import Tensor
 
 from attar.augment import Augmentation, Draw, apply, draw, mixed, mixing
 from attar.errors import AttarError
+from attar.files import resumed
+from attar.finite import finite
 from attar.keys import numpy_generator
 from attar.label_schemes import Scheme
 from attar.progress import Meter, Progress, silent
@@ -144,7 +146,7 @@ def write_labels(
     meter = Meter(progress, "labelling", labelling.views.epochs * len(images), "views")
     for number, epochs in enumerate(labelling.shards):
         file = folder / _name(number)
-        if file.exists():
+        if resumed(file, load_file):
             meter.add(len(epochs) * len(images))
             continue
         rows = [_labelled(labelling, images, teacher, epoch, meter) for epoch in epochs]
@@ -165,7 +167,8 @@ def _labelled(
     parts = []
     for index in torch.arange(len(images)).split(BATCH):
         logits = teacher(labelling.views(images, epoch, index.to(images.device)).view)
-        parts.append(labelling.scheme.encode(logits.float().cpu(), labelling.temperature))
+        logits = finite(logits.float().cpu(), "the teacher's logits")
+        parts.append(labelling.scheme.encode(logits, labelling.temperature))
         meter.add(len(index))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

@@ -5,15 +5,34 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from attar.errors import AttarError
+from attar.files import check_writable, permit, replacing, resumed, write_json, writing
+
+__all__ = [
+    "Store",
+    "cache_folder",
+    "canonical",
+    "check_writable",
+    "digest",
+    "file_digest",
+    "fingerprint",
+    "note_seconds",
+    "replacing",
+    "write_json",
+]
+
+META = "meta.json"
+"""What an artefact is, how long it took, and the size and digest of each of its files."""
 
 
 def canonical(value: Any) -> Any:
@@ -59,31 +78,19 @@ def cache_folder() -> Path:
     return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("attar"))
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`, renamed onto it on success: readers see all of the file or none of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+OLDER = "without the digests of its files"
+"""What is wrong with the artefacts of an Attar that wrote none."""
+HUGE, BLOCKS = 8 << 30, 512
+"""A file of more bytes is sealed by so many blocks of a MiB: to read all of it would take minutes at every start."""
+REMEDY = (
+    "free space there, or set ATTAR_CACHE to a folder elsewhere; what is finished is kept, and the same command goes "
+    "on from there"
+)
 
-
-def check_writable(path: Path, flag: str) -> None:
-    """Raises AttarError unless a file or folder of this name can be made; makes nothing."""
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise AttarError(f"{flag} {path}: {parent} is not a folder that can be written")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as readable JSON, atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+_WHOLE: dict[Path, dict[str, tuple[int, int]]] = {}
+"""The artefacts that this process has found whole, each with its files as they were then: none is hashed twice."""
+_log = logging.getLogger("attar")
+_warn_once = lru_cache(_log.warning)
 
 
 class Store:
@@ -91,6 +98,9 @@ class Store:
 
     An artefact appears by a rename, so it is whole or absent. Work in progress lives in a scratch folder that survives
     an interruption, so that whoever takes the work up again finds the checkpoints left there.
+
+    Before a process uses an artefact, its files are compared with the digests in its meta.json, once. One that has
+    changed since it was made is named in a warning, discarded, and made again.
     """
 
     def __init__(self, root: Path | None = None) -> None:
@@ -100,13 +110,29 @@ class Store:
         """Where the artefact lies, or will lie."""
         return self.root / kind / key
 
+    def scratch(self, kind: str, key: str) -> Path:
+        """Where the artefact is made."""
+        return self.path(kind, key).with_name(f".{key}.partial")
+
     def has(self, kind: str, key: str) -> bool:
-        """Whether the artefact is finished."""
-        return (self.path(kind, key) / "meta.json").exists()
+        """Whether the artefact is finished, and as it was made."""
+        folder = self.path(kind, key)
+        return folder.is_dir() and not _damage(folder)
+
+    def folder(self, kind: str, key: str) -> Path:
+        """Where a finished artefact lies.
+
+        Raises:
+            AttarError: it is damaged, or gone.
+        """
+        folder = self.path(kind, key)
+        if why := _damage(folder) if folder.is_dir() else "it is gone":
+            raise AttarError(f"{folder}, of the cache, is damaged ({why}): the same command makes it again")
+        return folder
 
     def seconds(self, kind: str, key: str) -> float:
         """How long the artefact took to make, interruptions included only as far as they left checkpoints."""
-        meta = json.loads((self.path(kind, key) / "meta.json").read_text(encoding="utf-8"))
+        meta = json.loads((self.folder(kind, key) / META).read_text(encoding="utf-8"))
         return float(meta["seconds"])
 
     def once(self, kind: str, key: str, make: Callable[[Path], None], about: Any = None, seconds: float = 0.0) -> Path:
@@ -115,38 +141,114 @@ class Store:
         Processes that want the same artefact wait for the one that makes it. `make` fills the scratch folder, may
         leave checkpoints in it under names that begin with a dot, and is called again with what it left if it was
         interrupted; what begins with a dot is removed before publication. `seconds` is work already done for it.
+
+        Raises:
+            Unwritable: the cache cannot be written.
         """
         target = self.path(kind, key)
         if self.has(kind, key):
             return target
-        with self.lock(kind, key):
+        with self.lock(kind, key), writing(self.root, REMEDY):
             if self.has(kind, key):
                 return target
-            scratch = target.with_name(f".{key}.partial")
+            self._discard(target)
+            scratch = self.scratch(kind, key)
             scratch.mkdir(exist_ok=True)
             earlier, begun = seconds + _noted(scratch), time.monotonic()
             make(scratch)
             spent = earlier + time.monotonic() - begun
             for checkpoint in scratch.glob(".*"):
                 shutil.rmtree(checkpoint) if checkpoint.is_dir() else checkpoint.unlink()
-            write_json(scratch / "meta.json", {"kind": kind, "seconds": round(spent, 3), "about": canonical(about)})
-            os.rename(scratch, target)
+            _publish(scratch, target, {"kind": kind, "seconds": round(spent, 3), "about": canonical(about)})
         return target
 
     @contextmanager
     def lock(self, kind: str, key: str) -> Iterator[None]:
-        """Held by one process at a time; the system releases it when that process dies."""
+        """Held by one process at a time; the system releases it when that process dies.
+
+        Raises:
+            Unwritable: the cache cannot be written.
+        """
         import filelock
 
         folder = self.root / kind
-        try:
+        lock = filelock.FileLock(folder / f".{key}.lock")
+        with writing(self.root, REMEDY):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise AttarError(
-                f"the cache folder {self.root} cannot be written ({error}); set ATTAR_CACHE to one that can"
-            ) from error
-        with filelock.FileLock(folder / f".{key}.lock"):
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
+
+    def _discard(self, folder: Path) -> None:
+        """Removes what stands in the place of an artefact, and says why; other processes see all of it or nothing."""
+        if not folder.exists():
+            return
+        why = _damage(folder) if folder.is_dir() else "it is no folder"
+        if why == OLDER:
+            _warn_once(f"{self.root} holds work of an older Attar, {why}: it is made again where it is needed")
+        else:
+            _log.warning("%s, of the cache, is damaged (%s): it is discarded and made again", folder, why)
+        aside = folder.with_name(f".{folder.name}.{os.getpid()}.damaged")
+        os.rename(folder, aside)
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+
+
+def _publish(scratch: Path, target: Path, meta: dict[str, Any]) -> None:
+    """Puts a finished folder into its place, the digests of its files in its meta.json."""
+    names = sorted(name for name in _stamps(scratch) if name != META)
+    files = {name: {"bytes": (scratch / name).stat().st_size, "digest": _seal(scratch / name)} for name in names}
+    write_json(scratch / META, {**meta, "files": files})
+    for name in names:
+        permit(scratch / name, (scratch / META).stat().st_mode)
+    os.rename(scratch, target)
+    _WHOLE[target] = _stamps(target)
+
+
+def _damage(folder: Path) -> str:
+    """How the folder of an artefact differs from what was made, in words; nothing where it does not."""
+    stamps = _stamps(folder)
+    if _WHOLE.get(folder) == stamps:
+        return ""
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        if isinstance(meta, dict) and "files" not in meta:
+            return OLDER
+        files = {str(name): (int(of["bytes"]), str(of["digest"])) for name, of in meta["files"].items()}
+        float(meta["seconds"])
+    except FileNotFoundError:
+        return f"its {META} is missing"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return f"its {META} cannot be read"
+    for name, (size, made) in files.items():
+        if name not in stamps:
+            return f"its {name} is missing"
+        if stamps[name][0] != size:
+            return f"its {name} has {stamps[name][0]:,} bytes, and had {size:,}"
+        if _seal(folder / name) != made:
+            return f"its {name} has changed"
+    _WHOLE[folder] = stamps
+    return ""
+
+
+def _seal(file: Path) -> str:
+    """The digest of a file; of a huge one, as the images of a large data set unpacked, that of blocks all over it."""
+    size, block = file.stat().st_size, 1 << 20
+    if size <= HUGE:
+        return file_digest(file)
+    hashed = hashlib.blake2b(digest_size=16)
+    with file.open("rb") as opened:
+        for number in range(BLOCKS):
+            opened.seek(number * (size - block) // (BLOCKS - 1))
+            hashed.update(opened.read(block))
+    return hashed.hexdigest()
+
+
+def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """The size of every file in a folder and when it was last changed, in nanoseconds, by its name there."""
+    found = ((file, file.stat()) for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): (of.st_size, of.st_mtime_ns) for file, of in found}
 
 
 def note_seconds(scratch: Path, seconds: float) -> None:
@@ -156,5 +258,4 @@ def note_seconds(scratch: Path, seconds: float) -> None:
 
 
 def _noted(scratch: Path) -> float:
-    note = scratch / ".seconds"
-    return float(note.read_text()) if note.exists() else 0.0
+    return resumed(scratch / ".seconds", lambda note: float(note.read_text())) or 0.0

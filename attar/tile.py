@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attar.finite import finite
 from attar.store import Store, fingerprint
 
 CPU_TILES = (16, 8, 32, 4, 2, 1)
@@ -96,9 +97,13 @@ class Probe:
 
 
 def exact(network: Callable[..., Tensor], *rows: Tensor) -> bool:
-    """Whether every row's result has the same bits in reverse order and among other rows."""
+    """Whether every row's result has the same bits in reverse order and among other rows.
+
+    Raises:
+        NotFinite: the network does not give numbers.
+    """
     n = len(rows[0])
-    straight = network(*rows)
+    straight = finite(network(*rows), "what it makes of noise")
     swapped = network(*(r.flip(0) for r in rows)).flip(0)
     alone = network(*(torch.cat([r[: n // 2], r[:1].expand(n - n // 2, *r.shape[1:])]) for r in rows))
     return torch.equal(straight, swapped) and torch.equal(straight[: n // 2], alone[: n // 2])
@@ -113,7 +118,7 @@ def device_class(device: torch.device) -> str:
 
 def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     """The device and number format that `auto` means here: a GPU in bfloat16 where there is one, else CPU, float32."""
-    from attar.errors import AttarError
+    from attar.errors import AttarError, suggestion
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -122,10 +127,11 @@ def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
         torch.empty(1, device=found)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise AttarError(f"--device {device}: not usable here ({reason}); try auto or cpu") from error
+        hint = suggestion(device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))
+        raise AttarError(f"--device {device}{hint}: not usable here ({reason}); try auto or cpu") from error
     formats: dict[str, Any] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype == "auto":
         dtype = "bfloat16" if found.type == "cuda" else "float32"
     if dtype not in formats:
-        raise AttarError(f"--dtype {dtype}: choose auto, {', '.join(formats)}")
+        raise AttarError(f"--dtype {dtype}{suggestion(dtype, formats)}: choose auto, {', '.join(formats)}")
     return found, formats[dtype]

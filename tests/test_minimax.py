@@ -18,10 +18,11 @@ from toys import original_dit, recorded, save_folder, save_tiny_dit
 from attar.distilled import open_distilled
 from attar.driver import candidates_key
 from attar.errors import AttarError
+from attar.files import read_lines
 from attar.job import Job, Spec
 from attar.keys import generator
 from attar.methods import load_method, tuning
-from attar.methods.look import MEASURES, read_measures
+from attar.methods.look import MEASURES
 from attar.priors.adaptors import DiffFit
 from attar.priors.coverage import measures, neighbourhoods
 from attar.priors.criteria import Memory, MinimaxLoss, diversity, representativeness
@@ -212,7 +213,7 @@ def test_a_weight_adds_its_criterion_to_the_loss(
             **{**still, criterion: weight, "look.times": 2, "look.steps": 1, "look.samples": 6, "look.real": 6}
         )
         job.once(fit, [0, 1])
-    look = read_measures(job.store.path("fit", job.fit_key(fit, [0, 1])) / MEASURES)[-1]
+    look = read_lines(job.store.path("fit", job.fit_key(fit, [0, 1])) / MEASURES)[-1]
     assert look[criterion] > 0.05
     assert (sum(told[6:]) - sum(told[:6])) / 6 == pytest.approx(3 * look[criterion], rel=1e-4)
 

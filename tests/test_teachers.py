@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from attar.teachers.check import Fitted, fit_teacher
 from attar.teachers.load import load_teacher, read_classes
 from attar.teachers.teacher import Labeller, Teacher, digest_of
 from attar.teachers.train import NewTeacher, train_teacher
-from attar.training import Checkpoint
+from attar.training.checkpoint import Checkpoint
 
 SPEC = NewTeacher("digits", network="convnet3-bn-w16", flip=False, shift=1, epochs=6, batch=64, lr=0.25, device="cpu")
 NAMES = tuple("0123456789")
@@ -390,6 +391,77 @@ def test_checkpoints(folder: Path, tmp_path: Path, suffix: str, wrapped: bool) -
     assert tried(teacher).accuracy == tried(load_teacher(str(folder), None, 10, 8)).accuracy
     with pytest.raises(AttarError, match="not the weights of this network"):
         load_teacher(f"convnet3-bn-w8:{file}", None, 10, 8)
+
+
+class _Published(nn.Module):
+    """RDED's ConvNet (synthesize/models.py, and D3HR's validation/models/convnet.py): lists of layers by their kind."""
+
+    def __init__(self, classes: int, size: int, depth: int, width: int = 128) -> None:
+        super().__init__()
+        convolutions = [nn.Conv2d(width if block else 3, width, 3, padding=1) for block in range(depth)]
+        norms = [nn.BatchNorm2d(width) for _ in range(depth)]
+        self.layers = nn.ModuleDict({"conv": nn.ModuleList(convolutions), "norm": nn.ModuleList(norms)})
+        self.classifier = nn.Linear(width * (size >> depth) ** 2, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for convolution, norm in zip(
+            *(cast("nn.ModuleList", self.layers[kind]) for kind in ("conv", "norm")), strict=True
+        ):
+            x = nn.functional.avg_pool2d(norm(convolution(x)).relu(), 2)
+        return cast("Tensor", self.classifier(x.flatten(1)))
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5, 6])
+def test_published_convnets(depth: int, tmp_path: Path) -> None:
+    size = max(16, 2**depth)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network, images = _Published(7, size, depth).eval(), torch.randn(2, 3, size, size)
+        for norm in network.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.running_mean = torch.randn_like(norm.weight)
+    torch.save({"model": network.state_dict(), "epoch": 3}, tmp_path / "conv.pth")
+    teacher = load_teacher(f"convnet{depth}-bn:{tmp_path / 'conv.pth'}", None, 7, size)
+    with torch.no_grad():
+        torch.testing.assert_close(teacher.network(images), network(images))
+    with pytest.raises(
+        AttarError, match=r"conv.pth as convnet3-bn-w8 for 7 classes and 16-pixel images: these are not"
+    ):
+        load_teacher(f"convnet3-bn-w8:{tmp_path / 'conv.pth'}", None, 7, 16)
+
+
+def test_a_published_resnet(tmp_path: Path) -> None:
+    from torchvision.models import resnet18
+
+    network = resnet18(weights=None)
+    network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+    network.maxpool = nn.Identity()
+    network.fc.weight.data, network.fc.bias.data = network.fc.weight.data[:10], network.fc.bias.data[:10]
+    torch.save({"model": network.state_dict()}, tmp_path / "resnet.pth")
+    teacher = load_teacher(f"resnet18-modified:{tmp_path / 'resnet.pth'}", None, 10, 32)
+    images = torch.zeros(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(teacher.network(images), network.eval()(images))
+
+
+class _Alien:
+    """A class of its own."""
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_checkpoints_with_the_arguments_of_their_training(prefix: str, folder: Path, tmp_path: Path) -> None:
+    state = {prefix + name: value for name, value in load_file(folder / "model.safetensors").items()}
+    told = argparse.Namespace(lr=0.1, data="/data", layers=[1, 2])
+    for place, whole in enumerate(({"state_dict": state, "args": told}, {**state}, {"model": state, "epoch": 9})):
+        torch.save(whole, tmp_path / f"{place}.pth")
+        teacher = load_teacher(f"convnet3-bn-w16:{tmp_path / f'{place}.pth'}", None, 10, 8, "cifar")
+        assert digest_of(teacher.network) == digest_of(load_teacher(str(folder), None, 10, 8).network)
+    torch.save({"state_dict": state, "args": _Alien()}, tmp_path / "alien.pth")
+    with pytest.raises(AttarError, match="without running code in it"):
+        load_teacher(f"convnet3-bn-w16:{tmp_path / 'alien.pth'}", None, 10, 8)
+    torch.save({"args": told}, tmp_path / "none.pth")
+    with pytest.raises(AttarError, match=r"none\.pth: holds no state dict"):
+        load_teacher(f"convnet3-bn-w16:{tmp_path / 'none.pth'}", None, 10, 8)
 
 
 def test_a_local_timm_model_with_its_label_names(tmp_path: Path) -> None:

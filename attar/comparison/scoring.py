@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.comparison.terms import Terms, check_teacher, evaluated, expected_seconds, the_set
+from attar.comparison.terms import Terms, check_inputs, evaluated, expected_seconds, the_set
 from attar.distilled import DistilledSet
 from attar.evaluation.scores import (
     augmentation_robust,
@@ -18,8 +18,8 @@ from attar.evaluation.scores import (
     recovery,
     unaugmented,
 )
-from attar.progress import Progress
-from attar.results import duration
+from attar.places import check_file, check_place
+from attar.progress import Progress, duration
 from attar.store import Store, write_json
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ def scored(
         AttarError: not one set in the folder, a recipe that does not fit it, or a missing teacher; before any training.
     """
     one, own, store = the_set(folder), protocol.own, store or Store()
-    check_teacher(one, [own], terms, store)
+    if json_file is not None:
+        check_place(json_file, "--json", [one.manifest["data"]["spec"], terms.test])
+        check_file(json_file, "--json", '"full_accuracy": ', "a file of scores")
+    check_inputs(one, [own], terms, store, progress, say)
     say(_cost(one, protocol, terms, store, progress))
     if dry_run:
         return {}

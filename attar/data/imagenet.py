@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attar.data.source import listed, unique_names
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 
 _CMC = """
 n02869837 n01749939 n02488291 n02107142 n13037406 n02091831 n04517823 n04589890 n03062245 n01773797
@@ -84,7 +84,7 @@ def subset(name: str) -> tuple[str, ...]:
         AttarError: no subset has this name.
     """
     if name not in SUBSETS:
-        raise AttarError(f"no ImageNet subset {name!r}; there are {', '.join(SUBSETS)}")
+        raise AttarError(f"no ImageNet subset {name!r}{suggestion(name, SUBSETS)}; there are {', '.join(SUBSETS)}")
     return SUBSETS[name]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attar.diffusion.schedule import Denoiser, ddim_move
 from attar.diffusion.solvers import guided
+from attar.diffusion.watched import Watched
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,11 @@ def inverted(
     Plain DDIM inversion evaluates the network at the time it goes to, on the latents it comes from (D3HR, section 3.2
     and its code); so it undoes `sample` only as steps grow. An `exact` one finds the latents that the step of `sample`
     would bring back: it evaluates the network on them. Times at or below `clean_time` are where z already is.
+
+    Raises:
+        NotFinite: an output of the denoiser was NaN or infinite, or the latents are; after the last step.
     """
+    denoiser = watched = Watched(denoiser)
     at, noise = clean_time, None
     for t in times:
         if t <= at:
@@ -82,6 +87,7 @@ def inverted(
             z, noise, residual = _solved(_Step(denoiser, z, y, t, guidance, come, go), noise, exact)
         at = t
         yield Inverted(t, z, residual)
+    watched.check(z)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,8 @@ from attar.diffusion.schedulers import (
     own_scheduler,
 )
 from attar.diffusion.solvers import Noise, Walk, ddim, ddpm, dpm_plus_plus
-from attar.errors import AttarError
+from attar.diffusion.watched import Watched
+from attar.errors import AttarError, suggestion
 
 SOLVERS = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_plus_plus}
 EVEN = "log-snr"
@@ -52,7 +53,8 @@ class Sampler:
     def __post_init__(self) -> None:
         choices = [*SOLVERS, CHECKPOINT, *SCHEDULERS]
         if self.solver not in choices:
-            raise AttarError(f"sampler.solver {self.solver!r}: choose one of {', '.join(choices)}")
+            hint = suggestion(self.solver, choices)
+            raise AttarError(f"sampler.solver {self.solver!r}{hint}: choose one of {', '.join(choices)}")
         if self.spacing != EVEN:
             check_grid("sampler", self.steps, self.spacing)
         elif self.solver not in SOLVERS or self.steps < 2:
@@ -169,9 +171,11 @@ def sample(
     Raises:
         AttarError: t does not lie on the sampler's grid, the solver needs noise and there is none, or a diffusers
             scheduler cannot follow the grid.
+        NotFinite: an output of the denoiser was NaN or infinite, or the latents are; names the time and the rows.
     """
+    watched = Watched(denoiser)
     walk = Walk(
-        denoiser=denoiser,
+        denoiser=watched,
         y=y,
         guidance=sampler.guidance_at,
         channels=sampler.guided_channels,
@@ -181,4 +185,6 @@ def sample(
         step=step or (lambda time: None),
     )
     scheduler = _scheduler(sampler, denoiser.schedule)
-    return SOLVERS.get(sampler.solver, ddim)(walk, z) if scheduler is None else by_scheduler(scheduler, walk, z)
+    clean = SOLVERS.get(sampler.solver, ddim)(walk, z) if scheduler is None else by_scheduler(scheduler, walk, z)
+    watched.check(clean)
+    return clean

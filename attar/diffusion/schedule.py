@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
+from attar.finite import finite
 
 SPACINGS = ("leading", "trailing", "linspace")
 
@@ -45,6 +46,7 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.prediction not in ("epsilon", "v_prediction"):
             raise AttarError(f"prediction type {self.prediction!r} is not supported: epsilon or v_prediction")
+        finite(self.alphas_cumprod, "the schedule of the noise (scheduler_config.json)")
         if not float(self.alphas_cumprod.min()) > 0:
             raise AttarError("schedules that end at zero signal (rescale_betas_zero_snr) are not supported")
 
@@ -87,7 +89,8 @@ def check_grid(owner: str, steps: int, spacing: str) -> None:
     if not 1 <= steps <= 1000:
         raise AttarError(f"{owner}.steps {steps}: choose 1 to 1000")
     if spacing not in SPACINGS:
-        raise AttarError(f"{owner}.spacing {spacing!r}: choose one of {', '.join(SPACINGS)}")
+        hint = suggestion(spacing, SPACINGS)
+        raise AttarError(f"{owner}.spacing {spacing!r}{hint}: choose one of {', '.join(SPACINGS)}")
 
 
 def grid(steps: int, spacing: str = "leading", total: int = 1000) -> list[int]:

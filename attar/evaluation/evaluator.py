@@ -26,6 +26,7 @@ from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, RECIPES
 from attar.evaluation.tables import by_ipc, by_network, number_by_ipc
 from attar.evaluation.tally import Tally
+from attar.finite import naming
 from attar.keys import seed_of
 from attar.networks import build, check, check_size
 from attar.progress import Progress, silent
@@ -93,6 +94,7 @@ def evaluate(
     Raises:
         AttarError: sets that do not fit each other, an unknown network or one that cannot take the images, a missing
             teacher, labels of something else, or a bad field of the recipe; before any training.
+        NotFinite: a training diverged; nothing of it is kept.
     """
     place, precision = settled(device, recipe.precision)
     if not seeds:
@@ -109,8 +111,10 @@ def evaluate(
     about |= {library: version(library) for library in ("torchvision", "timm")}
     outcomes = []
     for i, seed in enumerate(seeds):
-        told = partial(_told, progress or silent, f"{network}, {recipe.name}, seed {seed}", i, len(seeds))
-        outcomes.append(_outcome(job, seed, {**about, "seed": seed}, store, told))
+        title = f"{network}, {recipe.name}, seed {seed}"
+        told = partial(_told, progress or silent, title, i, len(seeds))
+        with naming(title):
+            outcomes.append(_outcome(job, seed, {**about, "seed": seed}, store, told))
     accuracies = tuple(outcome["accuracy"] for outcome in outcomes)
     return Result(
         recipe=recipe.name,
@@ -218,7 +222,7 @@ class _Job:
     @cached_property
     def pictures(self) -> Pictures:
         """What is augmented, on the device."""
-        pixels, recipe = self.train.pixels, self.recipe
+        pixels, recipe = self.train.pictures, self.recipe
         if recipe.resize_first or recipe.crop is None:
             pixels = resized(pixels, self.augmentation.size)
         return pixels.to(self.device) if isinstance(pixels, Native) else self._tensor(pixels)
@@ -230,7 +234,7 @@ class _Job:
     @cached_property
     def test_tensors(self) -> tuple[Tensor, Tensor]:
         size = self.augmentation.size
-        pixels = resized(self.test.pixels, size, self.recipe.shorter_side(size))
+        pixels = resized(self.test.pictures, size, self.recipe.shorter_side(size))
         return self._tensor(pixels), self._tensor(self.test.labels.astype(np.int64))
 
     def _tensor(self, values: np.ndarray) -> Tensor:

@@ -17,7 +17,7 @@ from attar.store import digest, fingerprint
 class Images:
     """A labelled set held in memory."""
 
-    pixels: np.ndarray | Native
+    pictures: np.ndarray | Native
     """uint8 (N, H, W, 3), or images of differing sizes."""
     labels: np.ndarray
     """int64 (N,)."""
@@ -25,16 +25,27 @@ class Images:
     """Class names in label order."""
 
     @property
+    def pixels(self) -> np.ndarray:
+        """uint8 (N, H, W, 3).
+
+        Raises:
+            AttarError: the images differ in size.
+        """
+        if isinstance(self.pictures, Native):
+            raise AttarError("these images differ in size: bring them to one with attar.evaluation.images.resized")
+        return self.pictures
+
+    @property
     def side(self) -> int:
         """The shorter side, in pixels; of differing sizes, the median."""
-        return self.pixels.side if isinstance(self.pixels, Native) else min(self.pixels.shape[1:3])
+        return self.pictures.side if isinstance(self.pictures, Native) else min(self.pictures.shape[1:3])
 
     @cached_property
     def digest(self) -> str:
         """The fingerprint of the pixels, the labels and the number of classes; names do not enter."""
         labels = digest(self.labels.astype(np.int64).tobytes())
-        if isinstance(self.pixels, Native):
-            return fingerprint(self.pixels.digest, labels, len(self.classes))
+        if isinstance(self.pictures, Native):
+            return fingerprint(self.pictures.digest, labels, len(self.classes))
         parts = [digest(self.pixels[i : i + 4096].tobytes()) for i in range(0, len(self.pixels), 4096)]
         return fingerprint(self.pixels.shape, parts, labels, len(self.classes))
 
@@ -59,7 +70,7 @@ def resized(pixels: np.ndarray | Native, size: int, shorter: int | None = None) 
 def check_sets(train: Images, test: Images) -> None:
     """Raises AttarError unless both sets are well formed and have the same classes in the same order."""
     for name, images in (("training", train), ("test", test)):
-        pixels, labels = images.pixels, images.labels
+        pixels, labels = images.pictures, images.labels
         if isinstance(pixels, np.ndarray) and (pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8):
             raise AttarError(f"{name} images are {pixels.dtype} {pixels.shape}; they must be uint8 (N, H, W, 3)")
         if len(pixels) == 0 or len(labels) != len(pixels):

@@ -12,7 +12,7 @@ from torch import Tensor
 from attar.data.threads import in_threads
 from attar.store import digest, fingerprint
 
-KEPT_BYTES = 2**31
+KEPT_BYTES = 2**33
 """So many bytes of decoded images are kept; the others are decoded each time that they are asked for."""
 
 Decode = Callable[[int], np.ndarray]
@@ -67,7 +67,10 @@ class Native:
         return int(statistics.median(min(size) for size in self.sizes))
 
     def stacked(self) -> np.ndarray | Native:
-        """All images (N, H, W, 3) where they have one size and all are kept; else these."""
+        """All images (N, H, W, 3), taken out of here, where they have one size and all are kept; else these."""
         if len(set(self.sizes)) != 1 or len(self._kept) < len(self):
             return self
-        return np.stack([self._kept[number] for number in range(len(self))])
+        pixels = np.empty((len(self), *self.sizes[0], 3), np.uint8)
+        for number in range(len(self)):
+            pixels[number] = self._kept.pop(number)
+        return pixels

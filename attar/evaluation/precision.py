@@ -19,9 +19,8 @@ def settled(
         AttarError: there is no such device.
     """
     place, usual = resolve(device, "auto")
-    if asked == "auto":
-        return place, "bfloat16" if usual == torch.bfloat16 else "float32"
-    return place, asked if asked in formats(place) else "float32"
+    wanted: Precision = asked if asked != "auto" else "bfloat16" if usual == torch.bfloat16 else "float32"
+    return place, wanted if wanted in formats(place) else "float32"
 
 
 def formats(device: torch.device) -> tuple[Precision, ...]:

@@ -16,6 +16,7 @@ from attar.errors import AttarError
 from attar.evaluation.tables import entries
 from attar.fields import Range, check_ranges
 from attar.label_schemes import Scheme
+from attar.limits import SIDE, check_most
 
 _RANGES: tuple[Range, ...] = (
     (
@@ -119,6 +120,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_ranges(self, _RANGES, f"recipe {self.name}")
+        check_most(f"recipe {self.name}: size", self.size, SIDE)
         for words, holds, names in _TABLES:
             for name in names:
                 table = getattr(self, name)

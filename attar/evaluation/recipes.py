@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.evaluation.recipe import Recipe
 from attar.fields import changed
 
@@ -21,121 +21,84 @@ _RATES = (
     " 1e-3"
 )
 
-_FIRST = (
-    Recipe(
-        "quick",
-        "Attar's own, for demonstrations and CPUs",
-        steps=600,
-        batch=64,
-        optimiser="adamw",
-        lr=2e-3,
-        weight_decay=0.01,
-        decay_vectors=False,
-        warmup=50,
-        crop=0.5,
-        mix="cutmix",
-        mix_probability=0.5,
-    ),
-    Recipe(
-        "minimax-hard",
-        f"{_IDC}: ImageNet and its subsets",
-        epochs="1:3000, 10:2000, 50:1500, 200:1000, 500:500, 300",
-        batch=64,
-        many_classes="idc",
-        schedule="multistep",
-        size=224,
-        resize_first=True,
-        crop=0.5,
-        jitter=0.4,
-        lighting=0.1,
-        mix="cutmix",
-        test_every="1%",
-        precision="tf32",
-    ),
-    Recipe(
-        "rded-soft",
-        f"{_RDED}: ImageNet-1k and its subsets",
-        labels="soft",
-        extra_forward=True,
-        epochs=300,
-        batch="9:10, 49:50, 100",
-        batch_doubled_at=(100, 1000),
-        optimiser="adamw",
-        lr=_RATES,
-        weight_decay=0.01,
-        decay_vectors=False,
-        schedule="half-cosine",
-        size=224,
-        shuffle=2,
-        crop=0.5,
-        mix="cutmix",
-        test_resize="eighth",
-        test_every=10,
-        test_from=0.8,
-        precision="tf32",
-    ),
-    Recipe(
-        "d3hr-soft",
-        f"{_D3HR}: ImageNet-1k",
-        labels="soft",
-        extra_forward=True,
-        epochs=300,
-        batch="9:15, 49:50, 100",
-        batch_doubled_at=(100,),
-        optimiser="adamw",
-        lr=_RATES,
-        weight_decay=0.01,
-        decay_vectors=False,
-        schedule="half-cosine",
-        size=224,
-        crop=0.08,
-        mix="cutmix",
-        test_resize="eighth",
-        test_every=1,
-        test_from=291,
-        precision="tf32",
-    ),
-    Recipe(
-        "fkd-soft",
-        f"{_FKD}: ImageNet-1k",
-        labels="soft",
-        views="image",
-        box="batch",
-        scheme="fp16",
-        epochs=300,
-        batch=1024,
-        accumulate=2,
-        optimiser="adamw",
-        lr=1e-3,
-        weight_decay=0.01,
-        decay_vectors=False,
-        schedule="cosine",
-        size=224,
-        crop=0.08,
-        mix="cutmix",
-        test_resize="eighth",
-        test_every=50,
-        precision="tf32",
-    ),
-)
+Row = tuple[str, str, str, dict[str, Any]]
 
-_VARIANTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+_TABLE: tuple[Row, ...] = (
+    (
+        "quick",
+        "",
+        "Attar's own, for demonstrations and CPUs",
+        {
+            "steps": 600,
+            "batch": 64,
+            "optimiser": "adamw",
+            "lr": 2e-3,
+            "weight_decay": 0.01,
+            "decay_vectors": False,
+            "warmup": 50,
+            "crop": 0.5,
+            "mix": "cutmix",
+            "mix_probability": 0.5,
+        },
+    ),
+    (
+        "minimax-hard",
+        "",
+        f"{_IDC}: ImageNet and its subsets",
+        {
+            "epochs": "1:3000, 10:2000, 50:1500, 200:1000, 500:500, 300",
+            "batch": 64,
+            "many_classes": "idc",
+            "schedule": "multistep",
+            "size": 224,
+            "resize_first": True,
+            "crop": 0.5,
+            "jitter": 0.4,
+            "lighting": 0.1,
+            "mix": "cutmix",
+            "test_every": "1%",
+            "precision": "tf32",
+        },
+    ),
     (
         "minimax-hard-cifar",
-        "minimax-hard",
-        f"{_IDC}: CIFAR at 32 pixels",
+        "",
+        f"{_IDC}: CIFAR, by IDC's code",
         {
             "epochs": 1000,
-            "many_classes": "as is",
+            "batch": 64,
+            "schedule": "multistep",
             "size": 32,
-            "resize_first": False,
-            "crop": None,
-            "jitter": 0.0,
-            "lighting": 0.0,
             "dsa": True,
+            "mix": "cutmix",
             "mix_probability": 0.5,
             "normalise": "cifar",
-            "test_every": None,
+            "precision": "tf32",
+        },
+    ),
+    (
+        "rded-soft",
+        "",
+        f"{_RDED}: ImageNet-1k and its subsets",
+        {
+            "labels": "soft",
+            "extra_forward": True,
+            "epochs": 300,
+            "batch": "9:10, 49:50, 100",
+            "batch_doubled_at": (100, 1000),
+            "optimiser": "adamw",
+            "lr": _RATES,
+            "weight_decay": 0.01,
+            "decay_vectors": False,
+            "schedule": "half-cosine",
+            "size": 224,
+            "shuffle": 2,
+            "crop": 0.5,
+            "mix": "cutmix",
+            "test_resize": "eighth",
+            "test_every": 10,
+            "test_from": 0.8,
+            "precision": "tf32",
         },
     ),
     ("rded-soft-128", "rded-soft", f"{_RDED}: ConvNets on ImageNette, ImageWoof, ImageNet-100", {"size": 128}),
@@ -149,7 +112,7 @@ _VARIANTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     (
         "rded-soft-cifar100-convnet",
         "rded-soft-cifar",
-        f"{_RDED}: CIFAR-100, ConvNet-3 by ConvNet-3",
+        f"{_RDED}: CIFAR-100, ConvNet-3 taught by ConvNet-3",
         {"batch": 25, "batch_doubled_at": (), "lr": 2e-3},
     ),
     (
@@ -159,10 +122,17 @@ _VARIANTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         {"mix": "mixup", "mix_alpha": 0.8, "temperature": 4.0},
     ),
     (
-        "d3hr-soft-ensemble",
         "d3hr-soft",
-        f"{_D3HR.replace('validate.py', 'validate_fiveteacher.py')}: ImageNet-1k, ResNet-101 by five ResNet-18",
-        {"test_from": 281},
+        "rded-soft",
+        f"{_D3HR}: ImageNet-1k; with five teachers (validate_fiveteacher.py) --set test_from=281",
+        {
+            "batch": "9:15, 49:50, 100",
+            "batch_doubled_at": (100,),
+            "shuffle": 1,
+            "crop": 0.08,
+            "test_every": 1,
+            "test_from": 291,
+        },
     ),
     (
         "d3hr-soft-woof",
@@ -184,9 +154,34 @@ _VARIANTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         },
     ),
     (
+        "fkd-soft",
+        "",
+        f"{_FKD}: ImageNet-1k",
+        {
+            "labels": "soft",
+            "views": "image",
+            "box": "batch",
+            "scheme": "fp16",
+            "epochs": 300,
+            "batch": 1024,
+            "accumulate": 2,
+            "optimiser": "adamw",
+            "lr": 1e-3,
+            "weight_decay": 0.01,
+            "decay_vectors": False,
+            "schedule": "cosine",
+            "size": 224,
+            "crop": 0.08,
+            "mix": "cutmix",
+            "test_resize": "eighth",
+            "test_every": 50,
+            "precision": "tf32",
+        },
+    ),
+    (
         "fkd-soft-cifar",
         "fkd-soft",
-        f"{_FKD}: for sets of few small images, which it has no settings for; RDED's batches and CIFAR's statistics",
+        f"{_FKD}: for small images and few of them, which it has no settings for; RDED's batches, CIFAR's statistics",
         {
             "size": None,
             "batch": "9:10, 49:50, 100",
@@ -197,29 +192,35 @@ _VARIANTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         },
     ),
 )
-"""Name, the recipe that it is a variant of, source, and the fields that differ."""
+"""Name; the recipe that it is a variant of, or none; source; the fields that differ from that, or from the defaults."""
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _FIRST}
-"""By name. Where they depart from the codes that they were read from: docs/reproduction.md, Departures."""
-for _name, _of, _source, _changes in _VARIANTS:
-    RECIPES[_name] = replace(RECIPES[_of], name=_name, source=_source, **_changes)
+
+def _read(table: tuple[Row, ...]) -> dict[str, Recipe]:
+    recipes: dict[str, Recipe] = {}
+    for name, of, source, own in table:
+        base = recipes[of] if of else Recipe(name, source)
+        recipes[name] = replace(base, name=name, source=source, **own)
+    return recipes
+
+
+RECIPES = _read(_TABLE)
+"""By name. docs/reproduction.md tells where they depart from the codes that they were read from."""
 
 _RESNETS = ("torchvision/resnet18", "torchvision/resnet50", "torchvision/resnet101")
-_LARGE = (*_RESNETS, "torchvision/mobilenet_v2", "torchvision/efficientnet_b0", "torchvision/swin_v2_t")
+_OTHERS = ("torchvision/mobilenet_v2", "torchvision/swin_v2_t", "torchvision/vit_b_16")
 _SMALL = ("convnet3-bn", "resnet18-modified")
 
 NETWORKS: dict[str, tuple[str, ...]] = {
     "quick": ("convnet3", "convnet3-w48"),
     "minimax-hard": ("convnet6", "resnetap10", "resnet18-in"),
     "minimax-hard-cifar": ("convnet3", "resnet18-idc", "densenet-cifar"),
-    "rded-soft": (*_LARGE, "torchvision/vit_b_16", "torchvision/vgg11", "torchvision/alexnet"),
+    "rded-soft": (*_RESNETS, *_OTHERS, "torchvision/efficientnet_b0", "torchvision/vgg11", "torchvision/alexnet"),
     "rded-soft-128": ("convnet5-bn", "convnet6-bn"),
     "rded-soft-tiny": ("convnet4-bn", "resnet18-modified", "resnet101-modified"),
     "rded-soft-cifar": (*_SMALL, "resnet101-modified"),
     "rded-soft-cifar100-convnet": ("convnet3-bn",),
     "rded-soft-mixup": ("torchvision/resnet18",),
-    "d3hr-soft": (*_LARGE, "torchvision/vit_b_16"),
-    "d3hr-soft-ensemble": ("torchvision/resnet101",),
+    "d3hr-soft": (*_RESNETS, *_OTHERS, "timm/efficientnet_b0"),
     "d3hr-soft-woof": ("torchvision/resnet18",),
     "d3hr-soft-tiny": ("resnet18-modified", "resnet101-modified"),
     "d3hr-soft-cifar": (*_SMALL, "resnet50-modified", "resnet101-modified"),
@@ -227,8 +228,8 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "fkd-soft": _RESNETS,
     "fkd-soft-cifar": _SMALL,
 }
-"""By recipe, the networks that its numbers are published for; IDC's and Minimax's have instance norm. Of fkd-soft-cifar
-none are published: it shares RDED's. Any recipe trains any network."""
+"""By recipe, the networks that its code has settings for; IDC's and Minimax's have instance norm, but for DenseNet. Of
+fkd-soft-cifar none are published: it shares RDED's. Any recipe trains any network."""
 
 
 def named_recipe(name: str) -> Recipe:
@@ -238,7 +239,7 @@ def named_recipe(name: str) -> Recipe:
         AttarError: there is none; lists those there are.
     """
     if name not in RECIPES:
-        raise AttarError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
+        raise AttarError(f"no recipe {name!r}{suggestion(name, RECIPES)}; there are: {', '.join(RECIPES)}")
     return RECIPES[name]
 
 

@@ -85,7 +85,7 @@ def fitted(teacher: Named, train: Images, tried_on: Images, of: str, recipe: Rec
     size = recipe.size or train.side
     listed = None if teacher.classes is None else Path(teacher.classes)
     place, _ = resolve(device, "auto")
-    pixels = torch.tensor(resized(tried_on.pixels, size), device=place)
+    pixels = torch.tensor(resized(tried_on.pictures, size), device=place)
     labels = torch.tensor(tried_on.labels, device=place)
     members = []
     for source in teacher.sources:

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from attar.diffusion import FixedPoint, Sampler, check_grid, grid, inverted, sample
 from attar.errors import AttarError
+from attar.files import replacing, resumed
 from attar.job import Job
 from attar.latents import Shard
 from attar.methods.method import Group, Tensors
 from attar.methods.moments import Moments, error_of_mean
 from attar.priors.prior import Prior
 from attar.progress import Meter
-from attar.store import note_seconds, replacing
+from attar.store import note_seconds
 
 RETURNED = 16
 """Images of a class that exact inversion is checked on, by sampling them back."""
@@ -141,9 +142,9 @@ class Invert:
 
     def _shard(self, job: Job, label: int, shard: Shard, first: bool, checkpoint: Path, meter: Meter) -> Tensors:
         """The moments of a shard, how many of its images did not converge, and round-trip errors of the first."""
-        if checkpoint.exists():
+        if (there := resumed(checkpoint, load_file)) is not None:
             meter.add(len(shard.positions))
-            return load_file(checkpoint)
+            return there
         begun = time.monotonic()
         moments = Moments.of(torch.empty(0, len(self.times), *job.prior.codec.shape))
         unconverged, errors = torch.zeros(()), torch.empty(0)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from attar.diffusion import Sampler, check_grid, grid, sample
 from attar.errors import AttarError
+from attar.files import read_lines, resumed, write_lines
 from attar.job import Job
 from attar.keys import noise
 from attar.methods.method import Group
@@ -21,7 +20,6 @@ from attar.priors.criteria import Means
 from attar.priors.latent_set import LatentSet
 from attar.priors.monitor import Averaged, holding
 from attar.priors.optimise import Moment
-from attar.store import replacing
 
 MEASURES = "measures.jsonl"
 
@@ -84,7 +82,7 @@ class Looker:
         """Writes a line of measures, if it is time to and it is not there yet."""
         if not self.look.due(moment.step, self.total):
             return
-        criteria, there = self.means.take(), read_measures(self.file)
+        criteria, there = self.means.take(), resumed(self.file, read_lines) or []
         real = {label: self._real(number) for number, label in enumerate(self.group)}
         large = {label: z for label, z in real.items() if len(z) > NEIGHBOURS}
         if not large or any(line["step"] == moment.step for line in there):
@@ -92,8 +90,7 @@ class Looker:
         with holding(self.tuned, moment.average):
             generated = [self._sampled(label) for label in large]
         record = {"step": moment.step, **measures(list(large.values()), generated, self.memory), **criteria}
-        with replacing(self.file) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in [*there, record]), encoding="utf-8")
+        write_lines(self.file, [*there, record])
 
     def _real(self, number: int) -> Tensor:
         """Real latents (N, C, H, W) of the group's class of this number."""
@@ -107,8 +104,3 @@ class Looker:
         start = grid(look.steps, "leading", len(prior.schedule))[-1]
         denoiser = Averaged(prior.schedule, prior.null, self.network, prior.device, prior.dtype)
         return sample(denoiser, z, start, y, Sampler(steps=look.steps, guidance=look.guidance)).cpu()
-
-
-def read_measures(file: Path) -> list[dict[str, Any]]:
-    """The lines of a fine-tuning's measures, none where it was not looked at."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []

@@ -20,6 +20,7 @@ from attar.fields import Range, check_ranges
 from attar.job import Job
 from attar.keys import numpy_generator
 from attar.methods.method import Composed, Tensors
+from attar.progress import duration
 from attar.selection import random_order
 from attar.teachers.judge import Judge
 
@@ -87,14 +88,14 @@ class RDED(Composed):
         return {"teacher": self._judge(job).key, **drawn, **job.machine, "pillow": PIL.__version__}
 
     def estimate(self, job: Job, labels: Sequence[int]) -> str:
+        if not labels:
+            return "all crops are scored; the images have only to be composed"
         images = sum(len(self._pool(job, label)) for label in labels)
-        seconds = 0.0
-        if labels:
-            some = self._pool(job, labels[0])[:BATCH]
-            begun = monotonic()
-            self._scored(job, labels[0], some)
-            seconds = (monotonic() - begun) / len(some) * images
-        return f"{self.crops * images:,} crops of {images:,} images to score, about {seconds / 60:.1f} minutes"
+        some = self._pool(job, labels[0])[:BATCH]
+        begun = monotonic()
+        self._scored(job, labels[0], some)
+        seconds = (monotonic() - begun) / len(some) * images
+        return f"{self.crops * images:,} crops of {images:,} images to score, about {duration(seconds)}"
 
     def prepare(self, job: Job, label: int) -> Tensors:
         """The best crop of each image, the best first: image (m,) of the class, its box (m, 3) and loss (m,)."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from typing import TYPE_CHECKING
 
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,18 +58,13 @@ def check(name: str) -> None:
     if name in NETWORKS or any(ours.fullmatch(name) for ours in (_CONVNET, _RESNET, _AIRBENCH)):
         return
     library, _, inner = name.rpartition("/")
-    if library == "torchvision":
-        known = _torchvision_names()
-    elif library in ("timm", ""):
-        known = _timm_names()
-    else:
-        known = []
-    if inner not in known:
+    if inner not in {"torchvision": _torchvision_names, "timm": _timm_names, "": _timm_names}.get(library, list)():
         ours = [ours for ours in NETWORKS if "NAME" not in ours]
-        candidates = [f"{library}/{other}" if library else other for other in known] + ours
-        close = difflib.get_close_matches(name, candidates, n=4, cutoff=0.5)
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise AttarError(f"no network is called {name!r}{hint} (`attar list networks` shows them)")
+        others = _timm_names() if not library else []
+        others += [f"torchvision/{other}" for other in _torchvision_names()]
+        others += [f"timm/{other}" for other in _timm_names()]
+        hint = suggestion(name, [*ours, *others])
+        raise AttarError(f"no network is called {name!r}{hint}; `attar list networks` shows them")
 
 
 @functools.cache

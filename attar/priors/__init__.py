@@ -48,7 +48,9 @@ def load_prior(
     Raises:
         AttarError: nothing of that name can be loaded, the device or dtype is not usable, at the given tile a row's
             bytes would depend on the others, or there are prompts for a prior that takes none.
+        NotFinite: its weights, or what it makes of noise, are NaN or infinite.
     """
+    from attar.finite import check_weights, naming
     from attar.store import Store
     from attar.tile import Probe, resolve
 
@@ -60,9 +62,12 @@ def load_prior(
     kind = _kind(folder)
     if codec is None or isinstance(codec, str):
         codec = load_prior_codec(folder, device=device, dtype=dtype, tile=tile, codec=codec, store=store)
-    prior = kind.load(folder, place, number_format, codec, *([prompts] if kind.prompted else []))
+    with naming(f"--prior {source}"):
+        prior = kind.load(folder, place, number_format, codec, *([prompts] if kind.prompted else []))
+    check_weights(prior.network, f"--prior {source}")
     probe = Probe(prior.key, prior.exact_at, place, number_format, store)
-    return prior.with_tile(probe.chosen() if tile is None else probe.proved(tile))
+    with naming(f"--prior {source}"):
+        return prior.with_tile(probe.chosen() if tile is None else probe.proved(tile))
 
 
 def load_prior_codec(
@@ -84,6 +89,7 @@ def load_prior_codec(
         AttarError: nothing of that name can be loaded, or its latents have other channels than the prior's.
     """
     from attar.codec import load_codec
+    from attar.finite import naming
     from attar.store import Store, fingerprint
     from attar.tile import Probe, resolve
 
@@ -93,7 +99,8 @@ def load_prior_codec(
     shape, own = _kind(folder).latent_space(folder)
     opened = load_codec(codec or own, shape, place, number_format)
     probe = Probe(fingerprint(opened.key, shape), opened.exact_at, place, number_format, store)
-    return opened.with_tile(probe.chosen(most=tile))
+    with naming(f"--codec {codec or own}"):
+        return opened.with_tile(probe.chosen(most=tile))
 
 
 def takes_prompts(source: str) -> bool:

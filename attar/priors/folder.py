@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.errors import AttarError
-from attar.store import write_json
+from attar.files import write_json, writing
 
 
 def linear_scheduler() -> Any:
@@ -99,16 +99,20 @@ def publish(made: Path, out: Path, records: Mapping[str, Any] | None = None) -> 
     """Copies a finished folder to `out`, where all of it appears at once; what a killed run left beside it goes.
 
     `records` are JSON files by name, in place of those of the finished folder.
+
+    Raises:
+        Unwritable: the disk is full, or the place may not be written; what is trained is kept in the cache.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        shutil.copytree(made, temporary, ignore=shutil.ignore_patterns("meta.json", ".*"))
-        for name, record in (records or {}).items():
-            write_json(temporary / name, record)
-        if out.is_dir():
-            out.rmdir()
-        os.rename(temporary, out)
-    finally:
+    with writing(out, "free space there, or choose another --out; what is trained is kept in the cache"):
+        out.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            shutil.copytree(made, temporary, ignore=shutil.ignore_patterns("meta.json", ".*"))
+            for name, record in (records or {}).items():
+                write_json(temporary / name, record)
+            if out.is_dir():
+                out.rmdir()
+            os.rename(temporary, out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attar.augment import Augmentation, normalised
 from attar.data import ImageSet, load_pixels
+from attar.finite import naming, save_finite
 from attar.keys import numpy_generator, seed_of
 from attar.networks import build
 from attar.progress import Progress, silent
@@ -58,11 +59,11 @@ def open_judge(
 
     It sees images that a prior of `size` pixels could make: brought to that size, then to 16, 32 or 64 pixels.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     side = _side(size)
     digests = [[images.digest(c) for c in range(len(images.classes))] for images in (train_images, held)]
-    key = fingerprint("judge", NETWORK, digests, size, how, flip, steps, LIMIT, torch.__version__)
+    key = fingerprint("judge", 2, NETWORK, digests, size, how, flip, steps, LIMIT, torch.__version__)
 
     def make(scratch: Path) -> None:
         pixels, labels = _some(train_images, size, how)
@@ -74,14 +75,16 @@ def open_judge(
             if step.done % 20 == 0:
                 progress(f"training a classifier to measure samples, step {step.done}/{step.total}", step.done / steps)
 
-        train(network, pixels, labels, plan, look, "judge", after=told)
+        with naming("the classifier that measures samples"):
+            train(network, pixels, labels, plan, look, "judge", after=told)
         network.eval()
         real, real_labels = _some(held, size, how)
         features, logits = _seen(network, real)
         right = 100 * (logits.argmax(1) == real_labels).float().mean()
         gap = torch.tensor(frechet(_seen(network, pixels[: len(real)])[0], features))
         weights = {f"network.{name}": value for name, value in network.state_dict().items()}
-        save_file({**weights, "features": features, "right": right, "gap": gap}, scratch / "judge.safetensors")
+        found = {**weights, "features": features, "right": right, "gap": gap}
+        save_finite(found, scratch / "judge.safetensors", "the classifier that measures samples")
 
     made = store.once("judge", key, make, about={"data": train_images.spec, "size": size})
     found = load_file(made / "judge.safetensors")

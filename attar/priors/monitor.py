@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from torch import Tensor, nn
 from attar.codec import Codec, to_uint8
 from attar.diffusion import Sampler, Schedule, grid, sample
 from attar.errors import AttarError
+from attar.files import read_lines, replacing, resumed, write_lines
 from attar.keys import noise
 from attar.progress import Progress, silent
-from attar.store import replacing
 
 if TYPE_CHECKING:
     from attar.priors.measure import Judge
@@ -86,7 +85,7 @@ class Monitor:
 
     def measures(self) -> dict[str, Any]:
         """The last measure, with its terms."""
-        last = _read_lines(self.folder / "measures.jsonl")[-1]
+        last = read_lines(self.folder / "measures.jsonl")[-1]
         report, judge = self.report, self.judge
         terms = {"samples": report.samples, "guidance": report.guidance, "steps": report.steps}
         real = {"held_out": len(judge.features), "accuracy_real": round(judge.accuracy_real, 2)}
@@ -112,9 +111,9 @@ class Monitor:
 
     def _write(self, curve: list[tuple[int, float]], record: dict[str, Any]) -> None:
         file = self.folder / "measures.jsonl"
-        earlier = [line for line in _read_lines(file) if line["step"] < record["step"]]
-        _write_lines(file, [*earlier, record])
-        _write_lines(self.folder / "losses.jsonl", [{"step": step, "loss": round(loss, 6)} for step, loss in curve])
+        earlier = [line for line in resumed(file, read_lines) or [] if line["step"] < record["step"]]
+        write_lines(file, [*earlier, record])
+        write_lines(self.folder / "losses.jsonl", [{"step": step, "loss": round(loss, 6)} for step, loss in curve])
         draw_curve(self.folder / "loss.png", curve, [*earlier, record])
 
 
@@ -175,12 +174,3 @@ def draw_curve(file: Path, curve: Sequence[tuple[int, float]], measures: Sequenc
     distance.set(ylabel="Frechet distance (dashed)")
     with replacing(file) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
-
-
-def _write_lines(file: Path, records: Sequence[dict[str, Any]]) -> None:
-    with replacing(file) as temporary:
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-
-
-def _read_lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -12,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.errors import AttarError
-from attar.progress import Progress, silent
-from attar.store import note_seconds, replacing
+from attar.errors import AttarError, NotFinite
+from attar.files import replacing, resumed
+from attar.finite import bounded, finite
+from attar.progress import Progress, duration, silent
+from attar.store import note_seconds
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -87,6 +90,9 @@ def optimise(
     With several processes each takes its share of a batch, and their gradients are averaged. `after` is called at the
     end of each step. What `loss` carries from one step to the next is in `memories`, which checkpoints keep. Returns
     the mean loss of the last twentieth.
+
+    Raises:
+        NotFinite: the training diverged, which is looked for at every point of the curve and at the end.
     """
     optimiser = torch.optim.AdamW(
         parameters,
@@ -113,10 +119,11 @@ def optimise(
         warm = (1 + state.step) / (10 + state.step) if plan.ema_warmup else 1.0
         decay = min(plan.ema_decay, warm)
         averaged(decay)(state.average, [p.detach() for p in parameters], state.step)
-        state.count(value.detach(), every)
         now = time.monotonic()
-        if after is not None:
-            after(Moment(state.step, state.curve, state.average, state.seconds + now - begun))
+        with _converging(text, state, plan):
+            state.count(value.detach(), every)
+            if after is not None:
+                after(Moment(state.step, state.curve, state.average, state.seconds + now - begun))
         if now - reported > REPORT_SECONDS:
             progress(_told(text, state, plan, first, now - begun), state.step / plan.steps)
             reported = now
@@ -124,6 +131,9 @@ def optimise(
             state.save(scratch / ".checkpoint", state.seconds + now - begun)
             note_seconds(scratch, now - saved)
             saved = now
+    with _converging(text, state, plan):
+        for average in state.average:
+            finite(average, "the weights")
     for parameter, average in zip(parameters, state.average, strict=True):
         parameter.data.copy_(average)
     last = [value for _, value in state.curve[-max(1, len(state.curve) // 20) :]]
@@ -155,7 +165,7 @@ class _State:
         self.step += 1
         self.since.append(loss)
         if self.step % every == 0:
-            self.curve.append((self.step, float(torch.stack(self.since).mean())))
+            self.curve.append((self.step, bounded(torch.stack(self.since).mean(), "the loss")))
             self.since = []
 
     def save(self, file: Path, seconds: float) -> None:
@@ -173,9 +183,9 @@ class _State:
             torch.save(state, temporary)
 
     def resume(self, file: Path) -> None:
-        if not file.exists():
+        state = resumed(file, lambda there: torch.load(there, weights_only=True, map_location="cpu"))
+        if state is None:
             return
-        state = torch.load(file, weights_only=True, map_location="cpu")
         for mine, theirs in ((self.parameters, "parameters"), (self.average, "average")):
             for parameter, value in zip(mine, state[theirs], strict=True):
                 parameter.data.copy_(value)
@@ -188,6 +198,18 @@ class _State:
         self.since = [torch.tensor(value, device=device) for value in state["since"]]
 
 
+@contextmanager
+def _converging(text: str, state: _State, plan: Optimisation) -> Iterator[None]:
+    """Says that a training diverged where something of it, or of samples of it, is no number."""
+    try:
+        yield
+    except NotFinite as error:
+        raise NotFinite(
+            f"{text}: it diverged by step {state.step:,} of {plan.steps:,} ({error}); lower the learning rate, "
+            f"{plan.learning_rate:g}"
+        ) from error
+
+
 def _shared_gradients(parameters: Iterable[nn.Parameter], helper: Accelerator) -> None:
     if helper.num_processes > 1:
         for parameter in parameters:
@@ -197,10 +219,9 @@ def _shared_gradients(parameters: Iterable[nn.Parameter], helper: Accelerator) -
 
 def _told(text: str, state: _State, plan: Optimisation, first: int, seconds: float) -> str:
     speed = (state.step - first) / max(seconds, 1e-9)
-    left = (plan.steps - state.step) / max(speed, 1e-9)
+    left = duration((plan.steps - state.step) / max(speed, 1e-9))
     loss = f", loss {state.curve[-1][1]:.3f}" if state.curve else ""
-    remaining = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-    return f"{text}, step {state.step:,}/{plan.steps:,}{loss}, {speed * plan.batch:,.0f} images/s, {remaining} left"
+    return f"{text}, step {state.step:,}/{plan.steps:,}{loss}, {speed * plan.batch:,.0f} images/s, {left} left"
 
 
 def accelerator(device: str, dtype: str) -> Accelerator:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from attar.codec import Codec, PixelCodec, autoencoder_codec, load_autoencoder, to_float
+from attar.codec import SCALES, Codec, PixelCodec, autoencoder_codec, load_autoencoder, to_float
 from attar.data import ImageSet, load_pixels
 from attar.errors import AttarError
 from attar.keys import generator, seed_of
@@ -70,7 +70,13 @@ def train_vae(
         vae = _untrained(size, plan).to(helper.device)
         loss = partial(_loss, vae, images, size, how, flip, plan, helper)
         optimise(list(vae.parameters()), loss, plan, scratch, helper, "training an autoencoder", progress)
-        vae.eval().register_to_config(scaling_factor=1 / _deviation(vae, images, size, how, plan, helper))
+        deviation = _deviation(vae.eval(), images, size, how, plan, helper)
+        if not 1 / SCALES[1] <= deviation <= 1 / SCALES[0]:
+            raise AttarError(
+                f"the training of the autoencoder collapsed: its latents' deviation is {deviation:g}; lower "
+                f"vae.learning_rate, {plan.learning_rate:g}, or vae.kl_weight, {plan.kl_weight:g}"
+            )
+        vae.register_to_config(scaling_factor=1 / deviation)
         vae.save_pretrained(scratch)
 
     return store.once("vae", key, make, about=plan)

@@ -8,7 +8,8 @@ from typing import Any
 
 from attar.distilled import DistilledSet
 from attar.evaluation import RECIPES
-from attar.results import Record, assignments, duration, original
+from attar.progress import duration
+from attar.results import Record, assignments, original
 
 _BROUGHT = ("preprocess", "output_size", "output_filter")
 MANY = 20
@@ -22,7 +23,9 @@ def settings(manifest: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
         "Method": {**manifest["method"], "ipc": manifest["ipc"], "seed": manifest["seed"]},
         "Data": {**manifest["data"], **{name: manifest.get(name) for name in _BROUGHT if name in manifest}},
         "Prior": manifest["prior"] or {"source": "none"},
-        "Learnt from the data": {name: f"{value:,.6g}" for name, value in manifest.get("learnt", {}).items()},
+        "Learnt from the data": {
+            name: "none" if value is None else f"{value:,.6g}" for name, value in manifest.get("learnt", {}).items()
+        },
         "Computing": {**manifest["machine"], **(manifest["compute"] or {})},
         "Wall time by stage": seconds or {"copying": "not timed"},
         "Versions": {"attar": manifest["attar"], **manifest["versions"]},

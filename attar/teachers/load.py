@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attar.augment import STATISTICS
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.networks import build, check
 from attar.priors.classes import imagenet_names
 from attar.store import file_digest
@@ -40,7 +40,8 @@ def load_teacher(source: str, classes: Path | None, count: int, size: int, norma
     names = None if classes is None else read_classes(classes)
     network, colon, file = source.partition(":")
     if normalise is not None and normalise not in STATISTICS:
-        raise AttarError(f"--teacher-normalise {normalise}: choose one of {', '.join(STATISTICS)}")
+        hint = suggestion(normalise, STATISTICS)
+        raise AttarError(f"--teacher-normalise {normalise}{hint}: choose one of {', '.join(STATISTICS)}")
     if Path(source).is_dir():
         teacher = _from_folder(Path(source))
     elif source.startswith("timm/") and (not colon or network == "timm/local-dir"):

@@ -1,62 +1,24 @@
-"""The one supervised loop that students and teachers share."""
+"""The loop: views, passes, gradients, steps; and the test."""
 
 from __future__ import annotations
 
-import ctypes
-import math
-import platform
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attar.augment import Augmentation, apply, draw, mixed, normalised
-from attar.keys import Part, numpy_generator, seed_of
-from attar.store import note_seconds, replacing
+from attar.finite import bounded, finite
+from attar.keys import Part
+from attar.training.checkpoint import Checkpoint
+from attar.training.plan import Plan, Precision, batches, batches_in, cut, rate
+from attar.training.process import memory_kept, seeded
 
-Precision = Literal["float32", "tf32", "float16", "bfloat16"]
 HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a network is trained, in numbers."""
-
-    epochs: int | None = None
-    """Passes over the images; None where `steps` is given."""
-    steps: int | None = None
-    """Batches, all of them full, drawn from one permutation after the other."""
-    batch: int = 64
-    accumulate: int = 1
-    """Parts in which a batch passes through the network; each has this share of the loss, whatever its size."""
-    optimiser: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.01
-    momentum: float = 0.9
-    """Of SGD; AdamW's betas are 0.9 and 0.999."""
-    nesterov: bool = False
-    weight_decay: float = 5e-4
-    decay_vectors: bool = True
-    """False: biases, norms and whatever else is not a weight of two or more dimensions are not decayed."""
-    schedule: Literal["multistep", "half-cosine", "cosine", "linear", "triangle", "constant"] = "cosine"
-    """Of the learning rate, one value for each epoch (or step, where `steps` is given); see `rate`."""
-    warmup: int = 0
-    """So many first epochs (or steps) over which the learning rate rises linearly."""
-    temperature: float | None = None
-    """Of the KL divergence from the teacher, without the factor of its square; None: cross-entropy with the labels."""
-    label_smoothing: float = 0.0
-    """Share of a hard label that is spread evenly over all classes."""
-    extra_forward: bool = False
-    """One forward pass more before each step, which only moves batch-norm statistics; see `Recipe.extra_forward`."""
-    precision: Precision = "float32"
-    """What the networks run in; the 16-bit formats are mixed precision."""
 
 
 @dataclass(frozen=True)
@@ -117,38 +79,6 @@ class Step:
     """How many of the (mixed) images were given their own label, likewise."""
 
 
-class Checkpoint:
-    """A file in a store's scratch folder from which an interrupted training goes on; written every so often."""
-
-    def __init__(self, scratch: Path, seconds: float = 30.0) -> None:
-        self.scratch, self.file, self.seconds = scratch, scratch / ".checkpoint", seconds
-        self.kept = time.monotonic()
-
-    def keep(self, step: int, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Writes all that a training must find again, if it is time."""
-        now = time.monotonic()
-        if now - self.kept < self.seconds:
-            return
-        state = {"step": step, "network": network.state_dict(), "optimiser": optimiser.state_dict()}
-        generators = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
-        with replacing(self.file) as temporary:
-            torch.save({**state, "generators": generators}, temporary)
-        note_seconds(self.scratch, now - self.kept)
-        self.kept = now
-
-    def restore(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-        """The steps already done: 0, and nothing is changed, where there is no file."""
-        if not self.file.exists():
-            return 0
-        state = torch.load(self.file, weights_only=True, map_location="cpu")
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["generators"][0])
-        if len(state["generators"]) > 1 and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["generators"][1])
-        return int(state["step"])
-
-
 def train(
     network: nn.Module,
     images: Pictures,
@@ -169,11 +99,14 @@ def train(
     `labelled(epoch, index)` gives; `labels` are then only counted. `views` takes the place of views that are drawn for
     each batch. `after` is called after every batch and may put the network into eval mode. With a checkpoint an
     interrupted training goes on where it was, to the same weights.
+
+    Raises:
+        NotFinite: the training diverged, which is looked for twenty times.
     """
     device = images.device
     optimiser = _optimiser(network, plan)
     extra = plan.extra_forward and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
-    total, epochs = _batches_in(len(images), plan), plan.steps or plan.epochs or 0
+    total, epochs = batches_in(len(images), plan), plan.steps or plan.epochs or 0
     scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "float16")
     order = None if views is None else views.order
     with seeded(device, *key, "network"), memory_kept():
@@ -196,10 +129,17 @@ def train(
             loss, correct = _passed(network, labels, index, shown, taught, plan, scaler)
             scaler.step(optimiser)
             scaler.update()
+            _check(loss, done + 1, total, plan)
             if after is not None:
                 after(Step(done + 1, total, epoch + 1, epochs, last, len(index), loss, correct))
             if checkpoint is not None:
                 checkpoint.keep(done + 1, network, optimiser)
+
+
+def _check(loss: Tensor, done: int, total: int, plan: Plan) -> None:
+    """Looks twenty times whether the training has diverged: to look, the device must have caught up."""
+    if done % max(1, total // 20) == 0 or done == total:
+        bounded(loss, f"the training diverged (lower lr, {plan.lr:g}): its loss after {done:,} of {total:,} batches")
 
 
 @torch.no_grad()
@@ -212,109 +152,26 @@ def top1(
     batch: int = 256,
     precision: Precision = "float32",
 ) -> float:
-    """Top-1 accuracy in per cent on images (N, H, W, 3) in uint8; leaves the network in eval mode."""
+    """Top-1 accuracy in per cent on images (N, H, W, 3) in uint8; leaves the network in eval mode.
+
+    Raises:
+        NotFinite: the network does not give numbers.
+    """
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=images.device)
+    largest = torch.zeros((), device=images.device)
     with autocast(images.device, precision):
         for part, own in zip(images.split(batch), labels.split(batch), strict=True):
-            correct += (network(normalised(part, normalise)).argmax(1) == own).sum()
+            logits = network(normalised(part, normalise)).float()
+            correct += (logits.argmax(1) == own).sum()
+            largest = torch.maximum(largest, logits.abs().amax())
+    finite(largest, "the training diverged: the network's outputs on the test images")
     return 100 * int(correct) / len(images)
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Mixed precision where that is one of the 16-bit formats."""
     return torch.autocast(device.type, HALF.get(precision, torch.bfloat16), enabled=precision in HALF)
-
-
-def rate(plan: Plan, epoch: int) -> float:
-    """The learning rate's factor in an epoch, counted from 0 (in a step, where the plan counts steps).
-
-    multistep: a fifth from 2/3 of the epochs and again from 5/6 (IDC). half-cosine: the first half of a cosine's way,
-    from 1 to about a half (RDED). cosine and linear: from 1 to about 0. triangle: from 0.2 up to 1 at 0.23 of the way,
-    then down to 0.07 (airbench).
-    """
-    epochs = plan.steps or plan.epochs or 1
-    warm = min(1.0, (epoch + 1) / plan.warmup) if plan.warmup else 1.0
-    if plan.schedule == "multistep":
-        return warm * 0.2 ** ((epoch >= 2 * epochs // 3) + (epoch >= 5 * epochs // 6))
-    if plan.schedule == "half-cosine":
-        return warm * 0.5 * (1 + math.cos(math.pi * epoch / (2 * epochs)))
-    if plan.schedule == "triangle":
-        return warm * float(np.interp(epoch / epochs, (0, 0.23, 1), (0.2, 1, 0.07)))
-    if plan.schedule == "cosine":
-        return warm * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-    if plan.schedule == "linear":
-        return warm * (1 - epoch / epochs)
-    return warm
-
-
-def batches(
-    n: int, plan: Plan, *key: Part, order: Callable[[int], Tensor | None] | None = None
-) -> Iterator[tuple[int, bool, Tensor]]:
-    """(epoch from 0, whether it is the epoch's last batch, indices) for `n` images.
-
-    `order` may give the order of an epoch's images, which is otherwise drawn. An epoch's last batch may be smaller; a
-    single image left over joins the batch before it, as batch norm needs two.
-    """
-    if plan.steps is not None:
-        stream = np.empty(0, np.int64)
-        rounds = 0
-        for step in range(plan.steps):
-            while len(stream) < plan.batch:
-                stream = np.concatenate([stream, numpy_generator(*key, rounds).permutation(n)])
-                rounds += 1
-            yield step, True, torch.from_numpy(stream[: plan.batch])
-            stream = stream[plan.batch :]
-        return
-    for epoch in range(plan.epochs or 0):
-        given = None if order is None else order(epoch)
-        drawn = torch.from_numpy(numpy_generator(*key, epoch).permutation(n)) if given is None else given
-        parts = _cut(n, plan.batch)
-        for part in parts:
-            yield epoch, part is parts[-1], drawn[part]
-
-
-@contextmanager
-def seeded(device: torch.device, *key: Part) -> Iterator[None]:
-    """Within it the global generators of the CPU and of `device` start from `key`; afterwards they are as before."""
-    on_gpu = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        torch.default_generator.manual_seed(seed_of(*key))
-        if on_gpu:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed_of(*key))
-        yield
-
-
-@contextmanager
-def memory_kept() -> Iterator[None]:
-    """Within it, the process keeps what tensors free on the CPU for the next ones; afterwards the system gets it back.
-
-    glibc maps every tensor above 32 MB anew, and clearing its pages takes longer than a layer's arithmetic. Does
-    nothing where the C library is another.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        yield
-        return
-    libc, (map_from, trim_from) = ctypes.CDLL(None), (-3, -1)  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
-    libc.mallopt(map_from, 1 << 30)
-    libc.mallopt(trim_from, (1 << 31) - 1)
-    try:
-        yield
-    finally:
-        libc.mallopt(map_from, 32 << 20)
-        libc.mallopt(trim_from, 64 << 20)
-        libc.malloc_trim(0)
-
-
-def _cut(n: int, size: int) -> list[slice]:
-    """`n` things in parts of `size`; the last may be smaller, but a single one joins the part before it."""
-    count = max(1, n // size if size > 1 and n % size == 1 else math.ceil(n / size))
-    return [slice(i * size, n if i == count - 1 else (i + 1) * size) for i in range(count)]
-
-
-def _batches_in(n: int, plan: Plan) -> int:
-    return plan.steps if plan.steps is not None else (plan.epochs or 0) * len(_cut(n, plan.batch))
 
 
 def _optimiser(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
@@ -350,7 +207,7 @@ def _passed(
 ) -> tuple[Tensor, Tensor]:
     """One batch's gradients, in its parts; its loss, and how many images were given their own label."""
     losses, correct = [], []
-    for part in _cut(len(index), max(1, plan.batch // plan.accumulate)):
+    for part in cut(len(index), max(1, plan.batch // plan.accumulate)):
         with autocast(index.device, plan.precision):
             logits = network(shown.view[part]).float()
         aims = None if taught is None else taught[part]

@@ -1,0 +1,71 @@
+"""The dataset card of a distilled set, as the Hugging Face hub reads it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+
+def card(manifest: dict[str, Any]) -> str:
+    """A Hugging Face dataset card for the set."""
+    count = len(manifest["images"])
+    size = (
+        "n<1K" if count < 1000 else "1K<n<10K" if count < 10_000 else "10K<n<100K" if count < 100_000 else "100K<n<1M"
+    )
+    front = {
+        "pretty_name": f"{manifest['method']['name']}, {manifest['ipc']} images per class",
+        "task_categories": ["image-classification"],
+        "size_categories": [size],
+        "tags": ["dataset-distillation", "attar", manifest["method"]["name"]],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "images/**"}]}],
+    }
+    rows = "\n".join(f"| {name} | {value} |" for name, value in _facts(manifest))
+    names = "\n".join(f"{label}. {_escaped(name)}" for label, name in enumerate(manifest["classes"]))
+    return CARD.format(
+        front=json.dumps(front, indent=1),
+        count=count,
+        classes=len(manifest["classes"]),
+        ipc=manifest["ipc"],
+        rows=rows,
+        names=names,
+    )
+
+
+def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    facts = [("method", manifest["method"]["name"]), ("seed", manifest["seed"]), ("data", manifest["data"]["spec"])]
+    if manifest["prior"] is not None:
+        facts.append(("prior", manifest["prior"]["source"]))
+    return [(name, _escaped(str(value))) for name, value in facts]
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text.replace("\n", " "))
+
+
+CARD = """---
+{front}
+---
+
+# A distilled data set
+
+{count} images of {classes} classes, {ipc} per class, made by [Attar](https://pypi.org/project/attar/).
+
+| | |
+|---|---|
+{rows}
+
+Every setting, seed, version and file digest is in `manifest.json`; `attar verify` checks the files against it.
+
+```python
+from torchvision.datasets import ImageFolder
+train = ImageFolder("images")                                # labels in the order below
+
+from datasets import load_dataset
+train = load_dataset("imagefolder", data_dir=".", split="train")
+```
+
+## Classes
+
+{names}
+"""
