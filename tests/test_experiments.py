@@ -13,6 +13,7 @@ from stand_ins import StandIns, stood_in
 
 from attar.comparison.forecast import absent
 from attar.comparison.grid import compare
+from attar.comparison.summary import judged
 from attar.errors import AttarError
 from attar.experiment import read_experiment
 from attar.store import Store
@@ -97,13 +98,13 @@ def test_it_runs_to_its_table(
     assert [one.label for one in experiment.contenders] == [one.label for one in original.contenders]
     assert [one.label for one in experiment.evaluations] == [one.label for one in original.evaluations]
     wanted = {
-        (evaluation.label, network, method, ipc)
+        (judged(experiment, evaluation), network, method, ipc)
         for evaluation in experiment.evaluations
         for network in evaluation.networks
         for method in evaluation.methods
         for ipc in evaluation.ipcs
     }
     records = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
-    assert len({record["item"] for record in records}) == len(records) == len(wanted)
+    assert {tuple(record[name] for name in ("judged", "network", "label", "ipc")) for record in records} == wanted
     table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert all(f"| {one.label} " in table for one in experiment.contenders if one.label in str(wanted))
