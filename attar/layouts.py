@@ -101,7 +101,7 @@ def export(one: DistilledSet, layout: str, out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AttarError(f"--out {out}: something is there already; choose another folder, or remove it")
     check_writable(out, "--out")
-    with writing(out, "free space there, or choose another --out"):
+    with writing(out, "choose another --out"):
         _export(one, layout, folders, out)
 
 

@@ -226,7 +226,7 @@ def test_a_refinement_that_diverges(world: Path, tmp_path: Path, store: Store) -
 
 def test_a_teacher_whose_training_diverges(world: Path, tmp_path: Path, store: Store) -> None:
     new = NewTeacher(str(world / "data"), "convnet3-bn-w8", epochs=4, batch=4, lr=1e30, device="cpu")
-    with pytest.raises(NotFinite, match=r"the training diverged \(lower lr, 1e\+30\): its loss after"):
+    with pytest.raises(NotFinite, match=r"the training diverged \(lower lr = 1e\+30\): its loss after"):
         train_teacher(new, tmp_path / "teacher", store=store, say=lambda _: None)
     assert stored(store, "teacher") == 0
 
@@ -238,7 +238,7 @@ def test_an_evaluation_that_diverges(
     words = ("--recipe", "quick", "--network", "convnet3-w8", "--device", "cpu", "--json", root / "results.json")
     assert attar(monkeypatch, "evaluate", root / "set", *words, "--set", "steps=10", "--set", "lr=1e30") == 2
     told = capsys.readouterr().err
-    assert "error: convnet3-w8, quick (modified), seed 0: the training diverged (lower lr, 1e+30): its loss" in told
+    assert "error: convnet3-w8, quick (modified), seed 0: the training diverged (lower lr = 1e+30): its loss" in told
     assert not (root / "results.json").exists()
     assert stored(Store(), "evaluation") == 0
 
