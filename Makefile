@@ -3,10 +3,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: help install demo test lint types check clean
+.PHONY: help install demo test test-matrix lint types readme wheel check clean
 
 help:  ## Show what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Attar needs Python 3.11 or newer")'
@@ -20,8 +20,11 @@ install: $(STAMP)  ## Make the virtual environment and install into it
 demo: $(STAMP)  ## Distill handwritten digits, judge the results, write a page
 	$(BIN)/attar demo --out demo
 
-test: $(STAMP)  ## Run all tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## Run all tests, on up to 8 cores (a process takes about 1.5 GB), in random order
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+test-matrix: $(STAMP)  ## Run all tests with each instruction set, with one thread and two, with an empty home folder
+	.ci/matrix
 
 lint: $(STAMP)  ## Check style and format
 	$(BIN)/ruff check .
@@ -30,7 +33,13 @@ lint: $(STAMP)  ## Check style and format
 types: $(STAMP)  ## Check types, strictly
 	$(BIN)/mypy
 
-check: lint types test  ## All that CI runs
+readme: $(STAMP)  ## Run the README's first commands as it gives them, and look for what they write
+	$(BIN)/python .ci/readme.py Start "Distill, judge, look"
+
+wheel: $(STAMP)  ## Install the wheel alone into a new environment, and run the README's main job there
+	.ci/wheel $(BIN)/python
+
+check: lint types wheel readme test  ## All that CI runs
 
 clean:  ## Remove the virtual environment and the caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -37,4 +37,6 @@ def __getattr__(name: str) -> Any:
 
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'attar' has no attribute {name!r}")
+    from attar.errors import suggestion
+
+    raise AttributeError(f"module 'attar' has no attribute {name!r}{suggestion(name, __all__)}")

@@ -58,10 +58,11 @@ def evaluate(
     fields: Mapping[str, Any] | None = None,
     test: str | None = None,
     baseline: bool = True,
-    teacher: str | None = None,
+    teacher: str | Sequence[str] | None = None,
     labels: str | Path | None = None,
     device: str = "auto",
     progress: Progress = silent,
+    say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """`attar evaluate`: a record for each distilled set in `folder` and each network (its keys: `attar.results`).
 
@@ -72,26 +73,29 @@ def evaluate(
         fields: fields of the recipe, for example {"flip": False}.
         test: test images; None is the test split of the set's own data.
         baseline: whether random real images of the same count are evaluated beside each set.
-        teacher: who gives soft labels, as `--teacher`.
+        teacher: who gives soft labels, as `--teacher`; of several, the mean of their logits.
         labels: a folder that `attar relabel` wrote.
+        say: told where the data has changed, or shares images with the test set.
 
     Raises:
         AttarError: any input is wrong; before any training.
     """
     from attar.evaluation import modified, named_recipe
+    from attar.limits import seeds as numbered
     from attar.run import evaluate_sets
 
     found = evaluate_sets(
         [Path(folder)],
         modified(named_recipe(recipe), dict(fields)) if fields else named_recipe(recipe),
         [network] if isinstance(network, str) else network,
-        range(seeds) if isinstance(seeds, int) else seeds,
+        numbered(seeds, "seeds") if isinstance(seeds, int) else seeds,
         test=test,
         baseline=baseline,
         teacher=teacher,
         labels=labels,
         device=device,
         progress=progress,
+        say=say,
     )
     return list(found)
 
@@ -133,7 +137,7 @@ def tune(
     network: str | Sequence[str] = "convnet3",
     seeds: int | Sequence[int] = 3,
     eta: int = 3,
-    teacher: str | None = None,
+    teacher: str | Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     dry_run: bool = False,
     progress: Progress = silent,
@@ -159,6 +163,7 @@ def tune(
     from attar.evaluation.teaching import Named
     from attar.fields import changed
     from attar.job import Spec
+    from attar.limits import seeds as numbered
 
     named = {**spec, **({"classes": tuple(classes)} if classes is not None else {})}
     fixed = dict(fields or {})
@@ -171,8 +176,8 @@ def tune(
         out=Path(out),
         recipe=modified(named_recipe(recipe), dict(recipe_fields or {})),
         networks=(network,) if isinstance(network, str) else tuple(network),
-        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        seeds=tuple(numbered(seeds, "seeds") if isinstance(seeds, int) else seeds),
         eta=eta,
-        teacher=None if teacher is None else Named(teacher),
+        teacher=None if teacher is None else Named.of(teacher),
     )
     return run(tuning, progress=progress, say=say, dry_run=dry_run)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -35,7 +36,7 @@ class Augmentation:
     shuffle: int = 1
     """The image is cut into so many rows and columns, which are shuffled (RDED)."""
     crop: float | None = None
-    """Random resized crop (bilinear, aspect ratio 3/4 to 4/3): the least share of the area, the greatest is 1."""
+    """Random resized crop (bilinear, antialiased, aspect ratio 3/4 to 4/3): the least share of the area, at most 1."""
     shift: int = 0
     """Moved by up to so many pixels of the image each way, the border mirrored."""
     flip: bool = False
@@ -49,18 +50,22 @@ class Augmentation:
     """DSA's colours, then one of shift, scale and rotation for the whole batch, as IDC uses it; no cutout."""
     mix: Literal["none", "cutmix", "mixup"] = "none"
     mix_probability: float = 1.0
-    """Share of the batches that are mixed; the mixing weight is uniform (beta with both parameters 1)."""
+    """Share of the batches that are mixed."""
+    mix_alpha: float = 1.0
+    """Of the mixing weight's beta distribution, both parameters; 1: uniform."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The parameters of one batch of n images, on the CPU; None: that part is not done."""
+    """The parameters of one batch of n images, on the CPU, whatever sizes these have; None: that part is not done."""
 
     rows: Tensor | None = None
     """(n, shuffle): the order of the bands of rows, and the same for the columns."""
     columns: Tensor | None = None
-    box: Tensor | None = None
-    """(n, 4): top, left, height and width of the crop, in pixels of the image."""
+    tries: Tensor | None = None
+    """(n, 10, 2): shares of the area and aspect ratios of a crop, of which the first that fits the image is taken."""
+    place: Tensor | None = None
+    """(n, 2): where it stands, from 0 at the top (left) to 1 at the bottom (right)."""
     shift: Tensor | None = None
     """(n, 2): pixels down and across."""
     flip: Tensor | None = None
@@ -87,14 +92,15 @@ class Draw:
         return Draw(**{name: value[index] for name, value in vars(self).items() if value is not None})
 
 
-def draw(how: Augmentation, n: int, height: int, width: int, *key: Part) -> Draw:
-    """Parameters for `n` images of `height` by `width` pixels: equal keys, equal parameters."""
+def draw(how: Augmentation, n: int, *key: Part) -> Draw:
+    """Parameters for `n` images: equal keys, equal parameters."""
     rng = numpy_generator(*key)
     parts: dict[str, Any] = {}
     if how.shuffle > 1:
         parts["rows"], parts["columns"] = _orders(rng, n, how.shuffle), _orders(rng, n, how.shuffle)
     if how.crop is not None:
-        parts["box"] = _boxes(rng, n, height, width, how.crop)
+        ratios = rng.uniform(how.crop, 1, (n, 10)), np.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3), (n, 10)))
+        parts["tries"], parts["place"] = torch.from_numpy(np.stack(ratios, 2)), torch.from_numpy(rng.random((n, 2)))
     if how.shift:
         parts["shift"] = torch.from_numpy(rng.integers(-how.shift, how.shift + 1, (n, 2)))
     if how.flip:
@@ -113,12 +119,12 @@ def draw(how: Augmentation, n: int, height: int, width: int, *key: Part) -> Draw
 
 
 def mixing(how: Augmentation, rng: Generator, n: int) -> dict[str, Tensor]:
-    """The part of a draw that says how images are mixed with their partners: `n` uniform weights, with their boxes.
+    """The part of a draw that says how images are mixed with their partners: `n` weights, with their boxes.
 
     A box covers about 1 - own of the area around a uniform centre, clipped at the border (Yun et al., 2019); `own` then
     follows the box.
     """
-    own = rng.random((n, 1))
+    own = rng.random((n, 1)) if how.mix_alpha == 1 else rng.beta(how.mix_alpha, how.mix_alpha, (n, 1))
     if how.mix == "mixup":
         return {"own": _float(own)}
     half = (how.size * np.sqrt(1 - own)).astype(int) // 2
@@ -129,16 +135,18 @@ def mixing(how: Augmentation, rng: Generator, n: int) -> dict[str, Tensor]:
     return {"own": _float(own), "cut": torch.from_numpy(cut)}
 
 
-def apply(images: Tensor, drawn: Draw, how: Augmentation) -> Tensor:
-    """Views (n, 3, size, size), normalised, not yet mixed, of images (n, H, W, 3) in uint8, on the images' device."""
-    x = images.permute(0, 3, 1, 2).float() / 255
-    if drawn.rows is not None and drawn.columns is not None:
-        x = _shuffled(x, _band_index(drawn.rows, x.shape[2]), _band_index(drawn.columns, x.shape[3]))
-    if drawn.shift is not None:
-        x = _shuffled(x, *(_moved(drawn.shift[:, axis], x.shape[2 + axis]) for axis in (0, 1)))
-    if drawn.box is not None:
-        x = _cropped(x, drawn.box, drawn.flip, how.size)
-    elif drawn.flip is not None:
+def apply(images: Tensor | Sequence[Tensor], drawn: Draw, how: Augmentation) -> Tensor:
+    """Views (n, 3, size, size), normalised, not yet mixed, of images in uint8, on the images' device.
+
+    Images are (n, H, W, 3), or n times (H, W, 3), each of another size.
+    """
+    if isinstance(images, Tensor):
+        x = _placed(images, drawn, how.size)
+    else:
+        unmixed = replace(drawn, partner=None, own=None, cut=None)
+        each = (unmixed.of(torch.tensor([i])) for i in range(len(images)))
+        x = torch.cat([_placed(image[None], own, how.size) for image, own in zip(images, each, strict=True)])
+    if drawn.flip is not None:
         x = torch.where(drawn.flip.to(x.device)[:, None, None, None], x.flip(3), x)
     if drawn.jitter is not None and drawn.order is not None:
         x = _jittered(x, drawn.jitter, drawn.order)
@@ -186,20 +194,23 @@ def _orders(rng: Generator, n: int, length: int) -> Tensor:
     return torch.from_numpy(rng.random((n, length)).argsort(1))
 
 
-def _boxes(rng: Generator, n: int, height: int, width: int, least: float) -> Tensor:
-    """torchvision's RandomResizedCrop: the first of ten tries that fits, else the middle."""
-    area = height * width * rng.uniform(least, 1, (n, 10))
-    ratio = np.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3), (n, 10)))
-    w, h = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
+def boxes(drawn: Draw, height: int, width: int) -> Tensor:
+    """(n, 4): top, left, height and width of the crops of images of `height` by `width` pixels.
+
+    As torchvision's RandomResizedCrop: the first of ten tries that fits, else the middle.
+    """
+    assert drawn.tries is not None
+    assert drawn.place is not None
+    share, ratio = drawn.tries.unbind(2)
+    area = height * width * share
+    w, h = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (w > 0) & (h > 0) & (w <= width) & (h <= height)
-    first = np.arange(n), fits.argmax(1)
-    found = np.asarray(fits.any(1))
-    h = np.where(found, h[first], min(height, round(width / (3 / 4))))
-    w = np.where(found, w[first], min(width, round(height * (4 / 3))))
-    place = np.where(found[:, None], rng.random((n, 2)), 0.5 - 1e-9)
-    top = np.floor(place[:, 0] * (height - h + 1))
-    left = np.floor(place[:, 1] * (width - w + 1))
-    return _float(np.stack([top, left, h, w], 1))
+    found, first = fits.any(1), fits.int().argmax(1, keepdim=True)
+    h = torch.where(found, h.gather(1, first)[:, 0], min(height, round(width / (3 / 4))))
+    w = torch.where(found, w.gather(1, first)[:, 0], min(width, round(height * (4 / 3))))
+    place = torch.where(found[:, None], drawn.place, 0.5 - 1e-9)
+    top, left = (place * torch.stack([height - h + 1, width - w + 1], 1)).floor().unbind(1)
+    return torch.stack([top, left, h, w], 1).long()
 
 
 def _affine(rng: Generator, n: int, size: int) -> Tensor:
@@ -238,19 +249,24 @@ def _shuffled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _cropped(x: Tensor, box: Tensor, flip: Tensor | None, size: int) -> Tensor:
-    """Each image's box resized to `size`, bilinear, pixels outside of the box unseen; the flip reverses the columns."""
-    top, left, height, width = box.to(x.device)[:, :, None].unbind(1)
-    steps = (torch.arange(size, device=x.device) + 0.5) / size
-    across = steps.expand(len(x), size)
-    if flip is not None:
-        across = torch.where(flip.to(x.device)[:, None], 1 - across, across)
-    down = top + (steps * height - 0.5).clamp(min=0).minimum(height - 1)
-    across = left + (across * width - 0.5).clamp(min=0).minimum(width - 1)
-    down, across = (2 * down + 1) / x.shape[2] - 1, (2 * across + 1) / x.shape[3] - 1
-    shape = (len(x), size, size)
-    grid = torch.stack([across[:, None, :].expand(shape), down[:, :, None].expand(shape)], -1)
-    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+def _placed(images: Tensor, drawn: Draw, size: int) -> Tensor:
+    """Images (n, H, W, 3) as (n, 3, H, W) from 0 to 1, shuffled, shifted and cropped to `size`."""
+    x = images.permute(0, 3, 1, 2).float() / 255
+    if drawn.rows is not None and drawn.columns is not None:
+        x = _shuffled(x, _band_index(drawn.rows, x.shape[2]), _band_index(drawn.columns, x.shape[3]))
+    if drawn.shift is not None:
+        x = _shuffled(x, *(_moved(drawn.shift[:, axis], x.shape[2 + axis]) for axis in (0, 1)))
+    if drawn.tries is not None:
+        crops = boxes(drawn, x.shape[2], x.shape[3]).tolist()
+        x = torch.cat([_resized(x[i : i + 1], box, size) for i, box in enumerate(crops)])
+    return x
+
+
+def _resized(x: Tensor, box: Sequence[int], size: int) -> Tensor:
+    """One image's box resized to `size` as torchvision does it: bilinear and antialiased, from its own pixels alone."""
+    top, left, height, width = box
+    part = x[:, :, top : top + height, left : left + width]
+    return F.interpolate(part, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _jittered(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:

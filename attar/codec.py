@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.finite import check_weights, finite
 from attar.keys import noise
 from attar.store import fingerprint
@@ -181,8 +181,10 @@ def load_autoencoder(source: str) -> Any:
             raise AttarError(f"--codec {source}: a {name}; it must be an {' or '.join(kinds)}")
         vae = load_whole(kinds[name], source, **inside)
     except (OSError, ValueError, KeyError) as error:
+        hint = suggestion(source, ("pixel", "grey", "train"))
         raise AttarError(
-            f"--codec {source}: cannot be loaded as a folder or hub id of an autoencoder: {error}; give --codec FOLDER"
+            f"--codec {source}{hint}: cannot be loaded as a folder or hub id of an autoencoder: {error}; "
+            "give --codec FOLDER"
         ) from error
     if vae.config.get("latents_mean") is not None:
         raise AttarError(f"--codec {source}: latents scaled channel by channel (latents_mean) are not supported")

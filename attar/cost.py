@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from attar.features import Features
 from attar.job import Job
 from attar.methods.method import Composed, Fit, Method, real_choice
 from attar.priors.prior import Prior
+from attar.progress import duration
 
 
 def remaining(job: Job, method: Method, ipcs: Sequence[int]) -> str:
@@ -27,12 +28,7 @@ def remaining(job: Job, method: Method, ipcs: Sequence[int]) -> str:
         left = [label for label in job.labels if not job.store.has("prepared", prepared_key(job, method, label))]
         return method.estimate(job, left)
     fits = {fit for ipc in ipcs if (fit := method.fit.for_ipc(ipc)).learns}
-    unfitted = [
-        (fit, group)
-        for fit in fits
-        for group in fit.groups(job.labels)
-        if not job.store.has("fit", job.fit_key(fit, group))
-    ]
+    unfitted = [(fit, group) for fit in fits for group in fit.groups(job.labels) if not job.has_fit(fit, group)]
     fitting = sum(fit.passes([len(job.images.of_class(label)) for label in group]) for fit, group in unfitted)
     asked = {_key(job, method, label, ipc): method.select.candidates(ipc) for ipc in ipcs for label in job.labels}
     missing = [count for key, count in asked.items() if not job.store.has("candidates", key)]
@@ -45,11 +41,12 @@ def remaining(job: Job, method: Method, ipcs: Sequence[int]) -> str:
         seconds += encoding / encoded_per_second(job.codec)
     refining, more = _refining(job, method, ipcs)
     seconds += more
-    told = f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+    if not (fitting or sampling or encoding or refining):
+        return "all images are made; they have only to be written"
     of = f"{fitting:,} to fit, {sampling:,} to sample {images:,}"
     encoded = f", {encoding:,} images to encode" if encoding else ""
     improved = f", {refining:,} images to refine" if refining else ""
-    return f"{fitting + sampling:,} network passes ({of}){encoded}{improved}, about {told}"
+    return f"{fitting + sampling:,} network passes ({of}){encoded}{improved}, about {duration(seconds)}"
 
 
 def _refining(job: Job, method: Method, ipcs: Sequence[int]) -> tuple[int, float]:
@@ -73,9 +70,9 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
     for look, real in dict.fromkeys((look, real) for rule, real in rules for look in rule.looks(job)):
         count = sum(look.missing(job, label) for label in job.labels) if real else made * (look.of != "latents")
         if count and look.of != "pixels":
-            minutes = count * look_seconds(job, look, real) / 60
+            taken = duration(count * look_seconds(job, look, real))
             work = "to encode" if look.of == "latents" else f"for the {look.of} to look at"
-            told.append(f"{count:,} images {work}, about {minutes:.1f} minutes")
+            told.append(f"{count:,} images {work}, about {taken}")
     return "".join(f"; {text}" for text in told)
 
 
@@ -127,16 +124,18 @@ def passes_per_second(prior: Prior) -> float:
     z = torch.zeros(prior.tile, *prior.codec.shape, device=prior.device)
     y = torch.zeros(prior.tile, dtype=torch.long, device=prior.device)
     with torch.inference_mode():
-        float(prior(z, 500, y).sum())
-        begun = time.monotonic()
-        float(prior(z, 500, y).sum())
-    return prior.tile / (time.monotonic() - begun)
+        return prior.tile / _timed(lambda: float(prior(z, 500, y).sum()))
 
 
 def encoded_per_second(codec: Codec) -> float:
     """Images that this device encodes in a second: one tile, timed."""
     images = torch.zeros(codec.tile, 3, codec.size, codec.size)
-    codec.encode(images)
+    return codec.tile / _timed(lambda: codec.encode(images))
+
+
+def _timed(call: Callable[[], object]) -> float:
+    """Seconds of a call, the second of two."""
+    call()
     begun = time.monotonic()
-    codec.encode(images)
-    return codec.tile / (time.monotonic() - begun)
+    call()
+    return max(time.monotonic() - begun, 1e-9)

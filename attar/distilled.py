@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import glob
-import json
 import os
 import re
 import shutil
@@ -18,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from attar.card import card
 from attar.errors import AttarError
 from attar.files import replacing, write_json, writing
+from attar.manifest import FORMAT, read_manifest
 from attar.store import digest, file_digest, fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-FORMAT = 1
 CLASSES_SHOWN = 20
 IMAGES_SHOWN = 10
 """So many classes of a large set are shown, and so many images of each."""
@@ -73,7 +72,7 @@ def open_distilled(folder: Path) -> DistilledSet:
     """The distilled set in `folder`.
 
     Raises:
-        AttarError: there is none, or a newer Attar wrote it.
+        AttarError: there is none, a newer Attar wrote it, or its manifest is damaged: names the key.
     """
     file = folder / "manifest.json"
     if not file.is_file():
@@ -81,18 +80,18 @@ def open_distilled(folder: Path) -> DistilledSet:
         hint = f"; there are sets inside it: {', '.join(inside)}" if inside else ""
         hint = hint or "; `attar evaluate --layout` reads sets that other codes wrote"
         raise AttarError(f"{folder}: holds no distilled set (no manifest.json){hint}")
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        version, names = manifest["format"], [*manifest["images"], *manifest.get("prototypes", {})]
-        known = rf"(images|{PROTOTYPES})/\d+_\w+/\d+\.png"
-        wrong = [name for name in names if not re.fullmatch(known, name, re.ASCII)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AttarError(f"{file} is damaged: not a manifest of Attar's ({error!r})") from error
-    if version > FORMAT:
-        raise AttarError(f"{folder}: written by a newer Attar ({manifest.get('attar')}) than this one")
-    if wrong:
-        raise AttarError(f"{file} is damaged: {wrong[0]!r} is not the name of a distilled image")
-    return DistilledSet(folder, manifest)
+    one = DistilledSet(folder, read_manifest(file))
+    known = {folder_name(label, name, len(one.classes)) for label, name in enumerate(one.classes)}
+    for kind, root in (("images", "images"), ("prototypes", PROTOTYPES)):
+        for name in one.manifest.get(kind, {}):
+            parts = re.fullmatch(rf"{root}/(\d+_\w+)/\d+\.png", name, re.ASCII)
+            if parts is None or parts[1] not in known:
+                raise AttarError(f"{file} is damaged: {kind} lists {name!r}, no image of a class of the set")
+    for name, files in zip(one.classes, one.files(), strict=True):
+        if len(files) != one.manifest["ipc"]:
+            told = f"images lists {len(files)} of class {name!r}, and ipc is {one.manifest['ipc']}"
+            raise AttarError(f"{file} is damaged: {told}")
+    return one
 
 
 def find_distilled(folder: Path) -> list[DistilledSet]:

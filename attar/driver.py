@@ -227,7 +227,8 @@ def final_images(job: Job, method: Method, ipc: int, done: Collection[int] = ())
         labels = missing[begin : begin + at_once]
         z = torch.cat([_final_latents(job, method, label, ipc) for label in labels])
         for number, pixels in enumerate(_decoded(job, labels, z)):
-            yield labels[number // ipc], number % ipc, resized(pixels, job.spec.output_size or len(pixels))
+            side = job.spec.output_size or len(pixels)
+            yield labels[number // ipc], number % ipc, resized(pixels, side, job.spec.output_filter)
         meter.add(len(z))
 
 
@@ -284,11 +285,11 @@ def watched(job: Job, method: Method, ipc: int) -> list[dict[str, Any]]:
     return found
 
 
-def resized(pixels: Pixels, side: int) -> Pixels:
-    """An image (H, W, 3) brought to `side` x `side` pixels with a Lanczos filter."""
+def resized(pixels: Pixels, side: int, how: str = "lanczos") -> Pixels:
+    """An image (H, W, 3) brought to `side` x `side` pixels with a filter of PIL's, by name."""
     if pixels.shape[:2] == (side, side):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS))
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling[how.upper()]))
 
 
 def _final_latents(job: Job, method: Method, label: int, ipc: int) -> Tensor:

@@ -18,12 +18,13 @@ from attar.codec import AutoencoderCodec
 from attar.cost import passes_per_image, passes_per_second
 from attar.driver import at
 from attar.evaluation import Images, Recipe
+from attar.evaluation.precision import settled
 from attar.job import Job
 from attar.methods.method import Method
 from attar.priors.adaptors import DiffFit
 from attar.priors.prior import Prior
 from attar.priors.tied import TiedDiT
-from attar.tile import resolve
+from attar.training import Precision, autocast
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def measured(prior: Prior, block: nn.Module | None = None) -> Measures:
         torch.zeros(1, *shape, dtype=kind, device="meta")
         for shape, kind in ((prior.codec.shape, torch.float32), ((), torch.long), ((), torch.long))
     )
-    half = 2 if prior.dtype == torch.bfloat16 else 1
+    half = 1 if prior.dtype == torch.float32 else 2
     encoder = decoder = decoding = 0
     weights = [network]
     if isinstance(codec := prior.codec, AutoencoderCodec):
@@ -235,21 +236,21 @@ def training_seconds(
     """
     from attar.evaluation.evaluator import settle
 
-    place, dtype = resolve(device, recipe.precision)
+    place, precision = settled(device, recipe.precision)
     n = ipc * classes
     shape = Images(
         np.broadcast_to(np.uint8(0), (n, side, side, 3)), np.zeros(n, np.int64), tuple(map(str, range(classes)))
     )
-    plan, augmentation = settle(recipe, shape, network, bfloat16=dtype == torch.bfloat16)
+    plan, augmentation = settle(recipe, shape, network, precision)
     images = plan.steps * plan.batch if plan.steps is not None else (plan.epochs or 0) * n
     batch = min(plan.batch, n) if place.type == "cuda" else min(4, n)
-    forward, both = _pass_seconds(network, classes, augmentation.size, max(batch, 2), place, plan.bfloat16)
+    forward, both = _pass_seconds(network, classes, augmentation.size, max(batch, 2), place, precision)
     return images * (both + forward * plan.extra_forward) + tested * forward
 
 
 @functools.cache
 def _pass_seconds(
-    network: str, classes: int, size: int, batch: int, device: torch.device, bfloat16: bool
+    network: str, classes: int, size: int, batch: int, device: torch.device, precision: Precision
 ) -> tuple[float, float]:
     """Seconds that an image takes in a pass, and in a step of training."""
     from attar.networks import build
@@ -258,12 +259,12 @@ def _pass_seconds(
     images = torch.zeros(batch, 3, size, size, device=device)
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        with autocast(device, precision):
             loss = student(images).float().sum()
         loss.backward()
 
     def forward() -> None:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        with torch.no_grad(), autocast(device, precision):
             student(images)
 
     return _timed(forward, device) / batch, _timed(step, device) / batch

@@ -2,6 +2,7 @@
 
 title, status         what it is; what it came to ("not yet measured here")
 data, prior ...       flags of `attar distill` for all methods, but not --seed
+                      (output_size, output_filter: for those that take a prior)
 ipc                   images per class: a number or a list
 distillation_seeds    of each method: how many (default 1), or which
 seeds                 of the trainings on each set: how many (3), or which,
@@ -22,7 +23,7 @@ out                   folder for sets, results.json, tables and figures
     set               fields of the recipe
     methods, ipc      only these of the methods, of the images per class
     seeds             of these trainings: how many, which, or "paired"
-    teacher           of recipes with soft labels: as of `attar evaluate`
+    teacher           of recipes with soft labels: as of `attar evaluate`; a list of several labels by their mean
     teacher_classes, teacher_normalise
 [[published]]         numbers to stand beside, of one method and network
     method, network   a label; a network of the evaluations
@@ -46,6 +47,7 @@ from typing import TYPE_CHECKING, Any
 
 from attar.errors import AttarError
 from attar.fields import parsed
+from attar.limits import IPC, check_most
 from attar.written import Table, keyed, known, labelled, numbers, seeds, table, texts
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
 
 _OWN = ("title", "status", "ipc", "distillation_seeds", "seeds", "test", "references", "out")
 _TABLES = ("methods", "evaluations", "published", "planned")
+_SAMPLED = ("output_size", "output_filter")
+"""What real images have no use for: not taken over from the head of the file by methods without a prior."""
 _EVALUATION = ("recipe", "networks", "set", "methods", "ipc", "seeds")
 _TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
 _PUBLISHED = ("method", "network", "accuracy", "recipe", "source", "evaluation")
@@ -159,6 +163,7 @@ def _experiment(file: Path, written: Table) -> Experiment:
         if needed not in top:
             raise AttarError(f"{needed} is missing")
     ipcs = numbers(top["ipc"], "ipc")
+    check_most("ipc", max(ipcs), IPC)
     defaults = {name: value for name, value in top.items() if name in shared}
     methods = labelled(top["methods"], "methods")
     contenders = tuple(_contender(label, own, defaults) for label, own in methods.items())
@@ -202,9 +207,11 @@ def _contender(label: str, written: Table, defaults: Table) -> Contender:
     where = f"[methods.{label}]"
     own = keyed(written, ("method", "set", *_spec_fields()), where)
     name, changes = parsed(own.pop("method", label), str, f"{where} method"), own.pop("set", {})
-    settings = {**defaults, **own}
+    method = load_method(name, table(changes, f"{where} set"))
+    shared = {name: value for name, value in defaults.items() if method.sampler is not None or name not in _SAMPLED}
+    settings = {**shared, **own}
     spec = changed(Spec(data=parsed(settings.pop("data"), str, f"{where} data")), settings, where)
-    return Contender(label, name, load_method(name, table(changes, f"{where} set")), spec)
+    return Contender(label, name, method, spec)
 
 
 def _evaluation(label: str, written: Table, usual: Table) -> Evaluation:
@@ -228,11 +235,13 @@ def _evaluation(label: str, written: Table, usual: Table) -> Evaluation:
         known(str(ipc), [str(one) for one in usual["ipc"]], f"{where} ipc", "IPC")
     for method in methods:
         known(method, usual["methods"], f"{where} methods", "method")
-    source, classes, normalise = (parsed(own.get(name), str | None, f"{where} {name}") for name in _TEACHER)
+    if (source := own.get("teacher")) is not None:
+        texts(source, f"{where} teacher")
+    classes, normalise = (parsed(own.get(name), str | None, f"{where} {name}") for name in _TEACHER[1:])
     if (source is None) == (recipe.labels == "soft"):
         need = "learns from soft labels: name a teacher" if source is None else "has no use for a teacher"
         raise AttarError(f"{where}: recipe {recipe.name} {need}")
-    teacher = None if source is None else Named(source, classes, normalise)
+    teacher = None if source is None else Named.of(source, classes, normalise)
     judging = _training_seeds(own["seeds"], f"{where} seeds")
     return Evaluation(label, recipe, tuple(networks), tuple(methods), ipcs, judging, teacher)
 

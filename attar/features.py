@@ -23,9 +23,10 @@ from attar.keys import numpy_generator
 from attar.priors.middle import TIME, middle_features
 from attar.progress import Meter
 from attar.store import digest, fingerprint
-from attar.teachers.check import fit_teacher
+from attar.teachers.check import TRIED_EACH, fit_teacher
 from attar.teachers.judge import Judge, last_layer, network_key
 from attar.teachers.load import load_teacher
+from attar.teachers.teacher import Labeller
 from attar.tile import resolve
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ CHUNK = 256
 SIDE = 32
 """Size of the images whose pixels are compared."""
 TRIED = 500
-"""Images that a teacher is tried on, about."""
+"""Images that a teacher is tried on, about; of many classes more, TRIED_EACH of each (attar.teachers.check)."""
 
 
 @dataclass(frozen=True)
@@ -124,15 +125,19 @@ class Features:
         return {"features": torch.cat(features), "losses": torch.cat(losses)}
 
 
-def open_judge(job: Job, named: Named) -> Judge:
+def open_judge(job: Job, named: Named, side: int | None = None) -> Judge:
     """A teacher, on the job's device, tried on about 500 images of the job's classes.
+
+    Where it does not say itself how large images are, they are of `side` pixels, or of the prior's size or the data's.
 
     Raises:
         AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
     """
     try:
-        side = job.codec.size if job.spec.prior else min(job.images.open(0).size)
+        side = side or (job.codec.size if job.spec.prior else job.side)
         every, listed = job.everything.classes, None if named.classes is None else Path(named.classes)
+        if not isinstance(named.source, str):
+            raise AttarError(f"--teacher {named}: features and losses are those of one network; name one teacher")
         teacher = load_teacher(named.source, listed, len(every), side, named.normalise)
         last, size = last_layer(teacher), teacher.size or side
         classes = every if teacher.classes is None or len(job.classes) == 1 else job.classes
@@ -144,6 +149,7 @@ def open_judge(job: Job, named: Named) -> Judge:
     except AttarError as error:
         told = str(error).replace("--teacher-", "select.teacher_").replace("--teacher", "select.teacher")
         raise AttarError(told) from error
+    assert isinstance(fitted.labeller, Labeller)
     columns = [int(fitted.labeller.columns[classes.index(name)]) for name in job.classes]
     return Judge(teacher, columns, last, size, network_key(teacher, size), fitted.accuracy, fitted.matched)
 
@@ -153,7 +159,7 @@ def _tried_on(job: Job, size: int) -> tuple[Tensor, Tensor]:
     chosen: list[int] = []
     for label, name in enumerate(job.classes):
         order = numpy_generator("tried", name).permutation(job.images.of_class(label))
-        chosen += order[: max(2, TRIED // len(job.classes))].tolist()
+        chosen += order[: max(TRIED_EACH, TRIED // len(job.classes))].tolist()
     pixels = load_pixels(job.images, chosen, size, job.spec.preprocess)
     return torch.from_numpy(pixels), torch.tensor(job.images.labels[chosen])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import itertools
 import textwrap
@@ -13,7 +12,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 
 T = TypeVar("T")
 Range = tuple[str, Callable[[float], bool], tuple[str, ...]]
@@ -43,7 +42,7 @@ def changed(thing: T, changes: Mapping[str, Any], owner: str, fixed: Sequence[st
     names = [f.name for f in dataclasses.fields(typing.cast(Any, thing)) if f.init and f.name not in fixed]
     for name in [*direct, *parts]:
         if name not in names:
-            raise AttarError(_unknown(name, names, owner))
+            raise AttarError(_unknown(name, names, thing, owner))
     new = {name: parsed(value, kinds[name], f"{owner}.{name}") for name, value in direct.items()}
     for name, inner in parts.items():
         if name in new and new[name] is None:
@@ -69,7 +68,8 @@ def parsed(value: Any, kind: Any, owner: str) -> Any:
     if typing.get_origin(kind) is typing.Literal:
         if value in typing.get_args(kind):
             return value
-        raise AttarError(f"{owner} = {value!r}: choose one of {', '.join(map(str, typing.get_args(kind)))}")
+        choices = list(map(str, typing.get_args(kind)))
+        raise AttarError(f"{owner} = {value!r}{suggestion(str(value), choices)}: choose one of {', '.join(choices)}")
     if kind is bool:
         if str(value).lower() in ("true", "false"):
             return str(value).lower() == "true"
@@ -81,7 +81,8 @@ def parsed(value: Any, kind: Any, owner: str) -> Any:
                 return kind(float(value)) if kind is float else int(str(value).split(".")[0])
         except (TypeError, ValueError, OverflowError):
             pass
-    raise AttarError(f"{owner} = {value!r}: not a value of type {getattr(kind, '__name__', kind)}")
+    hint = suggestion(str(value), ("true", "false")) if kind is bool else ""
+    raise AttarError(f"{owner} = {value!r}{hint}: not a value of type {getattr(kind, '__name__', kind)}")
 
 
 def check_ranges(thing: Any, ranges: Sequence[Range], owner: str) -> None:
@@ -158,7 +159,8 @@ def _optional(value: Any, kinds: tuple[Any, ...], owner: str) -> Any:
     raise AttarError(f"{owner} = {value!r}: not one of {', '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
 
 
-def _unknown(name: str, names: list[str], owner: str) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
+def _unknown(name: str, names: list[str], thing: Any, owner: str) -> str:
+    """What to say of a name that is no field of a thing; it may be one of its parts', or mistyped."""
+    inner = [dotted for dotted, *_ in table(thing) if dotted.rpartition(".")[2] == name]
+    hint = f" (did you mean {' or '.join(map(repr, inner[:3]))}?)" if inner else suggestion(name, names)
     return f"{owner} has no field {name!r}{hint}; its fields: {', '.join(names) or 'none'}"

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attar.errors import AttarError
+from attar.limits import SIDE, TILE, check_most
 from attar.progress import Progress, silent
 from attar.store import Store, canonical, fingerprint
 
 if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
     from torch import Tensor
 
     from attar.codec import Codec
@@ -56,7 +59,9 @@ class Spec:
     """Keep each class's mean and deviation with the set (d3hr), to make any other from (`attar regenerate`)."""
     preprocess: str = "adm"
     output_size: int | None = None
-    """Save the images at this size, in pixels, brought to it with a Lanczos filter; None is the prior's own size."""
+    """Save the images at this size, in pixels; None is the prior's own size."""
+    output_filter: Literal["lanczos", "bicubic"] = "lanczos"
+    """How they are brought to `output_size`."""
     on_bad_image: Literal["error", "skip"] = "error"
     device: str = "auto"
     dtype: str = "auto"
@@ -67,6 +72,10 @@ class Spec:
         for name, value in (("tile", self.tile), ("output-size", self.output_size)):
             if value is not None and value < 1:
                 raise AttarError(f"--{name} {value}: at least 1")
+        if self.output_filter != "lanczos" and self.output_size is None:
+            raise AttarError(f"--output-filter {self.output_filter}: needs --output-size, which it brings images to")
+        check_most("--tile", self.tile, TILE)
+        check_most("--output-size", self.output_size, SIDE)
 
 
 def named_classes(names: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -85,11 +94,13 @@ def named_classes(names: Sequence[str], known: Sequence[str]) -> list[str]:
 class Job:
     """What methods see: images, latents, prior, keys and the store, each made from the spec when first asked for."""
 
-    def __init__(self, spec: Spec, store: Store | None = None, progress: Progress = silent) -> None:
+    def __init__(self, spec: Spec, store: Store | None = None, progress: Progress = silent, dry: bool = False) -> None:
         self.spec = spec
         self.store = store or Store()
         self.progress = progress
-        self._judges: dict[Named, Judge] = {}
+        self._judges: dict[tuple[Named, int | None], Judge] = {}
+        self.dry = dry
+        """Nothing is trained: a built-in prior that is still to be trained is counted and timed as it is before."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Job, (self.spec, self.store))
@@ -114,6 +125,13 @@ class Job:
         from attar.data import readable
 
         return readable(self.picked, self.spec.on_bad_image, self.store, self.progress)
+
+    @cached_property
+    def side(self) -> int:
+        """The usual size of the data's images, in pixels, whichever classes are picked."""
+        from attar.data import usual_side
+
+        return usual_side(self.everything)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -156,11 +174,18 @@ class Job:
         file = Path(spec.prompts) if spec.prompts else None
         return class_prompts(self.everything.classes, self.classes, spec.prompt, file, spec.negative_prompt)
 
+    @cached_property
+    def untrained(self) -> TemporaryDirectory[str] | None:
+        """In a dry run, the folder of the built-in prior's network where it is not trained yet."""
+        from attar.priors.digits import is_trained, untrained_digits
+
+        return untrained_digits() if self.dry and self.spec.prior == "digits" and not is_trained(self.store) else None
+
     @property
     def _prior_name(self) -> str:
         if self.spec.prior is None:
             raise AttarError("this method needs a prior: name one with --prior (digits, a folder or a hub id)")
-        return self.spec.prior
+        return self.spec.prior if self.untrained is None else self.untrained.name
 
     @property
     def _opening(self) -> dict[str, Any]:
@@ -232,17 +257,17 @@ class Job:
             "skipped": list(self.images.skipped),
         }
 
-    def judge(self, teacher: Named) -> Judge:
-        """A teacher, tried on images of the data when it is first asked for.
+    def judge(self, teacher: Named, side: int | None = None) -> Judge:
+        """A teacher, tried on images of the data when first asked for; of `side` pixels, where it does not say itself.
 
         Raises:
             AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
         """
         from attar.features import open_judge
 
-        if teacher not in self._judges:
-            self._judges[teacher] = open_judge(self, teacher)
-        return self._judges[teacher]
+        if (teacher, side) not in self._judges:
+            self._judges[teacher, side] = open_judge(self, teacher, side)
+        return self._judges[teacher, side]
 
     def told(self, label: int) -> int | str | None:
         """How the prior is told a class: by its own label, or by a prompt. Results of the class depend on it."""
@@ -268,6 +293,10 @@ class Job:
         latents = [self.latents.key(label) for label in group]
         prior = (self.prior.key, [self.told(label) for label in group], self.compute) if fit.uses_prior else None
         return fingerprint(self.settled(fit), latents, prior, self.encoding, version("scikit-learn"))
+
+    def has_fit(self, fit: Fit, group: Sequence[int]) -> bool:
+        """Whether what `fit` learns of a group of classes is there."""
+        return self.store.has("fit", self.fit_key(fit, group))
 
     def settled(self, thing: Any) -> Any:
         """A frozen object as keys and manifests hold it: parts that have an `identity` in this job, by that."""

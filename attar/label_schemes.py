@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,8 @@ class Scheme:
         """
         match = _NAME.fullmatch(name)
         if match is None:
-            raise AttarError(f"scheme {name!r}: choose online, fp16, int8, int4, or the k largest, as top5-int8")
+            hint = suggestion(name, ("online", *BITS))
+            raise AttarError(f"scheme {name!r}{hint}: choose online, fp16, int8, int4, or the k largest, as top5-int8")
         return cls(match[2], int(match[1]) if match[1] else None)
 
     def encode(self, logits: Tensor, temperature: float | None = None) -> dict[str, Tensor]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.distilled import DistilledSet, folder_name, verify
-from attar.errors import AttarError
-from attar.files import check_writable, write_json, writing
+from attar.errors import AttarError, suggestion
+from attar.files import write_json, writing
+from attar.places import check_place
 from attar.store import Store
 
 if TYPE_CHECKING:
@@ -46,6 +48,11 @@ classes: here a folder's name alone says which class it is.
 """
 
 
+SAY_WHICH = (
+    "say which is which with --class-map FILE (folder = class or label; `attar export` writes one, classes.json)"
+)
+
+
 def wordnet_ids(classes: Sequence[str]) -> list[str | None]:
     """The WordNet id of each class that is one of ImageNet's, whether it is called by it or by name; else None."""
     from attar.priors.classes import imagenet_names, imagenet_wnids, matches
@@ -67,7 +74,7 @@ def class_folders(layout: str, classes: Sequence[str]) -> list[str]:
         AttarError: no such layout, or it needs WordNet ids and some of the classes have none.
     """
     if layout not in LAYOUTS:
-        raise AttarError(f"--layout {layout}: choose one of {', '.join(LAYOUTS)}")
+        raise AttarError(f"--layout {layout}{suggestion(layout, LAYOUTS)}: choose one of {', '.join(LAYOUTS)}")
     form = LAYOUTS[layout].folder
     ids: Sequence[str | None] = [None] * len(classes)
     if "{wnid}" in form:
@@ -96,11 +103,11 @@ def export(one: DistilledSet, layout: str, out: Path) -> None:
         AttarError: the set is damaged, the layout does not suit its classes, or `out` is taken.
     """
     folders = class_folders(layout, one.classes)
+    check_place(out, "--out", [one.manifest["data"]["spec"]])
     if problems := verify(one.folder):
         raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AttarError(f"--out {out}: something is there already; choose another folder, or remove it")
-    check_writable(out, "--out")
     with writing(out, "choose another --out"):
         _export(one, layout, folders, out)
 
@@ -172,35 +179,75 @@ def _matched(
     """The label of each folder."""
     from attar.data.source import listed
 
-    known = _known(layout, real.classes)
-    labels = [known.get(_called(layout, folder)) for folder in folders]
-    for folder, value in mapping.items():
-        if folder not in folders:
-            raise AttarError(f"--class-map: {root} has no folder {folder!r}")
-        label = real.classes.index(value) if value in real.classes else value
-        if not isinstance(label, int) or not 0 <= label < len(real.classes):
-            raise AttarError(f"--class-map: {folder!r} = {value!r}: neither a class of {real.spec} nor a label of one")
-        labels[folders.index(folder)] = label
+    mapped = {folder: _mapped(root, folder, value, folders, real) for folder, value in mapping.items()}
+    exactly, alike = _known(layout, real.classes, str), _known(layout, real.classes, partial(_called, layout))
+    found = [
+        {mapped[folder]} if folder in mapped else exactly.get(folder) or alike.get(_called(layout, folder), set())
+        for folder in folders
+    ]
     where = f"{root}: in layout {layout} the class {real.classes[0]!r} of {real.spec} is the folder "
     where += f"{class_folders(layout, real.classes)[0]!r}; "
-    if strange := [folder for folder, label in zip(folders, labels, strict=True) if label is None]:
+    if strange := [folder for folder, labels in zip(folders, found, strict=True) if not labels]:
         raise AttarError(
             f"{where}these folders are no class of it: {listed(strange)}{_hint(layout, folders, real.classes)}"
         )
-    found = [label for label in labels if label is not None]
-    if twice := [folder for folder, label in zip(folders, found, strict=True) if found.count(label) > 1]:
+    for folder, labels in zip(folders, found, strict=True):
+        if len(labels) > 1:
+            them = listed([repr(real.classes[label]) for label in sorted(labels)])
+            raise AttarError(f"{where}{folder!r} may be any of its classes {them}: {SAY_WHICH}")
+    of_folders = [min(labels) for labels in found]
+    if twice := [folder for folder, label in zip(folders, of_folders, strict=True) if of_folders.count(label) > 1]:
         raise AttarError(f"{where}{listed(twice)} are the same class")
-    if without := [name for label, name in enumerate(real.classes) if label not in found]:
+    if without := [name for label, name in enumerate(real.classes) if label not in of_folders]:
         raise AttarError(f"{where}no folder is {listed(without)}; name the set's own classes with --classes")
-    return found
+    _refuse_numbers(layout, dict(zip(folders, of_folders, strict=True)), real, mapped)
+    return of_folders
 
 
-def _known(layout: str, classes: Sequence[str]) -> dict[str, int]:
-    """What a folder may be called -> the label of the class; by name also as the data calls it, or by WordNet id."""
-    known = {_called(layout, folder): label for label, folder in enumerate(class_folders(layout, classes))}
+def _mapped(root: Path, folder: str, value: int | str, folders: Sequence[str], real: ImageSet) -> int:
+    """The label that a class map gives to a folder."""
+    if folder not in folders:
+        raise AttarError(f"--class-map: {root} has no folder {folder!r}{suggestion(folder, folders)}")
+    label = real.classes.index(value) if value in real.classes else value
+    if not isinstance(label, int) or not 0 <= label < len(real.classes):
+        near = suggestion(value, real.classes) if isinstance(value, str) else ""
+        raise AttarError(
+            f"--class-map: {folder!r} = {value!r}: neither a class of {real.spec} nor a label of one{near}"
+        )
+    return label
+
+
+def _refuse_numbers(layout: str, labels: Mapping[str, int], real: ImageSet, mapped: Mapping[str, int]) -> None:
+    """Raises AttarError where folders that are read as labels may as well be the names of other classes."""
+    if "{label" not in LAYOUTS[layout].folder + (LAYOUTS[layout].elsewhere or ""):
+        return
+    by_name = {int(name): label for label, name in enumerate(real.classes) if re.fullmatch(r"\d+", name, re.ASCII)}
+    numbers = {folder: int(folder) for folder in labels if re.fullmatch(r"\d+", folder, re.ASCII)}
+    if len(by_name) < len(real.classes) or not set(numbers.values()) <= by_name.keys():
+        return
+    for folder, number in numbers.items():
+        if folder not in mapped and by_name[number] != labels[folder]:
+            raise AttarError(
+                f"the folder {folder!r} is label {labels[folder]} in layout {layout}, the class "
+                f"{real.classes[labels[folder]]!r} of {real.spec}, but may also be named after its class "
+                f"{real.classes[by_name[number]]!r}: {SAY_WHICH}"
+            )
+
+
+def _known(layout: str, classes: Sequence[str], compared: Callable[[str], str]) -> dict[str, set[int]]:
+    """What a folder may be called -> the labels of the classes; by name also as the data calls it, or by WordNet id.
+
+    Args:
+        compared: what of a name is compared.
+    """
+    lists: list[Sequence[str | None]] = [class_folders(layout, classes)]
     if layout == "folder":
-        for names in (wordnet_ids(classes), classes):
-            known |= {_called(layout, name): label for label, name in enumerate(names) if name is not None}
+        lists += [wordnet_ids(classes), classes]
+    known: dict[str, set[int]] = {}
+    for names in lists:
+        for label, name in enumerate(names):
+            if name is not None:
+                known.setdefault(compared(name), set()).add(label)
     return known
 
 
@@ -217,11 +264,12 @@ def _hint(layout: str, folders: Sequence[str], classes: Sequence[str]) -> str:
     """Another layout that would fit, or what else can be done."""
     for other in LAYOUTS:
         try:
-            if other != layout and {_called(other, folder) for folder in folders} <= _known(other, classes).keys():
+            compared = partial(_called, other)
+            if other != layout and set(map(compared, folders)) <= _known(other, classes, compared).keys():
                 return f"; --layout {other} would fit"
         except AttarError:
             continue
-    return "; say which is which with --class-map FILE (folder = class or label), or pick other --classes"
+    return f"; {SAY_WHICH}, or pick other --classes"
 
 
 def _counted(name: str) -> list[int | str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,9 @@ import numpy as np
 
 from attar.errors import AttarError
 from attar.files import writing
+from attar.places import check_place
 from attar.progress import Meter, Progress, silent
+from attar.shape import NAME, TEXT, Many, Shape, mistake, number, read_json, whole
 from attar.store import Store, write_json
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from attar.features import Features, Kind
     from attar.job import Job, Spec
 
+_DISTANCES = Many(Many(number(0)), least=1)
+_SHAPE: Shape = {
+    "measures": Many({"kind": NAME, "distances": _DISTANCES, "numbers": Many(Many(whole(0))), "real": _DISTANCES})
+}
 COMPARED = 100
 """Real images of each class whose own nearest is looked up, to compare with."""
 NEAR = 5
@@ -73,7 +78,8 @@ class Nearest:
 
 def folder_of(one: DistilledSet) -> Path:
     """Where the distances of a set are kept: beside it."""
-    return one.folder.with_name(f"{one.folder.name}.nearest")
+    folder = one.folder if one.folder.name not in ("", "..") else one.folder.resolve()
+    return folder.with_name(f"{folder.name}.nearest")
 
 
 def read_nearest(one: DistilledSet) -> list[Nearest]:
@@ -81,12 +87,17 @@ def read_nearest(one: DistilledSet) -> list[Nearest]:
     file = folder_of(one) / "nearest.json"
     if not file.is_file():
         return []
-    try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        found = [Nearest(**of) for of in kept["measures"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AttarError(f"{file} is damaged ({error!r}); remove it, or run `attar nearest` again") from error
-    return found if kept["set"] == one.manifest["digest"] else []
+    kept = read_json(file)
+    wrong = mistake(kept, {"set": TEXT})
+    if wrong is None and kept["set"] != one.manifest["digest"]:
+        return []
+    each = [len(files) for files in one.files()]
+    for of in kept["measures"] if (wrong := wrong or mistake(kept, _SHAPE)) is None else ():
+        if [len(values) for values in of["distances"]] != each or [len(values) for values in of["numbers"]] != each:
+            wrong = f"{of['kind']}: not one distance for each image"
+    if wrong is not None:
+        raise AttarError(f"{file} is damaged: {wrong}; remove it, or run `attar nearest` again")
+    return [Nearest(**{field.name: of[field.name] for field in fields(Nearest)}) for of in kept["measures"]]
 
 
 def nearest(
@@ -106,18 +117,25 @@ def nearest(
             is asked, by default the one that made the set; or latents.
 
     Raises:
-        AttarError: the data is not at hand, or a prior or teacher is missing or does not fit.
+        AttarError: the set is damaged, its data is not at hand or has changed, or a prior or teacher is missing or does
+            not fit.
     """
+    from attar.distilled import verify
     from attar.features import Features
     from attar.job import Job
+    from attar.pictures import real_images
 
     if "teacher" in kinds and teacher is None:
         raise AttarError("--features teacher: name one with --teacher")
     if {"prior", "latents"} & set(kinds) and not (prior or one.manifest["prior"]):
         raise AttarError(f"--features {','.join(kinds)}: {one.folder} was made without a prior; name one with --prior")
-    job = Job(_spec(one, prior, device), store, progress)
-    found = [_measured(job, one, Features(kind, teacher if kind == "teacher" else None)) for kind in kinds]
     folder = folder_of(one)
+    check_place(folder, "attar nearest:", [one.manifest["data"]["spec"]], adds=["nearest.json"])
+    if one.elsewhere is None and (problems := verify(one.folder)):
+        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
+    job = Job(_spec(one, prior, device), store, progress)
+    real_images(one, job.store)
+    found = [_measured(job, one, Features(kind, teacher if kind == "teacher" else None)) for kind in kinds]
     with writing(folder):
         folder.mkdir(exist_ok=True)
         for measure in found:
@@ -143,8 +161,8 @@ def _spec(one: DistilledSet, prior: str | None, device: str) -> Spec:
         data["spec"],
         prior=prior or made.get("source"),
         classes=one.classes,
-        imbalance_factor=data["imbalance_factor"],
-        hold_out=data["hold_out"],
+        imbalance_factor=data.get("imbalance_factor"),
+        hold_out=data.get("hold_out", False),
         preprocess=one.manifest["preprocess"],
         on_bad_image="skip" if data["skipped"] else "error",
         device=device,
@@ -207,7 +225,7 @@ def _read(job: Job, files: Sequence[Path], side: int) -> Pixels:
     """Image files as uint8 (N, side, side, 3)."""
     from attar.data import decode, preprocess
 
-    pictures = (decode.upright(decode.opened(file.read_bytes())) for file in files)
+    pictures = (decode.read(file) for file in files)
     return np.stack([preprocess(picture, side, job.spec.preprocess) for picture in pictures])
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar import __version__
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.job import Job, Spec
+from attar.limits import IPC, check_most
 from attar.methods.method import Composed, Method, real_choice
-from attar.store import check_writable, fingerprint
+from attar.places import check_place
+from attar.store import fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +56,7 @@ class Plan:
             inputs = (job.prior.key, job.codec.key, told, job.compute, job.encoding)
         elif isinstance(self.method, Composed):
             inputs = self.method.inputs(job)
-        spec = (self.job.spec.seed, self.job.spec.preprocess, self.job.spec.output_size)
+        spec = (self.job.spec.seed, self.job.spec.preprocess, self.job.spec.output_size, *_filter(job.spec).values())
         return fingerprint(data, self.job.classes, inputs, spec, self.name, self.fields, ipc)
 
     def missing(self, ipcs: Sequence[int], say: Say) -> list[int]:
@@ -72,6 +74,9 @@ class Plan:
         if not _occupied(folder):
             return False
         found = open_distilled(folder).manifest
+        if self.uses_prior and self.job.untrained:
+            say(f"{folder} is there; whether this run made it is seen when the prior digits is trained")
+            return True
         if found["run"] != self.key(ipc):
             raise _foreign(folder, found, self.described(ipc))
         if problems := verify(folder):
@@ -98,6 +103,7 @@ class Plan:
             "classes": list(job.classes),
             "preprocess": job.spec.preprocess,
             "output_size": job.spec.output_size,
+            **_filter(job.spec),
             "data": job.about_data(),
             **({"keep_statistics": True} if job.spec.keep_statistics else {}),
         }
@@ -148,14 +154,15 @@ def checked(job: Job, name: str, method: Method, ipcs: Sequence[int], out: Path,
 
     if not ipcs or any(ipc < 1 for ipc in ipcs):
         raise AttarError(f"--ipc {','.join(map(str, ipcs))}: the number of images per class must be 1 or more")
+    check_most("--ipc", max(ipcs), IPC)
     _known_settings(job.spec, name, method)
     ordered = tuple(sorted(set(ipcs)))
     folders = {ipc: out if len(ordered) == 1 else out / f"ipc-{ipc:03d}" for ipc in ordered}
     plan = Plan(job, name, method, ordered, folders)
+    check_place(out, "--out", [job.spec.data], adds=[folders[ordered[0]].name] if len(ordered) > 1 else ())
     for folder in folders.values():
         if _occupied(folder):
             open_distilled(folder)
-    check_writable(out, "--out")
     _enough_images(plan, job.picked)
     method.select.check(job, ordered, generated=method.sampler is not None)
     if plan.uses_prior:
@@ -183,7 +190,8 @@ def _known_settings(spec: Spec, name: str, method: Method) -> None:
     from attar.methods.d3hr import D3HR
 
     if spec.preprocess not in PREPROCESSING:
-        raise AttarError(f"--preprocess {spec.preprocess}: choose one of {', '.join(PREPROCESSING)}")
+        hint = suggestion(spec.preprocess, PREPROCESSING)
+        raise AttarError(f"--preprocess {spec.preprocess}{hint}: choose one of {', '.join(PREPROCESSING)}")
     if spec.keep_statistics and not isinstance(method, D3HR):
         raise AttarError(f"--keep-statistics: {name} learns no mean and deviation of each class; d3hr does")
     if spec.keep_statistics and needs_data(method):
@@ -192,6 +200,11 @@ def _known_settings(spec: Spec, name: str, method: Method) -> None:
         raise AttarError(
             f"--output-size {spec.output_size}: {name} takes no prior, whose images it is for; leave it out"
         )
+
+
+def _filter(spec: Spec) -> dict[str, str]:
+    """The filter of the output size as keys and manifests hold it; nothing where it is the usual one."""
+    return {} if spec.output_filter == Spec.output_filter else {"output_filter": spec.output_filter}
 
 
 def needs_data(method: Method) -> str:

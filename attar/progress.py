@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -11,6 +12,29 @@ Progress = Callable[[str, float], None]
 
 def silent(text: str, fraction: float) -> None:
     """Shows nothing."""
+
+
+def duration(seconds: float) -> str:
+    """A time in words, to about two digits."""
+    if not 0 <= seconds < math.inf:
+        return "an unknown time"
+    if seconds < 0.01:
+        return "under 0.01 s"
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:,.0f} days"
+
+
+def per_second(count: int, seconds: float) -> str:
+    """A rate in words: 1,200/s, or of what is slow 3.5 s each."""
+    if not count:
+        return "0/s"
+    each = max(seconds, 1e-6) / count
+    return f"{1 / each:,.0f}/s" if each < 0.1 else f"{1 / each:.1f}/s" if each < 1 else f"{duration(each)} each"
 
 
 class Meter:
@@ -30,8 +54,7 @@ class Meter:
         if now - self.told < 0.2 and self.done < self.total:
             return
         self.told = now
-        rate = self.done / max(now - self.begun, 1e-9)
-        told = f"{self.text}, {self.done:,}/{self.total:,} {self.unit}, {rate:,.0f}/s"
+        told = f"{self.text}, {self.done:,}/{self.total:,} {self.unit}, {per_second(self.done, now - self.begun)}"
         self.progress(told, min(1.0, self.done / max(self.total, 1)))
 
     def within(self, count: int, steps: int) -> Callable[[object], None]:

@@ -55,21 +55,26 @@ def regenerate(
         raise AttarError(f"{folder} keeps no statistics: distill it with `--method d3hr --keep-statistics`")
     if problem := next((line for line in verify(folder) if STATISTICS in line or "manifest" in line), None):
         raise AttarError(f"{folder} is damaged ({problem})")
-    job = Dataless(one, _spec(one.manifest, prior, seed, device), store, progress)
-    if [job.prior.key, job.codec.key] != [one.manifest["prior"][name] for name in ("fingerprint", "codec")]:
+    job = Dataless(one, _spec(one.manifest, prior, seed, device), store, progress, dry_run)
+    if job.untrained is None and [job.prior.key, job.codec.key] != [
+        one.manifest["prior"][name] for name in ("fingerprint", "codec")
+    ]:
         raise AttarError(f"--prior {job.spec.prior}: is not the prior that {folder} was made with; name that one")
     method = _method(one.manifest)
     if what := needs_data(method):
         raise AttarError(f"{folder} cannot be made again without the data, which {what} needs")
-    job.keep(method)
+    if not dry_run:
+        job.keep(method)
     return make_sets(job, one.manifest["method"]["name"], method, ipcs, out, say=say, dry_run=dry_run)
 
 
 class Dataless(Job):
     """A job whose classes, and what was learnt of them, come from a distilled set instead of images."""
 
-    def __init__(self, one: DistilledSet, spec: Spec, store: Store | None, progress: Progress) -> None:
-        super().__init__(spec, store, progress)
+    def __init__(
+        self, one: DistilledSet, spec: Spec, store: Store | None, progress: Progress, dry: bool = False
+    ) -> None:
+        super().__init__(spec, store, progress, dry)
         self.one = one
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -92,6 +97,9 @@ class Dataless(Job):
 
     def fit_key(self, fit: Fit, group: Sequence[int]) -> str:
         return fingerprint("kept", fit, self._digest, [self.classes[label] for label in group])
+
+    def has_fit(self, fit: Fit, group: Sequence[int]) -> bool:
+        return True
 
     def keep(self, method: D3HR) -> None:
         """Puts the statistics where the driver looks for what the method's fit has learnt."""
@@ -145,6 +153,7 @@ def _spec(manifest: Mapping[str, Any], prior: str | None, seed: int | None, devi
         seed=manifest["seed"] if seed is None else seed,
         preprocess=manifest["preprocess"],
         output_size=manifest["output_size"],
+        output_filter=manifest.get("output_filter", Spec.output_filter),
         device=device,
         dtype=compute["dtype"] if alike else "auto",
         tile=compute["tile"] if alike else None,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from attar.errors import AttarError
 from attar.files import writing
+from attar.places import check_place
 from attar.progress import Progress, silent
-from attar.store import Store, check_writable, fingerprint
+from attar.store import Store, fingerprint
 
 if TYPE_CHECKING:
     from attar.evaluation import Recipe
@@ -42,21 +43,23 @@ def relabel(
     from attar.evaluation.evaluator import labelling
     from attar.evaluation.recipes import MODIFIED
     from attar.evaluation.teaching import fitted, told
-    from attar.pictures import opened, tried
+    from attar.pictures import changed, opened, tried
     from attar.soft_labels import write_labels
 
     if recipe.scheme == "online":
         raise AttarError(f"recipe {recipe.name} stores no labels: choose fkd-soft, or set scheme, for example int8")
-    check_writable(out, "--out")
-    there = _there(out)
     one, kept = open_distilled(folder), store or Store()
+    check_place(out, "--out", [one.manifest["data"]["spec"]])
+    there = _there(out)
     if problems := verify(folder):
         raise AttarError(f"{folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
+    if differs := changed(one, kept):
+        say(f"note: {differs}: the teacher is tried on the images that there are now")
     train = opened(one, recipe)
     fit = fitted(teacher, train, *tried(one, train, kept), recipe, device)
     about = {"recipe": recipe.name.removesuffix(MODIFIED), "changes": changes(recipe)}
     about |= {"teacher": told(teacher.anywhere, fit)}
-    say(f"{teacher.source}: {fit.accuracy:.1f} % right, classes {fit.matched}")
+    say(f"{teacher}: {fit.accuracy:.1f} % right, classes {fit.matched}")
     wanted, images = labelling(train, recipe, fit.labeller, device)
     views = wanted.views.epochs * wanted.views.count
     say(f"{views:,} views ({wanted.views.epochs} epochs), {wanted.bytes:,} bytes as {recipe.scheme}")

@@ -3,10 +3,11 @@
 A record is what one distilled set, recipe and network came to: "set" (its folder), "method", "seed", "recipe",
 "changes" (the fields that differ from the recipe that it is named after), "network", "test" (the test images' spec),
 "ipc", "n_train", "n_test", "accuracies" (top-1 after the last epoch, per cent, one a training seed), "best" (the best
-epoch of each), "mean", "std", "seconds", "device", and "baseline": the same of random real images, or None. A record
-with the method "all data" and no set is of a network trained on the whole training set. Of soft labels there are also
-"teacher" ("source", "digest", "accuracy" on real images ...) and "labels" ("scheme", "epochs", "bytes" ...); of a set
-that another code wrote its "layout". Older records lack "changes", "test" and these.
+epoch of each), "mean", "std", "seconds", "device", "precision" (what was used, where the device lacks the recipe's),
+and "baseline": the same of random real images, or None. A record with the method "all data" and no set is of a network
+trained on the whole training set. Of soft labels there are also "teacher" ("source", a list where several label,
+"digest", "accuracy" on real images ...) and "labels" ("scheme", "epochs", "bytes" ...); of a set that another code
+wrote its "layout". Older records lack "changes", "test", "precision" and these.
 """
 
 from __future__ import annotations
@@ -20,12 +21,45 @@ from typing import Any
 from attar.errors import AttarError
 from attar.evaluation.recipes import MODIFIED
 from attar.files import write_json, writing
+from attar.progress import duration
+from attar.shape import TABLE, TEXT, WHOLE, Kind, Many, Maybe, Shape, mistake, number, read_json, whole
 
 Record = dict[str, Any]
 
 ALL_DATA = "all data"
-TEXTS = ("set", "method", "recipe", "network", "device")
-NUMBERS = ("mean", "seconds", "n_train", "n_test")
+
+_PER_CENT = number(0, 100)
+_RESULT: dict[str, Shape] = {
+    "accuracies": Many(_PER_CENT, least=1),
+    "best?": Maybe(Many(_PER_CENT)),
+    "mean": _PER_CENT,
+    "std?": Maybe(number(0)),
+    "seconds": number(0),
+    "n_train": whole(1),
+    "n_test": whole(1),
+}
+_SOURCE = Kind(
+    "a text, or a list of texts", lambda x: mistake(x if isinstance(x, list) else [x], Many(TEXT, 1)) is None
+)
+_RECORD: dict[str, Shape] = {
+    **dict.fromkeys(("set", "method", "recipe", "network", "device"), TEXT),
+    **{f"{name}?": TEXT for name in ("test", "label", "item", "layout")},
+    **_RESULT,
+    "ipc?": Maybe(whole(1)),
+    "seed?": Maybe(WHOLE),
+    "seeds?": Many(WHOLE),
+    "changes?": TABLE,
+    "teacher?": Maybe({"source": _SOURCE, "digest": TEXT}),
+    "labels?": Maybe({"scheme": TEXT, "bytes": whole(0)}),
+    "baseline?": Maybe(_RESULT),
+}
+_OF_AN_EXPERIMENT: Shape = {
+    **dict.fromkeys(("judged", "item", "label"), TEXT),
+    "seed": WHOLE,
+    "seeds": Many(WHOLE),
+    "distilling": number(0),
+    "bytes": whole(0),
+}
 
 
 def read_records(file: Path) -> list[Record]:
@@ -36,9 +70,9 @@ def read_records(file: Path) -> list[Record]:
     """
     hint = "name a file that `attar evaluate --json` wrote, or a new one"
     try:
-        records = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AttarError(f"{file} cannot be read as results ({error}); {hint}") from error
+        records = read_json(file)
+    except AttarError as error:
+        raise AttarError(f"{error}; {hint}") from error
     if not isinstance(records, list):
         raise AttarError(f"{file} is not a list of results; {hint}")
     for position, record in enumerate(records):
@@ -105,7 +139,8 @@ def _labelled(record: Record) -> str:
         return ""
     labels = record["labels"]
     stored = f"{labels['scheme']}, {labels['bytes']:,} bytes" if labels["bytes"] else "online"
-    return f", labels of {record['teacher']['source']}, {stored}"
+    source = record["teacher"]["source"]
+    return f", labels of {source if isinstance(source, str) else ', '.join(source)}, {stored}"
 
 
 def row(record: Record) -> str:
@@ -157,55 +192,23 @@ def signed(points: float) -> str:
     return f"{points:+.1f}".replace("-", "\N{MINUS SIGN}") if round(points, 1) else "0.0"
 
 
-def duration(seconds: float) -> str:
-    """A wall time in words, to about two digits."""
-    if seconds < 1:
-        return f"{seconds:.2f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def _wrong(record: Any) -> str | None:
     """What is wrong with a record read from a file, or None."""
-    if not isinstance(record, dict):
-        return "not an object"
-    wrong = next((name for name in TEXTS if not isinstance(record.get(name), str)), None)
-    if wrong:
-        return f"its {wrong} is not text"
-    if not isinstance(record.get("test", ""), str):
-        return "its test is not text"
-    if not isinstance(record.get("changes", {}), dict):
-        return "its changes are not an object"
-    for name, words in (("teacher", ("source", "digest")), ("labels", ("scheme", "bytes"))):
-        if record.get(name) is not None and not (isinstance(record[name], dict) and record[name].keys() >= {*words}):
-            return f"its {name} is not an object with {' and '.join(words)}"
-    if record["method"] != ALL_DATA and not isinstance(record.get("ipc"), int):
-        return "its ipc is not a whole number"
-    if wrong := _wrong_numbers(record):
+    if wrong := mistake(record, _RECORD):
         return wrong
-    baseline = record.get("baseline")
-    if baseline is None:
-        return None
-    wrong = _wrong_numbers(baseline) if isinstance(baseline, dict) else "not an object"
-    return f"its baseline: {wrong}" if wrong else None
-
-
-def _wrong_numbers(result: Record) -> str | None:
-    accuracies = result.get("accuracies")
-    if not isinstance(accuracies, list) or not accuracies or not all(map(_finite, accuracies)):
-        return "its accuracies are not numbers"
-    if len(accuracies) > 1 and not _finite(result.get("std")):
-        return "its std is not a number"
-    missing = next((name for name in NUMBERS if not _finite(result.get(name))), None)
-    return f"its {missing} is not a number" if missing else None
+    if record["method"] != ALL_DATA and record.get("ipc") is None:
+        return "ipc is missing"
+    if "judged" in record and (wrong := mistake(record, _OF_AN_EXPERIMENT)):
+        return wrong
+    for name, result in (("", record), ("baseline.", record.get("baseline"))):
+        if result and len(result["accuracies"]) > 1 and result.get("std") is None:
+            return f"{name}std is missing"
+    if len(record.get("seeds", record["accuracies"])) != len(record["accuracies"]):
+        return f"{len(record['seeds'])} seeds have {len(record['accuracies'])} accuracies"
+    return None
 
 
 def _word(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(_word, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

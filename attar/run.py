@@ -56,7 +56,8 @@ def distill_sets(
     """
     from attar.job import Job
 
-    return make_sets(Job(spec, store, progress), name, method, ipcs, out, engine=engine, say=say, dry_run=dry_run)
+    job = Job(spec, store, progress, dry_run)
+    return make_sets(job, name, method, ipcs, out, engine=engine, say=say, dry_run=dry_run)
 
 
 def make_sets(
@@ -106,7 +107,8 @@ def _estimate(plan: Plan, ipcs: Sequence[int]) -> str:
     first = choosing(plan.job, plan.method, ipcs)
     if plan.method.sampler is None and not isinstance(plan.method, Composed):
         return f"{size}: {sum(ipcs) * len(plan.job.classes)} of them will be copied{first}"
-    return f"{size}: {remaining(plan.job, plan.method, ipcs)}{first}"
+    trained = "; the prior digits is trained before that" if plan.uses_prior and plan.job.untrained else ""
+    return f"{size}: {remaining(plan.job, plan.method, ipcs)}{first}{trained}"
 
 
 def evaluate_sets(
@@ -117,11 +119,12 @@ def evaluate_sets(
     *,
     test: str | None = None,
     baseline: bool = True,
-    teacher: str | Named | None = None,
+    teacher: str | Sequence[str] | Named | None = None,
     labels: str | Path | None = None,
     device: str = "auto",
     store: Store | None = None,
     progress: Progress = silent,
+    say: Say = quiet,
 ) -> Iterator[dict[str, Any]]:
     """One record for each distilled set in `folders` and each network, as soon as it is there.
 
@@ -131,15 +134,15 @@ def evaluate_sets(
 
     Raises:
         AttarError: a set is damaged, the test data does not have its classes, the network or recipe is unknown, the
-            teacher fails a check, or the labels are of something else.
+            teacher fails a check, the labels are of something else, or the data of the random images has changed.
     """
     from attar.data import test_spec
     from attar.distilled import DistilledSet, find_distilled, verify
     from attar.evaluation import changes
     from attar.evaluation.teaching import Named, check_given, soft
-    from attar.pictures import in_memory, opened, random_real, tested_images, tried
+    from attar.pictures import check_data, in_memory, opened, random_real, tested_images, tried
 
-    teacher = Named(teacher) if isinstance(teacher, str) else teacher
+    teacher = teacher if teacher is None or isinstance(teacher, Named) else Named.of(teacher)
     labels = None if labels is None else Path(labels)
     check_given(recipe, teacher, labels)
     opened_sets = ([one] if isinstance(one, DistilledSet) else find_distilled(one) for one in folders)
@@ -153,10 +156,12 @@ def evaluate_sets(
                 f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems"
             )
         held[one.folder] = tested_images(one, test, store or Store(), progress)
+        check_data(one, held[one.folder], baseline, store or Store(), say)
     for one in sets:
         train = opened(one, recipe)
-        side = train.pixels.shape[1]
-        pictures = {"set": train, "baseline": random_real(one, side, store or Store())} if baseline else {"set": train}
+        side, pictures = train.side, {"set": train}
+        if baseline:
+            pictures["baseline"] = random_real(one, recipe, side, store or Store())
         tests = in_memory(held[one.folder], recipe.shorter_side(recipe.size or side), "resize-crop")
         tried_on = partial(tried, one, train, store or Store())
         taught = soft(recipe, train, teacher, labels, tried_on, device, baseline)
@@ -179,12 +184,12 @@ def evaluate_all(
     """One record for each network, trained on all of the data: the ceiling of what distilled sets can reach."""
     from attar.data import load_data, test_spec
     from attar.evaluation import changes, evaluate
-    from attar.pictures import in_memory
+    from attar.pictures import in_memory, real
 
     tested_on = test or test_spec(data)
     images, held = load_data(data), load_data(tested_on)
     side = recipe.size or min(images.open(0).size)
-    train = in_memory(images, side, "resize-crop")
+    train = real(images, recipe, side, "resize-crop")
     tests = in_memory(held.restricted(images.classes), recipe.shorter_side(side), "resize-crop")
     for network in networks:
         common: dict[str, Any] = {"recipe": recipe, "network": network, "seeds": seeds, "device": device}

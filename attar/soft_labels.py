@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from numpy.random import Generator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -28,9 +29,9 @@ from attar.keys import numpy_generator
 from attar.label_schemes import Scheme
 from attar.progress import Meter, Progress, silent
 from attar.store import canonical, file_digest, fingerprint, replacing, write_json
-from attar.training import Shown
+from attar.training import Pictures, Shown
 
-FORMAT = 2
+FORMAT = 3
 SHARD_VIEWS = 16_384
 """A shard holds the labels of whole epochs, of about so many views: what an interruption loses at most."""
 BATCH = 256
@@ -39,25 +40,24 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Views:
-    """The views of a set of `count` images, `height` by `width` pixels: those of epoch e and e + `epochs` are the same.
+    """The views of a set of `count` images: those of epoch e and e + `epochs` are the same.
 
     Each image has its own crop, flip, partner, ratio and box in each epoch; the partners of an epoch are a permutation
     of the set. In the "batch" form of the box, as in FKD's code, the images of an epoch are put into a random order
-    and cut into batches of `batch`, in each of which there is one ratio and box, and partners are found.
+    and cut into batches of `batch`, in each of which there is one ratio and box, and partners are found; students are
+    shown them in that order.
     """
 
     how: Augmentation
     count: int
-    height: int
-    width: int
     epochs: int
     box: Literal["image", "batch"] = "image"
     batch: int = 1
     """Only in the "batch" form."""
     seed: int = 0
 
-    def __call__(self, images: Tensor, epoch: int, index: Tensor) -> Shown:
-        """The views of the images `index` (n,), of the whole set `images` (N, H, W, 3), in an epoch."""
+    def __call__(self, images: Pictures, epoch: int, index: Tensor) -> Shown:
+        """The views of the images `index` (n,), of the whole set `images`, in an epoch."""
         every = self.drawn(epoch % self.epochs)
         drawn = every.of(index.cpu())
         plain = apply(images[index], drawn, self.how)
@@ -70,11 +70,10 @@ class Views:
     def drawn(self, epoch: int) -> Draw:
         """The parameters of all images in an epoch; partners are numbers of images of the set."""
         key = (self.seed, "views", epoch)
-        alone = draw(replace(self.how, mix="none"), self.count, self.height, self.width, *key)
+        alone = draw(replace(self.how, mix="none"), self.count, *key)
         if self.how.mix == "none":
             return alone
-        rng = numpy_generator(*key, "mixing")
-        order = torch.from_numpy(rng.permutation(self.count))
+        rng, order = self._mixing(epoch)
         batches = order.split(self.batch if self.box == "batch" else self.count)
         partner = torch.empty_like(order)
         for batch in batches:
@@ -86,6 +85,14 @@ class Views:
         mix = {name: value[group] for name, value in mixing(self.how, rng, groups).items()}
         unmixed = torch.from_numpy(rng.random(groups) >= self.how.mix_probability)[group]
         return replace(alone, **mix, partner=torch.where(unmixed, torch.arange(self.count), partner))
+
+    def order(self, epoch: int) -> Tensor | None:
+        """The order (N,) in which students are shown the images of an epoch; None: any."""
+        return self._mixing(epoch % self.epochs)[1] if self.box == "batch" and self.how.mix != "none" else None
+
+    def _mixing(self, epoch: int) -> tuple[Generator, Tensor]:
+        rng = numpy_generator(self.seed, "views", epoch, "mixing")
+        return rng, torch.from_numpy(rng.permutation(self.count))
 
 
 @dataclass(frozen=True)
@@ -126,12 +133,12 @@ class Labelling:
 def write_labels(
     folder: Path,
     labelling: Labelling,
-    images: Tensor,
+    images: Pictures,
     teacher: Callable[[Tensor], Tensor],
     progress: Progress = silent,
     about: dict[str, Any] | None = None,
 ) -> None:
-    """Labels the views of `images` (N, H, W, 3), on the teacher's device, and writes them to `folder`.
+    """Labels the views of `images`, on the teacher's device, and writes them to `folder`.
 
     Each shard appears whole and is not made again; the manifest, with `about` in it, comes last.
     """
@@ -154,7 +161,7 @@ def write_labels(
 
 @torch.no_grad()
 def _labelled(
-    labelling: Labelling, images: Tensor, teacher: Callable[[Tensor], Tensor], epoch: int, meter: Meter
+    labelling: Labelling, images: Pictures, teacher: Callable[[Tensor], Tensor], epoch: int, meter: Meter
 ) -> dict[str, Tensor]:
     """One epoch's labels, in the order of the images."""
     parts = []

@@ -118,7 +118,7 @@ def device_class(device: torch.device) -> str:
 
 def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     """The device and number format that `auto` means here: a GPU in bfloat16 where there is one, else CPU, float32."""
-    from attar.errors import AttarError
+    from attar.errors import AttarError, suggestion
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -127,10 +127,11 @@ def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
         torch.empty(1, device=found)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise AttarError(f"--device {device}: not usable here ({reason}); try auto or cpu") from error
-    formats: dict[str, Any] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        hint = suggestion(device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))
+        raise AttarError(f"--device {device}{hint}: not usable here ({reason}); try auto or cpu") from error
+    formats: dict[str, Any] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype == "auto":
         dtype = "bfloat16" if found.type == "cuda" else "float32"
     if dtype not in formats:
-        raise AttarError(f"--dtype {dtype}: choose auto, float32 or bfloat16")
+        raise AttarError(f"--dtype {dtype}{suggestion(dtype, formats)}: choose auto, {', '.join(formats)}")
     return found, formats[dtype]

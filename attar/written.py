@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection
 from typing import Any
 
-from attar.errors import AttarError
+from attar import limits
+from attar.errors import AttarError, suggestion
 from attar.fields import parsed
 
 Table = dict[str, Any]
@@ -28,9 +28,7 @@ def keyed(written: Table, allowed: Collection[str], where: str) -> Table:
 def known(name: str, names: Collection[str], where: str, what: str) -> None:
     """Raises AttarError unless the name is one of those."""
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise AttarError(f"{where}: no {what} {name!r}{hint}; there are: {', '.join(names)}")
+        raise AttarError(f"{where}: no {what} {name!r}{suggestion(name, names)}; there are: {', '.join(names)}")
 
 
 def labelled(written: Any, where: str) -> dict[str, Table]:
@@ -69,7 +67,10 @@ def numbers(written: Any, where: str) -> tuple[int, ...]:
 
 def seeds(written: Any, where: str) -> tuple[int, ...]:
     """How many seeds, from 0 on, or a list of them."""
-    found = parsed(written, tuple[int, ...], where) if isinstance(written, list) else range(parsed(written, int, where))
+    if not isinstance(written, list):
+        return tuple(limits.seeds(parsed(written, int, where), f"{where} ="))
+    found = parsed(written, tuple[int, ...], where)
     if not found:
         raise AttarError(f"{where} = {written!r}: at least one")
+    limits.check_most(f"{where}, of which there are", len(found), limits.SEEDS)
     return tuple(dict.fromkeys(found))

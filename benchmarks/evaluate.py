@@ -168,7 +168,7 @@ def attar(args: argparse.Namespace, train_set: Images, test: Images, plan: Plan,
     x, y, test_x, test_y = map(torch.from_numpy, (train_set.pixels, train_set.labels, test.pixels, test.labels))
     times = [clock()]
     for step, (_, _, index) in enumerate(batches(len(x), plan, 0)):
-        drawn = draw(how, len(index), x.shape[1], x.shape[2], 0, step)
+        drawn = draw(how, len(index), 0, step)
         mixed(apply(x[index], drawn, how), drawn)
     network = build(args.network, 10, how.size, 0).to(memory_format=torch.channels_last)
     times.append(clock())

@@ -39,6 +39,15 @@ No published number has been reproduced here yet: there was neither a GPU nor Im
 The last line is what `attar waterfall` is for: one method, evaluated otherwise, and 17 points.
 """
 
+DEPARTURES = """## Departures
+
+What Attar still does otherwise than the code that its authors published, read line by line; written from
+`docs/departures.toml`.
+
+| system | what the reference does | what Attar does | why |
+|---|---|---|---|
+"""
+
 
 def page() -> str:
     """The whole page."""
@@ -46,7 +55,14 @@ def page() -> str:
     files = sorted(EXPERIMENTS.glob("*.toml"))
     experiments = [read_experiment(file) for file in files]
     sections = [section(one, told) for one in experiments if one.published]
-    return "\n".join([INTRODUCTION, *sections])
+    return "\n".join([INTRODUCTION, departures(), *sections])
+
+
+def departures() -> str:
+    """The table of what is done otherwise than in the published code."""
+    told = tomllib.loads((DOCS / "departures.toml").read_text(encoding="utf-8"))["departure"]
+    rows = (_row(one["system"], one["reference"], one["attar"], one["why"]) for one in told)
+    return DEPARTURES + "\n".join(rows) + "\n"
 
 
 def section(experiment: Experiment, told: dict[str, Any]) -> str:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import RandomResizedCrop, functional
 
-from attar.augment import STATISTICS, Augmentation, Draw, apply, draw, mixed, normalised
+from attar.augment import STATISTICS, Augmentation, Draw, apply, boxes, draw, mixed, mixing, normalised
+from attar.keys import numpy_generator
 
 PLAIN = Augmentation(size=32, normalise="half")
 
@@ -40,25 +42,46 @@ def test_nothing_is_normalisation() -> None:
     torch.testing.assert_close(normalised(x, "imagenet"), expected)
 
 
-@pytest.mark.parametrize(("height", "width", "size"), [(32, 32, 32), (40, 56, 32), (24, 20, 48)])
+@pytest.mark.parametrize(("height", "width", "size"), [(32, 32, 32), (140, 96, 32), (24, 20, 48)])
 @pytest.mark.parametrize("flip", [False, True])
 def test_crop_and_flip(height: int, width: int, size: int, flip: bool) -> None:
     how = replace(PLAIN, size=size, crop=0.08, flip=flip)
     x = images(16, height, width)
-    drawn = draw(how, len(x), height, width, 0, "view")
-    assert drawn.box is not None
+    drawn = draw(how, len(x), 0, "view")
     views = undone(apply(x, drawn, how))
-    for i, box in enumerate(drawn.box.int().tolist()):
-        expected = functional.resized_crop(unit(x)[i], *box, [size, size], antialias=False)
+    for i, box in enumerate(boxes(drawn, height, width).tolist()):
+        expected = functional.resized_crop(unit(x)[i], *box, [size, size], antialias=True)
         if drawn.flip is not None and drawn.flip[i]:
             expected = functional.horizontal_flip(expected)
-        torch.testing.assert_close(views[i], expected, rtol=1e-4, atol=2e-4)
+        torch.testing.assert_close(views[i], expected, rtol=0, atol=1e-5)
+
+
+def test_crops_are_those_of_pil_but_for_its_rounding() -> None:
+    how = replace(PLAIN, size=24, crop=0.08)
+    x = images(16, 90, 120)
+    drawn = draw(how, len(x), 0, "view")
+    views = undone(apply(x, drawn, how))
+    for i, (top, left, height, width) in enumerate(boxes(drawn, 90, 120).tolist()):
+        picture = Image.fromarray(x[i].numpy()).crop((left, top, left + width, top + height))
+        expected = functional.pil_to_tensor(picture.resize((24, 24), Image.Resampling.BILINEAR))
+        torch.testing.assert_close(255 * views[i], expected.float(), rtol=0, atol=1.01)
+
+
+def test_images_of_differing_sizes_are_seen_as_each_alone() -> None:
+    how = Augmentation(24, 2, 0.3, 2, True, 0.4, 0.1, "cifar", True)
+    pictures = [images(1, height, width)[0] for height, width in ((40, 30), (31, 64), (24, 24))]
+    drawn = draw(how, 3, "sizes")
+    together = apply(pictures, drawn, how)
+    for i, picture in enumerate(pictures):
+        torch.testing.assert_close(together[i : i + 1], apply(picture[None], drawn.of(torch.tensor([i])), how))
+    same = torch.stack([pictures[2]] * 3)
+    torch.testing.assert_close(apply(list(same), drawn, how), apply(same, drawn, how))
 
 
 def test_shifts_mirror_the_border() -> None:
     how = replace(PLAIN, shift=3)
     x = images(40)
-    drawn = draw(how, 40, 32, 32, 1)
+    drawn = draw(how, 40, 1)
     assert drawn.shift is not None
     assert set(drawn.shift.flatten().tolist()) == set(range(-3, 4))
     views = undone(apply(x, drawn, how))
@@ -69,8 +92,7 @@ def test_shifts_mirror_the_border() -> None:
 
 def test_boxes_are_distributed_as_torchvisions() -> None:
     how = replace(PLAIN, crop=0.3)
-    drawn = draw(how, 4000, 30, 40, 1).box
-    assert drawn is not None
+    drawn = boxes(draw(how, 4000, 1), 30, 40).float()
     theirs = RandomResizedCrop(8, scale=(0.3, 1.0))
     torch.manual_seed(0)
     found = [theirs.make_params([torch.zeros(3, 30, 40)]) for _ in range(4000)]
@@ -85,13 +107,13 @@ def test_boxes_are_distributed_as_torchvisions() -> None:
 def test_the_whole_area_is_the_image_itself() -> None:
     how = replace(PLAIN, crop=1.0)
     x = images()
-    torch.testing.assert_close(undone(apply(x, draw(how, 6, 32, 32, 0), how)), unit(x), atol=2e-4, rtol=0)
+    torch.testing.assert_close(undone(apply(x, draw(how, 6, 0), how)), unit(x), atol=1e-6, rtol=0)
 
 
 def test_jitter_in_each_images_own_order() -> None:
     how = replace(PLAIN, jitter=0.4)
     x = images(48, low=115, high=145)  # far enough from black and white that torchvision clips nothing
-    drawn = draw(how, len(x), 32, 32, 3)
+    drawn = draw(how, len(x), 3)
     assert drawn.jitter is not None
     assert drawn.order is not None
     assert len({tuple(order) for order in drawn.order.tolist()}) == 6
@@ -107,7 +129,7 @@ def test_jitter_in_each_images_own_order() -> None:
 def test_lighting_moves_along_the_principal_colours() -> None:
     how = replace(PLAIN, lighting=0.1)
     x = images()
-    drawn = draw(how, 6, 32, 32, 4)
+    drawn = draw(how, 6, 4)
     assert drawn.lighting is not None
     values = torch.tensor([0.2175, 0.0188, 0.0045])
     vectors = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
@@ -119,7 +141,7 @@ def test_lighting_moves_along_the_principal_colours() -> None:
 def test_shuffled_bands() -> None:
     how = replace(PLAIN, shuffle=3)
     x = images(8, 32, 32)
-    drawn = draw(how, 8, 32, 32, 5)
+    drawn = draw(how, 8, 5)
     assert drawn.rows is not None
     assert drawn.columns is not None
     views = undone(apply(x, drawn, how))
@@ -136,7 +158,7 @@ def test_dsa() -> None:
     x = images()
     kinds = set()
     for step in range(20):
-        drawn = draw(how, 6, 32, 32, 6, step)
+        drawn = draw(how, 6, 6, step)
         assert drawn.dsa is not None
         assert drawn.affine is not None
         views = apply(x, drawn, how)
@@ -173,7 +195,7 @@ def test_cutmix() -> None:
     views = torch.arange(4.0)[:, None, None, None].expand(4, 3, 32, 32).contiguous()
     shares = []
     for step in range(200):
-        drawn = draw(how, 4, 32, 32, 7, step)
+        drawn = draw(how, 4, 7, step)
         assert drawn.partner is not None
         assert drawn.own is not None
         both = mixed(views, drawn)
@@ -188,7 +210,7 @@ def test_cutmix() -> None:
 def test_mixup_and_its_probability() -> None:
     how = replace(PLAIN, mix="mixup", mix_probability=0.5)
     views = torch.randn(5, 3, 4, 4)
-    draws = [draw(how, 5, 32, 32, 8, step) for step in range(200)]
+    draws = [draw(how, 5, 8, step) for step in range(200)]
     used = [d for d in draws if d.partner is not None]
     assert 70 < len(used) < 130
     for drawn in used[:5]:
@@ -198,10 +220,17 @@ def test_mixup_and_its_probability() -> None:
     assert mixed(views, Draw()) is views
 
 
+def test_the_mixing_weight_is_beta_distributed() -> None:
+    for alpha, deviation in ((1.0, 0.2887), (0.8, 0.3101)):  # of a beta: 1 / (2 sqrt(2 alpha + 1))
+        own = mixing(replace(PLAIN, mix="mixup", mix_alpha=alpha), numpy_generator(0), 20_000)["own"]
+        assert float(own.mean()) == pytest.approx(0.5, abs=0.01)
+        assert float(own.std()) == pytest.approx(deviation, abs=0.005)
+
+
 def test_equal_keys_equal_views() -> None:
     how = Augmentation(24, 2, 0.3, 2, True, 0.4, 0.1, "cifar", True, "cutmix")
     x = images()
-    one, two, other = (mixed(apply(x, d, how), d) for d in (draw(how, 6, 32, 32, "a", k) for k in (1, 1, 2)))
+    one, two, other = (mixed(apply(x, d, how), d) for d in (draw(how, 6, "a", k) for k in (1, 1, 2)))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert one.shape == (6, 3, 24, 24)

@@ -19,7 +19,6 @@ from toys import save_folder, save_tiny_dit
 
 from attar import priors
 from attar import store as cache
-from attar.checkpoint import Checkpoint
 from attar.distilled import open_distilled, verify
 from attar.errors import AttarError, Unwritable
 from attar.files import replacing, write_json, writing
@@ -30,6 +29,7 @@ from attar.priors.optimise import Optimisation, accelerator, optimise
 from attar.results import write_record
 from attar.run import distill_sets
 from attar.store import Store
+from attar.training.checkpoint import Checkpoint
 
 QUICK = {"sampler.steps": 5, "fit.steps": 5, "subsets": 20}
 REST = b"\0" * 64

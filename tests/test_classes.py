@@ -83,13 +83,36 @@ def test_a_class_map_serves_priors_without_names() -> None:
         match(["a", "b"], None, 7, ["a", "b"], {"a": 6})
 
 
+def test_numbers_that_sort_otherwise_than_they_count_are_not_matched_by_place() -> None:
+    from_zero = sorted(str(number) for number in range(12))  # 0, 1, 10, 11, 2 ...
+    from_one = sorted(str(number) for number in range(1, 13))
+    with pytest.raises(AttarError, match=r"'10' is its label 2 by place, and 10 by number; rename .*--class-map FILE"):
+        match(from_zero, None, 12, from_zero)
+    with pytest.raises(AttarError, match="'10' is its label 1 by place, and 9 by number"):
+        match(["10"], None, 12, from_one)
+    said = {name: int(name) for name in from_zero}
+    assert match(from_zero, None, 12, from_zero, said) == list(said.values())
+    assert match(["0", "1"], None, 12, from_zero) == [0, 1]
+    padded = [f"{number:02d}" for number in range(1, 13)]
+    assert match(padded, None, 12, padded) == list(range(12))
+    assert match([*from_zero[1:], "a"], None, 12, [*from_zero[1:], "a"]) == list(range(12))
+
+
+def test_classes_that_the_prior_does_not_tell_apart_are_refused() -> None:
+    with pytest.raises(AttarError, match="does not tell these classes of the data apart: 'Cat', 'cat'; rename some"):
+        match(["Cat", "cat", "dog"], ["dog", "cat", "emu"], 3, ["Cat", "cat", "dog"])
+    assert match(["Cat", "cat"], ["dog", "cat", "CAT"], 3, ["Cat", "cat"], {"Cat": 2, "cat": 1}) == [2, 1]
+    assert match(["Cat", "cat"], ["dog", "cat"], 2, ["Cat", "cat"], {"Cat": 1, "cat": 1}) == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
         ({"tnch": 0}, r"no class 'tnch' \(did you mean 'tench'\?\)"),
         ({"tench": 1000}, r"'tench' = 1000: the prior's labels are 0 to 999"),
         ({"tench": -1}, r"0 to 999"),
-        ({"tench": "tensh"}, r"no such class \(did you mean 'tench'\?\)"),
+        ({"TENCH": 0}, r"no class 'TENCH' \(did you mean 'tench'\?\)"),
+        ({"tench": "tensh"}, r"no such class \(did you mean 'tench'"),
         ({"tench": "crane"}, r"has several, \[134, 517\]"),
     ],
 )
@@ -174,3 +197,25 @@ def test_the_command_describe_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert told.exit_code == 0, told.output
     assert "2 of the data's 2 classes are matched by name, 1 by the class map" in told.output
     assert "'kitten'  0 'cat'" in told.output
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a", "Leonberg, proboscis monkey, rapeseed, three-toed sloth, cliff dwelling, yellow lady's slipper, hamster"),
+        ("b", "spoonbill, web site, lorikeet, African hunting dog, earthstar, trolleybus, echidna, Pomeranian"),
+        ("c", "freight car, hummingbird, fireboat, disk brake, bee eater, rock beauty, lion, European gallinule"),
+        ("d", "ostrich, Samoyed, junco, Brabancon griffon, chickadee, sorrel, admiral, great grey owl, hornbill"),
+        ("e", "spindle, toucan, black swan, king penguin, potter's wheel, photocopier, screw, tarantula, oscilloscope"),
+        ("birds", "peacock, flamingo, macaw, pelican, king penguin, bald eagle, toucan, ostrich, black swan"),
+        ("fruits", "pineapple, banana, strawberry, orange, lemon, pomegranate, fig, bell pepper, cucumber"),
+        ("cats", "tabby, tiger cat, Persian cat, Siamese cat, Egyptian cat, lion, tiger, jaguar, snow leopard, lynx"),
+    ],
+)
+def test_the_ten_classes_of_imagenets_subsets_are_those_of_their_papers(name: str, said: str) -> None:
+    """In GLaD's order, by the names that its code gives them."""
+    from attar.priors.prompts import spoken
+
+    wnids = SUBSETS[f"imagenet-{name}"]
+    assert len(set(wnids)) == 10
+    assert [spoken(wnid).split(",")[0] for wnid in wnids][: said.count(",") + 1] == said.split(", ")

@@ -95,8 +95,8 @@ BAD: list[tuple[list[object], str]] = [
     (["--ipc", 0], "must be 1 or more"),
     (["--ipc", "two"], "--ipc two: whole numbers"),
     (["--method", "random", "--ipc", 9], "more real images than these classes have: 'ant' (8)"),
-    (["--method", "d3rh"], "no method 'd3rh' (did you mean d3hr?)"),
-    (["--set", "sampler.step=5"], "d3hr.sampler has no field 'step' (did you mean steps?)"),
+    (["--method", "d3rh"], "no method 'd3rh' (did you mean 'd3hr'?)"),
+    (["--set", "sampler.step=5"], "d3hr.sampler has no field 'step' (did you mean 'steps'?)"),
     (["--set", "subsets"], "write it as field=value"),
     (["--set", "subsets=many"], "d3hr.subsets = 'many'"),
     (["--classes", "ant,bea's"], "bea's"),
@@ -295,6 +295,7 @@ def test_real_images_of_many_sizes_are_not_judged_at_the_size_of_the_smallest(
 ) -> None:
     from attar.distilled import open_distilled
     from attar.evaluation import RECIPES, modified
+    from attar.evaluation.native import Native
     from attar.pictures import opened
 
     data = save_folder(tmp_path / "data", CLASSES, each=3, size=32)
@@ -302,7 +303,13 @@ def test_real_images_of_many_sizes_are_not_judged_at_the_size_of_the_smallest(
     assert attar(monkeypatch, "distill", "--data", data, "--method", "random", "--ipc", 3, "--out", tmp_path / "o") == 0
     one = open_distilled(tmp_path / "o")
     assert opened(one, RECIPES["quick"]).pixels.shape == (9, 32, 32, 3)
-    assert opened(one, modified(RECIPES["quick"], {"size": 24})).pixels.shape == (9, 24, 24, 3)
+    native = opened(one, modified(RECIPES["quick"], {"size": 24})).pictures
+    assert isinstance(native, Native)
+    assert sorted(native.sizes) == [(32, 32)] * 8 + [(40, 5)]
+    sized = ["--network", "convnet3-w16", "--seeds", 1, "--set", "steps=3", "--set", "size=24", "--test", data]
+    assert attar(monkeypatch, "evaluate", tmp_path / "o", *sized, "--json", tmp_path / "r.json") == 0
+    (record,) = json.loads((tmp_path / "r.json").read_text())
+    assert record["accuracies"] == record["baseline"]["accuracies"], "random's own images are the baseline's"
 
 
 def test_images_that_were_left_out_are_left_out_of_the_baseline(

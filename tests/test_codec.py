@@ -54,7 +54,7 @@ def test_the_tiny_autoencoder_is_that_of_diffusers(tmp_path: Path) -> None:
     with torch.no_grad():
         latents = theirs.encode(images).latents
         decoded = theirs.decode(latents).sample.clamp(-1, 1)
-    torch.testing.assert_close(mean, latents)
+    torch.testing.assert_close(mean, latents, rtol=1e-4, atol=1e-5)
     assert not deviation.any()
     torch.testing.assert_close(codec.decode(mean), decoded, rtol=1e-4, atol=1e-5)
     assert (codec.size, codec.shape) == (16, (4, 8, 8))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import attar, recorded, save_folder, save_tiny_dit, save_tiny_sd
+from toys import attar, recorded, save_folder, save_tiny_dit, save_tiny_sd, size_of
 
 from attar.diffusion import start_time
 from attar.distilled import PROTOTYPES, open_distilled, verify, write_distilled
@@ -295,37 +295,49 @@ def test_from_the_command_line(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prior: str, steps: int, capsys: Any
 ) -> None:
     """Of 5 steps int(3.5) are left; PNDM begins two of them at one time, and both are made, as in diffusers."""
-    from PIL import Image
 
     monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
     common = ["--data", world / "data", "--method", "d4m", "--ipc", "1,3", "--device", "cpu", "--preprocess", "squash"]
     words = [*common, "--prior", world / prior, "--set", "sampler.steps=5", "--out", tmp_path / "out"]
-    assert attar(monkeypatch, "distill", *words, "--output-size", 24) == 0
+    assert attar(monkeypatch, "distill", *words, "--output-size", 24, "--output-filter", "bicubic") == 0
     passes = steps * 2 * 4 * (1 + 3)
     told = f"{passes} network passes (0 to fit, {passes} to sample 16), 48 images to encode"
     assert told in capsys.readouterr().out
     one = open_distilled(tmp_path / "out" / "ipc-003")
     assert [len(files) for files in one.files()] == [3] * 4
-    assert {Image.open(file).size for files in one.files() for file in files} == {(24, 24)}
-    assert {Image.open(file).size for files in one.prototypes() for file in files} == {(16, 16)}
-    assert one.manifest["output_size"] == 24
+    assert {size_of(file) for files in one.files() for file in files} == {(24, 24)}
+    assert {size_of(file) for files in one.prototypes() for file in files} == {(16, 16)}
+    assert (one.manifest["output_size"], one.manifest["output_filter"]) == (24, "bicubic")
     assert attar(monkeypatch, "verify", tmp_path / "out") == 0
     assert attar(monkeypatch, "report", tmp_path / "out", "--out", tmp_path / "page.html") == 0
-    assert "--output-size 24" in (tmp_path / "page.html").read_text()
+    assert "--output-size 24 --output-filter bicubic" in (tmp_path / "page.html").read_text()
     assert attar(monkeypatch, "distill", *words[:-1], tmp_path / "again", "--seed", 1, "--dry-run") == 0
     assert "to encode" not in capsys.readouterr().out
+
+
+def test_images_are_brought_to_size_by_the_filter_that_is_named() -> None:
+    from PIL import Image
+
+    from attar.driver import resized
+
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    for name, how in {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC}.items():
+        assert np.array_equal(resized(pixels, 9, name), np.asarray(Image.fromarray(pixels).resize((9, 9), how)))
+    assert np.array_equal(resized(pixels, 9), resized(pixels, 9, "lanczos"))
+    assert resized(pixels, 16, "bicubic") is pixels
+    with pytest.raises(AttarError, match="--output-filter bicubic: needs --output-size"):
+        Spec("digits", output_filter="bicubic")
 
 
 def test_images_of_another_size_are_another_set_and_copies_have_no_size(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    from PIL import Image
 
     monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
     common = ["--data", world / "data", "--prior", world / "dit", "--ipc", 1, "--device", "cpu"]
     words = [*common, "--method", "d4m", "--set", "sampler.steps=5", "--out", tmp_path / "out"]
     assert attar(monkeypatch, "distill", *words) == 0
-    assert Image.open(open_distilled(tmp_path / "out").files()[0][0]).size == (16, 16)
+    assert size_of(open_distilled(tmp_path / "out").files()[0][0]) == (16, 16)
     assert attar(monkeypatch, "distill", *words, "--output-size", 8) == 2
     assert "other output_size" in capsys.readouterr().err
     for size, method in ((0, "d4m"), (8, "random")):

@@ -145,13 +145,13 @@ def test_test_spec() -> None:
     [
         ("", "names no data"),
         ("parquet:", "names no data"),
-        ("digit", "did you mean digits"),
-        ("parqet:x", "did you mean parquet"),
+        ("digit", r"did you mean 'digits'\?\); known are digits"),
+        ("parqet:x", "did you mean 'parquet'"),
         ("digits@half", "no split 'half'; there are train, test, all"),
         ("parquet:/no/such", "no file or folder /no/such"),
         ("imagefolder:/no/such@train", "no file or folder /no/such@train"),
         ("/no/such", "neither a folder nor a known form"),
-        ("torchvision:CIFAR11", "did you mean CIFAR10"),
+        ("torchvision:CIFAR11", "no data set 'CIFAR11' .did you mean 'CIFAR10'"),
     ],
 )
 def test_bad_specs(spec: str, message: str) -> None:
@@ -342,11 +342,18 @@ def test_labels_of_every_kind() -> None:
     for values, names, message in [
         ([0, -1], None, "row 1 has label -1, which means unlabelled"),
         ([0, 5], ["a", "b"], "row 1 has label 5, but only 2"),
-        ([0, 2], None, "no images of class '1'"),
+        ([0, 2, 2], None, "no images of class '1'"),
+        ([0, 2**62], None, f"row 1 has label {2**62}, but there are 2 images: labels count from 0"),
+        ([0, 2**70], ["a"], f"row 1 has label {2**70}, but only 1 classes are named"),
         ([0, None], None, "row 0 has no label|row 1 has no label"),
         (["a", None], None, "row 1 has no label"),
-        ([0.5, 1.0], None, "labels of type float64"),
-        ([[0, 1], [1, 0]], None, "labels of shape"),
+        (["a", " "], None, "row 1 has no label"),
+        ([1, 0.5], None, "row 1 has the label 0.5, a float; labels are whole numbers or text"),
+        ([1.0, float("nan")], None, "row 0 has the label 1.0, a float"),
+        ([0, float("nan")], None, "row 1 has no label"),
+        ([0, "a"], None, "row 1 has the label 'a', where that of the first image is 0"),
+        (["a", "cat/1.PNG"], None, "row 1 has the label 'cat/1.PNG', which is the path of an image"),
+        ([[0, 1], [1]], None, r"row 0 has the label \[0, 1\], a list"),
         ([], None, "no images"),
     ]:
         with pytest.raises(AttarError, match=message):

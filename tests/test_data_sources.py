@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -117,6 +118,111 @@ def test_labels_and_columns(tmp_path: Path) -> None:
             load_data(f"parquet:{write(tmp_path / 'bad.parquet', **columns)}")
 
 
+def shards(root: Path, **others: Any) -> Path:
+    """Three shards of a split, the last of which `others` change."""
+    for number in range(2):
+        write(root / f"train-0000{number}-of-00003.parquet", 6)
+    write(root / "train-00002-of-00003.parquet", 6, **others)
+    return root
+
+
+ENCODED = [png(image) for image in pixels(6)]
+HELD = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+SHARDS: dict[str, tuple[dict[str, Any], str]] = {
+    "classes in another order": (
+        {"names": ["<i>", "a/b", "ü"]},
+        "its list of classes is not that of train-00000-of-00003.parquet: label 0 is '<i>', and not 'a/b'; write all",
+    ),
+    "more classes": ({"names": [*NAMES, "dog"]}, "its list of classes is not that .*: 4 classes, and not 3"),
+    "another column of labels": (
+        {"image": ENCODED, "Label": [0] * 6},
+        r"no column 'label' .did you mean 'Label'\?., which train-00000-of-00003.parquet has; its columns are image, ",
+    ),
+    "another column of images": ({"picture": ENCODED, "label": [0] * 6}, "no column 'image', which train-00000-of"),
+    "a null label": ({"image": ENCODED, "label": [0, 1, None, 0, 1, 2]}, "row 2 has no label"),
+    "a float label": ({"image": ENCODED, "label": [0.0] * 6}, "row 0 has the label 0.0, a float; labels are whole"),
+    "ragged labels": ({"image": ENCODED, "label": [[0], [1, 2]] * 3}, r"row 0 has the label \[0\], a list"),
+    "a path for a label": (
+        {"image": ENCODED, "label": ["cat/0.png"] * 6},
+        "row 0 has the label 'cat/0.png', which is the path of an image; labels are class names or numbers",
+    ),
+    "text among numbers": ({"image": ENCODED, "label": ["cat"] * 6}, "row 0 has the label 'cat', where that of the fi"),
+    "a label of 2**62": ({"image": ENCODED, "label": [0, 2**62] * 3}, f"row 1 has label {2**62}, but only 3 classes"),
+    "a negative label": (
+        {"image": ENCODED, "label": [0, 1, 2, 0, 1, -1]},
+        "row 5 has label -1, which means unlabelled",
+    ),
+    "paths for images": (
+        {"image": ["cat/0.png"] * 6, "label": [0] * 6},
+        "row 0: column 'image' holds no encoded image, but 'cat/0.png'; put the bytes of the image files into it, as",
+    ),
+    "paths beside no bytes": (
+        {"image": pa.array([{"bytes": None, "path": "0.png"}] * 6, HELD), "label": [0] * 6},
+        "row 0: column 'image' holds no encoded image, but {'bytes': None, 'path': '0.png'}; put",
+    ),
+    "no images": ({"image": [None] * 6, "label": [0] * 6}, "row 0: column 'image' holds no encoded image, but None;"),
+    "ragged images": ({"image": [[1], [1, 2]] * 3, "label": [0] * 6}, r"row 0: column 'image' holds no .* but \[1\];"),
+    "floats for images": ({"image": [0.5] * 6, "label": [0] * 6}, "row 0: column 'image' holds no .* but 0.5;"),
+}
+
+
+@pytest.mark.parametrize("wrong", SHARDS)
+def test_a_shard_that_does_not_fit_is_named(tmp_path: Path, wrong: str) -> None:
+    changes, message = SHARDS[wrong]
+    with pytest.raises(AttarError, match=f"^{tmp_path}/train-00002-of-00003.parquet[:,] {message}"):
+        load_data(f"parquet:{shards(tmp_path, **changes)}@train")
+
+
+def test_shards_agree_whatever_they_say_of_paths_and_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some writers leave out the class names, the paths, or the struct; the bytes and labels are the same."""
+    cells = [{"bytes": data, "path": "x.png"} for data in ENCODED]
+    whole = load_data(f"parquet:{shards(tmp_path / 'one', names=None, image=cells, label=[0, 1, 2] * 2)}@train")
+    plain = load_data(f"parquet:{shards(tmp_path / 'two', image=ENCODED, label=[0, 1, 2] * 2)}@train")
+    assert whole.classes == plain.classes == tuple(NAMES)
+    monkeypatch.setattr("attar.data.parquet.IN_MEMORY", 0)
+    mapped = load_data(f"parquet:{tmp_path}/one@train")
+    digests = [[images.digest(label) for label in range(3)] for images in (whole, plain, mapped)]
+    assert digests[0] == digests[1] == digests[2]
+    assert np.array_equal(np.asarray(mapped.open(13)), pixels(6)[1])
+
+
+def test_labels_without_names_do_not_fill_the_memory(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.parquet", 4, names=None, image=ENCODED[:4], label=[0, 1, 2**62, 0])
+    with pytest.raises(AttarError, match=rf"x\.parquet, row 2 has label {2**62}, but there are 4 images"):
+        load_data(str(file))
+
+
+def test_all_shards_of_a_split_are_there_and_once(tmp_path: Path) -> None:
+    shards(tmp_path)
+    write(tmp_path / "test-00000-of-00001-0123456789abcdef.parquet", 6)
+    assert len(load_data(f"parquet:{tmp_path}@train")) == 18
+    assert len(load_data(f"parquet:{tmp_path}@test")) == 6
+    (tmp_path / "train-00001-of-00003.parquet").rename(tmp_path / "train-00001-of-00004.parquet")
+    with pytest.raises(
+        AttarError, match=r"split train is there more than once, in train-00000-of-00003.parquet, train-"
+    ):
+        load_data(f"parquet:{tmp_path}@train")
+    (tmp_path / "train-00001-of-00004.parquet").unlink()
+    with pytest.raises(
+        AttarError, match=r"of the 3 shards of split train, 1 are missing: train-00001-of-00003.parquet"
+    ):
+        load_data(f"parquet:{tmp_path}@train")
+    write(tmp_path / "test.parquet", 6)
+    with pytest.raises(AttarError, match=r"split test is there more than once, in test-00000-.*, test.parquet; keep"):
+        load_data(f"parquet:{tmp_path}@test")
+
+
+def test_class_names_that_are_no_list_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(AttarError, match=r"x.parquet: the class names of column 'label' are no list of texts"):
+        load_data(str(write(tmp_path / "x.parquet", names={"0": "a"})))  # type: ignore[arg-type]
+
+
+def test_a_pipe_for_a_table_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "train.parquet")
+    with pytest.raises(AttarError, match=r"train\.parquet cannot be read as parquet: it is no file, but a pipe"):
+        load_data(f"parquet:{tmp_path}")
+
+
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.parquet").write_bytes(b"<html>")
     empty = tmp_path / "empty"
@@ -132,7 +238,7 @@ def test_rows_that_cannot_be_decoded(tmp_path: Path, store: Store) -> None:
     cells[1]["bytes"], cells[4]["bytes"] = b"text", None  # type: ignore[assignment]
     file = write(tmp_path / "train.parquet", image=cells, label=[0, 1, 2, 0, 1, 2])
     images = load_data(f"parquet:{file}")
-    with pytest.raises(BadImage, match=r"^train\.parquet, row 4: it is empty"):
+    with pytest.raises(BadImage, match=r"^train\.parquet, row 4: it holds no bytes, only the path 'x\.png'"):
         images.open(4)
     with pytest.raises(AttarError, match=r"(?s)2 of 6.*row 1: not an image.*row 4"):
         readable(images, "error", store)

@@ -17,7 +17,6 @@ from attar.methods.inversion import Invert
 from attar.methods.prior_samples import PriorSamples
 from attar.store import Store
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 MEAN, STD = torch.tensor([0.6, -0.8, 0.0]), torch.tensor([0.5, 0.2, 1.1])
 LABELS = torch.tensor([0, 1, 2, 0])
 
@@ -319,7 +318,7 @@ def test_candidates_do_not_depend_on_the_other_classes(solver: str, tmp_path: Pa
     method = PriorSamples(sampler=Sampler(solver=solver, steps=3))
     made = []
     for name, classes in (("all", None), ("one", ("b",))):
-        spec = Spec(data=data, prior=prior, classes=classes, device="cpu", tile=4)
+        spec = Spec(data=data, prior=prior, classes=classes, device="cpu")
         job = Job(spec, Store(tmp_path / name))
         make_candidates(job, job.prior, method, {label: {} for label in job.labels}, job.labels, 3)
         made.append(kept(job, method, job.classes.index("b"), 3))

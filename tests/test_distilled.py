@@ -18,11 +18,23 @@ MANIFEST = {
     "method": {"name": "random"},
     "ipc": 2,
     "seed": 0,
-    "data": {"spec": "digits@train"},
+    "preprocess": "adm",
+    "data": {
+        "spec": "digits@train",
+        "imbalance_factor": None,
+        "hold_out": False,
+        "images": 1433,
+        "fingerprint": "ff",
+        "skipped": [],
+    },
     "prior": None,
+    "compute": None,
     "attar": "0",
     "run": "0123456789abcdef",
     "seconds": {},
+    "machine": {"device": "cpu"},
+    "versions": {},
+    "written": "2026-01-01T00:00:00Z",
 }
 
 
@@ -126,9 +138,9 @@ def test_an_altered_card_or_manifest_is_found(tmp_path: Path) -> None:
     file = folder / "manifest.json"
     file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
     assert verify(folder) == ["altered: README.md", "altered: manifest.json"]
-    for text in ("{", '{"format": 1}', '{"format": 1, "images": {"/etc/passwd": "0"}}'):
+    for text, said in (("{", "is damaged: not JSON"), ('{"format": 1}', "is damaged: attar is missing")):
         file.write_text(text)
-        with pytest.raises(AttarError, match="damaged"):
+        with pytest.raises(AttarError, match=f"manifest.json {said}"):
             open_distilled(folder)
 
 

@@ -47,7 +47,7 @@ def test_an_unknown_architecture_is_an_error() -> None:
 
 
 def test_a_real_prior_is_measured_as_it_is(tmp_path: Any) -> None:
-    prior = load_prior(str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu", tile=2)
+    prior = load_prior(str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu")
     found = measured(prior)
     assert not any(parameter.is_meta for parameter in prior.network.parameters())
     assert found.how == "one pass of the network timed"

@@ -88,6 +88,8 @@ def test_tests_fall_where_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> No
         (epochs, 1),
         (replace(epochs, test_every=3), 4),
         (replace(epochs, test_every=1, test_from=0.8), 2),
+        (replace(epochs, test_every=1, test_from=7), 3),
+        (replace(epochs, test_every=1, test_from="3:0, 4:6, 9"), 4),
         (replace(epochs, test_every="20%"), 5),
     ]:
         counts.clear()
@@ -115,6 +117,7 @@ def test_finished_seeds_are_never_repeated(store: Store, monkeypatch: pytest.Mon
     assert trained == [2, 0, 0, 0]
 
 
+@pytest.mark.usefixtures("ticking")
 def test_an_interrupted_seed_leaves_no_result(store: Store) -> None:
     def stop(text: str, fraction: float) -> None:
         if fraction > 0.5:
@@ -229,8 +232,8 @@ def test_modified() -> None:
         (lambda: run(test=replace(TEST, classes=TEST.classes[::-1])), "another order"),
         (lambda: run(test=replace(TEST, classes=(*TEST.classes[:9], "x"))), "classes: 9, x"),
         (lambda: run(test=replace(TEST, labels=TEST.labels + 1)), "test labels"),
-        (lambda: run(train=replace(TRAIN, pixels=TRAIN.pixels / 255)), "uint8"),
-        (lambda: run(train=replace(TRAIN, pixels=TRAIN.pixels[:0])), "0 images"),
+        (lambda: run(train=replace(TRAIN, pictures=TRAIN.pixels / 255)), "uint8"),
+        (lambda: run(train=replace(TRAIN, pictures=TRAIN.pixels[:0])), "0 images"),
     ],
 )
 def test_bad_input(what: Callable[[], Any], message: str) -> None:
@@ -243,7 +246,8 @@ def test_bad_input(what: Callable[[], Any], message: str) -> None:
     [("steps", (0, -1)), ("size", (0,)), ("shuffle", (0,)), ("crop", (0, 2, float("nan"))), ("batch", (0, "9:0, 5")),
      ("epochs", (0, "5, 1.5")), ("lr", (-1, "vit: -1, 1", "inf")), ("momentum", (2,)), ("weight_decay", (-1,)),
      ("label_epochs", (0,)), ("warmup", (-1,)), ("jitter", (1.5,)), ("lighting", (-1,)),
-     ("mix_probability", (-0.1, 1.1)), ("temperature", (0,)), ("test_from", (2,)), ("test_every", (0, "0%", "often"))],
+     ("mix_probability", (-0.1, 1.1)), ("temperature", (0,)), ("test_from", (-1, "9:-1, 5")),
+     ("mix_alpha", (0,)), ("accumulate", (0, 1.5)), ("test_every", (0, "0%", "often"))],
 )  # fmt: skip
 def test_fields_out_of_range(field: str, values: tuple[Any, ...]) -> None:
     for value in values:

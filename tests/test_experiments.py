@@ -1,11 +1,15 @@
-"""Every shipped experiment: it can be read, says where its numbers come from, and can be costed on this machine."""
+"""Every shipped experiment: it can be read, cited, costed without its data, and run to its table on stand-ins."""
 
 from __future__ import annotations
 
+import json
 import re
+import time
+import tomllib
 from pathlib import Path
 
 import pytest
+from stand_ins import StandIns, stood_in
 
 from attar.comparison.forecast import absent
 from attar.comparison.grid import compare
@@ -69,3 +73,37 @@ def test_its_cost_can_be_told_without_its_data(
         for ipc in experiment.ipcs:
             assert re.search(rf"^  {label} +{ipc} .* \S+ (s|min|h)$", told, re.MULTILINE)
     assert not list(tmp_path.glob("runs"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> StandIns:
+    return StandIns(tmp_path_factory.mktemp("stand-ins"))
+
+
+@each
+def test_it_runs_to_its_table(
+    file: Path, made: StandIns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    """With what it needs stood in for, its sizes and counts made small; costs and figures have tests of their own."""
+    from attar.comparison import grid
+
+    monkeypatch.setattr(grid, "forecast", lambda *words: "")
+    monkeypatch.setattr(grid, "write_figures", lambda *words: None)
+    begun = time.process_time()
+    experiment = stood_in(file, tomllib.loads(file.read_text(encoding="utf-8")), made, tmp_path / "out")
+    assert compare(experiment, store=store) == []
+    print(f"{file.stem}: {time.process_time() - begun:.1f} s of the CPU")
+    original = read_experiment(file)
+    assert [one.label for one in experiment.contenders] == [one.label for one in original.contenders]
+    assert [one.label for one in experiment.evaluations] == [one.label for one in original.evaluations]
+    wanted = {
+        (evaluation.label, network, method, ipc)
+        for evaluation in experiment.evaluations
+        for network in evaluation.networks
+        for method in evaluation.methods
+        for ipc in evaluation.ipcs
+    }
+    records = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert len({record["item"] for record in records}) == len(records) == len(wanted)
+    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert all(f"| {one.label} " in table for one in experiment.contenders if one.label in str(wanted))

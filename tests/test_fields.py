@@ -35,7 +35,7 @@ def test_text_becomes_what_the_type_says() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"rat": 1}, r"no field 'rat' \(did you mean rate\?\)"),
+        ({"rat": 1}, r"no field 'rat' \(did you mean 'rate'\?\)"),
         ({"part.step": 1}, "w.part has no field 'step'"),
         ({"rate": "fast"}, "w.rate = 'fast'"),
         ({"part.steps": "2.5"}, "w.part.steps = '2.5'"),

@@ -210,7 +210,7 @@ def test_a_finetuned_prior_opens_in_diffusers(
     )
     finetune_prior(spec, tmp_path / "out", store=store, say=lambda text: None)
     assert DiTPipeline.from_pretrained(tmp_path / "out").get_label_ids(["new"]) == [2]
-    prior = load_prior(str(tmp_path / "out"), device="cpu", tile=2, store=store)
+    prior = load_prior(str(tmp_path / "out"), device="cpu", store=store)
     assert prior.classes == ("b", "c", "new")
     assert prior.n_classes == prior.null == 3
     found, old = weights(tmp_path / "out"), weights(tied_prior)

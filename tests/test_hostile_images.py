@@ -135,6 +135,7 @@ def test_exif_orientation(form: str, orientation: int) -> None:
     assert np.abs(pixels.astype(int) - scene).max() <= 5
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_is_no_reason_to_refuse_the_pixels() -> None:
     data = encoded(Image.fromarray(COLOURS), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xffgarbage")
     assert decoded(data).shape == (8, 8, 3)
@@ -169,6 +170,7 @@ def test_a_thin_panorama_needs_little_memory() -> None:
     assert preprocess(Image.new("RGB", (20_000, 1), "red"), 256, "adm").shape == (256, 256, 3)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_too_many_pixels_are_refused_unread() -> None:
     side = int(MAX_PIXELS**0.5) + 1
     header = encoded(Image.new("1", (8, 8)), "BMP")
@@ -194,6 +196,7 @@ TRUNCATED: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
 @pytest.mark.parametrize("what", TRUNCATED)
 def test_what_cannot_be_decoded_is_refused_by_name(tmp_path: Path, store: Store, what: str) -> None:
     root = folder_of(tmp_path / "data", {"cat/bad.jpg": TRUNCATED[what](), "cat/good.png": GOOD, "dog/good.png": GOOD})

@@ -246,7 +246,7 @@ def test_a_killed_fine_tuning_ends_with_the_same_weights(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-@pytest.mark.parametrize("adapt", ["difffit", "lora"])
+@pytest.mark.parametrize("adapt", ["difffit", "bitfit", "lora"])
 def test_the_adaptor_changes_the_prior_only_while_it_is_attached(world: Path, store: Store, adapt: str) -> None:
     if adapt == "lora":
         pytest.importorskip("peft")
@@ -263,6 +263,16 @@ def test_the_adaptor_changes_the_prior_only_while_it_is_attached(world: Path, st
     after = job.prior.network.state_dict()
     assert list(after) == list(weights)
     assert all(torch.equal(after[name], value) for name, value in weights.items())
+
+
+def test_bitfit_trains_what_the_reference_marks_for_it(world: Path, store: Store) -> None:
+    """Its names that contain `bias`: all but the label table and the scales of DiffFit's."""
+    fitted = job_of(world, store).once(fit_of(adapt="bitfit"), [0, 1])
+    parameters = [{name: torch.nn.Parameter(value) for name, value in fitted.items()}]
+    parameters.append(DiffFit.of(tied(job_of(world, store).prior.network.transformer, "tiny")).values)
+    bitfit, difffit = (set(DiffFit(values).as_original()) for values in parameters)
+    assert bitfit == {name for name in difffit if "bias" in name}
+    assert len(bitfit) == len(difffit) - 1 - 4 * 2
 
 
 def test_a_group_is_tuned_on_its_own_classes_with_the_priors_labels(world: Path, store: Store) -> None:
@@ -328,6 +338,17 @@ def test_bad_settings_are_refused_before_any_work(world: Path, store: Store, tmp
             tmp_path / "out",
             store=store,
         )
+
+
+def test_float16_samples_and_does_not_train(world: Path, store: Store, tmp_path: Path) -> None:
+    spec = replace(job_of(world, store).spec, dtype="float16")
+    (folder,) = distill_sets(
+        spec, "prior", load_method("prior", {"sampler.steps": 4}), [1], tmp_path / "a", store=store
+    )
+    assert open_distilled(folder).manifest["compute"]["dtype"] == "float16"
+    with pytest.raises(AttarError, match="--dtype float16: gradients vanish in it; train in bfloat16 or float32"):
+        distill_sets(spec, "minimax", load_method("minimax", FAST), [1], tmp_path / "b", store=store)
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_prior_that_cannot_be_tuned_is_refused(world: Path, store: Store, tmp_path: Path) -> None:

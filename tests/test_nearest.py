@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import typer.testing
 from PIL import Image
-from toys import save_folder, save_tiny_dit
+from toys import save_folder, save_tiny_dit, size_of
 
 from attar.cli import app
 from attar.distilled import DistilledSet, open_distilled, verify
@@ -97,7 +97,7 @@ def test_what_is_kept_stands_beside_the_set_and_goes_with_it(world: Path, store:
     assert verify(one.folder) == []
     folder = folder_of(one)
     assert sorted(file.name for file in folder.iterdir()) == ["closest-pixels.png", "nearest.json"]
-    assert Image.open(folder / "closest-pixels.png").size == (9 * 16, 2 * 16)
+    assert size_of(folder / "closest-pixels.png") == (9 * 16, 2 * 16)
     nearest(one, ("latents",), prior=str(world / "dit"), store=store, device="cpu")
     assert [of.kind for of in read_nearest(one)] == ["pixels", "latents"], "another measure leaves those before"
     kept = json.loads((folder / "nearest.json").read_text())

@@ -54,6 +54,8 @@ def test_published_parameter_counts(published: str) -> None:
         ("resnet18-idc", 32),
         ("resnet10-bn-w16", 32),
         ("resnet18-modified", 32),
+        ("resnet50-modified", 32),
+        ("densenet-cifar", 32),
         ("timm/vit_tiny_patch16_224", 32),
         ("mobilenetv3_small_050", 64),
         ("torchvision/vit_b_16", 32),
@@ -65,6 +67,28 @@ def test_logits(name: str, size: int) -> None:
         logits = network(torch.randn(2, 3, size, size))
     assert logits.shape == (2, 7)
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("depth", [18, 50, 101])
+def test_a_modified_resnet_has_torchvisions_weights_but_for_its_stem(depth: int) -> None:
+    with torch.device("meta"):
+        ours, theirs = (build(name, 10, 32, 0) for name in (f"resnet{depth}-modified", f"torchvision/resnet{depth}"))
+    shapes = [{name: tuple(p.shape) for name, p in network.named_parameters()} for network in (ours, theirs)]
+    assert shapes[0] == {**shapes[1], "conv1.weight": (64, 3, 3, 3)}
+
+
+def test_the_weights_of_densenet_by_a_second_count() -> None:
+    growth, channels, count = 12, 24, 3 * 9 * 24
+    for block, layers in enumerate((6, 12, 24, 16)):
+        for layer in range(layers):
+            inner = channels + growth * layer
+            count += 2 * inner + inner * 48 + 2 * 48 + 48 * 9 * growth
+        channels += growth * layers
+        if block < 3:
+            count += 2 * channels + channels * (channels // 2)
+            channels //= 2
+    count += 2 * channels + channels * 10 + 10
+    assert sum(p.numel() for p in build("densenet-cifar", 10, 32, 0).parameters()) == count == 1_000_618
 
 
 def test_weights_come_from_the_seed_alone() -> None:

@@ -30,7 +30,7 @@ def test_the_output_is_that_of_the_diffusers_network(tmp_path: Path) -> None:
     from diffusers import DiTTransformer2DModel
 
     folder = save_tiny_dit(tmp_path / "dit", NAMES)
-    prior = load_prior(str(folder), device="cpu", tile=3)
+    prior = load_prior(str(folder), device="cpu")
     theirs = DiTTransformer2DModel.from_pretrained(folder, subfolder="transformer").eval()
     z, y = torch.randn(5, 4, 8, 8), torch.tensor([0, 3, 9, 10, 10])
     with torch.no_grad():
@@ -45,15 +45,15 @@ def test_the_codec_is_that_of_diffusers(tmp_path: Path) -> None:
     from diffusers import AutoencoderKL
 
     folder = save_tiny_dit(tmp_path / "dit", NAMES)
-    codec = load_prior(str(folder), device="cpu", tile=2).codec
+    codec = load_prior(str(folder), device="cpu").codec
     theirs = AutoencoderKL.from_pretrained(folder, subfolder="vae").eval()
     images = torch.rand(3, 3, 16, 16) * 2 - 1
     with torch.no_grad():
         posterior = theirs.encode(images).latent_dist
         decoded = theirs.decode(posterior.mean).sample.clamp(-1, 1)
     mean, std = codec.encode(images)
-    torch.testing.assert_close(mean, posterior.mean * 0.5)
-    torch.testing.assert_close(std, posterior.std * 0.5)
+    torch.testing.assert_close(mean, posterior.mean * 0.5, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(std, posterior.std * 0.5, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(codec.decode(mean), decoded, rtol=1e-4, atol=1e-5)
 
 
@@ -154,7 +154,7 @@ def test_a_trained_prior_opens_in_diffusers_with_its_embedders_written_untied(tm
     )
     pipeline = DiTPipeline.from_pretrained(tmp_path / "prior", vae=None)
     assert pipeline.get_label_ids(["c"]) == [2]
-    prior = load_prior(str(tmp_path / "prior"), device="cpu", tile=2)
+    prior = load_prior(str(tmp_path / "prior"), device="cpu")
     assert prior.classes == tuple("abcd")
     assert prior.codec.key == "pixel-1x8"
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
+from toys import save_folder
 
 from attar import cli
 from attar.driver import final_images
@@ -69,6 +70,21 @@ def test_squares_are_those_of_random_resized_crop(width: int, height: int) -> No
         top, left, side, _ = zip(*(draw() for _ in range(4000)), strict=True)
     for own, theirs in zip(ours, (left, top, side), strict=True):
         assert ks_2samp(own, theirs).pvalue > 0.01
+
+
+def test_the_size_is_the_datas_not_that_of_one_image(tmp_path: Path, store: Store) -> None:
+    """Among 48-pixel images the first is tiny, one is huge and one cannot be read; large ones come to 224."""
+    save_folder(tmp_path / "data", ["ant", "bee"], each=20, size=48)
+    save_folder(tmp_path / "large", ["ant"], each=3, size=300)
+    for name, side in (("000", 5), ("007", 400)):
+        Image.new("RGB", (side, side)).save(tmp_path / "data" / "ant" / f"{name}.png")
+    (tmp_path / "data" / "bee" / "003.png").write_bytes(b"no image")
+    job = Job(Spec(f"imagefolder:{tmp_path / 'data'}", on_bad_image="skip"), store)
+    assert (RDED().side(job), RDED().grid(job)) == (48, 1)
+    assert Job(replace(job.spec, classes=("bee",)), store).side == 48
+    assert RDED(size=128).side(job) == 128
+    large = Job(Spec(f"imagefolder:{tmp_path / 'large'}"), store)
+    assert (RDED().side(large), RDED().grid(large)) == (224, 2)
 
 
 @pytest.mark.parametrize(("factor", "size"), [(1, 8), (2, 8), (2, 13)])

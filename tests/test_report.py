@@ -31,6 +31,16 @@ HOSTILE = (
 )
 
 
+DATA: dict[str, Any] = {
+    "spec": "digits@train",
+    "imbalance_factor": None,
+    "hold_out": False,
+    "images": 100,
+    "fingerprint": "ff",
+    "skipped": [],
+}
+
+
 def write_set(
     folder: Path,
     name: str = "d3hr",
@@ -52,7 +62,7 @@ def write_set(
         "ipc": ipc,
         "seed": 0,
         "preprocess": "adm",
-        "data": {"spec": "digits@train", "images": 100, "fingerprint": "ff", "skipped": []},
+        "data": DATA,
         "prior": {"source": "my prior", "fingerprint": "ee", "labels": list(range(len(classes)))},
         "compute": {"device": "cpu", "dtype": "float32", "tile": 16},
         "seconds": {"fit": 30.0, "candidates": 3.0},

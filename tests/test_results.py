@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from attar.errors import AttarError
-from attar.results import difference, duration, markdown_table, read_records, row, signed, terms, write_record
+from attar.progress import duration
+from attar.results import difference, markdown_table, read_records, row, signed, terms, write_record
 
 
 def result(mean: float = 40.0, n: int = 3, **more: Any) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def test_a_record_replaces_only_its_own(tmp_path: Path) -> None:
     others = [record(set="runs/prior"), record(recipe="soft"), record(network="resnet18"), record(test="held-out")]
     others += [record(recipe="quick (modified)", changes={"steps": steps}) for steps in (300, 600)]
     others += [record(teacher={"source": "teachers/t", "digest": digest}) for digest in ("a", "b")]
-    others += [record(seeds=seeds) for seeds in ([0], [0, 1])]
+    others += [record(seeds=seeds) for seeds in ([0, 1, 2], [3, 4, 5])]
     for one in [record(), *others]:
         write_record(file, one)
     again = record(set=str(Path("runs/d3hr").resolve()), mean=41.0)

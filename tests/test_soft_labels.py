@@ -25,10 +25,10 @@ from attar.label_schemes import Scheme
 from attar.networks import build
 from attar.soft_labels import Labelling, StoredLabels, Views, write_labels
 from attar.store import Store
-from attar.training import Plan, train
+from attar.training import Plan, batches, train
 
 HOW = Augmentation(8, crop=0.3, flip=True, jitter=0.2, mix="cutmix", normalise="half")
-VIEWS = Views(HOW, 23, 10, 12, epochs=3)
+VIEWS = Views(HOW, 23, epochs=3)
 RECIPE = modified(RECIPES["fkd-soft-cifar"], {"epochs": 3, "crop": 0.3})
 
 
@@ -94,8 +94,30 @@ def test_the_batch_form_has_one_box_for_a_batch_and_partners_within_it() -> None
         assert {int(drawn.partner[i]) for i in members} == members
 
 
+def test_a_student_of_the_batch_form_is_shown_the_batches_that_were_mixed() -> None:
+    views, plan = replace(VIEWS, box="batch", batch=6), Plan(epochs=4, batch=6)
+    found = list(batches(23, plan, 0, order=views.order))
+    for epoch, _, index in found:
+        cuts = views.drawn(epoch % 3).cut
+        assert cuts is not None
+        assert len({tuple(cut) for cut in cuts[index].tolist()}) == 1
+    orders = [torch.cat([index for epoch, _, index in found if epoch == own]) for own in range(4)]
+    assert torch.equal(orders[0], orders[3]), "three epochs, used again"
+    assert not torch.equal(orders[0], orders[1])
+    assert VIEWS.order(0) is None
+    seen: list[Tensor] = []
+
+    def labelled(epoch: int, index: Tensor) -> Tensor:
+        seen.append(index)
+        return torch.zeros(len(index), 5)
+
+    train(build("convnet3-w8", 5, 8, 0), images(), torch.zeros(23, dtype=torch.int64), replace(plan, temperature=4.0),
+          views.how, 0, views=views, labelled=labelled)  # fmt: skip
+    assert torch.equal(torch.cat(seen), torch.cat(orders))
+
+
 def test_some_images_stay_unmixed_and_mixup_mixes_by_weight() -> None:
-    some = Views(replace(HOW, mix_probability=0.5), 200, 8, 8, epochs=1)(images(200, 8, 8), 0, torch.arange(200))
+    some = Views(replace(HOW, mix_probability=0.5), 200, epochs=1)(images(200, 8, 8), 0, torch.arange(200))
     unmixed = (some.plain == some.view).flatten(1).all(1)
     assert 60 < int(unmixed.sum()) < 140
     found = replace(VIEWS, how=replace(HOW, mix="mixup"))(images(), 0, torch.arange(23))
@@ -323,6 +345,7 @@ def test_evaluation_stores_labels_once_and_students_share_them(store: Store) -> 
         evaluate(digits(20), digits(30), recipe=RECIPES["rded-soft-cifar"], seeds=(0,), labels=stored, **common)
 
 
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning up")  # labels without a store end with what asked for them
 def test_online_and_stored_students_agree_and_fewer_epochs_are_smaller() -> None:
     common: dict[str, Any] = {"network": "convnet3-w8", "device": "cpu", "teacher": teacher(), "seeds": (0,)}
     sizes = []
@@ -334,6 +357,6 @@ def test_online_and_stored_students_agree_and_fewer_epochs_are_smaller() -> None
 
 
 def test_normalised_views_reach_the_student_as_without_soft_labels() -> None:
-    plain = Views(Augmentation(8, normalise="half"), 4, 8, 8, epochs=1)
+    plain = Views(Augmentation(8, normalise="half"), 4, epochs=1)
     x = images(4, 8, 8)
     torch.testing.assert_close(plain(x, 0, torch.arange(4)).view, normalised(x, "half"))

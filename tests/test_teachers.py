@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 from toys import attar
 
 from attar.augment import STATISTICS, normalised
-from attar.checkpoint import Checkpoint
 from attar.data import load_data, load_pixels
 from attar.errors import AttarError
 from attar.evaluation.teaching import Named
@@ -27,11 +27,13 @@ from attar.networks import build
 from attar.networks.airbench import Whitening
 from attar.priors.folder import publish
 from attar.store import Store
+from attar.teachers import check
 from attar.teachers import train as training
-from attar.teachers.check import fit_teacher
+from attar.teachers.check import Fitted, fit_teacher
 from attar.teachers.load import load_teacher, read_classes
 from attar.teachers.teacher import Labeller, Teacher, digest_of
 from attar.teachers.train import NewTeacher, train_teacher
+from attar.training.checkpoint import Checkpoint
 
 SPEC = NewTeacher("digits", network="convnet3-bn-w16", flip=False, shift=1, epochs=6, batch=64, lr=0.25, device="cpu")
 NAMES = tuple("0123456789")
@@ -255,7 +257,7 @@ class _Reader(nn.Module):
 
 @pytest.mark.parametrize(
     ("own", "next_one", "outcome"),
-    [(0.3, 0.05, "passes"), (0.3, 0.45, "passes"), (0.08, 0.3, "which is chance"), (0.05, 0.7, "in a wrong order")],
+    [(0.3, 0.05, "passes"), (0.3, 0.45, "passes"), (0.08, 0.3, "which is chance"), (0.05, 0.7, "in another order")],
 )
 def test_a_poor_teacher_is_not_one_in_a_wrong_order(own: float, next_one: float, outcome: str) -> None:
     """It says an image's own class, or the next one, so often; else any."""
@@ -270,6 +272,74 @@ def test_a_poor_teacher_is_not_one_in_a_wrong_order(own: float, next_one: float,
         return
     with pytest.raises(AttarError, match=outcome):
         fit_teacher(teacher, images, labels, NAMES, "half", "images")
+
+
+def called(labels: Tensor, order: Mapping[int, int], share: float = 1.0, seed: int = 0) -> Tensor:
+    """What a teacher in that order says of images, right in so many of them; else it says any class."""
+    rng = np.random.default_rng(seed)
+    own = torch.tensor([order.get(label, label) for label in range(int(labels.max()) + 1)])
+    any_one = torch.tensor(rng.integers(len(own), size=len(labels)))
+    return torch.where(torch.tensor(rng.random(len(labels)) < share), own[labels], any_one)
+
+
+def reading(said: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Fitted:
+    """The check of a teacher that says that of images."""
+    images = (20 * said).to(torch.uint8)[:, None, None, None].expand(-1, 2, 2, 3)
+    teacher = Teacher("mine", _Reader(), classes, None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 10)
+    return fit_teacher(teacher, images, labels, classes, "half", "images")
+
+
+ANIMALS = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@pytest.mark.parametrize(
+    ("order", "each", "share", "words"),
+    [
+        ({3: 5, 5: 3}, 6, 1.0, "80.0 % right on 60 .* it calls most 'cat' images 'dog', most 'dog' images 'cat'"),
+        ({3: 5, 5: 3}, 50, 0.7, "it calls most 'cat' images 'dog', most 'dog' images 'cat'"),
+        ({3: 5, 5: 4, 4: 3}, 6, 1.0, "most 'cat' images 'dog', most 'deer' images 'cat', most 'dog' images 'deer'"),
+        ({3: 5, 5: 3, 0: 1, 1: 0}, 6, 1.0, "most 'plane' images 'car', most 'car' images 'plane', most 'cat' images"),
+        ({k: (k + 1) % 10 for k in range(10)}, 6, 0.8, "and 7 more: its classes are shifted by 1"),
+        ({k: (k - 1) % 10 for k in range(10)}, 50, 0.6, "its classes are shifted by 9"),
+        ({k: sorted(ANIMALS).index(name) for k, name in enumerate(ANIMALS)}, 6, 1.0, "are in alphabetical order"),
+        ({k: sorted(ANIMALS).index(name) for k, name in enumerate(ANIMALS)}, 50, 0.6, "are in alphabetical order"),
+    ],
+)
+def test_classes_that_are_called_by_each_others_names(
+    order: dict[int, int], each: int, share: float, words: str
+) -> None:
+    labels = torch.arange(10 * each) % 10
+    with pytest.raises(AttarError, match=f"{words}.* --teacher-classes FILE"):
+        reading(called(labels, order, share), labels, ANIMALS)
+
+
+def test_errors_that_do_not_come_back_are_no_wrong_order() -> None:
+    """A weak teacher calls half of the cats, and of every odd class, by the name of one that it mostly knows."""
+    for seed in range(100):
+        labels = torch.arange(200) % 10
+        rng = np.random.default_rng(seed)
+        known = torch.tensor(rng.random(200)) < torch.where(labels % 2 == 0, 0.45, 0.3)
+        similar = torch.where(labels % 2 == 0, torch.tensor(rng.integers(10, size=200)), labels - 1)
+        said = torch.where(known, labels, similar)
+        assert 25 < reading(said, labels, ANIMALS).accuracy < 55
+
+
+def test_few_false_alarms_where_pairs_cannot_be_told_apart() -> None:
+    """The worst case of the head of check.py: five pairs, of each of which both names are as likely."""
+    labels = torch.arange(60) % 10
+    alarms = 0
+    for seed in range(2000):
+        either = torch.tensor(np.random.default_rng(seed).integers(2, size=60))
+        alarms += bool(check._rings(torch.where(either == 1, labels ^ 1, labels), labels, 10))
+    assert alarms <= 2000 / 740 + 4
+
+
+def test_logits_that_are_no_numbers_are_refused(folder: Path) -> None:
+    teacher = load_teacher(str(folder), None, 10, 8)
+    with torch.no_grad():
+        next(teacher.network.parameters()).fill_(float("nan"))
+    with pytest.raises(AttarError, match="its logits are not finite numbers; its weights are broken"):
+        tried(teacher)
 
 
 def test_a_wrong_normalisation_is_refused() -> None:
@@ -321,6 +391,77 @@ def test_checkpoints(folder: Path, tmp_path: Path, suffix: str, wrapped: bool) -
     assert tried(teacher).accuracy == tried(load_teacher(str(folder), None, 10, 8)).accuracy
     with pytest.raises(AttarError, match="not the weights of this network"):
         load_teacher(f"convnet3-bn-w8:{file}", None, 10, 8)
+
+
+class _Published(nn.Module):
+    """RDED's ConvNet (synthesize/models.py, and D3HR's validation/models/convnet.py): lists of layers by their kind."""
+
+    def __init__(self, classes: int, size: int, depth: int, width: int = 128) -> None:
+        super().__init__()
+        convolutions = [nn.Conv2d(width if block else 3, width, 3, padding=1) for block in range(depth)]
+        norms = [nn.BatchNorm2d(width) for _ in range(depth)]
+        self.layers = nn.ModuleDict({"conv": nn.ModuleList(convolutions), "norm": nn.ModuleList(norms)})
+        self.classifier = nn.Linear(width * (size >> depth) ** 2, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for convolution, norm in zip(
+            *(cast("nn.ModuleList", self.layers[kind]) for kind in ("conv", "norm")), strict=True
+        ):
+            x = nn.functional.avg_pool2d(norm(convolution(x)).relu(), 2)
+        return cast("Tensor", self.classifier(x.flatten(1)))
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5, 6])
+def test_published_convnets(depth: int, tmp_path: Path) -> None:
+    size = max(16, 2**depth)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network, images = _Published(7, size, depth).eval(), torch.randn(2, 3, size, size)
+        for norm in network.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.running_mean = torch.randn_like(norm.weight)
+    torch.save({"model": network.state_dict(), "epoch": 3}, tmp_path / "conv.pth")
+    teacher = load_teacher(f"convnet{depth}-bn:{tmp_path / 'conv.pth'}", None, 7, size)
+    with torch.no_grad():
+        torch.testing.assert_close(teacher.network(images), network(images))
+    with pytest.raises(
+        AttarError, match=r"conv.pth as convnet3-bn-w8 for 7 classes and 16-pixel images: these are not"
+    ):
+        load_teacher(f"convnet3-bn-w8:{tmp_path / 'conv.pth'}", None, 7, 16)
+
+
+def test_a_published_resnet(tmp_path: Path) -> None:
+    from torchvision.models import resnet18
+
+    network = resnet18(weights=None)
+    network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+    network.maxpool = nn.Identity()
+    network.fc.weight.data, network.fc.bias.data = network.fc.weight.data[:10], network.fc.bias.data[:10]
+    torch.save({"model": network.state_dict()}, tmp_path / "resnet.pth")
+    teacher = load_teacher(f"resnet18-modified:{tmp_path / 'resnet.pth'}", None, 10, 32)
+    images = torch.zeros(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(teacher.network(images), network.eval()(images))
+
+
+class _Alien:
+    """A class of its own."""
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_checkpoints_with_the_arguments_of_their_training(prefix: str, folder: Path, tmp_path: Path) -> None:
+    state = {prefix + name: value for name, value in load_file(folder / "model.safetensors").items()}
+    told = argparse.Namespace(lr=0.1, data="/data", layers=[1, 2])
+    for place, whole in enumerate(({"state_dict": state, "args": told}, {**state}, {"model": state, "epoch": 9})):
+        torch.save(whole, tmp_path / f"{place}.pth")
+        teacher = load_teacher(f"convnet3-bn-w16:{tmp_path / f'{place}.pth'}", None, 10, 8, "cifar")
+        assert digest_of(teacher.network) == digest_of(load_teacher(str(folder), None, 10, 8).network)
+    torch.save({"state_dict": state, "args": _Alien()}, tmp_path / "alien.pth")
+    with pytest.raises(AttarError, match="without running code in it"):
+        load_teacher(f"convnet3-bn-w16:{tmp_path / 'alien.pth'}", None, 10, 8)
+    torch.save({"args": told}, tmp_path / "none.pth")
+    with pytest.raises(AttarError, match=r"none\.pth: holds no state dict"):
+        load_teacher(f"convnet3-bn-w16:{tmp_path / 'none.pth'}", None, 10, 8)
 
 
 def test_a_local_timm_model_with_its_label_names(tmp_path: Path) -> None:

@@ -6,20 +6,19 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from kills import ended
 from safetensors.torch import load_file
 from torch import Tensor
 from toys import linear_schedule, original_dit, recorded, save_folder
 
 from attar.data import load_data
 from attar.errors import AttarError
+from attar.keys import generator
 from attar.latents import Latents
 from attar.priors import load_prior
 from attar.priors.folder import publish
@@ -134,7 +133,7 @@ def test_mirrored_images_are_encoded_too(tmp_path: Path, store: Store) -> None:
     assert mirrored.digest(0) != images.digest(0)
     reopened = pickle.loads(pickle.dumps(mirrored))
     assert np.array_equal(np.asarray(reopened.open(1)), np.asarray(mirrored.open(1)))
-    codec = load_prior(str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu", tile=2).codec
+    codec = load_prior(str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu").codec
     latents = load_latents(images, lambda some: Latents(some, codec, "adm", store, {}), flip=True)
     assert latents.mean.shape == (2, 6, 4, 8, 8)
     assert latents.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -192,7 +191,7 @@ def test_a_prior_of_pixels_opens_in_diffusers_and_here(data: Path, tmp_path: Pat
     assert "min on" in " ".join(said)
     pipeline = DiTPipeline.from_pretrained(out, vae=None)
     assert pipeline.get_label_ids(["dog <b>"]) == [sorted(NAMES).index("dog <b>")]
-    prior = load_prior(str(out), device="cpu", tile=2, store=store)
+    prior = load_prior(str(out), device="cpu", store=store)
     assert prior.classes == tuple(sorted(NAMES))
     assert prior.codec.shape == (3, 8, 8)
     record = json.loads((out / "training.json").read_text())
@@ -247,7 +246,7 @@ def test_an_autoencoder_is_trained_first(data: Path, tmp_path: Path, store: Stor
     new = spec(data, codec="train", size=16, vae=vae)
     train_new_prior(new, tmp_path / "out", store=store, say=lambda text: None)
     pipeline = DiTPipeline.from_pretrained(tmp_path / "out")
-    prior = load_prior(str(tmp_path / "out"), device="cpu", tile=2, store=store)
+    prior = load_prior(str(tmp_path / "out"), device="cpu", store=store)
     assert prior.codec.size == 16
     assert prior.codec.shape == (2, 8, 8)
     means = torch.cat(
@@ -261,48 +260,28 @@ def test_an_autoencoder_is_trained_first(data: Path, tmp_path: Path, store: Stor
     assert pipeline.vae.config.scaling_factor != 1
 
 
-KILLED = """
-import sys
-from pathlib import Path
-import attar.priors.train as training
-from attar.priors.monitor import Report
-from attar.priors.runs import NewPrior, train_new_prior
-from attar.store import Store
-training.CHECKPOINT_SECONDS = 0.0
-tiny = training.Training(hidden=16, layers=2, heads=2, patch=2, steps=12, batch=8, learning_rate=1e-3, warmup=2)
-quick = Report(every=6, samples=8, steps=2, judge_steps=4)
-drawn = training.generator
-def slow(*parts):
-    if parts[-1] == 8 and len(sys.argv) > 4:
-        Path(sys.argv[4]).touch()
-        import time
-        time.sleep(600)
-    return drawn(*parts)
-training.generator = slow
-new = NewPrior(sys.argv[1], size=8, device="cpu", training=tiny, report=quick)
-train_new_prior(new, Path(sys.argv[2]), store=Store(Path(sys.argv[3])))
-"""
+def train_once(data: Path, out: Path, cache: Path, fatal: int) -> None:
+    """Runs in a process of its own, and dies there when it draws for the step `fatal`."""
+
+    def dying(*parts: str | int) -> torch.Generator:
+        if parts[-1] == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return generator(*parts)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr("attar.priors.train.CHECKPOINT_SECONDS", 0.0)
+    patch.setattr("attar.priors.train.generator", dying)
+    train_new_prior(spec(data), out, store=Store(cache), say=lambda text: None)
 
 
 def test_a_killed_training_ends_with_the_same_files(data: Path, tmp_path: Path, store: Store) -> None:
     train_new_prior(spec(data), tmp_path / "straight", store=store, say=lambda text: None)
-    reached, cache, out = tmp_path / "reached", tmp_path / "cache2", tmp_path / "cut"
+    cache, out = tmp_path / "cache2", tmp_path / "cut"
     shutil.copytree(store.root / "judge", cache / "judge")
-    command = [sys.executable, "-c", KILLED, str(data), str(out), str(cache)]
-    environment = {**os.environ, "ATTAR_CACHE": str(cache)}
-    process = subprocess.Popen([*command, str(reached)], env=environment, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 240
-        while not reached.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert reached.exists()
-        assert not out.exists()
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    assert ended(train_once, data, out, cache, 8) == -signal.SIGKILL
+    assert not out.exists()
     assert len(list(cache.glob("prior/.*.partial/.checkpoint"))) == 1
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert ended(train_once, data, out, cache, -1) == 0
     straight, cut = weights(tmp_path / "straight"), weights(out)
     assert all(torch.equal(straight[name], cut[name]) for name in straight)
     for name in ("losses.jsonl", "measures.jsonl", "samples/step-0000012.png"):
@@ -328,7 +307,7 @@ def test_the_command_reads_flags_and_toml(data: Path, tmp_path: Path, monkeypatc
     assert "unknown key hiden" in str(done.exception)
     done = CliRunner().invoke(app, ["train-prior", "--data", str(data), "--out", "x", "--set", "training.hiden=3"])
     assert isinstance(done.exception, AttarError)
-    assert "did you mean hidden" in str(done.exception)
+    assert "did you mean 'hidden'" in str(done.exception)
     done = CliRunner().invoke(app, ["train-prior", "--data", str(data)])
     assert "--out is missing" in str(done.exception)
 

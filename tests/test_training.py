@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
-from attar.augment import Augmentation, apply, draw, mixed
+from attar.augment import Augmentation, apply, draw, mixed, normalised
 from attar.networks import build
-from attar.training import Plan, Step, batches, rate, seeded, top1, train
+from attar.training import Plan, Precision, Step, batches, rate, seeded, top1, train
 
 PLAIN = Augmentation(size=8, normalise="half")
 
@@ -120,7 +120,7 @@ def test_one_step_of_cutmix_by_hand() -> None:
     twin = build("convnet3-w8", 2, 8, 0)
     train(network, images, labels, Plan(epochs=1, lr=0.1, momentum=0, weight_decay=0), how, 5, after=told.append)
     _, _, index = next(batches(8, Plan(epochs=1), 5, "order"))
-    drawn = draw(how, 8, 8, 8, 5, "augment", 0)
+    drawn = draw(how, 8, 5, "augment", 0)
     assert drawn.partner is not None
     assert drawn.own is not None
     target = drawn.own * F.one_hot(labels[index], 2) + (1 - drawn.own) * F.one_hot(labels[index][drawn.partner], 2)
@@ -158,18 +158,59 @@ def test_soft_labels_at_a_temperature() -> None:
     torch.testing.assert_close(told[0].loss, (p * (p / q).log()).sum(1).mean(), rtol=1e-3, atol=1e-6)
 
 
-def test_the_extra_forward_pass_moves_batch_statistics_only() -> None:
+@pytest.mark.parametrize(("mix", "first"), [("cutmix", "mixed"), ("mixup", "unmixed"), ("none", "unmixed")])
+def test_the_extra_forward_pass_moves_batch_statistics_by_the_batch_that_rded_holds(mix: Any, first: str) -> None:
     images, labels = two_colours(8)
-    how = Augmentation(size=8, mix="mixup", normalise="half")
+    how = Augmentation(size=8, crop=0.3, flip=True, mix=mix, normalise="half")
     found = {}
     for extra in (False, True):
         network = build("convnet3-bn-w8", 2, 8, 0)
         train(network, images, labels, Plan(epochs=1, extra_forward=extra), how, 0)
         found[extra] = dict(network.state_dict())
-    assert found[True]["1.num_batches_tracked"] == 2
-    assert found[False]["1.num_batches_tracked"] == 1
-    assert not torch.equal(found[True]["1.running_mean"], found[False]["1.running_mean"])
     torch.testing.assert_close(found[True]["0.weight"], found[False]["0.weight"])
+    _, _, index = next(batches(8, Plan(epochs=1), 0, "order"))
+    drawn = draw(how, 8, 0, "augment", 0)
+    plain = apply(images[index], drawn, how)
+    view = mixed(plain, drawn)
+    twin = build("convnet3-bn-w8", 2, 8, 0)
+    for seen in (view if first == "mixed" else plain, view):
+        twin(seen)
+    for name in ("1.num_batches_tracked", "1.running_mean", "1.running_var"):
+        torch.testing.assert_close(found[True][name], twin.state_dict()[name])
+        assert not torch.equal(found[True][name], found[False][name])
+
+
+def test_accumulated_parts_by_hand() -> None:
+    """Batches of 6 in two parts of 10 images: 3 + 3, then 3 and 1, which joins them; each part has half of the loss."""
+    images, labels = two_colours(10)
+    network, twin = (build("convnet3-bn-w8", 2, 8, 0) for _ in range(2))
+    plan = Plan(epochs=1, batch=6, accumulate=2, lr=0.1, momentum=0, weight_decay=0)
+    told: list[Step] = []
+    train(network, images, labels, plan, PLAIN, 0, after=told.append)
+    optimiser = torch.optim.SGD(twin.parameters(), lr=0.1)
+    for (_, _, index), parts in zip(batches(10, plan, 0, "order"), ([3, 3], [4]), strict=True):
+        optimiser.zero_grad()
+        for part in index.split(parts):
+            (F.cross_entropy(twin(normalised(images[part], "half")), labels[part]) / 2).backward()
+        optimiser.step()
+    for name, ours in network.state_dict().items():
+        torch.testing.assert_close(ours, twin.state_dict()[name], rtol=1e-4, atol=1e-6)
+    assert twin.state_dict()["1.num_batches_tracked"] == 3
+    assert [step.images for step in told] == [6, 4]
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_mixed_precision_learns_nearly_the_same(precision: Precision) -> None:
+    images, labels = two_colours(8)
+    found = []
+    both: tuple[Precision, ...] = ("float32", precision)
+    for own in both:
+        told: list[Step] = []
+        plan = Plan(epochs=4, lr=0.01, precision=own)
+        train(build("convnet3-bn-w8", 2, 8, 0), images, labels, plan, PLAIN, 0, after=told.append)
+        found.append(torch.stack([step.loss for step in told]))
+    torch.testing.assert_close(*found, rtol=0.05, atol=0.02)
+    assert not torch.equal(*found)
 
 
 def test_replay_with_dropout_leaves_the_global_generator_alone() -> None:

@@ -264,7 +264,7 @@ def test_a_dry_run_writes_nothing(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"grid": {"fit.tim": [1, 2]}}, "no field 'tim' (did you mean time?)"),
+        ({"grid": {"fit.tim": [1, 2]}}, "no field 'tim' (did you mean 'time'?)"),
         ({"grid": {"fit.time": ["x", "200"]}}, "exemplars.fit.time = 'x'"),
         ({"grid": {"fit.time": ["200", "300"]}}, "fit.time 300 is not on the grid of fit.steps = 5"),
         ({"grid": {"fit.time": []}}, "--grid fit.time: a value is missing"),
@@ -298,7 +298,7 @@ def test_what_is_wrong_is_said_before_any_work(world: Path, tmp_path: Path, more
         (["--grid", "fit.time"], "error: --grid fit.time: write it as field=value"),
         (["--recipe-set", "steps"], "error: --recipe-set steps: write it as field=value"),
         (["--ipc", "0"], "error: --ipc 0"),
-        (["--method", "exemplar"], "error: no method 'exemplar' (did you mean exemplars?)"),
+        (["--method", "exemplar"], "error: no method 'exemplar' (did you mean 'exemplars'?)"),
     ],
 )
 def test_a_wrong_word_is_a_clear_error(

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
-from toys import attar, save_random_set
+from toys import attar, save_random_set, size_of
 
 from attar.comparison.waterfall import markdown
 from attar.comparison.waterfall_chart import draw
@@ -51,8 +50,8 @@ def test_what_only_makes_sense_together_is_changed_together() -> None:
     )
     assert names(rded, d3hr) == ["crop", "epochs", "batch"]
     assert names(rded, modified(rded, {"temperature": 4})) == ["temperature"]
-    assert names(quick, modified(rded, {"temperature": 4}))[2:4] == ["labels", "extra_forward"]
-    softened = between(quick, modified(rded, {"temperature": 4}))[3]
+    assert names(quick, modified(rded, {"temperature": 4}))[3:5] == ["labels", "extra_forward"]
+    softened = between(quick, modified(rded, {"temperature": 4}))[4]
     assert softened.changes == {"labels": ("hard", "soft"), "temperature": (20.0, 4.0)}
     assert "labels and steps" in names(quick, fkd)
     assert {"labels", "steps"} <= set(names(fkd, quick))
@@ -110,7 +109,7 @@ def test_the_table_and_the_chart(tmp_path: Path) -> None:
     assert "| crop | crop 0.5 → none | 59.0 ± 8.5 | +4.0 ± 1.4 | 2 |  |" in markdown(found)
     for bars_of in (found, bars(steps, [record(50), record(53), record(40)])):
         draw(bars_of, "a | title", tmp_path / "chart.png")
-        assert Image.open(tmp_path / "chart.png").size[0] > 800
+        assert size_of(tmp_path / "chart.png")[0] > 800
 
 
 @pytest.fixture
@@ -125,6 +124,7 @@ SHORT = ["--set", "epochs=2", "--set", "steps=none", "--set", "warmup=0"]
 def test_the_command(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     out = world / "fall"
     ends = ["--from", "quick", "--to", "minimax-hard-cifar", *SHORT, "--set", "test_every=1"]
+    ends += ["--set", "size=none", "--set", "precision=float32"]
     command = ["waterfall", world / "set", *ends, *SMALL, "--out", out]
     assert attar(monkeypatch, *command, "--dry-run") == 0
     said = capsys.readouterr().out
@@ -150,9 +150,9 @@ def test_the_command(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) 
         assert bar["difference"] == pytest.approx(bar["mean"] - before["mean"])
     assert means[6] >= means[0]
     assert means[7] >= means[5]
-    rows = list(csv.DictReader((out / "waterfall.csv").open()))
+    rows = list(csv.DictReader((out / "waterfall.csv").read_text(encoding="utf-8").splitlines()))
     assert [float(row["mean"]) for row in rows] == pytest.approx(means)
-    assert Image.open(out / "waterfall.png").size[0] > 800
+    assert size_of(out / "waterfall.png")[0] > 800
     assert len(json.loads((out / "results.json").read_text())) == 6
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from attar import experiment
+from attar.cli import ending
 from attar.cli.flags import say, showing
 
 
@@ -24,11 +26,14 @@ def compare(
     """
     from attar.comparison import compare as run
 
+    asked = experiment.read_experiment(file)
+    ending.running.options["out"] = asked.out
     with showing() as progress:
-        failures = run(experiment.read_experiment(file), only=only or (), progress=progress, say=say, dry_run=dry_run)
+        failures = run(asked, only=only or (), progress=progress, say=say, dry_run=dry_run)
     if failures:
         say("\n".join([f"{len(failures)} failed:", *(f"  {failure}" for failure in failures)]))
         raise typer.Exit(1)
 
 
-compare.__doc__ = f"{compare.__doc__}\n\n\b\n{(experiment.__doc__ or '').replace('[', chr(92) + '[')}"
+_KEYS = "\n\n".join(f"\b\n{part}" for part in (experiment.__doc__ or "").split("\n\n"))  # \b: not to be wrapped
+compare.__doc__ = f"{inspect.getdoc(compare)}\n\n{_KEYS}"

@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attar.errors import AttarError
+from attar.cli import ending
+from attar.errors import AttarError, suggestion
 from attar.fields import parsed
+from attar.limits import IPC, check_most
 
 if TYPE_CHECKING:
     from attar.job import Spec
     from attar.progress import Progress
 
 DATA_HELP = (
-    "The images: [bold]digits[/bold], parquet:PATH (Hugging Face layout), imagefolder:PATH or just PATH, hf:REPO, "
+    "The images: digits, parquet:PATH (Hugging Face layout), imagefolder:PATH or just PATH, hf:REPO, "
     "torchvision:NAME; @SPLIT names a split"
 )
 
 Prior = Annotated[
     str | None,
     typer.Option(
-        help="The diffusion model: [bold]digits[/bold], a DiTPipeline or StableDiffusionPipeline folder or hub id, "
+        help="The diffusion model: digits, a DiTPipeline or StableDiffusionPipeline folder or hub id, "
         "or an original DiT.pt"
     ),
 ]
@@ -68,11 +70,12 @@ ImbalanceFactor = Annotated[
 Preprocess = Annotated[
     str | None, typer.Option(help="How images are brought to the prior's size: adm (default), resize-crop, squash")
 ]
-OutputSize = Annotated[
-    int | None, typer.Option(help="Save images at this size, in pixels (Lanczos); default: the prior's own")
+OutputSize = Annotated[int | None, typer.Option(help="Save images at this size, in pixels; default: the prior's own")]
+OutputFilter = Annotated[
+    str | None, typer.Option(help="How they are brought to --output-size: lanczos (default), bicubic")
 ]
 Device = Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps")]
-Dtype = Annotated[str | None, typer.Option(help="auto (default), float32, bfloat16")]
+Dtype = Annotated[str | None, typer.Option(help="auto (default), float32, bfloat16, float16")]
 Tile = Annotated[int | None, typer.Option(help="Images in one network call; found by probing if not given")]
 OnBadImage = Annotated[str | None, typer.Option(help="What to do with unreadable images: error (default), skip")]
 
@@ -88,7 +91,12 @@ def showing() -> Iterator[Progress]:
     from attar.bar import bar, lines
 
     with bar() if sys.stderr.isatty() else lines() as progress:
-        yield progress
+
+        def show(text: str, fraction: float) -> None:
+            ending.running.stage = text
+            progress(text, fraction)
+
+        yield show
 
 
 def merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
@@ -107,14 +115,16 @@ def merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise AttarError(f"--config {config}: {error}") from error
     written = {name.replace("-", "_"): value for name, value in written.items()}
-    unknown = sorted(set(written) - set(flags) - {"set"})
+    known = [*flags, "set"]
+    unknown = [name + suggestion(name, known) for name in sorted(set(written) - set(known))]
     if unknown:
-        raise AttarError(f"--config {config}: unknown key {', '.join(unknown)}; known: {', '.join([*flags, 'set'])}")
+        raise AttarError(f"--config {config}: unknown key {', '.join(unknown)}; known: {', '.join(known)}")
     if not isinstance(written.get("set", {}), dict):
         raise AttarError(f"--config {config}: set must be a table, [set]")
     for name in ("data", "prior", "method", "out", "codec"):
         if not isinstance(written.get(name, ""), str):
             raise AttarError(f"--config {config}: {name} = {written[name]!r} must be a text")
+    ending.running.options["out"] = given.get("out", written.get("out"))
     return {**written, **given}
 
 
@@ -152,6 +162,7 @@ def ipcs_of(value: Any) -> list[int]:
     found = numbers(value, "--ipc")
     if min(found) < 1:
         raise AttarError(f"--ipc {min(found)}: the number of images per class must be 1 or more")
+    check_most("--ipc", max(found), IPC)
     return found
 
 

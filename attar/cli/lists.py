@@ -8,7 +8,9 @@ import typer
 
 from attar import __version__
 from attar.cli.flags import ClassMap, Codec, NegativePrompt, Prompt, PromptFile, say, showing
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
+
+LISTED = ("methods", "networks", "recipes")
 
 
 def version(wanted: bool) -> None:
@@ -39,7 +41,7 @@ def list_(
         say(side_by_side(names or None))
         return
     else:
-        raise AttarError(f"list {what}: choose methods, networks or recipes")
+        raise AttarError(f"list {what}{suggestion(what, LISTED)}: choose {' or '.join(LISTED)}")
     width = max(len(name) for name, _ in rows)
     for name, about in rows:
         say(f"{name:<{width}}  {about}")

@@ -9,7 +9,7 @@ import typer
 
 from attar.cli.flags import say, showing
 from attar.cli.teachers import TeacherClasses, TeacherNormalise, named_teacher
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 
 if TYPE_CHECKING:
     from attar.features import Kind
@@ -41,8 +41,8 @@ def nearest(
 
     kinds = list(dict.fromkeys((features or "pixels").split(",") + (["teacher"] if teacher else [])))
     if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise AttarError(f"--features {unknown[0]}: choose among {', '.join(KINDS)}")
-    named = named_teacher(teacher, teacher_classes, teacher_normalise)
+        raise AttarError(f"--features {unknown[0]}{suggestion(unknown[0], KINDS)}: choose among {', '.join(KINDS)}")
+    named = named_teacher([teacher] if teacher else None, teacher_classes, teacher_normalise)
     for one in [one for folder in folders for one in find_distilled(folder)]:
         with showing() as progress:
             found = measured(one, cast("list[Kind]", kinds), named, prior=prior, device=device, progress=progress)

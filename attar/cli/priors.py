@@ -9,6 +9,7 @@ import typer
 
 from attar.cli.flags import DATA_HELP, assignments, merged, say, showing
 from attar.errors import AttarError
+from attar.store import check_writable
 
 TRAINING = ("steps", "batch", "learning_rate", "schedule", "label_dropout", "ema_decay", "min_snr", "compile", "seed")
 NETWORK = ("hidden", "layers", "heads", "patch", "learned_sigma")
@@ -53,8 +54,8 @@ def train_prior(
     codec: Annotated[
         str | None,
         typer.Option(
-            help="What the prior works on: [bold]pixel[/bold], grey, an autoencoder (folder, hub id, or a pipeline's), "
-            "or [bold]train[/bold] to train one first"
+            help="What the prior works on: pixel, grey, an autoencoder (folder, hub id, or a pipeline's), "
+            "or train to train one first"
         ),
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side of the images, in pixels; autoencoders know their own")] = None,
@@ -154,5 +155,6 @@ def _settled(
         if name not in settings:
             raise AttarError(f"--{name} is missing (on the command line or in --config)")
     out = Path(settings.pop("out"))
+    check_writable(out, "--out")
     changes = {**settings.pop("set", {}), **assignments(sets or [])}
     return {**{PLACES.get(name, name): value for name, value in settings.items()}, **changes}, out

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.flags import numbers, say, showing
+from attar.cli.flags import ipcs_of, say, showing
 
 
 def regenerate(
@@ -22,6 +22,6 @@ def regenerate(
     """Make sets of any IPC from the statistics kept with a d3hr set and its prior, without the data."""
     from attar.regenerate import regenerate as run
 
-    ipcs = numbers(ipc, "--ipc")
+    ipcs = ipcs_of(ipc)
     with showing() as progress:
         run(folder, ipcs, out, prior=prior, seed=seed, device=device, progress=progress, say=say, dry_run=dry_run)

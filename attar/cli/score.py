@@ -10,6 +10,7 @@ import typer
 from attar.cli.flags import assignments, say, showing
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, named_teacher
 from attar.errors import AttarError
+from attar.limits import seeds as numbered
 
 
 def score(
@@ -45,22 +46,20 @@ def score(
     """
     from attar.evaluation import modified, named_recipe
     from attar.networks import check
-    from attar.store import check_writable
 
-    if seeds < 1 or full_epochs < 1:
-        raise AttarError("--seeds and --full-epochs: at least 1")
+    chosen = tuple(numbered(seeds))
+    if full_epochs < 1:
+        raise AttarError(f"--full-epochs {full_epochs}: at least 1")
     for name, value, most in (("--full-accuracy", full_accuracy, 100), ("--weight", weight, 1)):
         if value is not None and not 0 <= value <= most:
             raise AttarError(f"{name} {value}: a number from 0 to {most}")
     check(network)
-    if json_file is not None:
-        check_writable(json_file, "--json")
     own = modified(named_recipe(recipe), assignments(sets or []))
     from attar.comparison.scoring import Protocol, scored
     from attar.comparison.terms import Terms
 
     named = named_teacher(teacher, teacher_classes, teacher_normalise)
-    terms = Terms(network, tuple(range(seeds)), test, True, named, device)
+    terms = Terms(network, chosen, test, True, named, device)
     protocol = Protocol(own, None if full_accuracy is None else full_accuracy / 100, full_epochs, weight)
     with showing() as progress:
         scored(folder, protocol, terms, json_file, progress=progress, say=say, dry_run=dry_run)

@@ -11,6 +11,7 @@ from attar.cli import flags
 from attar.cli.flags import DATA_HELP, assignments, ipcs_of, merged, say, showing, spec_of
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, labelled_recipe, named_teacher
 from attar.errors import AttarError
+from attar.limits import seeds as numbered
 
 if TYPE_CHECKING:
     from attar.distilled import DistilledSet
@@ -46,6 +47,7 @@ def distill(
     ] = None,
     preprocess: flags.Preprocess = None,
     output_size: flags.OutputSize = None,
+    output_filter: flags.OutputFilter = None,
     device: flags.Device = None,
     dtype: flags.Dtype = None,
     tile: flags.Tile = None,
@@ -125,22 +127,21 @@ def evaluate(
     from attar.networks import check
 
     protocol = named_recipe(recipe or "quick") if labels is None else labelled_recipe(labels, recipe)
-    if seeds < 1:
-        raise AttarError(f"--seeds {seeds}: at least 1")
+    chosen = numbered(seeds)
     networks = [name for names in network or ["convnet3"] for name in names.split(",")]
     for name in networks:
         check(name)
     if sets:
         protocol = modified(protocol, assignments(sets))
+    from attar.places import check_place
     from attar.results import read_records, row, write_record
     from attar.run import evaluate_sets
-    from attar.store import check_writable
 
+    found = _found(folders, layout, data, classes, class_map)
     if json_file is not None:
-        check_writable(json_file, "--json")
+        check_place(json_file, "--json", [test, *(one.manifest["data"]["spec"] for one in found)])
         if json_file.exists():
             read_records(json_file)
-    found = _found(folders, layout, data, classes, class_map)
     trainings = len(found) * len(networks) * seeds * (2 if baseline else 1)
     say(f"{trainings} trainings at most; those that are in the cache are not done again")
     with showing() as progress:
@@ -148,13 +149,14 @@ def evaluate(
             found,
             protocol,
             networks,
-            range(seeds),
+            chosen,
             test=test,
             baseline=baseline,
             teacher=named_teacher(teacher, teacher_classes, teacher_normalise),
             labels=labels,
             device=device,
             progress=progress,
+            say=say,
         ):
             say(row(record))
             if json_file is not None:
@@ -200,7 +202,8 @@ def report(
     from attar.results import read_records
 
     records = [record for file in results or [] for record in read_records(file)]
-    write_report(folders, records, out)
+    for altered in write_report(folders, records, out):
+        say(f"note: {altered}")
     say(f"wrote {out.resolve()}")
 
 
@@ -228,6 +231,7 @@ def demo(
     """Distill handwritten digits three ways, judge the results, and make a page of them: about four minutes."""
     from attar.demo import run_demo
 
+    numbered(seeds)
     with showing() as progress:
         page = run_demo(out, seeds, progress, say)
     say(str(page))

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from attar.evaluation.teaching import Named
 
 Teacher = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         help="Who gives soft labels: a folder of `attar train-teacher`, timm/NAME or torchvision/NAME (pretrained), or "
-        "NETWORK:FILE, a checkpoint"
+        "NETWORK:FILE, a checkpoint; several, A,B or repeated: the mean of their logits"
     ),
 ]
 TeacherClasses = Annotated[
@@ -31,15 +31,16 @@ TeacherNormalise = Annotated[
 ]
 
 
-def named_teacher(source: str | None, classes: Path | None, normalise: str | None) -> Named | None:
-    """The teacher of the flags; None where there is none."""
+def named_teacher(words: list[str] | None, classes: Path | None, normalise: str | None) -> Named | None:
+    """The teacher of the flags, or several as one; None where there is none."""
     from attar.evaluation.teaching import Named
 
-    if source is None:
+    if not words:
         if classes is not None or normalise is not None:
             raise AttarError("--teacher-classes and --teacher-normalise say more of a --teacher, which is missing")
         return None
-    return Named(source, None if classes is None else str(classes), normalise)
+    sources = [source.strip() for word in words for source in word.split(",")]
+    return Named.of(sources, None if classes is None else str(classes), normalise)
 
 
 def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:

@@ -12,6 +12,7 @@ from attar.cli import flags
 from attar.cli.flags import DATA_HELP, assignments, ipcs_of, merged, say, showing, spec_of
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, named_teacher
 from attar.errors import AttarError
+from attar.limits import seeds as numbered
 
 
 def tune(
@@ -52,6 +53,7 @@ def tune(
     imbalance_factor: flags.ImbalanceFactor = None,
     preprocess: flags.Preprocess = None,
     output_size: flags.OutputSize = None,
+    output_filter: flags.OutputFilter = None,
     device: flags.Device = None,
     dtype: flags.Dtype = None,
     tile: flags.Tile = None,
@@ -86,7 +88,7 @@ def tune(
         out=out,
         recipe=protocol,
         networks=tuple(dict.fromkeys(name for names in network or ["convnet3"] for name in names.split(","))),
-        seeds=tuple(range(seeds)),
+        seeds=tuple(numbered(seeds)),
         eta=eta,
         teacher=named_teacher(teacher, teacher_classes, teacher_normalise),
     )

@@ -10,6 +10,7 @@ import typer
 from attar.cli.flags import assignments, say, showing
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, named_teacher
 from attar.errors import AttarError
+from attar.limits import seeds as numbered
 
 
 def waterfall(
@@ -62,14 +63,11 @@ def waterfall(
     from attar.evaluation import modified, named_recipe
     from attar.evaluation.waterfall import around, between, with_shared, with_tests
     from attar.networks import check
-    from attar.store import check_writable
 
     if (end is None) == (not change):
         raise AttarError("give either --to RECIPE or --change FIELD=VALUE (`attar list recipes` shows both)")
-    if seeds < 1:
-        raise AttarError(f"--seeds {seeds}: at least 1")
+    chosen = tuple(numbered(seeds))
     check(network)
-    check_writable(out, "--out")
     shared = assignments(sets or [])
     first = named_recipe(start)
     if end is not None:
@@ -85,6 +83,6 @@ def waterfall(
     from attar.comparison.waterfall import waterfall as run
 
     named = named_teacher(teacher, teacher_classes, teacher_normalise)
-    terms = Terms(network, tuple(range(seeds)), test, baseline, named, device)
+    terms = Terms(network, chosen, test, baseline, named, device)
     with showing() as progress:
         run(folder, steps, terms, out, progress=progress, say=say, dry_run=dry_run)

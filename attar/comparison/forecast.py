@@ -15,8 +15,7 @@ from attar.experiment import Experiment, Planned
 from attar.job import Job, Spec
 from attar.priors.planned import planned_prior
 from attar.priors.prior import Prior
-from attar.progress import Progress
-from attar.results import duration
+from attar.progress import Progress, duration
 from attar.store import Store
 from attar.tile import device_class, resolve
 
@@ -80,7 +79,7 @@ def absent(experiment: Experiment) -> str | None:
     from attar.data import load_data
 
     for contender in experiment.contenders:
-        if contender.spec.data.startswith("hf:"):
+        if contender.spec.data.startswith(("hf:", "torchvision:")):
             return f"{contender.spec.data}: not downloaded for a dry run"
         try:
             load_data(contender.spec.data)
@@ -109,7 +108,7 @@ def _grounds(experiment: Experiment, reason: str | None, store: Store | None, pr
     for contender in experiment.contenders:
         key = (contender.spec, contender.method.sampler is not None)
         if key not in made:
-            job = Job(contender.spec, store, progress)
+            job = Job(contender.spec, store, progress, dry=True)
             made[key] = _real(job, key[1]) if reason is None else _supposed(job, key[1], experiment.planned)
     return {one.label: made[one.spec, one.method.sampler is not None] for one in experiment.contenders}
 
@@ -117,7 +116,7 @@ def _grounds(experiment: Experiment, reason: str | None, store: Store | None, pr
 def _real(job: Job, sampled: bool) -> Ground:
     counts = tuple(len(job.picked.of_class(label)) for label in job.labels)
     if not sampled:
-        return Ground(job, counts, min(job.picked.open(0).size), None)
+        return Ground(job, counts, job.side, None)
     return Ground(job, counts, job.spec.output_size or job.prior.codec.size, measured(job.prior))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from attar.comparison.forecast import absent, forecast
 from attar.comparison.summary import judged, panels
 from attar.comparison.tables import write_tables
 from attar.distilled import DistilledSet, open_distilled
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.experiment import Contender, Evaluation, Experiment
+from attar.places import check_place
 from attar.plan import Say
 from attar.progress import Progress, silent
 from attar.results import Record, read_records, row, write_record
 from attar.run import distill_sets, evaluate_sets, quiet
-from attar.store import Store, check_writable, fingerprint
+from attar.store import Store, fingerprint
 
 
 def compare(
@@ -46,7 +47,8 @@ def compare(
         AttarError: something is wrong with the experiment or its inputs; before any long work.
     """
     grid = Grid(_narrowed(experiment, only), store, progress, say)
-    check_writable(experiment.out / "results.json", "out")
+    data = [contender.spec.data for contender in experiment.contenders]
+    check_place(experiment.out, "out", [*data, experiment.test], adds=["results.json"])
     _records(experiment)
     if dry_run and experiment.planned and (reason := absent(grid.experiment)):
         say(forecast(grid.experiment, reason, store, progress))
@@ -72,7 +74,8 @@ def _narrowed(experiment: Experiment, only: Sequence[str]) -> Experiment:
     labels = [contender.label for contender in experiment.contenders]
     for label in only:
         if label not in labels:
-            raise AttarError(f"--only {label}: {experiment.file} has the methods {', '.join(labels)}")
+            hint = suggestion(label, labels)
+            raise AttarError(f"--only {label}{hint}: {experiment.file} has the methods {', '.join(labels)}")
     chosen = tuple(contender for contender in experiment.contenders if not only or contender.label in only)
     return dataclasses.replace(experiment, contenders=chosen)
 
@@ -113,6 +116,7 @@ class Grid:
     store: Store | None
     progress: Progress
     say: Say
+    noted: set[str] = field(default_factory=set)
 
     def pairs(self) -> Iterator[tuple[Contender, int]]:
         """Every method with every distillation seed."""
@@ -148,13 +152,14 @@ class Grid:
     def check_teachers(self) -> None:
         """Raises AttarError where a teacher's folder or file is not there."""
         for evaluation in self.experiment.evaluations:
-            if (teacher := evaluation.teacher) is None or teacher.source.startswith(("timm/", "torchvision/")):
-                continue
-            if not Path(teacher.source.partition(":")[2] or teacher.source).expanduser().exists():
-                raise AttarError(
-                    f"[evaluations.{evaluation.label}] teacher {teacher.source}: there is no such file or folder; "
-                    "`attar train-teacher` makes one"
-                )
+            for source in evaluation.teacher.sources if evaluation.teacher else ():
+                if source.startswith(("timm/", "torchvision/")):
+                    continue
+                if not Path(source.partition(":")[2] or source).expanduser().exists():
+                    raise AttarError(
+                        f"[evaluations.{evaluation.label}] teacher {source}: there is no such file or folder; "
+                        "`attar train-teacher` makes one"
+                    )
 
     def distill(self) -> Iterator[str]:
         """Makes the sets that are not there yet; yields what failed."""
@@ -182,6 +187,12 @@ class Grid:
             say=say,
             dry_run=dry_run,
         )
+
+    def _note(self, text: str) -> None:
+        """Says what is the same of many sets once."""
+        if text not in self.noted:
+            self.noted.add(text)
+            self.say(text)
 
     def _tell(self, what: str, text: str) -> None:
         self.say(f"{what}: {text}")
@@ -229,6 +240,7 @@ class Grid:
             device=item.contender.spec.device,
             store=self.store,
             progress=self.progress,
+            say=self._note,
         ):
             self.say(row(record))
             yield {**record, **self._about(item, record["network"], one)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.comparison.terms import Terms, check_teacher, evaluated, expected_seconds, the_set
+from attar.comparison.terms import Terms, check_inputs, evaluated, expected_seconds, the_set
 from attar.distilled import DistilledSet
 from attar.evaluation.scores import (
     augmentation_robust,
@@ -18,8 +18,8 @@ from attar.evaluation.scores import (
     recovery,
     unaugmented,
 )
-from attar.progress import Progress
-from attar.results import duration
+from attar.places import check_file, check_place
+from attar.progress import Progress, duration
 from attar.store import Store, write_json
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ def scored(
         AttarError: not one set in the folder, a recipe that does not fit it, or a missing teacher; before any training.
     """
     one, own, store = the_set(folder), protocol.own, store or Store()
-    check_teacher(one, [own], terms, store)
+    if json_file is not None:
+        check_place(json_file, "--json", [one.manifest["data"]["spec"], terms.test])
+        check_file(json_file, "--json", '"full_accuracy": ', "a file of scores")
+    check_inputs(one, [own], terms, store, progress, say)
     say(_cost(one, protocol, terms, store, progress))
     if dry_run:
         return {}
@@ -109,10 +112,10 @@ def _fractions(record: dict[str, Any]) -> list[float]:
 def _on_all_data(one: DistilledSet, recipe: Recipe, terms: Terms, store: Store, progress: Progress) -> float:
     """The accuracy, a fraction, of one network trained on all real images that the set was distilled from."""
     from attar.evaluation import evaluate
-    from attar.pictures import in_memory, opened, real_images, tested_images
+    from attar.pictures import in_memory, opened, real, real_images, tested_images
 
-    side = opened(one, recipe).pixels.shape[1]
-    train = in_memory(real_images(one, store), side, one.manifest["preprocess"])
+    side = opened(one, recipe).side
+    train = real(real_images(one, store), recipe, side, one.manifest["preprocess"])
     held = tested_images(one, terms.test, store, progress)
     tests = in_memory(held, recipe.shorter_side(recipe.size or side), "resize-crop")
     common: dict[str, Any] = {"network": terms.network, "device": terms.device, "store": store, "progress": progress}

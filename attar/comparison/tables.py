@@ -98,7 +98,7 @@ def heading(experiment: Experiment, panel: Panel) -> str:
     """An evaluation in words: its label, the network, the recipe with its changes, the test images."""
     recipe = panel.evaluation.recipe
     told = terms({"recipe": recipe.name, "changes": changes(recipe), "test": experiment.test})
-    teacher = f", teacher {panel.evaluation.teacher.source}" if panel.evaluation.teacher else ""
+    teacher = f", teacher {panel.evaluation.teacher}" if panel.evaluation.teacher else ""
     return f"{panel.evaluation.label}, {panel.network}: {told}{teacher}"
 
 

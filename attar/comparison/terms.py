@@ -17,6 +17,7 @@ from attar.store import Store
 
 if TYPE_CHECKING:
     from attar.evaluation import Recipe
+    from attar.plan import Say
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,18 @@ def the_set(folder: Path) -> DistilledSet:
     return sets[0]
 
 
-def check_teacher(one: DistilledSet, recipes: Sequence[Recipe], terms: Terms, store: Store) -> None:
-    """Opens the teacher for each of the recipes that has soft labels, and tries it.
+def check_inputs(
+    one: DistilledSet, recipes: Sequence[Recipe], terms: Terms, store: Store, progress: Progress, say: Say
+) -> None:
+    """Says what is to be known of the data; tries the teacher for each of the recipes that has soft labels.
 
     Raises:
-        AttarError: there is none, or it fails a check.
+        AttarError: the data of the random images has changed; there is no teacher, or it fails a check.
     """
     from attar.evaluation.teaching import soft
-    from attar.pictures import opened, tried
+    from attar.pictures import check_data, opened, tested_images, tried
 
+    check_data(one, tested_images(one, terms.test, store, progress), terms.baseline, store, say)
     inputs = {(recipe.size, recipe.normalise): recipe for recipe in recipes if recipe.labels == "soft"}
     for recipe in inputs.values():
         if terms.teacher is None:
@@ -84,6 +88,6 @@ def expected_seconds(
     from attar.pictures import opened, tested_images
 
     tested = len(tested_images(one, terms.test, store, progress))
-    side = opened(one, recipe).pixels.shape[1]
+    side = opened(one, recipe).side
     ipc = ipc or one.manifest["ipc"]
     return training_seconds(recipe, terms.network, len(one.classes), ipc, side, tested, terms.device)

@@ -21,11 +21,12 @@ from attar.experiment import Contender, Evaluation, Experiment
 from attar.job import Spec
 from attar.methods import load_method
 from attar.networks import check
+from attar.places import check_place
 from attar.plan import Say
 from attar.progress import Progress, silent
 from attar.results import read_records
 from attar.run import quiet
-from attar.store import Store, check_writable, fingerprint
+from attar.store import Store, fingerprint
 
 GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {"exemplars": {"fit.time": ("280", "600")}}
 """By method, what is varied if nothing else is asked for, beside the guidance."""
@@ -101,7 +102,7 @@ def tune(
     choices = candidates(tuning)
     ladder = rungs(len(choices), tuning.eta)
     experiment = _experiment(tuning, choices, ladder)
-    check_writable(tuning.out / "results.json", "--out")
+    check_place(tuning.out, "--out", [tuning.spec.data], adds=("results.json", "tuned.md", "tuned.json", "tuned.png"))
     grid = Grid(experiment, store, progress, say)
     say("\n".join(_announced(tuning, choices, ladder)))
     grid.check()

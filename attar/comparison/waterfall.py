@@ -10,13 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.comparison.terms import Terms, check_teacher, evaluated, expected_seconds, the_set
+from attar.comparison.terms import Terms, check_inputs, evaluated, expected_seconds, the_set
 from attar.comparison.waterfall_chart import draw
 from attar.distilled import DistilledSet
 from attar.evaluation.waterfall import Bar, Step, bars, ends
 from attar.networks import build
-from attar.progress import Progress
-from attar.results import duration, signed, write_record
+from attar.places import check_place
+from attar.progress import Progress, duration
+from attar.results import read_records, signed, write_record
 from attar.store import Store, replacing, write_json
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Records = list[dict[str, Any]]
 
+FILES = ("waterfall.md", "waterfall.csv", "waterfall.json", "waterfall.png")
 NUMBERS = ("size", "epochs", "batch", "lr", "weight_decay", "warmup")
 """Fields of a recipe that may come to another value for a set and a network."""
 
@@ -49,10 +51,13 @@ def waterfall(
         AttarError: not one set in the folder, a recipe that does not fit it, or a missing teacher; before any training.
     """
     one = the_set(folder)
-    settled = [_settled(one, step.recipe, terms.network) for step in steps]
+    check_place(out, "--out", [one.manifest["data"]["spec"], terms.test], adds=("results.json", *FILES))
+    if (out / "results.json").exists():
+        read_records(out / "results.json")
+    settled = [_settled(one, step.recipe, terms) for step in steps]
     same = [next((k for k in range(n) if settled[k] == settled[n]), None) for n in range(len(steps))]
     steps = _in_numbers(steps, settled)
-    check_teacher(one, [step.recipe for step in steps], terms, store or Store())
+    check_inputs(one, [step.recipe for step in steps], terms, store or Store(), progress, say)
     say(_cost(one, steps, same, terms, store or Store(), progress))
     if dry_run:
         return []
@@ -76,21 +81,22 @@ def waterfall(
     return found
 
 
-def _settled(one: DistilledSet, recipe: Recipe, network: str) -> Recipe:
+def _settled(one: DistilledSet, recipe: Recipe, terms: Terms) -> Recipe:
     """The recipe with the numbers that its tables and rules come to, and without what is then unused.
 
     When it is tested as it trains is left out, as that does not change the training.
     """
     from attar.evaluation.evaluator import settle
+    from attar.evaluation.precision import settled
     from attar.pictures import opened
 
-    train = opened(one, recipe)
+    train, network = opened(one, recipe), terms.network
     plan, how = settle(recipe, train, network)
     batch = plan.batch if plan.steps is not None else min(plan.batch, len(train.labels))
     values = (how.size, plan.epochs, batch, plan.lr, plan.weight_decay, plan.warmup)
     numbers: dict[str, Any] = dict(zip(NUMBERS, values, strict=True))
     unused: dict[str, Any] = {"name": "", "source": "", "batch_doubled_at": (), "many_classes": "as is"}
-    unused |= {"test_every": None, "test_from": 0.0}
+    unused |= {"test_every": None, "test_from": 0.0, "precision": settled(terms.device, recipe.precision)[1]}
     unused |= {"temperature": 1.0} if recipe.labels == "hard" else {}
     unused |= {"momentum": 0.0} if recipe.optimiser == "adamw" else {}
     unused |= {"test_resize": "size"} if recipe.shorter_side(how.size) == how.size else {}

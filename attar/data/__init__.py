@@ -2,9 +2,10 @@
 
 from attar.data.imageset import ImageSet, load_data
 from attar.data.integrity import readable
+from attar.data.overlap import shared
 from attar.data.pixels import PREPROCESSING, load_pixels, preprocess
 from attar.data.spec import test_spec
-from attar.data.views import load_held_out, load_view
+from attar.data.views import load_held_out, load_view, usual_side
 
 __all__ = [
     "PREPROCESSING",
@@ -15,5 +16,7 @@ __all__ = [
     "load_view",
     "preprocess",
     "readable",
+    "shared",
     "test_spec",
+    "usual_side",
 ]

@@ -4,52 +4,70 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from attar.data.decode import opened
-from attar.data.source import Ints, listed
+from attar.data.source import SUFFIXES, Ints, file_bytes, is_no_file, listed, shown
 from attar.errors import AttarError
 
 SPLITS = ("train", "test", "validation", "valid", "val")
-SUFFIXES = frozenset(
-    f".{name}" for name in ("jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp", "bmp", "tif", "tiff")
-) | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga"}
-"""Files with these suffixes, in capitals or not, are images; all others are passed over."""
 
 
 def splits(where: str) -> tuple[str, ...]:
     """The children named as splits are, in capitals or not, where they hold class folders; else none."""
     root = Path(where)
-    named = [name for name in _class_folders(root) if name.lower() in SPLITS and any(_class_folders(root / name))]
+    with _told(root):
+        named = [name for name in _class_folders(root) if name.lower() in SPLITS and _is_split(root, name)]
     return tuple(sorted(named, key=lambda name: (SPLITS.index(name.lower()), name)))
+
+
+def beside_splits(where: str) -> tuple[str, ...]:
+    """The folders of images that lie beside those named as splits are."""
+    root = Path(where)
+    with _told(root):
+        others = [name for name in _class_folders(root) if name.lower() not in SPLITS]
+        return tuple(sorted(name for name in others if any(_images(root, name))))
+
+
+def linked(root: Path) -> list[Path]:
+    """The class folders and splits that are links to folders elsewhere."""
+    with _told(root):
+        inside = [root / name for name in _class_folders(root)]
+        of_splits = [one / name for one in inside if one.name.lower() in SPLITS for name in _class_folders(one)]
+    return [one for one in (*inside, *of_splits) if one.is_symlink()]
 
 
 def load(where: str, split: str | None) -> Folder:
     """The images under PATH or PATH/SPLIT.
 
     Raises:
-        AttarError: it is not a folder of class folders, or a class folder holds no image.
+        AttarError: it is not a folder of class folders, a class folder holds no image or is a link that leads nowhere,
+            or a name is not UTF-8.
     """
     root = Path(where) / split if split else Path(where)
     if not root.is_dir():
         raise AttarError(f"{root} is not a folder; imagefolder: needs a folder of class folders")
-    classes = sorted(_class_folders(root))
-    if not classes:
-        raise AttarError(f"{root} has no class folders: put the images of each class into a folder named after it")
-    if classes == ["images"] and (root / "manifest.json").is_file():
-        raise AttarError(f"{root} is a distilled set: its class folders are in {root / 'images'}")
-    files: list[str] = []
-    counts = []
-    for name in classes:
-        found = list(_images(root, name, ()))
-        files += found
-        counts.append(len(found))
-    empty = [str(root / name) for name, count in zip(classes, counts, strict=True) if count == 0]
-    if empty:
+    with _told(root):
+        classes = _class_folders(root)
+        if lost := [shown(e.path) for e in os.scandir(root) if e.is_symlink() and not os.path.exists(e.path)]:
+            raise AttarError(f"{listed(lost)}: a link that leads nowhere, perhaps a class; mend it, or remove it")
+        if not classes:
+            raise AttarError(f"{root} has no class folders: put the images of each class into a folder named after it")
+        if classes == ["images"] and (root / "manifest.json").is_file():
+            raise AttarError(f"{root} is a distilled set: its class folders are in {root / 'images'}")
+        of_classes = [list(_images(root, name)) for name in classes]
+    files = [file for of_class in of_classes for file in of_class]
+    if odd := [shown(name) for name in (*classes, *files) if shown(name) != name]:
+        raise AttarError(
+            f"{root}: these names are not UTF-8, and no record could hold them: {listed(odd)}; rename them"
+        )
+    if empty := [str(root / name) for name, of_class in zip(classes, of_classes, strict=True) if not of_class]:
         raise AttarError(f"no images ({' '.join(sorted(SUFFIXES))}) in {listed(empty)}: add some, or remove the folder")
+    counts = [len(of_class) for of_class in of_classes]
     return Folder(root, tuple(classes), np.repeat(np.arange(len(classes), dtype=np.int64), counts), files)
 
 
@@ -66,7 +84,7 @@ class Folder:
         return opened(self.content(index))
 
     def content(self, index: int) -> bytes:
-        return (self.root / self.files[index]).read_bytes()
+        return file_bytes(self.root / self.files[index])
 
     def signature(self, indices: Ints) -> object:
         """Path, size and times of every file."""
@@ -76,29 +94,63 @@ class Folder:
             try:
                 state = os.stat(self.root / name)
                 found.append([name, state.st_size, state.st_mtime_ns, state.st_ctime_ns])
-            except FileNotFoundError:  # a broken link
-                found.append([name])
+            except OSError as error:
+                if not is_no_file(error):
+                    raise
+                found.append([name])  # a link that leads nowhere
         return [str(self.root), found]
 
 
-def _class_folders(root: Path) -> Iterator[str]:
-    if root.is_dir():
-        for entry in os.scandir(root):
-            if entry.is_dir() and not entry.name.startswith("."):
-                yield entry.name
+def _class_folders(root: Path) -> list[str]:
+    return _inside(root)[1] if root.is_dir() else []
 
 
-def _images(root: Path, folder: str, above: tuple[str, ...]) -> Iterator[str]:
-    """Relative paths of the images below a folder: its own first, then each subfolder's; links are followed."""
-    real = os.path.realpath(root / folder)
-    if real in above:
+def _is_split(root: Path, name: str) -> bool:
+    """Whether a folder named as a split holds class folders, and not, as a class would, images alone."""
+    own, inside = _inside(root / name)
+    return any(any(_images(root / name, child)) for child in inside) or (bool(inside) and not own)
+
+
+def _inside(folder: Path) -> tuple[list[str], list[str]]:
+    """The images and the folders in a folder, both sorted; a pipe that is named as an image is taken for one."""
+    images, folders = [], []
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if _is_folder(entry):
+            folders.append(entry.name)
+        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            images.append(entry.name)
+    return sorted(images), sorted(folders)
+
+
+def _images(root: Path, folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Relative paths of the images below a folder: its own first, then each subfolder's; links are followed.
+
+    But not those that lead to a folder in which they lie: `above` are the folders on the way, links resolved.
+    """
+    real, above = os.path.realpath(root / folder), above or (os.path.realpath(root),)
+    if any(os.path.commonpath([real, one]) == real for one in above):
         return
-    entries = sorted(
-        (entry for entry in os.scandir(root / folder) if not entry.name.startswith(".")), key=lambda entry: entry.name
-    )
-    for entry in entries:
-        if not entry.is_dir() and os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-            yield f"{folder}/{entry.name}"
-    for entry in entries:
-        if entry.is_dir():
-            yield from _images(root, f"{folder}/{entry.name}", (*above, real))
+    images, folders = _inside(root / folder)
+    yield from (f"{folder}/{name}" for name in images)
+    for name in folders:
+        yield from _images(root, f"{folder}/{name}", (*above, real))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; a link to itself, which Python takes for an error, is none."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if not is_no_file(error):
+            raise
+        return False
+
+
+@contextmanager
+def _told(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise AttarError(f"{root} cannot be read as a folder of class folders: {error}") from error

@@ -12,9 +12,9 @@ from typing import Any
 
 from PIL import Image
 
+from attar.data.columns import columns
 from attar.data.decode import opened
-from attar.data.parquet import columns, encoded
-from attar.data.source import Ints, labelled
+from attar.data.source import Ints, file_bytes, labelled
 from attar.errors import AttarError
 
 
@@ -43,9 +43,9 @@ class Hub:
 
     def __init__(self, where: str, table: Any) -> None:
         self.where = where
-        self.column, label, names = columns(table.features.to_dict(), table.column_names, where)
+        self.column, label, names = columns(table.features.to_dict(), table.column_names, f"hf:{where}")
         plain = table.select_columns([label]).with_format("arrow")[:].column(0)
-        self.classes, self.labels = labelled(plain.to_pylist(), names, where)
+        self.classes, self.labels = labelled(plain.to_pylist(), names, f"hf:{where}")
         self._table = table.cast_column(self.column, _library().Image(decode=False)).select_columns([self.column])
 
     def name(self, index: int) -> str:
@@ -55,10 +55,10 @@ class Hub:
         return opened(self.content(index))
 
     def content(self, index: int) -> bytes:
-        cell = self._table[index][self.column]
+        cell = self._table[index][self.column] or {"bytes": None, "path": None}
         if not cell["bytes"] and cell["path"]:
-            return Path(cell["path"]).read_bytes()
-        return encoded(cell)
+            return file_bytes(Path(cell["path"]))
+        return cell["bytes"] or b""
 
     def signature(self, indices: Ints) -> object:
         """Path, size and times of the library's own files and the rows' numbers; None if they only name images."""

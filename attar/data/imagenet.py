@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attar.data.source import listed, unique_names
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 
 _CMC = """
 n02869837 n01749939 n02488291 n02107142 n13037406 n02091831 n04517823 n04589890 n03062245 n01773797
@@ -34,19 +34,40 @@ n02012849 n02013706 n02018207 n02018795 n02027492 n02028035 n02037110 n02051845 
 _NETTE = "n01440764 n02102040 n02979186 n03000684 n03028079 n03394916 n03417042 n03425413 n03445777 n03888257"
 _WOOF = "n02086240 n02087394 n02088364 n02089973 n02093754 n02096294 n02099601 n02105641 n02111889 n02115641"
 
+_GLAD = {
+    "imagenet-a": "n02111129 n02489166 n11879895 n02457408 n03042490 n12057211 n02342885 n03447447 n02071294 n02013706",
+    "imagenet-b": "n02006656 n06359193 n01820546 n02116738 n13044778 n04487081 n01872401 n02112018 n03841143 n02025239",
+    "imagenet-c": "n03393912 n01833805 n03344393 n03208938 n01828970 n02606052 n02129165 n02017213 n02280649 n01531178",
+    "imagenet-d": "n01518878 n02111889 n01534433 n02112706 n01592084 n02389026 n02276258 n01622779 n01829413 n02277742",
+    "imagenet-e": "n04277352 n01843383 n01860187 n02056570 n03992509 n03924679 n04153751 n01774750 n03857828 n02281787",
+    "imagenet-birds": (
+        "n01806143 n02007558 n01818515 n02051845 n02056570 n01614925 n01843383 n01518878 n01860187 n01819313"
+    ),
+    "imagenet-fruits": (
+        "n07753275 n07753592 n07745940 n07747607 n07749582 n07768694 n07753113 n07720875 n07718472 n07742313"
+    ),
+    "imagenet-cats": (
+        "n02123045 n02123159 n02123394 n02123597 n02124075 n02129165 n02129604 n02128925 n02128757 n02127052"
+    ),
+}
+
 SUBSETS: dict[str, tuple[str, ...]] = {
     "imagenette": tuple(_NETTE.split()),
     "imagewoof": tuple(_WOOF.split()),
     "imagenet10-idc": tuple(_CMC.split()[:10]),
+    "imagenet-10": tuple(_CMC.split()[:10]),
     "imagenet100-cmc": tuple(_CMC.split()),
     "imagenet100-kaggle": tuple(_KAGGLE.split()),
+    **{name: tuple(wnids.split()) for name, wnids in _GLAD.items()},
 }
-"""WordNet ids, in the published order (the last: in sorted order).
+"""WordNet ids, in the published order (imagenet100-kaggle: in sorted order).
 
 imagenette, imagewoof: fastai's ten classes, as Minimax's lists have them. imagenet10-idc: IDC's ten (Kim et al., ICML
-2022), the first of its hundred. imagenet100-cmc: drawn for CMC (Tian et al., ECCV 2020; imagenet100.txt of
-HobbitLong/CMC) and used by IDC, as class100.txt, and by those who follow it. imagenet100-kaggle: the data set
-ambityga/imagenet100, mostly animals; only 8 classes are in both.
+2022), the first of its hundred. imagenet-10: a name of RDED's, whose code lists no classes; taken to be the same ten.
+imagenet-a to -e, -birds, -fruits, -cats: GLaD's (Cazenavette et al., CVPR 2023, utils.py, alpha being a), which RDED
+names too; ImageNet-A of Hendrycks et al. is another data set. imagenet100-cmc: drawn for CMC (Tian et al., ECCV 2020;
+imagenet100.txt of HobbitLong/CMC) and used by IDC, as class100.txt, and by those who follow it. imagenet100-kaggle: the
+data set ambityga/imagenet100, mostly animals; only 8 classes are in both.
 """
 
 COUNTS: dict[str, tuple[int, int]] = {
@@ -63,7 +84,7 @@ def subset(name: str) -> tuple[str, ...]:
         AttarError: no subset has this name.
     """
     if name not in SUBSETS:
-        raise AttarError(f"no ImageNet subset {name!r}; there are {', '.join(SUBSETS)}")
+        raise AttarError(f"no ImageNet subset {name!r}{suggestion(name, SUBSETS)}; there are {', '.join(SUBSETS)}")
     return SUBSETS[name]
 
 

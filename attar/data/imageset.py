@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 from attar.data.decode import reason, upright
-from attar.data.source import Ints, Source
+from attar.data.imagenet import SUBSETS
+from attar.data.source import Ints, Source, is_no_file
 from attar.data.spec import open_source, resolve
 from attar.data.threads import in_threads
-from attar.errors import AttarError, BadImage
+from attar.errors import AttarError, BadImage, suggestion
 from attar.keys import numpy_generator
 from attar.store import Store, digest, fingerprint
 
@@ -81,6 +81,10 @@ class ImageSet:
     def name(self, index: int) -> str:
         """What a message calls the image: "train.parquet, row 17", or its path relative to the folder."""
         return self._source.name(int(self._rows[index]))
+
+    def content(self, index: int) -> bytes:
+        """The bytes that identify the image, wherever it lies."""
+        return self._source.content(int(self._rows[index]))
 
     def of_class(self, label: int) -> Ints:
         """Indices (n,) of the images of a class, in the source's order: sorted file names, or rows."""
@@ -159,8 +163,10 @@ class ImageSet:
         def row_hash(row: int) -> str:
             try:
                 return digest(self._source.content(row))
-            except (FileNotFoundError, PermissionError):  # counts as empty; `readable` says why it cannot be read
-                return digest(b"")
+            except OSError as error:
+                if not is_no_file(error):
+                    raise
+                return digest(b"")  # counts as empty; `readable` says why it cannot be read
 
         def content_hash() -> str:
             whole = hashlib.blake2b(digest_size=16)
@@ -192,8 +198,5 @@ def _reopened(spec: str, length: int, rows: Ints | None, kept: tuple[int, ...], 
 
 
 def _no_such_classes(unknown: Sequence[str], classes: Sequence[str]) -> str:
-    lines = []
-    for name in unknown:
-        near = difflib.get_close_matches(name, classes, n=3)
-        lines.append(repr(name) + (f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""))
-    return f"the data has no class {', '.join(lines)}"
+    told = [f"{name!r}{suggestion(name, (*classes, *SUBSETS))}" for name in unknown]
+    return f"the data has no class {', '.join(told)}"

@@ -11,7 +11,7 @@ from PIL import Image
 from attar.data.imageset import ImageSet
 from attar.data.source import Ints
 from attar.data.threads import in_threads
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -26,7 +26,9 @@ def preprocess(image: Image.Image, size: int, how: str) -> Pixels:
         AttarError: `how` is not in PREPROCESSING.
     """
     if how not in PREPROCESSING:
-        raise AttarError(f"unknown preprocessing {how!r}; there are {', '.join(PREPROCESSING)}")
+        raise AttarError(
+            f"unknown preprocessing {how!r}{suggestion(how, PREPROCESSING)}; there are {', '.join(PREPROCESSING)}"
+        )
     return np.asarray(PREPROCESSING[how](image, size), np.uint8)
 
 

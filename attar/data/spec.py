@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
+from pathlib import Path
 from typing import Protocol, cast
 
-from attar.data.source import Source
-from attar.errors import AttarError
+from attar.data.source import Source, listed, shown
+from attar.errors import AttarError, suggestion
 
 FORMS = {
     "digits": "attar.data.digits",
@@ -21,7 +21,7 @@ TEST_SPLITS = ("test", "validation", "valid", "val")
 
 
 class Form(Protocol):
-    """What the module of each form offers."""
+    """What the module of each form offers; that of folders also `beside_splits`."""
 
     def splits(self, where: str) -> tuple[str, ...]:
         """The splits there are; none if the data is not split."""
@@ -38,9 +38,13 @@ def resolve(spec: str) -> str:
             none where there are several.
     """
     kind, where, split = _parse(spec)
+    if shown(where) != where:
+        raise AttarError(f"{shown(spec)}: the path is not UTF-8, and no record could hold it; rename it, or link to it")
     there = _form(kind).splits(where)
     if split is None and kind == "digits":
         split = "train"
+    if split is None and kind == "imagefolder":
+        _refuse_mixture(spec, where, there)
     if split is None and len(there) > 1:
         example = _written(kind, where, "train" if "train" in there else there[0])
         raise AttarError(
@@ -48,7 +52,7 @@ def resolve(spec: str) -> str:
             "never slip into training"
         )
     if split is not None and split not in there:
-        raise AttarError(f"{spec}: no split {split!r}; there {_listed(there)}")
+        raise AttarError(f"{spec}: no split {split!r}{suggestion(split, there)}; there {_listed(there)}")
     return _written(kind, where, split or (there[0] if there else None))
 
 
@@ -56,6 +60,22 @@ def open_source(resolved: str) -> Source:
     """The images of a resolved spec."""
     kind, where, split = _parse(resolved)
     return _form(kind).load(where, split)
+
+
+def places(spec: str) -> list[Path]:
+    """The file or folder that a spec names, whatever the split, and the folders that links in it lead to.
+
+    Nothing where it names none on this machine.
+    """
+    try:
+        kind, where, _ = _parse(spec)
+    except AttarError:
+        return []
+    if kind == "imagefolder":
+        from attar.data.folder import linked
+
+        return [Path(where), *linked(Path(where))]
+    return [Path(where)] if kind in ("parquet", "hf") and os.path.exists(where) else []
 
 
 def test_spec(spec: str) -> str:
@@ -78,6 +98,18 @@ def test_spec(spec: str) -> str:
 
 
 test_spec.__test__ = False  # type: ignore[attr-defined]  # its name is not that of a test
+
+
+def _refuse_mixture(spec: str, where: str, splits: tuple[str, ...]) -> None:
+    """Raises an AttarError where folders that look like splits lie among class folders."""
+    from attar.data.folder import beside_splits
+
+    if classes := beside_splits(where) if splits else ():
+        raise AttarError(
+            f"{spec}: {listed(splits)} may be a split, for class folders are in it, or a class, for the class folders "
+            f"{listed(classes, 5)} are beside it; for the split write {_written('imagefolder', where, splits[0])}, "
+            "for a class put its images into the folder itself, not below it"
+        )
 
 
 def _form(kind: str) -> Form:
@@ -125,9 +157,8 @@ def _path_and_split(text: str) -> tuple[str | None, str | None]:
 def _unknown(spec: str, kind: str, rest: str) -> str:
     if kind:
         return f"{spec}: no file or folder {os.path.abspath(os.path.expanduser(rest))}"
-    near = difflib.get_close_matches(spec.partition(":")[0].partition("@")[0], FORMS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{spec}: neither a folder nor a known form of data{hint} (known: {_forms()})"
+    head = spec.partition(":")[0].partition("@")[0]
+    return f"{spec}: neither a folder nor a known form of data{suggestion(head, FORMS)}; known are {_forms()}"
 
 
 def _forms() -> str:

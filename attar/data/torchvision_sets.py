@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import re
@@ -12,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from attar.data.source import Ints, labelled
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.store import cache_folder
 
 
@@ -94,7 +93,5 @@ def _class(where: str) -> Any:
 
     known = {name.lower(): name for name in datasets.__all__}
     if where.lower() not in known:
-        near = difflib.get_close_matches(where.lower(), known, n=3)
-        hint = f"; did you mean {' or '.join(known[name] for name in near)}?" if near else ""
-        raise AttarError(f"torchvision has no data set {where!r}{hint}")
+        raise AttarError(f"torchvision has no data set {where!r}{suggestion(where, known.values())}")
     return getattr(datasets, known[where.lower()])

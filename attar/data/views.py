@@ -1,8 +1,15 @@
-"""Views of a data set: long-tailed, or without the tenth that settings are chosen on."""
+"""Views of a data set: long-tailed, or without the tenth that settings are chosen on; its images' usual size."""
 
 from __future__ import annotations
 
+import statistics
+from contextlib import suppress
+
 from attar.data.imageset import ImageSet, load_data
+from attar.errors import AttarError, BadImage
+
+LOOKED = 99
+"""Images that the usual size is read off, about."""
 
 
 def load_view(spec: str, imbalance_factor: float | None = None, hold_out: bool = False) -> ImageSet:
@@ -22,3 +29,18 @@ def load_view(spec: str, imbalance_factor: float | None = None, hold_out: bool =
 def load_held_out(spec: str) -> ImageSet:
     """The fixed tenth of the images of `spec`: what settings are chosen on, so that test images are read once."""
     return load_data(spec).held_out()[1]
+
+
+def usual_side(images: ImageSet) -> int:
+    """The median of the shorter sides, in pixels, of some images from all over the set, unreadable ones left out.
+
+    Raises:
+        AttarError: none of them can be read.
+    """
+    sides = []
+    for index in range(0, len(images), max(1, len(images) // LOOKED)):
+        with suppress(BadImage):
+            sides.append(min(images.open(index).size))
+    if not sides:
+        raise AttarError(f"{images.spec}: none of the images that were tried can be read")
+    return int(statistics.median_low(sides))

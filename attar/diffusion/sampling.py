@@ -21,7 +21,7 @@ from attar.diffusion.schedulers import (
 )
 from attar.diffusion.solvers import Noise, Walk, ddim, ddpm, dpm_plus_plus
 from attar.diffusion.watched import Watched
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 
 SOLVERS = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_plus_plus}
 EVEN = "log-snr"
@@ -53,7 +53,8 @@ class Sampler:
     def __post_init__(self) -> None:
         choices = [*SOLVERS, CHECKPOINT, *SCHEDULERS]
         if self.solver not in choices:
-            raise AttarError(f"sampler.solver {self.solver!r}: choose one of {', '.join(choices)}")
+            hint = suggestion(self.solver, choices)
+            raise AttarError(f"sampler.solver {self.solver!r}{hint}: choose one of {', '.join(choices)}")
         if self.spacing != EVEN:
             check_grid("sampler", self.steps, self.spacing)
         elif self.solver not in SOLVERS or self.steps < 2:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.finite import finite
 
 SPACINGS = ("leading", "trailing", "linspace")
@@ -89,7 +89,8 @@ def check_grid(owner: str, steps: int, spacing: str) -> None:
     if not 1 <= steps <= 1000:
         raise AttarError(f"{owner}.steps {steps}: choose 1 to 1000")
     if spacing not in SPACINGS:
-        raise AttarError(f"{owner}.spacing {spacing!r}: choose one of {', '.join(SPACINGS)}")
+        hint = suggestion(spacing, SPACINGS)
+        raise AttarError(f"{owner}.spacing {spacing!r}{hint}: choose one of {', '.join(SPACINGS)}")
 
 
 def grid(steps: int, spacing: str = "leading", total: int = 1000) -> list[int]:

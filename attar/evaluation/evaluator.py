@@ -20,9 +20,11 @@ from attar.augment import Augmentation
 from attar.errors import AttarError
 from attar.evaluation.images import Images, check_sets, resized
 from attar.evaluation.labels import SoftLabels, views_of
+from attar.evaluation.native import Native
+from attar.evaluation.precision import settled
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, RECIPES
-from attar.evaluation.tables import by_ipc, by_network
+from attar.evaluation.tables import by_ipc, by_network, number_by_ipc
 from attar.evaluation.tally import Tally
 from attar.finite import naming
 from attar.keys import seed_of
@@ -30,12 +32,12 @@ from attar.networks import build, check, check_size
 from attar.progress import Progress, silent
 from attar.soft_labels import Labelling, StoredLabels, Views
 from attar.store import Store, fingerprint, write_json
-from attar.tile import device_class, resolve
-from attar.training import Plan, Step, top1, train
+from attar.tile import device_class
+from attar.training import Pictures, Plan, Precision, Step, top1, train
 
 __all__ = ["Images", "Result", "evaluate", "settle"]
 
-REVISION = 2
+REVISION = 3
 """Part of every item's key: raise it when a change of the code changes what a recipe measures."""
 
 
@@ -60,6 +62,8 @@ class Result:
     seconds: float
     """Training and tests of all seeds, also of those that were found finished."""
     device: str
+    precision: str = "float32"
+    """What the networks were trained and tested in: the recipe's, or float32 where the device lacks it."""
     labels: dict[str, Any] | None = None
     """Of soft labels: what `SoftLabels.record` tells."""
 
@@ -92,12 +96,12 @@ def evaluate(
             teacher, labels of something else, or a bad field of the recipe; before any training.
         NotFinite: a training diverged; nothing of it is kept.
     """
-    place, dtype = resolve(device, recipe.precision)
+    place, precision = settled(device, recipe.precision)
     if not seeds:
         raise AttarError("no seeds: give at least one, for example --seeds 0")
     check_sets(train, test)
     check(network)
-    plan, augmentation = settle(recipe, train, network, bfloat16=dtype == torch.bfloat16)
+    plan, augmentation = settle(recipe, train, network, precision)
     check_size(network, len(train.classes), augmentation.size)
     teacher = None if recipe.labels == "hard" or teacher is None else teacher.to(place).eval()
     job = _Job(train, test, recipe, network, plan, augmentation, place, teacher, labels, store)
@@ -124,23 +128,24 @@ def evaluate(
         std=statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
         seconds=sum(outcome["seconds"] for outcome in outcomes),
         device=device_class(place),
+        precision=precision,
         labels=None if job.soft is None else job.soft.record(),
     )
 
 
-def labelling(train: Images, recipe: Recipe, teacher: nn.Module, device: str) -> tuple[Labelling, Tensor]:
-    """What the stored labels of a set depend on, and its images (N, H, W, 3) on the device, ready to be labelled."""
-    place, _ = resolve(device, recipe.precision)
+def labelling(train: Images, recipe: Recipe, teacher: nn.Module, device: str) -> tuple[Labelling, Pictures]:
+    """What the stored labels of a set depend on, and its images on the device, ready to be labelled."""
+    place, _ = settled(device, recipe.precision)
     plan, augmentation = settle(recipe, train, "any")
     job = _Job(train, train, recipe, "any", plan, augmentation, place, teacher.to(place).eval(), None, None)
     assert job.soft is not None
     assert job.soft.labelling is not None
-    return job.soft.labelling, job.train_tensors[0]
+    return job.soft.labelling, job.pictures
 
 
-def settle(recipe: Recipe, train: Images, network: str, *, bfloat16: bool = False) -> tuple[Plan, Augmentation]:
+def settle(recipe: Recipe, train: Images, network: str, precision: Precision = "float32") -> tuple[Plan, Augmentation]:
     """The recipe's tables and rules as numbers, for this set and network."""
-    classes, own_size = len(train.classes), min(train.pixels.shape[1:3])
+    classes, own_size = len(train.classes), train.side
     ipc = len(train.labels) / classes
     size = recipe.size or own_size
     if size > 4 * own_size:
@@ -160,6 +165,7 @@ def settle(recipe: Recipe, train: Images, network: str, *, bfloat16: bool = Fals
         epochs=epochs,
         steps=recipe.steps,
         batch=batch,
+        accumulate=recipe.accumulate,
         optimiser=recipe.optimiser,
         lr=lr,
         momentum=recipe.momentum,
@@ -169,7 +175,7 @@ def settle(recipe: Recipe, train: Images, network: str, *, bfloat16: bool = Fals
         warmup=min(recipe.warmup, (recipe.steps or epochs or 0) // 4),
         temperature=recipe.temperature if recipe.labels == "soft" else None,
         extra_forward=recipe.extra_forward,
-        bfloat16=bfloat16,
+        precision=precision,
     )
     augmentation = Augmentation(
         size=size,
@@ -182,6 +188,7 @@ def settle(recipe: Recipe, train: Images, network: str, *, bfloat16: bool = Fals
         dsa=recipe.dsa,
         mix=recipe.mix,
         mix_probability=recipe.mix_probability,
+        mix_alpha=recipe.mix_alpha,
     )
     return plan, augmentation
 
@@ -202,15 +209,8 @@ class _Job:
     store: Store | None
 
     @cached_property
-    def pixels(self) -> np.ndarray:
-        """What is augmented, uint8 (N, H, W, 3)."""
-        if self.recipe.resize_first or self.recipe.crop is None:
-            return resized(self.train.pixels, self.augmentation.size)
-        return self.train.pixels
-
-    @cached_property
     def views(self) -> Views | None:
-        return views_of(self.recipe, self.plan, self.augmentation, self.pixels.shape)
+        return views_of(self.recipe, self.plan, self.augmentation, len(self.train.labels))
 
     @cached_property
     def soft(self) -> SoftLabels | None:
@@ -220,32 +220,39 @@ class _Job:
         return SoftLabels(self.recipe, self.views, digest, classes, self.teacher, self.labels, self.store)
 
     @cached_property
-    def train_tensors(self) -> tuple[Tensor, Tensor]:
-        return self._tensors(self.pixels, self.train.labels)
+    def pictures(self) -> Pictures:
+        """What is augmented, on the device."""
+        pixels, recipe = self.train.pictures, self.recipe
+        if recipe.resize_first or recipe.crop is None:
+            pixels = resized(pixels, self.augmentation.size)
+        return pixels.to(self.device) if isinstance(pixels, Native) else self._tensor(pixels)
+
+    @cached_property
+    def train_labels(self) -> Tensor:
+        return self._tensor(self.train.labels.astype(np.int64))
 
     @cached_property
     def test_tensors(self) -> tuple[Tensor, Tensor]:
         size = self.augmentation.size
-        pixels = resized(self.test.pixels, size, self.recipe.shorter_side(size))
-        return self._tensors(pixels, self.test.labels)
+        pixels = resized(self.test.pictures, size, self.recipe.shorter_side(size))
+        return self._tensor(pixels), self._tensor(self.test.labels.astype(np.int64))
 
-    def _tensors(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-        pixels, labels = np.ascontiguousarray(pixels), np.ascontiguousarray(labels, dtype=np.int64)
-        return torch.tensor(pixels, device=self.device), torch.tensor(labels, device=self.device)
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.tensor(np.ascontiguousarray(values), device=self.device)
 
     def run(self, seed: int, told: Callable[[str, float], None]) -> dict[str, float]:
         """Trains and tests the network of one seed."""
         begun = time.monotonic()
-        images, labels = self.train_tensors
+        images, labels = self.pictures, self.train_labels
         student = build(self.network, len(self.train.classes), self.augmentation.size, seed_of(seed, "network"))
         student = student.to(self.device).to(memory_format=torch.channels_last)
-        every = _interval(self.recipe.test_every, self.plan)
+        every, first = _interval(self.recipe.test_every, self.plan), self.untested
         tests: list[float] = []
         tally = Tally(told, "epoch" if self.plan.steps is None else "step")
 
         def after(step: Step) -> None:
             tally.add(step)
-            due = every is not None and step.epoch % every == 0 and step.epoch > self.recipe.test_from * step.epochs
+            due = every is not None and step.epoch % every == 0 and step.epoch > first
             if step.last and (step.epoch == step.epochs or due):
                 told(f"{tally.text}; testing", step.done / step.total)
                 tests.append(self._test(student))
@@ -253,13 +260,20 @@ class _Job:
         how = (self.plan, self.augmentation)
         stored = None if self.soft is None else self.soft.stored(images, told)
         taught: dict[str, Any] = {"teacher": self.teacher} if stored is None else {"labelled": stored}
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        tf32 = self.plan.precision == "tf32"
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
             train(student, images, labels, *how, seed, views=self.views, **taught, after=after)
         return {"accuracy": tests[-1], "best": max(tests), "seconds": time.monotonic() - begun}
 
+    @property
+    def untested(self) -> float:
+        """The epoch, or step, up to which there is no test."""
+        first = number_by_ipc(self.recipe.test_from, len(self.train.labels) / len(self.train.classes), "test_from")
+        return first * (self.plan.steps or self.plan.epochs or 0) if first < 1 else first
+
     def _test(self, student: nn.Module) -> float:
         images, labels = self.test_tensors
-        return top1(student, images, labels, self.recipe.normalise, bfloat16=self.plan.bfloat16)
+        return top1(student, images, labels, self.recipe.normalise, precision=self.plan.precision)
 
 
 def _outcome(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from attar.errors import AttarError
+from attar.evaluation.native import Native
 from attar.store import digest, fingerprint
 
 
@@ -16,26 +17,46 @@ from attar.store import digest, fingerprint
 class Images:
     """A labelled set held in memory."""
 
-    pixels: np.ndarray
-    """uint8 (N, H, W, 3)."""
+    pictures: np.ndarray | Native
+    """uint8 (N, H, W, 3), or images of differing sizes."""
     labels: np.ndarray
     """int64 (N,)."""
     classes: tuple[str, ...]
     """Class names in label order."""
 
+    @property
+    def pixels(self) -> np.ndarray:
+        """uint8 (N, H, W, 3).
+
+        Raises:
+            AttarError: the images differ in size.
+        """
+        if isinstance(self.pictures, Native):
+            raise AttarError("these images differ in size: bring them to one with attar.evaluation.images.resized")
+        return self.pictures
+
+    @property
+    def side(self) -> int:
+        """The shorter side, in pixels; of differing sizes, the median."""
+        return self.pictures.side if isinstance(self.pictures, Native) else min(self.pictures.shape[1:3])
+
     @cached_property
     def digest(self) -> str:
         """The fingerprint of the pixels, the labels and the number of classes; names do not enter."""
-        parts = [digest(self.pixels[i : i + 4096].tobytes()) for i in range(0, len(self.pixels), 4096)]
         labels = digest(self.labels.astype(np.int64).tobytes())
+        if isinstance(self.pictures, Native):
+            return fingerprint(self.pictures.digest, labels, len(self.classes))
+        parts = [digest(self.pixels[i : i + 4096].tobytes()) for i in range(0, len(self.pixels), 4096)]
         return fingerprint(self.pixels.shape, parts, labels, len(self.classes))
 
 
-def resized(pixels: np.ndarray, size: int, shorter: int | None = None) -> np.ndarray:
-    """Images (N, H, W, 3) in uint8: the shorter side resized to `shorter` (antialiased), then the middle of `size`."""
+def resized(pixels: np.ndarray | Native, size: int, shorter: int | None = None) -> np.ndarray:
+    """Images in uint8 (N, size, size, 3): the shorter side resized to `shorter` (antialiased), then the middle."""
     from torchvision.transforms.v2 import functional
 
     shorter = shorter or size
+    if isinstance(pixels, Native):
+        return np.concatenate([resized(pixels.picture(i)[None], size, shorter) for i in range(len(pixels))])
     if min(pixels.shape[1:3]) == shorter and pixels.shape[1] == pixels.shape[2] == size:
         return pixels
     parts = []
@@ -49,8 +70,8 @@ def resized(pixels: np.ndarray, size: int, shorter: int | None = None) -> np.nda
 def check_sets(train: Images, test: Images) -> None:
     """Raises AttarError unless both sets are well formed and have the same classes in the same order."""
     for name, images in (("training", train), ("test", test)):
-        pixels, labels = images.pixels, images.labels
-        if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
+        pixels, labels = images.pictures, images.labels
+        if isinstance(pixels, np.ndarray) and (pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8):
             raise AttarError(f"{name} images are {pixels.dtype} {pixels.shape}; they must be uint8 (N, H, W, 3)")
         if len(pixels) == 0 or len(labels) != len(pixels):
             raise AttarError(

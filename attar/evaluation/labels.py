@@ -20,14 +20,14 @@ from attar.teachers.teacher import digest_of
 from attar.tile import device_class
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from attar.augment import Augmentation
-    from attar.training import Plan
+    from attar.training import Pictures, Plan
 
 
-def views_of(recipe: Recipe, plan: Plan, how: Augmentation, shape: tuple[int, ...]) -> Views | None:
-    """The views of images of this shape (N, H, W, 3) by image and epoch, where the recipe draws them so.
+def views_of(recipe: Recipe, plan: Plan, how: Augmentation, count: int) -> Views | None:
+    """The views of so many images by image and epoch, where the recipe draws them so.
 
     Raises:
         AttarError: the recipe counts steps, not epochs.
@@ -38,7 +38,7 @@ def views_of(recipe: Recipe, plan: Plan, how: Augmentation, shape: tuple[int, ..
         raise AttarError(f"recipe {recipe.name}: views = image needs epochs: set steps to none and epochs to a number")
     batch = plan.batch if recipe.box == "batch" else 1
     epochs = min(recipe.label_epochs or plan.epochs, plan.epochs)
-    return Views(how, shape[0], shape[1], shape[2], epochs=epochs, box=recipe.box, batch=batch)
+    return Views(how, count, epochs=epochs, box=recipe.box, batch=batch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +87,8 @@ class SoftLabels:
         temperature = None if scheme.top is None else recipe.temperature
         return Labelling(self.views, self.images, self.by, self.classes, scheme, temperature)
 
-    def stored(self, images: Tensor, told: Progress) -> StoredLabels | None:
-        """The stored labels of images (N, H, W, 3), made if they are not there yet; None: the teacher is asked."""
+    def stored(self, images: Pictures, told: Progress) -> StoredLabels | None:
+        """The stored labels of images, made if they are not there yet; None: the teacher is asked."""
         if self.given is not None or self.labelling is None:
             return self.given
         assert self.teacher is not None

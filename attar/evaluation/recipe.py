@@ -16,21 +16,22 @@ from attar.errors import AttarError
 from attar.evaluation.tables import entries
 from attar.fields import Range, check_ranges
 from attar.label_schemes import Scheme
+from attar.limits import SIDE, check_most
 
 _RANGES: tuple[Range, ...] = (
     (
         "a whole number of 1 or more",
         lambda x: 1 <= x < math.inf and x == int(x),
-        ("steps", "size", "shuffle", "label_epochs"),
+        ("steps", "size", "shuffle", "label_epochs", "accumulate"),
     ),
     ("a number of 0 or more", lambda x: 0 <= x < math.inf, ("weight_decay", "warmup", "lighting")),
-    ("a number from 0 to 1", lambda x: 0 <= x <= 1, ("momentum", "jitter", "mix_probability", "test_from")),
+    ("a number from 0 to 1", lambda x: 0 <= x <= 1, ("momentum", "jitter", "mix_probability")),
     ("a share above 0, at most 1", lambda x: 0 < x <= 1, ("crop",)),
-    ("a number above 0", lambda x: 0 < x < math.inf, ("temperature",)),
+    ("a number above 0", lambda x: 0 < x < math.inf, ("temperature", "mix_alpha")),
 )
 _TABLES: tuple[Range, ...] = (
     ("whole numbers above 0", lambda x: 1 <= x < math.inf and x == int(x), ("epochs", "batch")),
-    ("numbers of 0 or more", lambda x: 0 <= x < math.inf, ("lr",)),
+    ("numbers of 0 or more", lambda x: 0 <= x < math.inf, ("lr", "test_from")),
 )
 """What each number of a table may be."""
 
@@ -60,7 +61,8 @@ class Recipe:
     label_epochs: int | None = None
     """So many epochs' views and labels, shown again and again; None: each epoch has its own."""
     extra_forward: bool = False
-    """A pass of the student on the unmixed images at every step, which moves its batch-norm statistics."""
+    """One pass more of the student at every step, without gradients, which moves its batch-norm statistics. It sees the
+    batch as RDED's code holds it by then: mixed by CutMix, which writes in place; unmixed beside mixup."""
 
     epochs: int | str | None = None
     """By IPC; None where `steps` is given."""
@@ -70,6 +72,9 @@ class Recipe:
     """By IPC."""
     batch_doubled_at: tuple[int, ...] = ()
     """Numbers of classes at which the batch is twice as large."""
+    accumulate: int = 1
+    """Parts in which a batch passes through the student: their gradients add up, and batch norm sees one at a time. As
+    in FKD's code each counts one share, so that the smaller last batch of an epoch moves the weights less."""
     many_classes: Literal["as is", "idc"] = "as is"
     """idc: at 100 classes two thirds of the epochs, in whole hundreds; above, lr 0.1, decay 1e-4, batch 128 or more."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
@@ -79,7 +84,7 @@ class Recipe:
     weight_decay: float = 5e-4
     decay_vectors: bool = True
     """Whether biases and norms are decayed too."""
-    schedule: Literal["multistep", "half-cosine", "cosine", "constant"] = "cosine"
+    schedule: Literal["multistep", "half-cosine", "cosine", "linear", "constant"] = "cosine"
     warmup: int = 0
     """Epochs, or steps where `steps` is given; at most a quarter of them is used, so that short ones end it too."""
 
@@ -99,19 +104,23 @@ class Recipe:
     """DSA's colours and geometry without cutout, as in IDC."""
     mix: Literal["none", "cutmix", "mixup"] = "none"
     mix_probability: float = 1.0
+    mix_alpha: float = 1.0
+    """Of the mixing weight's beta distribution, both parameters; 1: uniform."""
     normalise: Literal["imagenet", "cifar", "half"] = "imagenet"
 
     test_resize: Literal["size", "eighth"] = "size"
     """The shorter side of test images before their centre crop to `size`: `size`, or (eighth) size // 7 * 8."""
     test_every: int | str | None = None
     """Tests before the last one, for `best` only: every so many epochs (or steps), or "N%" of them; None: no others."""
-    test_from: float = 0.0
-    """No such test in this first part of the epochs."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 mixed precision on a GPU, float32 elsewhere."""
+    test_from: float | str = 0.0
+    """By IPC: no such test up to this epoch; below 1, in this share of the epochs."""
+    precision: Literal["auto", "float32", "tf32", "float16", "bfloat16"] = "auto"
+    """tf32: float32, but TF32 in convolutions, torch's default. float16, bfloat16: mixed precision. auto: bfloat16 on a
+    GPU. A device that lacks it uses float32; the record says what was used."""
 
     def __post_init__(self) -> None:
         check_ranges(self, _RANGES, f"recipe {self.name}")
+        check_most(f"recipe {self.name}: size", self.size, SIDE)
         for words, holds, names in _TABLES:
             for name in names:
                 table = getattr(self, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.evaluation.recipe import Recipe
 from attar.fields import changed
 
@@ -13,174 +13,223 @@ MODIFIED = " (modified)"
 """The end of the names of recipes that `modified` made."""
 
 _IDC = "Kim et al., IDC, ICML 2022 (arXiv 2205.14959); Gu et al., Minimax, CVPR 2024 (arXiv 2311.15529); train.py"
-_RDED = "Sun et al., RDED, CVPR 2024 (arXiv 2312.03526); validation/main.py"
-_D3HR = "Zhao et al., D3HR, ICML 2025 (arXiv 2505.18399); validation/validate.py"
-_FKD = "Yin et al., SRe2L, NeurIPS 2023 (arXiv 2306.13092), train_FKD.py; Su et al., D4M, CVPR 2024 (arXiv 2407.15138)"
-_RDED_RATES = "mobilenet_v2: 2.5e-3, mobilenetv2: 2.5e-3, efficientnet_b0: 2e-3, vit: 1e-4, swin: 1e-4, 1e-3"
-
-_MINIMAX = Recipe(
-    "minimax-hard",
-    _IDC,
-    epochs="1:3000, 10:2000, 50:1500, 200:1000, 500:500, 300",
-    batch=64,
-    many_classes="idc",
-    schedule="multistep",
-    size=224,
-    resize_first=True,
-    crop=0.5,
-    jitter=0.4,
-    lighting=0.1,
-    mix="cutmix",
-    test_every="1%",
-)
-_RDED_SOFT = Recipe(
-    "rded-soft",
-    _RDED,
-    labels="soft",
-    extra_forward=True,
-    epochs=300,
-    batch="9:10, 49:50, 100",
-    batch_doubled_at=(100, 1000),
-    optimiser="adamw",
-    lr=_RDED_RATES,
-    weight_decay=0.01,
-    decay_vectors=False,
-    schedule="half-cosine",
-    size=224,
-    shuffle=2,
-    crop=0.5,
-    mix="cutmix",
-    test_resize="eighth",
-    test_every=10,
-    test_from=0.8,
-)
-_D3HR_SOFT = replace(
-    _RDED_SOFT,
-    name="d3hr-soft",
-    source=_D3HR,
-    batch="9:15, 49:50, 100",
-    batch_doubled_at=(100,),
-    shuffle=1,
-    crop=0.08,
-)
-_D3HR_HARD = replace(
-    _D3HR_SOFT,
-    name="d3hr-hard",
-    source=_D3HR.replace("validate.py", "validate_hardlabel.py"),
-    labels="hard",
-    extra_forward=False,
-    epochs="9:1000, 10:2000, 49:1000, 50:1500, 1000",
-    batch="49:50, 100",
-    batch_doubled_at=(),
-    lr=1e-3,
-    mix="mixup",
-    test_every=1,
-    test_from=0.95,
-)
-_FKD_SOFT = replace(
-    _RDED_SOFT,
-    name="fkd-soft",
-    source=f"{_FKD}; FKD's code draws one box of CutMix for a batch (--set box=batch), this recipe one for each image",
-    views="image",
-    scheme="fp16",
-    extra_forward=False,
-    batch=1024,
-    batch_doubled_at=(),
-    lr=1e-3,
-    schedule="cosine",
-    shuffle=1,
-    crop=0.08,
-    test_every=None,
-    test_from=0.0,
-)
-_QUICK = Recipe(
-    "quick",
-    "Attar's own, for demonstrations and CPUs",
-    steps=600,
-    batch=64,
-    optimiser="adamw",
-    lr=2e-3,
-    weight_decay=0.01,
-    decay_vectors=False,
-    warmup=50,
-    crop=0.5,
-    mix="cutmix",
-    mix_probability=0.5,
+_RDED = "Sun et al., RDED, CVPR 2024 (arXiv 2312.03526); argument.py, validation/main.py"
+_D3HR = "Zhao et al., D3HR, ICML 2025 (arXiv 2505.18399); validation/argument.py, validate.py"
+_FKD = "Yin et al., SRe2L, NeurIPS 2023 (arXiv 2306.13092); Su et al., D4M, CVPR 2024 (arXiv 2407.15138); train_FKD.py"
+_RATES = (
+    "vgg: 5e-4, alexnet: 1e-4, mobilenet_v2: 2.5e-3, mobilenetv2: 2.5e-3, efficientnet_b0: 2e-3, vit: 1e-4, swin: 1e-4,"
+    " 1e-3"
 )
 
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        _QUICK,
-        _MINIMAX,
-        replace(
-            _MINIMAX,
-            name="minimax-hard-cifar",
-            source=f"{_IDC}, at its CIFAR settings: 32 pixels, DSA instead of crops, jitter and lighting, CutMix at "
-            "half of the steps, CIFAR's statistics, 1000 epochs",
-            epochs=1000,
-            many_classes="as is",
-            size=None,
-            resize_first=False,
-            crop=None,
-            flip=True,
-            jitter=0.0,
-            lighting=0.0,
-            dsa=True,
-            mix_probability=0.5,
-            normalise="cifar",
-            test_every=None,
-        ),
-        _RDED_SOFT,
-        replace(
-            _RDED_SOFT,
-            name="rded-soft-cifar",
-            source=f"{_RDED}, at its CIFAR settings: the images' own size, neither cropped nor cut into patches",
-            size=None,
-            shuffle=1,
-            crop=1.0,
-        ),
-        _D3HR_SOFT,
-        replace(
-            _D3HR_SOFT,
-            name="d3hr-soft-cifar",
-            source=f"{_D3HR}, at its CIFAR settings: the images' own size, 400 epochs",
-            size=None,
-            epochs=400,
-        ),
-        _D3HR_HARD,
-        _FKD_SOFT,
-        replace(
-            _FKD_SOFT,
-            name="fkd-soft-cifar",
-            source=f"{_FKD_SOFT.source}; the images' own size, RDED's batches and CIFAR's statistics are our choice",
-            size=None,
-            batch="9:10, 49:50, 100",
-            normalise="cifar",
-        ),
-    )
-}
-"""By name. Recipes ending in -cifar are the published codes' settings for 32-pixel sets; of fkd-soft, which has none at
-so few images per class, RDED's batches."""
+Row = tuple[str, str, str, dict[str, Any]]
+
+_TABLE: tuple[Row, ...] = (
+    (
+        "quick",
+        "",
+        "Attar's own, for demonstrations and CPUs",
+        {
+            "steps": 600,
+            "batch": 64,
+            "optimiser": "adamw",
+            "lr": 2e-3,
+            "weight_decay": 0.01,
+            "decay_vectors": False,
+            "warmup": 50,
+            "crop": 0.5,
+            "mix": "cutmix",
+            "mix_probability": 0.5,
+        },
+    ),
+    (
+        "minimax-hard",
+        "",
+        f"{_IDC}: ImageNet and its subsets",
+        {
+            "epochs": "1:3000, 10:2000, 50:1500, 200:1000, 500:500, 300",
+            "batch": 64,
+            "many_classes": "idc",
+            "schedule": "multistep",
+            "size": 224,
+            "resize_first": True,
+            "crop": 0.5,
+            "jitter": 0.4,
+            "lighting": 0.1,
+            "mix": "cutmix",
+            "test_every": "1%",
+            "precision": "tf32",
+        },
+    ),
+    (
+        "minimax-hard-cifar",
+        "",
+        f"{_IDC}: CIFAR, by IDC's code",
+        {
+            "epochs": 1000,
+            "batch": 64,
+            "schedule": "multistep",
+            "size": 32,
+            "dsa": True,
+            "mix": "cutmix",
+            "mix_probability": 0.5,
+            "normalise": "cifar",
+            "precision": "tf32",
+        },
+    ),
+    (
+        "rded-soft",
+        "",
+        f"{_RDED}: ImageNet-1k and its subsets",
+        {
+            "labels": "soft",
+            "extra_forward": True,
+            "epochs": 300,
+            "batch": "9:10, 49:50, 100",
+            "batch_doubled_at": (100, 1000),
+            "optimiser": "adamw",
+            "lr": _RATES,
+            "weight_decay": 0.01,
+            "decay_vectors": False,
+            "schedule": "half-cosine",
+            "size": 224,
+            "shuffle": 2,
+            "crop": 0.5,
+            "mix": "cutmix",
+            "test_resize": "eighth",
+            "test_every": 10,
+            "test_from": 0.8,
+            "precision": "tf32",
+        },
+    ),
+    ("rded-soft-128", "rded-soft", f"{_RDED}: ConvNets on ImageNette, ImageWoof, ImageNet-100", {"size": 128}),
+    (
+        "rded-soft-tiny",
+        "rded-soft",
+        f"{_RDED}: Tiny-ImageNet",
+        {"size": 64, "shuffle": 1, "crop": 1.0, "batch": 100, "batch_doubled_at": ()},
+    ),
+    ("rded-soft-cifar", "rded-soft", f"{_RDED}: CIFAR-10, CIFAR-100", {"size": 32, "shuffle": 1, "crop": 1.0}),
+    (
+        "rded-soft-cifar100-convnet",
+        "rded-soft-cifar",
+        f"{_RDED}: CIFAR-100, ConvNet-3 taught by ConvNet-3",
+        {"batch": 25, "batch_doubled_at": (), "lr": 2e-3},
+    ),
+    (
+        "rded-soft-mixup",
+        "rded-soft",
+        f"{_RDED}: its option --mix-type mixup",
+        {"mix": "mixup", "mix_alpha": 0.8, "temperature": 4.0},
+    ),
+    (
+        "d3hr-soft",
+        "rded-soft",
+        f"{_D3HR}: ImageNet-1k; with five teachers (validate_fiveteacher.py) --set test_from=281",
+        {
+            "batch": "9:15, 49:50, 100",
+            "batch_doubled_at": (100,),
+            "shuffle": 1,
+            "crop": 0.08,
+            "test_every": 1,
+            "test_from": 291,
+        },
+    ),
+    (
+        "d3hr-soft-woof",
+        "d3hr-soft",
+        f"{_D3HR}: ImageWoof",
+        {"epochs": "9:1000, 10:2000, 49:1000, 50:1500, 1000", "test_from": 391},
+    ),
+    ("d3hr-soft-tiny", "d3hr-soft", f"{_D3HR}: Tiny-ImageNet", {"size": 64}),
+    ("d3hr-soft-cifar", "d3hr-soft", f"{_D3HR}: CIFAR-10, CIFAR-100", {"size": 32, "epochs": 400, "test_from": 391}),
+    (
+        "d3hr-hard",
+        "d3hr-soft-woof",
+        f"{_D3HR.replace('validate.py', 'validate_hardlabel.py')}: ImageWoof",
+        {
+            "labels": "hard",
+            "extra_forward": False,
+            "mix": "mixup",
+            "test_from": "9:901, 10:1901, 49:901, 50:1401, 901",
+        },
+    ),
+    (
+        "fkd-soft",
+        "",
+        f"{_FKD}: ImageNet-1k",
+        {
+            "labels": "soft",
+            "views": "image",
+            "box": "batch",
+            "scheme": "fp16",
+            "epochs": 300,
+            "batch": 1024,
+            "accumulate": 2,
+            "optimiser": "adamw",
+            "lr": 1e-3,
+            "weight_decay": 0.01,
+            "decay_vectors": False,
+            "schedule": "cosine",
+            "size": 224,
+            "crop": 0.08,
+            "mix": "cutmix",
+            "test_resize": "eighth",
+            "test_every": 50,
+            "precision": "tf32",
+        },
+    ),
+    (
+        "fkd-soft-cifar",
+        "fkd-soft",
+        f"{_FKD}: for small images and few of them, which it has no settings for; RDED's batches, CIFAR's statistics",
+        {
+            "size": None,
+            "batch": "9:10, 49:50, 100",
+            "accumulate": 1,
+            "box": "image",
+            "normalise": "cifar",
+            "test_every": None,
+        },
+    ),
+)
+"""Name; the recipe that it is a variant of, or none; source; the fields that differ from that, or from the defaults."""
+
+
+def _read(table: tuple[Row, ...]) -> dict[str, Recipe]:
+    recipes: dict[str, Recipe] = {}
+    for name, of, source, own in table:
+        base = recipes[of] if of else Recipe(name, source)
+        recipes[name] = replace(base, name=name, source=source, **own)
+    return recipes
+
+
+RECIPES = _read(_TABLE)
+"""By name. docs/reproduction.md tells where they depart from the codes that they were read from."""
 
 _RESNETS = ("torchvision/resnet18", "torchvision/resnet50", "torchvision/resnet101")
-_OTHERS = ("torchvision/mobilenet_v2", "torchvision/efficientnet_b0", "torchvision/swin_v2_t", "torchvision/vit_b_16")
+_OTHERS = ("torchvision/mobilenet_v2", "torchvision/swin_v2_t", "torchvision/vit_b_16")
 _SMALL = ("convnet3-bn", "resnet18-modified")
 
 NETWORKS: dict[str, tuple[str, ...]] = {
     "quick": ("convnet3", "convnet3-w48"),
     "minimax-hard": ("convnet6", "resnetap10", "resnet18-in"),
-    "minimax-hard-cifar": ("convnet3", "resnet18-idc"),
-    "rded-soft": (*_RESNETS, *_OTHERS),
-    "rded-soft-cifar": _SMALL,
-    "d3hr-soft": (*_RESNETS, *_OTHERS),
-    "d3hr-soft-cifar": _SMALL,
+    "minimax-hard-cifar": ("convnet3", "resnet18-idc", "densenet-cifar"),
+    "rded-soft": (*_RESNETS, *_OTHERS, "torchvision/efficientnet_b0", "torchvision/vgg11", "torchvision/alexnet"),
+    "rded-soft-128": ("convnet5-bn", "convnet6-bn"),
+    "rded-soft-tiny": ("convnet4-bn", "resnet18-modified", "resnet101-modified"),
+    "rded-soft-cifar": (*_SMALL, "resnet101-modified"),
+    "rded-soft-cifar100-convnet": ("convnet3-bn",),
+    "rded-soft-mixup": ("torchvision/resnet18",),
+    "d3hr-soft": (*_RESNETS, *_OTHERS, "timm/efficientnet_b0"),
+    "d3hr-soft-woof": ("torchvision/resnet18",),
+    "d3hr-soft-tiny": ("resnet18-modified", "resnet101-modified"),
+    "d3hr-soft-cifar": (*_SMALL, "resnet50-modified", "resnet101-modified"),
     "d3hr-hard": ("torchvision/resnet18",),
     "fkd-soft": _RESNETS,
     "fkd-soft-cifar": _SMALL,
 }
-"""By recipe, the networks that its numbers are published for; IDC's and Minimax's have instance norm. Of fkd-soft-cifar
-none are published: it shares RDED's. Any recipe trains any network."""
+"""By recipe, the networks that its code has settings for; IDC's and Minimax's have instance norm, but for DenseNet. Of
+fkd-soft-cifar none are published: it shares RDED's. Any recipe trains any network."""
 
 
 def named_recipe(name: str) -> Recipe:
@@ -190,7 +239,7 @@ def named_recipe(name: str) -> Recipe:
         AttarError: there is none; lists those there are.
     """
     if name not in RECIPES:
-        raise AttarError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
+        raise AttarError(f"no recipe {name!r}{suggestion(name, RECIPES)}; there are: {', '.join(RECIPES)}")
     return RECIPES[name]
 
 

@@ -7,9 +7,14 @@ from attar.errors import AttarError
 
 def by_ipc(table: int | str, ipc: float, field: str) -> int:
     """The entry of a table such as "9:15, 49:50, 100" for so many images per class."""
+    return int(number_by_ipc(table, ipc, field))
+
+
+def number_by_ipc(table: float | str, ipc: float, field: str) -> float:
+    """The same of a table of numbers that need not be whole."""
     for limit, value in entries(table, field):
         if not limit or ipc <= _number(limit, field, table):
-            return int(value)
+            return value
     raise AttarError(
         f'{field} = {table!r}: nothing for {ipc:g} images per class; end it with a plain number ("10:64, 100")'
     )

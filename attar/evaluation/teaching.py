@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from attar.errors import AttarError
 from attar.evaluation.images import resized
 from attar.evaluation.recipe import Recipe
 from attar.soft_labels import StoredLabels
-from attar.teachers.check import Fitted, fit_teacher
+from attar.store import canonical
+from attar.teachers.check import Fitted, fit_teacher, together
 from attar.teachers.load import load_teacher
 from attar.teachers.teacher import digest_of
 from attar.tile import resolve
@@ -28,38 +29,69 @@ if TYPE_CHECKING:
 class Named:
     """A teacher in words, as flags and files give it."""
 
-    source: str
-    """A folder of `attar train-teacher`, timm/NAME, torchvision/NAME, or NETWORK:FILE."""
+    source: str | tuple[str, ...]
+    """A folder of `attar train-teacher`, timm/NAME, torchvision/NAME, or NETWORK:FILE; several label together, by the
+    mean of their logits."""
     classes: str | None = None
     """A file with its class list, where it carries none."""
     normalise: str | None = None
     """Statistics of its input, where it carries none: imagenet, cifar or half; None: the recipe's."""
 
+    @staticmethod
+    def of(sources: str | Sequence[str], classes: str | None = None, normalise: str | None = None) -> Named:
+        """One teacher, or several.
+
+        Raises:
+            AttarError: none, or one twice.
+        """
+        members = (sources,) if isinstance(sources, str) else tuple(sources)
+        if not all(members) or not members:
+            raise AttarError("--teacher: a name is missing")
+        if len(set(members)) < len(members):
+            twice = next(name for name in members if members.count(name) > 1)
+            raise AttarError(f"--teacher {twice}: is named twice; a mean counts each teacher once")
+        return Named(members if len(members) > 1 else members[0], classes, normalise)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """One name for each teacher."""
+        return (self.source,) if isinstance(self.source, str) else self.source
+
+    def __str__(self) -> str:
+        return ", ".join(self.sources)
+
     @property
     def anywhere(self) -> Named:
         """The same teacher, named so that it is found from any working directory."""
-        network, colon, file = self.source.partition(":")
-        source, classes = self.source, self.classes and str(Path(self.classes).absolute())
-        if Path(source).is_dir():
-            source = str(Path(source).absolute())
-        elif colon:
-            source = f"{network}:{Path(file).expanduser().absolute()}"
-        return Named(source, classes, self.normalise)
+        classes = self.classes and str(Path(self.classes).absolute())
+        return Named.of([_anywhere(source) for source in self.sources], classes, self.normalise)
+
+
+def _anywhere(source: str) -> str:
+    network, colon, file = source.partition(":")
+    if Path(source).is_dir():
+        return str(Path(source).absolute())
+    return f"{network}:{Path(file).expanduser().absolute()}" if colon else source
 
 
 def fitted(teacher: Named, train: Images, tried_on: Images, of: str, recipe: Recipe, device: str) -> Fitted:
     """The teacher for students of `train` by `recipe`, tried on some images, which `of` names in words.
 
+    Of several, each is tried by itself.
+
     Raises:
         AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
     """
-    size = recipe.size or min(train.pixels.shape[1:3])
-    classes = None if teacher.classes is None else Path(teacher.classes)
-    loaded = load_teacher(teacher.source, classes, len(train.classes), size, teacher.normalise)
-    place, _ = resolve(device, recipe.precision)
-    pixels = torch.tensor(resized(tried_on.pixels, size), device=place)
+    size = recipe.size or train.side
+    listed = None if teacher.classes is None else Path(teacher.classes)
+    place, _ = resolve(device, "auto")
+    pixels = torch.tensor(resized(tried_on.pictures, size), device=place)
     labels = torch.tensor(tried_on.labels, device=place)
-    return fit_teacher(loaded, pixels, labels, train.classes, recipe.normalise, of)
+    members = []
+    for source in teacher.sources:
+        loaded = load_teacher(source, listed, len(train.classes), size, teacher.normalise)
+        members.append(fit_teacher(loaded, pixels, labels, train.classes, recipe.normalise, of))
+    return members[0] if len(members) == 1 else together(members, pixels, labels, recipe.normalise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +128,7 @@ def soft(
         about = stored.about("teacher")
         if not baseline:
             return Soft(None, stored, about)
-        named = Named(about["source"], about["class_list"], about["normalise"])
+        named = Named.of(about["source"], about["class_list"], about["normalise"])
     if named is None:
         return Soft()
     tried, of = tried_on()
@@ -106,26 +138,26 @@ def soft(
         if teacher is not None:
             raise
         raise AttarError(
-            f"the labels' teacher {named.source} is not here, or no longer what it was: name it with --teacher, or add "
+            f"the labels' teacher {named} is not here, or no longer what it was: name it with --teacher, or add "
             f"--no-baseline ({error})"
         ) from error
     about = told(named, found)
     if stored is not None:
-        _check_same(stored, about)
+        _check_same(stored, named, about)
     return Soft(found.labeller, stored, about)
 
 
-def _check_same(stored: StoredLabels, about: dict[str, Any]) -> None:
+def _check_same(stored: StoredLabels, teacher: Named, about: dict[str, Any]) -> None:
     """Raises AttarError unless the labels are by the teacher that `told` tells about."""
     if about["digest"] == stored.teacher:
         return
     if stored.manifest.get("teacher", {}).get("network") == about["network"]:
         raise AttarError(
-            f"{stored.folder} holds labels by {about['source']} under another normalise or class order: leave the "
+            f"{stored.folder} holds labels by {teacher} under another normalise or class order: leave the "
             "recipe's normalise, --teacher-normalise and --teacher-classes as they were for `attar relabel`"
         )
     raise AttarError(
-        f"{stored.folder} holds labels by another teacher than {about['source']}: name theirs with --teacher, or "
+        f"{stored.folder} holds labels by another teacher than {teacher}: name theirs with --teacher, or "
         "evaluate with --no-baseline and without --teacher"
     )
 
@@ -147,9 +179,9 @@ def check_given(recipe: Recipe, teacher: Named | None, labels: Path | None) -> N
 def told(teacher: Named, found: Fitted) -> dict[str, Any]:
     """What records and labels say of a teacher.
 
-    Its name; its "digest", input and classes included, and that of its "network" alone; its "accuracy" on what it was
-    tried on; how its "classes" were matched.
+    Its name, or a list of several; its "digest", input and classes included, and that of its "network" alone; its
+    "accuracy" on what it was tried on; how its "classes" were matched.
     """
-    about = {"source": teacher.source, "class_list": teacher.classes, "normalise": teacher.normalise}
+    about = {"source": canonical(teacher.source), "class_list": teacher.classes, "normalise": teacher.normalise}
     about |= {"digest": digest_of(found.labeller), "network": digest_of(found.labeller.network)}
     return {**about, "accuracy": found.accuracy, "classes": found.matched}

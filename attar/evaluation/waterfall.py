@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import modified
 
@@ -24,13 +24,13 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("jitter",),
     ("lighting",),
     ("dsa",),
-    ("mix", "mix_probability"),
+    ("mix", "mix_probability", "mix_alpha"),
     ("normalise",),
     ("labels", "temperature", "views", "box", "scheme", "label_epochs"),
     ("extra_forward",),
     ("steps", "epochs", "warmup"),
     ("many_classes",),
-    ("batch", "batch_doubled_at"),
+    ("batch", "batch_doubled_at", "accumulate"),
     ("optimiser", "lr", "momentum", "weight_decay", "decay_vectors"),
     ("schedule",),
     ("precision",),
@@ -208,7 +208,8 @@ def _ordered(first: Sequence[str]) -> list[tuple[str, ...]]:
     known = [field for group in GROUPS for field in group]
     for field in first:
         if field not in known:
-            raise AttarError(f"--order {field}: no such field of a recipe; there are: {', '.join(known)}")
+            hint = suggestion(field, known)
+            raise AttarError(f"--order {field}{hint}: no such field of a recipe; there are: {', '.join(known)}")
     ahead = list(dict.fromkeys(group for field in first for group in GROUPS if field in group))
     return [*ahead, *(group for group in GROUPS if group not in ahead)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 
 if TYPE_CHECKING:
     from attar.methods.method import Method
@@ -72,12 +72,8 @@ def load_method(name: str, changes: dict[str, Any] | None = None) -> Method:
 
 def known(name: str) -> None:
     """Raises AttarError unless there is a method of that name."""
-    import difflib
-
     if name not in METHODS:
-        close = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise AttarError(f"no method {name!r}{hint}; there are: {', '.join(METHODS)}")
+        raise AttarError(f"no method {name!r}{suggestion(name, METHODS)}; there are: {', '.join(METHODS)}")
 
 
 def described(name: str) -> str:

@@ -18,6 +18,7 @@ from attar.methods.inversion import Invert
 from attar.methods.matching import (
     CHUNK,
     Metric,
+    elsewhere,
     kl_score,
     matched,
     paper_score,
@@ -28,6 +29,9 @@ from attar.methods.matching import (
 from attar.methods.method import Select, Start, Tensors
 from attar.methods.refine import Refinement
 from attar.priors.prior import Prior
+
+PIECES = 4
+"""Of a search that are timed for the estimate."""
 
 
 @dataclass(frozen=True)
@@ -104,23 +108,26 @@ class D3HR:
         return {"mean": fitted["mean"][at].float(), "std": fitted["variance"][at].sqrt().float()}
 
     def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
-        group = self._group(self.statistics(fitted), n, seed_of(job.spec.seed, "d3hr", job.classes[label], n))
+        seed = seed_of(job.spec.seed, "d3hr", job.classes[label], n)
+        group = self._group(self.statistics(fitted), n, seed, job.prior.device)
         return Start(group, self.start_time(job.prior))
 
     def start_seconds(self, job: Job, n: int) -> float:
         mean = torch.zeros(job.prior.codec.shape)
-        tried = min(self.subsets, max(1, CHUNK // (n * mean.numel())))
+        tried = min(self.subsets, PIECES * max(1, CHUNK // (n * mean.numel())))
         begun = time.monotonic()
-        replace(self, subsets=tried)._group({"mean": mean, "std": mean + 1}, n, 0)
+        replace(self, subsets=tried)._group({"mean": mean, "std": mean + 1}, n, 0, job.prior.device)
         seconds = time.monotonic() - begun
         return seconds * self.subsets / tried if self.matching == "search" else seconds
 
-    def _group(self, statistics: Tensors, n: int, seed: int) -> Tensor:
+    def _group(self, statistics: Tensors, n: int, seed: int, device: torch.device) -> Tensor:
         mean, std = statistics["mean"], statistics["std"]
         if self.matching == "moments":
             return matched(mean, std, n, torch.Generator("cpu").manual_seed(seed))
         draws = reference_draws(self.subsets) if self.reference_quirks else [(seed, self.subsets)]
-        return search(mean, std, n, draws, self._metric())
+        metric = self._metric()
+        glance = None if device.type == "cpu" else elsewhere(mean, std, metric, device)
+        return search(mean, std, n, draws, metric, glance)
 
     def _metric(self) -> Metric:
         if self.score == "paper":

@@ -13,21 +13,35 @@ from attar.keys import noise
 Metric = Callable[[Tensor, Tensor, Tensor], Tensor]
 """How far groups (M, n, D) are from a class's mean and deviation (D,): (M,), lower is better."""
 
+Glance = Callable[[Tensor], float]
+"""The lowest score of the groups made of some noise (M, n, C, H, W), to within `MARGIN` of itself."""
+
 CHUNK = 2**22
 """Numbers in the groups that are drawn and scored at once."""
+MARGIN = 1e-3
+"""Relative: how far a score on an accelerator may lie from the CPU's. Float32 sums differ by about 1e-6."""
 REFERENCE_DRAW = 10_000
 """Groups that the reference code draws from one seed."""
 CLOUD = 64
 """Latents that stand for the class where groups are compared with it by transport."""
 
 
-def search(mean: Tensor, std: Tensor, n: int, draws: Iterable[tuple[int, int]], metric: Metric) -> Tensor:
+def search(
+    mean: Tensor,
+    std: Tensor,
+    n: int,
+    draws: Iterable[tuple[int, int]],
+    metric: Metric,
+    glance: Glance | None = None,
+) -> Tensor:
     """The best of many groups of n latents drawn from N(mean, std^2), (C, H, W) each: (n, C, H, W).
 
-    Groups are drawn and scored in pieces of bounded memory, on one thread, so that the same group wins everywhere.
+    Groups are drawn and scored in pieces of bounded memory, on one thread of the CPU, so that the same group wins
+    everywhere: a `glance` only spares the CPU the pieces that cannot hold the best.
 
     Args:
         draws: (seed, how many groups are drawn from it).
+        glance: see `elsewhere`.
 
     Raises:
         AttarError: no group has a finite score, because the moments are not finite.
@@ -36,10 +50,14 @@ def search(mean: Tensor, std: Tensor, n: int, draws: Iterable[tuple[int, int]], 
     torch.set_num_threads(1)
     try:
         best, lowest = mean.expand(n, *mean.shape), float("inf")
+        most = max(1, CHUNK // (n * mean.numel()))
+        room = torch.empty(most, n, *mean.shape)
         for seed, count in draws:
             draw = torch.Generator("cpu").manual_seed(seed)
-            for size in _pieces(count, CHUNK // (n * mean.numel())):
-                noise = torch.randn(size, n, *mean.shape, generator=draw)
+            for size in _pieces(count, most):
+                noise = room[:size].normal_(generator=draw)
+                if glance is not None and glance(noise) > lowest + MARGIN * abs(lowest):
+                    continue
                 groups = noise.mul_(std).add_(mean)
                 scores = metric(groups.flatten(2), mean.flatten(), std.flatten())
                 winner = int(scores.argmin())
@@ -52,9 +70,19 @@ def search(mean: Tensor, std: Tensor, n: int, draws: Iterable[tuple[int, int]], 
         torch.set_num_threads(threads)
 
 
+def elsewhere(mean: Tensor, std: Tensor, metric: Metric, device: torch.device) -> Glance:
+    """A search's glance at its pieces on an accelerator."""
+    there = mean.to(device), std.to(device)
+
+    def glance(noise: Tensor) -> float:
+        groups = noise.to(device).mul(there[1]).add_(there[0])
+        return float(metric(groups.flatten(2), there[0].flatten(), there[1].flatten()).min())
+
+    return glance
+
+
 def _pieces(total: int, most: int) -> list[int]:
     """`total` in pieces of `most`, the last of which is what remains."""
-    most = max(1, most)
     return [min(most, total - begin) for begin in range(0, total, most)]
 
 
@@ -111,10 +139,10 @@ def sinkhorn_score(groups: Tensor, mean: Tensor, std: Tensor, blur: float = 0.05
     n, features = groups.shape[1:]
     if n == 1:
         return (groups[:, 0] - mean).norm(dim=1)
-    cloud = mean + std * noise((CLOUD, features), "d3hr", "sinkhorn")
+    cloud = mean + std * noise((CLOUD, features), "d3hr", "sinkhorn").to(groups.device)
     costs = torch.cdist(groups, cloud.expand(len(groups), -1, -1)).square() / features
     kernel = -costs / (blur * costs.mean((1, 2), keepdim=True))
-    rows = torch.zeros(len(groups), n, 1)
+    rows = groups.new_zeros(len(groups), n, 1)
     for _ in range(iterations):
         columns = -(kernel + rows).logsumexp(1, keepdim=True) - torch.tensor(float(CLOUD)).log()
         rows = -(kernel + columns).logsumexp(2, keepdim=True) - torch.tensor(float(n)).log()

@@ -15,7 +15,12 @@ from attar.priors.prior import Prior
 
 @dataclass(frozen=True)
 class Minimax:
-    """Tunes the prior to cover its classes, then samples it: the first n of one pool are the set of IPC n."""
+    """Tunes the prior to cover its classes, then samples it: the first n of one pool are the set of IPC n.
+
+    Its authors' code departs from these defaults: it samples the weights of step 12,000, averaged without warm-up
+    (--set fit.max_steps=12000 --set fit.ema_warmup=false), of the original DiT-XL-2-256x256.pt, and decodes with
+    --codec stabilityai/sd-vae-ft-mse, whose encoder is that of sd-vae-ft-ema, in float32.
+    """
 
     fit: Tune = Tune()
     """Fine-tuning with the representativeness and diversity criteria (section 3.2)."""

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import cycle
 
 import torch
 import torch.nn.functional as F
@@ -90,11 +89,12 @@ class Refinement:
         return (f"convnet{depth}-w64", f"convnet{depth}-bn-w64", "resnet10-w16")
 
     def seconds(self, job: Job, n: int) -> float:
-        """Seconds that n latents of a class take, measured on a step of each network."""
-        names = self.mix(job.codec.size)
-        few = replace(self, steps=len(names), pool=self.real)
+        """Seconds that n latents of a class take: one gradient in each network is timed, and nothing is moved."""
+        names, z = self.mix(job.codec.size), torch.zeros(n, *job.codec.shape, requires_grad=True)
+        pool = replace(self, pool=self.real)._pool(job, 0)
         begun = time.monotonic()
-        few(job, job.prior, 0, torch.zeros(n, *job.codec.shape))
+        for step in range(len(names)):
+            self._gap(job, job.prior.device, 0, z, pool, step).backward()
         return (time.monotonic() - begun) / len(names) * by_ipc(self.steps, n, "refine.steps")
 
     def __call__(self, job: Job, prior: Prior, label: int, z: Tensor) -> Tensor:
@@ -102,22 +102,14 @@ class Refinement:
 
         Networks depend on the seed and the step alone, so that all classes meet the same ones.
         """
-        codec, start = job.codec.with_tile(min(self.part, len(z))), z.float()
+        start = z.float()
         z, steps = start.clone().requires_grad_(), by_ipc(self.steps, len(start), "refine.steps")
         optimiser = torch.optim.Adam([z], self.lr)
         falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
-        pool, side = self._pool(job, label), job.codec.size
-        how = Augmentation(side, dsa=self.dsa, normalise="half")
+        pool = self._pool(job, label)
         meter = Meter(job.progress, f"refining {job.classes[label]}", steps, "steps")
-        for step, name in zip(range(steps), cycle(self.mix(side)), strict=False):
-            network = build(name, 2, side, seed_of(job.spec.seed, "refine", step))
-            drawn = draw(how, 1, side, side, job.spec.seed, "refine", step)
-            places = numpy_generator(job.spec.seed, "refine", job.classes[label], step).permutation(len(pool))
-            real = pool[torch.from_numpy(places[: self.real])]
-            features = watched(network.to(prior.device).requires_grad_(False), self.depths)
-            see = partial(_seen, features, drawn, how, prior.device)
-            aims = _aims(network, see, real)
-            loss = gap(aims, self._means(codec, see, z)) + self.pull * (z - start).square().mean()
+        for step in range(steps):
+            loss = self._gap(job, prior.device, label, z, pool, step) + self.pull * (z - start).square().mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -125,6 +117,20 @@ class Refinement:
             finite(z.detach(), f"the latents after step {step + 1} of {steps} (refine.lr = {self.lr:g})")
             meter.add()
         return z.detach()
+
+    def _gap(self, job: Job, device: torch.device, label: int, z: Tensor, pool: Tensor, step: int) -> Tensor:
+        """How far the images of latents are from a class's, in the network of a step."""
+        side = job.codec.size
+        names = self.mix(side)
+        network = build(names[step % len(names)], 2, side, seed_of(job.spec.seed, "refine", step))
+        how = Augmentation(side, dsa=self.dsa, normalise="half")
+        drawn = draw(how, 1, job.spec.seed, "refine", step)
+        places = numpy_generator(job.spec.seed, "refine", job.classes[label], step).permutation(len(pool))
+        real = pool[torch.from_numpy(places[: self.real])]
+        features = watched(network.to(device).requires_grad_(False), self.depths)
+        see = partial(_seen, features, drawn, how, device)
+        aims = _aims(network, see, real)
+        return gap(aims, self._means(job.codec.with_tile(min(self.part, len(z))), see, z))
 
     def _pool(self, job: Job, label: int) -> Tensor:
         """Some real images (N, S, S, 3) of a class, uint8."""

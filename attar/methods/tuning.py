@@ -54,8 +54,8 @@ class Tune:
     """Draw classes evenly, not as often as they have images: for long tails."""
     flip: bool = True
     """Mirror half of the images; off for images that mirroring changes, such as digits."""
-    adapt: Literal["difffit", "lora"] = "difffit"
-    """Biases, label table and scales of outputs; or low-rank additions and the label table."""
+    adapt: Literal["difffit", "bitfit", "lora"] = "difffit"
+    """Biases, label table and scales of outputs; biases alone; or low-rank additions and the label table."""
     rank: int = 16
     """Of LoRA."""
     look: Look = Look()
@@ -84,7 +84,7 @@ class Tune:
     def check(self, prior: Prior) -> None:
         """Raises AttarError unless the prior is a DiT, on a device where it can be tuned."""
         check_alike(_transformer(prior), "minimax tunes one adaptor for all blocks")
-        if accelerator(str(prior.device), "float32").num_processes > 1:
+        if accelerator(str(prior.device), str(prior.dtype).removeprefix("torch.")).num_processes > 1:
             raise AttarError("minimax tunes in one process; start it without `accelerate launch`")
         if self.adapt == "lora":
             check_lora()
@@ -162,7 +162,7 @@ class Tune:
     def adapted(self, prior: Prior, fitted: Tensors) -> Iterator[Prior]:
         """The prior with the group's adaptor attached; or, of LoRA, merged into a copy of it."""
         transformer = _transformer(prior)
-        if self.adapt == "difffit":
+        if self.adapt != "lora":
             adaptor = DiffFit({name: nn.Parameter(value.to(prior.device)) for name, value in fitted.items()})
             with tied_in_place(transformer) as network, adaptor.attached(network):
                 yield replace(prior, network=network)
@@ -192,7 +192,7 @@ class Tune:
         if self.adapt == "lora":
             add_lora(network, self.rank, self.seed, "lora")
             return {name: value for name, value in network.named_parameters() if value.requires_grad}
-        adaptor = DiffFit.of(network)
+        adaptor = DiffFit.of(network, biases_alone=self.adapt == "bitfit")
         stack.enter_context(adaptor.attached(network))
         return adaptor.values
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from typing import TYPE_CHECKING
 
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +23,9 @@ NETWORKS = {
     "resnet18-idc": "the 2.8 M ResNet-18 with instance norm that IDC uses on CIFAR",
     "resnet10-bn-w16": "IDC's small ResNet of another depth (10 or 18), norm (-bn) and width: cheap enough for a CPU",
     "resnet18-modified": "the 11.2 M ResNet-18 with a 3x3 stem and no max pooling (RDED), batch norm; to 64 pixels",
+    "resnet50-modified": "ResNet-50 with the same stem (D3HR)",
+    "resnet101-modified": "ResNet-101 with the same stem (RDED, D3HR)",
+    "densenet-cifar": "DenseNet of 121 layers and growth 12 with batch norm (Minimax); 32 pixels",
     "airbench": "airbench94's small network with fixed whitening and batch norm, quick to train; also airbench-w32",
     "torchvision/NAME": "any classifier of torchvision.models, for example torchvision/mobilenet_v2",
     "timm/NAME": "any network of timm, for example timm/efficientnet_b0; the prefix may be left out",
@@ -32,6 +34,7 @@ NETWORKS = {
 
 _CONVNET = re.compile(r"convnet([3-6])(-bn)?(?:-w([1-9][0-9]{0,3}))?")
 _RESNET = re.compile(r"resnet(10|18)(-bn)?-w([1-9][0-9]{0,3})")
+_MODIFIED = re.compile(r"resnet(18|50|101)-modified")
 _AIRBENCH = re.compile(r"airbench(?:-w([1-9][0-9]{0,3}))?")
 
 
@@ -55,18 +58,13 @@ def check(name: str) -> None:
     if name in NETWORKS or any(ours.fullmatch(name) for ours in (_CONVNET, _RESNET, _AIRBENCH)):
         return
     library, _, inner = name.rpartition("/")
-    if library == "torchvision":
-        known = _torchvision_names()
-    elif library in ("timm", ""):
-        known = _timm_names()
-    else:
-        known = []
-    if inner not in known:
+    if inner not in {"torchvision": _torchvision_names, "timm": _timm_names, "": _timm_names}.get(library, list)():
         ours = [ours for ours in NETWORKS if "NAME" not in ours]
-        candidates = [f"{library}/{other}" if library else other for other in known] + ours
-        close = difflib.get_close_matches(name, candidates, n=4, cutoff=0.5)
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise AttarError(f"no network is called {name!r}{hint} (`attar list networks` shows them)")
+        others = _timm_names() if not library else []
+        others += [f"torchvision/{other}" for other in _torchvision_names()]
+        others += [f"timm/{other}" for other in _timm_names()]
+        hint = suggestion(name, [*ours, *others])
+        raise AttarError(f"no network is called {name!r}{hint}; `attar list networks` shows them")
 
 
 @functools.cache
@@ -113,8 +111,12 @@ def _named(name: str, classes: int, size: int) -> nn.Module:
         return published.resnet(classes, size, blocks=2, block=published.StridingBlock, norm="instance")
     if name == "resnet18-idc":
         return published.resnet(classes, 32, blocks=2, block=published.StridingBlock, norm="instance", width=32)
-    if name == "resnet18-modified":
-        return published.resnet18_modified(classes)
+    if match := _MODIFIED.fullmatch(name):
+        return published.resnet_modified(int(match[1]), classes)
+    if name == "densenet-cifar":
+        from attar.networks.densenet import DenseNet
+
+        return DenseNet(classes)
     if name.startswith("torchvision/"):
         return _torchvision(name.removeprefix("torchvision/"), classes, size)
     return _timm(name.removeprefix("timm/"), classes, size)

@@ -157,11 +157,11 @@ class _Mean(nn.Module):
         return x.mean((2, 3))
 
 
-def resnet18_modified(classes: int) -> nn.Module:
-    """torchvision's ResNet-18 with a 3x3 convolution of stride 1 as its stem and no max pooling (RDED, SRe2L)."""
-    from torchvision.models import resnet18
+def resnet_modified(depth: int, classes: int) -> nn.Module:
+    """torchvision's ResNet with a 3x3 convolution of stride 1 as its stem and no max pooling (RDED, SRe2L, D3HR)."""
+    from torchvision import models
 
-    network: nn.Module = resnet18(weights=None, num_classes=classes)
+    network: nn.Module = models.get_model(f"resnet{depth}", weights=None, num_classes=classes)
     network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
     network.maxpool = nn.Identity()
     return network

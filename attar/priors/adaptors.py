@@ -46,6 +46,7 @@ _ORIGINAL_OUTSIDE = {
 class DiffFit:
     """DiffFit (Xie et al., ICCV 2023) as Minimax has it: biases, the label table, and scales of outputs.
 
+    Of biases alone it is BitFit (Ben Zaken et al., ACL 2022), which Minimax's code offers too.
     Names are those of diffusers, the one embedder of times and labels under `embedder`; `NAME.scale` multiplies the
     output of module NAME. A network is a DiTTransformer2DModel or a TiedDiT.
     """
@@ -53,7 +54,7 @@ class DiffFit:
     values: dict[str, nn.Parameter]
 
     @staticmethod
-    def of(network: nn.Module) -> DiffFit:
+    def of(network: nn.Module, biases_alone: bool = False) -> DiffFit:
         """A fresh adaptor, which changes nothing: copies of the biases and the label table, scales of 1.
 
         Raises:
@@ -64,9 +65,9 @@ class DiffFit:
             f"{name}.{leaf}": value.detach().clone()
             for name, module in modules.items()
             for leaf, value in module.named_parameters(recurse=False)
-            if leaf == "bias" or isinstance(module, nn.Embedding)
+            if leaf == "bias" or (isinstance(module, nn.Embedding) and not biases_alone)
         }
-        blocks = len(_transformer(network).transformer_blocks)
+        blocks = 0 if biases_alone else len(_transformer(network).transformer_blocks)
         for number in range(min(SCALED_BLOCKS, blocks)):
             for name in SCALED:
                 full = f"transformer_blocks.{number}.{name}"
@@ -133,7 +134,8 @@ class DiffFit:
 
     def as_original(self) -> dict[str, Tensor]:
         """The values under the names of the original DiT and Minimax, q, k and v in one."""
-        found = {original: self.values[name].detach() for original, name in _ORIGINAL_OUTSIDE.items()}
+        outside = {original: name for original, name in _ORIGINAL_OUTSIDE.items() if name in self.values}
+        found = {original: self.values[name].detach() for original, name in outside.items()}
         numbers = {int(name.split(".")[1]) for name in self.values if name.startswith("transformer_blocks.")}
         for number in sorted(numbers):
             for leaf, table in _ORIGINAL.items():

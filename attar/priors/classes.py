@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from attar.data.source import listed
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 
 ClassMap = Mapping[str, int | str]
 """Data class name -> label or class name of the prior."""
@@ -27,11 +27,12 @@ def match(
     """The prior's label of each data class: as `mapping` says, else by name, WordNet id or synonym.
 
     Synonyms in a name are separated by commas. A prior without names is matched by position, which is only possible
-    where it has as many classes as the whole data set, `all_names` (of which `names` may be a part).
+    where it has as many classes as the whole data set, `all_names` (of which `names` may be a part), and these are no
+    numbers in another order than they count.
 
     Raises:
-        AttarError: lists every class that the prior does not know, or that it knows more than once, or that `mapping`
-            has and the data has not.
+        AttarError: lists every class that the prior does not know, that it knows more than once, that differs from
+            another in capitals and spaces alone, or that `mapping` has and the data has not.
     """
     found = matches(names, known, n_known, all_names, mapping)
     unknown = [name for name, labels in found.items() if not labels]
@@ -42,6 +43,13 @@ def match(
         raise AttarError(
             f"the prior has several classes of these names (its labels): {', '.join(several)}; "
             "choose one with --class-map FILE"
+        )
+    by_name = [] if known is None else [name for name in names if name not in (mapping or {})]
+    alike = Counter((found[name][0], normal(name)) for name in by_name)
+    if told := [repr(name) for name in by_name if alike[found[name][0], normal(name)] > 1]:
+        raise AttarError(
+            f"the prior does not tell these classes of the data apart: {', '.join(told)}; rename some, or say which of "
+            "its classes they are with --class-map FILE"
         )
     return [found[name][0] for name in names]
 
@@ -68,6 +76,7 @@ def matches(
                 f"the prior has {n_known} classes without names and the data {len(all_names)}: they cannot be matched; "
                 'add an "id2label" table to its model_index.json, or say which is which with --class-map FILE'
             )
+        _refuse_numbers(rest, all_names)
         return {name: mapped.get(name, [position[name]]) for name in names}
     by_name = {name: _named(name, known) for name in rest}
     if aligned:
@@ -184,23 +193,35 @@ def _label(name: str, value: int | str, known: Sequence[str] | None, n_known: in
         return found[0]
     if found:
         raise AttarError(f"--class-map: {name!r} = {value!r}: the prior has several, {found}; give one of these labels")
-    close = difflib.get_close_matches(normal(value), _words(tuple(known)), n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise AttarError(f"--class-map: {name!r} = {value!r}: the prior has no such class{hint}")
+    near = suggestion(normal(value), _words(tuple(known)))
+    raise AttarError(f"--class-map: {name!r} = {value!r}: the prior has no such class{near}")
+
+
+def _refuse_numbers(names: Sequence[str], all_names: Sequence[str]) -> None:
+    """Raises AttarError for classes without names in the prior whose own names are numbers that their places belie.
+
+    Folders 0, 1, 10, 2 sort as text: the third of them is 10, which a prior may know as label 2 or as label 10.
+    """
+    if not all(re.fullmatch(r"\d+", name, re.ASCII) for name in all_names):
+        return
+    numbers = sorted(map(int, all_names))
+    counted = numbers if numbers[-1] < len(all_names) else range(len(all_names))
+    by_number = dict(zip(numbers, counted, strict=True))
+    for place, name in enumerate(all_names):
+        if name in names and by_number[int(name)] != place:
+            raise AttarError(
+                "the prior has no class names, and the data's are numbers in another order than they count: "
+                f"{name!r} is its label {place} by place, and {by_number[int(name)]} by number; rename them to sort as "
+                "they count (01, 02 ... 10), or say which is which with --class-map FILE"
+            )
 
 
 def _strangers(names: Sequence[str], all_names: Sequence[str]) -> str:
-    lines = []
-    for name in names:
-        close = difflib.get_close_matches(name, all_names, n=1)
-        lines.append(repr(name) + (f" (did you mean {close[0]!r}?)" if close else ""))
-    return f"--class-map: the data has no class {', '.join(lines)}"
+    told = [f"{name!r}{suggestion(name, all_names)}" for name in names]
+    return f"--class-map: the data has no class {', '.join(told)}"
 
 
 def _unmatched(unknown: Sequence[str], words: Sequence[str]) -> str:
-    lines = []
-    for name in unknown:
-        close = difflib.get_close_matches(normal(name), words, n=1)
-        lines.append(f"  {name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+    told = [f"  {name!r}{suggestion(normal(name), words)}" for name in unknown]
     title = f"{len(unknown)} classes of the data are not known to the prior (say which they are with --class-map FILE):"
-    return "\n".join([title, *lines])
+    return "\n".join([title, *told])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from attar.priors.train import Training, train_prior
 from attar.progress import Progress, silent
@@ -13,18 +14,41 @@ RECIPE = Training(hidden=96, layers=3, heads=4, patch=2, steps=1500, batch=64, l
 
 def digits_prior(store: Store, progress: Progress = silent) -> Path:
     """Its diffusers folder in the store; the first call trains it on the training split, a minute on two cores."""
-    import torch
-
     from attar.codec import to_float
     from attar.data import load_data, load_pixels
-    from attar.tile import device_class
 
     images = load_data("digits@train")
-    digests = [images.digest(label) for label in range(len(images.classes))]
-    key = fingerprint("digits", RECIPE, digests, device_class(torch.device("cpu")), torch.__version__)
 
     def make(scratch: Path) -> None:
         pixels = to_float(load_pixels(images, range(len(images)), 8, "squash"))[:, :1]
         train_prior(pixels, images.labels, images.classes, RECIPE, scratch, progress)
 
-    return store.once("prior", key, make, about=RECIPE)
+    return store.once("prior", _key(), make, about=RECIPE)
+
+
+def is_trained(store: Store) -> bool:
+    """Whether it is in the store."""
+    return store.has("prior", _key())
+
+
+def untrained_digits() -> TemporaryDirectory[str]:
+    """A folder of the same network without its training: what it would take can be counted and timed with it."""
+    from attar.data.digits import Digits
+    from attar.priors.folder import linear_scheduler, write_pipeline
+    from attar.priors.tied import untrained
+
+    folder = TemporaryDirectory()
+    network = untrained((1, 8, 8), len(Digits.classes), RECIPE, RECIPE.seed, "train-prior", "weights")
+    write_pipeline(Path(folder.name), network.untied(), linear_scheduler(), Digits.classes, None)
+    return folder
+
+
+def _key() -> str:
+    import torch
+
+    from attar.data import load_data
+    from attar.tile import device_class
+
+    images = load_data("digits@train")
+    digests = [images.digest(label) for label in range(len(images.classes))]
+    return fingerprint("digits", RECIPE, digests, device_class(torch.device("cpu")), torch.__version__)

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from attar.errors import AttarError
+from attar.places import check_place
 from attar.priors.adaptors import DiffFit, add_lora, merge_lora
 from attar.priors.classes import matches
+from attar.priors.digits import is_trained, untrained_digits
 from attar.priors.folder import check_out, linear_scheduler
 from attar.priors.runs import Material, Say, Work, Workshop, check_batch, estimate, produce
 from attar.priors.tied import TiedDiT, tied
@@ -60,19 +62,24 @@ def finetune_prior(
     """
     from attar.priors import load_prior
 
+    check_place(out, "--out", [spec.data])
     shop = Workshop(spec, store or Store(), progress, say)
-    prior = load_prior(spec.prior, device=str(shop.helper.device), dtype=shop.dtype, tile=1, store=shop.store)
+    instead = untrained_digits() if dry_run and spec.prior == "digits" and not is_trained(shop.store) else None
+    source = spec.prior if instead is None else instead.name
+    prior = load_prior(source, device=str(shop.helper.device), dtype=shop.dtype, tile=1, store=shop.store)
     codec = prior.codec.with_tile(choose(prior.device, prior.codec.exact_at))
     check_batch(spec.training.batch, shop)
     key = shop.key(prior.key, codec.key)
-    if check_out(out, key):
+    if instead is not None:
+        say("the prior digits is trained before that")
+    elif check_out(out, key):
         say(f"{out} is already there, and is this prior: nothing to do")
         return
     network, kept = adapted_network(prior, shop.classes, spec.prior)
     say(f"{len(kept)} of {len(shop.classes)} classes keep the prior's label embedding, the others begin at the mean")
     with ExitStack() as stack:
         parameters, finished = _adaptation(spec, network, stack)
-        scheduler = _scheduler(spec.prior, shop.store)
+        scheduler = _scheduler(source, shop.store)
         title = f"{Path(spec.prior).name}, adapted to {len(shop.classes)} classes ({spec.adapt})"
         work = Work(title, network, parameters, codec, scheduler, spec.training, finished)
         say(estimate(shop, work))
@@ -94,11 +101,9 @@ def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[
         raise AttarError(f"--prior {source}: a {type(prior.network).__name__}; only DiTs can be fine-tuned")
     network = tied(transformer, source).float()
     kept = {}
-    if prior.classes is not None:
+    if prior.classes is not None or prior.n_classes == len(classes):
         labels = matches(classes, prior.classes, prior.n_classes, classes)
         kept = {name: found[0] for name, found in labels.items() if len(found) == 1}
-    elif prior.n_classes == len(classes):
-        kept = {name: label for label, name in enumerate(classes)}
     old = network.table.weight.detach()
     mean = old[: prior.n_classes].mean(0)
     rows = [old[kept[name]] if name in kept else mean for name in classes]

@@ -63,7 +63,7 @@ def open_judge(
 
     side = _side(size)
     digests = [[images.digest(c) for c in range(len(images.classes))] for images in (train_images, held)]
-    key = fingerprint("judge", NETWORK, digests, size, how, flip, steps, LIMIT, torch.__version__)
+    key = fingerprint("judge", 2, NETWORK, digests, size, how, flip, steps, LIMIT, torch.__version__)
 
     def make(scratch: Path) -> None:
         pixels, labels = _some(train_images, size, how)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attar.errors import AttarError, NotFinite
 from attar.files import replacing, resumed
 from attar.finite import bounded, finite
-from attar.progress import Progress, silent
+from attar.progress import Progress, duration, silent
 from attar.store import note_seconds
 
 if TYPE_CHECKING:
@@ -219,10 +219,9 @@ def _shared_gradients(parameters: Iterable[nn.Parameter], helper: Accelerator) -
 
 def _told(text: str, state: _State, plan: Optimisation, first: int, seconds: float) -> str:
     speed = (state.step - first) / max(seconds, 1e-9)
-    left = (plan.steps - state.step) / max(speed, 1e-9)
+    left = duration((plan.steps - state.step) / max(speed, 1e-9))
     loss = f", loss {state.curve[-1][1]:.3f}" if state.curve else ""
-    remaining = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-    return f"{text}, step {state.step:,}/{plan.steps:,}{loss}, {speed * plan.batch:,.0f} images/s, {remaining} left"
+    return f"{text}, step {state.step:,}/{plan.steps:,}{loss}, {speed * plan.batch:,.0f} images/s, {left} left"
 
 
 def accelerator(device: str, dtype: str) -> Accelerator:
@@ -239,6 +238,8 @@ def accelerator(device: str, dtype: str) -> Accelerator:
     from attar.tile import resolve
 
     place, number_format = resolve(device, dtype)
+    if number_format == torch.float16:
+        raise AttarError("--dtype float16: gradients vanish in it; train in bfloat16 or float32")
     if place.index:
         raise AttarError(f"--device {device}: name one GPU of several with CUDA_VISIBLE_DEVICES={place.index}")
     mixed = "bf16" if number_format == torch.bfloat16 else "no"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from attar.diffusion import Schedule
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 
 TRAINING_STEPS = 1000
 """Of every prior's schedule: samplers' grids and methods' times are among so many."""
@@ -22,7 +22,8 @@ def opening(source: str, kind: str) -> Iterator[None]:
     except AttarError:
         raise
     except Exception as error:
-        raise AttarError(f"--prior {source}: cannot be loaded as a {kind} folder or hub id: {error}") from error
+        hint = suggestion(source, ("digits",))
+        raise AttarError(f"--prior {source}{hint}: cannot be loaded as a {kind} folder or hub id: {error}") from error
 
 
 def read_index(source: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from attar.codec import AutoencoderCodec
 from attar.diffusion import Schedule
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.priors.dit import DiT
 from attar.priors.prior import Prior
 from attar.priors.stable_diffusion import PromptedUNet
@@ -35,7 +35,8 @@ def planned_prior(name: str, device: torch.device, dtype: torch.dtype) -> Archit
         AttarError: there is none; lists those there are.
     """
     if name not in ARCHITECTURES:
-        raise AttarError(f"[planned] prior {name!r}: there are {', '.join(ARCHITECTURES)}")
+        hint = suggestion(name, ARCHITECTURES)
+        raise AttarError(f"[planned] prior {name!r}{hint}: there are {', '.join(ARCHITECTURES)}")
     with torch.device("meta"):
         network, block, schedule, size, scale = ARCHITECTURES[name]()
         vae = _autoencoder(size)

@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from attar.data import PREPROCESSING, ImageSet, load_data, readable
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.keys import noise
 from attar.latents import Latents
+from attar.limits import SIDE, check_most
+from attar.places import check_place
 from attar.priors.folder import check_out, linear_scheduler, publish, write_card, write_pipeline
 from attar.priors.latent_set import LatentSet, held_in_memory, load_latents
 from attar.priors.monitor import Monitor, Report
@@ -23,7 +25,7 @@ from attar.priors.optimise import Moment, accelerator
 from attar.priors.tied import TiedDiT, untrained
 from attar.priors.train import Denoising, Training, check_patch, step_seconds, train_network
 from attar.priors.vae import Autoencoding, open_codec, train_vae
-from attar.progress import Progress, silent
+from attar.progress import Progress, duration, silent
 from attar.store import Store, fingerprint
 from attar.tile import device_class
 
@@ -52,7 +54,8 @@ class Material:
 
     def __post_init__(self) -> None:
         if self.preprocess not in PREPROCESSING:
-            raise AttarError(f"preprocess {self.preprocess!r}: choose one of {', '.join(PREPROCESSING)}")
+            hint = suggestion(self.preprocess, PREPROCESSING)
+            raise AttarError(f"preprocess {self.preprocess!r}{hint}: choose one of {', '.join(PREPROCESSING)}")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,12 @@ class NewPrior(Material):
     training: Training = Training()
     vae: Autoencoding = Autoencoding()
     """Of `codec = "train"`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size is not None and self.size < 1:
+            raise AttarError(f"--size {self.size}: at least 1")
+        check_most("--size", self.size, SIDE)
 
 
 @dataclass(eq=False)
@@ -157,6 +166,7 @@ def train_new_prior(
     Raises:
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
+    check_place(out, "--out", [spec.data])
     shop = Workshop(spec, store or Store(), progress, say)
     codec = _codec(spec, shop, dry_run)
     check_patch(spec.training.patch, codec.shape[-1])
@@ -204,7 +214,7 @@ def estimate(shop: Workshop, work: Work) -> str:
     return (
         f"{images:,} images of {len(shop.classes)} classes, {len(shop.images[1]):,} held out; a DiT of {size:,} "
         f"parameters ({trained:,} trained); {plan.steps:,} steps of {plan.batch}: {seen:,} images, "
-        f"{seen / images:.1f} epochs, about {seconds / 60:,.0f} min on {device_class(shop.helper.device)}"
+        f"{seen / images:.1f} epochs, about {duration(seconds)} on {device_class(shop.helper.device)}"
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attar.distilled import DistilledSet
+from attar.errors import AttarError
 from attar.nearest import Nearest, folder_of, read_nearest
 from attar.report.figures import MUTED, SERIES, plain, svg
 
@@ -40,7 +41,11 @@ def copies(one: DistilledSet, salt: str) -> list[Copies]:
     folder = folder_of(one)
     found = []
     for of in read_nearest(one):
-        picture = base64.b64encode((folder / f"closest-{of.kind}.png").read_bytes()).decode()
+        file = folder / f"closest-{of.kind}.png"
+        try:
+            picture = base64.b64encode(file.read_bytes()).decode()
+        except OSError as error:
+            raise AttarError(f"{file} cannot be read ({error}); run `attar nearest` again") from error
         found.append(
             Copies(
                 kind=of.kind,

@@ -9,16 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attar import __version__
-from attar.distilled import CLASSES_SHOWN, IMAGES_SHOWN, DistilledSet, evenly, find_distilled
+from attar.distilled import CLASSES_SHOWN, IMAGES_SHOWN, DistilledSet, evenly, find_distilled, verify
 from attar.errors import AttarError
 from attar.nearest import NEAR
+from attar.places import check_file, check_place
+from attar.progress import duration
 from attar.report.figures import COLOURS, MARKERS, Sprite, Strip, sprite
 from attar.report.nearest import Copies, copies
 from attar.report.settings import distill_command, evaluate_commands, settings
 from attar.report.tables import tables
 from attar.report.tuned import MEASURES, panels, tunings
-from attar.results import ALL_DATA, Record, accuracy, duration, identity, terms
+from attar.results import ALL_DATA, Record, accuracy, identity, terms
 from attar.store import replacing
+
+GENERATOR = '<meta name="generator" content="attar '
+"""What a page of ours begins with; then comes the version."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Wall:
     facts: tuple[tuple[str, str], ...]
     settings: Mapping[str, Sequence[tuple[str, str]]]
     commands: str
+    problems: tuple[str, ...]
+    """What is not as it was written, a line each."""
 
     @property
     def marker(self) -> str:
@@ -53,22 +60,32 @@ class Comparison:
     rows: tuple[tuple[int, tuple[tuple[Wall, Strip], ...]], ...]
 
 
-def write_report(folders: Sequence[Path], records: Sequence[Record], out: Path, title: str = "Attar report") -> None:
+def write_report(
+    folders: Sequence[Path], records: Sequence[Record], out: Path, title: str = "Attar report"
+) -> list[str]:
     """Writes one HTML file with results, image walls and settings; it needs no network and no other file.
+
+    A set that was altered since it was written is shown as it is, and the page says so.
 
     Args:
         folders: distilled sets, or folders of them.
         records: results (see `attar.results`); of those with the same identity the last counts.
 
+    Returns:
+        The sets that were altered, a line each.
+
     Raises:
-        AttarError: a folder holds no distilled set, an image cannot be read, or `out` is a folder.
+        AttarError: a folder holds no distilled set, an image cannot be read, or `out` is a folder, no report, or a
+            place that nothing may be written to.
     """
     import jinja2
 
     if out.is_dir():
         raise AttarError(f"--out {out}: is a folder; name the HTML file to write")
+    check_file(out, "--out", GENERATOR, "a report of Attar's")
     found = {one.folder.resolve(): one for folder in folders for one in find_distilled(folder)}
     sets = sorted(found.values(), key=lambda one: one.manifest["ipc"])
+    check_place(out, "--out", [one.manifest["data"]["spec"] for one in sets])
     kept = list({identity(record): record for record in records}.values())
     names = method_names(sets, kept)
     styles = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}
@@ -99,6 +116,10 @@ def write_report(folders: Sequence[Path], records: Sequence[Record], out: Path, 
     )
     with replacing(out) as temporary:
         temporary.write_text(html, encoding="utf-8")
+    altered = [(one, wall.problems) for one, wall in zip(sets, walls, strict=True) if wall.problems]
+    return [
+        f"{one.folder} is not as it was written ({problems[0]}; {len(problems)} in all)" for one, problems in altered
+    ]
 
 
 def method_names(sets: Sequence[DistilledSet], records: Sequence[Record]) -> dict[str, str]:
@@ -177,6 +198,7 @@ def _walls(
                 facts=tuple(_facts(one, picture, evaluated)),
                 settings=settings(one.manifest),
                 commands="\n".join([distill_command(one), "", *check]),
+                problems=tuple(verify(one.folder)),
             )
         )
     return walls

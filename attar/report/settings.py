@@ -8,8 +8,10 @@ from typing import Any
 
 from attar.distilled import DistilledSet
 from attar.evaluation import RECIPES
-from attar.results import Record, assignments, duration, original
+from attar.progress import duration
+from attar.results import Record, assignments, original
 
+_BROUGHT = ("preprocess", "output_size", "output_filter")
 MANY = 20
 """Lists longer than this are counted, not shown."""
 
@@ -19,9 +21,11 @@ def settings(manifest: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     seconds = {name: duration(value) for name, value in manifest["seconds"].items()}
     known = {
         "Method": {**manifest["method"], "ipc": manifest["ipc"], "seed": manifest["seed"]},
-        "Data": {**manifest["data"], "preprocess": manifest["preprocess"], "output_size": manifest.get("output_size")},
+        "Data": {**manifest["data"], **{name: manifest.get(name) for name in _BROUGHT if name in manifest}},
         "Prior": manifest["prior"] or {"source": "none"},
-        "Learnt from the data": {name: f"{value:,.6g}" for name, value in manifest.get("learnt", {}).items()},
+        "Learnt from the data": {
+            name: "none" if value is None else f"{value:,.6g}" for name, value in manifest.get("learnt", {}).items()
+        },
         "Computing": {**manifest["machine"], **(manifest["compute"] or {})},
         "Wall time by stage": seconds or {"copying": "not timed"},
         "Versions": {"attar": manifest["attar"], **manifest["versions"]},
@@ -52,6 +56,8 @@ def distill_command(distilled: DistilledSet) -> str:
     last = f"--preprocess {manifest['preprocess']}"
     if manifest.get("output_size") is not None:
         last += f" --output-size {manifest['output_size']}"
+    if "output_filter" in manifest:
+        last += f" --output-filter {manifest['output_filter']}"
     if manifest["compute"] is not None:
         last += f" --dtype {manifest['compute']['dtype']} --tile {manifest['compute']['tile']}"
     if manifest.get("keep_statistics"):

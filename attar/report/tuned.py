@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -53,9 +54,14 @@ def tunings(sets: Sequence[DistilledSet], names: Mapping[str, str], styles: Mapp
         name = names[str(one.folder.resolve())]
         if groups and name not in found:
             looks = list(zip(*groups, strict=False))
-            values = {m: tuple(sum(look[m] for look in at) / len(at) for at in looks) for m in MEASURES}
+            values = {m: tuple(sum(_value(look, m) for look in at) / len(at) for at in looks) for m in MEASURES}
             found[name] = Tuning(name, styles[name], tuple(at[0]["step"] for at in looks), values)
     return list(found.values())
+
+
+def _value(look: Mapping[str, float | None], measure: str) -> float:
+    value = look.get(measure)
+    return math.nan if value is None else value
 
 
 def panels(shown: Sequence[Tuning]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attar.augment import STATISTICS
-from attar.errors import AttarError
+from attar.errors import AttarError, suggestion
 from attar.networks import build, check
 from attar.priors.classes import imagenet_names
 from attar.store import file_digest
@@ -28,9 +30,9 @@ def load_teacher(source: str, classes: Path | None, count: int, size: int, norma
     """The teacher that `source` names, in eval mode on the CPU.
 
     `source`: a folder of `attar train-teacher`; `timm/NAME` or `torchvision/NAME`, with pretrained weights; or
-    `NETWORK:FILE`, a .safetensors, or a .pt or .pth that holds nothing but tensors. The network of such a file is
-    built for `size`-pixel images and `count` classes, or as many as `classes`, a file with its class list, names; its
-    input is normalised by `normalise`.
+    `NETWORK:FILE`, a .safetensors, or a .pt or .pth with a state dict and perhaps the arguments of its training
+    (argparse.Namespace), but no other object. The network of such a file is built for `size`-pixel images and `count`
+    classes, or as many as `classes`, a file with its class list, names; its input is normalised by `normalise`.
 
     Raises:
         AttarError: there is no such teacher, its weights do not fit, or its class list does not.
@@ -38,7 +40,8 @@ def load_teacher(source: str, classes: Path | None, count: int, size: int, norma
     names = None if classes is None else read_classes(classes)
     network, colon, file = source.partition(":")
     if normalise is not None and normalise not in STATISTICS:
-        raise AttarError(f"--teacher-normalise {normalise}: choose one of {', '.join(STATISTICS)}")
+        hint = suggestion(normalise, STATISTICS)
+        raise AttarError(f"--teacher-normalise {normalise}{hint}: choose one of {', '.join(STATISTICS)}")
     if Path(source).is_dir():
         teacher = _from_folder(Path(source))
     elif source.startswith("timm/") and (not colon or network == "timm/local-dir"):
@@ -48,7 +51,8 @@ def load_teacher(source: str, classes: Path | None, count: int, size: int, norma
     elif colon:
         teacher = _from_file(source, network, Path(file).expanduser(), len(names or ()) or count, size)
     else:
-        raise AttarError(f"--teacher {source}: there is no such folder; give {FORMS}")
+        one = " of one teacher" if "," in source else ""
+        raise AttarError(f"--teacher {source}: there is no such folder{one}; give {FORMS}")
     mean, std = (teacher.mean, teacher.std) if normalise is None else STATISTICS[normalise]
     if names is not None and len(names) != teacher.outputs:
         raise AttarError(
@@ -93,7 +97,7 @@ def _from_folder(folder: Path) -> Teacher:
     if not weights.is_file() or file_digest(weights) != digest:
         raise AttarError(f"{weights} is missing or not what teacher.json says: train or copy the teacher again")
     network = build(name, len(classes), size, seed=0)
-    _load(network, load_file(weights), str(weights))
+    _load(network, load_file(weights), f"{weights} as {name} for {len(classes)} classes and {size}-pixel images")
     return Teacher(str(folder), network, classes, size, mean, std, len(classes))  # type: ignore[arg-type]
 
 
@@ -132,26 +136,39 @@ def _from_file(source: str, name: str, file: Path, count: int, size: int) -> Tea
     if not file.is_file():
         raise AttarError(f"--teacher {source}: there is no file {file}; give {FORMS}")
     network = build(name, count, size, seed=0)
-    _load(network, _state(file), str(file))
+    _load(network, _state(file), f"{file} as {name} for {count} classes and {size}-pixel images")
     return Teacher(source, network, None, size, None, None, count)
 
 
 def _state(file: Path) -> dict[str, Tensor]:
-    """The state dict in a file, taken from under the usual names and out of DataParallel."""
+    """The state dict in a file, taken from under the usual names, out of DataParallel and torch.compile."""
     try:
-        found = (
-            load_file(file)
-            if file.suffix == ".safetensors"
-            else torch.load(file, weights_only=True, map_location="cpu")
-        )
+        if file.suffix == ".safetensors":
+            found: Any = load_file(file)
+        else:
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                found = torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:
         raise AttarError(f"{file}: cannot be read as a state dict without running code in it ({error})") from error
-    for key in ("state_dict", "model", "net"):
+    for key in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise AttarError(f"{file}: holds no state dict, a table of tensors by name")
-    return {name.removeprefix("module."): value for name, value in found.items()}
+    return _renamed({re.sub(r"^(module\.|_orig_mod\.)+", "", str(name)): value for name, value in found.items()})
+
+
+def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """RDED's and D3HR's ConvNets by the names of ours, where each block is convolution, norm, ReLU and pooling."""
+    block = re.compile(r"layers\.(conv|norm)\.(\d+)\.")
+    depth = len({found[2] for name in state if (found := block.match(name))})
+
+    def ours(name: str) -> str:
+        if found := block.match(name):
+            return f"{4 * int(found[2]) + (found[1] == 'norm')}.{name[found.end() :]}"
+        return name.replace("classifier.", f"{4 * depth + 1}.")
+
+    return {ours(name): value for name, value in state.items()} if depth else state
 
 
 def _load(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
@@ -159,6 +176,4 @@ def _load(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
         network.load_state_dict(state)
     except RuntimeError as error:
         told = " ".join(str(error).split())[:300]
-        raise AttarError(
-            f"{where}: these are not the weights of this network for so many classes and this image size ({told})"
-        ) from error
+        raise AttarError(f"{where}: these are not the weights of this network ({told})") from error

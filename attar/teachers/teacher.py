@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,26 @@ class Labeller(nn.Module):
     def extra_repr(self) -> str:
         """Joins the digest."""
         return f"size={self.size}"
+
+
+class Ensemble(nn.Module):
+    """Several teachers that label as one: the mean of their logits, as in D3HR's validate_fiveteacher.py.
+
+    Each sees the views at its own size and by its own statistics, and has its logits in the set's order first.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    @property
+    def network(self) -> nn.Module:
+        """The members' networks alone."""
+        return nn.ModuleList([cast("nn.Module", member.network) for member in self.members])
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Logits (n, classes of the set) of views (n, 3, H, W), normalised as the recipe says."""
+        return torch.stack([member(views) for member in self.members]).mean(0)
 
 
 def digest_of(network: nn.Module | None) -> str:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,18 +17,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from attar.augment import STATISTICS, Augmentation
-from attar.checkpoint import Checkpoint
 from attar.data import ImageSet, load_data, load_pixels, readable
 from attar.errors import AttarError
 from attar.fields import Range, check_ranges
 from attar.keys import seed_of
+from attar.limits import SIDE, check_most
 from attar.networks import build, check, check_size
+from attar.places import check_place
 from attar.priors.folder import publish
-from attar.progress import Progress, silent
-from attar.store import Store, check_writable, file_digest, fingerprint, write_json
+from attar.progress import Progress, duration, silent
+from attar.store import Store, file_digest, fingerprint, write_json
 from attar.teachers.load import load_teacher
 from attar.tile import device_class, resolve
 from attar.training import Plan, Step, top1, train
+from attar.training.checkpoint import Checkpoint
 
 Say = Callable[[str], None]
 TOLD_SECONDS = 1.0
@@ -81,6 +82,7 @@ class NewTeacher:
 
     def __post_init__(self) -> None:
         check_ranges(self, _RANGES, "train-teacher")
+        check_most("--size", self.size, SIDE)
         if self.network is not None:
             check(self.network)
 
@@ -122,7 +124,7 @@ class _Bench:
     def key(self) -> str:
         settings = replace(self.spec, data="", test=None, device="", size=self.size)
         digests = [[part.digest(label) for label in range(len(self.classes))] for part in self.images]
-        where = [device_class(self.device), torch.__version__]
+        where = [device_class(self.device), torch.__version__, *(["antialiased"] if self.spec.crop else [])]
         return fingerprint("teacher", settings, digests, list(self.classes), where)
 
     def opened(self, images: ImageSet) -> Set:
@@ -145,7 +147,7 @@ class _Bench:
             decay_vectors=False,
             schedule="triangle",
             label_smoothing=spec.label_smoothing,
-            bfloat16=self.bfloat16,
+            precision="bfloat16" if self.bfloat16 else "float32",
         )
         how = Augmentation(self.size, crop=spec.crop, shift=spec.shift, flip=spec.flip, normalise=spec.normalise)
         return plan, how
@@ -168,7 +170,7 @@ def train_teacher(
     Raises:
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
-    check_writable(out, "--out")
+    check_place(out, "--out", [spec.data, spec.test])
     bench = _Bench(spec, progress, store or Store())
     check_size(bench.name, len(bench.classes), bench.size)
     held = None if spec.test is None else load_data(spec.test).restricted(bench.classes)
@@ -258,24 +260,23 @@ def _accuracy(bench: _Bench, network: nn.Module, images: ImageSet) -> dict[str, 
 
 
 def _estimate(bench: _Bench) -> str:
-    """What is about to be done, and about how long it takes here: three batches are timed, the fastest counts."""
-    spec, times = bench.spec, [time.monotonic()]
-    network = bench.network()
-    plan, how = bench.plan(3)
-    pixels = torch.zeros((spec.batch, bench.size, bench.size, 3), dtype=torch.uint8, device=bench.device)
-    labels = torch.zeros(spec.batch, dtype=torch.int64, device=bench.device)
-
-    def after(step: Step) -> None:
-        float(step.loss)
-        times.append(time.monotonic())
-
-    train(network, pixels, labels, plan, how, 0, after=after)
-    seconds = bench.steps * min(b - a for a, b in pairwise(times))
+    """What is about to be done, and about how long it takes here: three passes of a batch are timed."""
+    spec, network, taken = bench.spec, bench.network(), []
+    images = torch.zeros((spec.batch, 3, bench.size, bench.size), device=bench.device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    for _ in range(3):
+        begun = time.monotonic()
+        with torch.autocast(bench.device.type, torch.bfloat16, enabled=bench.bfloat16):
+            loss = network(images).float().sum()
+        loss.backward()
+        float(loss.detach())
+        taken.append(time.monotonic() - begun)
+    seconds = bench.steps * min(taken)
     train_images, held = bench.images
     return (
         f"{len(train_images):,} images of {len(bench.classes)} classes, {len(held):,} held out; {bench.name}, "
         f"{sum(p.numel() for p in network.parameters()):,} parameters; {spec.epochs} epochs, {bench.steps:,} steps of "
-        f"{spec.batch}: about {seconds / 60:.1f} min on {device_class(bench.device)}"
+        f"{spec.batch}: about {duration(seconds)} on {device_class(bench.device)}"
     )
 
 
@@ -295,8 +296,8 @@ class _Teller:
             return
         self.told = now
         speed = (step.done - self.first) / max(now - self.begun, 1e-9)
-        left = (step.total - step.done) / speed / 60
+        left = duration((step.total - step.done) / speed)
         right = 100 * int(step.correct) / step.images
         text = f"step {step.done:,}/{step.total:,}, loss {float(step.loss):.3f}, train {right:.0f} %"
-        told = f"{self.title}, {text}, {speed * step.images:,.0f} images/s, {left:.1f} min left"
+        told = f"{self.title}, {text}, {speed * step.images:,.0f} images/s, {left} left"
         self.progress(told, step.done / step.total)

@@ -1,0 +1,199 @@
+"""How a command ends that does not come to its end: stopped by a signal, wrong input, a full place, a bug."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+SHOWN = 3
+"""So many of a kind are named; others are counted."""
+
+
+@dataclass
+class Running:
+    """What is known of the command that runs."""
+
+    begun: float = field(default_factory=time.time)
+    process: int = field(default_factory=os.getpid)
+    options: dict[str, Any] = field(default_factory=dict)
+    """As they were understood; nothing before that."""
+    stage: str = ""
+    """What the progress told last."""
+    stopped: int | None = None
+    """The signal that came."""
+    told: bool = False
+    """Whether the user has been told of it."""
+
+
+running = Running()
+
+
+def watch() -> None:
+    """Takes over SIGINT and SIGTERM for the rest of the process, unless they are ignored, as under nohup."""
+    global running
+    running = Running()
+    for number in WORDS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """The first signal lets the command clean up behind it; the next one ends it at once; workers end silently."""
+    if os.getpid() != running.process:
+        os._exit(128 + number)
+    if running.stopped is not None:
+        if not running.told:
+            cursor = "\x1b[?25h" if os.isatty(2) else ""
+            os.write(2, f"{cursor}\n{_stopped()}\n".encode(errors="replace"))
+        os._exit(128 + running.stopped)
+    running.stopped = number
+    raise KeyboardInterrupt
+
+
+def told(error: BaseException) -> int:
+    """Tells the user how the command ended; returns its exit status."""
+    try:
+        status = _told(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        return 1
+    return status
+
+
+def _told(error: BaseException) -> int:
+    if running.stopped is None and isinstance(error, KeyboardInterrupt):
+        running.stopped = signal.SIGINT
+    if running.stopped is not None:  # whatever a library made of the interruption
+        text = _stopped()
+        running.told = True
+        print(text, file=sys.stderr)
+        return 128 + running.stopped
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    if text := _wrong(error):
+        print(f"error: {text}", file=sys.stderr)
+        return 2
+    import traceback
+
+    traceback.print_exception(error)
+    print(_bug(), file=sys.stderr)
+    return 1
+
+
+def _wrong(error: BaseException) -> str:
+    """What the user can mend, in words; nothing where it is none of that."""
+    from attar.errors import AttarError
+
+    text = " ".join(str(error).split())
+    if isinstance(error, AttarError):
+        return str(error)
+    if isinstance(error, OSError):
+        if error.errno is None or error.strerror is None:
+            return str(error)
+        if error.filename is None:
+            return f"{error.strerror}, {_written_to()}"
+        names = (os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes)))
+        return f"{' -> '.join(names) or error.filename}: {error.strerror}"
+    if type(error).__name__ == "SafetensorError" and "os error" in text:
+        return f"{text}, {_written_to()}"
+    if isinstance(error, RuntimeError) and "inline_container" in text:
+        return f"a checkpoint could not be written; is the disk full? It happened {_written_to()}"
+    if _is_memory(error, text):
+        return f"not enough memory ({text}): fewer images at a time, smaller ones, or another --device"
+    return ""
+
+
+def _is_memory(error: BaseException, text: str) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in text
+
+
+def _written_to() -> str:
+    from attar.store import cache_folder
+
+    named = [f"{flag} {place}" for flag, place in places()]
+    return f"while writing to {' or '.join([*named, f'the cache {cache_folder()}'])}"
+
+
+def places() -> list[tuple[str, Path]]:
+    """What the command was told to write: (flag, file or folder)."""
+    named = {"out": "--out", "json_file": "--json"}
+    return [(flag, Path(value)) for name, flag in named.items() if (value := running.options.get(name))]
+
+
+def _bug() -> str:
+    import platform
+    from importlib.metadata import version
+
+    from attar import __version__
+
+    where = f"attar {__version__}, Python {platform.python_version()}, torch {version('torch')}, {platform.platform()}"
+    return f"This is a bug of Attar. Please report it with the lines above, the command and: {where}"
+
+
+def _stopped() -> str:
+    """What was under way, what of it is kept, and how to go on."""
+    from attar.store import cache_folder
+
+    while_ = f" while {running.stage}" if running.stage else ""
+    kept = [*map(_counted, places()), _cached(cache_folder())]
+    return (
+        f"{WORDS[signal.Signals(running.stopped or signal.SIGINT)]}{while_}\n"
+        f"kept: {'; '.join(filter(None, kept)) or 'what was there before; nothing new was finished'}\n"
+        "to go on: the same command; it does nothing twice"
+    )
+
+
+def _counted(place: tuple[str, Path]) -> str:
+    """What stands in a place that the command writes to: sets, records, the beginning of a set."""
+    import json
+
+    flag, path = place
+    found = []
+    sets = [file.parent for file in _glob(path, "manifest.json", "[!.]*/manifest.json", "sets/*/*/*/manifest.json")]
+    if sets:
+        found.append(f"{len(sets)} finished set{'s' * (len(sets) > 1)} ({_some(sets)})")
+    if begun := _glob(path.parent, f".{path.name}.*.partial") or _glob(path, ".*.partial", "sets/*/*/.*.partial"):
+        found.append(f"the images written so far of {len(begun)} more ({_some(begun)})")
+    for file in [path] if path.is_file() else _glob(path, "results.json"):
+        try:
+            found.append(f"{len(json.loads(file.read_text(encoding='utf-8')))} records ({file})")
+        except (OSError, ValueError, TypeError):
+            continue
+    return f"in {flag}, {', '.join(found)}" if found else ""
+
+
+def _glob(folder: Path, *patterns: str) -> list[Path]:
+    return sorted(file for pattern in patterns for file in folder.glob(pattern)) if folder.is_dir() else []
+
+
+def _some(paths: list[Path]) -> str:
+    return ", ".join(map(str, paths[:SHOWN])) + (", ..." if len(paths) > SHOWN else "")
+
+
+def _cached(root: Path) -> str:
+    """What this command has finished in the cache, and the checkpoints that it left there."""
+    done, begun = Counter[str](), []
+    for made in (made for kind in _glob(root, "[!.]*") for made in _glob(kind, "*")):
+        try:
+            recent = made.is_dir() and made.stat().st_mtime >= running.begun - 1
+        except OSError:
+            continue
+        if recent and not made.name.startswith("."):
+            done[made.parent.name] += 1
+        elif recent and _glob(made, ".*"):
+            begun.append(made)
+    found = [f"{kind} {count}" for kind, count in done.items()]
+    found += [f"the last checkpoint in {_some(begun)}"] if begun else []
+    return f"in the cache {root}, {', '.join(found)}" if found else ""

@@ -1,0 +1,48 @@
+"""Which parquet files make up a split, and whether all of them are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from attar.data.source import listed
+from attar.errors import AttarError
+
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})(-[0-9a-f]{16})?$")
+
+
+def files(folder: Path) -> dict[str, list[Path]]:
+    """The parquet files of each split of a folder, in sorted order."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.glob("*.parquet")):
+        found.setdefault(_SHARD.sub("", file.stem), []).append(file)
+    for file in sorted(folder.glob("*/*.parquet")):
+        name = file.parent.name
+        if name == "data":  # as repositories on the hub have it
+            name = _SHARD.sub("", file.stem)
+        if not name.startswith("."):
+            found.setdefault(name, []).append(file)
+    return found
+
+
+def whole(split: str, found: list[Path]) -> list[Path]:
+    """The files of a split: the shards of one division, each of them once, or none that is called a shard.
+
+    Raises:
+        AttarError: shards are missing, or other files of the split lie beside them.
+    """
+    shards = {file: match for file in found if (match := _SHARD.search(file.stem))}
+    if not shards:
+        return found
+    numbers = sorted((int(match[1]), int(match[2])) for match in shards.values())
+    count = numbers[0][1]
+    if len(shards) < len(found) or len(set(numbers)) < len(numbers) or any(of != count for _, of in numbers):
+        names = listed([file.name for file in found], 6)
+        raise AttarError(
+            f"{found[0].parent}: split {split} is there more than once, in {names}; keep one set of shards"
+        )
+    if missing := [f"{split}-{n:05d}-of-{count:05d}.parquet" for n in range(count) if (n, count) not in numbers]:
+        raise AttarError(
+            f"{found[0].parent}: of the {count} shards of split {split}, {len(missing)} are missing: {listed(missing)}"
+        )
+    return found

@@ -1,0 +1,25 @@
+"""The one supervised loop that students and teachers share."""
+
+from __future__ import annotations
+
+from attar.training.checkpoint import Checkpoint
+from attar.training.loop import Pictures, Shown, Step, Views, autocast, top1, train
+from attar.training.plan import Plan, Precision, batches, rate
+from attar.training.process import memory_kept, seeded
+
+__all__ = [
+    "Checkpoint",
+    "Pictures",
+    "Plan",
+    "Precision",
+    "Shown",
+    "Step",
+    "Views",
+    "autocast",
+    "batches",
+    "memory_kept",
+    "rate",
+    "seeded",
+    "top1",
+    "train",
+]

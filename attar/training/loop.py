@@ -1,0 +1,229 @@
+"""The loop: views, passes, gradients, steps; and the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attar.augment import Augmentation, apply, draw, mixed, normalised
+from attar.finite import bounded, finite
+from attar.keys import Part
+from attar.training.checkpoint import Checkpoint
+from attar.training.plan import Plan, Precision, batches, batches_in, cut, rate
+from attar.training.process import memory_kept, seeded
+
+HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a network is shown of a batch of n images."""
+
+    plain: Tensor
+    """(n, 3, size, size), normalised: the augmented images, not mixed."""
+    view: Tensor
+    """The same, mixed."""
+    partner: Tensor | None = None
+    """(n,): which images of the set they are mixed with; None: with none."""
+    own: Tensor | None = None
+    """(n, 1) or (1, 1): the weight of each image's own label."""
+
+    def of(self, part: slice) -> Shown:
+        """What is shown of some of the images."""
+        partner = None if self.partner is None else self.partner[part]
+        own = self.own if self.own is None or len(self.own) == 1 else self.own[part]
+        return Shown(self.plain[part], self.view[part], partner, own)
+
+
+class Pictures(Protocol):
+    """A set of images in uint8, on a device: a tensor (N, H, W, 3), or images of differing sizes."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor, /) -> Tensor | Sequence[Tensor]: ...
+
+
+class Views(Protocol):
+    """Makes what is shown of the images `index` (n,) in an epoch; `images` are the whole set."""
+
+    def __call__(self, images: Pictures, epoch: int, index: Tensor) -> Shown: ...
+
+    def order(self, epoch: int) -> Tensor | None:
+        """The order (N,) in which the images of an epoch are shown; None: any."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What `train` tells after each batch."""
+
+    done: int
+    total: int
+    epoch: int
+    """1 for the first. Where a plan counts steps, each of them is an epoch of its own."""
+    epochs: int
+    last: bool
+    """Whether this was the epoch's last batch."""
+    images: int
+    loss: Tensor
+    """Mean over the batch, a scalar on the device: reading it waits for the device."""
+    correct: Tensor
+    """How many of the (mixed) images were given their own label, likewise."""
+
+
+def train(
+    network: nn.Module,
+    images: Pictures,
+    labels: Tensor,
+    plan: Plan,
+    augmentation: Augmentation,
+    *key: Part,
+    teacher: nn.Module | None = None,
+    views: Views | None = None,
+    labelled: Callable[[int, Tensor], Tensor] | None = None,
+    after: Callable[[Step], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> None:
+    """Trains `network`, where it lies, on images and labels (N,), both on the network's device.
+
+    Order, augmentation and dropout come from `key`; no global generator is left changed. With a temperature in the
+    plan, every view has soft labels: from `teacher` (on the same device, in eval mode), or the stored logits that
+    `labelled(epoch, index)` gives; `labels` are then only counted. `views` takes the place of views that are drawn for
+    each batch. `after` is called after every batch and may put the network into eval mode. With a checkpoint an
+    interrupted training goes on where it was, to the same weights.
+
+    Raises:
+        NotFinite: the training diverged, which is looked for twenty times.
+    """
+    device = images.device
+    optimiser = _optimiser(network, plan)
+    extra = plan.extra_forward and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+    total, epochs = batches_in(len(images), plan), plan.steps or plan.epochs or 0
+    scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "float16")
+    order = None if views is None else views.order
+    with seeded(device, *key, "network"), memory_kept():
+        first = 0 if checkpoint is None else checkpoint.restore(network, optimiser)
+        for done, (epoch, last, index) in enumerate(batches(len(images), plan, *key, "order", order=order)):
+            if done < first:
+                continue
+            for group in optimiser.param_groups:
+                group["lr"] = plan.lr * rate(plan, epoch)
+            network.train()
+            index = index.to(device)
+            shown = views(images, epoch, index) if views else _drawn(images, index, augmentation, *key, "augment", done)
+            with torch.no_grad(), autocast(device, plan.precision):
+                if extra:
+                    network(shown.plain if augmentation.mix == "mixup" else shown.view)
+                taught = None if teacher is None else teacher(shown.view).float()
+            if labelled is not None:
+                taught = labelled(epoch, index).to(device)
+            optimiser.zero_grad(set_to_none=True)
+            loss, correct = _passed(network, labels, index, shown, taught, plan, scaler)
+            scaler.step(optimiser)
+            scaler.update()
+            _check(loss, done + 1, total, plan)
+            if after is not None:
+                after(Step(done + 1, total, epoch + 1, epochs, last, len(index), loss, correct))
+            if checkpoint is not None:
+                checkpoint.keep(done + 1, network, optimiser)
+
+
+def _check(loss: Tensor, done: int, total: int, plan: Plan) -> None:
+    """Looks twenty times whether the training has diverged: to look, the device must have caught up."""
+    if done % max(1, total // 20) == 0 or done == total:
+        bounded(loss, f"the training diverged (lower lr = {plan.lr:g}): its loss after {done:,} of {total:,} batches")
+
+
+@torch.no_grad()
+def top1(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    normalise: str,
+    *,
+    batch: int = 256,
+    precision: Precision = "float32",
+) -> float:
+    """Top-1 accuracy in per cent on images (N, H, W, 3) in uint8; leaves the network in eval mode.
+
+    Raises:
+        NotFinite: the network does not give numbers.
+    """
+    network.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=images.device)
+    largest = torch.zeros((), device=images.device)
+    with autocast(images.device, precision):
+        for part, own in zip(images.split(batch), labels.split(batch), strict=True):
+            logits = network(normalised(part, normalise)).float()
+            correct += (logits.argmax(1) == own).sum()
+            largest = torch.maximum(largest, logits.abs().amax())
+    finite(largest, "the training diverged: the network's outputs on the test images")
+    return 100 * int(correct) / len(images)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Mixed precision where that is one of the 16-bit formats."""
+    return torch.autocast(device.type, HALF.get(precision, torch.bfloat16), enabled=precision in HALF)
+
+
+def _optimiser(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        decays = plan.decay_vectors or ("weight" in name and parameter.ndim > 1)
+        (decayed if decays else free).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if plan.optimiser == "sgd":
+        common: dict[str, Any] = {"lr": plan.lr, "weight_decay": plan.weight_decay}
+        return torch.optim.SGD(groups, **common, momentum=plan.momentum, nesterov=plan.nesterov)
+    return torch.optim.AdamW(groups, lr=plan.lr, weight_decay=plan.weight_decay)
+
+
+def _drawn(images: Pictures, index: Tensor, how: Augmentation, *key: Part) -> Shown:
+    """Views drawn for this batch, mixed within it."""
+    drawn = draw(how, len(index), *key)
+    plain = apply(images[index], drawn, how)
+    partner = None if drawn.partner is None else index[drawn.partner.to(index.device)]
+    return Shown(plain, mixed(plain, drawn), partner, drawn.own)
+
+
+def _passed(
+    network: nn.Module,
+    labels: Tensor,
+    index: Tensor,
+    shown: Shown,
+    taught: Tensor | None,
+    plan: Plan,
+    scaler: torch.amp.GradScaler,
+) -> tuple[Tensor, Tensor]:
+    """One batch's gradients, in its parts; its loss, and how many images were given their own label."""
+    losses, correct = [], []
+    for part in cut(len(index), max(1, plan.batch // plan.accumulate)):
+        with autocast(index.device, plan.precision):
+            logits = network(shown.view[part]).float()
+        aims = None if taught is None else taught[part]
+        loss = _loss(logits, labels, index[part], shown.of(part), aims, plan) / plan.accumulate
+        scaler.scale(loss).backward()
+        losses.append(loss.detach())
+        correct.append((logits.argmax(1) == labels[index[part]]).sum())
+    return torch.stack(losses).sum(), torch.stack(correct).sum()
+
+
+def _loss(logits: Tensor, labels: Tensor, index: Tensor, shown: Shown, taught: Tensor | None, plan: Plan) -> Tensor:
+    if taught is not None and plan.temperature is not None:
+        target = F.softmax(taught / plan.temperature, 1)
+        return F.kl_div(F.log_softmax(logits / plan.temperature, 1), target, reduction="batchmean")
+    against = partial(F.cross_entropy, logits, label_smoothing=plan.label_smoothing, reduction="none")
+    if shown.partner is None or shown.own is None:
+        return against(labels[index]).mean()
+    own = shown.own[:, 0].to(logits.device)
+    return (own * against(labels[index]) + (1 - own) * against(labels[shown.partner])).mean()

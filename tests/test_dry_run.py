@@ -1,0 +1,171 @@
+"""A dry run checks and estimates: no optimiser takes a step, and the cache holds nothing that takes long to make."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toys import attar, save_folder, save_tiny_dit
+
+from attar.progress import Meter, duration
+
+FACTS = {"readable", "tile", "digests"}
+"""What a dry run may leave in the cache: what its checks have found out."""
+ENDING = "dry run: nothing was trained or made; times are those of a few passes of the networks, timed here\n"
+DIGITS = ["--data", "digits", "--prior", "digits", "--device", "cpu"]
+FAST = ["--set", "sampler.steps=5"]
+
+EXPERIMENT = """
+data = "digits"
+prior = "digits"
+device = "cpu"
+ipc = 1
+out = "OUT"
+[methods.random]
+prior = "digits"
+[methods.d3hr]
+set = {"sampler.steps" = 5, "fit.steps" = 5, "subsets" = 20}
+[methods.exemplars]
+set = {"sampler.steps" = 10, "refine" = true}
+[evaluations.quick]
+networks = ["convnet3-w8"]
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, a prior, and a set with statistics."""
+    root = tmp_path_factory.mktemp("made")
+    for split in ("train", "test"):
+        save_folder(root / "data" / split, ["ant", "bee"], each=20, size=20)
+    save_tiny_dit(root / "dit", ["ant", "bee"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATTAR_CACHE", str(root / "cache"))
+        data = ["--data", f"imagefolder:{root / 'data'}@train", "--prior", root / "dit", "--device", "cpu"]
+        words = [*data, "--method", "d3hr", "--ipc", 1, "--out", root / "set", *FAST, "--set", "fit.steps=5"]
+        assert attar(patch, "distill", *words, "--set", "subsets=20", "--keep-statistics") == 0
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("an optimiser took a step")
+
+    monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
+    hook = register_optimizer_step_pre_hook(refuse)
+    yield
+    hook.remove()
+
+
+def commands(made: Path, root: Path) -> dict[str, list[object]]:
+    """By a name for each: its words, for what `made` made, to write below `root`."""
+    data, out = ["--data", f"imagefolder:{made / 'data'}@train"], ["--out", root / "out"]
+    small = ["--steps", 20, "--batch", 4, "--no-flip", "--device", "cpu"]
+    network = ["--network", "convnet3-w8", "--seeds", 1, "--set", "steps=2"]
+    all_guided = ["--set", "sampler.guided_channels=none"]
+    refined = ["--method", "exemplars", "--set", "refine=true", "--set", "sampler.steps=10", "--ipc", "1,2"]
+    tuned = ["--grid", "sampler.guidance=2,3", "--set", "sampler.steps=5", "--network", "convnet3-w8", "--seeds", 1]
+    return {
+        "distill prior": ["distill", *DIGITS, "--method", "prior", "--ipc", 1, *FAST, *out],
+        "distill minimax": ["distill", *DIGITS, "--method", "minimax", "--ipc", 1, *FAST, *all_guided, *out],
+        "distill exemplars": ["distill", *DIGITS, *refined, *out],
+        "distill d4m": ["distill", *data, "--prior", made / "dit", "--method", "d4m", "--ipc", 1, *FAST, *out],
+        "regenerate": ["regenerate", made / "set", "--ipc", "1,3", "--device", "cpu", *out],
+        "compare": ["compare", root / "file.toml"],
+        "tune": ["tune", *DIGITS, "--method", "prior", "--ipc", 1, *tuned, *out],
+        "waterfall": ["waterfall", made / "set", "--change", "flip=false", *network, *out, "--device", "cpu"],
+        "score": ["score", made / "set", *network, "--full-epochs", 1, "--device", "cpu"],
+        "train-prior": [
+            "train-prior",
+            *data,
+            "--size",
+            8,
+            "--codec",
+            "grey",
+            "--set",
+            "training.hidden=16",
+            *small,
+            *out,
+        ],
+        "finetune-prior": ["finetune-prior", "--prior", "digits", "--data", "digits", *small, *out],
+        "train-teacher": ["train-teacher", *data, "--network", "convnet3-w8", "--batch", 8, "--epochs", 1, *out],
+    }
+
+
+@pytest.mark.parametrize("command", commands(Path(), Path()))
+def test_a_dry_run_trains_and_makes_nothing(
+    made: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, command: str
+) -> None:
+    words = commands(made, tmp_path)[command]
+    (tmp_path / "file.toml").write_text(EXPERIMENT.replace("OUT", str(tmp_path / "out")))
+    assert attar(monkeypatch, *words, "--dry-run") == 0, capsys.readouterr().err
+    told = capsys.readouterr().out
+    assert told.endswith(ENDING)
+    assert {folder.name for folder in (tmp_path / "cache").glob("*")} <= FACTS
+    assert not (tmp_path / "out").exists()
+    if command == "finetune-prior" or ("digits" in words and "tune" not in command):
+        assert "the prior digits is trained before that" in told
+    assert not re.search(r"\b(inf|nan|0\.0 min|0 min|0\.0 s|0 s)\b|-\d+(\.\d+)? (s|min|h)\b", told), told
+
+
+def test_every_command_that_can_be_tried_dry_is_tried(tmp_path: Path) -> None:
+    import typer
+
+    from attar.cli import app
+
+    group: Any = typer.main.get_command(app)
+    able = {name for name, one in group.commands.items() if any(param.name == "dry_run" for param in one.params)}
+    assert able == {words[0] for words in commands(tmp_path, tmp_path).values()}
+
+
+def test_a_set_that_is_there_is_left_to_the_training_of_the_prior(
+    made: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """Without the prior it is not known whether the set is this run's, and a dry run does not train it."""
+    import json
+
+    words = commands(made, tmp_path)["distill prior"]
+    random = [*DIGITS[:2], "--method", "random", "--ipc", 1, "--out", tmp_path / "out"]
+    assert attar(monkeypatch, "distill", *random) == 0
+    manifest = tmp_path / "out" / "manifest.json"
+    from attar.job import Job, Spec
+    from attar.methods import load_method
+    from attar.plan import Plan
+
+    job = Job(Spec(data="digits", prior="digits", device="cpu"), dry=True)
+    plan = Plan(job, "prior", load_method("prior", {"sampler.steps": "5"}), (1,), {1: tmp_path / "out"})
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **plan.asked(1)}))
+    capsys.readouterr()
+    assert attar(monkeypatch, *words, "--dry-run") == 0
+    assert "whether this run made it is seen when the prior digits is trained" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 0.0, 1e-12, math.inf, -math.inf, math.nan, 0.5, 119.9, 7199.0, 1e5, 1e9])
+def test_a_time_in_words_is_never_nonsense(seconds: float) -> None:
+    assert re.fullmatch(r"under 0\.01 s|an unknown time|[\d,.]*[1-9][\d,.]* (s|min|h|days)", duration(seconds))
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "rate"), [(3, 30.0, "10 s each"), (5, 10.0, "2.0 s each"), (3, 2.0, "1.5/s")]
+)
+def test_what_is_slow_is_told_by_its_time_each(monkeypatch: Any, count: int, seconds: float, rate: str) -> None:
+    told = list[str]()
+    now = iter([0.0, seconds])
+    monkeypatch.setattr("attar.progress.time.monotonic", lambda: next(now))
+    Meter(lambda text, _: told.append(text), "sampling", count, "images").add(count)
+    assert told[-1] == f"sampling, {count}/{count} images, {rate}"
+
+
+def test_a_clock_that_stands_still_gives_no_infinite_rate(monkeypatch: Any) -> None:
+    from attar.cost import _timed
+
+    monkeypatch.setattr("attar.cost.time.monotonic", lambda: 1.0)
+    assert math.isfinite(1 / _timed(lambda: torch.zeros(1)))

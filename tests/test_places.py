@@ -1,0 +1,205 @@
+"""Where results may not be written: into, over and around the data, into distilled sets, over other people's files."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import attar, save_folder
+
+from attar.errors import AttarError
+from attar.job import Spec
+from attar.layouts import export
+from attar.methods import load_method
+from attar.places import check_file, check_place
+from attar.run import distill_sets
+from attar.store import Store
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data/{train,test}/{ant,bee}, a distilled set of them, and links to the data."""
+    monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "test"):
+        save_folder(tmp_path / "data" / split, ["ant", "bee"], each=3, size=8)
+    distill_sets(Spec("data@train"), "random", load_method("random"), [1], Path("set"), store=Store(tmp_path / "cache"))
+    (tmp_path / "link").symlink_to("data/train")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        ("data", "is"),
+        ("data/out", "lies in"),
+        ("data/train/ant/new/out", "lies in"),
+        ("link/out", "lies in"),
+        ("set/../data/out", "lies in"),
+        (".", "holds"),
+    ],
+)
+def test_not_in_over_or_around_the_data(world: Path, out: str, told: str) -> None:
+    place = Path(out).absolute() if out == "." else Path(out)
+    for spec in ("data@train", "imagefolder:data", "imagefolder:data@test"):
+        with pytest.raises(AttarError, match=rf"^--out {place} {told} the data, {world}/data; choose a place apart"):
+            check_place(place, "--out", [None, "digits", spec])
+    check_place(Path("datas"), "--out", ["data@train"])
+    check_place(Path("data") / "out", "--out", ["/no/such/data", "torchvision:CIFAR10", "nonsense"])
+
+
+def test_where_links_in_the_data_lead_is_the_data(world: Path) -> None:
+    away = save_folder(world / "away", ["1"], each=2) / "1"
+    (world / "data" / "train" / "cat").symlink_to(away)
+    with pytest.raises(AttarError, match=f"lies in the data, {world}/data/train/cat; "):
+        check_place(away / "out", "--out", ["data@train"])
+
+
+def test_tables_are_data_too(world: Path) -> None:
+    table = world / "tables" / "train.parquet"
+    table.parent.mkdir()
+    table.write_bytes(b"")
+    for out, told in {table: "is", world / "tables": "holds"}.items():
+        with pytest.raises(AttarError, match=f"^--out {out} {told} the data, {table}; "):
+            check_place(out, "--out", [f"parquet:{table}"])
+    check_place(world / "tables" / "out", "--out", [f"parquet:{table}"])
+    for spec in (f"parquet:{world}/tables@train", f"hf:{world}/tables@train"):
+        with pytest.raises(AttarError, match=f"lies in the data, {world}/tables; "):
+            check_place(world / "tables" / "out", "--out", [spec])
+
+
+def test_not_into_a_distilled_set(world: Path) -> None:
+    for out in ("set/out", "set/images/000_ant/out"):
+        with pytest.raises(
+            AttarError, match=f"^--out {out} lies in the distilled set {world}/set; choose a place apart"
+        ):
+            check_place(Path(out), "--out")
+    with pytest.raises(AttarError, match=r"^--out set lies in the distilled set"):
+        check_place(Path("set"), "--out", adds=["results.json"])
+    (world / "manifest.json").write_text(json.dumps({"name": "of another program"}))
+    check_place(Path("out"), "--out")
+
+
+def test_a_folder_that_appears_whole_needs_a_name(world: Path) -> None:
+    for out in (Path(), Path("set/..")):
+        with pytest.raises(AttarError, match="is there already; name a new folder or file"):
+            check_place(out, "--out")
+        check_place(out, "--out", adds=["results.json"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+def test_a_place_that_records_could_not_name_is_refused(world: Path) -> None:
+    with pytest.raises(AttarError, match=r"--out caf\\udce9: the name is not UTF-8"):
+        check_place(Path(os.fsdecode(b"caf\xe9")), "--out")
+
+
+def test_files_of_other_programs_are_not_overwritten(world: Path) -> None:
+    (world / "out").mkdir()
+    (world / "out" / "table.md").write_text("mine")
+    with pytest.raises(
+        AttarError, match=r"^--out out holds table\.md, but no results\.json of Attar's; choose another"
+    ):
+        check_place(Path("out"), "--out", adds=["results.json", "table.md"])
+    (world / "out" / "results.json").write_text("[]")
+    check_place(Path("out"), "--out", adds=["results.json", "table.md"])
+    os.mkfifo("pipe")
+    os.mkdir("folder")
+    os.symlink("gone", "broken")
+    for name in ("pipe", "folder", "broken"):
+        with pytest.raises(AttarError, match=f"--out {name}: is there, and cannot be read as a page"):
+            check_file(Path(name), "--out", "mark", "a page")
+    check_file(Path("new"), "--out", "mark", "a page")
+
+
+TRAINED = ["--network", "convnet3-w16", "--seeds", 1, "--set", "steps=1"]
+COMMANDS: dict[str, list[Any]] = {
+    "distill": ["distill", "--data", "data@train", "--method", "random", "--ipc", 1, "--out"],
+    "distill for several IPCs": ["distill", "--data", "data@train", "--method", "random", "--ipc", "1,2", "--out"],
+    "train-teacher": ["train-teacher", "--data", "data@train", "--out"],
+    "train-prior": ["train-prior", "--data", "data@train", "--out"],
+    "finetune-prior": ["finetune-prior", "--prior", "digits", "--data", "data@train", "--out"],
+    "relabel": ["relabel", "set", "--teacher", "nowhere", "--out"],
+    "export": ["export", "set", "--layout", "d4m", "--out"],
+    "waterfall": ["waterfall", "set", "--change", "flip=false", "--out"],
+    "tune": ["tune", "--data", "data@train", "--method", "prior", "--prior", "digits", "--ipc", 1, "--out"],
+    "evaluate": ["evaluate", "set", *TRAINED, "--json"],
+    "score": ["score", "set", *TRAINED, "--json"],
+    "report": ["report", "set", "--out"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("out", "told"), [("data/out", "lies in the data"), ("set/out", "lies in the distilled set")])
+def test_every_command_looks_before_it_works(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, out: str, told: str
+) -> None:
+    before = sorted(world.rglob("*"))
+    assert attar(monkeypatch, *COMMANDS[command], out) == 2
+    assert f"{out} {told}" in " ".join(capsys.readouterr().err.split())
+    new = [path for path in set(world.rglob("*")) - set(before) if world / "cache" not in path.parents]
+    assert new == []
+
+
+def test_an_experiment_is_not_written_into_its_data(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        'data = "data@train"',
+        "ipc = 1",
+        'out = "data/out"',
+        "[methods.random]",
+        "[evaluations.quick]",
+        'networks = "convnet3"',
+    ]
+    (world / "file.toml").write_text("\n".join(lines))
+    assert attar(monkeypatch, "compare", "file.toml") == 2
+    assert "out data/out lies in the data" in " ".join(capsys.readouterr().err.split())
+
+
+def test_distances_are_not_written_into_the_data(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (world / "set").rename(world / "data" / "set")
+    assert attar(monkeypatch, "nearest", "data/set") == 2
+    assert "attar nearest: data/set.nearest lies in the data" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_report_replaces_reports_alone(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in {"thesis.html": "<!doctype html><title>mine</title>", "results.json": "[]"}.items():
+        (world / name).write_text(text)
+        assert attar(monkeypatch, "report", "set", "--out", name) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert f"--out {name}: is there, and is not a report of Attar's; choose another name, or remove it" in told
+        assert (world / name).read_text() == text
+    for _ in range(2):
+        assert attar(monkeypatch, "report", "set", "--out", "page.html") == 0
+
+
+def test_scores_replace_scores_alone(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (world / "mine.json").write_text("{}")
+    assert attar(monkeypatch, "score", "set", *TRAINED, "--json", "mine.json") == 2
+    assert "--json mine.json: is there, and is not a file of scores" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_set_is_not_exported_into_itself_or_another(world: Path) -> None:
+    from attar.distilled import open_distilled
+
+    one = open_distilled(Path("set"))
+    distill_sets(Spec("data@test"), "random", load_method("random"), [1], Path("two"), store=Store(world / "cache"))
+    for out, message in {
+        "set": "something is there already",
+        "set/images": "lies in the distilled set",
+        "two": "something is there already",
+        "two/out": "lies in the distilled set",
+        "data/train": "lies in the data",
+    }.items():
+        with pytest.raises(AttarError, match=f"--out {out}.*{message}"):
+            export(one, "d4m", Path(out))
