@@ -14,7 +14,7 @@ from toys import attar, save_folder, save_tiny_dit
 
 from attar.progress import Meter, duration
 
-FACTS = {"readable", "tile", "digests"}
+FACTS = {"readable", "tile", "digests", "image-digests"}
 """What a dry run may leave in the cache: what its checks have found out."""
 ENDING = "dry run: nothing was trained or made; times are those of a few passes of the networks, timed here\n"
 DIGITS = ["--data", "digits", "--prior", "digits", "--device", "cpu"]
