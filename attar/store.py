@@ -82,10 +82,7 @@ OLDER = "without the digests of its files"
 """What is wrong with the artefacts of an Attar that wrote none."""
 HUGE, BLOCKS = 8 << 30, 512
 """A file of more bytes is sealed by so many blocks of a MiB: to read all of it would take minutes at every start."""
-REMEDY = (
-    "free space there, or set ATTAR_CACHE to a folder elsewhere; what is finished is kept, and the same command goes "
-    "on from there"
-)
+REMEDY = "set ATTAR_CACHE to a folder elsewhere; what is finished is kept, and the same command goes on from there"
 
 _WHOLE: dict[Path, dict[str, tuple[int, int]]] = {}
 """The artefacts that this process has found whole, each with its files as they were then: none is hashed twice."""

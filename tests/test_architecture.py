@@ -85,7 +85,7 @@ def test_the_walk_sees_imports() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_a_file_fits_in_a_head(file: Path) -> None:
-    assert len(file.read_text(encoding="utf-8").splitlines()) <= 310
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 500
 
 
 @pytest.mark.parametrize(

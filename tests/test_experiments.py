@@ -72,7 +72,7 @@ def test_its_cost_can_be_told_without_its_data(
     sampled = [contender.label for contender in experiment.contenders if contender.method.sampler]
     for label in sampled:
         for ipc in experiment.ipcs:
-            assert re.search(rf"^  {label} +{ipc} .* \S+ (s|min|h)$", told, re.MULTILINE)
+            assert re.search(rf"^  {label} +{ipc} .* \S+ (s|min|h|days)$", told, re.MULTILINE)
     assert not list(tmp_path.glob("runs"))
 
 
