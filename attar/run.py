@@ -182,13 +182,13 @@ def evaluate_all(
     progress: Progress = silent,
 ) -> Iterator[dict[str, Any]]:
     """One record for each network, trained on all of the data: the ceiling of what distilled sets can reach."""
-    from attar.data import load_data, test_spec
+    from attar.data import load_data, test_spec, usual_side
     from attar.evaluation import changes, evaluate
     from attar.pictures import in_memory, real
 
     tested_on = test or test_spec(data)
     images, held = load_data(data), load_data(tested_on)
-    side = recipe.size or min(images.open(0).size)
+    side = recipe.size or usual_side(images)
     train = real(images, recipe, side, "resize-crop")
     tests = in_memory(held.restricted(images.classes), recipe.shorter_side(side), "resize-crop")
     for network in networks:

@@ -205,6 +205,14 @@ def _publish(scratch: Path, target: Path, meta: dict[str, Any]) -> None:
 
 def _damage(folder: Path) -> str:
     """How the folder of an artefact differs from what was made, in words; nothing where it does not."""
+    try:
+        return _compared(folder)
+    except FileNotFoundError:
+        return "it is gone"
+
+
+def _compared(folder: Path) -> str:
+    """The same, unless another process takes a damaged one away meanwhile."""
     stamps = _stamps(folder)
     if _WHOLE.get(folder) == stamps:
         return ""

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from attar.augment import STATISTICS, Augmentation
-from attar.data import ImageSet, load_data, load_pixels, readable
+from attar.data import ImageSet, load_data, load_pixels, readable, usual_side
 from attar.errors import AttarError
 from attar.fields import Range, check_ranges
 from attar.keys import seed_of
@@ -105,7 +105,7 @@ class _Bench:
         else:
             left, right = (readable(part, "skip", self.store, self.progress) for part in found.held_out())
             self.images = left, right
-        self.size = min(self.images[0].open(0).size) if self.spec.size is None else self.spec.size
+        self.size = usual_side(self.images[0]) if self.spec.size is None else self.spec.size
         self.name = self.spec.network or (USUAL if self.size >= 32 else SMALL)
         self.lr = self.spec.lr or (0.05 if self.name.startswith("convnet") else 0.25)
         self.spec = replace(self.spec, network=self.name, lr=self.lr)
