@@ -90,7 +90,7 @@ def evaluate(
         [Path(folder)],
         modified(named_recipe(recipe), dict(fields)) if fields else named_recipe(recipe),
         [network] if isinstance(network, str) else network,
-        numbered(seeds, "seeds") if isinstance(seeds, int) else seeds,
+        numbered(seeds) if isinstance(seeds, int) else seeds,
         test=test,
         baseline=baseline,
         teacher=teacher,
@@ -178,7 +178,7 @@ def tune(
         out=Path(out),
         recipe=modified(named_recipe(recipe), dict(recipe_fields or {})),
         networks=(network,) if isinstance(network, str) else tuple(network),
-        seeds=tuple(numbered(seeds, "seeds") if isinstance(seeds, int) else seeds),
+        seeds=tuple(numbered(seeds) if isinstance(seeds, int) else seeds),
         eta=eta,
         teacher=None if teacher is None else TeacherReference.of(teacher),
     )

@@ -41,12 +41,10 @@ The last line is what `attar waterfall` is for: one method, evaluated otherwise,
 
 DEPARTURES = """## Departures
 
-What Attar still does otherwise than the code that its authors published, read line by line; written from
+What Attar still does otherwise than the codes that the papers' authors published, read line by line; written from
 `docs/departures.toml`.
-
-| system | what the reference does | what Attar does | why |
-|---|---|---|---|
 """
+HEAD = "| system | what the reference does | what Attar does | why |\n|---|---|---|---|\n"
 
 
 def page() -> str:
@@ -59,10 +57,13 @@ def page() -> str:
 
 
 def departures() -> str:
-    """The table of what is done otherwise than in the published code."""
-    told = tomllib.loads((DOCS / "departures.toml").read_text(encoding="utf-8"))["departure"]
-    rows = (_row(one["system"], one["reference"], one["attar"], one["why"]) for one in told)
-    return DEPARTURES + "\n".join(rows) + "\n"
+    """The table of what is done otherwise than in the published codes, distilling first, then evaluating."""
+    told = tomllib.loads((DOCS / "departures.toml").read_text(encoding="utf-8"))
+    parts = [DEPARTURES]
+    for part, title in (("distillation", "Distilling"), ("evaluation", "Evaluating")):
+        rows = (_row(one["system"], one["reference"], one["attar"], one["why"]) for one in told[part])
+        parts.append(f"### {title}\n\n{HEAD}" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
 
 
 def section(experiment: Experiment, told: dict[str, Any]) -> str:

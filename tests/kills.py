@@ -1,7 +1,7 @@
 """Processes that die by kill -9 at the n-th event of a stage, on however fast a machine.
 
-An event is a progress call, or a file or folder that is about to be made, renamed or removed below a given folder. The
-clock of such a process goes on by a second whenever it is read, so that every step tells its progress.
+An event is that progress is told, or that a file or folder below a given one is about to be made, renamed or removed.
+The clock of such a process goes on by a second whenever it is read, so that every step tells its progress.
 """
 
 from __future__ import annotations
@@ -48,33 +48,35 @@ def ended(run: Callable[..., None], *words: Any) -> int:
 
 
 class Events:
-    """Counts the events of each stage, in this process, from now on; dies at the `fatal`-th of `stage`.
+    """Counts what happens in each stage, in this process, from now on, and dies when `what` happens for the n-th time.
 
-    A stage is the first word of what progress tells, and lasts until another is told.
+    What happens is "STAGE told" or "STAGE changed". A stage is the first word of what progress tells, and lasts until
+    another is told.
     """
 
-    def __init__(self, folder: Path, stage: str = "", fatal: int = 0) -> None:
-        self.folder, self.stage, self.fatal = str(folder), stage, fatal
-        self.now = "before"
+    def __init__(self, folder: Path, what: str = "", nth: int = 0) -> None:
+        self.folder, self.fatal = str(folder), (what, nth)
+        self.stage = "before"
         self.count: Counter[str] = Counter()
         time.monotonic = itertools.count(0.0).__next__
-        sys.addaudithook(self._changed)
+        sys.addaudithook(self._audited)
 
     def progress(self, text: str, fraction: float) -> None:
-        self.now = text.split()[0].rstrip(",:")
-        self._another()
+        self.stage = text.split()[0].rstrip(",:")
+        self._happened("told")
 
     def save(self, file: Path) -> None:
         file.write_text(json.dumps(self.count))
 
-    def _changed(self, name: str, words: tuple[Any, ...]) -> None:
-        made = name == "open" and isinstance(words[2], int) and words[2] & WRITING
-        if (made or name in CHANGES) and str(words[0]).startswith(self.folder):
-            self._another(words if made else None)
+    def _audited(self, name: str, words: tuple[Any, ...]) -> None:
+        opened = name == "open" and isinstance(words[2], int) and words[2] & WRITING
+        if (opened or name in CHANGES) and str(words[0]).startswith(self.folder):
+            self._happened("changed", words if opened else None)
 
-    def _another(self, opened: tuple[Any, ...] | None = None) -> None:
-        self.count[self.now] += 1
-        if (self.now, self.count[self.now]) != (self.stage, self.fatal):
+    def _happened(self, how: str, opened: tuple[Any, ...] | None = None) -> None:
+        what = f"{self.stage} {how}"
+        self.count[what] += 1
+        if (what, self.count[what]) != self.fatal:
             return
         if opened:  # it dies with the file half written
             os.write(os.open(opened[0], opened[2], 0o666), b"half")

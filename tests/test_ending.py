@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import multiprocessing
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,16 +19,7 @@ from toys import attar, save_folder, save_tiny_dit
 
 CLASSES = ["ant", "bee", "cat"]
 GOES_ON = "to go on: the same command; it does nothing twice\n"
-PRELOADED = [
-    "attar.distill.run",
-    "attar.distill.pipeline",
-    "attar.methods.d3hr.method",
-    "attar.methods.minimax.method",
-    "attar.priors.dit",
-]
-
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload([*PRELOADED, "diffusers"])
+NOTHING = "kept: what was there before; nothing new was finished"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +48,8 @@ INTERRUPT: Act = partial(signal.raise_signal, signal.SIGINT)
 TERMINATE: Act = partial(signal.raise_signal, signal.SIGTERM)
 
 
-def interrupt_from_any_thread() -> None:
+def interrupt_from_a_thread() -> None:
+    assert threading.current_thread() is not threading.main_thread()
     os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -68,137 +60,128 @@ def turned_into_an_error() -> None:
         raise ImportError("from a library") from error
 
 
-def again_while_it_cleans_up() -> None:
-    try:
-        INTERRUPT()
-    finally:
-        INTERRUPT()
-
-
-def again_as_the_first_was_swallowed() -> None:
-    try:
-        INTERRUPT()
-    except KeyboardInterrupt:
-        TERMINATE()
-
-
-def first_of_a_worker() -> None:
-    if worker := os.fork():
-        assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 130
-    INTERRUPT()
-
-
 def while_the_lock_is_held() -> None:
     """The lock that is asked for is held elsewhere; the second look at it is interrupted."""
     import fcntl
 
     import filelock
 
+    patch, looks = pytest.MonkeyPatch(), list[None]()
     plain = filelock.FileLock.acquire
+
+    def sleep(_: float) -> None:
+        looks.append(None)
+        if len(looks) == 2:
+            patch.undo()
+            INTERRUPT()
 
     def acquire(lock: Any, *words: Any, **more: Any) -> Any:
         fcntl.flock(os.open(lock.lock_file, os.O_CREAT | os.O_RDWR), fcntl.LOCK_EX)
-        at_event("time", "sleep", 2, INTERRUPT)
+        patch.setattr("time.sleep", sleep)
         return plain(lock, *words, **more)
 
-    filelock.FileLock.acquire = acquire  # type: ignore[method-assign]
+    patch.setattr(filelock.FileLock, "acquire", acquire)
 
 
-def at_event(owner: str, name: str, number: int, act: Act, kind: str | None = None) -> None:
+def at_event(place: str, number: int, act: Act, kind: str | None = None) -> None:
     """Acts at the n-th call of a function; of the store's, at the n-th for this kind."""
-    module, _, cls = owner.partition(":")
-    place: Any = importlib.import_module(module)
-    place = getattr(place, cls) if cls else place
-    plain, seen = getattr(place, name), list[None]()
+    patch, seen = pytest.MonkeyPatch(), list[None]()
+    owner, _, name = place.rpartition(".")
+    plain = getattr(pkgutil.resolve_name(owner), name)
 
     def watched(*words: Any, **more: Any) -> Any:
         if kind is None or kind in words:
             seen.append(None)
             if len(seen) == number:
+                patch.undo()
                 act()
         return plain(*words, **more)
 
-    setattr(place, name, watched)
-
-
-def _run(words: list[str], told: Path, event: tuple[Any, ...]) -> None:
-    """In a process of its own: the command, stopped at an event."""
-    from attar.cli import main
-
-    os.environ["ATTAR_CACHE"] = str(told.parent / "cache")
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    if event:
-        at_event(*event)
-    output = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(output, 2)
-    sys.stderr = os.fdopen(2, "w", closefd=False)
-    sys.argv = ["attar", *words]
-    main()
-
-
-def run(tmp_path: Path, words: list[object], *event: Any) -> tuple[int | None, str]:
-    """Its exit status, and what it said on standard error."""
-    told = tmp_path / "told"
-    process = context.Process(target=_run, args=([*map(str, words)], told, event))
-    process.start()
-    process.join()
-    return process.exitcode, told.read_text()
+    patch.setattr(pkgutil.resolve_name(owner), name, watched)
 
 
 EVENTS: dict[str, tuple[int, str, tuple[Any, ...]]] = {
-    "before anything is made": (130, "kept: what was there before", ("attar.data", "load_view", 1, INTERRUPT)),
-    "terminated": (143, "kept: what was there before", ("attar.data", "load_view", 1, TERMINATE)),
-    "turned into an error": (130, "kept: what", ("attar.data", "load_view", 1, turned_into_an_error)),
-    "twice": (130, "kept: what", ("attar.data", "load_view", 1, again_while_it_cleans_up)),
-    "swallowed, then again": (130, "kept: what", ("attar.data", "load_view", 1, again_as_the_first_was_swallowed)),
-    "in a worker": (130, "kept: what", ("attar.data", "load_view", 1, first_of_a_worker)),
-    "in a thread": (130, ", digests 1", ("PIL.Image", "open", 5, interrupt_from_any_thread)),
-    "in a fit": (130, ", fit 2", ("attar.core.store:Store", "once", 3, INTERRUPT, "fit")),
-    "while it waits": (130, ", readable 3", ("attar.core.store:Store", "lock", 1, while_the_lock_is_held, "fit")),
+    "before anything is made": (130, "kept: what was there before", ("attar.data.load_view", 1, INTERRUPT)),
+    "terminated": (143, "kept: what was there before", ("attar.data.load_view", 1, TERMINATE)),
+    "turned into an error": (130, "kept: what", ("attar.data.load_view", 1, turned_into_an_error)),
+    "in a thread": (130, ", digests 1", ("PIL.Image.open", 5, interrupt_from_a_thread)),
+    "in a fit": (130, ", fit 2", ("attar.core.store.Store.once", 3, INTERRUPT, "fit")),
+    "while it waits": (130, ", readable 3", ("attar.core.store.Store.lock", 1, while_the_lock_is_held, "fit")),
     "while it writes": (
         130,
         "/out/ipc-001), the images written so far of 1 more (",
-        ("PIL.Image:Image", "save", 5, INTERRUPT),
+        ("PIL.Image.Image.save", 5, INTERRUPT),
     ),
 }
 
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_an_interruption_says_what_is_kept_and_the_same_command_goes_on(
-    world: Path, tmp_path: Path, event: str
+    world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, event: str
 ) -> None:
     status, kept, where = EVENTS[event]
     words = distill(world, tmp_path / "out")
-    code, told = run(tmp_path, words, *where)
+    at_event(*where)
+    code, told = attar(monkeypatch, *words), capsys.readouterr().err
     assert (code, "Traceback" in told, told[-len(GOES_ON) :]) == (status, False, GOES_ON), told
     assert kept in told
     assert told.count("kept:") == 1
     assert ("terminated" if status == 143 else "interrupted") in told
-    if kept.startswith(", "):
+    if kept.startswith((", fit", "/out")):
         assert f"in the cache {tmp_path / 'cache'}, " in told
-        assert run(tmp_path, words)[0] == 0
+        assert attar(monkeypatch, *words) == 0
 
 
-@pytest.mark.parametrize("module", ["typer", "attar.cli.sets", "torch", "diffusers"])
+SUBPROCESS = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupt = lambda: signal.raise_signal(signal.SIGINT)
+{}
+from attar.cli import main
+main()
+"""
+AT_A_LIST = """
+def act(*_):
+    {}
+import attar.evaluation.side_by_side
+attar.evaluation.side_by_side.side_by_side = act
+"""
+TWICE = {
+    "while it cleans up": "try: interrupt()\n    finally: interrupt()",
+    "after the first was swallowed": "try: interrupt()\n    except KeyboardInterrupt: interrupt()",
+    "while it is told": "from attar.cli import ending\n    told = ending._told\n"
+    "    ending._told = lambda error: (told(error), interrupt())\n    interrupt()",
+    "after a worker": "if worker := os.fork():\n"
+    "        assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 130\n    interrupt()",
+}
+
+
+def stopped(code: str, *words: object) -> str:
+    """What a process of its own says on standard error, that is interrupted."""
+    run = [sys.executable, "-c", SUBPROCESS.format(code), *map(str, words)]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, ""), done.stderr
+    return done.stderr.strip("\n")
+
+
+@pytest.mark.parametrize("when", TWICE)
+def test_the_second_interruption_ends_it_at_once_and_workers_end_without_a_word(when: str) -> None:
+    told = stopped(AT_A_LIST.format(TWICE[when]), "list", "recipes")
+    assert told == f"interrupted\n{NOTHING}\n{GOES_ON}".strip()
+
+
+@pytest.mark.parametrize("module", ["typer", "attar.cli.sets", "torch"])
 def test_an_interruption_of_an_import(world: Path, tmp_path: Path, module: str) -> None:
     code = f"""
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 class Stopping:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
             sys.meta_path.remove(self)
-            signal.raise_signal(signal.SIGINT)
+            interrupt()
 
 sys.meta_path.insert(0, Stopping())
-from attar.cli import main
-main()
 """
-    words = map(str, distill(world, tmp_path / "out"))
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr.startswith("interrupted\nkept: what was there before; nothing new was finished\n")
+    assert stopped(code, *distill(world, tmp_path / "out")) == f"interrupted\n{NOTHING}\n{GOES_ON}".strip()
 
 
 def test_an_interruption_of_an_evaluation_names_the_records(
@@ -226,7 +209,7 @@ def test_an_interruption_of_an_evaluation_names_the_records(
 
 def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
     code = "from attar.cli import main; main()"
-    for words in ("list networks", "list recipes", "--help", "describe d3hr", "describe nothing"):
+    for words in ("list networks", "list recipes", "--help", "describe nothing"):
         reading, writing = os.pipe()
         os.close(reading)
         done = subprocess.run(

@@ -70,7 +70,7 @@ def test_a_member_that_fails_is_named(teachers: tuple[str, str], tmp_path: Path)
     swapped = [*wrong["classes"][:8], wrong["classes"][9], wrong["classes"][8]]
     (tmp_path / "wrong" / "teacher.json").write_text(json.dumps({**wrong, "classes": swapped}))
     (tmp_path / "wrong" / "model.safetensors").write_bytes((Path(teachers[1]) / "model.safetensors").read_bytes())
-    with pytest.raises(AttarError, match=r"/wrong: .* it calls most '8' images '9', most '9' images '8'"):
+    with pytest.raises(AttarError, match=r"/wrong: .* it calls (most|some) '8' images '9', (most|some) '9' images '8'"):
         fitted(TeacherReference.of([teachers[0], str(tmp_path / "wrong")]), digits(), digits(), "images", SOFT, "cpu")
 
 

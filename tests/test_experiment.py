@@ -342,7 +342,7 @@ def test_the_command_fails_if_anything_does(
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('title = "', 'titel = "', "the file: no key 'titel' (did you mean 'title'?)"),
+        ('title = "', 'titel = "', "the file: no key 'titel' (did you mean 'title' or 'tile'?)"),
         ("ipc = [1, 2]", "ipc = [0]", "ipc = [0]: whole numbers of 1 or more"),
         ("ipc = [1, 2]", "", "ipc is missing"),
         ("seeds = 2\ndist", "seeds = 0\ndist", "seeds = 0: at least 1"),
@@ -384,7 +384,7 @@ def test_a_wrong_word_is_a_clear_error(world: Path, tmp_path: Path, old: str, ne
 
 
 def test_an_unknown_method_to_run_is_an_error(experiment: Experiment) -> None:
-    with pytest.raises(AttarError, match=r"--only rando: .* has the methods random, prior, d3hr"):
+    with pytest.raises(AttarError, match=r"--only rando \(did you mean 'random'\?\): .* has the methods random, prior"):
         compare(experiment, only=["rando"])
 
 

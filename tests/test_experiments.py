@@ -1,18 +1,24 @@
-"""Every shipped experiment: it can be read, says where its numbers come from, and can be costed on this machine."""
+"""Every shipped experiment: it can be read, cited, costed without its data, and run to its table on stand-ins."""
 
 from __future__ import annotations
 
+import json
 import re
+import time
+import tomllib
 from pathlib import Path
 
 import pytest
+from stand_ins import StandIns, stood_in
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.experiments.compare import compare
 from attar.experiments.forecast import absent
 from attar.experiments.spec import read_experiment
+from attar.experiments.summary import judged
 from attar.methods.base import LatentMethod
+from attar.report.tables import write_tables
 
 FILES = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
 each = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -68,5 +74,40 @@ def test_its_cost_can_be_told_without_its_data(
     sampled = [contender.label for contender in experiment.contenders if isinstance(contender.method, LatentMethod)]
     for label in sampled:
         for ipc in experiment.ipcs:
-            assert re.search(rf"^  {label} +{ipc} .* \S+ (s|min|h)$", told, re.MULTILINE)
+            assert re.search(rf"^  {label} +{ipc} .* \S+ (s|min|h|days)$", told, re.MULTILINE)
     assert not list(tmp_path.glob("runs"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> StandIns:
+    return StandIns(tmp_path_factory.mktemp("stand-ins"))
+
+
+@each
+def test_it_runs_to_its_table(
+    file: Path, made: StandIns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    """With what it needs stood in for, its sizes and counts made small; costs and figures have tests of their own."""
+    from attar.experiments import compare as grid
+
+    monkeypatch.setattr(grid, "forecast", lambda *words: "")
+    begun = time.process_time()
+    experiment = stood_in(file, tomllib.loads(file.read_text(encoding="utf-8")), made, tmp_path / "out")
+    summary = compare(experiment, store=store)
+    assert summary.failures == ()
+    write_tables(summary)
+    print(f"{file.stem}: {time.process_time() - begun:.1f} s of the CPU")
+    original = read_experiment(file)
+    assert [one.label for one in experiment.contenders] == [one.label for one in original.contenders]
+    assert [one.label for one in experiment.evaluations] == [one.label for one in original.evaluations]
+    wanted = {
+        (judged(experiment, evaluation), network, method, ipc)
+        for evaluation in experiment.evaluations
+        for network in evaluation.networks
+        for method in evaluation.methods
+        for ipc in evaluation.ipcs
+    }
+    records = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert {tuple(record[name] for name in ("judged", "network", "label", "ipc")) for record in records} == wanted
+    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert all(f"| {one.label} " in table for one in experiment.contenders if one.label in str(wanted))

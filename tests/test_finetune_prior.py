@@ -123,6 +123,16 @@ def test_an_adaptor_saved_loaded_and_merged_computes_the_same(form: str, tmp_pat
         torch.testing.assert_close(output(network), attached, rtol=1e-3, atol=1e-4)
 
 
+def test_an_adaptor_of_biases_alone_is_saved_and_loaded(tmp_path: Path) -> None:
+    biases = DiffFit(
+        {name: value for name, value in shaken_adaptor(forms()["tied"]()).values.items() if "bias" in name}
+    )
+    biases.save(tmp_path / "a.safetensors")
+    loaded = DiffFit.load(tmp_path / "a.safetensors").values
+    assert loaded.keys() == biases.values.keys() != set()
+    assert all(torch.equal(loaded[name], value) for name, value in biases.values.items())
+
+
 def test_gradients_reach_every_value_and_nothing_else() -> None:
     network = forms()["tied"]().requires_grad_(False)
     adaptor = DiffFit.of(network)

@@ -13,7 +13,7 @@ import pytest
 from toys import attar, save_folder, save_tiny_dit, tint
 
 from attar.core.errors import AttarError
-from attar.core.store import Store, fingerprint
+from attar.core.store import Store, file_digest, fingerprint
 from attar.distill.run import distill_sets, quiet
 from attar.evaluation.records import read_records
 from attar.job import Spec
@@ -216,6 +216,23 @@ def test_altered_images_are_said(world: Path, tmp_path: Path, monkeypatch: pytes
         assert f"{folder} is damaged ({said})" in " ".join(capsys.readouterr().err.split())
     write_report([world / "set"], [], tmp_path / "page.html")
     assert "not as it was written" not in (tmp_path / "page.html").read_text()
+
+
+def test_an_image_that_is_none_is_named(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Even where all digests were made to fit it."""
+    folder = tmp_path / "set"
+    shutil.copytree(world / "set", folder)
+    name = "images/000_ant/0001.png"
+    (folder / name).write_bytes(b"GIF89a, or not")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    other = edited(manifest, ("images", name), file_digest(folder / name))
+    (folder / "manifest.json").write_text(json.dumps(other))
+    for command in ("report", "nearest", "evaluate", "relabel"):
+        capsys.readouterr()
+        assert attar(monkeypatch, *commands(world, folder, tmp_path)[command]) == 2
+        assert name in capsys.readouterr().err
 
 
 def record(**more: Any) -> dict[str, Any]:

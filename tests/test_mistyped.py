@@ -98,7 +98,7 @@ def test_it_stops_before_any_work(here: Path, monkeypatch: Any, capsys: Any, wor
     ("toml", "said"),
     [
         ("methd = 'd3hr'", "unknown key methd (did you mean 'method'?)"),
-        ("output-sise = 3", "unknown key output_sise (did you mean 'output_size'?)"),
+        ("output-sise = 3", "unknown key output_sise (did you mean 'output_size' or 'output_filter'?)"),
         ("[Set]\nsubsets = 3", "unknown key Set (did you mean 'set'?)"),
     ],
 )

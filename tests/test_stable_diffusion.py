@@ -35,7 +35,7 @@ SCHEDULERS = {"pndm": PNDM, "ddim": DDIM, "euler": EULER}
 
 def opened(folder: Path, store: Store, prompts: Prompts | None = None) -> Prior:
     told = prompts or class_prompts(CLASSES, CLASSES, "a photo of {name}")
-    return load_prior(str(folder), device="cpu", prompts=told, store=store)
+    return load_prior(str(folder), device="cpu", tile=1, prompts=told, store=store)
 
 
 def pipeline(folder: Path, scheduler: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from attar.cli import ending
 from attar.cli.flags import say, showing
 from attar.experiments import spec
 
@@ -25,8 +26,10 @@ def compare(
     """
     from attar.report.run import compare as run
 
+    asked = spec.read_experiment(file)
+    ending.running.options["out"] = asked.out
     with showing() as progress:
-        failures = run(spec.read_experiment(file), only=only or (), progress=progress, say=say, dry_run=dry_run)
+        failures = run(asked, only=only or (), progress=progress, say=say, dry_run=dry_run)
     if failures:
         say("\n".join([f"{len(failures)} failed:", *(f"  {failure}" for failure in failures)]))
         raise typer.Exit(1)

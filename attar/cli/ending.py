@@ -29,6 +29,8 @@ class Running:
     """What the progress told last."""
     stopped: int | None = None
     """The signal that came."""
+    told: bool = False
+    """Whether the user has been told of it."""
 
 
 running = Running()
@@ -48,8 +50,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if os.getpid() != running.process:
         os._exit(128 + number)
     if running.stopped is not None:
-        cursor = "\x1b[?25h" if os.isatty(2) else ""
-        os.write(2, f"{cursor}\n{_stopped()}\n".encode(errors="replace"))
+        if not running.told:
+            cursor = "\x1b[?25h" if os.isatty(2) else ""
+            os.write(2, f"{cursor}\n{_stopped()}\n".encode(errors="replace"))
         os._exit(128 + running.stopped)
     running.stopped = number
     raise KeyboardInterrupt
@@ -73,7 +76,9 @@ def _told(error: BaseException) -> int:
     if running.stopped is None and isinstance(error, KeyboardInterrupt):
         running.stopped = signal.SIGINT
     if running.stopped is not None:  # whatever a library made of the interruption
-        print(_stopped(), file=sys.stderr)
+        text = _stopped()
+        running.told = True
+        print(text, file=sys.stderr)
         return 128 + running.stopped
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1

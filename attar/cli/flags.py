@@ -124,6 +124,7 @@ def merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
     for name in ("data", "prior", "method", "out", "codec"):
         if not isinstance(written.get(name, ""), str):
             raise AttarError(f"--config {config}: {name} = {written[name]!r} must be a text")
+    ending.running.options["out"] = given.get("out", written.get("out"))
     return {**written, **given}
 
 

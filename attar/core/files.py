@@ -30,7 +30,7 @@ def writing(place: Path, remedy: str = "") -> Iterator[None]:
     What goes wrong elsewhere, as where an image of the data may not be read, passes as it is.
 
     Raises:
-        Unwritable: the place cannot be written; `remedy` says what to do.
+        Unwritable: the place cannot be written; `remedy` says what else can be done than to clean up there.
     """
     try:
         yield
@@ -38,7 +38,8 @@ def writing(place: Path, remedy: str = "") -> Iterator[None]:
         why = _why(error, place)
         if why is None:
             raise
-        raise Unwritable(place, why, remedy) from error
+        first = "free space there" if why in map(os.strerror, _FULL) else "make it writable"
+        raise Unwritable(place, why, f"{first}, or {remedy}" if remedy else "") from error
 
 
 def _why(error: Exception, place: Path) -> str | None:

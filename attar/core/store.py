@@ -82,10 +82,7 @@ OLDER = "without the digests of its files"
 """What is wrong with the artefacts of an Attar that wrote none."""
 HUGE, BLOCKS = 8 << 30, 512
 """A file of more bytes is sealed by so many blocks of a MiB: to read all of it would take minutes at every start."""
-REMEDY = (
-    "free space there, or set ATTAR_CACHE to a folder elsewhere; what is finished is kept, and the same command goes "
-    "on from there"
-)
+REMEDY = "set ATTAR_CACHE to a folder elsewhere; what is finished is kept, and the same command goes on from there"
 
 _WHOLE: dict[Path, dict[str, tuple[int, int]]] = {}
 """The artefacts that this process has found whole, each with its files as they were then: none is hashed twice."""
@@ -208,6 +205,14 @@ def _publish(scratch: Path, target: Path, meta: dict[str, Any]) -> None:
 
 def _damage(folder: Path) -> str:
     """How the folder of an artefact differs from what was made, in words; nothing where it does not."""
+    try:
+        return _compared(folder)
+    except FileNotFoundError:
+        return "it is gone"
+
+
+def _compared(folder: Path) -> str:
+    """The same, unless another process takes a damaged one away meanwhile."""
     stamps = _stamps(folder)
     if _WHOLE.get(folder) == stamps:
         return ""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+from attar.core.errors import BadImage
 
 MAX_PIXELS = 2**28
 """Larger images (above 268 million pixels, 805 MB as RGB) are refused: they are most likely decompression bombs."""
@@ -61,6 +64,18 @@ def upright(image: Image.Image) -> Image.Image:
         colours = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def read(file: Path) -> Image.Image:
+    """The image in a file, upright, as RGB.
+
+    Raises:
+        BadImage: it cannot be decoded.
+    """
+    try:
+        return upright(opened(file.read_bytes()))
+    except Exception as error:
+        raise BadImage(f"{file}: {reason(error)}") from error
 
 
 def reason(error: Exception) -> str:

@@ -60,7 +60,7 @@ SUBSETS: dict[str, tuple[str, ...]] = {
     "imagenet100-kaggle": tuple(_KAGGLE.split()),
     **{name: tuple(wnids.split()) for name, wnids in _GLAD.items()},
 }
-"""WordNet ids, in the published order (imagenet100-kaggle: in sorted order).
+"""WordNet ids, in the published order (imagenet100-kaggle and imagewoof: in an order of their own).
 
 imagenette, imagewoof: fastai's ten classes, as Minimax's lists have them. imagenet10-idc: IDC's ten (Kim et al., ICML
 2022), the first of its hundred. imagenet-10: a name of RDED's, whose code lists no classes; taken to be the same ten.

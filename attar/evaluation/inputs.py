@@ -101,7 +101,7 @@ def opened(one: DistilledSet, recipe: Recipe) -> Images:
 
     files = [(file, label) for label, of_class in enumerate(one.files()) for file in of_class]
     labels = np.array([label for _, label in files], np.int64)
-    native = Native(len(files), lambda i: np.asarray(decode.upright(decode.opened(files[i][0].read_bytes()))))
+    native = Native(len(files), lambda i: np.asarray(decode.read(files[i][0])))
     if recipe.size is not None or (len(set(native.sizes)) == 1 and len(set(native.sizes[0])) == 1):
         return Images(native.stacked(), labels, one.classes)
     squares = (

@@ -69,7 +69,7 @@ def relabel(
             raise AttarError(f"--out {out} holds labels {' and '.join(other)}: choose another folder, or remove it")
         say(f"{out} is already there, and holds these labels: nothing to do")
         return
-    remedy = "free space there, or choose another --out; the same command goes on from there"
+    remedy = "choose another --out; the same command goes on from there"
     with kept.lock("relabelling", fingerprint(str(out.absolute()))), writing(out, remedy):
         partial = out.with_name(f".{out.name}.{wanted.key[:12]}.partial")
         for stale in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):

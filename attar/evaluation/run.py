@@ -11,7 +11,7 @@ from typing import Any
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store
-from attar.data import load_data, test_spec
+from attar.data import load_data, test_spec, usual_side
 from attar.evaluation.evaluator import evaluate
 from attar.evaluation.inputs import in_memory, opened, random_real, real, tried
 from attar.evaluation.recipe import Recipe
@@ -87,7 +87,7 @@ def evaluate_all(
     """One record for each network, trained on all of the data: the ceiling of what distilled sets can reach."""
     test = test or test_spec(data)
     images, tested = load_data(data), load_data(test)
-    side = recipe.size or min(images.open(0).size)
+    side = recipe.size or usual_side(images)
     train = real(images, recipe, side, "resize-crop")
     tests = in_memory(tested.restricted(images.classes), recipe.shorter_side(side), "resize-crop")
     progress = _prefixed(progress, "all of the data")

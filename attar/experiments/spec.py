@@ -41,7 +41,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,9 +206,10 @@ def _contender(label: str, written: Table, defaults: Table) -> Contender:
     own = keyed(written, ("method", "set", *_spec_fields()), where)
     name, changes = parsed(own.pop("method", label), str, f"{where} method"), own.pop("set", {})
     method = load_method(name, table(changes, f"{where} set"))
-    unused = () if isinstance(method, LatentMethod) else _SAMPLED
-    settings = {**{name: value for name, value in defaults.items() if name not in unused}, **own}
+    settings = {**defaults, **own}
     spec = changed(Spec(data=parsed(settings.pop("data"), str, f"{where} data")), settings, where)
+    if not isinstance(method, LatentMethod):
+        spec = replace(spec, **{name: getattr(Spec, name) for name in _SAMPLED if name not in own})
     return Contender(label, name, method, spec)
 
 

@@ -145,8 +145,9 @@ def batches(parts: Iterable[Rows], size: int) -> Iterator[Rows]:
 class D4M(LatentMethod):
     """Takes each class's prototypes partway to noise; the prior takes them back, as images of the class.
 
-    Where images outnumber prototypes, these are taken again, with fresh noise. The paper squashes images to the prior's
-    size and saves 224 pixels: --preprocess squash --output-size 224. Its ablation without prototypes is `d4m-noise`.
+    Where images outnumber prototypes, these are taken again, with fresh noise. The code squashes images to the prior's
+    size and saves 224 pixels: --preprocess squash --output-size 224 --output-filter bicubic --dtype float16. Unlike it,
+    this fits a class's last, smaller mini-batch too, and has no safety checker. Without prototypes it is `d4m-noise`.
     """
 
     fit: Prototypes = Prototypes()

@@ -104,7 +104,7 @@ def publish(made: Path, out: Path, records: Mapping[str, Any] | None = None) -> 
         Unwritable: the disk is full, or the place may not be written; what is trained is kept in the cache.
     """
     temporary = out.with_name(f".{out.name}.partial")
-    with writing(out, "free space there, or choose another --out; what is trained is kept in the cache"):
+    with writing(out, "choose another --out; what is trained is kept in the cache"):
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         try:

@@ -150,7 +150,7 @@ def write_distilled(
         AttarError: something stands where `folder` would go, or images are equal that must not be.
         Unwritable: the disk is full, or the place may not be written; what is written so far is kept.
     """
-    with writing(folder, "free space there, or choose another --out; the same command goes on from there"):
+    with writing(folder, "choose another --out; the same command goes on from there"):
         _write(folder, classes, images, manifest, prototypes, statistics, distinct)
 
 

@@ -108,7 +108,7 @@ def export(one: DistilledSet, layout: str, out: Path) -> None:
         raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AttarError(f"--out {out}: something is there already; choose another folder, or remove it")
-    with writing(out, "free space there, or choose another --out"):
+    with writing(out, "choose another --out"):
         _export(one, layout, folders, out)
 
 

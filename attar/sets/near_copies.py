@@ -227,7 +227,7 @@ def _read(job: Job, files: Sequence[Path], side: int) -> Pixels:
     """Image files as uint8 (N, side, side, 3)."""
     from attar.data import decode, preprocess
 
-    pictures = (decode.upright(decode.opened(file.read_bytes())) for file in files)
+    pictures = (decode.read(file) for file in files)
     return np.stack([preprocess(picture, side, job.spec.preprocess) for picture in pictures])
 
 

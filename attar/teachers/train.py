@@ -23,7 +23,7 @@ from attar.core.limits import SIDE, check_most
 from attar.core.progress import Progress, duration, silent
 from attar.core.rng import seed_of
 from attar.core.store import Store, file_digest, fingerprint, write_json
-from attar.data import ImageSet, load_data, load_pixels, readable
+from attar.data import ImageSet, load_data, load_pixels, readable, usual_side
 from attar.data.places import check_place
 from attar.networks import build, check, check_size
 from attar.priors.folder import publish
@@ -105,7 +105,7 @@ class _Bench:
         else:
             left, right = (readable(part, "skip", self.store, self.progress) for part in found.held_out())
             self.images = left, right
-        self.size = min(self.images[0].open(0).size) if self.spec.size is None else self.spec.size
+        self.size = usual_side(self.images[0]) if self.spec.size is None else self.spec.size
         self.name = self.spec.network or (USUAL if self.size >= 32 else SMALL)
         self.lr = self.spec.lr or (0.05 if self.name.startswith("convnet") else 0.25)
         self.spec = replace(self.spec, network=self.name, lr=self.lr)

@@ -39,8 +39,8 @@ class D3HR(LatentMethod):
     """Inverts every latent to a near-Gaussian domain; starts from the drawn group that best matches the class there.
 
     Variants: --set matching=moments (no search), --set fit.exact=true, and 12 network calls instead of 31: --set
-    sampler.solver=dpm++ --set sampler.steps=12 --set sampler.spacing=log-snr. The paper saves 224 pixels:
-    --output-size 224.
+    sampler.solver=dpm++ --set sampler.steps=12 --set sampler.spacing=log-snr. The code differs: --set
+    reference_quirks=true --preprocess resize-crop --output-size 224 --dtype float16, and searches more groups.
     """
 
     fit: Invert = Invert()

@@ -169,7 +169,7 @@ class DiffFit:
         except (OSError, SafetensorError) as error:
             raise AttarError(f"{file}: no adaptor can be read from it: {error}") from error
         scaled = any(name.endswith(".scale") for name in values)
-        if kind not in ("difffit", None) or not scaled:
+        if kind != "difffit" and not (kind is None and scaled):
             raise AttarError(f"{file}: not a DiffFit adaptor (its metadata say {kind!r})")
         return DiffFit(values)
 
