@@ -8,7 +8,7 @@ import re
 import shlex
 import statistics
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +97,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@dataclass(frozen=True)
+class First:
+    """The tuning that runs before all others, from an empty cache."""
+
+    trained: list[tuple[str, int | None, int]]
+    """(network, steps, seed) of all trainings, also of later tests."""
+    chosen: dict[int, dict[str, Any]]
+
+
 @pytest.fixture(scope="module")
-def trained(world: Path) -> Iterator[list[tuple[str, int | None, int]]]:
-    """(network, steps, seed) of all trainings, which take no time, and come to any accuracy that the set decides."""
+def first(world: Path) -> Iterator[First]:
+    """Trainings take no time, and come to any accuracy that the set decides."""
     done: list[tuple[str, int | None, int]] = []
 
     def quick(self: Any, seed: int, *rest: Any) -> dict[str, float]:
@@ -110,7 +119,14 @@ def trained(world: Path) -> Iterator[list[tuple[str, int | None, int]]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluator._Job, "run", quick)
         patch.setenv("ATTAR_CACHE", str(world / "cache"))
-        yield done
+        chosen = tuned(world, world / "tuned")
+        assert len(done) == 2 * 2 * (4 + 2 * 2), "IPCs, networks, and the trainings of the two rungs"
+        yield First(done, chosen)
+
+
+@pytest.fixture
+def trained(first: First) -> list[tuple[str, int | None, int]]:
+    return first.trained
 
 
 def tuned(world: Path, out: Path, **more: Any) -> dict[int, dict[str, Any]]:
@@ -131,13 +147,10 @@ def words(world: Path, out: Path, *more: str) -> list[str]:
     return [*given, "--network", "convnet3-w8,convnet3-bn-w8", "--out", str(out), *more]
 
 
-@pytest.fixture(scope="module")
-def finished(world: Path, trained: list[Any]) -> tuple[Path, dict[int, dict[str, Any]]]:
+@pytest.fixture
+def finished(world: Path, first: First) -> tuple[Path, dict[int, dict[str, Any]]]:
     """The folder of a tuning that has run, and what was chosen."""
-    before = len(trained)
-    chosen = tuned(world, world / "tuned")
-    assert len(trained) - before == 2 * 2 * (4 + 2 * 2), "IPCs, networks, and the trainings of the two rungs"
-    return world / "tuned", chosen
+    return world / "tuned", first.chosen
 
 
 def scored(records: list[Record], ipc: int, steps: int) -> dict[str, float]:
