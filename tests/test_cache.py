@@ -10,12 +10,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from toys import save_folder, save_tiny_dit
+from toys import result_record, save_folder, save_tiny_dit
 
 from attar import priors
 from attar.core import store as cache
@@ -23,8 +24,8 @@ from attar.core.errors import AttarError, Unwritable
 from attar.core.files import replacing, write_json, writing
 from attar.core.finite import save_finite
 from attar.core.store import Store
-from attar.distill.artefacts import fit_artefact
-from attar.distill.run import distill_sets
+from attar.distillation.artefacts import fit_artefact
+from attar.distillation.run import distill_sets
 from attar.evaluation.records import write_record
 from attar.job import Job, Spec
 from attar.methods import load_method
@@ -39,6 +40,11 @@ REST = b"\0" * 64
 def make(scratch: Path) -> None:
     (scratch / "inner").mkdir(exist_ok=True)
     (scratch / "inner" / "x").write_bytes(bytes(range(256)))
+
+
+def turned_into_a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("x")
 
 
 def meta_with(**changes: Any) -> Callable[[Path], object]:
@@ -59,7 +65,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "meta of no table": (lambda folder: (folder / "meta.json").write_text("[1]"), "its meta.json cannot be read"),
     "meta of odd files": (meta_with(files={"inner/x": 3}), "its meta.json cannot be read"),
     "meta of no time": (meta_with(seconds=None), "its meta.json cannot be read"),
-    "no folder": (lambda folder: (shutil.rmtree(folder), folder.write_text("x")), "it is no folder"),
+    "no folder": (turned_into_a_file, "it is no folder"),
 }
 
 
@@ -96,7 +102,7 @@ def test_work_of_an_older_attar_is_made_again_and_that_is_said_once(
 
 def test_a_file_is_hashed_once_in_a_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, hashed = store.once("kind", "key", make), list[Path]()
-    monkeypatch.setattr(cache, "file_digest", lambda file: hashed.append(file) or "")
+    monkeypatch.setattr(cache, "file_digest", hashed.append)
     assert all(store.has("kind", "key") for _ in range(3))
     assert hashed == []
     os.utime(folder / "inner" / "x")
@@ -104,9 +110,13 @@ def test_a_file_is_hashed_once_in_a_process(store: Store, monkeypatch: pytest.Mo
     assert hashed == [folder / "inner" / "x"]
 
 
+def huge(scratch: Path) -> None:
+    (scratch / "x").write_bytes(bytes(5 << 20))
+
+
 def test_a_huge_file_is_sealed_by_blocks_all_over_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "HUGE", 1 << 20)
-    folder = store.once("kind", "key", lambda scratch: (scratch / "x").write_bytes(bytes(5 << 20)) and None)
+    folder = store.once("kind", "key", huge)
     for place in (0, 3 << 20, (5 << 20) - 1):
         with (folder / "x").open("r+b") as file:
             file.seek(place)
@@ -165,7 +175,8 @@ def test_every_kind_of_artefact_may_be_damaged(
 def test_broken_scratch_folders_do_not_stop_a_run(
     world: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job, method = Job(spec_of(world), store), load_method("d3hr", QUICK)
+    job = Job(spec_of(world), store)
+    method: Any = load_method("d3hr", QUICK)
     broken = [store.scratch("fit", fit_artefact(job, method.fit, [label]).key) for label in job.labels]
     for folder in broken:
         folder.mkdir(parents=True)
@@ -191,8 +202,12 @@ def test_images_that_an_interrupted_write_left_broken_are_written_again(
     assert distilled(world, tmp_path / "two", store) == whole["images"]
 
 
+def _square(weight: torch.Tensor, step: int) -> torch.Tensor:
+    return weight.square().sum()
+
+
 def test_a_broken_checkpoint_of_a_prior_is_discarded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    found = []
+    found = list[torch.Tensor]()
     for content in (None, b"", REST, b"PK\3\4" + REST):
         weight = torch.nn.Parameter(torch.ones(2))
         scratch = tmp_path / str(len(found))
@@ -200,7 +215,7 @@ def test_a_broken_checkpoint_of_a_prior_is_discarded(tmp_path: Path, caplog: pyt
         if content is not None:
             (scratch / ".checkpoint").write_bytes(content)
         plan, helper = Optimisation(steps=3, batch=1), accelerator("cpu", "float32")
-        optimise([weight], lambda step, one=weight: one.square().sum(), plan, scratch, helper, "training")
+        optimise([weight], partial(_square, weight), plan, scratch, helper, "training")
         found.append(weight.detach().clone())
     assert all(torch.equal(found[0], other) for other in found)
     assert len([message for message in caplog.messages if ".checkpoint cannot be read (" in message]) == 3
@@ -279,7 +294,7 @@ def test_a_folder_that_may_not_be_written_is_named(
     with pytest.raises(Unwritable, match=rf"^{tmp_path}/new/x.json cannot be written: {os.strerror(number)}$"):
         write_json(tmp_path / "new" / "x.json", 1)
     with pytest.raises(Unwritable, match=rf"x.json cannot be written: {os.strerror(number)}; name another file"):
-        write_record(tmp_path / "new" / "x.json", {})
+        write_record(tmp_path / "new" / "x.json", result_record(40.0))
 
 
 def test_what_cannot_be_read_elsewhere_is_not_laid_at_the_door_of_the_cache(store: Store, tmp_path: Path) -> None:

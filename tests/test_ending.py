@@ -20,8 +20,8 @@ from toys import attar, save_folder, save_tiny_dit
 CLASSES = ["ant", "bee", "cat"]
 GOES_ON = "to go on: the same command; it does nothing twice\n"
 PRELOADED = [
-    "attar.distill.run",
-    "attar.distill.pipeline",
+    "attar.distillation.run",
+    "attar.distillation.pipeline",
     "attar.methods.d3hr.method",
     "attar.methods.minimax.method",
     "attar.priors.dit",
@@ -101,7 +101,7 @@ def while_the_lock_is_held() -> None:
         at_event("time", "sleep", 2, INTERRUPT)
         return plain(lock, *words, **more)
 
-    filelock.FileLock.acquire = acquire  # type: ignore[method-assign]
+    filelock.FileLock.acquire = acquire  # type: ignore[method-assign, assignment]
 
 
 def at_event(owner: str, name: str, number: int, act: Act, kind: str | None = None) -> None:
