@@ -285,10 +285,11 @@ def test_images_that_are_all_equal(tmp_path: Path, same: str, ipc: int, distinct
     images = [(label, index, pictures[label, index]) for label in range(2) for index in range(ipc)]
     manifest = {"run": "x" * 32, "ipc": ipc, "seconds": {}, "method": {"name": "m"}, "seed": 0, "prior": None}
     manifest["data"] = {"spec": "d"}
-    write = lambda: write_distilled(  # noqa: E731
-        tmp_path / "out", ["ant", "bee"], lambda done: [of for of in images if of[0] not in done], manifest,
-        distinct=distinct,
-    )  # fmt: skip
+
+    def write() -> None:
+        missing = lambda done: [of for of in images if of[0] not in done]  # noqa: E731
+        write_distilled(tmp_path / "out", ["ant", "bee"], missing, manifest, distinct=distinct)
+
     for _ in range(2):  # what the first attempt left behind does not hide it from the second
         if words is not None:
             with pytest.raises(AttarError, match=words):
