@@ -38,7 +38,7 @@ def distill(
         AttarError: any input is wrong; before any long work.
     """
     from attar.core.config import changed
-    from attar.distill.run import distill_sets
+    from attar.distillation.run import distill_sets
     from attar.job import Spec
     from attar.methods import load_method
 

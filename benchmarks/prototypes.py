@@ -65,8 +65,8 @@ def reference(data: str, codec: Any, ipc: int, expand: int, batch: int) -> None:
 def ours(data: str, codec: Any, ipcs: list[int], expand: int) -> list[float]:
     """Attar's fit with an empty cache: the seconds of each IPC, of which the first encodes."""
     from attar.core.store import Store
-    from attar.distill.artefacts import fit_artefact
-    from attar.distill.pipeline import fit_group
+    from attar.distillation.artefacts import fit_artefact
+    from attar.distillation.pipeline import fit_group
     from attar.job import Job, Spec
     from attar.methods.d4m import Prototypes
 

@@ -15,7 +15,7 @@ FLOORS = (
     {"api"},
     {"report"},
     {"experiments"},
-    {"distill"},
+    {"distillation"},
     {"methods"},
     {"evaluation"},
     {"sets"},
@@ -68,7 +68,7 @@ def test_imports_run_downward(file: Path) -> None:
     [
         "from attar.cli import flags",
         "from attar import cli",
-        "import attar.distill.run",
+        "import attar.distillation.run",
         "def f():\n    from attar.methods import base",
         "if TYPE_CHECKING:\n    from attar.job import Job",
         "from attar.nowhere import thing",
@@ -103,8 +103,8 @@ def test_importing_leaves_the_generators_alone() -> None:
     code = (
         "import random, numpy, torch; random.seed(1); numpy.random.seed(1); torch.manual_seed(1);"
         "before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist();"
-        "import attar.distill.run, attar.distill.pipeline, attar.evaluation.evaluator, attar.methods.d3hr.method;"
-        "import attar.priors.training.train;"
+        "import attar.distillation.run, attar.distillation.pipeline, attar.evaluation.evaluator;"
+        "import attar.methods.d3hr.method, attar.priors.training.train;"
         "assert before == (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist());"
         "assert not torch.cuda.is_initialized()"
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from toys import save_folder, save_tiny_dit
+from toys import result_record, save_folder, save_tiny_dit
 
 from attar import priors
 from attar.core import store as cache
@@ -23,8 +23,8 @@ from attar.core.errors import AttarError, Unwritable
 from attar.core.files import replacing, write_json, writing
 from attar.core.finite import save_finite
 from attar.core.store import Store
-from attar.distill.artefacts import fit_artefact
-from attar.distill.run import distill_sets
+from attar.distillation.artefacts import fit_artefact
+from attar.distillation.run import distill_sets
 from attar.evaluation.records import write_record
 from attar.job import Job, Spec
 from attar.methods import load_method
@@ -39,6 +39,11 @@ REST = b"\0" * 64
 def make(scratch: Path) -> None:
     (scratch / "inner").mkdir(exist_ok=True)
     (scratch / "inner" / "x").write_bytes(bytes(range(256)))
+
+
+def turned_into_a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("x")
 
 
 def meta_with(**changes: Any) -> Callable[[Path], object]:
@@ -174,7 +179,8 @@ def test_every_kind_of_artefact_may_be_damaged(
 def test_broken_scratch_folders_do_not_stop_a_run(
     world: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job, method = Job(spec_of(world), store), load_method("d3hr", QUICK)
+    job = Job(spec_of(world), store)
+    method: Any = load_method("d3hr", QUICK)
     broken = [store.scratch("fit", fit_artefact(job, method.fit, [label]).key) for label in job.labels]
     for folder in broken:
         folder.mkdir(parents=True)
@@ -293,7 +299,7 @@ def test_a_folder_that_may_not_be_written_is_named(
     with pytest.raises(Unwritable, match=rf"^{tmp_path}/new/x.json cannot be written: {os.strerror(number)}$"):
         write_json(tmp_path / "new" / "x.json", 1)
     with pytest.raises(Unwritable, match=rf"x.json cannot be written: {os.strerror(number)}; {first}, or name another"):
-        write_record(tmp_path / "new" / "x.json", {})
+        write_record(tmp_path / "new" / "x.json", result_record(40.0))
 
 
 def test_what_cannot_be_read_elsewhere_is_not_laid_at_the_door_of_the_cache(store: Store, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from toys import attar, learnt, save_folder, save_tiny_dit
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.distill.artefacts import fit_artefact
-from attar.distill.run import distill_sets
+from attar.distillation.artefacts import fit_artefact
+from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.d3hr import matching
@@ -262,9 +262,10 @@ def test_other_matchings_make_sets(world: Path, tmp_path: Path, store: Store, ch
 
 
 def test_the_fast_solver_starts_at_the_matched_time(world: Path, tmp_path: Path, store: Store) -> None:
-    from attar.distill.cost import passes_per_image
+    from attar.distillation.cost import passes_per_image
 
-    method = load_method("d3hr", {**FAST, "sampler.solver": "dpm++", "sampler.steps": 12, "sampler.spacing": "log-snr"})
+    fast = {**FAST, "sampler.solver": "dpm++", "sampler.steps": 12, "sampler.spacing": "log-snr"}
+    method: Any = load_method("d3hr", fast)
     (folder,) = distill_sets(spec_of(world), "d3hr", method, (1,), tmp_path / "out", store=store)
     assert verify(folder) == []
     assert passes_per_image(Job(spec_of(world), store), method) == 12 * 2
@@ -376,7 +377,7 @@ def test_what_cannot_be_regenerated_is_refused(
 
 
 def test_the_report_says_how_a_regenerated_set_was_made(kept: Path, tmp_path: Path) -> None:
-    from attar.distill.regenerate import regenerate
+    from attar.distillation.regenerate import regenerate
     from attar.report.settings import distill_command
 
     (folder,) = regenerate(kept / "ipc-001", [2], tmp_path / "two", store=Store(tmp_path / "cache"), say=lambda _: None)
@@ -387,12 +388,12 @@ def test_the_report_says_how_a_regenerated_set_was_made(kept: Path, tmp_path: Pa
 def test_a_set_that_needs_the_data_again_is_not_regenerated(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from attar.distill.regenerate import regenerate
+    from attar.distillation.regenerate import regenerate
 
     method: Any = load_method("d3hr", {"select.pool": 2, "subsets": 10})
     out, store = tmp_path / "out", Store(tmp_path / "cache")
     (folder,) = distill_sets(spec_of(world, keep_statistics=True), "d3hr", method, (1,), out, store=store)
-    monkeypatch.setattr("attar.distill.checks.needs_data", lambda method: "refine")
+    monkeypatch.setattr("attar.distillation.checks.needs_data", lambda method: "refine")
     with pytest.raises(AttarError, match="cannot be made again without the data, which refine needs"):
         regenerate(folder, [1], tmp_path / "again", store=store)
 

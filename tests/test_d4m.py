@@ -16,9 +16,9 @@ from toys import attar, learnt, recorded, save_folder, save_tiny_dit, save_tiny_
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.diffusion import start_time
-from attar.distill.artefacts import artefacts
-from attar.distill.manifest import prototypes
-from attar.distill.pipeline import Local, Pixels, fit
+from attar.distillation.artefacts import artefacts
+from attar.distillation.manifest import prototypes
+from attar.distillation.pipeline import Local, Pixels, fit
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.d4m import Prototypes, Rows, batches, lloyd, nearest, streamed, taken
@@ -185,10 +185,11 @@ def test_there_are_as_many_prototypes_as_images_or_as_many_as_are_asked_for(worl
 
 
 def test_starts_are_prototypes_noised_to_the_time_of_the_strength(world: Path, store: Store) -> None:
-    job, method = job_of(world, store), load_method("d4m")
+    job = job_of(world, store)
+    method: Any = load_method("d4m")
     prototypes = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     start = method.start(job, {"prototypes": prototypes}, 2, 5)
-    assert start.t == start_time(method.sampler, job.prior, 0.7) == 680, "35 of the 50 steps 0, 20 ... 980 are left"  # type: ignore[arg-type]
+    assert start.t == start_time(method.sampler, job.prior, 0.7) == 680, "35 of the 50 steps 0, 20 ... 980 are left"
     abar = job.prior.schedule.alphas_cumprod[start.t]
     noise = (start.z - abar.sqrt() * prototypes[[0, 1, 0, 1, 0]]) / (1 - abar).sqrt()
     torch.testing.assert_close(noise[3], job.noise((4, 8, 8), "start", 2, 3), rtol=1e-4, atol=1e-5)
@@ -197,7 +198,7 @@ def test_starts_are_prototypes_noised_to_the_time_of_the_strength(world: Path, s
 
 
 def test_a_set_of_several_ipcs_has_prototypes_for_each(world: Path, tmp_path: Path, store: Store) -> None:
-    from attar.distill.run import distill_sets
+    from attar.distillation.run import distill_sets
 
     spec = job_of(world, store).spec
     method = load_method("d4m", {"sampler.steps": 5})
@@ -210,7 +211,7 @@ def test_a_set_of_several_ipcs_has_prototypes_for_each(world: Path, tmp_path: Pa
 
 
 def test_a_fixed_number_of_prototypes_is_learnt_once_and_repeated(world: Path, tmp_path: Path, store: Store) -> None:
-    from attar.distill.run import distill_sets
+    from attar.distillation.run import distill_sets
 
     method = load_method("d4m", {"sampler.steps": 5, "fit.count": 2})
     folders = distill_sets(job_of(world, store).spec, "d4m", method, (2, 4), tmp_path / "out", store=store)
@@ -223,7 +224,7 @@ def test_a_fixed_number_of_prototypes_is_learnt_once_and_repeated(world: Path, t
 def test_the_set_keeps_its_prototypes_as_pictures_and_their_inertia(world: Path, tmp_path: Path, store: Store) -> None:
     from PIL import Image
 
-    from attar.distill.run import distill_sets
+    from attar.distillation.run import distill_sets
     from attar.report import write_report
 
     job, method = job_of(world, store), load_method("d4m", {"sampler.steps": 5})
@@ -260,20 +261,21 @@ def test_pictures_of_prototypes_are_no_images_to_other_readers(tmp_path: Path, m
 
 
 def test_an_evenly_spaced_part_of_many_classes_is_pictured(world: Path, store: Store) -> None:
-    import attar.distill.manifest
+    import attar.distillation.manifest
 
     job, method = job_of(world, store), load_method("d4m", {"fit.count": 3})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attar.distill.manifest, "CLASSES_SHOWN", 2)
-        patch.setattr(attar.distill.manifest, "IMAGES_SHOWN", 1)
-        patch.setattr(attar.distill.manifest, "THUMBNAIL", 8)
+        patch.setattr(attar.distillation.manifest, "CLASSES_SHOWN", 2)
+        patch.setattr(attar.distillation.manifest, "IMAGES_SHOWN", 1)
+        patch.setattr(attar.distillation.manifest, "THUMBNAIL", 8)
         made = list(pictured(job, method, 5))
     assert [(label, index, pixels.shape) for label, index, pixels in made] == [(0, 0, (8, 8, 3)), (2, 0, (8, 8, 3))]
 
 
 def test_the_ablation_is_the_same_sampler_from_plain_noise() -> None:
     method: Any = load_method("d4m-noise")
-    assert method.sampler == load_method("d4m").sampler
+    plain: Any = load_method("d4m")
+    assert method.sampler == plain.sampler
     assert not method.fit.learns
     assert load_method("d4m-noise", {"sampler.guidance": 3}) == dataclasses.replace(
         method, sampler=dataclasses.replace(method.sampler, guidance=3.0)
@@ -325,7 +327,7 @@ def test_from_the_command_line(
 def test_images_are_brought_to_size_by_the_filter_that_is_named() -> None:
     from PIL import Image
 
-    from attar.distill.pipeline import resized
+    from attar.distillation.pipeline import resized
 
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     for name, how in {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC}.items():

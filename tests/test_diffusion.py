@@ -12,8 +12,8 @@ from attar.core.errors import AttarError
 from attar.core.rng import noise
 from attar.core.store import Store
 from attar.diffusion import SCHEDULERS, SOLVERS, FixedPoint, Sampler, Schedule, grid, guided, invert, inverted, sample
-from attar.distill import pipeline
-from attar.distill.artefacts import artefacts
+from attar.distillation import pipeline
+from attar.distillation.artefacts import artefacts
 from attar.job import Job, Spec
 from attar.methods.d3hr.class_moments import Invert
 from attar.methods.prior_samples import PriorSamples

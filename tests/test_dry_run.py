@@ -136,7 +136,7 @@ def test_a_set_that_is_there_is_left_to_the_training_of_the_prior(
     random = [*DIGITS[:2], "--method", "random", "--ipc", 1, "--out", tmp_path / "out"]
     assert attar(monkeypatch, "distill", *random) == 0
     manifest = tmp_path / "out" / "manifest.json"
-    from attar.distill.checks import Plan
+    from attar.distillation.checks import Plan
     from attar.job import Job, Spec
     from attar.methods import load_method
 
@@ -165,7 +165,7 @@ def test_what_is_slow_is_told_by_its_time_each(monkeypatch: Any, count: int, sec
 
 
 def test_a_clock_that_stands_still_gives_no_infinite_rate(monkeypatch: Any) -> None:
-    from attar.distill.cost import _timed
+    from attar.distillation.cost import _timed
 
-    monkeypatch.setattr("attar.distill.cost.time.monotonic", lambda: 1.0)
+    monkeypatch.setattr("attar.distillation.cost.time.monotonic", lambda: 1.0)
     assert math.isfinite(1 / _timed(lambda: torch.zeros(1)))

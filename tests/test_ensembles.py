@@ -13,9 +13,9 @@ import torch
 from toys import attar
 
 from attar.core.errors import AttarError
+from attar.core.progress import quiet
 from attar.core.store import Store
 from attar.data import load_data, load_pixels
-from attar.distill.run import quiet
 from attar.evaluation import Images, named_recipe
 from attar.evaluation.teaching import fitted, told
 from attar.experiments.spec import read_experiment

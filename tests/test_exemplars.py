@@ -17,8 +17,8 @@ from attar.core.rng import noise
 from attar.core.store import Store
 from attar.data import load_pixels
 from attar.diffusion import Sampler, ddim_move, grid, guided, invert, sample
-from attar.distill.artefacts import fit_artefact
-from attar.distill.run import distill_sets
+from attar.distillation.artefacts import fit_artefact
+from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import described, load_method
 from attar.methods.exemplars import Chosen, Exemplars

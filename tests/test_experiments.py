@@ -58,7 +58,7 @@ def test_everything_that_it_names_exists(file: Path) -> None:
 def test_its_cost_can_be_told_without_its_data(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:
-    from attar.distill import estimate
+    from attar.distillation import estimate
 
     monkeypatch.setattr(estimate, "_pass_seconds", lambda *words: (0.001, 0.003))
     monkeypatch.chdir(tmp_path)

@@ -18,8 +18,9 @@ from attar.core.files import write_json
 from attar.core.finite import save_finite
 from attar.core.store import Store
 from attar.diffusion import FixedPoint, Schedule, invert
-from attar.distill.run import distill_sets, evaluate_sets
+from attar.distillation.run import distill_sets
 from attar.evaluation import modified, named_recipe
+from attar.evaluation.run import evaluate_sets
 from attar.job import Spec
 from attar.methods import load_method
 from attar.priors import load_prior

@@ -13,8 +13,9 @@ import pytest
 from toys import attar, save_folder, save_tiny_dit, tint
 
 from attar.core.errors import AttarError
+from attar.core.progress import quiet
 from attar.core.store import Store, file_digest, fingerprint
-from attar.distill.run import distill_sets, quiet
+from attar.distillation.run import distill_sets
 from attar.evaluation.records import read_records
 from attar.job import Spec
 from attar.methods import load_method

@@ -25,7 +25,7 @@ from attar.core.store import Store
 from attar.data import load_data
 from attar.data.class_names import read_class_map
 from attar.data.imagenet import subset
-from attar.distill.run import distill_sets
+from attar.distillation.run import distill_sets
 from attar.evaluation import modified, named_recipe
 from attar.evaluation.inputs import opened
 from attar.evaluation.run import evaluate_sets

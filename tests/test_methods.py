@@ -14,7 +14,7 @@ from toys import save_folder, save_tiny_dit
 
 from attar.core.batching import CPU_TILES
 from attar.core.store import Store, fingerprint
-from attar.distill.run import distill_sets
+from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import METHODS, load_method
 from attar.methods.base import Fit

@@ -20,8 +20,8 @@ from attar.core.files import read_lines
 from attar.core.rng import generator
 from attar.core.store import Store
 from attar.diffusion.loss import Forward
-from attar.distill.artefacts import artefacts, fit_artefact
-from attar.distill.run import distill_sets
+from attar.distillation.artefacts import artefacts, fit_artefact
+from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.minimax import finetune
@@ -56,8 +56,8 @@ def job_of(world: Path, store: Store, **more: Any) -> Job:
 
 
 def fit_of(**changes: Any) -> Any:
-    fields = {**FAST, **{f"fit.{name}": value for name, value in changes.items()}}
-    return load_method("minimax", fields).fit
+    method: Any = load_method("minimax", {**FAST, **{f"fit.{name}": value for name, value in changes.items()}})
+    return method.fit
 
 
 @pytest.mark.golden
@@ -160,7 +160,8 @@ def test_groups_and_steps() -> None:
     assert fit_of(epochs=2, max_steps=3).training_steps([5, 6]) == 3
     with pytest.raises(AttarError, match=r"fit.batch 4: more than the 2 images"):
         fit.training_steps([1, 1])
-    assert len(load_method("minimax").fit.groups(range(1000))) == 50
+    usual: Any = load_method("minimax")
+    assert len(usual.fit.groups(range(1000))) == 50
 
 
 def test_without_the_criteria_it_is_plain_fine_tuning(world: Path, store: Store) -> None:
@@ -292,7 +293,7 @@ def test_sets_of_smaller_ipc_are_the_beginnings_of_one_pool(world: Path, tmp_pat
     for few, many in zip(one.files(), three.files(), strict=True):
         assert [few[0].read_bytes()] == [many[0].read_bytes()]
     job = Job(spec, store)
-    method = load_method("minimax", FAST)
+    method: Any = load_method("minimax", FAST)
     assert artefacts(job, method, 3).candidates[0].made(job)
 
 

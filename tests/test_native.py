@@ -121,7 +121,7 @@ def test_a_cpu_uses_float32_and_the_record_says_so(asked: Any) -> None:
     small = Images(np.stack(pictures([(8, 8)] * 4)), np.arange(4) % 2, ("a", "b"))
     recipe = modified(RECIPES["quick"], {"steps": 1, "precision": asked})
     found = evaluate(small, small, recipe=recipe, network="convnet3-w8", seeds=(0,), device="cpu")
-    assert found.record()["precision"] == "float32"
+    assert found.precision == "float32"
 
 
 @pytest.mark.parametrize(

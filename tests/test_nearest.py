@@ -15,7 +15,7 @@ from toys import save_folder, save_tiny_dit, size_of
 from attar.cli import app
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.distill.run import distill_sets
+from attar.distillation.run import distill_sets
 from attar.job import Spec
 from attar.methods import load_method
 from attar.report import write_report

@@ -12,7 +12,7 @@ from test_methods import CLASSES, FAST, TAUGHT
 from toys import save_folder, save_tiny_dit
 
 from attar.core.store import Store
-from attar.distill.run import distill_sets
+from attar.distillation.run import distill_sets
 from attar.job import Spec
 from attar.methods import METHODS, load_method
 from attar.sets.distilled import open_distilled, verify

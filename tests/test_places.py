@@ -14,7 +14,7 @@ from toys import attar, save_folder
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.data.places import check_file, check_place
-from attar.distill.run import distill_sets
+from attar.distillation.run import distill_sets
 from attar.job import Spec
 from attar.methods import load_method
 from attar.sets.layouts import export

@@ -19,8 +19,8 @@ from toys import save_folder
 from attar import cli
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.distill.pipeline import Local, compose, prepare
-from attar.distill.run import distill_sets
+from attar.distillation.pipeline import Local, compose, prepare
+from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.rded import RDED, random_squares

@@ -15,7 +15,7 @@ from attar.core.config import changed
 from attar.core.errors import AttarError
 from attar.core.rng import noise
 from attar.core.store import Store
-from attar.distill.run import distill_sets
+from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.refine import Aim, Refinement, gap, watched

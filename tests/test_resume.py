@@ -14,7 +14,7 @@ from kills import Events, ended
 from toys import save_folder, save_tiny_dit
 
 from attar.core.store import Store
-from attar.distill.run import distill_sets
+from attar.distillation.run import distill_sets
 from attar.job import Spec
 from attar.methods import load_method
 from attar.methods.minimax import finetune

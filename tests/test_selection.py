@@ -19,7 +19,7 @@ from toys import save_folder, save_tiny_dit, save_tiny_sd
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.distill.run import distill_sets
+from attar.distillation.run import distill_sets
 from attar.experiments.spec import read_experiment
 from attar.job import Job, Spec
 from attar.methods import described, load_method

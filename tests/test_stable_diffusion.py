@@ -19,8 +19,8 @@ from attar.cli import app
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.diffusion import CHECKPOINT, Sampler, sample, sampling_times, start_time
-from attar.distill import pipeline as stages
-from attar.distill.artefacts import artefacts
+from attar.distillation import pipeline as stages
+from attar.distillation.artefacts import artefacts
 from attar.job import Job, Spec
 from attar.methods.prior_samples import PriorSamples
 from attar.priors import load_prior, load_prior_codec

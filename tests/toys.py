@@ -19,8 +19,8 @@ from torch import Tensor
 
 from attar.core.rng import numpy_generator
 from attar.diffusion import Schedule
-from attar.distill.artefacts import fit_artefact
-from attar.distill.pipeline import fit_group
+from attar.distillation.artefacts import fit_artefact
+from attar.distillation.pipeline import fit_group
 from attar.evaluation import Record
 from attar.job import Job
 from attar.methods.base import Fit, Group, Tensors

@@ -20,7 +20,7 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
 
     What is already there is not made again, so an interrupted demonstration goes on where it was.
     """
-    from attar.distill.run import distill_sets
+    from attar.distillation.run import distill_sets
     from attar.evaluation import RECIPES, modified
     from attar.evaluation.records import Record, write_record
     from attar.evaluation.run import evaluate_all, evaluate_sets

@@ -74,7 +74,7 @@ def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool) -
     ipcs = ipcs_of(settings.pop("ipc"))
     name, out = settings.pop("method"), Path(settings.pop("out"))
 
-    from attar.distill.run import distill_sets
+    from attar.distillation.run import distill_sets
     from attar.methods import load_method
 
     chosen = load_method(name, changes)

@@ -11,7 +11,7 @@ from attar.core.errors import AttarError, suggestion
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint
 from attar.data.places import check_place
-from attar.distill.run import distill_sets
+from attar.distillation.run import distill_sets
 from attar.evaluation.evaluator import REVISION
 from attar.evaluation.records import Record, Trial, read_records, write_record
 from attar.evaluation.run import evaluate_sets

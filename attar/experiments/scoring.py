@@ -12,7 +12,7 @@ from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, duration
 from attar.core.store import Store, write_json
 from attar.data.places import check_file, check_place
-from attar.distill.estimate import training_seconds
+from attar.distillation.estimate import training_seconds
 from attar.evaluation import Recipe
 from attar.evaluation.evaluator import evaluate
 from attar.evaluation.inputs import in_memory, opened, real, tried

@@ -52,7 +52,6 @@ from attar.core.toml_tables import Table, keyed, known, labelled, numbers, seeds
 from attar.evaluation import Recipe, modified, named_recipe
 from attar.job import Spec
 from attar.methods import load_method
-from attar.methods.base import LatentMethod
 from attar.networks import check
 from attar.teachers.reference import TeacherReference
 
@@ -202,6 +201,8 @@ def _spec_fields() -> tuple[str, ...]:
 
 
 def _contender(label: str, written: Table, defaults: Table) -> Contender:
+    from attar.methods.base import LatentMethod
+
     where = f"[methods.{label}]"
     own = keyed(written, ("method", "set", *_spec_fields()), where)
     name, changes = parsed(own.pop("method", label), str, f"{where} method"), own.pop("set", {})

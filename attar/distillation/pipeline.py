@@ -26,7 +26,7 @@ from attar.core.finite import finite, naming, save_finite
 from attar.core.progress import Meter
 from attar.diffusion import sample as denoise
 from attar.diffusion import times_from
-from attar.distill.artefacts import Artefact, Artefacts, prepared_artefact
+from attar.distillation.artefacts import Artefact, Artefacts, prepared_artefact
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, RealImages, Start, Tensors
 from attar.priors.codec import to_uint8

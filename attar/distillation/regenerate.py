@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
 from attar.core.store import Store
-from attar.distill.artefacts import Artefact
+from attar.distillation.artefacts import Artefact
 from attar.job import Job, Spec
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def regenerate(
     Raises:
         AttarError: the set keeps no statistics or is damaged, the prior is another one, or as `distill_sets`.
     """
-    from attar.distill.checks import needs_data
-    from attar.distill.run import make_sets
+    from attar.distillation.checks import needs_data
+    from attar.distillation.run import make_sets
     from attar.sets.distilled import STATISTICS, open_distilled, verify
 
     one = open_distilled(folder)

@@ -13,7 +13,7 @@ from attar.core.limits import IPC, check_most
 from attar.core.progress import Say
 from attar.core.store import fingerprint
 from attar.data.places import check_place
-from attar.distill.artefacts import Artefact, Artefacts, artefacts
+from attar.distillation.artefacts import Artefact, Artefacts, artefacts
 from attar.job import Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method, RealImages
 
@@ -38,6 +38,11 @@ class Plan:
     def uses_prior(self) -> bool:
         """Whether a prior samples the images, or real ones are chosen by what a prior makes of them."""
         return isinstance(self.method, LatentMethod) or self.method.select.uses_prior(self.job)
+
+    @property
+    def generates(self) -> bool:
+        """Whether the images are drawn from noise and latents, so that no two can be equal, as real ones may be."""
+        return isinstance(self.method, LatentMethod) and self.method.fit.chooses is None
 
     @cached_property
     def artefacts(self) -> dict[int, Artefacts]:

@@ -10,8 +10,8 @@ import torch
 
 from attar.core.progress import duration
 from attar.diffusion import times_from
-from attar.distill.artefacts import prepared_artefact
-from attar.distill.checks import Plan
+from attar.distillation.artefacts import prepared_artefact
+from attar.distillation.checks import Plan
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, Method
 from attar.priors.codec import Codec

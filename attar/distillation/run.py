@@ -17,9 +17,9 @@ from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint
 
 if TYPE_CHECKING:
-    from attar.distill.artefacts import Artefact, Artefacts
-    from attar.distill.checks import Plan
-    from attar.distill.pipeline import Engine, Images
+    from attar.distillation.artefacts import Artefact, Artefacts
+    from attar.distillation.checks import Plan
+    from attar.distillation.pipeline import Engine, Images
     from attar.job import Job, Spec
     from attar.methods.base import Method, Tensors
 
@@ -64,9 +64,9 @@ def make_sets(
     fits: Mapping[int, Artefact] | None = None,
 ) -> list[Path]:
     """The same for a job, which says where images and prior come from; `fits` are what was learnt elsewhere."""
-    from attar.distill.checks import checked
-    from attar.distill.manifest import manifest, prototypes, statistics
-    from attar.distill.pipeline import Local
+    from attar.distillation.checks import checked
+    from attar.distillation.manifest import manifest, prototypes, statistics
+    from attar.distillation.pipeline import Local
     from attar.sets.distilled import write_distilled
 
     plan = checked(job, name, method, ipcs, out, say, fits)
@@ -107,7 +107,7 @@ class Made:
 
 def make(plan: Plan, ipc: int, engine: Engine) -> Made:
     """The images of one IPC, stage by stage."""
-    from attar.distill import pipeline
+    from attar.distillation import pipeline
     from attar.methods.base import ComposedImages, RealImages
 
     job, method = plan.job, plan.method
@@ -130,7 +130,7 @@ def _estimate(plan: Plan, ipcs: Sequence[int]) -> str:
     size = f"{len(plan.job.images):,} images of {len(plan.job.classes)} classes"
     if not ipcs:
         return f"{size}: nothing left to do"
-    from attar.distill.cost import choosing, remaining
+    from attar.distillation.cost import choosing, remaining
     from attar.methods.base import RealImages
 
     first = choosing(plan.job, plan.method, ipcs)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from attar.distill.cost import passes_per_image, passes_per_second
+from attar.distillation.cost import passes_per_image, passes_per_second
 from attar.evaluation import Images, Recipe
 from attar.evaluation.precision import settled
 from attar.job import Job

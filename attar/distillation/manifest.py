@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attar import __version__
 from attar.core.files import read_lines
-from attar.distill.pipeline import Pixels, resized
+from attar.distillation.pipeline import Pixels, resized
 from attar.job import Job
 from attar.methods.base import ComposedImages, LatentMethod
 from attar.methods.minimax.monitor import MEASURES
@@ -21,9 +21,9 @@ from attar.priors.codec import to_uint8
 from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, evenly
 
 if TYPE_CHECKING:
-    from attar.distill.artefacts import Artefact
-    from attar.distill.checks import Plan
-    from attar.distill.run import Made
+    from attar.distillation.artefacts import Artefact
+    from attar.distillation.checks import Plan
+    from attar.distillation.run import Made
     from attar.methods.base import Tensors
 
 TOTALS = ("count", "inertia")
