@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attar.api import compare, distill, evaluate, tune
+    from attar.core.errors import AttarError
     from attar.data import load_data
-    from attar.errors import AttarError
     from attar.priors import load_prior
 
 __version__ = "0.1.0"
 __all__ = ["AttarError", "__version__", "compare", "distill", "evaluate", "load_data", "load_prior", "tune"]
 
 _HOMES = {
-    "AttarError": "attar.errors",
+    "AttarError": "attar.core.errors",
     "compare": "attar.api",
     "distill": "attar.api",
     "evaluate": "attar.api",
@@ -37,6 +37,6 @@ def __getattr__(name: str) -> Any:
 
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    from attar.errors import suggestion
+    from attar.core.errors import suggestion
 
     raise AttributeError(f"module 'attar' has no attribute {name!r}{suggestion(name, __all__)}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attar.progress import Progress, silent
+from attar.core.progress import Progress, silent
 
 
 def distill(
@@ -37,10 +37,10 @@ def distill(
     Raises:
         AttarError: any input is wrong; before any long work.
     """
-    from attar.fields import changed
+    from attar.core.config import changed
+    from attar.distill.run import distill_sets
     from attar.job import Spec
     from attar.methods import load_method
-    from attar.run import distill_sets
 
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
     named = {**spec, **({"classes": tuple(classes)} if classes is not None else {})}
@@ -64,7 +64,7 @@ def evaluate(
     progress: Progress = silent,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """`attar evaluate`: a record for each distilled set in `folder` and each network (its keys: `attar.results`).
+    """`attar evaluate`: a record for each distilled set in `folder` and each network (its keys: `attar.evaluation.records`).
 
     Args:
         recipe: a name of `attar list recipes`.
@@ -80,9 +80,9 @@ def evaluate(
     Raises:
         AttarError: any input is wrong; before any training.
     """
+    from attar.core.limits import seeds as numbered
+    from attar.distill.run import evaluate_sets
     from attar.evaluation import modified, named_recipe
-    from attar.limits import seeds as numbered
-    from attar.run import evaluate_sets
 
     found = evaluate_sets(
         [Path(folder)],
@@ -111,14 +111,14 @@ def compare(
     """`attar compare`: what failed, a line each; results, tables and figures are in the folder that the file names.
 
     Args:
-        file: a TOML file; `attar.experiment` says what stands in it.
+        file: a TOML file; `attar.experiments.spec` says what stands in it.
         only: labels of the methods to run; none: all.
 
     Raises:
         AttarError: anything in the file, or any input, is wrong; before any long work.
     """
-    from attar.comparison import compare as run
-    from attar.experiment import read_experiment
+    from attar.experiments import compare as run
+    from attar.experiments.spec import read_experiment
 
     return run(read_experiment(Path(file)), only=only, dry_run=dry_run, progress=progress, say=say)
 
@@ -147,7 +147,7 @@ def tune(
     """`attar tune`: for each IPC the fields that do best on the held-out tenth, as `distill` takes them.
 
     Args:
-        grid: field of the method -> values to try; None: `attar.comparison.tune.default_grid`.
+        grid: field of the method -> values to try; None: `attar.experiments.tune.default_grid`.
         fields: fields of the method that all candidates share.
         recipe, recipe_fields, network, teacher: as of `evaluate`.
         seeds: training seeds of the last rung; those before it take the first.
@@ -157,13 +157,13 @@ def tune(
     Raises:
         AttarError: any input is wrong; before any long work.
     """
-    from attar.comparison.tune import Tuning, default_grid
-    from attar.comparison.tune import tune as run
+    from attar.core.config import changed
+    from attar.core.limits import seeds as numbered
     from attar.evaluation import modified, named_recipe
-    from attar.evaluation.teaching import Named
-    from attar.fields import changed
+    from attar.experiments.tune import Tuning, default_grid
+    from attar.experiments.tune import tune as run
     from attar.job import Spec
-    from attar.limits import seeds as numbered
+    from attar.teachers.reference import TeacherReference
 
     named = {**spec, **({"classes": tuple(classes)} if classes is not None else {})}
     fixed = dict(fields or {})
@@ -178,6 +178,6 @@ def tune(
         networks=(network,) if isinstance(network, str) else tuple(network),
         seeds=tuple(numbered(seeds) if isinstance(seeds, int) else seeds),
         eta=eta,
-        teacher=None if teacher is None else Named.of(teacher),
+        teacher=None if teacher is None else TeacherReference.of(teacher),
     )
     return run(tuning, progress=progress, say=say, dry_run=dry_run)

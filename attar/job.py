@@ -8,24 +8,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from attar.errors import AttarError
-from attar.limits import SIDE, TILE, check_most
-from attar.progress import Progress, silent
-from attar.store import Store, canonical, fingerprint
+from attar.core.errors import AttarError
+from attar.core.limits import SIDE, TILE, check_most
+from attar.core.progress import Progress, silent
+from attar.core.store import Store, canonical, fingerprint
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
     from torch import Tensor
 
-    from attar.codec import Codec
     from attar.data import ImageSet
-    from attar.evaluation.teaching import Named
-    from attar.latents import Latents
-    from attar.methods.method import Fit
+    from attar.methods.base import Fit
+    from attar.priors.codec import Codec
+    from attar.priors.latents import Latents
     from attar.priors.prior import Prior
     from attar.priors.prompts import Prompts
     from attar.teachers.judge import Judge
+    from attar.teachers.reference import TeacherReference
 
 
 REVISION = 2
@@ -43,7 +43,7 @@ class Spec:
     classes: tuple[str, ...] | None = None
     """Names of the classes to distill, or of an ImageNet subset (imagewoof); None is all of them."""
     class_map: str | None = None
-    """A TOML or JSON file that says which class of the prior a class of the data is (attar.priors.classes)."""
+    """A TOML or JSON file that says which class of the prior a class of the data is (attar.data.class_names)."""
     prompt: str = "{name}"
     """What a text-conditioned prior is told of a class, {name} being its name."""
     prompts: str | None = None
@@ -66,7 +66,7 @@ class Spec:
     device: str = "auto"
     dtype: str = "auto"
     tile: int | None = None
-    """Rows in one call of the prior's network; None finds it by probing, as the codec's always is (attar.tile)."""
+    """Rows in one call of the prior's network; None finds it by probing, as the codec's always is (attar.core.batching)."""
 
     def __post_init__(self) -> None:
         for name, value in (("tile", self.tile), ("output-size", self.output_size)):
@@ -98,7 +98,7 @@ class Job:
         self.spec = spec
         self.store = store or Store()
         self.progress = progress
-        self._judges: dict[tuple[Named, int | None], Judge] = {}
+        self._judges: dict[tuple[TeacherReference, int | None], Judge] = {}
         self.dry = dry
         """Nothing is trained: a built-in prior that is still to be trained is counted and timed as it is before."""
 
@@ -203,7 +203,7 @@ class Job:
         Raises:
             AttarError: lists the classes that it does not know.
         """
-        from attar.priors.classes import match, read_class_map
+        from attar.data.class_names import match, read_class_map
 
         mapping = read_class_map(Path(self.spec.class_map)) if self.spec.class_map else None
         return match(self.classes, known, count, self.everything.classes, mapping)
@@ -211,7 +211,7 @@ class Job:
     @cached_property
     def latents(self) -> Latents:
         """The images' latents under the prior's codec."""
-        from attar.latents import Latents
+        from attar.priors.latents import Latents
 
         return Latents(self.images, self.codec, self.spec.preprocess, self.store, self.encoding)
 
@@ -231,7 +231,7 @@ class Job:
         import diffusers
         import torch
 
-        from attar.tile import device_class, resolve
+        from attar.core.batching import device_class, resolve
 
         device, dtype = resolve(self.spec.device, self.spec.dtype)
         return {
@@ -257,13 +257,13 @@ class Job:
             "skipped": list(self.images.skipped),
         }
 
-    def judge(self, teacher: Named, side: int | None = None) -> Judge:
+    def judge(self, teacher: TeacherReference, side: int | None = None) -> Judge:
         """A teacher, tried on images of the data when first asked for; of `side` pixels, where it does not say itself.
 
         Raises:
             AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
         """
-        from attar.features import open_judge
+        from attar.selection.features import open_judge
 
         if (teacher, side) not in self._judges:
             self._judges[teacher, side] = open_judge(self, teacher, side)
@@ -282,7 +282,7 @@ class Job:
 
     def noise(self, shape: tuple[int, ...], purpose: str, label: int, *parts: str | int) -> Tensor:
         """Standard normal noise, float32 on the CPU, of the key (seed, purpose, class, ...)."""
-        from attar.keys import noise
+        from attar.core.rng import noise
 
         return noise(shape, self.spec.seed, purpose, self.classes[label], *parts)
 
@@ -311,7 +311,7 @@ class Job:
         """What `fit` learns of a group of classes, made once and stored."""
         from safetensors.torch import load_file
 
-        from attar.finite import naming, save_finite
+        from attar.core.finite import naming, save_finite
 
         if not fit.learns:
             return {}

@@ -24,9 +24,9 @@ COMPONENTS = 20
 
 def domains(job: Any, method: Any, label: int, images: int, ipc: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Title -> (real, generated) latents (N, C, H, W) of a class at t = 0 and at the matched time."""
+    from attar.core.progress import Meter, silent
     from attar.diffusion import sample
-    from attar.methods.moments import Moments
-    from attar.progress import Meter, silent
+    from attar.methods.d3hr.class_moments import Moments
 
     fit, prior = method.fit, job.prior
     z = torch.cat([shard.sampled(fit.seed, job.classes[label]) for shard in job.latents.shards(label, images)])

@@ -27,11 +27,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from attar.augment import STATISTICS, Augmentation, apply, draw, mixed
 from attar.evaluation import RECIPES, Images, modified
 from attar.evaluation.evaluator import settle
 from attar.networks import build
 from attar.training import Plan, Step, batches, rate, top1, train
+from attar.training.augment import STATISTICS, Augmentation, apply, draw, mixed
 
 PARTS = ("views", "training", "testing")
 

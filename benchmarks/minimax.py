@@ -24,17 +24,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attar.codec import to_float
 from attar.data import load_pixels
 from attar.diffusion import Sampler, grid, sample
-from attar.driver import step_noise
+from attar.diffusion.loss import Forward
+from attar.distill.pipeline import step_noise
 from attar.job import Job, Spec
-from attar.methods.tuning import Tune
-from attar.priors.adaptors import DiffFit
-from attar.priors.criteria import Means, Memory, MinimaxLoss
-from attar.priors.loss import Forward
-from attar.priors.optimise import accelerator, optimise
-from attar.priors.tied import tied
+from attar.methods.minimax.criteria import Means, Memory, MinimaxLoss
+from attar.methods.minimax.finetune import Tune
+from attar.priors.codec import to_float
+from attar.priors.shared_embedders import tied
+from attar.priors.training.adaptors import DiffFit
+from attar.priors.training.optimise import accelerator, optimise
 
 BATCH, MEMORY = 8, 64
 

@@ -21,10 +21,10 @@ import torch
 
 def measure(photos: str, vae: str, size: int, copies: int) -> dict[str, float]:
     """One process: a folder of copies, encoded shard by shard, the last shard decoded and compared."""
-    from attar.codec import autoencoder_codec, load_autoencoder, to_float, to_uint8
+    from attar.core.store import Store
     from attar.data import load_data, load_pixels
-    from attar.latents import Latents
-    from attar.store import Store
+    from attar.priors.codec import autoencoder_codec, load_autoencoder, to_float, to_uint8
+    from attar.priors.latents import Latents
 
     files = sorted(file for file in Path(photos).iterdir() if file.suffix.lower() in (".jpeg", ".jpg", ".png"))
     codec = autoencoder_codec(load_autoencoder(vae), size // 4, torch.device("cpu"), torch.float32).with_tile(8)

@@ -11,13 +11,13 @@ import argparse
 
 import torch
 
-from attar.codec import to_uint8
+from attar.core.rng import noise
+from attar.core.store import Store
 from attar.data import load_data
 from attar.diffusion import Sampler, grid, sample
-from attar.keys import noise
 from attar.priors import load_prior
-from attar.priors.measure import open_judge
-from attar.store import Store
+from attar.priors.codec import to_uint8
+from attar.priors.training.measures import open_judge
 
 
 def main() -> None:

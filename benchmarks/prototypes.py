@@ -64,9 +64,9 @@ def reference(data: str, codec: Any, ipc: int, expand: int, batch: int) -> None:
 
 def ours(data: str, codec: Any, ipcs: list[int], expand: int) -> list[float]:
     """Attar's fit with an empty cache: the seconds of each IPC, of which the first encodes."""
+    from attar.core.store import Store
     from attar.job import Job, Spec
-    from attar.methods.prototypes import Prototypes
-    from attar.store import Store
+    from attar.methods.d4m import Prototypes
 
     seconds = []
     with tempfile.TemporaryDirectory() as cache:

@@ -29,25 +29,25 @@ import torch
 from scipy.stats import t as student_t
 from torch import Tensor, nn
 
-from attar.augment import Augmentation
+from attar.core.rng import numpy_generator
+from attar.core.store import Store
 from attar.data import load_data
 from attar.evaluation import RECIPES, Images, Recipe, evaluate, modified
 from attar.evaluation.images import resized
-from attar.keys import numpy_generator
-from attar.label_schemes import Scheme
 from attar.networks import build
-from attar.store import Store
 from attar.teachers.check import fit_teacher
+from attar.teachers.label_schemes import Scheme
 from attar.teachers.load import load_teacher
 from attar.teachers.teacher import Labeller, Teacher
 from attar.training import Plan, top1, train
+from attar.training.augment import Augmentation
 
 SHARE = 20
 
 
 def digits() -> tuple[Images, Images]:
     """All training and test digits."""
-    from attar.pictures import in_memory
+    from attar.evaluation.inputs import in_memory
 
     found = [in_memory(load_data(spec), 8, "resize-crop") for spec in ("digits@train", "digits@test")]
     return found[0], found[1]
@@ -87,8 +87,9 @@ def chosen(args: argparse.Namespace) -> tuple[Images, Images, Recipe, nn.Module]
     """Training set, test set, recipe and teacher."""
     recipe = modified(RECIPES["fkd-soft-cifar"], {"epochs": args.epochs})
     if args.set is not None:
-        from attar.distilled import open_distilled
-        from attar.pictures import in_memory, opened, tested_images, tried
+        from attar.evaluation.inputs import in_memory, opened, tried
+        from attar.sets.distilled import open_distilled
+        from attar.sets.images import tested_images
 
         one = open_distilled(args.set)
         images = opened(one, recipe)

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from attar.experiment import Experiment, Published, read_experiment
+from attar.experiments.spec import Experiment, Published, read_experiment
 
 DOCS = Path(__file__).parent
 EXPERIMENTS = DOCS.parent / "experiments"

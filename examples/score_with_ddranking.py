@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from attar.augment import normalised
-from attar.distilled import DistilledSet, open_distilled
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 from attar.evaluation import named_recipe
-from attar.pictures import opened
+from attar.evaluation.inputs import opened
+from attar.sets.distilled import DistilledSet, open_distilled
+from attar.training.augment import normalised
 
 STATISTICS = {"CIFAR10": "cifar", "CIFAR100": "cifar", "TinyImageNet": "imagenet"}
 """What the package normalises each data set by."""

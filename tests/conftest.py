@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from attar.store import Store
+from attar.core.store import Store
 
 CHECKOUT = Path(__file__).parent.parent
 

@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from toys import original_weights, save_tiny_dit, save_tiny_sd
 
+from attar.core.rng import numpy_generator
+from attar.data.class_names import imagenet_names
 from attar.data.imagenet import SUBSETS
 from attar.evaluation import named_recipe
-from attar.experiment import Experiment, _experiment
-from attar.keys import numpy_generator
-from attar.priors.classes import imagenet_names
+from attar.experiments.spec import Experiment, _experiment
 from attar.teachers.train import NewTeacher, train_teacher
 
 CIFAR = ("airplane", "automobile", "bird", "cat")

@@ -107,7 +107,7 @@ def test_importing_leaves_the_generators_alone() -> None:
     code = (
         "import random, numpy, torch; random.seed(1); numpy.random.seed(1); torch.manual_seed(1);"
         "before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist();"
-        "import attar.run, attar.driver, attar.evaluation.evaluator, attar.methods.d3hr, attar.priors.train;"
+        "import attar.distill.run, attar.distill.pipeline, attar.evaluation.evaluator, attar.methods.d3hr.method, attar.priors.training.train;"
         "assert before == (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist());"
         "assert not torch.cuda.is_initialized()"
     )

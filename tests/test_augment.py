@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import RandomResizedCrop, functional
 
-from attar.augment import STATISTICS, Augmentation, Draw, apply, boxes, draw, mixed, mixing, normalised
-from attar.keys import numpy_generator
+from attar.core.rng import numpy_generator
+from attar.training.augment import STATISTICS, Augmentation, Draw, apply, boxes, draw, mixed, mixing, normalised
 
 PLAIN = Augmentation(size=32, normalise="half")
 

@@ -18,17 +18,17 @@ import torch
 from toys import save_folder, save_tiny_dit
 
 from attar import priors
-from attar import store as cache
-from attar.distilled import open_distilled, verify
-from attar.errors import AttarError, Unwritable
-from attar.files import replacing, write_json, writing
-from attar.finite import save_finite
+from attar.core import store as cache
+from attar.core.errors import AttarError, Unwritable
+from attar.core.files import replacing, write_json, writing
+from attar.core.finite import save_finite
+from attar.core.store import Store
+from attar.distill.run import distill_sets
+from attar.evaluation.records import write_record
 from attar.job import Job, Spec
 from attar.methods import load_method
-from attar.priors.optimise import Optimisation, accelerator, optimise
-from attar.results import write_record
-from attar.run import distill_sets
-from attar.store import Store
+from attar.priors.training.optimise import Optimisation, accelerator, optimise
+from attar.sets.distilled import open_distilled, verify
 from attar.training.checkpoint import Checkpoint
 
 QUICK = {"sampler.steps": 5, "fit.steps": 5, "subsets": 20}

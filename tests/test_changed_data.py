@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from toys import attar, save_folder, save_random_set, tint
 
+from attar.core.store import Store
 from attar.data import load_data, shared
-from attar.run import quiet
-from attar.store import Store
+from attar.distill.run import quiet
 from attar.teachers.train import NewTeacher, train_teacher
 
 QUICK = ["--set", "steps=1", "--network", "convnet3-bn-w4", "--seeds", 1, "--device", "cpu"]

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from toys import original_dit, original_weights, save_tiny_dit
 
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 from attar.priors import load_prior
-from attar.priors.checkpoint import original_transformer, read_checkpoint
 from attar.priors.dit import Conventions
+from attar.priors.original_dit import original_transformer, read_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ from toys import save_folder, save_tiny_dit
 from typer.testing import CliRunner
 
 from attar.cli import app
+from attar.core.errors import AttarError
+from attar.core.store import Store
+from attar.data.class_names import imagenet_names, imagenet_wnids, is_imagenet, match, matches, read_class_map
 from attar.data.imagenet import SUBSETS
-from attar.errors import AttarError
 from attar.job import Job, Spec, named_classes
 from attar.priors import load_prior
-from attar.priors.classes import imagenet_names, imagenet_wnids, is_imagenet, match, matches, read_class_map
 from attar.priors.describe import described, described_match
-from attar.store import Store
 
 IMAGENET = imagenet_names()
 

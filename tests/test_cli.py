@@ -293,10 +293,10 @@ def test_a_place_that_cannot_be_written_is_found_out_before_any_work(
 def test_real_images_of_many_sizes_are_not_judged_at_the_size_of_the_smallest(
     world: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    from attar.distilled import open_distilled
     from attar.evaluation import RECIPES, modified
+    from attar.evaluation.inputs import opened
     from attar.evaluation.native import Native
-    from attar.pictures import opened
+    from attar.sets.distilled import open_distilled
 
     data = save_folder(tmp_path / "data", CLASSES, each=3, size=32)
     Image.new("RGB", (5, 40)).save(data / "ant" / "000.png")
@@ -315,10 +315,10 @@ def test_real_images_of_many_sizes_are_not_judged_at_the_size_of_the_smallest(
 def test_images_that_were_left_out_are_left_out_of_the_baseline(
     world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    from attar.distilled import open_distilled
+    from attar.core.store import Store
     from attar.evaluation import RECIPES
-    from attar.pictures import opened, tried
-    from attar.store import Store
+    from attar.evaluation.inputs import opened, tried
+    from attar.sets.distilled import open_distilled
 
     data, out = save_folder(tmp_path / "data", CLASSES, each=4), tmp_path / "out"
     for index in range(2):

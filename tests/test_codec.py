@@ -10,10 +10,10 @@ import pytest
 import torch
 from toys import save_tiny_dit
 
-import attar.codec
-from attar.codec import AutoencoderCodec, PixelCodec, load_codec
-from attar.errors import AttarError
+import attar.priors.codec
+from attar.core.errors import AttarError
 from attar.priors import load_prior
+from attar.priors.codec import AutoencoderCodec, PixelCodec, load_codec
 
 CPU = torch.device("cpu")
 
@@ -133,10 +133,10 @@ def test_a_pipeline_on_the_hub_is_looked_into(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", missing)
     raised.append(EntryNotFoundError)
-    assert attar.codec._inside("someone/pipeline") == {"subfolder": "vae"}
+    assert attar.priors.codec._inside("someone/pipeline") == {"subfolder": "vae"}
     raised.append(LocalEntryNotFoundError)
     with pytest.raises(LocalEntryNotFoundError):
-        attar.codec._inside("someone/pipeline")
+        attar.priors.codec._inside("someone/pipeline")
 
 
 def test_pixels_have_one_or_three_channels() -> None:

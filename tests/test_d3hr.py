@@ -15,14 +15,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 from toys import attar, save_folder, save_tiny_dit
 
-from attar.distilled import open_distilled, verify
-from attar.errors import AttarError
+from attar.core.errors import AttarError
+from attar.core.store import Store
+from attar.distill.run import distill_sets
 from attar.job import Job, Spec
-from attar.methods import load_method, matching
-from attar.methods.matching import kl_score, matched, paper_score, reference_draws, search, sinkhorn_score
-from attar.methods.moments import Moments, error_of_mean
-from attar.run import distill_sets
-from attar.store import Store
+from attar.methods import load_method
+from attar.methods.d3hr import matching
+from attar.methods.d3hr.class_moments import Moments, error_of_mean
+from attar.methods.d3hr.matching import kl_score, matched, paper_score, reference_draws, search, sinkhorn_score
+from attar.sets.distilled import open_distilled, verify
 
 CLASSES = ["ant", "bee", "cat", "dog"]
 FAST = {"sampler.steps": 5, "fit.steps": 5, "subsets": 50}
@@ -139,7 +140,7 @@ def test_an_accelerator_that_says_nothing_is_not_believed() -> None:
 
 
 def test_a_prior_on_an_accelerator_is_searched_for_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    from attar.methods import d3hr as module
+    from attar.methods.d3hr import method as module
 
     asked = []
     monkeypatch.setattr(module, "elsewhere", lambda mean, std, metric, device: asked.append(device))
@@ -213,7 +214,7 @@ def test_sinkhorn_comes_near_the_exact_transport() -> None:
     """Of as many latents as the cloud has, the exact one is an assignment (scipy)."""
     from scipy.optimize import linear_sum_assignment
 
-    from attar.keys import noise
+    from attar.core.rng import noise
 
     mean, std = torch.zeros(8), torch.ones(8)
     cloud = noise((matching.CLOUD, 8), "d3hr", "sinkhorn")
@@ -261,7 +262,7 @@ def test_other_matchings_make_sets(world: Path, tmp_path: Path, store: Store, ch
 
 
 def test_the_fast_solver_starts_at_the_matched_time(world: Path, tmp_path: Path, store: Store) -> None:
-    from attar.cost import passes_per_image
+    from attar.distill.cost import passes_per_image
 
     method = load_method("d3hr", {**FAST, "sampler.solver": "dpm++", "sampler.steps": 12, "sampler.spacing": "log-snr"})
     (folder,) = distill_sets(spec_of(world), "d3hr", method, (1,), tmp_path / "out", store=store)
@@ -375,7 +376,7 @@ def test_what_cannot_be_regenerated_is_refused(
 
 
 def test_the_report_says_how_a_regenerated_set_was_made(kept: Path, tmp_path: Path) -> None:
-    from attar.regenerate import regenerate
+    from attar.distill.regenerate import regenerate
     from attar.report.settings import distill_command
 
     (folder,) = regenerate(kept / "ipc-001", [2], tmp_path / "two", store=Store(tmp_path / "cache"), say=lambda _: None)
@@ -388,12 +389,12 @@ def test_the_report_says_how_a_regenerated_set_was_made(kept: Path, tmp_path: Pa
 def test_a_set_that_needs_the_data_again_is_not_regenerated(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from attar.regenerate import regenerate
+    from attar.distill.regenerate import regenerate
 
     method: Any = load_method("d3hr", {"select.pool": 2, "subsets": 10})
     out, store = tmp_path / "out", Store(tmp_path / "cache")
     (folder,) = distill_sets(spec_of(world, keep_statistics=True), "d3hr", method, (1,), out, store=store)
-    monkeypatch.setattr("attar.plan.needs_data", lambda method: "refine")
+    monkeypatch.setattr("attar.distill.checks.needs_data", lambda method: "refine")
     with pytest.raises(AttarError, match="cannot be made again without the data, which refine needs"):
         regenerate(folder, [1], tmp_path / "again", store=store)
 
@@ -401,7 +402,7 @@ def test_a_set_that_needs_the_data_again_is_not_regenerated(
 @pytest.mark.shared
 @pytest.mark.slow
 def test_matched_starts_have_the_norms_of_real_inverted_latents(shared: Path, store: Store) -> None:
-    from attar.progress import Meter, silent
+    from attar.core.progress import Meter, silent
 
     data, prior = f"parquet:{shared / 'data/cifar10'}@train", str(shared / "priors/cifar10-dit")
     job = Job(Spec(data=data, prior=prior, classes=("cat",), device="cpu"), store)

@@ -13,14 +13,14 @@ import pytest
 import torch
 from toys import attar, recorded, save_folder, save_tiny_dit, save_tiny_sd, size_of
 
+from attar.core.errors import AttarError
+from attar.core.store import Store
 from attar.diffusion import start_time
-from attar.distilled import PROTOTYPES, open_distilled, verify, write_distilled
-from attar.driver import prototype_images
-from attar.errors import AttarError
+from attar.distill.pipeline import prototype_images
 from attar.job import Job, Spec
 from attar.methods import load_method
-from attar.methods.prototypes import Prototypes, Rows, batches, lloyd, nearest, streamed, taken
-from attar.store import Store
+from attar.methods.d4m import Prototypes, Rows, batches, lloyd, nearest, streamed, taken
+from attar.sets.distilled import PROTOTYPES, open_distilled, verify, write_distilled
 
 CLASSES = ["ant", "bee", "cat", "dog"]
 EACH = 12
@@ -190,7 +190,7 @@ def test_starts_are_prototypes_noised_to_the_time_of_the_strength(world: Path, s
 
 
 def test_a_set_of_several_ipcs_has_prototypes_for_each(world: Path, tmp_path: Path, store: Store) -> None:
-    from attar.run import distill_sets
+    from attar.distill.run import distill_sets
 
     spec = job_of(world, store).spec
     method = load_method("d4m", {"sampler.steps": 5})
@@ -203,7 +203,7 @@ def test_a_set_of_several_ipcs_has_prototypes_for_each(world: Path, tmp_path: Pa
 
 
 def test_a_fixed_number_of_prototypes_is_learnt_once_and_repeated(world: Path, tmp_path: Path, store: Store) -> None:
-    from attar.run import distill_sets
+    from attar.distill.run import distill_sets
 
     method = load_method("d4m", {"sampler.steps": 5, "fit.count": 2})
     folders = distill_sets(job_of(world, store).spec, "d4m", method, (2, 4), tmp_path / "out", store=store)
@@ -216,8 +216,8 @@ def test_a_fixed_number_of_prototypes_is_learnt_once_and_repeated(world: Path, t
 def test_the_set_keeps_its_prototypes_as_pictures_and_their_inertia(world: Path, tmp_path: Path, store: Store) -> None:
     from PIL import Image
 
+    from attar.distill.run import distill_sets
     from attar.report import write_report
-    from attar.run import distill_sets
 
     job, method = job_of(world, store), load_method("d4m", {"sampler.steps": 5})
     (folder,) = distill_sets(job.spec, "d4m", method, (3,), tmp_path / "out", store=store)
@@ -253,13 +253,13 @@ def test_pictures_of_prototypes_are_no_images_to_other_readers(tmp_path: Path, m
 
 
 def test_an_evenly_spaced_part_of_many_classes_is_pictured(world: Path, store: Store) -> None:
-    import attar.driver
+    import attar.distill.pipeline
 
     job, method = job_of(world, store), load_method("d4m", {"fit.count": 3})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attar.driver, "CLASSES_SHOWN", 2)
-        patch.setattr(attar.driver, "IMAGES_SHOWN", 1)
-        patch.setattr(attar.driver, "THUMBNAIL", 8)
+        patch.setattr(attar.distill.pipeline, "CLASSES_SHOWN", 2)
+        patch.setattr(attar.distill.pipeline, "IMAGES_SHOWN", 1)
+        patch.setattr(attar.distill.pipeline, "THUMBNAIL", 8)
         made = list(prototype_images(job, method, 5))
     assert [(label, index, pixels.shape) for label, index, pixels in made] == [(0, 0, (8, 8, 3)), (2, 0, (8, 8, 3))]
 
@@ -318,7 +318,7 @@ def test_from_the_command_line(
 def test_images_are_brought_to_size_by_the_filter_that_is_named() -> None:
     from PIL import Image
 
-    from attar.driver import resized
+    from attar.distill.pipeline import resized
 
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     for name, how in {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC}.items():

@@ -14,10 +14,10 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from attar.core.errors import AttarError
 from attar.data import ImageSet, load_data, load_pixels, preprocess, test_spec
 from attar.data.imagenet import SUBSETS, members, subset, which_imagewoof
 from attar.data.source import Ints, labelled, unique_names
-from attar.errors import AttarError
 
 
 @pytest.fixture(autouse=True)

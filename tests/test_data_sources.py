@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from attar.core.errors import AttarError, BadImage
+from attar.core.store import Store
 from attar.data import load_data, load_pixels, readable, test_spec
-from attar.errors import AttarError, BadImage
-from attar.store import Store
 
 NAMES = ["a/b", "<i>", "ü"]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from attar.progress import silent
+from attar.core.progress import silent
 
 
 def test_the_demonstration_makes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a prior trained for a few steps only: the way to the page, not its numbers."""
-    from attar import demo
+    from attar.cli import demo
     from attar.priors import digits
 
     monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))

@@ -8,14 +8,14 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from toys import GaussianPrior, linear_schedule, save_folder, save_tiny_dit
 
+from attar.core.errors import AttarError
+from attar.core.rng import noise
+from attar.core.store import Store
 from attar.diffusion import SCHEDULERS, SOLVERS, FixedPoint, Sampler, Schedule, grid, guided, invert, inverted, sample
-from attar.driver import kept, make_candidates
-from attar.errors import AttarError
+from attar.distill.pipeline import kept, make_candidates
 from attar.job import Job, Spec
-from attar.keys import noise
-from attar.methods.inversion import Invert
+from attar.methods.d3hr.class_moments import Invert
 from attar.methods.prior_samples import PriorSamples
-from attar.store import Store
 
 MEAN, STD = torch.tensor([0.6, -0.8, 0.0]), torch.tensor([0.5, 0.2, 1.1])
 LABELS = torch.tensor([0, 1, 2, 0])

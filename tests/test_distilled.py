@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from torchvision.datasets import ImageFolder
 
-from attar.distilled import find_distilled, folder_name, open_distilled, verify, write_distilled
-from attar.errors import AttarError
-from attar.keys import numpy_generator
+from attar.core.errors import AttarError
+from attar.core.rng import numpy_generator
+from attar.sets.distilled import find_distilled, folder_name, open_distilled, verify, write_distilled
 
 NAMES = ["zebra", "train", "<b>&'\"</b>", "../../etc/passwd", "Ünïcode 猫", "猫", "bullet train", "Zebra"]
 Pixels = np.ndarray

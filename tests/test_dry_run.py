@@ -12,7 +12,7 @@ import pytest
 import torch
 from toys import attar, save_folder, save_tiny_dit
 
-from attar.progress import Meter, duration
+from attar.core.progress import Meter, duration
 
 FACTS = {"readable", "tile", "digests", "image-digests"}
 """What a dry run may leave in the cache: what its checks have found out."""
@@ -136,9 +136,9 @@ def test_a_set_that_is_there_is_left_to_the_training_of_the_prior(
     random = [*DIGITS[:2], "--method", "random", "--ipc", 1, "--out", tmp_path / "out"]
     assert attar(monkeypatch, "distill", *random) == 0
     manifest = tmp_path / "out" / "manifest.json"
+    from attar.distill.checks import Plan
     from attar.job import Job, Spec
     from attar.methods import load_method
-    from attar.plan import Plan
 
     job = Job(Spec(data="digits", prior="digits", device="cpu"), dry=True)
     plan = Plan(job, "prior", load_method("prior", {"sampler.steps": "5"}), (1,), {1: tmp_path / "out"})
@@ -159,13 +159,13 @@ def test_a_time_in_words_is_never_nonsense(seconds: float) -> None:
 def test_what_is_slow_is_told_by_its_time_each(monkeypatch: Any, count: int, seconds: float, rate: str) -> None:
     told = list[str]()
     now = iter([0.0, seconds])
-    monkeypatch.setattr("attar.progress.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("attar.core.progress.time.monotonic", lambda: next(now))
     Meter(lambda text, _: told.append(text), "sampling", count, "images").add(count)
     assert told[-1] == f"sampling, {count}/{count} images, {rate}"
 
 
 def test_a_clock_that_stands_still_gives_no_infinite_rate(monkeypatch: Any) -> None:
-    from attar.cost import _timed
+    from attar.distill.cost import _timed
 
-    monkeypatch.setattr("attar.cost.time.monotonic", lambda: 1.0)
+    monkeypatch.setattr("attar.distill.cost.time.monotonic", lambda: 1.0)
     assert math.isfinite(1 / _timed(lambda: torch.zeros(1)))

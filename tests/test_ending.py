@@ -105,8 +105,8 @@ EVENTS: dict[str, tuple[int, str, tuple[Any, ...]]] = {
     "terminated": (143, "kept: what was there before", ("attar.data.load_view", 1, TERMINATE)),
     "turned into an error": (130, "kept: what", ("attar.data.load_view", 1, turned_into_an_error)),
     "in a thread": (130, ", digests 1", ("PIL.Image.open", 5, interrupt_from_a_thread)),
-    "in a fit": (130, ", fit 2", ("attar.store.Store.once", 3, INTERRUPT, "fit")),
-    "while it waits": (130, ", readable 3", ("attar.store.Store.lock", 1, while_the_lock_is_held, "fit")),
+    "in a fit": (130, ", fit 2", ("attar.core.store.Store.once", 3, INTERRUPT, "fit")),
+    "while it waits": (130, ", readable 3", ("attar.core.store.Store.lock", 1, while_the_lock_is_held, "fit")),
     "while it writes": (
         130,
         "/out/ipc-001), the images written so far of 1 more (",
@@ -189,16 +189,16 @@ def test_an_interruption_of_an_evaluation_names_the_records(
 ) -> None:
     assert attar(monkeypatch, *distill(world, tmp_path / "out")) == 0
     file, seen = tmp_path / "r.json", list[None]()
-    from attar import results
+    from attar.evaluation import records
 
-    plain = results.write_record
+    plain = records.write_record
 
     def third(*words: Any) -> None:
         if len(seen) == 2:
             raise KeyboardInterrupt
         seen.append(plain(*words))
 
-    monkeypatch.setattr(results, "write_record", third)
+    monkeypatch.setattr(records, "write_record", third)
     quick = ["--network", "convnet3-w16,convnet3-w8", "--seeds", 1, "--set", "steps=2", "--json", file]
     capsys.readouterr()
     assert attar(monkeypatch, "evaluate", tmp_path / "out", *quick, "--no-baseline") == 130

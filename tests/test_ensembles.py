@@ -12,15 +12,16 @@ import pytest
 import torch
 from toys import attar
 
-from attar.augment import normalised
+from attar.core.errors import AttarError
+from attar.core.store import Store
 from attar.data import load_data, load_pixels
-from attar.errors import AttarError
+from attar.distill.run import quiet
 from attar.evaluation import Images, named_recipe
-from attar.evaluation.teaching import Named, fitted, told
-from attar.experiment import read_experiment
-from attar.run import quiet
-from attar.store import Store
+from attar.evaluation.teaching import fitted, told
+from attar.experiments.spec import read_experiment
+from attar.teachers.reference import TeacherReference
 from attar.teachers.train import NewTeacher, train_teacher
+from attar.training.augment import normalised
 
 CLASSES = tuple("0123456789")
 SOFT = replace(named_recipe("rded-soft-cifar"), size=8, flip=False)
@@ -46,7 +47,7 @@ def digits(classes: tuple[str, ...] = CLASSES) -> Images:
 def test_logits_are_averaged(teachers: tuple[str, str]) -> None:
     """Each member sees images at its own size and by its own statistics."""
     one, other, both = (
-        fitted(Named.of(names), digits(), digits(), "images", SOFT, "cpu") for names in (*teachers, teachers)
+        fitted(TeacherReference.of(names), digits(), digits(), "images", SOFT, "cpu") for names in (*teachers, teachers)
     )
     views = normalised(torch.from_numpy(digits().pixels[:9]), SOFT.normalise)
     with torch.no_grad():
@@ -54,9 +55,12 @@ def test_logits_are_averaged(teachers: tuple[str, str]) -> None:
         torch.testing.assert_close(both.labeller(views), (members[0] + members[1]) / 2)
     assert both.accuracy > 80
     assert both.matched == "by name, in the same order"
-    about = told(Named.of(teachers), both)
+    about = told(TeacherReference.of(teachers), both)
     assert about["source"] == list(teachers)
-    assert len({about["digest"], *(told(Named.of(teachers[0]), found)["digest"] for found in (one, other))}) == 3
+    assert (
+        len({about["digest"], *(told(TeacherReference.of(teachers[0]), found)["digest"] for found in (one, other))})
+        == 3
+    )
     assert json.loads(json.dumps(about)) == about
 
 
@@ -67,18 +71,18 @@ def test_a_member_that_fails_is_named(teachers: tuple[str, str], tmp_path: Path)
     (tmp_path / "wrong" / "teacher.json").write_text(json.dumps({**wrong, "classes": swapped}))
     (tmp_path / "wrong" / "model.safetensors").write_bytes((Path(teachers[1]) / "model.safetensors").read_bytes())
     with pytest.raises(AttarError, match=r"/wrong: .* it calls (most|some) '8' images '9', (most|some) '9' images '8'"):
-        fitted(Named.of([teachers[0], str(tmp_path / "wrong")]), digits(), digits(), "images", SOFT, "cpu")
+        fitted(TeacherReference.of([teachers[0], str(tmp_path / "wrong")]), digits(), digits(), "images", SOFT, "cpu")
 
 
 def test_names() -> None:
-    assert Named.of("a") == Named.of(["a"]) == Named("a")
-    assert str(Named.of(["a", "b"])) == "a, b"
-    assert Named.of(["timm/a", "timm/b"]).anywhere == Named(("timm/a", "timm/b"))
+    assert TeacherReference.of("a") == TeacherReference.of(["a"]) == TeacherReference("a")
+    assert str(TeacherReference.of(["a", "b"])) == "a, b"
+    assert TeacherReference.of(["timm/a", "timm/b"]).anywhere == TeacherReference(("timm/a", "timm/b"))
     with pytest.raises(AttarError, match="--teacher a: is named twice"):
-        Named.of(["a", "b", "a"])
+        TeacherReference.of(["a", "b", "a"])
     for nothing in ([], ["a", ""]):
         with pytest.raises(AttarError, match="--teacher: a name is missing"):
-            Named.of(nothing)
+            TeacherReference.of(nothing)
 
 
 def test_from_the_command_line(
@@ -138,7 +142,7 @@ def test_in_an_experiment(
 ) -> None:
     file = tmp_path / "e.toml"
     file.write_text(EXPERIMENT.format(out=tmp_path / "out", teacher=json.dumps(teachers)))
-    assert read_experiment(file).evaluations[0].teacher == Named.of(teachers)
+    assert read_experiment(file).evaluations[0].teacher == TeacherReference.of(teachers)
     assert attar(monkeypatch, "compare", file) == 0
     assert f"teacher {teachers[0]}, {teachers[1]}" in (tmp_path / "out" / "table.md").read_text()
     capsys.readouterr()

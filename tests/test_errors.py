@@ -2,7 +2,7 @@
 
 import pytest
 
-from attar.errors import suggestion
+from attar.core.errors import suggestion
 
 KNOWN = ("minimax", "d3hr", "Cat", "cats")
 

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from toys import save_tiny_dit
 
-from attar.errors import AttarError
-from attar.estimate import Measures, measured, outlook, training_seconds
+from attar.core.errors import AttarError
+from attar.core.store import Store
+from attar.distill.estimate import Measures, measured, outlook, training_seconds
 from attar.evaluation import RECIPES
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.priors import load_prior
-from attar.priors.planned import planned_prior
-from attar.store import Store
+from attar.priors.training.described import planned_prior
 
 CPU = torch.device("cpu")
 
@@ -103,7 +103,7 @@ def test_real_images_cost_nothing(tmp_path: Any) -> None:
 
 
 def test_a_training_is_timed_by_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    from attar import estimate
+    from attar.distill import estimate
 
     monkeypatch.setattr(estimate, "_pass_seconds", lambda *words: (1.0, 3.0))
     quick = training_seconds(RECIPES["quick"], "convnet3-w16", 10, 10, 32, tested=7, device="cpu")

@@ -15,13 +15,13 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from attar import training
-from attar.errors import AttarError
+from attar.core.config import by_ipc, by_network
+from attar.core.errors import AttarError
+from attar.core.store import Store
 from attar.evaluation import RECIPES, Images, Recipe, changes, evaluate, evaluator, modified
 from attar.evaluation.evaluator import settle
 from attar.evaluation.images import resized
-from attar.evaluation.tables import by_ipc, by_network
 from attar.networks import build
-from attar.store import Store
 
 TINY = modified(RECIPES["quick"], {"steps": 6, "warmup": 2, "flip": False, "batch": 16})
 

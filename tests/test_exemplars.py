@@ -12,20 +12,20 @@ import torch
 from PIL import Image
 from toys import GaussianPrior, linear_schedule, save_folder, save_tiny_dit
 
-from attar.codec import to_float
+from attar.core.errors import AttarError
+from attar.core.rng import noise
+from attar.core.store import Store
 from attar.data import load_pixels
 from attar.diffusion import Sampler, ddim_move, grid, guided, invert, sample
-from attar.distilled import open_distilled
-from attar.driver import fit_group
-from attar.errors import AttarError
+from attar.distill.pipeline import fit_group
+from attar.distill.run import distill_sets
 from attar.job import Job, Spec
-from attar.keys import noise
 from attar.methods import described, load_method
 from attar.methods.exemplars import Chosen, Exemplars
+from attar.priors.codec import to_float
 from attar.report.settings import distill_command
-from attar.run import distill_sets
 from attar.selection import Select
-from attar.store import Store
+from attar.sets.distilled import open_distilled
 from attar.teachers.train import NewTeacher, train_teacher
 
 CLASSES = ["ant", "bee", "cat"]

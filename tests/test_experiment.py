@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from toys import attar, save_folder, save_tiny_dit
 
-from attar.comparison import compare
-from attar.comparison.summary import Cell, paired, panels
-from attar.comparison.tables import MISSING, latex
-from attar.errors import AttarError
-from attar.experiment import Experiment, read_experiment
-from attar.results import read_records
-from attar.store import Store
+from attar.core.errors import AttarError
+from attar.core.store import Store
+from attar.evaluation.records import read_records
+from attar.experiments import compare
+from attar.experiments.spec import Experiment, read_experiment
+from attar.experiments.summary import Cell, paired, panels
+from attar.experiments.tables import MISSING, latex
 
 CLASSES = ["ant", "bee's", "cat <3"]
 FILE = """
@@ -119,7 +119,7 @@ def test_the_table_is_what_the_records_say(finished: Experiment) -> None:
     assert "| d3hr, published [1], hard labels | 41.0 ± 0.5 |  |" in table
     assert "| IDC-1, published [2] |  | 33.3 |" in table
     assert "[1] Nobody & Sons, 2026, table 1" in table
-    gaps = [d3hr - random for d3hr, random in zip(runs["d3hr"], runs["random"], strict=True)]
+    gaps = [method - random for method, random in zip(runs["d3hr"], runs["random"], strict=True)]
     half = 3.182446 * statistics.stdev(gaps) / math.sqrt(4)  # t of 97.5 % with 3 degrees of freedom
     with (finished.out / "table.csv").open() as file:
         (row,) = (row for row in csv.DictReader(file) if row["method"] == "d3hr" and row["ipc"] == "1")
@@ -166,8 +166,8 @@ def test_nothing_is_done_twice(experiment: Experiment, store: Store, trained: li
 def test_an_interrupted_grid_goes_on(
     experiment: Experiment, store: Store, trained: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from attar import results
-    from attar.comparison import grid
+    from attar.evaluation import records
+    from attar.experiments import compare as grid
 
     kept: list[object] = []
 
@@ -177,7 +177,7 @@ def test_an_interrupted_grid_goes_on(
         kept.append(words)
         write(*words)
 
-    write = results.write_record
+    write = records.write_record
     monkeypatch.setattr(grid, "write_record", killed)
     with pytest.raises(KeyboardInterrupt):
         compare(experiment, store=store)
@@ -233,12 +233,12 @@ def test_a_method_is_distilled_at_the_ipcs_at_which_it_is_judged(world: Path, st
 def test_a_method_that_fails_leaves_the_others_alone(
     experiment: Experiment, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from attar.methods import d3hr
+    from attar.methods.d3hr import method
 
     def broken(*words: Any) -> None:
         raise AttarError("its moments are not finite")
 
-    monkeypatch.setattr(d3hr.D3HR, "start", broken)
+    monkeypatch.setattr(method.D3HR, "start", broken)
     failures = compare(experiment, store=store)
     assert failures == [f"distilling d3hr, seed {seed}: its moments are not finite" for seed in (0, 1)]
     table = (experiment.out / "table.md").read_text()
@@ -307,7 +307,7 @@ def test_other_terms_are_not_mixed(experiment: Experiment, world: Path, store: S
 def test_the_command_fails_if_anything_does(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from attar.comparison import grid
+    from attar.experiments import compare as grid
 
     def broken(*words: Any, dry_run: bool, say: Any, **more: Any) -> None:
         say("it looks well")

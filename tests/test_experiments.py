@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from stand_ins import StandIns, stood_in
 
-from attar.comparison.forecast import absent
-from attar.comparison.grid import compare
-from attar.comparison.summary import judged
-from attar.errors import AttarError
-from attar.experiment import read_experiment
-from attar.store import Store
+from attar.core.errors import AttarError
+from attar.core.store import Store
+from attar.experiments.compare import compare
+from attar.experiments.forecast import absent
+from attar.experiments.spec import read_experiment
+from attar.experiments.summary import judged
 
 FILES = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
 each = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -56,7 +56,7 @@ def test_everything_that_it_names_exists(file: Path) -> None:
 def test_its_cost_can_be_told_without_its_data(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:
-    from attar import estimate
+    from attar.distill import estimate
 
     monkeypatch.setattr(estimate, "_pass_seconds", lambda *words: (0.001, 0.003))
     monkeypatch.chdir(tmp_path)
@@ -86,7 +86,7 @@ def test_it_runs_to_its_table(
     file: Path, made: StandIns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:
     """With what it needs stood in for, its sizes and counts made small; costs and figures have tests of their own."""
-    from attar.comparison import grid
+    from attar.experiments import compare as grid
 
     monkeypatch.setattr(grid, "forecast", lambda *words: "")
     monkeypatch.setattr(grid, "write_figures", lambda *words: None)

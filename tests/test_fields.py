@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
-from attar.errors import AttarError
-from attar.fields import changed, table
+from attar.core.config import changed, field_rows
+from attar.core.errors import AttarError
 
 
 @dataclass(frozen=True)
@@ -65,5 +65,5 @@ def test_a_part_that_is_none_is_made_by_true_or_by_a_field_of_it() -> None:
 
 
 def test_the_table_tells_the_meaning() -> None:
-    assert table(Whole())[1] == ("part.steps", "3", "int", "How many.")
-    assert table(Whole())[-1] == ("mode", "error", "one of error, skip", "")
+    assert field_rows(Whole())[1] == ("part.steps", "3", "int", "How many.")
+    assert field_rows(Whole())[-1] == ("mode", "error", "one of error, skip", "")

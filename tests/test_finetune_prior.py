@@ -13,16 +13,16 @@ from test_train_prior import QUICK, weights
 from torch import Tensor, nn
 from toys import original_dit, recorded, save_folder, save_tiny_dit
 
-from attar.errors import AttarError
-from attar.keys import generator
+from attar.core.errors import AttarError
+from attar.core.rng import generator
+from attar.core.store import Store
 from attar.priors import load_prior
-from attar.priors.adaptors import DiffFit, add_lora, merge_lora
-from attar.priors.checkpoint import original_transformer
-from attar.priors.finetune import AdaptedPrior, adapted_network, finetune_prior
+from attar.priors.original_dit import original_transformer
 from attar.priors.prior import Prior
-from attar.priors.tied import TiedDiT, tied, untrained
-from attar.priors.train import Denoising, Training
-from attar.store import Store
+from attar.priors.shared_embedders import TiedDiT, tied, untrained
+from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
+from attar.priors.training.finetune import AdaptedPrior, adapted_network, finetune_prior
+from attar.priors.training.train import Denoising, Training
 
 DEEP = Training(hidden=16, layers=16, heads=2, patch=2)
 BRIEF = Denoising(steps=6, batch=4, learning_rate=1e-2, warmup=1, min_snr=None)
@@ -209,7 +209,7 @@ def tied_prior(tmp_path: Path) -> Path:
 def test_a_finetuned_prior_opens_in_diffusers(
     adapt: Any, data: Path, tied_prior: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import attar.priors.train as training
+    import attar.priors.training.train as training
 
     if adapt == "lora":
         pytest.importorskip("peft")

@@ -13,23 +13,23 @@ import pytest
 import torch
 from toys import attar, original_weights, save_folder, save_random_set, save_tiny_dit
 
-from attar.codec import AutoencoderCodec, load_autoencoder, to_float, to_uint8
+from attar.core.errors import AttarError, NotFinite
+from attar.core.files import write_json
+from attar.core.finite import save_finite
+from attar.core.store import Store
 from attar.diffusion import FixedPoint, Schedule, invert
-from attar.distilled import write_distilled
-from attar.errors import AttarError, NotFinite
+from attar.distill.run import distill_sets, evaluate_sets
 from attar.evaluation import modified, named_recipe
-from attar.files import write_json
-from attar.finite import save_finite
 from attar.job import Spec
 from attar.methods import load_method
 from attar.priors import load_prior
-from attar.priors.monitor import Report
+from attar.priors.codec import AutoencoderCodec, load_autoencoder, to_float, to_uint8
 from attar.priors.prior import Prior
-from attar.priors.runs import NewPrior, train_new_prior
-from attar.priors.train import Training
-from attar.priors.vae import Autoencoding
-from attar.run import distill_sets, evaluate_sets
-from attar.store import Store
+from attar.priors.training.monitor import Report
+from attar.priors.training.run import NewPrior, train_new_prior
+from attar.priors.training.train import Training
+from attar.priors.training.vae import Autoencoding
+from attar.sets.distilled import write_distilled
 from attar.teachers.train import NewTeacher, train_teacher
 
 NAN = float("nan")
@@ -165,7 +165,7 @@ def test_an_image_of_which_a_codec_makes_no_numbers(
         images[5] = NAN
         return images
 
-    monkeypatch.setattr("attar.latents.to_float", broken)
+    monkeypatch.setattr("attar.priors.latents.to_float", broken)
     with pytest.raises(NotFinite, match=r"fitting .ant.: encoding ant/\d+\.png: what the codec makes of images"):
         distilled(world, tmp_path, store)
     assert stored(store, "latents") == 0

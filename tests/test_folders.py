@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from toys import attar
 
+from attar.core.errors import AttarError, BadImage
+from attar.core.store import Store
 from attar.data import load_data, readable, test_spec
-from attar.errors import AttarError, BadImage
-from attar.store import Store
 
 
 @pytest.fixture(autouse=True)

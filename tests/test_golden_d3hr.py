@@ -10,10 +10,9 @@ from torch import Tensor
 from toys import recorded
 
 from attar.diffusion import Sampler, Schedule, grid, inverted, sample
-from attar.methods.d3hr import D3HR
-from attar.methods.inversion import Invert
-from attar.methods.matching import paper_score
-from attar.methods.moments import Moments
+from attar.methods.d3hr.class_moments import Invert, Moments
+from attar.methods.d3hr.matching import paper_score
+from attar.methods.d3hr.method import D3HR
 from attar.priors.dit import DiT
 
 pytestmark = pytest.mark.golden

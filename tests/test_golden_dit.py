@@ -11,8 +11,8 @@ from torch import Tensor
 from toys import linear_schedule, original_dit, original_weights, recorded
 
 from attar.diffusion import Sampler, guided_output, sample
-from attar.priors.checkpoint import merged, original_transformer
 from attar.priors.dit import Conventions, DiT
+from attar.priors.original_dit import merged, original_transformer
 
 pytestmark = pytest.mark.golden
 

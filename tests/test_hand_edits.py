@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from toys import attar, save_folder, save_tiny_dit, tint
 
-from attar.distilled import open_distilled, verify
-from attar.errors import AttarError
+from attar.core.errors import AttarError
+from attar.core.store import Store, file_digest, fingerprint
+from attar.distill.run import distill_sets, quiet
+from attar.evaluation.records import read_records
 from attar.job import Spec
 from attar.methods import load_method
-from attar.nearest import folder_of, nearest
 from attar.report import write_report
-from attar.results import read_records
-from attar.run import distill_sets, quiet
-from attar.store import Store, file_digest, fingerprint
+from attar.sets.distilled import open_distilled, verify
+from attar.sets.near_copies import folder_of, nearest
 from attar.teachers.train import NewTeacher, train_teacher
 
 CLASSES = ["ant", "bee"]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from kills import context
 
-from attar.keys import generator, noise, seed_of
-from attar.store import Store, fingerprint, note_seconds, replacing
+from attar.core.rng import generator, noise, seed_of
+from attar.core.store import Store, fingerprint, note_seconds, replacing
 
 
 @dataclass(frozen=True)

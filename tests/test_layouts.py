@@ -19,18 +19,18 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from toys import attar
 
+from attar.core.errors import AttarError
+from attar.core.rng import numpy_generator
+from attar.core.store import Store
 from attar.data import load_data
+from attar.data.class_names import read_class_map
 from attar.data.imagenet import subset
-from attar.distilled import open_distilled
-from attar.errors import AttarError
+from attar.distill.run import distill_sets, evaluate_sets
 from attar.evaluation import modified, named_recipe
-from attar.keys import numpy_generator
-from attar.layouts import class_folders, export, open_layout, understood, wordnet_ids
+from attar.evaluation.inputs import opened
 from attar.methods import load_method
-from attar.pictures import opened
-from attar.priors.classes import read_class_map
-from attar.run import distill_sets, evaluate_sets
-from attar.store import Store
+from attar.sets.distilled import open_distilled
+from attar.sets.layouts import class_folders, export, open_layout, understood, wordnet_ids
 
 QUICK = named_recipe("quick")
 LETTERS = tuple(f"class {letter}" for letter in "abcdefghijkl")

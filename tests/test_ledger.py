@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from attar.evaluation import RECIPES
-from attar.experiment import read_experiment
+from attar.experiments.spec import read_experiment
 from attar.networks import check
 
 ROOT = Path(__file__).parent.parent

@@ -12,14 +12,14 @@ import pytest
 import torch
 from toys import save_folder, save_tiny_dit
 
-from attar.distilled import open_distilled
+from attar.core.batching import CPU_TILES
+from attar.core.store import Store, fingerprint
+from attar.distill.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import METHODS, load_method
-from attar.run import distill_sets
 from attar.selection import Select
-from attar.store import Store, fingerprint
+from attar.sets.distilled import open_distilled
 from attar.teachers.train import NewTeacher, train_teacher
-from attar.tile import CPU_TILES
 
 CLASSES = ["ant", "bee", "cat", "dog"]
 FAST: dict[str, dict[str, Any]] = {

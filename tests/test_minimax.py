@@ -15,22 +15,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from toys import original_dit, recorded, save_folder, save_tiny_dit
 
-from attar.distilled import open_distilled
-from attar.driver import candidates_key
-from attar.errors import AttarError
-from attar.files import read_lines
+from attar.core.errors import AttarError
+from attar.core.files import read_lines
+from attar.core.rng import generator
+from attar.core.store import Store
+from attar.diffusion.loss import Forward
+from attar.distill.pipeline import candidates_key
+from attar.distill.run import distill_sets
 from attar.job import Job, Spec
-from attar.keys import generator
-from attar.methods import load_method, tuning
-from attar.methods.look import MEASURES
-from attar.priors.adaptors import DiffFit
-from attar.priors.coverage import measures, neighbourhoods
-from attar.priors.criteria import Memory, MinimaxLoss, diversity, representativeness
-from attar.priors.latent_set import held_in_memory
-from attar.priors.loss import Forward
-from attar.priors.tied import tied
-from attar.run import distill_sets
-from attar.store import Store
+from attar.methods import load_method
+from attar.methods.minimax import finetune
+from attar.methods.minimax.criteria import Memory, MinimaxLoss, diversity, representativeness
+from attar.methods.minimax.monitor import MEASURES, measures, neighbourhoods
+from attar.priors.shared_embedders import tied
+from attar.priors.training.adaptors import DiffFit
+from attar.priors.training.latent_set import held_in_memory
+from attar.sets.distilled import open_distilled
 
 CLASSES = ["ant", "bee", "cat", "dog"]
 FAST: dict[str, Any] = {
@@ -225,7 +225,7 @@ class Stop(Exception):
 def test_a_killed_fine_tuning_ends_with_the_same_weights(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(finetune, "CHECKPOINT_SECONDS", 0.0)
     fit = fit_of(memory=3, representativeness=5.0, diversity=5.0)
     whole = job_of(world, Store(tmp_path / "whole")).once(fit, [0, 1])
     job, loss = job_of(world, Store(tmp_path / "killed")), MinimaxLoss.__call__

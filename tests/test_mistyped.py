@@ -10,7 +10,7 @@ import pytest
 from toys import attar, save_tiny_dit
 
 import attar as package
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 
 OUT = ["--out", "out", "--ipc", "1"]
 DISTILL = ["distill", "--data", "digits", "--prior", "digits", *OUT]

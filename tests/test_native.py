@@ -10,16 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
+from attar.core.errors import AttarError
 from attar.data import load_data
 from attar.data.pixels import preprocess
-from attar.errors import AttarError
 from attar.evaluation import RECIPES, Images, evaluate, modified, native, precision
 from attar.evaluation.evaluator import _Job, settle
 from attar.evaluation.images import resized
+from attar.evaluation.inputs import native as native_images
+from attar.evaluation.inputs import real
 from attar.evaluation.native import Native
 from attar.networks import build
-from attar.pictures import native as native_images
-from attar.pictures import real
 
 SIZES = ((20, 31), (16, 16), (40, 18), (24, 24), (18, 18), (33, 20))
 SOFT = modified(RECIPES["rded-soft-cifar"], {"epochs": 2, "size": 16, "crop": 0.5, "shuffle": 2, "batch": 4})

@@ -13,15 +13,15 @@ from PIL import Image
 from toys import save_folder, save_tiny_dit, size_of
 
 from attar.cli import app
-from attar.distilled import DistilledSet, open_distilled, verify
-from attar.errors import AttarError
-from attar.evaluation.teaching import Named
+from attar.core.errors import AttarError
+from attar.core.store import Store
+from attar.distill.run import distill_sets
 from attar.job import Spec
 from attar.methods import load_method
-from attar.nearest import COMPARED, Nearest, folder_of, nearest, read_nearest
 from attar.report import write_report
-from attar.run import distill_sets
-from attar.store import Store
+from attar.sets.distilled import DistilledSet, open_distilled, verify
+from attar.sets.near_copies import COMPARED, Nearest, folder_of, nearest, read_nearest
+from attar.teachers.reference import TeacherReference
 from attar.teachers.train import NewTeacher, train_teacher
 
 CLASSES = ["ant", "bee", "cat"]
@@ -68,7 +68,7 @@ def test_distances_agree_with_a_search_in_loops(world: Path, store: Store, tmp_p
 
 def test_copies_are_found_and_are_near_copies_by_every_measure(world: Path, store: Store, tmp_path: Path) -> None:
     one = made(world, tmp_path / "random", store, "random")
-    teacher = Named(str(world / "teacher"))
+    teacher = TeacherReference(str(world / "teacher"))
     kinds = ("pixels", "teacher", "prior", "latents")
     found = nearest(one, kinds, teacher, prior=str(world / "dit"), store=store, device="cpu")  # type: ignore[arg-type]
     assert [of.kind for of in found] == list(kinds)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from toys import GOLDEN
 
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 from attar.networks import NETWORKS, build, check, check_size
 from attar.networks.published import InstanceNorm
 

@@ -11,11 +11,11 @@ from PIL import Image
 from test_methods import CLASSES, FAST, TAUGHT
 from toys import save_folder, save_tiny_dit
 
-from attar.distilled import open_distilled, verify
+from attar.core.store import Store
+from attar.distill.run import distill_sets
 from attar.job import Spec
 from attar.methods import METHODS, load_method
-from attar.run import distill_sets
-from attar.store import Store
+from attar.sets.distilled import open_distilled, verify
 from attar.teachers.train import NewTeacher, train_teacher
 
 REFINED = {"refine": "true", "refine.steps": 2, "refine.real": 4, "refine.networks": "convnet3-w8"}

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from toys import attar, save_folder
 
-from attar.errors import AttarError
+from attar.core.errors import AttarError
+from attar.core.store import Store
+from attar.data.places import check_file, check_place
+from attar.distill.run import distill_sets
 from attar.job import Spec
-from attar.layouts import export
 from attar.methods import load_method
-from attar.places import check_file, check_place
-from attar.run import distill_sets
-from attar.store import Store
+from attar.sets.layouts import export
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_scores_replace_scores_alone(
 
 
 def test_a_set_is_not_exported_into_itself_or_another(world: Path) -> None:
-    from attar.distilled import open_distilled
+    from attar.sets.distilled import open_distilled
 
     one = open_distilled(Path("set"))
     distill_sets(Spec("data@test"), "random", load_method("random"), [1], Path("two"), store=Store(world / "cache"))

@@ -10,18 +10,18 @@ import pytest
 import torch
 from toys import save_folder, save_tiny_dit
 
-from attar.codec import PixelCodec, to_float, to_uint8
+from attar.core.errors import AttarError
+from attar.core.rng import generator
+from attar.core.store import Store
 from attar.data import load_data
-from attar.errors import AttarError
-from attar.keys import generator
-from attar.latents import Latents
+from attar.data.class_names import match
 from attar.priors import known_classes, load_prior
-from attar.priors.classes import match
+from attar.priors.codec import PixelCodec, to_float, to_uint8
 from attar.priors.digits import digits_prior
+from attar.priors.latents import Latents
 from attar.priors.prior import Prior
-from attar.priors.train import Training, train_prior
-from attar.priors.vae import Autoencoding, train_vae
-from attar.store import Store
+from attar.priors.training.train import Training, train_prior
+from attar.priors.training.vae import Autoencoding, train_vae
 
 NAMES = [f"class {label}" for label in range(10)]
 
@@ -126,7 +126,7 @@ def trained(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import attar.priors.train as training
+    import attar.priors.training.train as training
 
     straight = trained(tmp_path / "straight")
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
@@ -249,7 +249,7 @@ def test_the_key_of_digits_tells_device_and_version_apart(tmp_path: Path, monkey
     store = Recording(tmp_path)
     for _ in range(2):
         digits_prior(store)
-    monkeypatch.setattr("attar.tile.device_class", lambda device: "another")
+    monkeypatch.setattr("attar.core.batching.device_class", lambda device: "another")
     digits_prior(store)
     monkeypatch.setattr(torch, "__version__", "0.0")
     digits_prior(store)
@@ -269,7 +269,7 @@ def test_the_key_of_an_autoencoder_tells_how_it_was_computed(tmp_path: Path, mon
     ask()
     ask(mixed_precision="bf16")
     ask(num_processes=2)
-    monkeypatch.setattr("attar.priors.vae.device_class", lambda device: "another")
+    monkeypatch.setattr("attar.priors.training.vae.device_class", lambda device: "another")
     ask()
     assert store.keys[0] == store.keys[1]
     assert len(set(store.keys)) == 4

@@ -17,13 +17,13 @@ from torchvision.transforms import RandomResizedCrop
 from toys import save_folder
 
 from attar import cli
-from attar.driver import final_images
-from attar.errors import AttarError
+from attar.core.errors import AttarError
+from attar.core.store import Store
+from attar.distill.pipeline import final_images
+from attar.distill.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.rded import RDED, random_squares
-from attar.run import distill_sets
-from attar.store import Store
 from attar.teachers.load import load_teacher
 from attar.teachers.train import NewTeacher, train_teacher
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from attar.augment import STATISTICS
-from attar.errors import AttarError
+from attar.core.config import by_ipc, by_network
+from attar.core.errors import AttarError
 from attar.evaluation import RECIPES, Recipe
 from attar.evaluation.evaluator import settle
 from attar.evaluation.images import Images
 from attar.evaluation.recipes import NETWORKS, modified
 from attar.evaluation.side_by_side import side_by_side
-from attar.evaluation.tables import by_ipc, by_network
 from attar.networks import build, check
 from attar.training import Plan, batches, rate
+from attar.training.augment import STATISTICS
 
 ADAMW = {
     "optimiser": "adamw", "weight_decay": 0.01, "decay_vectors": False, "labels": "soft", "temperature": 20.0,

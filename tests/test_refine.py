@@ -11,16 +11,16 @@ import pytest
 import torch
 from toys import save_folder, save_tiny_dit
 
-from attar.distilled import open_distilled
-from attar.errors import AttarError
-from attar.fields import changed
+from attar.core.config import changed
+from attar.core.errors import AttarError
+from attar.core.rng import noise
+from attar.core.store import Store
+from attar.distill.run import distill_sets
 from attar.job import Job, Spec
-from attar.keys import noise
 from attar.methods import load_method
 from attar.methods.refine import Aim, Refinement, gap, watched
 from attar.networks import build
-from attar.run import distill_sets
-from attar.store import Store
+from attar.sets.distilled import open_distilled
 
 CLASSES = ["ant", "bee", "cat"]
 NETWORKS = ("convnet3-w16", "convnet3-bn-w16")

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attar.distilled import find_distilled, write_distilled
-from attar.errors import AttarError
+from attar.core.errors import AttarError
+from attar.core.store import canonical
 from attar.report import write_report
 from attar.report.figures import sprite
 from attar.report.page import method_names
 from attar.report.settings import distill_command, evaluate_commands
-from attar.store import canonical
+from attar.sets.distilled import find_distilled, write_distilled
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -310,7 +310,7 @@ def test_the_command_gives_the_method_back(tmp_path: Path, method: str) -> None:
 def test_the_report_needs_no_torch() -> None:
     import subprocess
 
-    code = "import sys, attar.report, attar.results; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    code = "import sys, attar.report, attar.evaluation.records; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

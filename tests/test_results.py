@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from attar.errors import AttarError
-from attar.progress import duration
-from attar.results import difference, markdown_table, read_records, row, signed, terms, write_record
+from attar.core.errors import AttarError
+from attar.core.progress import duration
+from attar.evaluation.records import difference, markdown_table, read_records, row, signed, terms, write_record
 
 
 def result(mean: float = 40.0, n: int = 3, **more: Any) -> dict[str, Any]:

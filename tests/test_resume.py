@@ -13,11 +13,12 @@ import pytest
 from kills import Events, ended
 from toys import save_folder, save_tiny_dit
 
-from attar.distilled import open_distilled, verify
+from attar.core.store import Store
+from attar.distill.run import distill_sets
 from attar.job import Spec
-from attar.methods import load_method, tuning
-from attar.run import distill_sets
-from attar.store import Store
+from attar.methods import load_method
+from attar.methods.minimax import finetune
+from attar.sets.distilled import open_distilled, verify
 
 STAGES = ("encoding", "inverting", "sampling", "decoding")
 SETTINGS = {"sampler.steps": 10, "fit.steps": 10, "subsets": 200}
@@ -25,7 +26,7 @@ SETTINGS = {"sampler.steps": 10, "fit.steps": 10, "subsets": 200}
 
 def distill_once(spec: Spec, name: str, settings: dict[str, Any], root: Path, what: str = "", nth: int = 0) -> None:
     """Runs in a process of its own: sets and cache below `root`, and how often what happened if it lives."""
-    tuning.CHECKPOINT_SECONDS = 0.0
+    finetune.CHECKPOINT_SECONDS = 0.0
     events = Events(root, what, nth)
     method = load_method(name, settings)
     distill_sets(spec, name, method, (1, 4), root / "out", store=Store(root / "cache"), progress=events.progress)

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from toys import attar, save_random_set
 
-from attar.comparison.scoring import of_records
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 from attar.evaluation import RECIPES
 from attar.evaluation.scores import (
     augmentation_robust,
@@ -23,6 +22,7 @@ from attar.evaluation.scores import (
     recovery,
     unaugmented,
 )
+from attar.experiments.scoring import of_records
 
 
 def test_by_hand() -> None:

@@ -18,21 +18,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from toys import save_folder, save_tiny_dit, save_tiny_sd
 
-from attar.distilled import open_distilled
-from attar.errors import AttarError
-from attar.experiment import read_experiment
-from attar.features import Features, open_judge
+from attar.core.errors import AttarError
+from attar.core.store import Store
+from attar.distill.run import distill_sets
+from attar.experiments.spec import read_experiment
 from attar.job import Job, Spec
 from attar.methods import described, load_method
 from attar.networks import build
 from attar.priors import load_prior
-from attar.priors.middle import TIME, middle_features
+from attar.priors.features import TIME, middle_features
 from attar.priors.prompts import class_prompts
 from attar.report.settings import distill_command
-from attar.run import distill_sets
 from attar.selection import Select, random_order
+from attar.selection.features import Features, open_judge
 from attar.selection.rules import BY_FEATURES, Rows, herding, k_center, medoids, surest
-from attar.store import Store
+from attar.sets.distilled import open_distilled
 from attar.teachers.train import NewTeacher, train_teacher
 
 CLASSES = ["ant", "bee", "cat"]

@@ -15,17 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attar import soft_labels
-from attar.augment import Augmentation, normalised
 from attar.cli.teachers import labelled_recipe
-from attar.errors import AttarError
+from attar.core.errors import AttarError
+from attar.core.store import Store
 from attar.evaluation import RECIPES, Images, evaluate, modified
 from attar.evaluation.teaching import soft
-from attar.label_schemes import Scheme
 from attar.networks import build
-from attar.soft_labels import Labelling, StoredLabels, Views, write_labels
-from attar.store import Store
+from attar.teachers import soft_labels
+from attar.teachers.label_schemes import Scheme
+from attar.teachers.soft_labels import Labelling, StoredLabels, Views, write_labels
 from attar.training import Plan, batches, train
+from attar.training.augment import Augmentation, normalised
 
 HOW = Augmentation(8, crop=0.3, flip=True, jitter=0.2, mix="cutmix", normalise="half")
 VIEWS = Views(HOW, 23, epochs=3)

@@ -16,16 +16,15 @@ from toys import PNDM, save_folder, save_tiny_dit, save_tiny_sd
 from typer.testing import CliRunner
 
 from attar.cli import app
+from attar.core.errors import AttarError
+from attar.core.store import Store
 from attar.diffusion import CHECKPOINT, Sampler, sample, sampling_times, start_time
-from attar.driver import candidates_key, distill, kept
-from attar.engine import Local
-from attar.errors import AttarError
+from attar.distill.pipeline import Local, candidates_key, distill, kept
 from attar.job import Job, Spec
 from attar.methods.prior_samples import PriorSamples
 from attar.priors import load_prior, load_prior_codec
 from attar.priors.prior import Prior
 from attar.priors.prompts import NEGATIVE, Prompts, class_prompts
-from attar.store import Store
 
 CLASSES = ("ant", "bee", "tench, Tinca tinca")
 DDIM = {**PNDM, "_class_name": "DDIMScheduler", "clip_sample": False}
@@ -281,7 +280,7 @@ def test_prototypes_and_latents_need_the_codec_alone(
     import diffusers
     import transformers
 
-    from attar.methods.prototypes import Prototypes
+    from attar.methods.d4m import Prototypes
 
     data, prior = str(save_folder(tmp_path / "data", list(CLASSES), each=4)), str(save(tmp_path / "prior"))
     for part in (diffusers.UNet2DConditionModel, diffusers.DiTTransformer2DModel, transformers.CLIPTextModel):
@@ -298,7 +297,7 @@ def test_a_prior_and_its_codec_have_tiles_of_their_own(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, prior = world(tmp_path)
-    for module in ("attar.priors.prior", "attar.codec"):
+    for module in ("attar.priors.prior", "attar.priors.codec"):
         monkeypatch.setattr(f"{module}.exact", lambda *words: True)
     job = Job(Spec(data, prior, device="cpu", tile=2), store)
     assert (job.prior.tile, job.codec.tile) == (2, 16)

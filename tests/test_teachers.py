@@ -18,21 +18,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from toys import attar
 
-from attar.augment import STATISTICS, normalised
+from attar.core.config import changed
+from attar.core.errors import AttarError
+from attar.core.store import Store
 from attar.data import load_data, load_pixels
-from attar.errors import AttarError
-from attar.evaluation.teaching import Named
-from attar.fields import changed
 from attar.networks import build
 from attar.networks.airbench import Whitening
 from attar.priors.folder import publish
-from attar.store import Store
 from attar.teachers import check
 from attar.teachers import train as training
 from attar.teachers.check import Fitted, fit_teacher
 from attar.teachers.load import load_teacher, read_classes
+from attar.teachers.reference import TeacherReference
 from attar.teachers.teacher import Labeller, Teacher, digest_of
 from attar.teachers.train import NewTeacher, train_teacher
+from attar.training.augment import STATISTICS, normalised
 from attar.training.checkpoint import Checkpoint
 
 SPEC = NewTeacher("digits", network="convnet3-bn-w16", flip=False, shift=1, epochs=6, batch=64, lr=0.25, device="cpu")
@@ -638,6 +638,8 @@ def test_labels_find_their_teacher_from_another_folder(
 def test_a_teachers_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
-    assert Named("mine").anywhere == Named(str(tmp_path / "mine"))
-    assert Named("timm/resnet18", "a.txt", "half").anywhere == Named("timm/resnet18", str(tmp_path / "a.txt"), "half")
-    assert Named("convnet3:w.pth").anywhere == Named(f"convnet3:{tmp_path / 'w.pth'}")
+    assert TeacherReference("mine").anywhere == TeacherReference(str(tmp_path / "mine"))
+    assert TeacherReference("timm/resnet18", "a.txt", "half").anywhere == TeacherReference(
+        "timm/resnet18", str(tmp_path / "a.txt"), "half"
+    )
+    assert TeacherReference("convnet3:w.pth").anywhere == TeacherReference(f"convnet3:{tmp_path / 'w.pth'}")

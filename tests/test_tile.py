@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from toys import save_tiny_dit
 
-from attar.errors import AttarError
+from attar.core.batching import choose, exact, in_tiles, resolve
+from attar.core.errors import AttarError
+from attar.core.store import Store
 from attar.priors import load_prior
-from attar.store import Store
-from attar.tile import choose, exact, in_tiles, resolve
 
 
 def test_networks_see_tiles_only() -> None:

@@ -17,22 +17,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 from toys import linear_schedule, original_dit, recorded, save_folder
 
+from attar.core.errors import AttarError
+from attar.core.rng import generator
+from attar.core.store import Store
 from attar.data import load_data
-from attar.errors import AttarError
-from attar.keys import generator
-from attar.latents import Latents
+from attar.diffusion.loss import Forward, forward_of
 from attar.priors import load_prior
 from attar.priors.folder import publish
-from attar.priors.latent_set import LatentSet, Mirrored, load_latents
-from attar.priors.loss import Forward, forward_of
-from attar.priors.measure import frechet
-from attar.priors.monitor import Report
-from attar.priors.optimise import Moment, Optimisation, accelerator, optimise
-from attar.priors.runs import NewPrior, train_new_prior
-from attar.priors.tied import TiedDiT, tied, untrained
-from attar.priors.train import Training
-from attar.priors.vae import Autoencoding
-from attar.store import Store
+from attar.priors.latents import Latents
+from attar.priors.shared_embedders import TiedDiT, tied, untrained
+from attar.priors.training.latent_set import LatentSet, Mirrored, load_latents
+from attar.priors.training.measures import frechet
+from attar.priors.training.monitor import Report
+from attar.priors.training.optimise import Moment, Optimisation, accelerator, optimise
+from attar.priors.training.run import NewPrior, train_new_prior
+from attar.priors.training.train import Training
+from attar.priors.training.vae import Autoencoding
 
 TINY = Training(hidden=16, layers=2, heads=2, patch=2, steps=12, batch=8, learning_rate=1e-3, warmup=2)
 QUICK = Report(every=6, samples=8, steps=2, judge_steps=4)
@@ -270,8 +270,8 @@ def train_once(data: Path, out: Path, cache: Path, fatal: int) -> None:
         return generator(*parts)
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("attar.priors.train.CHECKPOINT_SECONDS", 0.0)
-    patch.setattr("attar.priors.train.generator", dying)
+    patch.setattr("attar.priors.training.train.CHECKPOINT_SECONDS", 0.0)
+    patch.setattr("attar.priors.training.train.generator", dying)
     train_new_prior(spec(data), out, store=Store(cache), say=lambda text: None)
 
 

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
-from attar.augment import Augmentation, apply, draw, mixed, normalised
 from attar.networks import build
 from attar.training import Plan, Precision, Step, batches, rate, seeded, top1, train
+from attar.training.augment import Augmentation, apply, draw, mixed, normalised
 
 PLAIN = Augmentation(size=8, normalise="half")
 

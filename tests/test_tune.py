@@ -18,17 +18,17 @@ from toys import attar as command
 from toys import save_folder, save_tiny_dit
 
 import attar
-from attar.comparison import grid
-from attar.comparison.halving import best, rungs, shortened
-from attar.comparison.summary import Cell
-from attar.comparison.tune import candidates, default_grid, labelled
-from attar.comparison.tuned import Race, Round, Score, verdict
+from attar.core.errors import AttarError
+from attar.core.rng import numpy_generator
 from attar.data import imageset, load_data
 from attar.data.spec import open_source
-from attar.errors import AttarError
 from attar.evaluation import evaluator, named_recipe
-from attar.keys import numpy_generator
-from attar.results import Record, read_records, write_record
+from attar.evaluation.records import Record, read_records, write_record
+from attar.experiments import compare
+from attar.experiments.halving import best, rungs, shortened
+from attar.experiments.summary import Cell
+from attar.experiments.tune import candidates, default_grid, labelled
+from attar.experiments.tuned import Race, Round, Score, verdict
 
 CLASSES = ["ant", "bee's", "cat <3"]
 GRID = {"fit.time": ["200", "400"], "sampler.guidance": ["2", "4"]}
@@ -221,13 +221,13 @@ def test_an_interrupted_run_goes_on(world: Path, tmp_path: Path, trained: list[A
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
         before = len(trained)
-        patch.setattr(grid, "write_record", killed)
+        patch.setattr(compare, "write_record", killed)
         with pytest.raises(KeyboardInterrupt):
             tuned(world, tmp_path / "out")
         told = json.loads((tmp_path / "out" / "tuned.json").read_text())
         assert [len(one["rungs"]) for one in told["ipcs"]] == [1], "the first rung of IPC 1 is over, the last is not"
         assert "best" not in told["ipcs"][0]
-        patch.setattr(grid, "write_record", write_record)
+        patch.setattr(compare, "write_record", write_record)
         chosen = tuned(world, tmp_path / "out")
     assert len(trained) - before == 32, "none is done twice"
     assert chosen.keys() == {1, 2}
@@ -381,7 +381,7 @@ def test_networks_count_alike() -> None:
 
 
 def test_candidates_are_in_the_order_of_the_grid(tmp_path: Path) -> None:
-    from attar.comparison.tune import Tuning
+    from attar.experiments.tune import Tuning
     from attar.job import Spec
 
     judged = (named_recipe("quick"), ("convnet3",), (0,))

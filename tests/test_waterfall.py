@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from toys import attar, save_random_set, size_of
 
-from attar.comparison.waterfall import markdown
-from attar.comparison.waterfall_chart import draw
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 from attar.evaluation import RECIPES, Recipe, modified
 from attar.evaluation.waterfall import GROUPS, ONLY_TESTS, around, bars, between, with_shared, with_tests
+from attar.experiments.waterfall import markdown
+from attar.experiments.waterfall_chart import draw
 
 PAIRS = list(itertools.permutations(RECIPES, 2))
 

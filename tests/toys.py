@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from attar.core.rng import numpy_generator
 from attar.diffusion import Schedule
-from attar.keys import numpy_generator
 
 GOLDEN = Path(os.environ.get("ATTAR_GOLDEN", Path(__file__).parent / "golden"))
 """The recordings; ATTAR_GOLDEN=FOLDER names others of the same form, whatever their sizes."""

@@ -24,7 +24,7 @@ from attar.cli import (
     waterfall,
 )
 from attar.cli.flags import say
-from attar.store import check_writable
+from attar.core.store import check_writable
 
 app = typer.Typer(
     name="attar",

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from attar import experiment
 from attar.cli import ending
 from attar.cli.flags import say, showing
+from attar.experiments import spec
 
 
 def compare(
@@ -24,9 +24,9 @@ def compare(
 
     Run the same command again after an interruption: it goes on where it was, and does nothing twice.
     """
-    from attar.comparison import compare as run
+    from attar.experiments import compare as run
 
-    asked = experiment.read_experiment(file)
+    asked = spec.read_experiment(file)
     ending.running.options["out"] = asked.out
     with showing() as progress:
         failures = run(asked, only=only or (), progress=progress, say=say, dry_run=dry_run)
@@ -35,5 +35,5 @@ def compare(
         raise typer.Exit(1)
 
 
-_KEYS = "\n\n".join(f"\b\n{part}" for part in (experiment.__doc__ or "").split("\n\n"))  # \b: not to be wrapped
+_KEYS = "\n\n".join(f"\b\n{part}" for part in (spec.__doc__ or "").split("\n\n"))  # \b: not to be wrapped
 compare.__doc__ = f"{inspect.getdoc(compare)}\n\n{_KEYS}"

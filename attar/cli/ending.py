@@ -94,7 +94,7 @@ def _told(error: BaseException) -> int:
 
 def _wrong(error: BaseException) -> str:
     """What the user can mend, in words; nothing where it is none of that."""
-    from attar.errors import AttarError
+    from attar.core.errors import AttarError
 
     text = " ".join(str(error).split())
     if isinstance(error, AttarError):
@@ -120,7 +120,7 @@ def _is_memory(error: BaseException, text: str) -> bool:
 
 
 def _written_to() -> str:
-    from attar.store import cache_folder
+    from attar.core.store import cache_folder
 
     named = [f"{flag} {place}" for flag, place in places()]
     return f"while writing to {' or '.join([*named, f'the cache {cache_folder()}'])}"
@@ -144,7 +144,7 @@ def _bug() -> str:
 
 def _stopped() -> str:
     """What was under way, what of it is kept, and how to go on."""
-    from attar.store import cache_folder
+    from attar.core.store import cache_folder
 
     while_ = f" while {running.stage}" if running.stage else ""
     kept = [*map(_counted, places()), _cached(cache_folder())]

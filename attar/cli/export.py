@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from attar.cli.flags import say
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 
 
 def export(
@@ -19,8 +19,8 @@ def export(
     """Write a distilled set as another code lays it out, for its own evaluation; `attar evaluate --layout` reads it."""
     if layout is None or out is None:
         raise AttarError(f"--{'layout' if layout is None else 'out'} is missing")
-    from attar.distilled import open_distilled
-    from attar.layouts import export as write
+    from attar.sets.distilled import open_distilled
+    from attar.sets.layouts import export as write
 
     one = open_distilled(folder)
     write(one, layout, out)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attar.cli import ending
-from attar.errors import AttarError, suggestion
-from attar.fields import parsed
-from attar.limits import IPC, check_most
+from attar.core.config import parsed
+from attar.core.errors import AttarError, suggestion
+from attar.core.limits import IPC, check_most
 
 if TYPE_CHECKING:
+    from attar.core.progress import Progress
     from attar.job import Spec
-    from attar.progress import Progress
 
 DATA_HELP = (
     "The images: digits, parquet:PATH (Hugging Face layout), imagefolder:PATH or just PATH, hf:REPO, "
@@ -88,7 +88,7 @@ def say(text: str) -> None:
 @contextmanager
 def showing() -> Iterator[Progress]:
     """A progress bar with the remaining time on a terminal; elsewhere a line every ten seconds."""
-    from attar.bar import bar, lines
+    from attar.core.progress import bar, lines
 
     with bar() if sys.stderr.isatty() else lines() as progress:
 
@@ -141,7 +141,7 @@ def assignments(pairs: list[str], flag: str = "--set") -> dict[str, str]:
 
 def spec_of(settings: dict[str, Any], command: str) -> Spec:
     """The job that flags ask for: data, prior, classes, seed ..."""
-    from attar.fields import changed
+    from attar.core.config import changed
     from attar.job import Spec
 
     own = dict(settings)

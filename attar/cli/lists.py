@@ -8,7 +8,7 @@ import typer
 
 from attar import __version__
 from attar.cli.flags import ClassMap, Codec, NegativePrompt, Prompt, PromptFile, say, showing
-from attar.errors import AttarError, suggestion
+from attar.core.errors import AttarError, suggestion
 
 LISTED = ("methods", "networks", "recipes")
 
@@ -65,8 +65,8 @@ def describe_prior(
 ) -> None:
     """Show a prior: size, latents, codec, schedule, conventions, classes, and how the data's classes match."""
     from attar.data import load_data
+    from attar.data.class_names import read_class_map
     from attar.priors import load_prior, takes_prompts
-    from attar.priors.classes import read_class_map
     from attar.priors.describe import described, described_match
     from attar.priors.prompts import TEMPLATE, class_prompts
 

@@ -9,10 +9,10 @@ import typer
 
 from attar.cli.flags import say, showing
 from attar.cli.teachers import TeacherClasses, TeacherNormalise, named_teacher
-from attar.errors import AttarError, suggestion
+from attar.core.errors import AttarError, suggestion
 
 if TYPE_CHECKING:
-    from attar.features import Kind
+    from attar.selection.features import Kind
 
 KINDS = ("pixels", "teacher", "prior", "latents")
 
@@ -35,9 +35,9 @@ def nearest(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
 ) -> None:
     """Measure how far each image is from the nearest real one of its class; `attar report` shows what was found."""
-    from attar.distilled import find_distilled
-    from attar.nearest import folder_of
-    from attar.nearest import nearest as measured
+    from attar.sets.distilled import find_distilled
+    from attar.sets.near_copies import folder_of
+    from attar.sets.near_copies import nearest as measured
 
     kinds = list(dict.fromkeys((features or "pixels").split(",") + (["teacher"] if teacher else [])))
     if unknown := [kind for kind in kinds if kind not in KINDS]:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from attar.cli.flags import DATA_HELP, assignments, merged, say, showing
-from attar.errors import AttarError
-from attar.store import check_writable
+from attar.core.errors import AttarError
+from attar.core.store import check_writable
 
 TRAINING = ("steps", "batch", "learning_rate", "schedule", "label_dropout", "ema_decay", "min_snr", "compile", "seed")
 NETWORK = ("hidden", "layers", "heads", "patch", "learned_sigma")
@@ -93,8 +93,8 @@ def train_prior(
     """
     flags = {name: value for name, value in locals().items() if name not in ("sets", "config", "dry_run")}
     chosen, target = _settled(flags, sets, config, ("data", "out"))
-    from attar.fields import changed
-    from attar.priors.runs import NewPrior, train_new_prior
+    from attar.core.config import changed
+    from attar.priors.training.run import NewPrior, train_new_prior
 
     spec = changed(NewPrior(chosen.pop("data")), chosen, "train-prior")
     with showing() as progress:
@@ -136,9 +136,9 @@ def finetune_prior(
     """
     flags = {name: value for name, value in locals().items() if name not in ("sets", "config", "dry_run")}
     chosen, target = _settled(flags, sets, config, ("prior", "data", "out"))
-    from attar.fields import changed
-    from attar.priors.finetune import AdaptedPrior
-    from attar.priors.finetune import finetune_prior as finetune
+    from attar.core.config import changed
+    from attar.priors.training.finetune import AdaptedPrior
+    from attar.priors.training.finetune import finetune_prior as finetune
 
     spec = changed(AdaptedPrior(chosen.pop("data")), chosen, "finetune-prior")
     with showing() as progress:

@@ -20,7 +20,7 @@ def regenerate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate the cost, and stop")] = False,
 ) -> None:
     """Make sets of any IPC from the statistics kept with a d3hr set and its prior, without the data."""
-    from attar.regenerate import regenerate as run
+    from attar.distill.regenerate import regenerate as run
 
     ipcs = ipcs_of(ipc)
     with showing() as progress:

@@ -9,8 +9,8 @@ import typer
 
 from attar.cli.flags import assignments, say, showing
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, named_teacher
-from attar.errors import AttarError
-from attar.limits import seeds as numbered
+from attar.core.errors import AttarError
+from attar.core.limits import seeds as numbered
 
 
 def score(
@@ -55,8 +55,7 @@ def score(
             raise AttarError(f"{name} {value}: a number from 0 to {most}")
     check(network)
     own = modified(named_recipe(recipe), assignments(sets or []))
-    from attar.comparison.scoring import Protocol, scored
-    from attar.comparison.terms import Terms
+    from attar.experiments.scoring import Protocol, Terms, scored
 
     named = named_teacher(teacher, teacher_classes, teacher_normalise)
     terms = Terms(network, chosen, test, True, named, device)

@@ -10,11 +10,11 @@ import typer
 from attar.cli import flags
 from attar.cli.flags import DATA_HELP, assignments, ipcs_of, merged, say, showing, spec_of
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, labelled_recipe, named_teacher
-from attar.errors import AttarError
-from attar.limits import seeds as numbered
+from attar.core.errors import AttarError
+from attar.core.limits import seeds as numbered
 
 if TYPE_CHECKING:
-    from attar.distilled import DistilledSet
+    from attar.sets.distilled import DistilledSet
 
 
 def distill(
@@ -74,8 +74,8 @@ def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool) -
     ipcs = ipcs_of(settings.pop("ipc"))
     name, out = settings.pop("method"), Path(settings.pop("out"))
 
+    from attar.distill.run import distill_sets
     from attar.methods import load_method
-    from attar.run import distill_sets
 
     chosen = load_method(name, changes)
     spec = spec_of(settings, "distill")
@@ -133,9 +133,9 @@ def evaluate(
         check(name)
     if sets:
         protocol = modified(protocol, assignments(sets))
-    from attar.places import check_place
-    from attar.results import read_records, row, write_record
-    from attar.run import evaluate_sets
+    from attar.data.places import check_place
+    from attar.distill.run import evaluate_sets
+    from attar.evaluation.records import read_records, row, write_record
 
     found = _found(folders, layout, data, classes, class_map)
     if json_file is not None:
@@ -167,7 +167,7 @@ def _found(
     folders: list[Path], layout: str | None, data: str | None, classes: str | None, class_map: Path | None
 ) -> list[DistilledSet]:
     """The sets in some folders: Attar's own, or, with a layout, those of other codes, said how they are understood."""
-    from attar.distilled import find_distilled
+    from attar.sets.distilled import find_distilled
 
     if layout is None:
         for flag, value in (("data", data), ("classes", classes), ("class-map", class_map)):
@@ -176,11 +176,11 @@ def _found(
         return [one for folder in folders for one in find_distilled(folder)]
     if data is None:
         raise AttarError(f"--layout {layout}: name real images of the set's classes with --data")
+    from attar.core.store import Store
     from attar.data import load_data
+    from attar.data.class_names import read_class_map
     from attar.job import named_classes
-    from attar.layouts import open_layout, understood
-    from attar.priors.classes import read_class_map
-    from attar.store import Store
+    from attar.sets.layouts import open_layout, understood
 
     real = load_data(data)
     if classes is not None:
@@ -198,8 +198,8 @@ def report(
     out: Annotated[Path, typer.Option(help="The HTML page to write")] = Path("report.html"),
 ) -> None:
     """Make one self-contained HTML page of distilled sets and their results."""
+    from attar.evaluation.records import read_records
     from attar.report import write_report
-    from attar.results import read_records
 
     records = [record for file in results or [] for record in read_records(file)]
     for altered in write_report(folders, records, out):
@@ -209,8 +209,8 @@ def report(
 
 def verify(folder: Annotated[Path, typer.Argument(help="A distilled set, or a folder of them", metavar="DIR")]) -> None:
     """Check a distilled set's files against its manifest: finds missing, extra and altered ones."""
-    from attar.distilled import find_distilled
-    from attar.distilled import verify as problems_of
+    from attar.sets.distilled import find_distilled
+    from attar.sets.distilled import verify as problems_of
 
     wrong = 0
     for one in find_distilled(folder):
@@ -229,7 +229,7 @@ def demo(
     seeds: Annotated[int, typer.Option(help="How many training seeds")] = 3,
 ) -> None:
     """Distill handwritten digits three ways, judge the results, and make a page of them: about four minutes."""
-    from attar.demo import run_demo
+    from attar.cli.demo import run_demo
 
     numbered(seeds)
     with showing() as progress:

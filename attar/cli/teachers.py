@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attar.cli.flags import DATA_HELP, assignments, merged, say, showing
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 
 if TYPE_CHECKING:
     from attar.evaluation import Recipe
-    from attar.evaluation.teaching import Named
+    from attar.teachers.reference import TeacherReference
 
 Teacher = Annotated[
     list[str] | None,
@@ -31,22 +31,22 @@ TeacherNormalise = Annotated[
 ]
 
 
-def named_teacher(words: list[str] | None, classes: Path | None, normalise: str | None) -> Named | None:
+def named_teacher(words: list[str] | None, classes: Path | None, normalise: str | None) -> TeacherReference | None:
     """The teacher of the flags, or several as one; None where there is none."""
-    from attar.evaluation.teaching import Named
+    from attar.teachers.reference import TeacherReference
 
     if not words:
         if classes is not None or normalise is not None:
             raise AttarError("--teacher-classes and --teacher-normalise say more of a --teacher, which is missing")
         return None
     sources = [source.strip() for word in words for source in word.split(",")]
-    return Named.of(sources, None if classes is None else str(classes), normalise)
+    return TeacherReference.of(sources, None if classes is None else str(classes), normalise)
 
 
 def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
     """The recipe that labels were made for; or a named one, with the labels' scheme and number of epochs."""
     from attar.evaluation import modified, named_recipe
-    from attar.soft_labels import StoredLabels
+    from attar.teachers.soft_labels import StoredLabels
 
     made = StoredLabels(labels)
     own = modified(named_recipe(made.about("recipe")), made.about("changes"))
@@ -93,7 +93,7 @@ def train_teacher(
             raise AttarError(f"--{name} is missing (on the command line or in --config)")
     target = Path(settings.pop("out"))
     settings = {**settings, **settings.pop("set", {}), **assignments(sets or [])}
-    from attar.fields import changed
+    from attar.core.config import changed
     from attar.teachers.train import NewTeacher
     from attar.teachers.train import train_teacher as train
 
@@ -133,7 +133,7 @@ def relabel(
     given = {"scheme": scheme, "label_epochs": label_epochs}
     changes = {name: value for name, value in given.items() if value is not None}
     protocol = modified(named_recipe(recipe), {**assignments(sets or []), **changes})
-    from attar.relabel import relabel as write
+    from attar.evaluation.relabel import relabel as write
 
     with showing() as progress:
         write(folder, named, protocol, out, device=device, progress=progress, say=say)

@@ -11,8 +11,8 @@ import typer
 from attar.cli import flags
 from attar.cli.flags import DATA_HELP, assignments, ipcs_of, merged, say, showing, spec_of
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, named_teacher
-from attar.errors import AttarError
-from attar.limits import seeds as numbered
+from attar.core.errors import AttarError
+from attar.core.limits import seeds as numbered
 
 
 def tune(
@@ -74,8 +74,8 @@ def tune(
     known(method)
     protocol = modified(named_recipe(recipe), assignments(recipe_sets or [], "--recipe-set"))
     fixed = assignments(sets or [])
-    from attar.comparison.tune import Tuning, default_grid
-    from attar.comparison.tune import tune as run
+    from attar.experiments.tune import Tuning, default_grid
+    from attar.experiments.tune import tune as run
     from attar.job import Spec
 
     asked = {field.name: context.params.get(field.name) for field in fields(Spec)}

@@ -9,8 +9,8 @@ import typer
 
 from attar.cli.flags import assignments, say, showing
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, named_teacher
-from attar.errors import AttarError
-from attar.limits import seeds as numbered
+from attar.core.errors import AttarError
+from attar.core.limits import seeds as numbered
 
 
 def waterfall(
@@ -79,8 +79,8 @@ def waterfall(
         steps = around(modified(first, shared), [assignments(one.split(";")) for one in change or []])
     if "test_every" not in shared:
         steps = with_tests(steps)
-    from attar.comparison.terms import Terms
-    from attar.comparison.waterfall import waterfall as run
+    from attar.experiments.scoring import Terms
+    from attar.experiments.waterfall import waterfall as run
 
     named = named_teacher(teacher, teacher_classes, teacher_normalise)
     terms = Terms(network, chosen, test, baseline, named, device)

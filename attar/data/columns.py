@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from attar.errors import AttarError, suggestion
+from attar.core.errors import AttarError, suggestion
 
 
 def columns(features: dict[str, Any], names: list[str], where: str) -> tuple[str, str, list[str] | None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from attar.errors import BadImage
+from attar.core.errors import BadImage
 
 MAX_PIXELS = 2**28
 """Larger images (above 268 million pixels, 805 MB as RGB) are refused: they are most likely decompression bombs."""

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from attar.core.errors import AttarError
 from attar.data.decode import opened
 from attar.data.source import SUFFIXES, Ints, file_bytes, is_no_file, listed, shown
-from attar.errors import AttarError
 
 SPLITS = ("train", "test", "validation", "valid", "val")
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from PIL import Image
 
+from attar.core.errors import AttarError
 from attar.data.columns import columns
 from attar.data.decode import opened
 from attar.data.source import Ints, file_bytes, labelled
-from attar.errors import AttarError
 
 
 def splits(where: str) -> tuple[str, ...]:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from attar.core.errors import AttarError, BadImage, suggestion
+from attar.core.rng import numpy_generator
+from attar.core.store import Store, digest, fingerprint
 from attar.data.decode import reason, upright
 from attar.data.imagenet import SUBSETS
 from attar.data.source import Ints, Source, is_no_file
 from attar.data.spec import open_source, resolve
 from attar.data.threads import in_threads
-from attar.errors import AttarError, BadImage, suggestion
-from attar.keys import numpy_generator
-from attar.store import Store, digest, fingerprint
 
 _SOURCES: dict[str, Source] = {}
 

@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 import PIL
 
+from attar.core.errors import AttarError, BadImage
+from attar.core.progress import Meter, Progress, silent
+from attar.core.store import Store, fingerprint
 from attar.data.imageset import ImageSet
 from attar.data.threads import in_threads
-from attar.errors import AttarError, BadImage
-from attar.progress import Meter, Progress, silent
-from attar.store import Store, fingerprint
 
 
 def readable(

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from attar.core.store import Store, digest, fingerprint
 from attar.data.imageset import ImageSet
 from attar.data.source import Ints
 from attar.data.threads import in_threads
-from attar.store import Store, digest, fingerprint
 
 
 def shared(images: ImageSet, others: ImageSet, store: Store) -> int:

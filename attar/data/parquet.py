@@ -12,11 +12,11 @@ from typing import Any
 
 from PIL import Image
 
+from attar.core.errors import AttarError
 from attar.data import shards
 from attar.data.columns import agreed, check_images, columns, features, groups
 from attar.data.decode import opened
 from attar.data.source import Ints, labelled, refuse_no_file
-from attar.errors import AttarError
 
 IN_MEMORY = 2**29
 """Image columns up to this many bytes are read whole; larger ones are unpacked into the cache and memory-mapped."""
@@ -130,7 +130,7 @@ class Parquet:
         """The bytes of the images as an uncompressed Arrow file, made once, a few rows in memory at a time."""
         import pyarrow as pa
 
-        from attar.store import Store, fingerprint
+        from attar.core.store import Store, fingerprint
 
         def make(scratch: Path) -> None:
             schema = pa.schema([(self.column, pa.large_binary())])

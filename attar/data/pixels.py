@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from attar.core.errors import AttarError, suggestion
 from attar.data.imageset import ImageSet
 from attar.data.source import Ints
 from attar.data.threads import in_threads
-from attar.errors import AttarError, suggestion
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from attar.core.errors import AttarError
 from attar.data.source import listed
-from attar.errors import AttarError
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(-[0-9a-f]{16})?$")
 

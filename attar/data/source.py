@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 
 Ints = npt.NDArray[np.int64]
 

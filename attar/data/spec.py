@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Protocol, cast
 
+from attar.core.errors import AttarError, suggestion
 from attar.data.source import Source, listed, shown
-from attar.errors import AttarError, suggestion
 
 FORMS = {
     "digits": "attar.data.digits",

@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
+from attar.core.errors import AttarError, suggestion
+from attar.core.store import cache_folder
 from attar.data.source import Ints, labelled
-from attar.errors import AttarError, suggestion
-from attar.store import cache_folder
 
 
 def splits(where: str) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from contextlib import suppress
 
+from attar.core.errors import AttarError, BadImage
 from attar.data.imageset import ImageSet, load_data
-from attar.errors import AttarError, BadImage
 
 LOOKED = 99
 """Images that the usual size is read off, about."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attar.core.errors import AttarError, suggestion
 from attar.diffusion.schedule import Denoiser, Schedule, check_grid, grid
 from attar.diffusion.schedulers import (
     SCHEDULERS,
@@ -21,7 +22,6 @@ from attar.diffusion.schedulers import (
 )
 from attar.diffusion.solvers import Noise, Walk, ddim, ddpm, dpm_plus_plus
 from attar.diffusion.watched import Watched
-from attar.errors import AttarError, suggestion
 
 SOLVERS = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_plus_plus}
 EVEN = "log-snr"

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from attar.errors import AttarError, suggestion
-from attar.finite import finite
+from attar.core.errors import AttarError, suggestion
+from attar.core.finite import finite
 
 SPACINGS = ("leading", "trailing", "linspace")
 

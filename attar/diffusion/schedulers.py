@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attar.core.errors import AttarError
+from attar.core.rng import seed_of
 from attar.diffusion.schedule import SPACINGS, Schedule, grid
 from attar.diffusion.solvers import Noise, Walk
-from attar.errors import AttarError
-from attar.keys import seed_of
 
 SCHEDULERS = (
     "DDIMScheduler",

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attar.core.errors import AttarError
 from attar.diffusion.schedule import Denoiser, ddim_move
-from attar.errors import AttarError
 
 Noise = Callable[[int], Tensor]
 """Standard normal noise (N, C, H, W) for the step that leaves time t, float32 on the CPU, each row drawn by its key."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from attar.core.errors import NotFinite
 from attar.diffusion.schedule import Denoiser, Schedule
-from attar.errors import NotFinite
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,24 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.augment import Augmentation
-from attar.errors import AttarError
+from attar.core.batching import device_class
+from attar.core.config import by_ipc, by_network, number_by_ipc
+from attar.core.errors import AttarError
+from attar.core.finite import naming
+from attar.core.progress import Progress, silent
+from attar.core.rng import seed_of
+from attar.core.store import Store, fingerprint, write_json
 from attar.evaluation.images import Images, check_sets, resized
 from attar.evaluation.labels import SoftLabels, views_of
 from attar.evaluation.native import Native
 from attar.evaluation.precision import settled
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, RECIPES
-from attar.evaluation.tables import by_ipc, by_network, number_by_ipc
-from attar.evaluation.tally import Tally
-from attar.finite import naming
-from attar.keys import seed_of
 from attar.networks import build, check, check_size
-from attar.progress import Progress, silent
-from attar.soft_labels import Labelling, StoredLabels, Views
-from attar.store import Store, fingerprint, write_json
-from attar.tile import device_class
+from attar.teachers.soft_labels import Labelling, StoredLabels, Views
 from attar.training import Pictures, Plan, Precision, Step, top1, train
+from attar.training.augment import Augmentation
+from attar.training.tally import Tally
 
 __all__ = ["Images", "Result", "evaluate", "settle"]
 

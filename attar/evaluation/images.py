@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from attar.errors import AttarError
+from attar.core.errors import AttarError
+from attar.core.store import digest, fingerprint
 from attar.evaluation.native import Native
-from attar.store import digest, fingerprint
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from attar.errors import AttarError
+from attar.core.batching import device_class
+from attar.core.errors import AttarError
+from attar.core.progress import Progress
+from attar.core.store import Store, fingerprint
 from attar.evaluation.recipe import Recipe
-from attar.label_schemes import Scheme
-from attar.progress import Progress
-from attar.soft_labels import Labelling, StoredLabels, Views, write_labels
-from attar.store import Store, fingerprint
+from attar.teachers.label_schemes import Scheme
+from attar.teachers.soft_labels import Labelling, StoredLabels, Views, write_labels
 from attar.teachers.teacher import digest_of
-from attar.tile import device_class
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from attar.augment import Augmentation
     from attar.training import Pictures, Plan
+    from attar.training.augment import Augmentation
 
 
 def views_of(recipe: Recipe, plan: Plan, how: Augmentation, count: int) -> Views | None:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attar.core.store import digest, fingerprint
 from attar.data.threads import in_threads
-from attar.store import digest, fingerprint
 
 KEPT_BYTES = 2**33
 """So many bytes of decoded images are kept; the others are decoded each time that they are asked for."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from attar.tile import resolve
+from attar.core.batching import resolve
 from attar.training import Precision
 
 

@@ -12,11 +12,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from attar.errors import AttarError
-from attar.evaluation.tables import entries
-from attar.fields import Range, check_ranges
-from attar.label_schemes import Scheme
-from attar.limits import SIDE, check_most
+from attar.core.config import Range, check_ranges, entries
+from attar.core.errors import AttarError
+from attar.core.limits import SIDE, check_most
+from attar.teachers.label_schemes import Scheme
 
 _RANGES: tuple[Range, ...] = (
     (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from attar.errors import AttarError, suggestion
+from attar.core.config import changed
+from attar.core.errors import AttarError, suggestion
 from attar.evaluation.recipe import Recipe
-from attar.fields import changed
 
 MODIFIED = " (modified)"
 """The end of the names of recipes that `modified` made."""

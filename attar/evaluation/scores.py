@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, modified
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from attar.errors import AttarError
+from attar.core.batching import resolve
+from attar.core.errors import AttarError
+from attar.core.store import canonical
 from attar.evaluation.images import resized
 from attar.evaluation.recipe import Recipe
-from attar.soft_labels import StoredLabels
-from attar.store import canonical
 from attar.teachers.check import Fitted, fit_teacher, together
 from attar.teachers.load import load_teacher
+from attar.teachers.reference import TeacherReference
+from attar.teachers.soft_labels import StoredLabels
 from attar.teachers.teacher import digest_of
-from attar.tile import resolve
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,56 +26,7 @@ if TYPE_CHECKING:
     from attar.evaluation.images import Images
 
 
-@dataclass(frozen=True)
-class Named:
-    """A teacher in words, as flags and files give it."""
-
-    source: str | tuple[str, ...]
-    """A folder of `attar train-teacher`, timm/NAME, torchvision/NAME, or NETWORK:FILE; several label together, by the
-    mean of their logits."""
-    classes: str | None = None
-    """A file with its class list, where it carries none."""
-    normalise: str | None = None
-    """Statistics of its input, where it carries none: imagenet, cifar or half; None: the recipe's."""
-
-    @staticmethod
-    def of(sources: str | Sequence[str], classes: str | None = None, normalise: str | None = None) -> Named:
-        """One teacher, or several.
-
-        Raises:
-            AttarError: none, or one twice.
-        """
-        members = (sources,) if isinstance(sources, str) else tuple(sources)
-        if not all(members) or not members:
-            raise AttarError("--teacher: a name is missing")
-        if len(set(members)) < len(members):
-            twice = next(name for name in members if members.count(name) > 1)
-            raise AttarError(f"--teacher {twice}: is named twice; a mean counts each teacher once")
-        return Named(members if len(members) > 1 else members[0], classes, normalise)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """One name for each teacher."""
-        return (self.source,) if isinstance(self.source, str) else self.source
-
-    def __str__(self) -> str:
-        return ", ".join(self.sources)
-
-    @property
-    def anywhere(self) -> Named:
-        """The same teacher, named so that it is found from any working directory."""
-        classes = self.classes and str(Path(self.classes).absolute())
-        return Named.of([_anywhere(source) for source in self.sources], classes, self.normalise)
-
-
-def _anywhere(source: str) -> str:
-    network, colon, file = source.partition(":")
-    if Path(source).is_dir():
-        return str(Path(source).absolute())
-    return f"{network}:{Path(file).expanduser().absolute()}" if colon else source
-
-
-def fitted(teacher: Named, train: Images, tried_on: Images, of: str, recipe: Recipe, device: str) -> Fitted:
+def fitted(teacher: TeacherReference, train: Images, tried_on: Images, of: str, recipe: Recipe, device: str) -> Fitted:
     """The teacher for students of `train` by `recipe`, tried on some images, which `of` names in words.
 
     Of several, each is tried by itself.
@@ -107,7 +59,7 @@ class Soft:
 def soft(
     recipe: Recipe,
     train: Images,
-    teacher: Named | None,
+    teacher: TeacherReference | None,
     labels: Path | None,
     tried_on: Callable[[], tuple[Images, str]],
     device: str,
@@ -128,7 +80,7 @@ def soft(
         about = stored.about("teacher")
         if not baseline:
             return Soft(None, stored, about)
-        named = Named.of(about["source"], about["class_list"], about["normalise"])
+        named = TeacherReference.of(about["source"], about["class_list"], about["normalise"])
     if named is None:
         return Soft()
     tried, of = tried_on()
@@ -147,7 +99,7 @@ def soft(
     return Soft(found.labeller, stored, about)
 
 
-def _check_same(stored: StoredLabels, teacher: Named, about: dict[str, Any]) -> None:
+def _check_same(stored: StoredLabels, teacher: TeacherReference, about: dict[str, Any]) -> None:
     """Raises AttarError unless the labels are by the teacher that `told` tells about."""
     if about["digest"] == stored.teacher:
         return
@@ -162,7 +114,7 @@ def _check_same(stored: StoredLabels, teacher: Named, about: dict[str, Any]) -> 
     )
 
 
-def check_given(recipe: Recipe, teacher: Named | None, labels: Path | None) -> None:
+def check_given(recipe: Recipe, teacher: TeacherReference | None, labels: Path | None) -> None:
     """Raises AttarError unless a teacher or labels are given where the recipe needs them, and nowhere else."""
     if recipe.labels == "hard" and (teacher or labels):
         raise AttarError(
@@ -176,7 +128,7 @@ def check_given(recipe: Recipe, teacher: Named | None, labels: Path | None) -> N
         )
 
 
-def told(teacher: Named, found: Fitted) -> dict[str, Any]:
+def told(teacher: TeacherReference, found: Fitted) -> dict[str, Any]:
     """What records and labels say of a teacher.
 
     Its name, or a list of several; its "digest", input and classes included, and that of its "network" alone; its

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from attar.errors import AttarError, suggestion
+from attar.core.errors import AttarError, suggestion
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import modified
 
@@ -163,7 +163,7 @@ def bars(steps: Sequence[Step], records: Sequence[Mapping[str, Any]]) -> list[Ba
     how much higher the best epoch lies than the last one.
 
     Args:
-        records: what `attar.run.evaluate_sets` gave for each step, with the same training seeds.
+        records: what `attar.distill.run.evaluate_sets` gave for each step, with the same training seeds.
     """
     found: list[Bar] = []
     for step, record in zip(steps, records, strict=True):

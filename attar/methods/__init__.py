@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attar.errors import AttarError, suggestion
+from attar.core.errors import AttarError, suggestion
 
 if TYPE_CHECKING:
-    from attar.methods.method import Method
+    from attar.methods.base import Method
 
 METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
     "random": ("attar.methods.real:Real", {"select.rule": "random"}, "random real images"),
@@ -28,14 +28,14 @@ METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
         "real images that a teacher classifies most surely; name it with --set select.teacher=DIR",
     ),
     "prior": ("attar.methods.prior_samples:PriorSamples", {}, "plain samples of the prior"),
-    "minimax": ("attar.methods.minimax:Minimax", {}, "Minimax Diffusion (Gu et al., CVPR 2024): a tuned prior"),
+    "minimax": ("attar.methods.minimax.method:Minimax", {}, "Minimax Diffusion (Gu et al., CVPR 2024): a tuned prior"),
     "d4m": ("attar.methods.d4m:D4M", {}, "D4M (Su et al., CVPR 2024): prototypes, noised and denoised"),
     "d4m-noise": (
         "attar.methods.prior_samples:PriorSamples",
         {"sampler.solver": "checkpoint", "sampler.guidance": 8.0},
         "the ablation of D4M: noise instead of prototypes",
     ),
-    "d3hr": ("attar.methods.d3hr:D3HR", {}, "D3HR (Zhao et al., ICML 2025): inversion and group matching"),
+    "d3hr": ("attar.methods.d3hr.method:D3HR", {}, "D3HR (Zhao et al., ICML 2025): inversion and group matching"),
     "exemplars": (
         "attar.methods.exemplars:Exemplars",
         {},
@@ -55,7 +55,7 @@ def load_method(name: str, changes: dict[str, Any] | None = None) -> Method:
     import importlib
     from typing import cast
 
-    from attar.fields import changed
+    from attar.core.config import changed
 
     known(name)
     dotted, fields, _ = METHODS[name]
@@ -83,7 +83,7 @@ def described(name: str) -> str:
     """
     import inspect
 
-    from attar.fields import table
+    from attar.core.config import field_rows
 
     method = load_method(name)
     _, fixed, short = METHODS[name]
@@ -92,7 +92,7 @@ def described(name: str) -> str:
     module = inspect.getdoc(inspect.getmodule(type(method))) or ""
     rows = [
         f"  {field} = {value}   ({kind})" + (f"\n      {about}" if about else "") if value else f"  {field}: {about}"
-        for field, value, kind, about in table(method)
+        for field, value, kind, about in field_rows(method)
         if field not in refused
     ]
     words = [inspect.getdoc(type(method)) or "", module]

@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 
-from attar.codec import to_float
+from attar.core.config import by_ipc, entries
+from attar.core.errors import AttarError
+from attar.core.progress import Meter
+from attar.core.store import canonical
 from attar.data import load_pixels
 from attar.diffusion import CHECKPOINT, EVEN, Sampler, check_grid, grid
-from attar.errors import AttarError
-from attar.evaluation.tables import by_ipc, entries
 from attar.job import Job
-from attar.methods.inversion import Invert
-from attar.methods.method import Group, Select, Start, Tensors
+from attar.methods.base import Group, Select, Start, Tensors
+from attar.methods.d3hr.class_moments import Invert
 from attar.methods.refine import Refinement
+from attar.priors.codec import to_float
 from attar.priors.prior import Prior
-from attar.progress import Meter
-from attar.store import canonical
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 
 from attar.diffusion import Sampler, sampling_times
 from attar.job import Job
-from attar.methods.method import Nothing, Select, Start, Tensors
+from attar.methods.base import Nothing, Select, Start, Tensors
 from attar.methods.refine import Refinement
 from attar.priors.prior import Prior
 

@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attar.errors import AttarError
+from attar.core.config import Range, check_ranges
+from attar.core.errors import AttarError
+from attar.core.progress import duration
+from attar.core.rng import numpy_generator
 from attar.evaluation.images import resized
-from attar.evaluation.teaching import Named
-from attar.fields import Range, check_ranges
 from attar.job import Job
-from attar.keys import numpy_generator
-from attar.methods.method import Composed, Tensors
-from attar.progress import duration
+from attar.methods.base import Composed, Tensors
 from attar.selection import random_order
 from attar.teachers.judge import Judge
+from attar.teachers.reference import TeacherReference
 
 LEAST = 0.08
 """Share of an image's area that a crop has at least, as torchvision's RandomResizedCrop."""
@@ -126,7 +126,9 @@ class RDED(Composed):
                 "rded: name the teacher that scores with --set teacher=FOLDER (`attar train-teacher` makes one)"
             )
         try:
-            return job.judge(Named(self.teacher, self.teacher_classes, self.teacher_normalise), self.side(job))
+            return job.judge(
+                TeacherReference(self.teacher, self.teacher_classes, self.teacher_normalise), self.side(job)
+            )
         except AttarError as error:
             raise AttarError(str(error).replace("select.teacher", "teacher")) from error
 

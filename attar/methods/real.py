@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from attar.diffusion import Sampler
 from attar.job import Job
-from attar.methods.method import Nothing, Refine, Start, Tensors
+from attar.methods.base import Nothing, Refine, Start, Tensors
 from attar.priors.prior import Prior
 from attar.selection import Select
 

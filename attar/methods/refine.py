@@ -14,18 +14,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from attar.augment import Augmentation, Draw, apply, draw
-from attar.codec import Codec
+from attar.core.config import Range, by_ipc, check_ranges, entries
+from attar.core.errors import AttarError
+from attar.core.finite import finite
+from attar.core.progress import Meter
+from attar.core.rng import numpy_generator, seed_of
 from attar.data import load_pixels
-from attar.errors import AttarError
-from attar.evaluation.tables import by_ipc, entries
-from attar.fields import Range, check_ranges
-from attar.finite import finite
 from attar.job import Job
-from attar.keys import numpy_generator, seed_of
 from attar.networks import build, check, check_size
+from attar.priors.codec import Codec
 from attar.priors.prior import Prior
-from attar.progress import Meter
+from attar.training.augment import Augmentation, Draw, apply, draw
 
 Features = Callable[[Tensor], list[Tensor]]
 """Views (N, 3, H, W) to features (N, D), one for each depth."""

@@ -6,7 +6,7 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
-from attar.errors import AttarError, suggestion
+from attar.core.errors import AttarError, suggestion
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +41,7 @@ _AIRBENCH = re.compile(r"airbench(?:-w([1-9][0-9]{0,3}))?")
 def build(name: str, classes: int, size: int, seed: int) -> nn.Module:
     """A network with fresh weights for `size` by `size` RGB images and `classes` logits.
 
-    The weights depend on `seed` alone (take it from `attar.keys.seed_of`); no global generator is left changed.
+    The weights depend on `seed` alone (take it from `attar.core.rng.seed_of`); no global generator is left changed.
 
     Raises:
         AttarError: an unknown name, with names close to it; or a network that cannot take images of this size.

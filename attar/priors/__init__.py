@@ -6,23 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from attar.errors import AttarError
-from attar.progress import Progress, silent
+from attar.core.errors import AttarError
+from attar.core.progress import Progress, silent
 
 if TYPE_CHECKING:
     import torch
 
-    from attar.codec import Codec
+    from attar.core.store import Store
+    from attar.priors.codec import Codec
     from attar.priors.prior import Prior
     from attar.priors.prompts import Prompts
-    from attar.store import Store
 
 
 class Kind(NamedTuple):
     """One form that priors come in."""
 
     latent_space: Callable[[str], tuple[tuple[int, int, int], str]]
-    """(C, H, W) of the latents, and the codec unless another is given, as `attar.codec.load_codec` takes it."""
+    """(C, H, W) of the latents, and the codec unless another is given, as `attar.priors.codec.load_codec` takes it."""
     load: Callable[..., Prior]
     """Called with the source, device, dtype, codec and, if it is `prompted`, the prompts."""
     prompted: bool = False
@@ -42,7 +42,7 @@ def load_prior(
     """The prior named by `source`: `digits`, a diffusers folder or hub id, or an original DiT checkpoint file.
 
     A folder or hub id is a DiTPipeline, or a Stable Diffusion, which needs the `prompts` of its classes. `codec` is an
-    open one, or as in `load_prior_codec`. Without a `tile`, one is chosen by probing the device (attar.tile); one that
+    open one, or as in `load_prior_codec`. Without a `tile`, one is chosen by probing the device (attar.core.batching); one that
     is given is probed too. The store remembers both.
 
     Raises:
@@ -50,9 +50,9 @@ def load_prior(
             bytes would depend on the others, or there are prompts for a prior that takes none.
         NotFinite: its weights, or what it makes of noise, are NaN or infinite.
     """
-    from attar.finite import check_weights, naming
-    from attar.store import Store
-    from attar.tile import Probe, resolve
+    from attar.core.batching import Probe, resolve
+    from attar.core.finite import check_weights, naming
+    from attar.core.store import Store
 
     place, number_format = resolve(str(device), str(dtype).removeprefix("torch."))
     store = store or Store()
@@ -88,10 +88,10 @@ def load_prior_codec(
     Raises:
         AttarError: nothing of that name can be loaded, or its latents have other channels than the prior's.
     """
-    from attar.codec import load_codec
-    from attar.finite import naming
-    from attar.store import Store, fingerprint
-    from attar.tile import Probe, resolve
+    from attar.core.batching import Probe, resolve
+    from attar.core.finite import naming
+    from attar.core.store import Store, fingerprint
+    from attar.priors.codec import load_codec
 
     place, number_format = resolve(str(device), str(dtype).removeprefix("torch."))
     store = store or Store()
@@ -127,12 +127,12 @@ def _folder(source: str, store: Store, progress: Progress) -> str:
 
 
 def _kind(source: str) -> Kind:
-    from attar.priors import checkpoint, dit, stable_diffusion
+    from attar.priors import dit, original_dit, stable_diffusion
     from attar.priors.pipeline import read_index
 
     file = Path(source).expanduser()
-    if file.suffix in checkpoint.SUFFIXES or file.is_file():
-        return Kind(checkpoint.latent_space, checkpoint.load_checkpoint)
+    if file.suffix in original_dit.SUFFIXES or file.is_file():
+        return Kind(original_dit.latent_space, original_dit.load_checkpoint)
     prompted = Kind(stable_diffusion.latent_space, stable_diffusion.load_stable_diffusion, prompted=True)
     kinds = {"DiTPipeline": Kind(dit.latent_space, dit.load_dit), **dict.fromkeys(stable_diffusion.PIPELINES, prompted)}
     name = read_index(source).get("_class_name")

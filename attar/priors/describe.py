@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from attar.codec import AutoencoderCodec, Codec
-from attar.priors.classes import ClassMap, is_imagenet, matches
+from attar.data.class_names import ClassMap, is_imagenet, matches
+from attar.priors.codec import AutoencoderCodec, Codec
 from attar.priors.prior import Prior
 
 SCHEDULER_FIELDS = ("timestep_spacing", "steps_offset", "set_alpha_to_one")

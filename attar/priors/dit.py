@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attar.codec import Codec, load_whole, weights_key
-from attar.errors import AttarError
-from attar.priors.classes import named
+from attar.core.errors import AttarError
+from attar.core.store import digest, fingerprint
+from attar.data.class_names import named
+from attar.priors.codec import Codec, load_whole, weights_key
 from attar.priors.pipeline import load_schedule, opening, read_index
 from attar.priors.prior import Prior
-from attar.store import digest, fingerprint
 
 
 @dataclass(frozen=True)

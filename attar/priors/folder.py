@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attar.errors import AttarError
-from attar.files import write_json, writing
+from attar.core.errors import AttarError
+from attar.core.files import write_json, writing
 
 
 def linear_scheduler() -> Any:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from attar.core.errors import AttarError, suggestion
 from attar.diffusion import Schedule
-from attar.errors import AttarError, suggestion
 
 TRAINING_STEPS = 1000
 """Of every prior's schedule: samplers' grids and methods' times are among so many."""

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from attar.codec import Codec
-from attar.codec import weights_key as weights_key
+from attar.core.batching import exact, in_tiles
+from attar.core.rng import noise
 from attar.diffusion import Schedule
-from attar.keys import noise
+from attar.priors.codec import Codec
 from attar.priors.prompts import Prompts
-from attar.tile import exact, in_tiles
 
 
 @dataclass(frozen=True, eq=False)

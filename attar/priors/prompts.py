@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attar.core.errors import AttarError
+from attar.data.class_names import imagenet_wnids, is_imagenet
 from attar.data.source import listed
-from attar.errors import AttarError
-from attar.priors.classes import imagenet_wnids, is_imagenet
 
 if TYPE_CHECKING:
     from timm.data import ImageNetInfo

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attar.codec import Codec, load_whole, weights_key
-from attar.errors import AttarError
+from attar.core.errors import AttarError
+from attar.core.store import digest, fingerprint
+from attar.priors.codec import Codec, load_whole, weights_key
 from attar.priors.pipeline import load_schedule, opening, read_index
 from attar.priors.prior import Prior
 from attar.priors.prompts import Prompts
-from attar.store import digest, fingerprint
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 SETTLED = {"steps_offset": 1, "clip_sample": False}

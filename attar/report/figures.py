@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.errors import AttarError
+from attar.core.errors import AttarError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

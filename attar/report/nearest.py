@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attar.distilled import DistilledSet
-from attar.errors import AttarError
-from attar.nearest import Nearest, folder_of, read_nearest
+from attar.core.errors import AttarError
 from attar.report.figures import MUTED, SERIES, plain, svg
+from attar.sets.distilled import DistilledSet
+from attar.sets.near_copies import Nearest, folder_of, read_nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attar import __version__
-from attar.distilled import CLASSES_SHOWN, IMAGES_SHOWN, DistilledSet, evenly, find_distilled, verify
-from attar.errors import AttarError
-from attar.nearest import NEAR
-from attar.places import check_file, check_place
-from attar.progress import duration
+from attar.core.errors import AttarError
+from attar.core.progress import duration
+from attar.core.store import replacing
+from attar.data.places import check_file, check_place
+from attar.evaluation.records import ALL_DATA, Record, accuracy, identity, terms
 from attar.report.figures import COLOURS, MARKERS, Sprite, Strip, sprite
 from attar.report.nearest import Copies, copies
 from attar.report.settings import distill_command, evaluate_commands, settings
 from attar.report.tables import tables
 from attar.report.tuned import MEASURES, panels, tunings
-from attar.results import ALL_DATA, Record, accuracy, identity, terms
-from attar.store import replacing
+from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, DistilledSet, evenly, find_distilled, verify
+from attar.sets.near_copies import NEAR
 
 GENERATOR = '<meta name="generator" content="attar '
 """What a page of ours begins with; then comes the version."""
@@ -69,7 +69,7 @@ def write_report(
 
     Args:
         folders: distilled sets, or folders of them.
-        records: results (see `attar.results`); of those with the same identity the last counts.
+        records: results (see `attar.evaluation.records`); of those with the same identity the last counts.
 
     Returns:
         The sets that were altered, a line each.

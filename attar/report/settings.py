@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from attar.distilled import DistilledSet
+from attar.core.progress import duration
 from attar.evaluation import RECIPES
-from attar.progress import duration
-from attar.results import Record, assignments, original
+from attar.evaluation.records import Record, assignments, original
+from attar.sets.distilled import DistilledSet
 
 _BROUGHT = ("preprocess", "output_size", "output_filter")
 MANY = 20

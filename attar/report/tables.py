@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from attar.progress import duration
+from attar.core.progress import duration
+from attar.evaluation.records import ALL_DATA, Record, accuracy, difference, identity, judged_by, signed, terms
 from attar.report.figures import MARKERS, Line, chart
-from attar.results import ALL_DATA, Record, accuracy, difference, identity, judged_by, signed, terms
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from attar.distilled import DistilledSet
 from attar.report.figures import COLOURS, INK, MARKERS, SERIES, plain, svg
+from attar.sets.distilled import DistilledSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

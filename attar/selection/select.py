@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from attar.errors import AttarError
+from attar.core.errors import AttarError
+from attar.core.store import canonical
 from attar.selection.rules import BY_FEATURES, Places, surest
-from attar.store import canonical
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from attar.evaluation.teaching import Named
-    from attar.features import Features
     from attar.job import Job
+    from attar.selection.features import Features
+    from attar.teachers.reference import TeacherReference
 
 TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
 
@@ -75,11 +75,15 @@ class Select:
         return self.rule in BY_FEATURES
 
     @property
-    def named(self) -> Named | None:
+    def named(self) -> TeacherReference | None:
         """The teacher, in words."""
-        from attar.evaluation.teaching import Named
+        from attar.teachers.reference import TeacherReference
 
-        return Named(self.teacher, self.teacher_classes, self.teacher_normalise) if self.teacher is not None else None
+        return (
+            TeacherReference(self.teacher, self.teacher_classes, self.teacher_normalise)
+            if self.teacher is not None
+            else None
+        )
 
     def candidates(self, ipc: int) -> int:
         """How many candidates are to be made for `ipc` of them to be kept."""
@@ -87,13 +91,13 @@ class Select:
 
     def ranked(self) -> Features | None:
         """What tells how sure a teacher is; None where none is asked."""
-        from attar.features import Features
+        from attar.selection.features import Features
 
         return Features("teacher", self.named) if self.ranks else None
 
     def compared(self, job: Job) -> Features | None:
         """The features that the rule compares; None of the rules that compare none."""
-        from attar.features import Features
+        from attar.selection.features import Features
 
         if self.rule not in BY_FEATURES:
             return None
@@ -184,6 +188,6 @@ def random_order(seed: int, class_name: str, pool: int) -> Tensor:
     """The order in which the images of a class are chosen at random: the method `random`, and every baseline."""
     import torch
 
-    from attar.keys import generator
+    from attar.core.rng import generator
 
     return torch.randperm(pool, generator=generator(seed, "select", class_name))

@@ -25,11 +25,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from attar.augment import STATISTICS, normalised
+from attar.core.errors import AttarError
+from attar.data.class_names import matches
 from attar.data.source import listed
-from attar.errors import AttarError
-from attar.priors.classes import matches
 from attar.teachers.teacher import Ensemble, Labeller, Teacher
+from attar.training.augment import STATISTICS, normalised
 
 SIGMAS = 3.0
 """How sure a check is before it refuses: so many standard errors."""

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attar.errors import AttarError
-from attar.store import fingerprint
+from attar.core.batching import in_tiles
+from attar.core.errors import AttarError
+from attar.core.store import fingerprint
 from attar.teachers.teacher import Teacher, digest_of
-from attar.tile import in_tiles
 
 BATCH = 64
 """Images in one call, the last call filled up: the number decides the last bits."""

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from attar.augment import STATISTICS
-from attar.errors import AttarError, suggestion
+from attar.core.errors import AttarError, suggestion
+from attar.core.store import file_digest
+from attar.data.class_names import imagenet_names
 from attar.networks import build, check
-from attar.priors.classes import imagenet_names
-from attar.store import file_digest
 from attar.teachers.teacher import Teacher
+from attar.training.augment import STATISTICS
 
 FORMS = (
     "a folder of `attar train-teacher`, timm/NAME or torchvision/NAME (pretrained), or NETWORK:FILE (the weights of a "

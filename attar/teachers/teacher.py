@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attar.augment import STATISTICS
-from attar.store import digest, fingerprint
+from attar.core.store import digest, fingerprint
+from attar.training.augment import STATISTICS
 
 Triple = tuple[float, float, float]
 

@@ -16,20 +16,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from attar.augment import STATISTICS, Augmentation
+from attar.core.batching import device_class, resolve
+from attar.core.config import Range, check_ranges
+from attar.core.errors import AttarError
+from attar.core.limits import SIDE, check_most
+from attar.core.progress import Progress, duration, silent
+from attar.core.rng import seed_of
+from attar.core.store import Store, file_digest, fingerprint, write_json
 from attar.data import ImageSet, load_data, load_pixels, readable, usual_side
-from attar.errors import AttarError
-from attar.fields import Range, check_ranges
-from attar.keys import seed_of
-from attar.limits import SIDE, check_most
+from attar.data.places import check_place
 from attar.networks import build, check, check_size
-from attar.places import check_place
 from attar.priors.folder import publish
-from attar.progress import Progress, duration, silent
-from attar.store import Store, file_digest, fingerprint, write_json
 from attar.teachers.load import load_teacher
-from attar.tile import device_class, resolve
 from attar.training import Plan, Step, top1, train
+from attar.training.augment import STATISTICS, Augmentation
 from attar.training.checkpoint import Checkpoint
 
 Say = Callable[[str], None]

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from attar.files import replacing, resumed
-from attar.store import note_seconds
+from attar.core.files import replacing, resumed
+from attar.core.store import note_seconds
 
 
 class Checkpoint:

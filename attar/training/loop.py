@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attar.augment import Augmentation, apply, draw, mixed, normalised
-from attar.finite import bounded, finite
-from attar.keys import Part
+from attar.core.finite import bounded, finite
+from attar.core.rng import Part
+from attar.training.augment import Augmentation, apply, draw, mixed, normalised
 from attar.training.checkpoint import Checkpoint
 from attar.training.plan import Plan, Precision, batches, batches_in, cut, rate
 from attar.training.process import memory_kept, seeded

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attar.keys import Part, numpy_generator
+from attar.core.rng import Part, numpy_generator
 
 Precision = Literal["float32", "tf32", "float16", "bfloat16"]
 

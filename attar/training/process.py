@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from attar.keys import Part, seed_of
+from attar.core.rng import Part, seed_of
 
 
 @contextmanager

@@ -1,5 +1,0 @@
-"""Methods compared: an experiment's grid run as resumable items, and what it came to in tables and figures."""
-
-from attar.comparison.grid import compare
-
-__all__ = ["compare"]

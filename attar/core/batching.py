@@ -1,0 +1,137 @@
+"""The tile: the one batch size that networks are called with, so that a row's bytes do not depend on its company.
+
+Matrix products differ in their last bits with the batch. With the batch held fixed, a row's result is the same wherever
+it stands and whatever stands beside it; `choose` proves that for the network at hand before it settles on a size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attar.core.finite import finite
+from attar.core.store import Store, fingerprint
+
+CPU_TILES = (16, 8, 32, 4, 2, 1)
+GPU_TILES = (128, 64, 32, 16, 8, 4, 2, 1)
+
+
+def in_tiles(network: Callable[..., Tensor], tile: int, *rows: Tensor) -> Tensor:
+    """`network(*rows)` in batches of exactly `tile` rows; the last is filled up with copies of its first row."""
+    return torch.cat([padded(network, tile, *(r[i : i + tile] for r in rows)) for i in range(0, len(rows[0]), tile)])
+
+
+def padded(network: Callable[..., Tensor], tile: int, *rows: Tensor) -> Tensor:
+    """One call of `network` with `tile` rows, of which the first `len(rows[0])` are returned.
+
+    The rows are laid out contiguously whatever their strides were, because the layout, too, decides the last bits.
+    """
+    n = len(rows[0])
+    filled = (torch.cat([r, r[:1].expand(tile - n, *r.shape[1:])]) if n < tile else r for r in rows)
+    return network(*(r.clone(memory_format=torch.contiguous_format) for r in filled))[:n]
+
+
+def choose(device: torch.device, exact_at: Callable[[int], bool], most: int | None = None) -> int:
+    """The first tile, in an order that is fixed for each kind of device, that fits in memory and is exact.
+
+    The order does not depend on any timing, so two runs on one kind of device choose the same tile. None above `most`.
+    """
+    for tile in CPU_TILES if device.type == "cpu" else GPU_TILES:
+        if most is not None and tile > most:
+            continue
+        try:
+            if tile == 1 or exact_at(tile):
+                return tile
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    return 1
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is proved of one network's tiles on one device, found once and kept in the store."""
+
+    key: str
+    """Of the network: its weights and the sizes of its rows."""
+    exact_at: Callable[[int], bool]
+    device: torch.device
+    dtype: torch.dtype
+    store: Store
+
+    def chosen(self, most: int | None = None) -> int:
+        """The tile that `choose` finds."""
+        return self._remembered(lambda: choose(self.device, self.exact_at, most), "at most", most)
+
+    def proved(self, tile: int) -> int:
+        """`tile` itself.
+
+        Raises:
+            AttarError: it does not fit in memory, or at it a row's bytes would depend on the others.
+        """
+        from attar.core.errors import AttarError
+
+        if tile < 1:
+            raise AttarError(f"--tile {tile}: at least 1")
+        try:
+            if tile == 1 or self._remembered(lambda: int(self.exact_at(tile)), tile):
+                return tile
+            why = "a row's bytes would depend on the rows beside it"
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            why = "it does not fit in memory"
+        here = device_class(self.device)
+        raise AttarError(f"--tile {tile}: {why} on {here}; leave it out, and {self.chosen()} is chosen")
+
+    def _remembered(self, find: Callable[[], int], *asked: int | str | None) -> int:
+        about = [self.key, device_class(self.device), str(self.dtype), torch.__version__, *asked]
+
+        def make(scratch: Path) -> None:
+            (scratch / "tile").write_text(str(find()))
+
+        return int((self.store.once("tile", fingerprint(*about), make, about=about) / "tile").read_text())
+
+
+def exact(network: Callable[..., Tensor], *rows: Tensor) -> bool:
+    """Whether every row's result has the same bits in reverse order and among other rows.
+
+    Raises:
+        NotFinite: the network does not give numbers.
+    """
+    n = len(rows[0])
+    straight = finite(network(*rows), "what it makes of noise")
+    swapped = network(*(r.flip(0) for r in rows)).flip(0)
+    alone = network(*(torch.cat([r[: n // 2], r[:1].expand(n - n // 2, *r.shape[1:])]) for r in rows))
+    return torch.equal(straight, swapped) and torch.equal(straight[: n // 2], alone[: n // 2])
+
+
+def device_class(device: torch.device) -> str:
+    """What must agree for bytes to agree: the GPU's name, or the instruction set of the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+    """The device and number format that `auto` means here: a GPU in bfloat16 where there is one, else CPU, float32."""
+    from attar.core.errors import AttarError, suggestion
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        hint = suggestion(device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))
+        raise AttarError(f"--device {device}{hint}: not usable here ({reason}); try auto or cpu") from error
+    formats: dict[str, Any] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype == "auto":
+        dtype = "bfloat16" if found.type == "cuda" else "float32"
+    if dtype not in formats:
+        raise AttarError(f"--dtype {dtype}{suggestion(dtype, formats)}: choose auto, {', '.join(formats)}")
+    return found, formats[dtype]

@@ -1,0 +1,148 @@
+"""Files that appear whole or not at all, and what is said where a place cannot be written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attar.core.errors import AttarError, Unwritable
+
+T = TypeVar("T")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+_log = logging.getLogger("attar")
+
+
+@contextmanager
+def writing(place: Path, remedy: str = "") -> Iterator[None]:
+    """The one door to a place that is written: where it is full, read-only or forbidden, the error names it.
+
+    What goes wrong elsewhere, as where an image of the data may not be read, passes as it is.
+
+    Raises:
+        Unwritable: the place cannot be written; `remedy` says what else can be done than to clean up there.
+    """
+    try:
+        yield
+    except Exception as error:
+        why = _why(error, place)
+        if why is None:
+            raise
+        first = "free space there" if why in map(os.strerror, _FULL) else "make it writable"
+        raise Unwritable(place, why, f"{first}, or {remedy}" if remedy else "") from error
+
+
+def _why(error: Exception, place: Path) -> str | None:
+    """Why a place could not be written, in words; None if the error is about something else."""
+    if isinstance(error, Unwritable):
+        return error.why if _at(error.place, place) else None
+    if isinstance(error, AttarError):
+        return None
+    number, named = getattr(error, "errno", None), [getattr(error, name, None) for name in ("filename", "filename2")]
+    if told := re.search(r"(?:os error|\[Errno) (\d+)", str(error)):  # of safetensors and shutil
+        number = int(told[1])
+    if isinstance(error, RuntimeError) and "inline_container.cc" in str(error):  # of torch.save
+        number = errno.ENOSPC
+    unnamed = number in _FULL and not any(named)
+    here = unnamed or (number in (*_FULL, *_FORBIDDEN) and any(_at(file, place) for file in named if file is not None))
+    return os.strerror(number) if here and number is not None else None
+
+
+def _at(file: Any, place: Path) -> bool:
+    """Whether a file is a place, in it, above it, or its temporary stand-in."""
+    one, place = Path(os.fsdecode(file)).absolute(), place.absolute()
+    stand_in = str(place.with_name(f".{place.name}."))
+    return one.is_relative_to(place) or place.is_relative_to(one) or str(one).startswith(stand_in)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside `path`, renamed onto it on success: readers see all of the file or none of it.
+
+    It has the rights of any new file, whoever writes it (safetensors leaves them to the owner alone).
+
+    Raises:
+        Unwritable: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.touch()
+            rights = temporary.stat().st_mode
+            yield temporary
+            permit(temporary, rights)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def permit(file: Path, rights: int) -> None:
+    """Gives a file the rights of another."""
+    if file.stat().st_mode != rights:
+        file.chmod(rights & 0o7777)
+
+
+def check_writable(path: Path, flag: str) -> None:
+    """Raises AttarError unless a file or folder of this name can be made; makes nothing."""
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise AttarError(f"{flag} {path}: {parent} is not a folder that can be written")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as readable JSON, atomically.
+
+    Raises:
+        AttarError: it holds a NaN or an infinity, which JSON has no words for.
+    """
+    if wrong := _not_finite(value):
+        raise AttarError(f"{path}: {wrong}, which JSON has no word for; nothing is written")
+    with replacing(path) as temporary:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _not_finite(value: Any, name: str = "it") -> str:
+    """The first NaN or infinity within a value, as "it.measures.0.loss is nan"; nothing where there is none."""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"{name} is {value}"
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    return next(filter(None, (_not_finite(part, f"{name}.{key}") for key, part in parts)), "")
+
+
+def write_lines(path: Path, records: Iterable[Any]) -> None:
+    """Writes one line of JSON for each record, atomically."""
+    with replacing(path) as temporary:
+        lines = (json.dumps(record, allow_nan=False) + "\n" for record in records)
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The records of such a file; none where there is no file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def resumed(file: Path, read: Callable[[Path], T]) -> T | None:
+    """What a checkpoint holds; None where there is none, or where it cannot be read: then it is named and removed."""
+    if not file.exists():
+        return None
+    try:
+        return read(file)
+    except Exception as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        _log.warning("%s cannot be read (%s): it is discarded, and its work begun again", file, why)
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+        return None

@@ -1,0 +1,38 @@
+"""The most that some numbers may be, so that a slip of the hand is found before memory or days are spent on it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from attar.core.errors import AttarError
+
+
+class Limit(NamedTuple):
+    """The largest number of its kind, and why there is one."""
+
+    most: int
+    why: str
+
+
+SIDE = Limit(4096, "pixels a side: such an image takes 50 MB once decoded, and sets are held in memory to be judged")
+IPC = Limit(100_000, "images per class: all candidates of a class are in memory at once")
+TILE = Limit(4096, "images in a network call, which are in memory at once")
+SEEDS = Limit(1000, "seeds: each is a training of its own")
+
+
+def check_most(name: str, value: int | None, limit: Limit) -> None:
+    """Raises AttarError for a number above its limit."""
+    if value is not None and value > limit.most:
+        raise AttarError(f"{name} {value}: at most {limit.most:,} {limit.why}")
+
+
+def seeds(count: int, name: str = "--seeds") -> range:
+    """So many seeds of trainings, from 0 on.
+
+    Raises:
+        AttarError: none, or too many.
+    """
+    if count < 1:
+        raise AttarError(f"{name} {count}: at least 1")
+    check_most(name, count, SEEDS)
+    return range(count)

@@ -1,0 +1,127 @@
+"""How far a long piece of work is: what stages tell, whoever shows it."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+Say = Callable[[str], None]
+
+
+Progress = Callable[[str, float], None]
+"""Called with a text and the fraction done, 0 to 1."""
+
+
+def silent(text: str, fraction: float) -> None:
+    """Shows nothing."""
+
+
+def duration(seconds: float) -> str:
+    """A time in words, to about two digits."""
+    if not 0 <= seconds < math.inf:
+        return "an unknown time"
+    if seconds < 0.01:
+        return "under 0.01 s"
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:,.0f} days"
+
+
+def per_second(count: int, seconds: float) -> str:
+    """A rate in words: 1,200/s, or of what is slow 3.5 s each."""
+    if not count:
+        return "0/s"
+    each = max(seconds, 1e-6) / count
+    return f"{1 / each:,.0f}/s" if each < 0.1 else f"{1 / each:.1f}/s" if each < 1 else f"{duration(each)} each"
+
+
+class Meter:
+    """Counts units of work and tells `progress` their number and rate, at most a few times a second."""
+
+    def __init__(self, progress: Progress, text: str, total: int, unit: str) -> None:
+        self.progress, self.text, self.total, self.unit = progress, text, total, unit
+        self.done = 0
+        self.begun = self.told = time.monotonic()
+        if total:
+            progress(f"{text}, 0/{total:,} {unit}", 0.0)
+
+    def add(self, count: int = 1) -> None:
+        """`count` more units are done."""
+        self.done += count
+        now = time.monotonic()
+        if now - self.told < 0.2 and self.done < self.total:
+            return
+        self.told = now
+        told = f"{self.text}, {self.done:,}/{self.total:,} {self.unit}, {per_second(self.done, now - self.begun)}"
+        self.progress(told, min(1.0, self.done / max(self.total, 1)))
+
+    def within(self, count: int, steps: int) -> Callable[[object], None]:
+        """To be called `steps` times while the next `count` units are worked on: moves the bar, counts nothing yet."""
+        taken = 0
+
+        def step(_: object) -> None:
+            nonlocal taken
+            taken += 1
+            now = time.monotonic()
+            if now - self.told >= 0.2:
+                self.told = now
+                fraction = (self.done + count * taken / steps) / max(self.total, 1)
+                self.progress(f"{self.text}, {self.done:,}/{self.total:,} {self.unit}", min(1.0, fraction))
+
+        return step
+
+
+@contextmanager
+def bar() -> Iterator[Progress]:
+    """A rich progress bar, with the time that remains of the piece of work at hand."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Rich
+
+    columns = (
+        BarColumn(30),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Rich(*columns, console=Console(stderr=True), transient=True) as rich:
+        task: TaskID | None = None
+        last, seen = "", 0.0
+
+        def show(text: str, fraction: float) -> None:
+            nonlocal task, last, seen
+            stage = text.split(",")[0]
+            if task is None or stage != last or fraction < seen:
+                if task is not None:
+                    rich.remove_task(task)
+                task, last = rich.add_task(text, total=1.0), stage
+            seen = fraction
+            rich.update(task, completed=fraction, description=text)
+
+        yield show
+
+
+@contextmanager
+def lines(seconds: float = 10.0) -> Iterator[Progress]:
+    """A line on standard error when a stage has gone on for so many seconds since the last one."""
+    told = begun = time.monotonic()
+
+    def show(text: str, fraction: float) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= seconds:
+            told = now
+            print(f"[{now - begun:6.0f} s] {fraction:4.0%} {text}", file=sys.stderr, flush=True)
+
+    yield show

@@ -1,0 +1,76 @@
+"""Tables of a TOML file, word by word: what is no key, no label, no list or no number is an error that names it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from attar.core import limits
+from attar.core.config import parsed
+from attar.core.errors import AttarError, suggestion
+
+Table = dict[str, Any]
+
+
+def keyed(written: Table, allowed: Collection[str], where: str) -> Table:
+    """The table with hyphens in its keys as underscores.
+
+    Raises:
+        AttarError: a key that is not known.
+    """
+    own = {name.replace("-", "_"): value for name, value in written.items()}
+    for name in own:
+        known(name, allowed, where, "key")
+    return own
+
+
+def known(name: str, names: Collection[str], where: str, what: str) -> None:
+    """Raises AttarError unless the name is one of those."""
+    if name not in names:
+        raise AttarError(f"{where}: no {what} {name!r}{suggestion(name, names)}; there are: {', '.join(names)}")
+
+
+def labelled(written: Any, where: str) -> dict[str, Table]:
+    """The tables under [where.LABEL], at least one, whose labels can name folders."""
+    tables = {label: table(own, f"[{where}.{label}]") for label, own in table(written, where).items()}
+    if not tables:
+        raise AttarError(f"[{where}.LABEL]: at least one")
+    for label in tables:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", label):
+            raise AttarError(f"[{where}.{label}]: a label is of letters, digits and -_.+ (it names a folder)")
+    return tables
+
+
+def table(written: Any, where: str) -> Table:
+    """What was written, if it is a table."""
+    if not isinstance(written, dict):
+        raise AttarError(f"{where} must be a table")
+    return written
+
+
+def texts(written: Any, where: str) -> list[str]:
+    """One text or a list of them, none twice."""
+    found = [written] if isinstance(written, str) else written
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise AttarError(f"{where} = {written!r}: a list of texts")
+    return list(dict.fromkeys(found))
+
+
+def numbers(written: Any, where: str) -> tuple[int, ...]:
+    """One whole number above 0 or a list of them, in order, none twice."""
+    found = parsed(written if isinstance(written, list) else [written], tuple[int, ...], where)
+    if not found or min(found) < 1:
+        raise AttarError(f"{where} = {written!r}: whole numbers of 1 or more")
+    return tuple(sorted(set(found)))
+
+
+def seeds(written: Any, where: str) -> tuple[int, ...]:
+    """How many seeds, from 0 on, or a list of them."""
+    if not isinstance(written, list):
+        return tuple(limits.seeds(parsed(written, int, where), f"{where} ="))
+    found = parsed(written, tuple[int, ...], where)
+    if not found:
+        raise AttarError(f"{where} = {written!r}: at least one")
+    limits.check_most(f"{where}, of which there are", len(found), limits.SEEDS)
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,78 @@
+"""Where results may be written: not into the data, not into a distilled set, not over what is not Attar's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from attar.core.errors import AttarError
+from attar.core.store import check_writable
+from attar.data.source import refuse_no_file, shown
+from attar.data.spec import places
+from attar.sets.distilled import open_distilled
+
+
+def check_place(out: Path, flag: str, data: Iterable[str | None] = (), adds: Sequence[str] = ()) -> None:
+    """Raises AttarError unless results may be written to `out`, links resolved; before any work, and makes nothing.
+
+    Whether what is there already is a result of the same run, the caller asks.
+
+    Args:
+        flag: what the user named the place with.
+        data: specs of all images that are read; None, and data that is not on this machine, stands in nobody's way.
+        adds: what is written into the folder `out`, the first of it a record that shows that the rest is Attar's;
+            nothing where `out` itself, a file or a folder, appears whole, by a rename.
+    """
+    if shown(str(out)) != str(out):
+        raise AttarError(
+            f"{flag} {shown(str(out))}: the name is not UTF-8, and no record could hold it; choose another"
+        )
+    if not adds and out.name in ("", ".."):
+        raise AttarError(f"{flag} {out}: is there already; name a new folder or file")
+    for read in (read for spec in data if spec for read in places(spec)):
+        inside, around = _within(out, read), _within(read, out)
+        if inside or around:
+            told = "is" if inside and around else "lies in" if inside else "holds"
+            raise AttarError(f"{flag} {out} {told} the data, {read}; choose a place apart from it")
+    written = out / adds[0] if adds else out
+    if whose := next(filter(_is_set, Path(os.path.realpath(written)).parents), None):
+        raise AttarError(f"{flag} {out} lies in the distilled set {whose}; choose a place apart from it")
+    if adds and not written.exists() and (others := [name for name in adds[1:] if (out / name).exists()]):
+        raise AttarError(f"{flag} {out} holds {others[0]}, but no {adds[0]} of Attar's; choose another folder")
+    check_writable(written, flag)
+
+
+def check_file(file: Path, flag: str, mark: str, what: str) -> None:
+    """Raises AttarError where something is that is not `what`, a text whose first part holds `mark`, and so is ours."""
+    if not os.path.lexists(file):
+        return
+    try:
+        refuse_no_file(file)
+        with file.open(encoding="utf-8", errors="replace") as opened:
+            ours = mark in opened.read(HEAD)
+    except OSError as error:
+        raise AttarError(f"{flag} {file}: is there, and cannot be read as {what} ({error})") from error
+    if not ours:
+        raise AttarError(f"{flag} {file}: is there, and is not {what}; choose another name, or remove it")
+
+
+HEAD = 2**16
+"""Characters of a file that are looked at."""
+
+
+def _within(inner: Path, outer: Path) -> bool:
+    """Whether a place is another one or lies in it, links resolved, whatever capitals the file system tells apart."""
+    real = Path(os.path.realpath(inner))
+    return os.path.exists(outer) and any(
+        os.path.samefile(one, outer) for one in (real, *real.parents) if os.path.exists(one)
+    )
+
+
+def _is_set(folder: Path) -> bool:
+    if not (folder / "manifest.json").is_file():
+        return False
+    try:
+        return bool(open_distilled(folder))
+    except AttarError:
+        return False

@@ -1,0 +1,1 @@
+"""A run: checks, pipeline, manifest, cost."""

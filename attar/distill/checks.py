@@ -1,0 +1,292 @@
+"""The plan of a run: checked before anything is done, and described in the manifest of what comes out."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attar import __version__
+from attar.core.errors import AttarError, suggestion
+from attar.core.limits import IPC, check_most
+from attar.core.progress import Say
+from attar.core.store import fingerprint
+from attar.data.places import check_place
+from attar.job import Job, Spec
+from attar.methods.base import Composed, Method, real_choice
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attar.data import ImageSet
+    from attar.diffusion import Sampler
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked run: nothing that can be found wrong beforehand is wrong."""
+
+    job: Job
+    name: str
+    method: Method
+    ipcs: tuple[int, ...]
+    folders: dict[int, Path]
+
+    @property
+    def uses_prior(self) -> bool:
+        """Whether a prior samples the images, or real ones are chosen by what a prior makes of them."""
+        return self.method.sampler is not None or self.method.select.uses_prior(self.job)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The method's fields, as keys and manifests hold them."""
+        return self.job.settled(self.method)
+
+    def key(self, ipc: int) -> str:
+        """The fingerprint of the distilled set of one IPC: of every input and setting, none of the timings."""
+        data = [self.job.images.digest(label) for label in self.job.labels]
+        job = self.job
+        inputs: Any = None
+        if self.uses_prior:
+            told = [job.told(label) for label in job.labels]
+            inputs = (job.prior.key, job.codec.key, told, job.compute, job.encoding)
+        elif isinstance(self.method, Composed):
+            inputs = self.method.inputs(job)
+        spec = (self.job.spec.seed, self.job.spec.preprocess, self.job.spec.output_size, *_filter(job.spec).values())
+        return fingerprint(data, self.job.classes, inputs, spec, self.name, self.fields, ipc)
+
+    def missing(self, ipcs: Sequence[int], say: Say) -> list[int]:
+        """Those of the IPCs whose sets are not there yet.
+
+        Raises:
+            AttarError: a folder holds something else, another run's set, or a damaged one.
+        """
+        return [ipc for ipc in ipcs if not self._is_done(ipc, say)]
+
+    def _is_done(self, ipc: int, say: Say) -> bool:
+        from attar.sets.distilled import open_distilled, verify
+
+        folder = self.folders[ipc]
+        if not _occupied(folder):
+            return False
+        found = open_distilled(folder).manifest
+        if self.uses_prior and self.job.untrained:
+            say(f"{folder} is there; whether this run made it is seen when the prior digits is trained")
+            return True
+        if found["run"] != self.key(ipc):
+            raise _foreign(folder, found, self.described(ipc))
+        if problems := verify(folder):
+            raise AttarError(f"{folder} is damaged ({problems[0]}, {len(problems)} in all); remove it to write it anew")
+        say(f"{folder} is already there")
+        return True
+
+    def described(self, ipc: int) -> dict[str, Any]:
+        """The part of the manifest that says what was asked for: settings and inputs."""
+        if isinstance(self.method, Composed):
+            return {**self.asked(ipc), "prior": None, "compute": None, "inputs": self.method.inputs(self.job)}
+        if not self.uses_prior:
+            return {**self.asked(ipc), "prior": None, "compute": None}
+        compute = {**self.job.compute, "codec_tile": self.job.codec.tile}
+        return {**self.asked(ipc), "prior": _prior(self.job), "compute": compute}
+
+    def asked(self, ipc: int) -> dict[str, Any]:
+        """The settings and the data, known before the prior is loaded."""
+        job = self.job
+        return {
+            "method": {"name": self.name, **self.fields},
+            "ipc": ipc,
+            "seed": job.spec.seed,
+            "classes": list(job.classes),
+            "preprocess": job.spec.preprocess,
+            "output_size": job.spec.output_size,
+            **_filter(job.spec),
+            "data": job.about_data(),
+            **({"keep_statistics": True} if job.spec.keep_statistics else {}),
+        }
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Mean and deviation (K, C, H, W) of every class, all that d3hr makes its starts from."""
+        import torch
+
+        from attar.distill.pipeline import fit_group
+        from attar.methods.d3hr.method import D3HR
+
+        assert isinstance(self.method, D3HR), "`checked` has seen to it"
+        found = [self.method.statistics(fit_group(self.job, self.method.fit, [label])) for label in self.job.labels]
+        return {name: torch.stack([of[name] for of in found]) for name in found[0]}
+
+    def manifest(self, ipc: int) -> dict[str, Any]:
+        """All that is known of a distilled set but its images' digests."""
+        from importlib.metadata import version
+
+        from attar.distill.cost import spent
+        from attar.distill.pipeline import learnt, watched
+
+        packages = ("torch", "torchvision", "diffusers", "numpy", "pillow", "scikit-learn", "safetensors")
+        described = self.described(ipc)
+        device = (described["compute"] or described.get("inputs") or {"device": "cpu"})["device"]
+        return {
+            "attar": __version__,
+            "run": self.key(ipc),
+            **described,
+            "selected_by": self.method.select.told(self.job),
+            "exemplars_by": real.told(self.job) if (real := real_choice(self.method.fit)) else None,
+            "learnt": learnt(self.job, self.method, ipc),
+            "measures": watched(self.job, self.method, ipc),
+            "seconds": spent(self.job, self.method, ipc),
+            "machine": {"device": device, "python": platform.python_version(), "system": platform.platform()},
+            "versions": {package: version(package) for package in packages},
+            "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+
+
+def checked(job: Job, name: str, method: Method, ipcs: Sequence[int], out: Path, say: Say) -> Plan:
+    """Everything that can be wrong with a run, looked at before any of it is done.
+
+    Raises:
+        AttarError: what is wrong and what to do.
+    """
+    from attar.sets.distilled import open_distilled
+
+    if not ipcs or any(ipc < 1 for ipc in ipcs):
+        raise AttarError(f"--ipc {','.join(map(str, ipcs))}: the number of images per class must be 1 or more")
+    check_most("--ipc", max(ipcs), IPC)
+    _known_settings(job.spec, name, method)
+    ordered = tuple(sorted(set(ipcs)))
+    folders = {ipc: out if len(ordered) == 1 else out / f"ipc-{ipc:03d}" for ipc in ordered}
+    plan = Plan(job, name, method, ordered, folders)
+    check_place(out, "--out", [job.spec.data], adds=[folders[ordered[0]].name] if len(ordered) > 1 else ())
+    for folder in folders.values():
+        if _occupied(folder):
+            open_distilled(folder)
+    _enough_images(plan, job.picked)
+    method.select.check(job, ordered, generated=method.sampler is not None)
+    if plan.uses_prior:
+        _known_to_prior(job)
+    if method.sampler is not None:
+        method.fit.check(job.prior)
+        _choosing_real(job, method, ordered)
+        _guided(job, method.sampler, say)
+    _enough_images(plan, job.images)
+    if isinstance(method, Composed):
+        method.check(job, ordered)
+    if job.images.skipped:
+        more = " ..." if len(job.images.skipped) > 5 else ""
+        say(f"{len(job.images.skipped)} unreadable images are left out: {', '.join(job.images.skipped[:5])}{more}")
+    method.select.try_teacher(job)
+    for ipc in ordered:
+        _not_foreign(plan, ipc)
+    if plan.uses_prior and job.prior.classes is None and not job.spec.class_map:
+        say("the prior carries no class names: its classes are taken to be the data's, in the data's order")
+    return plan
+
+
+def _known_settings(spec: Spec, name: str, method: Method) -> None:
+    from attar.data import PREPROCESSING
+    from attar.methods.d3hr.method import D3HR
+
+    if spec.preprocess not in PREPROCESSING:
+        hint = suggestion(spec.preprocess, PREPROCESSING)
+        raise AttarError(f"--preprocess {spec.preprocess}{hint}: choose one of {', '.join(PREPROCESSING)}")
+    if spec.keep_statistics and not isinstance(method, D3HR):
+        raise AttarError(f"--keep-statistics: {name} learns no mean and deviation of each class; d3hr does")
+    if spec.keep_statistics and needs_data(method):
+        raise AttarError(f"--keep-statistics: sets are made again without the data, which {needs_data(method)} needs")
+    if spec.output_size is not None and method.sampler is None:
+        raise AttarError(
+            f"--output-size {spec.output_size}: {name} takes no prior, whose images it is for; leave it out"
+        )
+
+
+def _filter(spec: Spec) -> dict[str, str]:
+    """The filter of the output size as keys and manifests hold it; nothing where it is the usual one."""
+    return {} if spec.output_filter == Spec.output_filter else {"output_filter": spec.output_filter}
+
+
+def needs_data(method: Method) -> str:
+    """What of a method needs real images after its fit, in words; nothing where none does."""
+    if method.refine is not None:
+        return "refine"
+    return "" if method.select.teacher is None else "select.teacher"
+
+
+def _choosing_real(job: Job, method: Method, ipcs: Sequence[int]) -> None:
+    """What a fit that chooses real images chooses them by, and what images are refined by, checked."""
+    for ipc in ipcs:
+        if (select := real_choice(method.fit.for_ipc(ipc))) is not None:
+            select.check(job, [ipc], generated=False)
+            select.try_teacher(job)
+    if method.refine is not None:
+        method.refine.check(job)
+
+
+def _known_to_prior(job: Job) -> None:
+    """Raises AttarError for classes that the prior does not know; before it is trained, if it is a built-in one."""
+    from attar.priors import known_classes
+
+    names = known_classes(str(job.spec.prior))
+    if names is not None:
+        job.match(names, len(names))
+    assert job.prior_labels
+
+
+def _guided(job: Job, sampler: Sampler, say: Say) -> None:
+    """Says where only some channels of a prior that has not the usual four are guided, and refuses more than it has."""
+    guided, channels = sampler.guided_channels, job.prior.codec.shape[0]
+    if guided is not None and guided > channels:
+        raise AttarError(f"sampler.guided_channels {guided}: the prior has {channels}; none guides all")
+    if guided is not None and guided < channels != 4:
+        say(f"{guided} of the prior's {channels} channels are guided; all with --set sampler.guided_channels=none")
+
+
+def _occupied(folder: Path) -> bool:
+    if folder.exists() and not folder.is_dir():
+        raise AttarError(f"--out {folder}: is a file")
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _not_foreign(plan: Plan, ipc: int) -> None:
+    from attar.sets.distilled import open_distilled
+
+    folder, asked = plan.folders[ipc], plan.asked(ipc)
+    if _occupied(folder):
+        found = open_distilled(folder).manifest
+        if any(found.get(name) != value for name, value in asked.items()):
+            raise _foreign(folder, found, asked)
+
+
+def _foreign(folder: Path, found: dict[str, Any], here: dict[str, Any]) -> AttarError:
+    differing = [name for name, value in here.items() if found.get(name) != value] or ["versions"]
+    return AttarError(f"{folder} belongs to another run (other {' and '.join(differing)}); choose another --out")
+
+
+def _enough_images(plan: Plan, images: ImageSet) -> None:
+    if isinstance(plan.method, Composed):
+        real, needed = False, plan.method.needs(plan.job, max(plan.ipcs))
+    else:
+        real = plan.method.sampler is None
+        needed = max(plan.ipcs) if real else plan.method.fit.for_ipc(max(plan.ipcs)).needs
+    counts = {name: len(images.of_class(label)) for label, name in enumerate(images.classes)}
+    few = ", ".join(f"{name!r} ({count})" for name, count in counts.items() if count < needed)
+    if few and real:
+        raise AttarError(f"--ipc {needed}: more real images than these classes have: {few}")
+    if few:
+        raise AttarError(f"{plan.name} needs {needed} images of each class; too few: {few}")
+
+
+def _prior(job: Job) -> dict[str, Any]:
+    named, spec = job.prior.classes is not None, job.spec
+    files = {"source": spec.prior, "fingerprint": job.prior.key, "codec": job.codec.key, "codec_source": spec.codec}
+    if job.prior.prompts is not None:
+        asked = {"prompt": spec.prompt, "prompts": spec.prompts, "negative_prompt": job.prior.prompts.negative}
+        return {**files, **asked, "told": [job.told(label) for label in job.labels], "matched": "by prompt"}
+    return {
+        **files,
+        "class_map": spec.class_map,
+        "labels": job.prior_labels,
+        "matched": ("by name" if named else "by position: the prior carries no class names")
+        + (", or by the class map" if spec.class_map else ""),
+    }

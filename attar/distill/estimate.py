@@ -1,0 +1,270 @@
+"""What distilling and evaluating would cost from an empty cache: counted on the meta device, timed on a small part."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from attar.distill.cost import passes_per_image, passes_per_second
+from attar.distill.pipeline import at
+from attar.evaluation import Images, Recipe
+from attar.evaluation.precision import settled
+from attar.job import Job
+from attar.methods.base import Method
+from attar.priors.codec import AutoencoderCodec
+from attar.priors.prior import Prior
+from attar.priors.shared_embedders import TiedDiT
+from attar.priors.training.adaptors import DiffFit
+from attar.training import Precision, autocast
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a prior's networks take, for one image where nothing else is said; memory in bytes."""
+
+    network: int
+    """FLOPs of one pass of the network."""
+    encoder: int
+    decoder: int
+    weights: int
+    sampling: int
+    """Activations of a tile in the network or in the decoder, whichever is more."""
+    training: int
+    """Activations that are kept for the gradient of the trained weights."""
+    trained: int
+    """Numbers that a fine-tuning trains."""
+    latent: int
+    """Bytes of a latent on disk: mean and deviation in bfloat16."""
+    per_second: float
+    """FLOPs that this device does in a second."""
+    how: str
+    """How that was measured."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a method takes for one IPC, from an empty cache; other IPCs and methods share parts of it."""
+
+    groups: int
+    """Groups of classes that are fitted independently."""
+    latents: int
+    """Images to encode."""
+    steps: int
+    """Of training."""
+    passes: int
+    """Of the network, in images; a training step counts as three of its batch."""
+    memory: int
+    """Bytes on the device, about."""
+    parts: Mapping[Hashable, tuple[float, float]]
+    """What for -> (FLOPs, seconds): equal parts are done once."""
+
+    def seeded(self, part: Hashable) -> bool:
+        """Whether a part is done anew for each distillation seed."""
+        return isinstance(part, tuple) and part[0] in ("candidates", "images")
+
+
+def outlook(
+    job: Job, method: Method, counts: Sequence[int], ipc: int, measures: Measures | None, refining: float = 0.0
+) -> Outlook:
+    """The cost of the set of one IPC, for classes with so many images; real images (no measures) cost nothing.
+
+    Args:
+        refining: seconds that the refinement of a class takes; its FLOPs are not counted.
+    """
+    if measures is None:
+        return Outlook(0, 0, 0, 0, 0, {})
+    method, made = at(method, ipc), method.select.candidates(ipc)
+    fit = method.fit
+    groups = [[counts[label] for label in group] for group in fit.groups(range(len(counts)))] if fit.learns else []
+    fitting, steps = (sum(map(count, groups)) for count in (fit.passes, fit.training_steps))
+    sampling = made * len(counts) * passes_per_image(job, method)
+    latents = sum(map(fit.encodings, groups))
+    flops: dict[tuple[Any, ...], float] = {
+        ("latents", latents): latents * measures.encoder,
+        ("fit", fit): fitting * measures.network,
+        ("candidates", method, made): sampling * measures.network,
+        ("images", method, ipc): ipc * len(counts) * measures.decoder,
+    }
+    other: dict[tuple[Any, ...], float] = {
+        ("candidates", method, made): len(counts) * method.start_seconds(job, made),
+        ("images", method, ipc): len(counts) * refining,
+    }
+    parts: dict[Hashable, tuple[float, float]] = {
+        (*part, job.spec): (n, n / measures.per_second + other.get(part, 0.0)) for part, n in flops.items()
+    }
+    tuning = getattr(fit, "batch", 1) * measures.training + 20 * measures.trained if steps else 0
+    memory = measures.weights + max(measures.sampling, tuning)
+    return Outlook(len(groups), latents, steps, fitting + sampling, memory, parts)
+
+
+def measured(prior: Prior, block: nn.Module | None = None) -> Measures:
+    """The measures of a prior; with a `block`, of one whose networks are on the meta device, timed by that block."""
+    network = _shape_of(prior.network)
+    z, times, y = (
+        torch.zeros(1, *shape, dtype=kind, device="meta")
+        for shape, kind in ((prior.codec.shape, torch.float32), ((), torch.long), ((), torch.long))
+    )
+    half = 1 if prior.dtype == torch.float32 else 2
+    encoder = decoder = decoding = 0
+    weights = [network]
+    if isinstance(codec := prior.codec, AutoencoderCodec):
+        vae: Any = _shape_of(codec.vae)
+        weights.append(vae)
+        encoder = _flops(lambda: vae.encode(torch.zeros(1, 3, codec.size, codec.size, device="meta")))
+        decoder = _flops(lambda: vae.decode(z))
+        decoding = codec.tile * _peak(vae, lambda: vae.decode(z))
+    flops = _flops(lambda: network(z, times, y))
+    trained, kept = _training(network, z, times, y)
+    if block is None:
+        per_second, how = flops * passes_per_second(prior), "one pass of the network timed"
+    else:
+        per_second, how = _block_rate(prior, block), "estimated from the FLOP rate of one block"
+    return Measures(
+        network=flops,
+        encoder=encoder,
+        decoder=decoder,
+        weights=sum(p.numel() * p.element_size() for part in weights for p in part.parameters()),
+        sampling=max(prior.tile * _peak(network, lambda: network(z, times, y)), decoding) // half,
+        training=kept // half,
+        trained=trained,
+        latent=4 * z.numel(),
+        per_second=per_second,
+        how=how,
+    )
+
+
+def _shape_of(network: nn.Module) -> nn.Module:
+    """A copy on the meta device; no second copy of the numbers is made."""
+    numbers = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), False) for p in network.parameters()}
+    return copy.deepcopy(network, {**numbers, **{id(b): torch.empty_like(b, device="meta") for b in network.buffers()}})
+
+
+def _flops(call: Callable[[], Any]) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def _peak(network: nn.Module, call: Callable[[], Any]) -> int:
+    """Bytes of the largest layer's input and output, and as much for what stands beside them."""
+    sizes = [0]
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        sizes.append(sum(x.numel() * x.element_size() for x in (*inputs, output) if isinstance(x, Tensor)))
+
+    leaves = [module for module in network.modules() if not list(module.children())]
+    hooks = [leaf.register_forward_hook(note) for leaf in leaves]
+    with torch.no_grad():
+        call()
+    for hook in hooks:
+        hook.remove()
+    return 2 * max(sizes)
+
+
+def _training(network: nn.Module, z: Tensor, times: Tensor, y: Tensor) -> tuple[int, int]:
+    """(numbers that DiffFit trains, bytes of activations kept for one image); nothing for networks but DiTs."""
+    transformer = getattr(network, "transformer", None)
+    if transformer is None:
+        return 0, 0
+    tied = TiedDiT(copy.deepcopy(transformer)).requires_grad_(False)
+    adaptor = DiffFit.of(tied)
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter) and not isinstance(tensor._base, nn.Parameter):
+            kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with adaptor.attached(tied), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        tied(z, times, y)
+    bytes_kept = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return sum(p.numel() for p in adaptor.parameters()), bytes_kept
+
+
+def _block_rate(prior: Prior, block: nn.Module) -> float:
+    """FLOPs in a second of one block of a network on the meta device, given numbers, inputs of its shapes and time."""
+    n = 1 if prior.device.type == "cpu" else prior.tile
+    asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    hook = block.register_forward_pre_hook(lambda module, args, more: asked.append((args, more)), with_kwargs=True)
+    with torch.no_grad():
+        whole = torch.zeros(n, dtype=torch.long, device="meta")
+        prior.network(torch.zeros(n, *prior.codec.shape, device="meta"), whole, whole)
+    hook.remove()
+    args, more = asked[0]
+    flops = _flops(lambda: block(*args, **more))
+    real = copy.deepcopy(block).to_empty(device=prior.device)
+    for parameter in real.parameters():
+        nn.init.constant_(parameter, 0.01)
+    args, more = tuple(_filled(x, prior) for x in args), {name: _filled(x, prior) for name, x in more.items()}
+    with torch.inference_mode(), torch.autocast(prior.device.type, prior.dtype, enabled=prior.dtype != torch.float32):
+        return flops / _timed(lambda: real(*args, **more), prior.device)
+
+
+def _filled(value: Any, prior: Prior) -> Any:
+    return torch.ones_like(value, device=prior.device) if isinstance(value, Tensor) else value
+
+
+def _timed(call: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of a call, the second of two."""
+    for _ in range(2):
+        begun = time.monotonic()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return max(time.monotonic() - begun, 1e-9)
+
+
+def training_seconds(
+    recipe: Recipe, network: str, classes: int, ipc: int, side: int, tested: int, device: str
+) -> float:
+    """Seconds of training a network by a recipe and testing it once on `tested` images; a teacher's are left out.
+
+    Args:
+        side: of the set's images, in pixels.
+
+    Raises:
+        AttarError: the recipe does not fit the images.
+    """
+    from attar.evaluation.evaluator import settle
+
+    place, precision = settled(device, recipe.precision)
+    n = ipc * classes
+    shape = Images(
+        np.broadcast_to(np.uint8(0), (n, side, side, 3)), np.zeros(n, np.int64), tuple(map(str, range(classes)))
+    )
+    plan, augmentation = settle(recipe, shape, network, precision)
+    images = plan.steps * plan.batch if plan.steps is not None else (plan.epochs or 0) * n
+    batch = min(plan.batch, n) if place.type == "cuda" else min(4, n)
+    forward, both = _pass_seconds(network, classes, augmentation.size, max(batch, 2), place, precision)
+    return images * (both + forward * plan.extra_forward) + tested * forward
+
+
+@functools.cache
+def _pass_seconds(
+    network: str, classes: int, size: int, batch: int, device: torch.device, precision: Precision
+) -> tuple[float, float]:
+    """Seconds that an image takes in a pass, and in a step of training."""
+    from attar.networks import build
+
+    student = build(network, classes, size, 0).to(device)
+    images = torch.zeros(batch, 3, size, size, device=device)
+
+    def step() -> None:
+        with autocast(device, precision):
+            loss = student(images).float().sum()
+        loss.backward()
+
+    def forward() -> None:
+        with torch.no_grad(), autocast(device, precision):
+            student(images)
+
+    return _timed(forward, device) / batch, _timed(step, device) / batch

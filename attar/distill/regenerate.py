@@ -1,0 +1,177 @@
+"""Distilled sets of any IPC from the statistics that were kept with one, and the prior: without the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from attar.core.errors import AttarError
+from attar.core.progress import Progress, silent
+from attar.core.store import Store, fingerprint
+from attar.job import Job, Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attar.core.progress import Say
+    from attar.data import ImageSet
+    from attar.methods.base import Fit
+    from attar.methods.d3hr.method import D3HR
+    from attar.sets.distilled import DistilledSet
+
+
+def regenerate(
+    folder: Path,
+    ipcs: Sequence[int],
+    out: Path,
+    *,
+    prior: str | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    store: Store | None = None,
+    progress: Progress = silent,
+    say: Say = print,
+    dry_run: bool = False,
+) -> list[Path]:
+    """Writes sets of these IPCs as `attar.distill.run.distill_sets` does, from what `--keep-statistics` kept in `folder`.
+
+    With the seed of that set, the default, the IPC that it has gives the images that it has.
+
+    Args:
+        prior: where the prior lies now, if it was moved; it must be the same one.
+
+    Raises:
+        AttarError: the set keeps no statistics or is damaged, the prior is another one, or as `distill_sets`.
+    """
+    from attar.distill.checks import needs_data
+    from attar.distill.run import make_sets
+    from attar.sets.distilled import STATISTICS, open_distilled, verify
+
+    one = open_distilled(folder)
+    if not one.manifest.get("statistics"):
+        raise AttarError(f"{folder} keeps no statistics: distill it with `--method d3hr --keep-statistics`")
+    if problem := next((line for line in verify(folder) if STATISTICS in line or "manifest" in line), None):
+        raise AttarError(f"{folder} is damaged ({problem})")
+    job = Dataless(one, _spec(one.manifest, prior, seed, device), store, progress, dry_run)
+    if job.untrained is None and [job.prior.key, job.codec.key] != [
+        one.manifest["prior"][name] for name in ("fingerprint", "codec")
+    ]:
+        raise AttarError(f"--prior {job.spec.prior}: is not the prior that {folder} was made with; name that one")
+    method = _method(one.manifest)
+    if what := needs_data(method):
+        raise AttarError(f"{folder} cannot be made again without the data, which {what} needs")
+    if not dry_run:
+        job.keep(method)
+    return make_sets(job, one.manifest["method"]["name"], method, ipcs, out, say=say, dry_run=dry_run)
+
+
+class Dataless(Job):
+    """A job whose classes, and what was learnt of them, come from a distilled set instead of images."""
+
+    def __init__(
+        self, one: DistilledSet, spec: Spec, store: Store | None, progress: Progress, dry: bool = False
+    ) -> None:
+        super().__init__(spec, store, progress, dry)
+        self.one = one
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Dataless, (self.one, self.spec, self.store, silent))
+
+    @cached_property
+    def everything(self) -> ImageSet:
+        return cast("ImageSet", Counted(self.one.classes, self.one.manifest["data"]["counts"], self._digest))
+
+    @cached_property
+    def images(self) -> ImageSet:
+        return self.everything
+
+    @cached_property
+    def prior_labels(self) -> list[int]:
+        return self.one.manifest["prior"].get("labels") or super().prior_labels
+
+    def about_data(self) -> dict[str, Any]:
+        return {**self.one.manifest["data"], "regenerated_from": self._digest}
+
+    def fit_key(self, fit: Fit, group: Sequence[int]) -> str:
+        return fingerprint("kept", fit, self._digest, [self.classes[label] for label in group])
+
+    def has_fit(self, fit: Fit, group: Sequence[int]) -> bool:
+        return True
+
+    def keep(self, method: D3HR) -> None:
+        """Puts the statistics where the driver looks for what the method's fit has learnt."""
+        from safetensors.torch import load_file, save_file
+
+        from attar.sets.distilled import STATISTICS
+
+        def make(kept: Mapping[str, Tensor], scratch: Path) -> None:
+            save_file(dict(kept), scratch / "fitted.safetensors")
+
+        arrays = load_file(self.one.folder / STATISTICS)
+        for label, (mean, std) in enumerate(zip(arrays["mean"], arrays["std"], strict=True)):
+            kept = {"mean": mean[None], "variance": std[None].double().square()}
+            self.store.once("fit", self.fit_key(method.fit, [label]), partial(make, kept), {"classes": [label]})
+
+    @property
+    def _digest(self) -> str:
+        return next(iter(self.one.manifest["statistics"].values()))
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Images of which only the classes and their numbers are known: what a job without data asks of an ImageSet."""
+
+    classes: tuple[str, ...]
+    counts: Sequence[int]
+    made_of: str
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def of_class(self, label: int) -> range:
+        return range(self.counts[label])
+
+    def digest(self, label: int) -> str:
+        return self.made_of
+
+
+def _spec(manifest: Mapping[str, Any], prior: str | None, seed: int | None, device: str) -> Spec:
+    """The settings that the set was made with, but for those that are given; on other devices, a tile of their own."""
+    from attar.core.batching import device_class, resolve
+
+    made_with, compute = manifest["prior"], manifest["compute"]
+    alike = device_class(resolve(device, "auto")[0]) == compute["device"]
+    prompting = {name: made_with[name] for name in ("prompt", "prompts", "negative_prompt") if name in made_with}
+    return Spec(
+        data=manifest["data"]["spec"],
+        prior=prior or made_with["source"],
+        codec=made_with["codec_source"],
+        seed=manifest["seed"] if seed is None else seed,
+        preprocess=manifest["preprocess"],
+        output_size=manifest["output_size"],
+        output_filter=manifest.get("output_filter", Spec.output_filter),
+        device=device,
+        dtype=compute["dtype"] if alike else "auto",
+        tile=compute["tile"] if alike else None,
+        **prompting,
+    )
+
+
+def _method(manifest: Mapping[str, Any]) -> D3HR:
+    """The method that the set was made with, its fit brought to the one time whose statistics were kept."""
+    from attar.methods import load_method
+
+    def fields(values: Mapping[str, Any]) -> dict[str, Any]:
+        plain = {name: value for name, value in values.items() if name not in ("is", "name")}
+        return {name: fields(value) if isinstance(value, Mapping) else value for name, value in plain.items()}
+
+    changes = fields(manifest["method"])
+    if teacher := manifest["selected_by"]:
+        changes["select"] |= teacher["named"]
+    method = cast("D3HR", load_method(manifest["method"]["name"], changes))
+    time = method.matched_time
+    return replace(method, time=None, fit=replace(method.fit, times=(time,)))

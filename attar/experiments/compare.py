@@ -1,0 +1,256 @@
+"""The grid of an experiment: every method and seed distilled, every set evaluated; what is done is not done again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from attar.core.errors import AttarError, suggestion
+from attar.core.progress import Progress, Say, silent
+from attar.core.store import Store, fingerprint
+from attar.data.places import check_place
+from attar.distill.run import distill_sets, evaluate_sets, quiet
+from attar.evaluation.records import Record, read_records, row, write_record
+from attar.experiments.charts import write_figures
+from attar.experiments.forecast import absent, forecast
+from attar.experiments.spec import Contender, Evaluation, Experiment
+from attar.experiments.summary import judged, panels
+from attar.experiments.tables import write_tables
+from attar.sets.distilled import DistilledSet, open_distilled
+
+
+def compare(
+    experiment: Experiment,
+    *,
+    only: Sequence[str] = (),
+    store: Store | None = None,
+    progress: Progress = silent,
+    say: Say = quiet,
+    dry_run: bool = False,
+) -> list[str]:
+    """Runs what is missing of an experiment, and writes results.json, tables and figures into its folder.
+
+    A method or an evaluation that fails once the work has begun does not stop the others.
+
+    Args:
+        only: labels of the methods to run; none named: all. The tables show all that there are results of.
+
+    Returns:
+        What failed, a line each.
+
+    Raises:
+        AttarError: something is wrong with the experiment or its inputs; before any long work.
+    """
+    grid = Grid(_narrowed(experiment, only), store, progress, say)
+    data = [contender.spec.data for contender in experiment.contenders]
+    check_place(experiment.out, "out", [*data, experiment.test], adds=["results.json"])
+    _records(experiment)
+    if dry_run and experiment.planned and (reason := absent(grid.experiment)):
+        say(forecast(grid.experiment, reason, store, progress))
+        return []
+    grid.check()
+    left = sum(len(grid.missing(item)) * len(item.seeds) for item in grid.items())
+    if dry_run or left:
+        say(forecast(grid.experiment, None, store, progress))
+    say(f"{left} trainings are left; those that are in the cache are not done again")
+    if dry_run:
+        return []
+    grid.check_teachers()
+    failures = list(grid.distill())
+    for item in grid.items():
+        failures += grid.evaluate(item, lambda: _write_tables(experiment))
+    _write_tables(experiment)
+    write_figures(experiment, panels(experiment, _records(experiment)))
+    say(f"wrote {experiment.out / 'table.md'}, table.csv, table.tex, ipc.png and cost.png")
+    return failures
+
+
+def _narrowed(experiment: Experiment, only: Sequence[str]) -> Experiment:
+    labels = [contender.label for contender in experiment.contenders]
+    for label in only:
+        if label not in labels:
+            hint = suggestion(label, labels)
+            raise AttarError(f"--only {label}{hint}: {experiment.file} has the methods {', '.join(labels)}")
+    chosen = tuple(contender for contender in experiment.contenders if not only or contender.label in only)
+    return dataclasses.replace(experiment, contenders=chosen)
+
+
+def _records(experiment: Experiment) -> list[Record]:
+    file = experiment.out / "results.json"
+    return read_records(file) if file.exists() else []
+
+
+def _write_tables(experiment: Experiment) -> None:
+    write_tables(experiment, panels(experiment, _records(experiment)))
+
+
+@dataclass(frozen=True)
+class Item:
+    """One set to be judged by one recipe: by all of its networks, with all training seeds."""
+
+    contender: Contender
+    seed: int
+    """Of the distillation."""
+    ipc: int
+    evaluation: Evaluation
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the trainings."""
+        return self.evaluation.seeds or (self.seed,)
+
+    def __str__(self) -> str:
+        return f"{self.contender.label}, seed {self.seed}, IPC {self.ipc}, {self.evaluation.label}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The work of an experiment, and who is told how it goes."""
+
+    experiment: Experiment
+    store: Store | None
+    progress: Progress
+    say: Say
+    noted: set[str] = field(default_factory=set)
+
+    def pairs(self) -> Iterator[tuple[Contender, int]]:
+        """Every method with every distillation seed."""
+        for seed in self.experiment.distillation_seeds:
+            for contender in self.experiment.contenders:
+                yield contender, seed
+
+    def items(self) -> Iterator[Item]:
+        """All that is to be judged, in an order that fills a column of a table before the next one begins."""
+        for evaluation in self.experiment.evaluations:
+            for ipc in evaluation.ipcs:
+                for contender, seed in self.pairs():
+                    if contender.label in evaluation.methods:
+                        yield Item(contender, seed, ipc, evaluation)
+
+    def check(self) -> None:
+        """Looks at all inputs and tells what each distillation still takes.
+
+        Raises:
+            AttarError: all that is wrong with any of them.
+        """
+        wrong = {}
+        for contender, seed in self.pairs():
+            told: list[str] = []
+            try:
+                self._distill(contender, seed, told.append, dry_run=True)
+                self.say(f"{contender.label}, seed {seed}: {told[-1]}")
+            except AttarError as error:
+                wrong[str(error)] = f"{contender.label}: {error}"
+        if wrong:
+            raise AttarError("\n".join(wrong.values()))
+
+    def check_teachers(self) -> None:
+        """Raises AttarError where a teacher's folder or file is not there."""
+        for evaluation in self.experiment.evaluations:
+            for source in evaluation.teacher.sources if evaluation.teacher else ():
+                if source.startswith(("timm/", "torchvision/")):
+                    continue
+                if not Path(source.partition(":")[2] or source).expanduser().exists():
+                    raise AttarError(
+                        f"[evaluations.{evaluation.label}] teacher {source}: there is no such file or folder; "
+                        "`attar train-teacher` makes one"
+                    )
+
+    def distill(self) -> Iterator[str]:
+        """Makes the sets that are not there yet; yields what failed."""
+        for contender, seed in self.pairs():
+            what = f"{contender.label}, seed {seed}"
+            if all(self._folder(contender, seed, ipc).is_dir() for ipc in self.experiment.ipcs_of(contender)):
+                continue
+            try:
+                self._distill(contender, seed, partial(self._tell, what))
+            except AttarError as error:
+                self.say(f"{what}: failed: {error}")
+                yield f"distilling {what}: {error}"
+
+    def _distill(self, contender: Contender, seed: int, say: Say, dry_run: bool = False) -> None:
+        ipcs = self.experiment.ipcs_of(contender)
+        folders = [self._folder(contender, seed, ipc) for ipc in ipcs]
+        distill_sets(
+            dataclasses.replace(contender.spec, seed=seed),
+            contender.name,
+            contender.method,
+            ipcs,
+            folders[0] if len(folders) == 1 else folders[0].parent,
+            store=self.store,
+            progress=self.progress,
+            say=say,
+            dry_run=dry_run,
+        )
+
+    def _note(self, text: str) -> None:
+        """Says what is the same of many sets once."""
+        if text not in self.noted:
+            self.noted.add(text)
+            self.say(text)
+
+    def _tell(self, what: str, text: str) -> None:
+        self.say(f"{what}: {text}")
+
+    def _folder(self, contender: Contender, seed: int, ipc: int) -> Path:
+        return self.experiment.folder(contender, seed, ipc)
+
+    def missing(self, item: Item) -> list[str]:
+        """The networks that the item has no result of yet: all of them, where the set is not there."""
+        folder = self._folder(item.contender, item.seed, item.ipc)
+        if not folder.is_dir():
+            return list(item.evaluation.networks)
+        one, done = open_distilled(folder), {record.get("item") for record in _records(self.experiment)}
+        return [network for network in item.evaluation.networks if self._key(item, network, one) not in done]
+
+    def _key(self, item: Item, network: str, one: DistilledSet) -> str:
+        """The fingerprint of a result: of the set, and of all that it is judged by."""
+        from attar.evaluation.evaluator import REVISION
+
+        terms = judged(self.experiment, item.evaluation)
+        return fingerprint(one.manifest["digest"], terms, network, REVISION, item.seeds)
+
+    def evaluate(self, item: Item, after: Callable[[], None]) -> Iterator[str]:
+        """Evaluates what is missing of an item, and calls `after` after each network; yields what failed."""
+        folder, networks = self._folder(item.contender, item.seed, item.ipc), self.missing(item)
+        while networks and folder.is_dir():
+            try:
+                for record in self._evaluate(item, open_distilled(folder), tuple(networks)):
+                    write_record(self.experiment.out / "results.json", record)
+                    networks.remove(record["network"])
+                    after()
+            except AttarError as error:
+                self.say(f"{item}, {networks[0]}: failed: {error}")
+                yield f"evaluating {item}, {networks.pop(0)}: {error}"
+
+    def _evaluate(self, item: Item, one: DistilledSet, networks: Sequence[str]) -> Iterator[Record]:
+        for record in evaluate_sets(
+            [one.folder],
+            item.evaluation.recipe,
+            networks,
+            item.seeds,
+            test=self.experiment.test,
+            baseline=False,
+            teacher=item.evaluation.teacher,
+            device=item.contender.spec.device,
+            store=self.store,
+            progress=self.progress,
+            say=self._note,
+        ):
+            self.say(row(record))
+            yield {**record, **self._about(item, record["network"], one)}
+
+    def _about(self, item: Item, network: str, one: DistilledSet) -> dict[str, Any]:
+        """What the tables need to know of a record beside its numbers."""
+        return {
+            "item": self._key(item, network, one),
+            "judged": judged(self.experiment, item.evaluation),
+            "label": item.contender.label,
+            "seeds": list(item.seeds),
+            "distilling": round(sum(one.manifest["seconds"].values()), 3),
+            "bytes": sum(file.stat().st_size for of_class in one.files() for file in of_class),
+        }

@@ -1,0 +1,196 @@
+"""What an experiment would cost, in words: from its data and priors, or from a plan where these are elsewhere."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from attar.core.batching import device_class, resolve
+from attar.core.errors import AttarError
+from attar.core.progress import Progress, duration
+from attar.core.store import Store
+from attar.distill.estimate import Measures, Outlook, measured, outlook, training_seconds
+from attar.experiments.spec import Experiment, Planned
+from attar.job import Job, Spec
+from attar.priors.prior import Prior
+from attar.priors.training.described import planned_prior
+
+HEAD = ("method", "IPC", "jobs", "latents", "on disk", "steps", "passes", "memory", "FLOPs", "time")
+TESTED = 50
+"""Test images of each class, where there is only a plan: as many as ImageNet has."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What the costs of a method are counted on."""
+
+    job: Job
+    counts: tuple[int, ...]
+    """Images of each class."""
+    side: int
+    """Of the images that are made, in pixels."""
+    measures: Measures | None
+    """Of the prior; None where real images are taken."""
+
+
+def forecast(experiment: Experiment, reason: str | None, store: Store | None, progress: Progress) -> str:
+    """What each method takes for each IPC, and what everything takes, from an empty cache.
+
+    Args:
+        reason: why the data and priors are not opened, but taken from the experiment's plan; None: they are opened.
+
+    Raises:
+        AttarError: the data or a prior cannot be opened, or a recipe does not fit the images.
+    """
+    grounds = _grounds(experiment, reason, store, progress)
+    rows: list[Sequence[str]] = [HEAD]
+    work: dict[Hashable, tuple[float, float]] = {}
+    for contender in experiment.contenders:
+        ground = grounds[contender.label]
+        for ipc in experiment.ipcs_of(contender):
+            refine = contender.method.refine if reason is None else None
+            refining = refine.seconds(ground.job, ipc) if refine is not None else 0.0
+            found = outlook(ground.job, contender.method, ground.counts, ipc, ground.measures, refining)
+            rows.append(_row(contender.label, ipc, found, ground.measures))
+            for key, (flops, seconds) in found.parts.items():
+                again = len(experiment.distillation_seeds) if found.seeded(key) else 1
+                work[key] = (again * flops, again * seconds)
+    flops, seconds = (sum(column) for column in zip(*work.values(), strict=True)) if work else (0.0, 0.0)
+    told = ", refinement not counted" if reason else "; of refinement the time alone"
+    refined = told * any(one.method.refine is not None for one in experiment.contenders)
+    seeds = f"{len(experiment.distillation_seeds)} distillation seeds, " * (len(experiment.distillation_seeds) > 1)
+    return "\n".join(
+        [
+            *_premises(experiment, grounds, reason),
+            "From an empty cache, each line for itself (jobs: groups of classes fitted independently):",
+            *_aligned(rows),
+            f"All sets, {seeds}what they share done once: {flops:.2g} FLOPs, {duration(seconds)}{refined}",
+            *_evaluations(experiment, grounds, reason),
+        ]
+    )
+
+
+def absent(experiment: Experiment) -> str | None:
+    """Why the experiment's data or priors cannot be used in a dry run on this machine; None if they can."""
+    from attar.data import load_data
+
+    for contender in experiment.contenders:
+        if contender.spec.data.startswith(("hf:", "torchvision:")):
+            return f"{contender.spec.data}: not downloaded for a dry run"
+        try:
+            load_data(contender.spec.data)
+        except AttarError as error:
+            return str(error)
+        if contender.method.sampler is not None and not _is_here(contender.spec.prior or ""):
+            return f"the prior {contender.spec.prior} is not on this machine"
+    return None
+
+
+def _is_here(prior: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if prior in ("", "digits") or Path(prior).expanduser().exists():
+        return True
+    try:
+        return isinstance(try_to_load_from_cache(prior, "model_index.json"), str)
+    except HFValidationError:
+        return False
+
+
+def _grounds(experiment: Experiment, reason: str | None, store: Store | None, progress: Progress) -> dict[str, Ground]:
+    """By the methods' labels; methods with equal settings share one."""
+    made: dict[tuple[Spec, bool], Ground] = {}
+    for contender in experiment.contenders:
+        key = (contender.spec, contender.method.sampler is not None)
+        if key not in made:
+            job = Job(contender.spec, store, progress, dry=True)
+            made[key] = _real(job, key[1]) if reason is None else _supposed(job, key[1], experiment.planned)
+    return {one.label: made[one.spec, one.method.sampler is not None] for one in experiment.contenders}
+
+
+def _real(job: Job, sampled: bool) -> Ground:
+    counts = tuple(len(job.picked.of_class(label)) for label in job.labels)
+    if not sampled:
+        return Ground(job, counts, job.side, None)
+    return Ground(job, counts, job.spec.output_size or job.prior.codec.size, measured(job.prior))
+
+
+def _supposed(job: Job, sampled: bool, planned: Planned | None) -> Ground:
+    assert planned is not None
+    each, more = divmod(planned.images, planned.classes)
+    counts = (each + 1,) * more + (each,) * (planned.classes - more)
+    job.prior, measures = _architecture(planned.prior, *resolve(job.spec.device, job.spec.dtype))
+    job.codec = job.prior.codec
+    return Ground(job, counts, job.spec.output_size or job.codec.size, measures if sampled else None)
+
+
+@functools.cache
+def _architecture(name: str, device: torch.device, dtype: torch.dtype) -> tuple[Prior, Measures]:
+    architecture = planned_prior(name, device, dtype)
+    return architecture.prior, measured(architecture.prior, architecture.block)
+
+
+def _premises(experiment: Experiment, grounds: dict[str, Ground], reason: str | None) -> Iterator[str]:
+    if reason is not None and (planned := experiment.planned) is not None:
+        yield f"{reason}; planned instead: {planned.images:,} images of {planned.classes:,} classes, {planned.prior}"
+    for ground in dict.fromkeys(grounds.values()):
+        if (measures := ground.measures) is None:
+            continue
+        prior = ground.job.prior
+        yield (
+            f"{prior.key if reason else ground.job.spec.prior}: {measures.network / 1e9:,.3g} GFLOPs a pass; "
+            f"{device_class(prior.device)}, {str(prior.dtype).removeprefix('torch.')}: "
+            f"{measures.per_second / 1e9:,.3g} GFLOPs a second ({measures.how})"
+        )
+
+
+def _row(label: str, ipc: int, found: Outlook, measures: Measures | None) -> tuple[str, ...]:
+    if measures is None:
+        return (label, str(ipc), *["-"] * (len(HEAD) - 3), "no prior")
+    numbers = (f"{number:,}" for number in (found.groups, found.latents, found.steps, found.passes))
+    groups, latents, steps, passes = numbers
+    disk, memory = (_bytes(size) for size in (found.latents * measures.latent, found.memory))
+    flops, seconds = (sum(column) for column in zip(*found.parts.values(), strict=True))
+    return (label, str(ipc), groups, latents, disk, steps, passes, memory, f"{flops:.2g}", duration(seconds))
+
+
+def _evaluations(experiment: Experiment, grounds: dict[str, Ground], reason: str | None) -> Iterator[str]:
+    first = next((ground for ground in grounds.values() if ground.measures), next(iter(grounds.values())))
+    classes, total = len(first.counts), 0.0
+    tested = TESTED * classes if reason else _tested(experiment, first.job)
+    labels = [contender.label for contender in experiment.contenders]
+    for evaluation in experiment.evaluations:
+        sets = len(set(labels) & set(evaluation.methods)) * len(experiment.distillation_seeds)
+        runs = sets * (len(evaluation.seeds) or 1)
+        for network in evaluation.networks:
+            for ipc in evaluation.ipcs:
+                recipe, device = evaluation.recipe, first.job.spec.device
+                each = training_seconds(recipe, network, classes, ipc, first.side, tested, device)
+                total += runs * each
+                what = f"{evaluation.label}, {network}, IPC {ipc}"
+                yield f"  {what}: {runs} trainings of {duration(each)}, {duration(runs * each)}"
+    yield f"All evaluations: {duration(total)}, teachers and tests before the last one not counted"
+
+
+def _tested(experiment: Experiment, job: Job) -> int:
+    from attar.data import load_data, load_held_out, test_spec
+
+    if experiment.test == "held-out":
+        return len(load_held_out(job.spec.data).restricted(job.classes))
+    return len(load_data(experiment.test or test_spec(job.spec.data)).restricted(job.classes))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for name, *cells in rows:
+        numbers = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        yield "  ".join(["", name.ljust(widths[0]), *numbers])
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

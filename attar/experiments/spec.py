@@ -1,0 +1,281 @@
+"""An experiment in a TOML file: what `attar compare` runs.
+
+title, status         what it is; what it came to ("not yet measured here")
+data, prior ...       flags of `attar distill` for all methods, but not --seed
+                      (output_size, output_filter: for those that take a prior)
+ipc                   images per class: a number or a list
+distillation_seeds    of each method: how many (default 1), or which
+seeds                 of the trainings on each set: how many (3), or which,
+                      or "paired": one training by the set's own seed
+test                  test images, or held-out (with hold_out = true);
+                      default: the test split of the data
+references            labels of the methods that the others are compared with
+                      (default: random, where there is one)
+out                   folder for sets, results.json, tables and figures
+
+[methods.LABEL]       a method in the comparison
+    method            a name of `attar list methods` (default: the label)
+    set               its fields: {"sampler.steps" = 20}
+    data, prior ...   flags of `attar distill` for this method alone
+[evaluations.LABEL]   how the sets are judged
+    recipe            a name of `attar list recipes` (default: the label)
+    networks          names of `attar list networks`
+    set               fields of the recipe
+    methods, ipc      only these of the methods, of the images per class
+    seeds             of these trainings: how many, which, or "paired"
+    teacher           of recipes with soft labels: as of `attar evaluate`; a list of several labels by their mean
+    teacher_classes, teacher_normalise
+[[published]]         numbers to stand beside, of one method and network
+    method, network   a label; a network of the evaluations
+    accuracy          by IPC, with a deviation if known: {10 = 41, 50 = [57, 1]}
+    recipe, source    its protocol in words; paper and table
+    evaluation        the label that it stands beside (default: any)
+[planned]             for --dry-run where the data or the prior are elsewhere
+    images, classes   how many
+    prior             an architecture: DiT-XL/2-256, stable-diffusion-v1-5
+
+Paths are relative to the current directory. Any other key is an error.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attar.core.config import parsed
+from attar.core.errors import AttarError
+from attar.core.limits import IPC, check_most
+from attar.core.toml_tables import Table, keyed, known, labelled, numbers, seeds, table, texts
+
+if TYPE_CHECKING:
+    from attar.evaluation import Recipe
+    from attar.job import Spec
+    from attar.methods.base import Method
+    from attar.teachers.reference import TeacherReference
+
+_OWN = ("title", "status", "ipc", "distillation_seeds", "seeds", "test", "references", "out")
+_TABLES = ("methods", "evaluations", "published", "planned")
+_SAMPLED = ("output_size", "output_filter")
+"""What real images have no use for: not taken over from the head of the file by methods without a prior."""
+_EVALUATION = ("recipe", "networks", "set", "methods", "ipc", "seeds")
+_TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
+_PUBLISHED = ("method", "network", "accuracy", "recipe", "source", "evaluation")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method with its settings, under a label of its own."""
+
+    label: str
+    name: str
+    method: Method
+    spec: Spec
+    """With seed 0; each distillation seed takes its place."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A recipe and the networks that are trained by it."""
+
+    label: str
+    recipe: Recipe
+    networks: tuple[str, ...]
+    methods: tuple[str, ...]
+    """Labels of those whose sets are judged by it."""
+    ipcs: tuple[int, ...]
+    seeds: tuple[int, ...]
+    """Of its trainings; none: each set is trained on once, by the seed that it was distilled with."""
+    teacher: TeacherReference | None
+    """Who labels, where the recipe learns from soft labels."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a paper reports for one method and network."""
+
+    method: str
+    network: str
+    recipe: str
+    source: str
+    accuracy: Mapping[int, tuple[float, float | None]]
+    """IPC -> (mean, standard deviation if told), in per cent."""
+    evaluation: str | None
+    """The label of the evaluation that it stands beside; None: any with this network."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a dry run takes for granted where the data or the prior are not on this machine."""
+
+    images: int
+    classes: int
+    prior: str
+    """The name of an architecture (attar.priors.training.described)."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked experiment: its methods, fields, recipes and networks all exist."""
+
+    file: Path
+    title: str
+    status: str
+    out: Path
+    ipcs: tuple[int, ...]
+    distillation_seeds: tuple[int, ...]
+    test: str | None
+    references: tuple[str, ...]
+    contenders: tuple[Contender, ...]
+    evaluations: tuple[Evaluation, ...]
+    published: tuple[Published, ...]
+    planned: Planned | None
+
+    def ipcs_of(self, contender: Contender) -> tuple[int, ...]:
+        """The IPCs at which a method is judged; all, where it is not."""
+        asked = {ipc for one in self.evaluations if contender.label in one.methods for ipc in one.ipcs}
+        return tuple(ipc for ipc in self.ipcs if ipc in asked) or self.ipcs
+
+    def folder(self, contender: Contender, seed: int, ipc: int) -> Path:
+        """Where a distilled set lies: the layout does not depend on which other IPCs and seeds there are."""
+        return self.out / "sets" / contender.label / f"seed-{seed}" / f"ipc-{ipc:03d}"
+
+
+def read_experiment(file: Path) -> Experiment:
+    """The experiment in a TOML file, all of its words checked; no data and no prior is opened.
+
+    Raises:
+        AttarError: names the file, and the key, method, field, recipe or network that does not exist or does not fit.
+    """
+    try:
+        written = tomllib.loads(file.read_text(encoding="utf-8"))
+        return _experiment(file, written)
+    except (OSError, ValueError, AttarError) as error:
+        raise AttarError(f"{file}: {error}") from error
+
+
+def _experiment(file: Path, written: Table) -> Experiment:
+    shared = _spec_fields()
+    top = keyed(written, (*_OWN, *_TABLES, *shared), "the file")
+    for needed in ("data", "ipc", "out", "methods", "evaluations"):
+        if needed not in top:
+            raise AttarError(f"{needed} is missing")
+    ipcs = numbers(top["ipc"], "ipc")
+    check_most("ipc", max(ipcs), IPC)
+    defaults = {name: value for name, value in top.items() if name in shared}
+    methods = labelled(top["methods"], "methods")
+    contenders = tuple(_contender(label, own, defaults) for label, own in methods.items())
+    judging = labelled(top["evaluations"], "evaluations")
+    usual = {"ipc": list(ipcs), "seeds": top.get("seeds", 3), "methods": list(methods)}
+    _training_seeds(usual["seeds"], "seeds")
+    evaluations = tuple(_evaluation(label, own, usual) for label, own in judging.items())
+    test = parsed(top.get("test"), str | None, "test")
+    if test == "held-out" and not all(one.spec.hold_out for one in contenders):
+        raise AttarError('test = "held-out" needs hold_out = true')
+    references = tuple(texts(top.get("references", [label for label in methods if label == "random"]), "references"))
+    for label in references:
+        known(label, methods, "references", "method")
+    return Experiment(
+        file=file,
+        title=parsed(top.get("title", file.stem), str, "title"),
+        status=parsed(top.get("status", ""), str, "status"),
+        out=Path(parsed(top["out"], str, "out")),
+        ipcs=ipcs,
+        distillation_seeds=seeds(top.get("distillation_seeds", 1), "distillation_seeds"),
+        test=test,
+        references=references,
+        contenders=contenders,
+        evaluations=evaluations,
+        published=tuple(_published(own, judging) for own in top.get("published", [])),
+        planned=_planned(top["planned"]) if "planned" in top else None,
+    )
+
+
+def _spec_fields() -> tuple[str, ...]:
+    from attar.job import Spec
+
+    return tuple(field.name for field in fields(Spec) if field.name != "seed")
+
+
+def _contender(label: str, written: Table, defaults: Table) -> Contender:
+    from attar.core.config import changed
+    from attar.job import Spec
+    from attar.methods import load_method
+
+    where = f"[methods.{label}]"
+    own = keyed(written, ("method", "set", *_spec_fields()), where)
+    name, changes = parsed(own.pop("method", label), str, f"{where} method"), own.pop("set", {})
+    method = load_method(name, table(changes, f"{where} set"))
+    settings = {**defaults, **own}
+    spec = changed(Spec(data=parsed(settings.pop("data"), str, f"{where} data")), settings, where)
+    if method.sampler is None:
+        spec = replace(spec, **{name: getattr(Spec, name) for name in _SAMPLED if name not in own})
+    return Contender(label, name, method, spec)
+
+
+def _evaluation(label: str, written: Table, usual: Table) -> Evaluation:
+    from attar.evaluation import modified, named_recipe
+    from attar.networks import check
+    from attar.teachers.reference import TeacherReference
+
+    where = f"[evaluations.{label}]"
+    own = keyed(written, (*_EVALUATION, *_TEACHER), where)
+    recipe = named_recipe(parsed(own.get("recipe", label), str, f"{where} recipe"))
+    if changes := table(own.get("set", {}), f"{where} set"):
+        recipe = modified(recipe, changes)
+    networks = texts(own.get("networks", []), f"{where} networks")
+    if not networks:
+        raise AttarError(f"{where} networks is missing: a list of names (`attar list networks`)")
+    for network in networks:
+        check(network)
+    own = {**usual, **own}
+    ipcs, methods = numbers(own["ipc"], f"{where} ipc"), texts(own["methods"], f"{where} methods")
+    for ipc in ipcs:
+        known(str(ipc), [str(one) for one in usual["ipc"]], f"{where} ipc", "IPC")
+    for method in methods:
+        known(method, usual["methods"], f"{where} methods", "method")
+    if (source := own.get("teacher")) is not None:
+        texts(source, f"{where} teacher")
+    classes, normalise = (parsed(own.get(name), str | None, f"{where} {name}") for name in _TEACHER[1:])
+    if (source is None) == (recipe.labels == "soft"):
+        need = "learns from soft labels: name a teacher" if source is None else "has no use for a teacher"
+        raise AttarError(f"{where}: recipe {recipe.name} {need}")
+    teacher = None if source is None else TeacherReference.of(source, classes, normalise)
+    judging = _training_seeds(own["seeds"], f"{where} seeds")
+    return Evaluation(label, recipe, tuple(networks), tuple(methods), ipcs, judging, teacher)
+
+
+def _training_seeds(written: Any, where: str) -> tuple[int, ...]:
+    if isinstance(written, str) and written != "paired":
+        raise AttarError(f'{where} = {written!r}: give a number, a list of seeds, or "paired"')
+    return () if written == "paired" else seeds(written, where)
+
+
+def _published(written: Any, evaluations: Collection[str]) -> Published:
+    from attar.networks import check
+
+    own = keyed(table(written, "[[published]]"), _PUBLISHED, "[[published]]")
+    for needed in ("method", "network", "accuracy", "source"):
+        if needed not in own:
+            raise AttarError(f"[[published]] {needed} is missing")
+    texts = {name: parsed(own.get(name, ""), str, f"[[published]] {name}") for name in _PUBLISHED if name != "accuracy"}
+    check(texts["network"])
+    if texts["evaluation"]:
+        known(texts["evaluation"], evaluations, "[[published]]", "evaluation")
+    accuracy = {}
+    for ipc, value in table(own["accuracy"], "[[published]] accuracy").items():
+        where = f"[[published]] accuracy of {texts['method']}, IPC {ipc}"
+        mean, std = value if isinstance(value, list) and len(value) == 2 else (value, None)
+        accuracy[parsed(ipc, int, where)] = (parsed(mean, float, where), parsed(std, float | None, where))
+    return Published(**{**texts, "evaluation": texts["evaluation"] or None}, accuracy=accuracy)
+
+
+def _planned(written: Any) -> Planned:
+    where = "[planned]"
+    own = keyed(table(written, where), ("images", "classes", "prior"), where)
+    images, classes = (parsed(own.get(name), int, f"{where} {name}") for name in ("images", "classes"))
+    if not 1 <= classes <= images:
+        raise AttarError(f"{where} images = {images}, classes = {classes}: at least one class, and an image of each")
+    return Planned(images, classes, parsed(own.get("prior"), str, f"{where} prior"))

@@ -1,0 +1,41 @@
+"""Minimax Diffusion (Gu et al., "Efficient Dataset Distillation via Minimax Diffusion", CVPR 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attar.diffusion import Sampler
+from attar.job import Job
+from attar.methods.base import Select, Start, Tensors
+from attar.methods.minimax.finetune import Tune
+from attar.methods.prior_samples import PriorSamples
+from attar.methods.refine import Refinement
+from attar.priors.prior import Prior
+
+
+@dataclass(frozen=True)
+class Minimax:
+    """Tunes the prior to cover its classes, then samples it: the first n of one pool are the set of IPC n.
+
+    Its authors' code departs from these defaults: it samples the weights of step 12,000, averaged without warm-up
+    (--set fit.max_steps=12000 --set fit.ema_warmup=false), of the original DiT-XL-2-256x256.pt, and decodes with
+    --codec stabilityai/sd-vae-ft-mse, whose encoder is that of sd-vae-ft-ema, in float32.
+    """
+
+    fit: Tune = Tune()
+    """Fine-tuning with the representativeness and diversity criteria (section 3.2)."""
+    sampler: Sampler = Sampler(solver="ddpm", steps=50, guidance=4.0, guided_channels=3, spacing="linspace")
+    """Ancestral sampling with guidance of the first three channels, as in the code."""
+    select: Select = Select(pool=100)
+    """Of 100 samples of each class."""
+    refine: Refinement | None = None
+    """How kept latents are improved, if they are: --set refine=true."""
+
+    def start_time(self, prior: Prior) -> int:
+        return PriorSamples(self.sampler).start_time(prior)
+
+    def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
+        return PriorSamples(self.sampler).start(job, fitted, label, n)
+
+    def start_seconds(self, job: Job, n: int) -> float:
+        return 0.0

@@ -1,0 +1,152 @@
+"""Looking at a fine-tuning as it goes: samples of each class, measured against real latents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attar.core.errors import AttarError
+from attar.core.files import read_lines, resumed, write_lines
+from attar.core.rng import noise
+from attar.diffusion import Sampler, check_grid, grid, sample
+from attar.job import Job
+from attar.methods.base import Group
+from attar.methods.minimax.criteria import Means
+from attar.priors.training.latent_set import LatentSet
+from attar.priors.training.monitor import Averaged, holding
+from attar.priors.training.optimise import Moment
+
+MEASURES = "measures.jsonl"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How closely a fine-tuning is looked at (attar.methods.minimax.monitor says what is measured).
+
+    Classes with too few images for neighbourhoods are left out of the means.
+    """
+
+    times: int = 3
+    """How often, the start and the end among them; 0 not at all."""
+    samples: int = 20
+    """Of each class, drawn with DDIM, from the same noise each time."""
+    real: int = 200
+    """Of each class, that they are compared with."""
+    steps: int = 20
+    guidance: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.times < 0 or self.times == 1:
+            raise AttarError(f"fit.look.times {self.times}: 0, 2 or more")
+        check_grid("fit.look", self.steps, "leading")
+        if not math.isfinite(self.guidance):
+            raise AttarError(f"fit.look.guidance {self.guidance}: must be a finite number")
+        for name in ("samples", "real"):
+            if getattr(self, name) <= NEIGHBOURS:
+                raise AttarError(f"fit.look.{name} {getattr(self, name)}: must be more than {NEIGHBOURS}")
+
+    def due(self, step: int, total: int) -> bool:
+        """Whether it is time to look after so many of all steps."""
+        return self.times > 0 and step in {round(i * total / (self.times - 1)) for i in range(self.times)}
+
+    def passes(self, classes: int) -> int:
+        """Network passes, in images, that all looks take."""
+        return self.times * self.samples * classes * self.steps * (1 if self.guidance == 1 else 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Looker:
+    """One group's fine-tuning, looked at."""
+
+    look: Look
+    job: Job
+    group: Group
+    network: nn.Module
+    """Called with latents, times and prior labels."""
+    tuned: Sequence[nn.Parameter]
+    data: LatentSet
+    """The group's, its labels counted within the group."""
+    means: Means
+    memory: int
+    seed: int
+    total: int
+    """Steps of the fine-tuning."""
+    file: Path
+
+    def __call__(self, moment: Moment) -> None:
+        """Writes a line of measures, if it is time to and it is not there yet."""
+        if not self.look.due(moment.step, self.total):
+            return
+        criteria, there = self.means.take(), resumed(self.file, read_lines) or []
+        real = {label: self._real(number) for number, label in enumerate(self.group)}
+        large = {label: z for label, z in real.items() if len(z) > NEIGHBOURS}
+        if not large or any(line["step"] == moment.step for line in there):
+            return
+        with holding(self.tuned, moment.average):
+            generated = [self._sampled(label) for label in large]
+        record = {"step": moment.step, **measures(list(large.values()), generated, self.memory), **criteria}
+        write_lines(self.file, [*there, record])
+
+    def _real(self, number: int) -> Tensor:
+        """Real latents (N, C, H, W) of the group's class of this number."""
+        return self.data.mean[0, self.data.labels == number][: self.look.real].float()
+
+    def _sampled(self, label: int) -> Tensor:
+        prior, look, name = self.job.prior, self.look, self.job.classes[label]
+        self.job.progress(f"sampling {name}, to measure how well the class is covered", label / len(self.job.classes))
+        z = noise((look.samples, *prior.codec.shape), self.seed, "look", name).to(prior.device)
+        y = self.job.conditions([label]).expand(look.samples)
+        start = grid(look.steps, "leading", len(prior.schedule))[-1]
+        denoiser = Averaged(prior.schedule, prior.null, self.network, prior.device, prior.dtype)
+        return sample(denoiser, z, start, y, Sampler(steps=look.steps, guidance=look.guidance)).cpu()
+
+
+NEIGHBOURS = 5
+
+
+def measures(real: Sequence[Tensor], generated: Sequence[Tensor], memory: int) -> dict[str, float]:
+    """Means over the classes of the measures of each class's latents, (N, C, H, W) real and (M, C, H, W) generated.
+
+    precision, recall (Kynkaanniemi et al., NeurIPS 2019), density and coverage (Naeem et al., ICML 2020) with 5
+    neighbours in latent space; `farthest`, 1 minus the smallest cosine of a generated latent to `memory` real ones, and
+    `nearest`, its largest cosine to another generated one: what representativeness and diversity make small.
+    """
+    each = []
+    for one, other in zip(real, generated, strict=True):
+        kept = _unit(one[:memory])
+        found = {"farthest": float((1 - (_unit(other) @ kept.T).amin(1)).mean()), "nearest": _nearest(other)}
+        each.append({**neighbourhoods(one.flatten(1), other.flatten(1)), **found})
+    return {name: sum(found[name] for found in each) / len(each) for name in each[0]}
+
+
+def neighbourhoods(real: Tensor, generated: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
+    """Precision, recall, density and coverage of features (M, D) for real ones (N, D); each needs more than k rows."""
+    between = torch.cdist(generated.double(), real.double())
+    real_radius, generated_radius = (_radius(features.double(), k) for features in (real, generated))
+    near_real = between < real_radius
+    return {
+        "precision": float(near_real.any(1).double().mean()),
+        "recall": float((between < generated_radius[:, None]).any(0).double().mean()),
+        "density": float(near_real.double().sum(1).mean() / k),
+        "coverage": float((between.amin(0) < real_radius).double().mean()),
+    }
+
+
+def _radius(features: Tensor, k: int) -> Tensor:
+    """(N,): the distance of each row to its k-th nearest other row."""
+    return torch.cdist(features, features).kthvalue(min(k + 1, len(features)), 1).values
+
+
+def _nearest(z: Tensor) -> float:
+    cosines = _unit(z) @ _unit(z).T
+    return float(cosines.fill_diagonal_(-1).amax(1).mean())
+
+
+def _unit(z: Tensor) -> Tensor:
+    return F.normalize(z.flatten(1).float(), dim=1)

@@ -1,0 +1,282 @@
+"""Codecs: images in [-1, 1] to latents in scaled units and back."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attar.core.batching import exact, in_tiles
+from attar.core.errors import AttarError, suggestion
+from attar.core.finite import check_weights, finite
+from attar.core.rng import noise
+from attar.core.store import fingerprint
+
+SCALES = (1e-4, 1e4)
+"""Between these lies 1 / the deviation of an autoencoder's latents: Stable Diffusion's is 0.18215."""
+
+
+class Codec(Protocol):
+    """What every codec offers. Encoding gives the mean and deviation of a posterior; samples are drawn by key."""
+
+    @property
+    def key(self) -> str:
+        """The fingerprint of its weights and conventions."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Height and width of its images, in pixels."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of its latents."""
+        ...
+
+    @property
+    def tile(self) -> int:
+        """How many images its network is called with."""
+        ...
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, 3, H, W) in [-1, 1] to the mean and deviation (N, C, h, w) of their latents, scaled, float32."""
+        ...
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents (N, C, h, w), scaled, to images (N, 3, H, W) in [-1, 1], float32; with gradients, if z has."""
+        ...
+
+    def with_tile(self, tile: int) -> Codec:
+        """The same codec, its network called with `tile` images at a time."""
+        ...
+
+    def exact_at(self, tile: int) -> bool:
+        """Whether an image's bytes do not depend on the others in its tile (attar.core.batching)."""
+        ...
+
+
+@dataclass(frozen=True)
+class PixelCodec:
+    """No codec: latents are the pixels themselves, grey or RGB."""
+
+    size: int
+    channels: int = 3
+
+    tile = 1
+
+    @property
+    def key(self) -> str:
+        return f"pixel-{self.channels}x{self.size}"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.channels, self.size, self.size)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean = images.mean(1, keepdim=True) if self.channels == 1 else images
+        return mean.float(), torch.zeros_like(mean)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z.float().clamp(-1, 1).expand(-1, 3, -1, -1)
+
+    def with_tile(self, tile: int) -> PixelCodec:
+        return self
+
+    def exact_at(self, tile: int) -> bool:
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class AutoencoderCodec:
+    """diffusers' AutoencoderKL, or AutoencoderTiny, whose posterior has no deviation: z = (latent - shift) * scale."""
+
+    vae: nn.Module
+    key: str
+    size: int
+    shape: tuple[int, int, int]
+    device: torch.device
+    dtype: torch.dtype
+    scale: float = 1.0
+    shift: float = 0.0
+    tile: int = 1
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        moments = finite(in_tiles(self._encode, self.tile, images), "what the codec makes of images")
+        mean, deviation = moments.chunk(2, dim=1)
+        return (mean - self.shift) * self.scale, deviation * self.scale
+
+    def decode(self, z: Tensor) -> Tensor:
+        with torch.inference_mode(not z.requires_grad):
+            images = in_tiles(self._decode, self.tile, z / self.scale + self.shift)
+            return finite(images, "the images that the codec makes of latents").clamp(-1, 1)
+
+    def with_tile(self, tile: int) -> AutoencoderCodec:
+        return replace(self, tile=tile)
+
+    @torch.inference_mode()
+    def exact_at(self, tile: int) -> bool:
+        images = noise((tile, 3, self.size, self.size), "tile", "images").clamp(-1, 1)
+        return exact(self._encode, images) and exact(self._decode, noise((tile, *self.shape), "tile", "latents"))
+
+    def _encode(self, images: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            encoded: Any = self.vae.encode(self._laid_out(images))  # type: ignore[operator]
+        if not hasattr(encoded, "latent_dist"):
+            return torch.cat([encoded.latents, torch.zeros_like(encoded.latents)], dim=1).float().cpu().contiguous()
+        posterior = encoded.latent_dist
+        return torch.cat([posterior.mean, posterior.std], dim=1).float().cpu().contiguous()
+
+    def _decode(self, z: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            images: Tensor = self.vae.decode(self._laid_out(z)).sample  # type: ignore[operator]
+        return images.float().cpu().contiguous()
+
+    def _laid_out(self, rows: Tensor) -> Tensor:
+        """On the device, channels last: convolutions are a third faster so (measured on a CPU)."""
+        return rows.to(self.device, memory_format=torch.channels_last)
+
+
+def load_codec(source: str, shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> Codec:
+    """The codec whose latents have this shape (C, H, W).
+
+    `source`: "pixel", or a folder or hub id of an AutoencoderKL or AutoencoderTiny, or of a pipeline with one as `vae`.
+
+    Raises:
+        AttarError: nothing of that name can be loaded, or its latents have another number of channels.
+    """
+    channels, side, _ = shape
+    if source == "pixel":
+        if channels not in (1, 3):
+            raise AttarError(f"--codec pixel: the prior's latents have {channels} channels, so they are no pixels")
+        return PixelCodec(size=side, channels=channels)
+    vae = load_autoencoder(source)
+    if vae.config.latent_channels != channels:
+        raise AttarError(
+            f"--codec {source}: its latents have {vae.config.latent_channels} channels, the prior's {channels}; "
+            "give the autoencoder that the prior was trained with"
+        )
+    return autoencoder_codec(vae, side, device, dtype)
+
+
+def load_autoencoder(source: str) -> Any:
+    """An AutoencoderKL or AutoencoderTiny: a folder or hub id of one, or of a pipeline that has one as its `vae`.
+
+    Raises:
+        AttarError: there is none, or its latents are scaled in a way that is not supported.
+    """
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
+    kinds = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny)}
+    try:
+        inside = _inside(source)
+        name = AutoencoderKL.load_config(source, **inside).get("_class_name")
+        if name not in kinds:
+            raise AttarError(f"--codec {source}: a {name}; it must be an {' or '.join(kinds)}")
+        vae = load_whole(kinds[name], source, **inside)
+    except (OSError, ValueError, KeyError) as error:
+        hint = suggestion(source, ("pixel", "grey", "train"))
+        raise AttarError(
+            f"--codec {source}{hint}: cannot be loaded as a folder or hub id of an autoencoder: {error}; "
+            "give --codec FOLDER"
+        ) from error
+    if vae.config.get("latents_mean") is not None:
+        raise AttarError(f"--codec {source}: latents scaled channel by channel (latents_mean) are not supported")
+    _check_scale(vae.config, source)
+    check_weights(vae, f"--codec {source}")
+    return vae
+
+
+def _check_scale(config: Any, source: str) -> None:
+    """Raises AttarError where latents cannot be divided by the scale of a configuration, or shifted as it says."""
+    for field, least, most in (("scaling_factor", *SCALES), ("shift_factor", -SCALES[1], SCALES[1])):
+        value = config.get(field)
+        if value is None and field == "shift_factor":
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+            raise AttarError(
+                f"--codec {source}: its config.json says {field} {value}: "
+                f"it must be a number from {least:g} to {most:g}"
+            )
+
+
+def load_whole(kind: Any, source: str, **inside: str) -> Any:
+    """A diffusers model of this class, by `from_pretrained`, every weight of which is in its files.
+
+    Raises:
+        ValueError: lists the weights that are missing.
+        OSError: the files cannot be read.
+    """
+    model, told = kind.from_pretrained(source, output_loading_info=True, **inside)
+    if told["missing_keys"]:
+        raise ValueError(f"its {kind.__name__} lacks the weights {', '.join(sorted(told['missing_keys']))}")
+    return model
+
+
+def autoencoder_codec(vae: Any, side: int, device: torch.device, dtype: torch.dtype) -> AutoencoderCodec:
+    """A codec of this autoencoder for latents of `side` x `side`, with the scale that its configuration gives."""
+    vae = vae.eval().requires_grad_(False)
+    scale, shift = float(vae.config.scaling_factor), float(vae.config.shift_factor or 0)
+    return AutoencoderCodec(
+        vae=vae.to(device, memory_format=torch.channels_last),
+        key=fingerprint(weights_key(vae), scale, shift),
+        size=side * 2 ** (len(vae.config.block_out_channels) - 1),
+        shape=(vae.config.latent_channels, side, side),
+        device=device,
+        dtype=dtype,
+        scale=scale,
+        shift=shift,
+    )
+
+
+def weights_key(*modules: nn.Module) -> str:
+    """The fingerprint of the modules' weights: names, shapes and bytes."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for module in modules:
+        for name, weight in sorted(module.state_dict().items()):
+            hashed.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+            hashed.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return hashed.hexdigest()
+
+
+def _inside(source: str) -> dict[str, str]:
+    """The subfolder that the autoencoder is in: a pipeline's `vae`, or none.
+
+    Raises:
+        LocalEntryNotFoundError: it is neither in the hub's local cache nor can the hub be reached.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    folder, vae = Path(source).expanduser(), {"subfolder": "vae"}
+    if folder.is_dir():
+        return vae if (folder / "model_index.json").is_file() else {}
+    try:
+        hf_hub_download(source, "config.json")
+    except EntryNotFoundError as error:
+        unreachable = isinstance(error, LocalEntryNotFoundError)
+        if unreachable and not isinstance(try_to_load_from_cache(source, "vae/config.json"), str):
+            raise
+        return vae
+    return {}
+
+
+def to_float(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
+    """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """float (N, 3, H, W) in [-1, 1] to uint8 (N, H, W, 3), rounded to the nearest.
+
+    Raises:
+        NotFinite: a pixel is NaN or infinite: it would become black.
+    """
+    pixels = ((finite(images, "images").float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()

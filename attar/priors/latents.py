@@ -1,0 +1,106 @@
+"""Per-class latents of a data set: encoded once, kept on disk in bfloat16 shards, memory-mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from attar.core.errors import NotFinite
+from attar.core.finite import save_finite
+from attar.core.progress import Meter, Progress, silent
+from attar.core.rng import noise, numpy_generator
+from attar.core.store import Store, fingerprint
+from attar.data import ImageSet, load_pixels
+from attar.priors.codec import Codec, to_float
+
+SHARD = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Posterior means and deviations of some images of one class, in scaled units."""
+
+    positions: np.ndarray[Any, np.dtype[np.int64]]
+    """(N,): which of the class's images they are, in the data's order."""
+    mean: Tensor
+    """(N, C, H, W), bfloat16."""
+    std: Tensor
+
+    def sampled(self, seed: int, class_name: str) -> Tensor:
+        """One float32 sample of each posterior (N, C, H, W), by a key of its own; the means where they are exact."""
+        if not self.std.any():
+            return self.mean.float()
+        shape = tuple(self.mean.shape[1:])
+        draws = torch.stack([noise(shape, seed, "posterior", class_name, int(i)) for i in self.positions])
+        return self.mean.float() + self.std.float() * draws
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """The latents of `images` under a codec, encoded shard by shard when first asked for."""
+
+    images: ImageSet
+    codec: Codec
+    preprocess: str
+    store: Store
+    compute: Any
+    """Device class, tile, dtype and versions: what the bytes depend on beside the codec."""
+
+    def order(self, label: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Positions of the class's images in its shards: a fixed random order, so that any prefix is a fair sample."""
+        name = self.images.classes[label]
+        return numpy_generator("latents", name).permutation(len(self.images.of_class(label)))
+
+    def key(self, label: int) -> str:
+        """The fingerprint of one class's latents."""
+        name = self.images.classes[label]
+        read = [self.images.digest(label), name, self.preprocess, PIL.__version__]
+        return fingerprint(read, self.codec.key, SHARD, self.compute)
+
+    def missing(self, label: int, first: int | None = None) -> int:
+        """How many of the class's images, or of the `first` of its order, are not encoded yet."""
+        count = len(self.order(label)[:first])
+        shards = range(-(-count // SHARD))
+        return sum(min(SHARD, count - number * SHARD) for number in shards if not self._has(label, number))
+
+    def shards(self, label: int, first: int | None = None, progress: Progress = silent) -> Iterator[Shard]:
+        """The class's latents, or those of the `first` images of its order, shard by shard."""
+        order = self.order(label)[:first]
+        meter = Meter(progress, f"encoding {self.images.classes[label]}", len(order), "images")
+        for begin in range(0, len(order), SHARD):
+            positions = order[begin : begin + SHARD]
+            tensors = load_file(self._encoded(label, begin // SHARD) / "latents.safetensors")
+            meter.add(len(positions))
+            yield Shard(positions, tensors["mean"][: len(positions)], tensors["std"][: len(positions)])
+
+    def _encoded(self, label: int, number: int) -> Path:
+        def make(scratch: Path) -> None:
+            indices = self.images.of_class(label)[self.order(label)][number * SHARD : (number + 1) * SHARD]
+            encoded = [self._encode(indices[begin : begin + 64]) for begin in range(0, len(indices), 64)]
+            mean, std = (torch.cat(parts).to(torch.bfloat16) for parts in zip(*encoded, strict=True))
+            what = f"the latents of class {self.images.classes[label]!r}"
+            save_finite({"mean": mean, "std": std}, scratch / "latents.safetensors", what)
+
+        return self.store.once("latents", self._shard_key(label, number), make, about=self.images.classes[label])
+
+    def _encode(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Tensor, Tensor]:
+        pixels = load_pixels(self.images, indices, self.codec.size, self.preprocess)
+        try:
+            return self.codec.encode(to_float(pixels))
+        except NotFinite as error:
+            names = [self.images.name(int(indices[row])) for row in error.rows[:1]]
+            raise NotFinite(f"encoding {', '.join(names)}: {error}") from error
+
+    def _has(self, label: int, number: int) -> bool:
+        return self.store.has("latents", self._shard_key(label, number))
+
+    def _shard_key(self, label: int, number: int) -> str:
+        return fingerprint(self.key(label), number)

@@ -1,0 +1,1 @@
+"""How priors are trained and fine-tuned."""

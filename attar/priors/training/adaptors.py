@@ -1,0 +1,269 @@
+"""Adaptors: a few trained weights that are attached to a DiT, saved, loaded, merged, and detached without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attar.core.errors import AttarError
+from attar.core.rng import Part, seed_of
+from attar.priors.shared_embedders import TiedDiT
+
+SCALED_BLOCKS = 14
+SCALED = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn1", "ff")
+"""Modules of a block whose outputs have scales: the qkv projection, the attention's own, and the two gated branches."""
+MERGED_INTO = {"attn1": "attn1.to_out.0", "ff": "ff.net.2"}
+"""The last linear layer of each branch: a scale of the branch is one of that layer's output."""
+
+_ORIGINAL = {
+    "scale": {"attn.gamma1": SCALED[:3], "attn.gamma2": SCALED[3:4], "gamma1": SCALED[4:5], "gamma2": SCALED[5:]},
+    "bias": {
+        "attn.qkv.bias": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
+        "attn.proj.bias": ("attn1.to_out.0",),
+        "mlp.fc1.bias": ("ff.net.0.proj",),
+        "mlp.fc2.bias": ("ff.net.2",),
+        "adaLN_modulation.1.bias": ("norm1.linear",),
+    },
+}
+_ORIGINAL_OUTSIDE = {
+    "x_embedder.proj.bias": "pos_embed.proj.bias",
+    "t_embedder.mlp.0.bias": "embedder.timestep_embedder.linear_1.bias",
+    "t_embedder.mlp.2.bias": "embedder.timestep_embedder.linear_2.bias",
+    "y_embedder.embedding_table.weight": "embedder.class_embedder.embedding_table.weight",
+    "final_layer.linear.bias": "proj_out_2.bias",
+    "final_layer.adaLN_modulation.1.bias": "proj_out_1.bias",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class DiffFit:
+    """DiffFit (Xie et al., ICCV 2023) as Minimax has it: biases, the label table, and scales of outputs.
+
+    Of biases alone it is BitFit (Ben Zaken et al., ACL 2022), which Minimax's code offers too.
+    Names are those of diffusers, the one embedder of times and labels under `embedder`; `NAME.scale` multiplies the
+    output of module NAME. A network is a DiTTransformer2DModel or a TiedDiT.
+    """
+
+    values: dict[str, nn.Parameter]
+
+    @staticmethod
+    def of(network: nn.Module, biases_alone: bool = False) -> DiffFit:
+        """A fresh adaptor, which changes nothing: copies of the biases and the label table, scales of 1.
+
+        Raises:
+            AttarError: the embedders of the network's blocks differ.
+        """
+        modules = _modules(network)
+        values = {
+            f"{name}.{leaf}": value.detach().clone()
+            for name, module in modules.items()
+            for leaf, value in module.named_parameters(recurse=False)
+            if leaf == "bias" or (isinstance(module, nn.Embedding) and not biases_alone)
+        }
+        blocks = 0 if biases_alone else len(_transformer(network).transformer_blocks)
+        for number in range(min(SCALED_BLOCKS, blocks)):
+            for name in SCALED:
+                full = f"transformer_blocks.{number}.{name}"
+                linear = modules[_linear(full)]
+                values[f"{full}.scale"] = torch.ones_like(linear.bias.detach())
+        return DiffFit({name: nn.Parameter(value) for name, value in values.items()})
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All of them, in a fixed order."""
+        return list(self.values.values())
+
+    @contextmanager
+    def attached(self, network: nn.Module) -> Iterator[None]:
+        """Within it the network computes with the adaptor, whose gradients are kept; afterwards it is as it was.
+
+        Its weights are not touched: biases and the label table are exchanged, scales are hooks, embedders are tied.
+
+        Raises:
+            AttarError: the adaptor is of another network.
+        """
+        with _one_embedder(network):
+            modules = _modules(network)
+            self._check(modules)
+            kept: list[tuple[nn.Module, str, nn.Parameter]] = []
+            hooks = []
+            try:
+                for name, value in self.values.items():
+                    owner, _, leaf = name.rpartition(".")
+                    if leaf == "scale":
+                        hooks.append(modules[owner].register_forward_hook(_scaling(value)))
+                    else:
+                        kept.append((modules[owner], leaf, getattr(modules[owner], leaf)))
+                        setattr(modules[owner], leaf, value)
+                yield
+            finally:
+                for hook in hooks:
+                    hook.remove()
+                for module, leaf, parameter in reversed(kept):
+                    setattr(module, leaf, parameter)
+
+    @torch.no_grad()
+    def merge(self, network: nn.Module) -> None:
+        """Writes the adaptor into the network's own weights: every scale is one of a linear layer's output.
+
+        Untied embedders are all given the adaptor's label table and biases.
+        """
+        with _one_embedder(network):
+            modules = _modules(network)
+            self._check(modules)
+            for name, value in self.values.items():
+                owner, _, leaf = name.rpartition(".")
+                if leaf != "scale":
+                    getattr(modules[owner], leaf).copy_(value)
+            for name, value in self.values.items():
+                owner, _, leaf = name.rpartition(".")
+                if leaf == "scale":
+                    linear = modules[_linear(owner)]
+                    linear.weight.mul_(value[:, None])
+                    linear.bias.mul_(value)
+        if not isinstance(network, TiedDiT):
+            first, *others = (block.norm1.emb for block in _transformer(network).transformer_blocks)
+            for other in others:
+                other.load_state_dict(first.state_dict())
+
+    def as_original(self) -> dict[str, Tensor]:
+        """The values under the names of the original DiT and Minimax, q, k and v in one."""
+        outside = {original: name for original, name in _ORIGINAL_OUTSIDE.items() if name in self.values}
+        found = {original: self.values[name].detach() for original, name in outside.items()}
+        numbers = {int(name.split(".")[1]) for name in self.values if name.startswith("transformer_blocks.")}
+        for number in sorted(numbers):
+            for leaf, table in _ORIGINAL.items():
+                for original, names in table.items():
+                    parts = [f"transformer_blocks.{number}.{name}.{leaf}" for name in names]
+                    if parts[0] in self.values:
+                        joined = torch.cat([self.values[part].detach() for part in parts])
+                        found[f"blocks.{number}.{original}"] = joined
+        return found
+
+    def save(self, file: Path) -> None:
+        """Writes a safetensors file."""
+        from safetensors.torch import save_file
+
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.values.items()}
+        save_file(tensors, file, metadata={"adaptor": "difffit"})
+
+    @staticmethod
+    def load(file: Path) -> DiffFit:
+        """Reads what `save` wrote.
+
+        Raises:
+            AttarError: the file cannot be read, or holds no such adaptor.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, "pt") as opened:
+                kind = (opened.metadata() or {}).get("adaptor")
+                values = {name: nn.Parameter(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise AttarError(f"{file}: no adaptor can be read from it: {error}") from error
+        scaled = any(name.endswith(".scale") for name in values)
+        if kind != "difffit" and not (kind is None and scaled):
+            raise AttarError(f"{file}: not a DiffFit adaptor (its metadata say {kind!r})")
+        return DiffFit(values)
+
+    def _check(self, modules: dict[str, Any]) -> None:
+        for name, value in self.values.items():
+            owner, _, leaf = name.rpartition(".")
+            linear = modules.get(_linear(owner) if leaf == "scale" else owner)
+            own = None if linear is None else getattr(linear, "bias" if leaf == "scale" else leaf, None)
+            if own is None or own.shape != value.shape:
+                shape = "nothing" if own is None else f"values of shape {tuple(own.shape)}"
+                raise AttarError(
+                    f"the adaptor is of another network: its {name} {tuple(value.shape)} meets {shape} there"
+                )
+
+
+def check_lora() -> None:
+    """Raises AttarError where peft is not installed."""
+    if find_spec("peft") is None:
+        raise AttarError("adapt = lora needs peft: pip install 'attar[lora]'")
+
+
+def add_lora(network: TiedDiT, rank: int, *key: Part) -> list[nn.Parameter]:
+    """Adds LoRA to the attention and feed-forward layers (through peft) and gives what is to be trained.
+
+    That is its matrices, drawn from `key`, and the label table. Merge with `merge_lora`.
+
+    Raises:
+        AttarError: peft is not installed.
+    """
+    check_lora()
+    from peft import LoraConfig, inject_adapter_in_model
+
+    network.requires_grad_(False)
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=r".*\.(to_q|to_k|to_v|to_out\.0|net\.0\.proj|net\.2)")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_of(*key))
+        inject_adapter_in_model(config, network.transformer)
+    matrices = [p for name, p in network.named_parameters() if "lora_" in name]
+    table = network.get_parameter("embedder.class_embedder.embedding_table.weight")
+    table.requires_grad_(True)
+    return [*matrices, table]
+
+
+def merge_lora(network: TiedDiT) -> None:
+    """Writes LoRA into the weights, and takes its modules out again."""
+    from peft.tuners.lora import Linear
+
+    for name, module in list(network.transformer.named_modules()):
+        if isinstance(module, Linear):
+            module.merge()
+            parent, _, leaf = name.rpartition(".")
+            network.transformer.get_submodule(parent).register_module(leaf, module.get_base_layer())
+
+
+def _transformer(network: nn.Module) -> Any:
+    return network.transformer if isinstance(network, TiedDiT) else network
+
+
+def _embedder(network: nn.Module) -> Any:
+    return network.embedder if isinstance(network, TiedDiT) else _transformer(network).transformer_blocks[0].norm1.emb
+
+
+def _modules(network: nn.Module) -> dict[str, Any]:
+    """The network's modules by name, all but the embedders in blocks, the one embedder under `embedder`."""
+    found = {n: m for n, m in _transformer(network).named_modules() if ".norm1.emb" not in n and n}
+    embedder = {f"embedder.{name}": module for name, module in _embedder(network).named_modules() if name}
+    return {**found, **embedder}
+
+
+def _linear(name: str) -> str:
+    """The linear layer whose output a scale of this module multiplies."""
+    start, _, branch = name.rpartition(".")
+    return f"{start}.{MERGED_INTO[branch]}" if branch in MERGED_INTO else name
+
+
+def _scaling(scale: nn.Parameter) -> Any:
+    return lambda module, inputs, output: output * scale
+
+
+@contextmanager
+def _one_embedder(network: nn.Module) -> Iterator[None]:
+    """Within it all blocks of a diffusers network share the first one's embedder."""
+    if isinstance(network, TiedDiT):
+        yield
+        return
+    blocks = _transformer(network).transformer_blocks
+    own = [block.norm1.emb for block in blocks]
+    states = [embedder.state_dict() for embedder in own]
+    if any(not torch.equal(states[0][name], state[name]) for state in states[1:] for name in states[0]):
+        raise AttarError("the embedders of the network's blocks differ, so that DiffFit cannot tune one for all")
+    try:
+        for block in blocks:
+            block.norm1.emb = own[0]
+        yield
+    finally:
+        for block, embedder in zip(blocks, own, strict=True):
+            block.norm1.emb = embedder

@@ -1,0 +1,154 @@
+"""Adapting a prior to a new data set: all of its weights, DiffFit, or LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from attar.core.batching import choose
+from attar.core.errors import AttarError
+from attar.core.progress import Progress, silent
+from attar.core.store import Store
+from attar.data.class_names import matches
+from attar.data.places import check_place
+from attar.priors.digits import is_trained, untrained_digits
+from attar.priors.folder import check_out, linear_scheduler
+from attar.priors.shared_embedders import TiedDiT, tied
+from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
+from attar.priors.training.run import Material, Say, Work, Workshop, check_batch, estimate, produce
+from attar.priors.training.train import Denoising
+
+if TYPE_CHECKING:
+    from attar.priors.prior import Prior
+
+
+@dataclass(frozen=True)
+class AdaptedPrior(Material):
+    """`attar finetune-prior` in words."""
+
+    prior: str = "digits"
+    """digits, a DiTPipeline folder or hub id, or an original checkpoint."""
+    adapt: Literal["all", "difffit", "lora"] = "all"
+    """What is trained: all weights; biases, label table and scales; or low-rank additions and the label table."""
+    rank: int = 16
+    """Of LoRA."""
+    training: Denoising = Denoising(steps=2000, batch=64, learning_rate=1e-4, min_snr=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rank < 1:
+            raise AttarError(f"rank {self.rank}: must be 1 or more")
+
+
+def finetune_prior(
+    spec: AdaptedPrior,
+    out: Path,
+    *,
+    store: Store | None = None,
+    progress: Progress = silent,
+    say: Say = print,
+    dry_run: bool = False,
+) -> None:
+    """Adapts a prior and writes a plain DiTPipeline folder; run again, it goes on where it was.
+
+    Raises:
+        AttarError: any input is wrong, or `out` holds something else; before any long work.
+    """
+    from attar.priors import load_prior
+
+    check_place(out, "--out", [spec.data])
+    shop = Workshop(spec, store or Store(), progress, say)
+    instead = untrained_digits() if dry_run and spec.prior == "digits" and not is_trained(shop.store) else None
+    source = spec.prior if instead is None else instead.name
+    prior = load_prior(source, device=str(shop.helper.device), dtype=shop.dtype, tile=1, store=shop.store)
+    codec = prior.codec.with_tile(choose(prior.device, prior.codec.exact_at))
+    check_batch(spec.training.batch, shop)
+    key = shop.key(prior.key, codec.key)
+    if instead is not None:
+        say("the prior digits is trained before that")
+    elif check_out(out, key):
+        say(f"{out} is already there, and is this prior: nothing to do")
+        return
+    network, kept = adapted_network(prior, shop.classes, spec.prior)
+    say(f"{len(kept)} of {len(shop.classes)} classes keep the prior's label embedding, the others begin at the mean")
+    with ExitStack() as stack:
+        parameters, finished = _adaptation(spec, network, stack)
+        scheduler = _scheduler(source, shop.store)
+        title = f"{Path(spec.prior).name}, adapted to {len(shop.classes)} classes ({spec.adapt})"
+        work = Work(title, network, parameters, codec, scheduler, spec.training, finished)
+        say(estimate(shop, work))
+        if not dry_run:
+            produce(shop, work, key, out)
+
+
+def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[TiedDiT, dict[str, int]]:
+    """The prior's network with a label table for these classes, and which of them took a row of the prior's.
+
+    A class that the prior knows by name, and once, keeps its row; the others begin at the mean of the prior's classes;
+    the null label keeps its own.
+
+    Raises:
+        AttarError: the network is no diffusers DiT, or its embedders differ between blocks.
+    """
+    transformer: Any = getattr(prior.network, "transformer", None)
+    if transformer is None:
+        raise AttarError(f"--prior {source}: a {type(prior.network).__name__}; only DiTs can be fine-tuned")
+    network = tied(transformer, source).float()
+    kept = {}
+    if prior.classes is not None or prior.n_classes == len(classes):
+        labels = matches(classes, prior.classes, prior.n_classes, classes)
+        kept = {name: found[0] for name, found in labels.items() if len(found) == 1}
+    old = network.table.weight.detach()
+    mean = old[: prior.n_classes].mean(0)
+    rows = [old[kept[name]] if name in kept else mean for name in classes]
+    table = network.embedder.class_embedder
+    table.embedding_table = nn.Embedding.from_pretrained(torch.stack([*rows, old[prior.null]]), freeze=False)
+    table.num_classes = len(classes)
+    network.transformer.register_to_config(num_embeds_ada_norm=len(classes))
+    return network, kept
+
+
+def _adaptation(
+    spec: AdaptedPrior, network: TiedDiT, stack: ExitStack
+) -> tuple[list[nn.Parameter] | None, Callable[[Path], TiedDiT]]:
+    """What is trained (None: all), and how it becomes a plain network in the end."""
+    if spec.adapt == "all":
+        return None, lambda folder: network
+    network.requires_grad_(False)
+    if spec.adapt == "lora":
+        matrices = add_lora(network, spec.rank, spec.training.seed, "lora")
+
+        def without_lora(folder: Path) -> TiedDiT:
+            merge_lora(network)
+            return network
+
+        return matrices, without_lora
+    adaptor = DiffFit.of(network)
+    attached = stack.enter_context(ExitStack())
+    attached.enter_context(adaptor.attached(network))
+
+    def with_adaptor_merged(folder: Path) -> TiedDiT:
+        attached.close()
+        adaptor.save(folder / "adaptor.safetensors")
+        adaptor.merge(network)
+        return network
+
+    return adaptor.parameters(), with_adaptor_merged
+
+
+def _scheduler(source: str, store: Store) -> Any:
+    from diffusers import DDIMScheduler
+
+    from attar.priors.digits import digits_prior
+
+    if Path(source).expanduser().is_file():
+        return linear_scheduler()
+    return DDIMScheduler.from_pretrained(
+        str(digits_prior(store)) if source == "digits" else source, subfolder="scheduler"
+    )

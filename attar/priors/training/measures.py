@@ -1,0 +1,141 @@
+"""How good samples are, cheaply: a small classifier of the real data, and a Frechet distance on its features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attar.core.finite import naming, save_finite
+from attar.core.progress import Progress, silent
+from attar.core.rng import numpy_generator, seed_of
+from attar.core.store import Store, fingerprint
+from attar.data import ImageSet, load_pixels
+from attar.networks import build
+from attar.training import Plan, Step, train
+from attar.training.augment import Augmentation, normalised
+
+NETWORK = "convnet3-bn-w32"
+NORMALISE: Literal["half"] = "half"
+LIMIT = 20_000
+"""At most so many real images train the classifier."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A classifier trained on real images, and what it sees in held-out ones."""
+
+    network: nn.Module
+    side: int
+    """Of what it sees, in pixels."""
+    features: Tensor
+    """(M, D) of the held-out real images."""
+    accuracy_real: float
+    """Top-1 in per cent on them."""
+    frechet_real: float
+    """Distance of M training images from them: what sampling alone gives."""
+
+    def __call__(self, pixels: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Top-1 in per cent and the Frechet distance of images (N, S, S, 3) in uint8 with labels (N,)."""
+        features, logits = _seen(self.network, _brought(pixels, self.side))
+        return 100 * float((logits.argmax(1) == labels).float().mean()), frechet(features, self.features)
+
+
+def open_judge(
+    train_images: ImageSet,
+    held: ImageSet,
+    size: int,
+    how: str,
+    flip: bool,
+    store: Store,
+    progress: Progress = silent,
+    steps: int = 800,
+) -> Judge:
+    """The judge of a data set, trained once on the CPU and stored.
+
+    It sees images that a prior of `size` pixels could make: brought to that size, then to 16, 32 or 64 pixels.
+    """
+    from safetensors.torch import load_file
+
+    side = _side(size)
+    digests = [[images.digest(c) for c in range(len(images.classes))] for images in (train_images, held)]
+    key = fingerprint("judge", 2, NETWORK, digests, size, how, flip, steps, LIMIT, torch.__version__)
+
+    def make(scratch: Path) -> None:
+        pixels, labels = _some(train_images, size, how)
+        network = _fresh(len(train_images.classes), side)
+        plan = Plan(steps=steps, optimiser="adamw", lr=2e-3, weight_decay=5e-4, schedule="cosine", warmup=steps // 20)
+        look = Augmentation(size=side, crop=0.5, flip=flip, normalise=NORMALISE)
+
+        def told(step: Step) -> None:
+            if step.done % 20 == 0:
+                progress(f"training a classifier to measure samples, step {step.done}/{step.total}", step.done / steps)
+
+        with naming("the classifier that measures samples"):
+            train(network, pixels, labels, plan, look, "judge", after=told)
+        network.eval()
+        real, real_labels = _some(held, size, how)
+        features, logits = _seen(network, real)
+        right = 100 * (logits.argmax(1) == real_labels).float().mean()
+        gap = torch.tensor(frechet(_seen(network, pixels[: len(real)])[0], features))
+        weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+        found = {**weights, "features": features, "right": right, "gap": gap}
+        save_finite(found, scratch / "judge.safetensors", "the classifier that measures samples")
+
+    made = store.once("judge", key, make, about={"data": train_images.spec, "size": size})
+    found = load_file(made / "judge.safetensors")
+    network = _fresh(len(train_images.classes), side).eval()
+    network.load_state_dict({name[8:]: value for name, value in found.items() if name.startswith("network.")})
+    return Judge(network, side, found["features"], float(found["right"]), float(found["gap"]))
+
+
+def frechet(first: Tensor, second: Tensor) -> float:
+    """The Frechet distance between Gaussians of the moments of features (N, D) and (M, D) (Heusel et al., 2017)."""
+    one, other = (features.double().numpy() for features in (first, second))
+    gap = one.mean(0) - other.mean(0)
+    covariances = [np.atleast_2d(np.cov(features, rowvar=False)) for features in (one, other)]
+    roots = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).astype(complex)).real.sum()
+    return max(0.0, float(gap @ gap + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * roots))
+
+
+def _some(images: ImageSet, size: int, how: str) -> tuple[Tensor, Tensor]:
+    """At most LIMIT images (N, side, side, 3) and labels, in a fixed random order."""
+    chosen = numpy_generator("judge", "images").permutation(len(images))[:LIMIT]
+    parts = [
+        _brought(torch.from_numpy(load_pixels(images, chosen[begin : begin + 512], size, how)), _side(size))
+        for begin in range(0, len(chosen), 512)
+    ]
+    return torch.cat(parts), torch.from_numpy(images.labels[chosen].copy())
+
+
+def _side(size: int) -> int:
+    return next((side for side in (16, 32) if size <= side), 64)
+
+
+def _brought(pixels: Tensor, side: int) -> Tensor:
+    """Images (N, S, S, 3) in uint8 to (N, side, side, 3)."""
+    from torchvision.transforms.v2.functional import resize
+
+    if pixels.shape[1] == side:
+        return pixels
+    return resize(pixels.permute(0, 3, 1, 2), [side, side], antialias=True).permute(0, 2, 3, 1).contiguous()
+
+
+def _fresh(classes: int, side: int) -> Any:
+    return build(NETWORK, classes, side, seed_of("judge", "weights"))
+
+
+@torch.inference_mode()
+def _seen(network: Any, pixels: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:
+    """Features (N, D), means over the pixels of the last block, and logits (N, classes)."""
+    body, head = nn.Sequential(*list(network)[:-2]), nn.Sequential(*list(network)[-2:])
+    features, logits = [], []
+    for part in pixels.split(batch):
+        maps = body(normalised(part, NORMALISE))
+        features.append(maps.mean((2, 3)))
+        logits.append(head(maps))
+    return torch.cat(features), torch.cat(logits)

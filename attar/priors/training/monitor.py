@@ -1,0 +1,176 @@
+"""What is looked at while a prior is trained: samples, the loss, and a small held-out measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from attar.core.errors import AttarError
+from attar.core.files import read_lines, replacing, resumed, write_lines
+from attar.core.progress import Progress, silent
+from attar.core.rng import noise
+from attar.diffusion import Sampler, Schedule, grid, sample
+from attar.priors.codec import Codec, to_uint8
+
+if TYPE_CHECKING:
+    from attar.priors.training.measures import Judge
+    from attar.priors.training.optimise import Moment
+
+COLUMNS, MOST_ROWS = 8, 20
+
+
+@dataclass(frozen=True)
+class Report:
+    """How often and how closely a training is looked at."""
+
+    every: int | None = None
+    """Steps; none: five times in all."""
+    samples: int = 500
+    """Images that are measured, spread evenly over the classes."""
+    guidance: float = 2.0
+    steps: int = 25
+    """Of DDIM."""
+    judge_steps: int = 800
+    """Batches of 64 that the classifier is trained on, once for each data set."""
+
+    def __post_init__(self) -> None:
+        if (
+            (self.every is not None and self.every < 1)
+            or min(self.samples, self.judge_steps) < 2
+            or not 1 <= self.steps <= 1000
+        ):
+            raise AttarError("report: every must be 1 or more, samples and judge_steps 2 or more, steps 1 to 1000")
+
+
+@dataclass(eq=False)
+class Monitor:
+    """Writes samples/, measures.jsonl, losses.jsonl and loss.png into a folder while a network is trained."""
+
+    folder: Path
+    report: Report
+    total: int
+    """Steps of the training."""
+    network: nn.Module
+    """Called with latents, times and labels."""
+    parameters: Sequence[nn.Parameter]
+    """Those that are trained."""
+    schedule: Schedule
+    codec: Codec
+    classes: Sequence[str]
+    judge: Judge
+    device: torch.device
+    seed: int
+    progress: Progress = silent
+
+    def __call__(self, moment: Moment) -> None:
+        """Looks, if it is time to."""
+        every = self.report.every or max(1, self.total // 5)
+        if moment.step % every and moment.step != self.total:
+            return
+        with holding(self.parameters, moment.average):
+            shown = self._samples(range(min(len(self.classes), MOST_ROWS)), COLUMNS)
+            labels = [label % len(self.classes) for label in range(self.report.samples)]
+            measured = self._sampled(labels, noise((self.report.samples, *self.codec.shape), self.seed, "measured"))
+        save_grid(self.folder / "samples" / f"step-{moment.step:07d}.png", shown, COLUMNS)
+        accuracy, distance = self.judge(torch.from_numpy(to_uint8(measured)), torch.tensor(labels))
+        record = {"step": moment.step, "accuracy": round(accuracy, 2), "frechet": round(distance, 4)}
+        self._write(moment.curve, record)
+
+    def measures(self) -> dict[str, Any]:
+        """The last measure, with its terms."""
+        last = read_lines(self.folder / "measures.jsonl")[-1]
+        report, judge = self.report, self.judge
+        terms = {"samples": report.samples, "guidance": report.guidance, "steps": report.steps}
+        real = {"held_out": len(judge.features), "accuracy_real": round(judge.accuracy_real, 2)}
+        return {**last, **terms, **real, "frechet_real": round(judge.frechet_real, 4)}
+
+    def _samples(self, labels: Sequence[int], columns: int) -> Tensor:
+        z = [noise(self.codec.shape, self.seed, "shown", self.classes[c], i) for c in labels for i in range(columns)]
+        return self._sampled([label for label in labels for _ in range(columns)], torch.stack(z))
+
+    def _sampled(self, labels: Sequence[int], z: Tensor, batch: int = 100) -> Tensor:
+        """Images (N, 3, H, W) in [-1, 1] of prior labels, from noise (N, C, h, w)."""
+        sampler = Sampler(steps=self.report.steps, guidance=self.report.guidance)
+        denoiser = Averaged(self.schedule, len(self.classes), self.network, self.device)
+        start = grid(sampler.steps, sampler.spacing, len(self.schedule))[-1]
+        images = []
+        for begin in range(0, len(z), batch):
+            self.progress("sampling, to see how far it is", begin / len(z))
+            y = torch.tensor(labels[begin : begin + batch], device=self.device)
+            images.append(
+                self.codec.decode(sample(denoiser, z[begin : begin + batch].to(self.device), start, y, sampler))
+            )
+        return torch.cat(images).cpu()
+
+    def _write(self, curve: list[tuple[int, float]], record: dict[str, Any]) -> None:
+        file = self.folder / "measures.jsonl"
+        earlier = [line for line in resumed(file, read_lines) or [] if line["step"] < record["step"]]
+        write_lines(file, [*earlier, record])
+        write_lines(self.folder / "losses.jsonl", [{"step": step, "loss": round(loss, 6)} for step, loss in curve])
+        draw_curve(self.folder / "loss.png", curve, [*earlier, record])
+
+
+@dataclass(frozen=True, eq=False)
+class Averaged:
+    """The network as what `sample` takes."""
+
+    schedule: Schedule
+    null: int
+    network: nn.Module
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    def __call__(self, z: Tensor, t: int, y: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            output: Tensor = self.network(z, torch.full((len(z),), t, device=self.device), y)
+        return output.float()
+
+
+@contextmanager
+def holding(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> Iterator[None]:
+    """Within it the parameters have other values."""
+    kept = [parameter.detach().clone() for parameter in parameters]
+    try:
+        _set(parameters, values)
+        yield
+    finally:
+        _set(parameters, kept)
+
+
+def _set(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.data.copy_(value)
+
+
+def save_grid(file: Path, images: Tensor, columns: int) -> None:
+    """Images (N, 3, H, W) in [-1, 1] as a PNG, `columns` a row."""
+    from torchvision.utils import make_grid
+
+    sheet = make_grid(images, nrow=columns, padding=max(1, images.shape[-1] // 16), pad_value=1.0)
+    with replacing(file) as temporary:
+        Image.fromarray(to_uint8(sheet[None])[0]).save(temporary, format="PNG")
+
+
+def draw_curve(file: Path, curve: Sequence[tuple[int, float]], measures: Sequence[dict[str, Any]]) -> None:
+    """The loss, and below it the measures, against the steps, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    loss, accuracy = figure.subplots(2, 1, sharex=True)
+    loss.plot(*zip(*curve, strict=True)) if curve else None
+    loss.set(ylabel="loss", yscale="log")
+    steps = [record["step"] for record in measures]
+    accuracy.plot(steps, [record["accuracy"] for record in measures], "o-", label="accuracy, %")
+    accuracy.set(xlabel="step", ylabel="samples given their class, %")
+    distance = accuracy.twinx()
+    distance.plot(steps, [record["frechet"] for record in measures], "s--", color="tab:orange")
+    distance.set(ylabel="Frechet distance (dashed)")
+    with replacing(file) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

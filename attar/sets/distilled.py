@@ -1,0 +1,264 @@
+"""The product on disk: images that other tools read as they are, a manifest that says how they came about, a card."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import re
+import shutil
+import time
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attar.core.errors import AttarError
+from attar.core.files import replacing, write_json, writing
+from attar.core.store import digest, file_digest, fingerprint
+from attar.sets.card import card
+from attar.sets.manifest import FORMAT, read_manifest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+CLASSES_SHOWN = 20
+IMAGES_SHOWN = 10
+"""So many classes of a large set are shown, and so many images of each."""
+PROTOTYPES = "__prototypes__"
+"""Folder of the prototypes' pictures: `datasets` overlooks names of this form, and takes any other for images."""
+STATISTICS = "statistics.safetensors"
+"""What `--keep-statistics` keeps."""
+SPLIT_WORDS = frozenset(
+    ["train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "evaluation"]
+)
+
+
+@dataclass(frozen=True)
+class DistilledSet:
+    """A distilled set opened from its folder."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    elsewhere: tuple[tuple[Path, ...], ...] | None = None
+    """The image files of each class, of a set that another code wrote (attar.sets.layouts)."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Original class names in label order."""
+        return tuple(self.manifest["classes"])
+
+    def files(self) -> list[list[Path]]:
+        """The image files of each class, in order."""
+        if self.elsewhere is not None:
+            return [list(files) for files in self.elsewhere]
+        return self._by_class(self.manifest["images"])
+
+    def prototypes(self) -> list[list[Path]]:
+        """Pictures of some prototypes of some classes, for each class; none where the method has no prototypes."""
+        return self._by_class(self.manifest.get("prototypes", {}))
+
+    def _by_class(self, relatives: Iterable[str]) -> list[list[Path]]:
+        names = [folder_name(label, name, len(self.classes)) for label, name in enumerate(self.classes)]
+        files: dict[str, list[Path]] = {name: [] for name in names}
+        for relative in sorted(relatives):
+            files[Path(relative).parent.name].append(self.folder / relative)
+        return [files[name] for name in names]
+
+
+def open_distilled(folder: Path) -> DistilledSet:
+    """The distilled set in `folder`.
+
+    Raises:
+        AttarError: there is none, a newer Attar wrote it, or its manifest is damaged: names the key.
+    """
+    file = folder / "manifest.json"
+    if not file.is_file():
+        inside = sorted(child.parent.name for child in folder.glob("[!.]*/manifest.json"))
+        hint = f"; there are sets inside it: {', '.join(inside)}" if inside else ""
+        hint = hint or "; `attar evaluate --layout` reads sets that other codes wrote"
+        raise AttarError(f"{folder}: holds no distilled set (no manifest.json){hint}")
+    one = DistilledSet(folder, read_manifest(file))
+    known = {folder_name(label, name, len(one.classes)) for label, name in enumerate(one.classes)}
+    for kind, root in (("images", "images"), ("prototypes", PROTOTYPES)):
+        for name in one.manifest.get(kind, {}):
+            parts = re.fullmatch(rf"{root}/(\d+_\w+)/\d+\.png", name, re.ASCII)
+            if parts is None or parts[1] not in known:
+                raise AttarError(f"{file} is damaged: {kind} lists {name!r}, no image of a class of the set")
+    for name, files in zip(one.classes, one.files(), strict=True):
+        if len(files) != one.manifest["ipc"]:
+            told = f"images lists {len(files)} of class {name!r}, and ipc is {one.manifest['ipc']}"
+            raise AttarError(f"{file} is damaged: {told}")
+    return one
+
+
+def find_distilled(folder: Path) -> list[DistilledSet]:
+    """The set in `folder`, or the sets one folder below it (one an IPC), in order of their IPC.
+
+    Raises:
+        AttarError: there is none.
+    """
+    if (folder / "manifest.json").is_file():
+        return [open_distilled(folder)]
+    inside = [open_distilled(file.parent) for file in folder.glob("[!.]*/manifest.json")]
+    return sorted(inside, key=lambda one: int(one.manifest["ipc"])) or [open_distilled(folder)]
+
+
+def evenly(labels: Sequence[int], count: int) -> list[int]:
+    """So many of these labels, evenly spaced; all of them, if there are no more."""
+    count = min(len(labels), count)
+    return [labels[k * len(labels) // count] for k in range(count)]
+
+
+def folder_name(label: int, name: str, classes: int) -> str:
+    """`<nnn>_<safe class name>`: ASCII, sorting in label order, never a path, never taken for the name of a split."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    words = re.findall(r"[A-Za-z0-9]+", plain)
+    safe = "_".join(word + "x" if word.lower() in SPLIT_WORDS else word for word in words)[:60] or "class"
+    return f"{label:0{max(3, len(str(classes - 1)))}d}_{safe}"
+
+
+Numbered = tuple[int, int, "np.ndarray[Any, np.dtype[np.uint8]]"]
+"""(label, index within the class, uint8 (H, W, 3))"""
+
+
+def write_distilled(
+    folder: Path,
+    classes: Sequence[str],
+    images: Callable[[Collection[int]], Iterable[Numbered]],
+    manifest: dict[str, Any],
+    prototypes: Iterable[Numbered] = (),
+    statistics: Mapping[str, Tensor] | None = None,
+    distinct: bool = False,
+) -> None:
+    """Writes a distilled set: `folder` appears, whole, when its last image is written. One process at a time.
+
+    An interrupted write leaves a hidden folder beside it, which the same run goes on from and any other run replaces.
+
+    Args:
+        images: called with the labels that are already written whole; gives the other images in the order of their
+            labels.
+        manifest: everything but the digests, which are added here, and the seconds that the images took.
+        prototypes: pictures of what the images began from, kept beside them.
+        statistics: arrays that the images can be made again from, without the data, kept beside them.
+        distinct: refuse a class whose images are all equal, and a set whose images are: so does a broken prior. Data
+            may hold an image twice, so real images, and images that begin as chosen ones, are not held to it.
+
+    Raises:
+        AttarError: something stands where `folder` would go, or images are equal that must not be.
+        Unwritable: the disk is full, or the place may not be written; what is written so far is kept.
+    """
+    with writing(folder, "choose another --out; the same command goes on from there"):
+        _write(folder, classes, images, manifest, prototypes, statistics, distinct)
+
+
+def _write(
+    folder: Path,
+    classes: Sequence[str],
+    images: Callable[[Collection[int]], Iterable[Numbered]],
+    manifest: dict[str, Any],
+    prototypes: Iterable[Numbered],
+    statistics: Mapping[str, Tensor] | None,
+    distinct: bool,
+) -> None:
+    begun = time.monotonic()
+    partial = folder.with_name(f".{folder.name}.{manifest['run'][:12]}.partial")
+    for stale in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
+        if stale != partial:
+            shutil.rmtree(stale)
+    (partial / "images").mkdir(parents=True, exist_ok=True)
+    names = [folder_name(label, name, len(classes)) for label, name in enumerate(classes)]
+    there = [label for label, name in enumerate(names) if (partial / "images" / name).is_dir()]
+    kept = [label for label in there[:-1] if _readable(partial / "images" / names[label], manifest["ipc"])]
+    written = {
+        "images": _saved(partial, "images", names, images(kept)),
+        "prototypes": _saved(partial, PROTOTYPES, names, prototypes),
+    }
+    if distinct:
+        _check_distinct(folder, classes, names, written["images"])
+    whole = {
+        "format": FORMAT,
+        **manifest,
+        "seconds": {**manifest["seconds"], "images": round(time.monotonic() - begun, 3)},
+        "classes": list(classes),
+        **{kind: digests for kind, digests in written.items() if digests},
+    }
+    if statistics is not None:
+        whole["statistics"] = _saved_statistics(partial, statistics)
+    text = card(whole)
+    whole["card"] = digest(text.encode())
+    whole["digest"] = fingerprint(whole)
+    (partial / "README.md").write_text(text, encoding="utf-8")
+    write_json(partial / "manifest.json", whole)
+    try:
+        os.rename(partial, folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR):
+            raise
+        raise AttarError(f"{folder}: cannot be written, something else is there ({error})") from error
+
+
+def _readable(folder: Path, count: int) -> bool:
+    """Whether a class that an interrupted write left behind has all of its images, each of them whole."""
+    from PIL import Image
+
+    files = sorted(folder.iterdir())
+    try:
+        for file in files:
+            with Image.open(file) as image:
+                image.verify()
+    except Exception:  # PIL raises many kinds on what is no image
+        return False
+    return [file.name for file in files] == [f"{index:04d}.png" for index in range(count)]
+
+
+def _check_distinct(folder: Path, classes: Sequence[str], names: Sequence[str], images: Mapping[str, str]) -> None:
+    """Raises AttarError where all images of a class, or all of the set, are equal; `images` are digests by name."""
+    for name, safe in zip(classes, names, strict=True):
+        own = [image for file, image in images.items() if Path(file).parent.name == safe]
+        if len(own) > 1 and len(set(own)) == 1:
+            raise AttarError(f"{folder}: all {len(own)} images of {name!r} are equal: the prior or its codec is broken")
+    if len(images) > 1 and len(set(images.values())) == 1:
+        raise AttarError(f"{folder}: all {len(images)} images are equal: the prior or its codec is broken")
+
+
+def _saved(root: Path, kind: str, names: Sequence[str], pictures: Iterable[Numbered]) -> dict[str, str]:
+    """Saves pictures in `root/kind`; the digest of every picture there, by its name within `root`."""
+    from PIL import Image
+
+    for label, index, pixels in pictures:
+        file = root / kind / names[label] / f"{index:04d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file)
+    return {file.relative_to(root).as_posix(): file_digest(file) for file in sorted((root / kind).rglob("*.png"))}
+
+
+def _saved_statistics(root: Path, statistics: Mapping[str, Tensor]) -> dict[str, str]:
+    from safetensors.torch import save_file
+
+    with replacing(root / STATISTICS) as temporary:
+        save_file(dict(statistics), temporary)
+    return {STATISTICS: file_digest(root / STATISTICS)}
+
+
+def verify(folder: Path) -> list[str]:
+    """What is wrong with a distilled set: missing, extra and altered files, one line each; an empty list if nothing."""
+    distilled = open_distilled(folder)
+    kinds = ("images", "prototypes", "statistics")
+    expected: dict[str, str] = {name: of for kind in kinds for name, of in distilled.manifest.get(kind, {}).items()}
+    allowed = {"manifest.json", "README.md"}
+    found = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    problems = [f"missing: {name}" for name in expected if name not in found]
+    problems += [f"extra: {name}" for name in sorted(found) if name not in expected and name not in allowed]
+    problems += [
+        f"altered: {name}" for name, digest in expected.items() if name in found and file_digest(found[name]) != digest
+    ]
+    problems += [f"missing: {name}" for name in sorted(allowed - found.keys())]
+    if "README.md" in found and file_digest(found["README.md"]) != distilled.manifest.get("card"):
+        problems.append("altered: README.md")
+    rest = {name: value for name, value in distilled.manifest.items() if name != "digest"}
+    if fingerprint(rest) != distilled.manifest.get("digest"):
+        problems.append("altered: manifest.json")
+    return problems

@@ -1,0 +1,130 @@
+"""The images that an evaluation works with: a distilled set's own, real ones beside it, and those it is tested on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attar.core.errors import AttarError
+from attar.core.progress import Progress, silent
+from attar.core.store import Store, fingerprint
+
+if TYPE_CHECKING:
+    from attar.core.progress import Say
+    from attar.data import ImageSet
+    from attar.sets.distilled import DistilledSet
+
+REMEDY = "bring back the images that it was made from, or distill it again (`attar evaluate --no-baseline` needs none)"
+"""After an error about changed data."""
+
+
+def tested_images(one: DistilledSet, test: str | None, store: Store, progress: Progress) -> ImageSet:
+    """The images that a set is tested on: those of a spec, `held-out` (the tenth), or the test split of its own data.
+
+    Raises:
+        AttarError: they lack its classes, or the held-out tenth was not held out when the set was distilled.
+    """
+    from attar.data import load_data, load_held_out, test_spec
+
+    data = one.manifest["data"]
+    if test == "held-out":
+        if not data.get("hold_out"):
+            raise AttarError(
+                f"--test held-out: {one.folder} was distilled from all of its data; use --hold-out for both"
+            )
+        images = load_held_out(data["spec"])
+    else:
+        images = load_data(test or test_spec(data["spec"]))
+    picked = images.restricted(one.classes)
+    if picked.classes != one.classes:
+        raise AttarError(f"--test {test}: its classes are in another order than those of {one.folder}")
+    return without_unreadable(picked, one, store, progress)
+
+
+def real_images(one: DistilledSet, store: Store) -> ImageSet:
+    """All images that a set was distilled from: its classes of its view of the data, without unreadable ones.
+
+    Raises:
+        AttarError: the data is not at hand, or not what it was.
+    """
+    every = view_of(one)
+    if differs := _difference(one, every, store):
+        raise AttarError(f"{differs}: {REMEDY}")
+    return without_unreadable(of_its_classes(one, every), one, store)
+
+
+def changed(one: DistilledSet, store: Store) -> str | None:
+    """How the data at hand differs from what a set was distilled from, in words; None: not at all, or not known."""
+    try:
+        return _difference(one, view_of(one), store)
+    except AttarError:
+        return None
+
+
+def check_data(one: DistilledSet, tests: ImageSet, baseline: bool, store: Store, say: Say) -> None:
+    """Says what is to be known of the data of a set that is tested on some images: changes, and images that they share.
+
+    Raises:
+        AttarError: a `baseline` needs the data, and it has changed or is not at hand.
+    """
+    from attar.data import shared
+
+    try:
+        every = view_of(one)
+    except AttarError:
+        if baseline:
+            raise
+        return
+    if differs := _difference(one, every, store):
+        if baseline:
+            raise AttarError(f"{differs}: {REMEDY}")
+        say(f"note: {differs}")
+    names = [name for name in one.classes if name in every.classes]
+    if names and (both := shared(tests, every.restricted(names), store)):
+        say(
+            f"note: {both} of the {len(tests)} test images of {tests.spec} are training images of {every.spec}, too: "
+            "accuracies on them are too high"
+        )
+
+
+def view_of(one: DistilledSet) -> ImageSet:
+    """The images of a set's data, all of its classes."""
+    from attar.data import load_view
+
+    data = one.manifest["data"]
+    return load_view(data["spec"], data.get("imbalance_factor"), data.get("hold_out", False))
+
+
+def of_its_classes(one: DistilledSet, every: ImageSet) -> ImageSet:
+    real = every.restricted(one.classes)
+    if real.classes != one.classes:
+        raise AttarError(f"{real.spec}: its classes are in another order than those of {one.folder}")
+    return real
+
+
+def _difference(one: DistilledSet, every: ImageSet, store: Store) -> str | None:
+    """How data differs from what a set was distilled from, in words; None: not at all, or that is not known."""
+    from attar.data import readable
+
+    data = one.manifest["data"]
+    if "fingerprint" not in data:
+        return None
+    told = f"{data['spec']} has changed since {one.folder} was distilled from it"
+    if missing := [name for name in one.classes if name not in every.classes]:
+        return f"{told} (it has no class {missing[0]!r} now)"
+    real = every.restricted(one.classes)
+    if data["skipped"]:
+        real = readable(real, "skip", store)
+    labels = range(len(real.classes))
+    if real.classes == one.classes and fingerprint([real.digest(label) for label in labels]) == data["fingerprint"]:
+        return None
+    pairs = zip(one.classes, data.get("counts", []), strict=False)
+    counts = [(name, was, len(real.of_class(real.classes.index(name)))) for name, was in pairs]
+    other = next((f"{now} images of class {name!r}, then {was}" for name, was, now in counts if now != was), None)
+    return f"{told} ({other or 'other images, or in another order'})"
+
+
+def without_unreadable(images: ImageSet, one: DistilledSet, store: Store, progress: Progress = silent) -> ImageSet:
+    """Without the images that cannot be read where the set was distilled without such; elsewhere they are an error."""
+    from attar.data import readable
+
+    return readable(images, "skip" if one.manifest["data"]["skipped"] else "error", store, progress)

@@ -1,0 +1,112 @@
+"""manifest.json, read: every key that anything here looks at has the type and the range that it was written with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attar.core.errors import AttarError
+from attar.core.json_shapes import (
+    DIGEST,
+    FLAG,
+    MEASURED,
+    TABLE,
+    TEXT,
+    WHOLE,
+    Kind,
+    Many,
+    Maybe,
+    Shape,
+    Values,
+    mistake,
+    number,
+    read_json,
+    whole,
+)
+from attar.data.pixels import PREPROCESSING
+
+FORMAT = 1
+LOOKED_AT = ("precision", "recall", "density", "coverage", "farthest", "nearest")
+"""What a fine-tuning measures of itself."""
+
+_TEACHER: Shape = {"named": {"teacher": TEXT, "teacher_classes": Maybe(TEXT), "teacher_normalise": Maybe(TEXT)}}
+_DATA: Shape = {
+    "spec": TEXT,
+    "imbalance_factor?": Maybe(number(1)),
+    "hold_out?": FLAG,
+    "images": whole(1),
+    "counts?": Many(whole(1)),
+    "known_as?": Maybe(TEXT),
+    "fingerprint": TEXT,
+    "skipped": Many(TEXT),
+    "regenerated_from?": TEXT,
+}
+_PRIOR: Shape = {
+    "source": TEXT,
+    "fingerprint?": TEXT,
+    "codec?": TEXT,
+    "labels?": Many(whole(0)),
+    **{f"{name}?": Maybe(TEXT) for name in ("codec_source", "class_map", "prompt", "prompts", "negative_prompt")},
+}
+_LOOK: Shape = {"step": whole(0), **{f"{name}?": Maybe(MEASURED) for name in LOOKED_AT}}
+_SHAPE: Shape = {
+    "attar": TEXT,
+    "run": TEXT,
+    "method": {"name": TEXT},
+    "ipc": whole(1),
+    "seed": WHOLE,
+    "classes": Many(TEXT, least=1, unique=True),
+    "preprocess": Kind(f"one of {', '.join(PREPROCESSING)}", lambda x: isinstance(x, str) and x in PREPROCESSING),
+    "output_size?": Maybe(whole(1)),
+    "data": _DATA,
+    "prior": Maybe(_PRIOR),
+    "compute": Maybe({"device": TEXT, "dtype": TEXT, "tile": whole(1)}),
+    "selected_by?": Maybe(_TEACHER),
+    "exemplars_by?": Maybe(_TEACHER),
+    "learnt?": Values(Maybe(MEASURED)),
+    "measures?": Many({"looks": Many(_LOOK, least=1)}),
+    "seconds": Values(number(0)),
+    "machine": {"device": TEXT},
+    "versions": Values(TEXT),
+    "written": TEXT,
+    "keep_statistics?": FLAG,
+    "images": Values(DIGEST),
+    "prototypes?": Values(DIGEST),
+    "statistics?": Values(DIGEST),
+    "card": DIGEST,
+    "digest": DIGEST,
+}
+_CHOSEN = {"selected_by": ("select",), "exemplars_by": ("fit", "select")}
+"""Where in the method the settings stand that go with a teacher."""
+
+
+def read_manifest(file: Path) -> dict[str, Any]:
+    """The manifest in a file.
+
+    Raises:
+        AttarError: names the key that is missing, or is not what it must be; or a newer Attar wrote it.
+    """
+    found = read_json(file)
+    wrong = mistake(found, {"format": whole(1)})
+    if wrong is None and found["format"] > FORMAT:
+        raise AttarError(f"{file}: written by a newer Attar (format {found['format']}) than this one ({FORMAT})")
+    wrong = wrong or mistake(found, _SHAPE) or _misfit(found)
+    if wrong is not None:
+        raise AttarError(f"{file} is damaged: {wrong}; copy the set again, or distill it again")
+    return dict(found)
+
+
+def _misfit(manifest: dict[str, Any]) -> str | None:
+    """What does not go together in a manifest whose keys are all right by themselves."""
+    for teacher, path in _CHOSEN.items():
+        settings = manifest["method"]
+        for name in path if manifest.get(teacher) else ():
+            settings = settings.get(name) if isinstance(settings, dict) else None
+        if (wrong := mistake(settings, TABLE, f"method.{'.'.join(path)}")) is not None:
+            return f"{wrong}, and {teacher} says more of it"
+    for name in ("data.counts", "prior.labels"):
+        head, key = name.split(".")
+        count = len((manifest[head] or {}).get(key, manifest["classes"]))
+        if count != len(manifest["classes"]):
+            return f"{name} has {count} numbers for {len(manifest['classes'])} classes"
+    return None

@@ -1,0 +1,105 @@
+"""How a teacher's logits are stored: as they are, in a few bits, or only the largest. Importing this loads no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from attar.core.errors import AttarError, suggestion
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BITS = {"fp16": 16, "int8": 8, "int4": 4}
+_NAME = re.compile(r"(?:top([1-9][0-9]*)-)?(fp16|int8|int4)")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to store rows of logits, up to a constant a row, which no softmax sees: the largest of a row becomes 0.
+
+    `fp16`: half precision. `int8` and `int4`: whole multiples of a step, which is the row's range over 255 or 15 and is
+    stored with the row. `top5-int8`: the five largest alone, with their classes; the others share evenly what
+    probability they had together at the recipe's temperature, as one level a row.
+    """
+
+    values: str
+    top: int | None = None
+
+    @classmethod
+    def named(cls, name: str) -> Scheme:
+        """The scheme of a name such as int8 or top5-int8.
+
+        Raises:
+            AttarError: there is none.
+        """
+        match = _NAME.fullmatch(name)
+        if match is None:
+            hint = suggestion(name, ("online", *BITS))
+            raise AttarError(f"scheme {name!r}{hint}: choose online, fp16, int8, int4, or the k largest, as top5-int8")
+        return cls(match[2], int(match[1]) if match[1] else None)
+
+    def encode(self, logits: Tensor, temperature: float | None = None) -> dict[str, Tensor]:
+        """Logits (n, C) as the tensors to store, each with n rows; those of `top` need fewer than C, and a temperature.
+
+        Raises:
+            AttarError: logits that are not finite or too far apart, or a `top` of C or more.
+        """
+        import torch
+
+        if not torch.isfinite(logits).all():
+            raise AttarError(
+                "the teacher gives logits that are not finite numbers: its weights or its input are broken"
+            )
+        below = logits.float() - logits.float().amax(1, keepdim=True)
+        if self.top is None:
+            return self._encoded(below)
+        classes = logits.shape[1]
+        if self.top >= classes:
+            raise AttarError(f"scheme top{self.top}-{self.values}: there are only {classes} classes; use {self.values}")
+        assert temperature is not None
+        values, which = below.topk(self.top, dim=1)
+        others = below.scatter(1, which, -torch.inf)
+        rest = temperature * ((others / temperature).exp().sum(1) / (classes - self.top)).log()
+        kind = torch.uint8 if classes <= 256 else torch.int16 if classes <= 32768 else torch.int32
+        return {**self._encoded(values), "classes": which.to(kind), "rest": rest.half()}
+
+    def decode(self, stored: dict[str, Tensor], classes: int) -> Tensor:
+        """Logits (n, classes), float32, from what `encode` gave."""
+        if self.top is None:
+            return self._decoded(stored, classes)
+        every = stored["rest"].float()[:, None].expand(-1, classes)
+        return every.scatter(1, stored["classes"].long(), self._decoded(stored, self.top))
+
+    def row_bytes(self, classes: int) -> int:
+        """How many bytes a row takes."""
+        import torch
+
+        row = self.encode(torch.zeros(1, classes), 1.0)
+        return sum(part.numel() * part.element_size() for part in row.values())
+
+    def _encoded(self, below: Tensor) -> dict[str, Tensor]:
+        import torch
+
+        if self.values == "fp16":
+            return {"values": below.half()}
+        most = 2 ** BITS[self.values] - 1
+        step = (-below.amin(1) / most * (1 + 2**-10)).clamp(min=2**-14).half()  # rounded up, so that `most` suffices
+        if not torch.isfinite(step).all():
+            raise AttarError(f"the teacher's logits are too far apart for {self.values}: store them as fp16")
+        steps = (below / -step.float()[:, None]).round().clamp(max=most).to(torch.uint8)
+        if self.values == "int4":
+            steps = torch.nn.functional.pad(steps, (0, steps.shape[1] % 2))
+            steps = steps[:, ::2] | steps[:, 1::2] << 4
+        return {"values": steps, "step": step}
+
+    def _decoded(self, stored: dict[str, Tensor], width: int) -> Tensor:
+        import torch
+
+        values = stored["values"]
+        if self.values == "fp16":
+            return values.float()
+        if self.values == "int4":
+            values = torch.stack([values & 15, values >> 4], 2).flatten(1)[:, :width]
+        return values.float() * -stored["step"].float()[:, None]

@@ -1,0 +1,62 @@
+"""A teacher in words: frozen, picklable, what keys and manifests hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attar.core.errors import AttarError
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class TeacherReference:
+    """A teacher in words, as flags and files give it."""
+
+    source: str | tuple[str, ...]
+    """A folder of `attar train-teacher`, timm/NAME, torchvision/NAME, or NETWORK:FILE; several label together, by the
+    mean of their logits."""
+    classes: str | None = None
+    """A file with its class list, where it carries none."""
+    normalise: str | None = None
+    """Statistics of its input, where it carries none: imagenet, cifar or half; None: the recipe's."""
+
+    @staticmethod
+    def of(sources: str | Sequence[str], classes: str | None = None, normalise: str | None = None) -> TeacherReference:
+        """One teacher, or several.
+
+        Raises:
+            AttarError: none, or one twice.
+        """
+        members = (sources,) if isinstance(sources, str) else tuple(sources)
+        if not all(members) or not members:
+            raise AttarError("--teacher: a name is missing")
+        if len(set(members)) < len(members):
+            twice = next(name for name in members if members.count(name) > 1)
+            raise AttarError(f"--teacher {twice}: is named twice; a mean counts each teacher once")
+        return TeacherReference(members if len(members) > 1 else members[0], classes, normalise)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """One name for each teacher."""
+        return (self.source,) if isinstance(self.source, str) else self.source
+
+    def __str__(self) -> str:
+        return ", ".join(self.sources)
+
+    @property
+    def anywhere(self) -> TeacherReference:
+        """The same teacher, named so that it is found from any working directory."""
+        classes = self.classes and str(Path(self.classes).absolute())
+        return TeacherReference.of([_anywhere(source) for source in self.sources], classes, self.normalise)
+
+
+def _anywhere(source: str) -> str:
+    network, colon, file = source.partition(":")
+    if Path(source).is_dir():
+        return str(Path(source).absolute())
+    return f"{network}:{Path(file).expanduser().absolute()}" if colon else source

@@ -1,0 +1,257 @@
+"""Soft labels: a teacher's logits for the views of every epoch (FKD, Shen and Xing, ECCV 2022; SRe2L, D4M).
+
+views     drawn from keys, by image and epoch: crop, flip, CutMix partner, ratio and box. Nothing of them is stored,
+          and neither the order nor the size of the student's batches changes what is seen of an image.
+labels    the teacher's logits for each of these views, stored in shards of some epochs, by a `Scheme`.
+student   makes the views again from their keys and reads its labels by (epoch, image); `label_epochs` fewer than
+          the student's are used again and again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from numpy.random import Generator
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from attar.core.errors import AttarError
+from attar.core.files import resumed
+from attar.core.finite import finite
+from attar.core.progress import Meter, Progress, silent
+from attar.core.rng import numpy_generator
+from attar.core.store import canonical, file_digest, fingerprint, replacing, write_json
+from attar.teachers.label_schemes import Scheme
+from attar.training import Pictures, Shown
+from attar.training.augment import Augmentation, Draw, apply, draw, mixed, mixing
+
+FORMAT = 3
+SHARD_VIEWS = 16_384
+"""A shard holds the labels of whole epochs, of about so many views: what an interruption loses at most."""
+BATCH = 256
+"""Views that the teacher labels at once."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views of a set of `count` images: those of epoch e and e + `epochs` are the same.
+
+    Each image has its own crop, flip, partner, ratio and box in each epoch; the partners of an epoch are a permutation
+    of the set. In the "batch" form of the box, as in FKD's code, the images of an epoch are put into a random order
+    and cut into batches of `batch`, in each of which there is one ratio and box, and partners are found; students are
+    shown them in that order.
+    """
+
+    how: Augmentation
+    count: int
+    epochs: int
+    box: Literal["image", "batch"] = "image"
+    batch: int = 1
+    """Only in the "batch" form."""
+    seed: int = 0
+
+    def __call__(self, images: Pictures, epoch: int, index: Tensor) -> Shown:
+        """The views of the images `index` (n,), of the whole set `images`, in an epoch."""
+        every = self.drawn(epoch % self.epochs)
+        drawn = every.of(index.cpu())
+        plain = apply(images[index], drawn, self.how)
+        if drawn.partner is None:
+            return Shown(plain, plain)
+        others = apply(images[drawn.partner.to(images.device)], every.of(drawn.partner), self.how)
+        return Shown(plain, mixed(plain, drawn, others), drawn.partner.to(images.device), drawn.own)
+
+    @lru_cache(maxsize=2)  # noqa: B019  (frozen, so equal views share what they draw)
+    def drawn(self, epoch: int) -> Draw:
+        """The parameters of all images in an epoch; partners are numbers of images of the set."""
+        key = (self.seed, "views", epoch)
+        alone = draw(replace(self.how, mix="none"), self.count, *key)
+        if self.how.mix == "none":
+            return alone
+        rng, order = self._mixing(epoch)
+        batches = order.split(self.batch if self.box == "batch" else self.count)
+        partner = torch.empty_like(order)
+        for batch in batches:
+            partner[batch] = batch[torch.from_numpy(rng.permutation(len(batch)))]
+        group = torch.arange(self.count)
+        if self.box == "batch":
+            group[order] = torch.arange(self.count) // self.batch
+        groups = int(group.max()) + 1
+        mix = {name: value[group] for name, value in mixing(self.how, rng, groups).items()}
+        unmixed = torch.from_numpy(rng.random(groups) >= self.how.mix_probability)[group]
+        return replace(alone, **mix, partner=torch.where(unmixed, torch.arange(self.count), partner))
+
+    def order(self, epoch: int) -> Tensor | None:
+        """The order (N,) in which students are shown the images of an epoch; None: any."""
+        return self._mixing(epoch % self.epochs)[1] if self.box == "batch" and self.how.mix != "none" else None
+
+    def _mixing(self, epoch: int) -> tuple[Generator, Tensor]:
+        rng = numpy_generator(self.seed, "views", epoch, "mixing")
+        return rng, torch.from_numpy(rng.permutation(self.count))
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What stored labels depend on: equal labellings, equal labels, by one kind of device and one version of torch."""
+
+    views: Views
+    images: str
+    """Digest of the images."""
+    teacher: str
+    """Digest of the teacher, its input and its classes."""
+    classes: int
+    scheme: Scheme
+    temperature: float | None = None
+    """What is kept of the classes that a scheme leaves out is right at this temperature; None: it leaves out none."""
+
+    @property
+    def key(self) -> str:
+        return fingerprint("soft labels", FORMAT, self)
+
+    @property
+    def bytes(self) -> int:
+        """Of all labels, without the few hundred of each file's header."""
+        return self.views.epochs * self.views.count * self.scheme.row_bytes(self.classes)
+
+    @property
+    def shard_epochs(self) -> int:
+        """How many epochs a file holds; the last may hold fewer."""
+        return max(1, SHARD_VIEWS // self.views.count)
+
+    @property
+    def shards(self) -> list[range]:
+        """The epochs of each file."""
+        step = self.shard_epochs
+        return [range(i, min(i + step, self.views.epochs)) for i in range(0, self.views.epochs, step)]
+
+
+def write_labels(
+    folder: Path,
+    labelling: Labelling,
+    images: Pictures,
+    teacher: Callable[[Tensor], Tensor],
+    progress: Progress = silent,
+    about: dict[str, Any] | None = None,
+) -> None:
+    """Labels the views of `images`, on the teacher's device, and writes them to `folder`.
+
+    Each shard appears whole and is not made again; the manifest, with `about` in it, comes last.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    meter = Meter(progress, "labelling", labelling.views.epochs * len(images), "views")
+    for number, epochs in enumerate(labelling.shards):
+        file = folder / _name(number)
+        if resumed(file, load_file):
+            meter.add(len(epochs) * len(images))
+            continue
+        rows = [_labelled(labelling, images, teacher, epoch, meter) for epoch in epochs]
+        parts = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        with replacing(file) as temporary:
+            save_file(parts, temporary)
+    digests = {_name(number): file_digest(folder / _name(number)) for number in range(len(labelling.shards))}
+    manifest = {"format": FORMAT, "key": labelling.key, "labelling": canonical(labelling), "bytes": labelling.bytes}
+    manifest |= {**(about or {}), "shard_epochs": labelling.shard_epochs, "shards": digests}
+    write_json(folder / "labels.json", manifest)
+
+
+@torch.no_grad()
+def _labelled(
+    labelling: Labelling, images: Pictures, teacher: Callable[[Tensor], Tensor], epoch: int, meter: Meter
+) -> dict[str, Tensor]:
+    """One epoch's labels, in the order of the images."""
+    parts = []
+    for index in torch.arange(len(images)).split(BATCH):
+        logits = teacher(labelling.views(images, epoch, index.to(images.device)).view)
+        logits = finite(logits.float().cpu(), "the teacher's logits")
+        parts.append(labelling.scheme.encode(logits, labelling.temperature))
+        meter.add(len(index))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+class StoredLabels:
+    """The labels in a folder, read shard by shard as they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises AttarError where the folder holds no labels, or a part of them is missing."""
+        self.folder = folder
+        try:
+            self.manifest: dict[str, Any] = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+            self.key, self.bytes = str(self.manifest["key"]), int(self.manifest["bytes"])
+            self._labelling, self._digests = self.manifest["labelling"], self.manifest["shards"]
+            version = int(self.manifest["format"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise AttarError(f"{folder} holds no finished soft labels: `attar relabel` makes them") from error
+        if version != FORMAT:
+            age = "a newer" if version > FORMAT else "an older"
+            raise AttarError(f"{folder}: these labels were written by {age} Attar; `attar relabel` makes labels again")
+        missing = [name for name in self._digests if not (folder / name).is_file()]
+        if missing:
+            raise AttarError(f"{folder}: {missing[0]} is missing; `attar relabel` makes labels again")
+        self.teacher = str(self._labelling["teacher"])
+        self.scheme = Scheme(self._labelling["scheme"]["values"], self._labelling["scheme"]["top"])
+        self.epochs, self.count = int(self._labelling["views"]["epochs"]), int(self._labelling["views"]["count"])
+        self._rows = int(self.manifest["shard_epochs"])
+        self._shard = lru_cache(maxsize=1)(self._read)
+
+    def __call__(self, epoch: int, index: Tensor) -> Tensor:
+        """The logits (n, classes), float32 on the CPU, of the images `index` (n,) in an epoch, up to a constant a row.
+
+        Raises:
+            AttarError: a file was altered.
+        """
+        shard, epoch = divmod(epoch % self.epochs, self._rows)
+        rows = epoch * self.count + index.cpu()
+        part = {name: value[rows] for name, value in self._shard(shard).items()}
+        return self.scheme.decode(part, int(self._labelling["classes"]))
+
+    def _read(self, shard: int) -> dict[str, Tensor]:
+        file = self.folder / _name(shard)
+        if file_digest(file) != self._digests[file.name]:
+            raise AttarError(f"{file} was altered since it was written; `attar relabel` makes labels again")
+        return load_file(file)
+
+    def about(self, name: str) -> Any:
+        """What `attar relabel` says of the labels: their "teacher", the "recipe" and its "changes".
+
+        Raises:
+            AttarError: something else wrote them.
+        """
+        if name not in self.manifest:
+            raise AttarError(f"{self.folder}: was not written by `attar relabel`, and does not say its {name}")
+        return self.manifest[name]
+
+    def differences(self, labelling: Labelling) -> list[str]:
+        """What these labels are that the labels of that labelling are not, as "of other images"."""
+        asked, own = canonical(labelling), self._labelling
+        words = {
+            "images": "of other images",
+            "views": f"of other views ({_difference(asked['views'], own['views'])})",
+            "teacher": "by another teacher",
+            "classes": "of other classes",
+            "scheme": "in another scheme",
+        }
+        return [words.get(name, f"with another {name}") for name in asked if asked[name] != own.get(name)]
+
+    def check(self, labelling: Labelling) -> None:
+        """Raises AttarError, which says what differs, unless these are the labels of that labelling."""
+        if wrong := self.differences(labelling):
+            raise AttarError(
+                f"{self.folder} holds labels {' and '.join(wrong)}: make labels for this set, recipe and teacher with "
+                "`attar relabel`, or leave out --labels"
+            )
+
+
+def _name(shard: int) -> str:
+    return f"labels-{shard:05d}.safetensors"
+
+
+def _difference(asked: dict[str, Any], own: dict[str, Any]) -> str:
+    """Where two frozen views differ, as "crop 0.08 here, 0.5 there"."""
+    asked, own = ({**views, **views["how"]} for views in (asked, own))
+    names = [name for name in asked if name != "how" and asked[name] != own.get(name)]
+    return ", ".join(f"{name} {asked[name]} here, {own.get(name)} there" for name in names)
