@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from functools import partial
 from pathlib import Path
@@ -381,7 +382,9 @@ def test_the_report_says_how_a_regenerated_set_was_made(kept: Path, tmp_path: Pa
     from attar.report.settings import distill_command
 
     (folder,) = regenerate(kept / "ipc-001", [2], tmp_path / "two", store=Store(tmp_path / "cache"), say=lambda _: None)
-    assert f"attar regenerate DIR --ipc 2 --seed 3 --out {folder}" in distill_command(open_distilled(folder))
+    assert f"attar regenerate DIR --ipc 2 --seed 3 --out {shlex.quote(str(folder))}" in distill_command(
+        open_distilled(folder)
+    )
     assert "--keep-statistics" in distill_command(open_distilled(kept / "ipc-001"))
 
 

@@ -130,7 +130,7 @@ def test_images_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 def test_d3hr_gets_its_list_of_files(dogs: Path, tmp_path: Path) -> None:
     export(open_distilled(dogs / "set"), "d3hr", tmp_path / "out")
-    lines = (tmp_path / "out" / "train.txt").read_text().split()
+    lines = (tmp_path / "out" / "train.txt").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 20
     assert all(Path(line).is_file() for line in lines)
 

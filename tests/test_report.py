@@ -175,8 +175,9 @@ def test_a_set_is_there_once_with_its_settings_and_commands(page: Page, tmp_path
     assert page.source.count('<image id="sprite-') == 4
     assert "sampler.guided_channels" in page.text
     assert "0123456789abcdef" in page.text
-    assert f"attar verify {tmp_path}/d3hr/ipc-010" in page.text
-    assert f"attar evaluate {tmp_path}/d3hr/ipc-010 --recipe quick --network convnet3 --seeds 3" in page.text
+    place = shlex.quote(str(tmp_path / "d3hr" / "ipc-010"))
+    assert f"attar verify {place}" in page.text
+    assert f"attar evaluate {place} --recipe quick --network convnet3 --seeds 3" in page.text
 
 
 def test_every_method_has_a_colour_in_light_dark_and_print() -> None:
@@ -257,7 +258,7 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set")
     file = find_distilled(folder)[0].files()[1][0]
     file.write_bytes(file.read_bytes()[:60])
-    with pytest.raises(AttarError, match=f"{file.name}.*attar verify {folder}"):
+    with pytest.raises(AttarError, match=f"{file.name}.*attar verify {re.escape(str(folder))}"):
         write_report([folder], [], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
     with pytest.raises(AttarError, match="is a folder"):

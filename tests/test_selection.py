@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -260,7 +261,8 @@ def test_a_teacher_is_known_by_what_it_is_and_not_by_where_it_lies(
     assert one.manifest["selected_by"]["named"]["teacher"] == str(world / "teacher")
     assert one.manifest["selected_by"]["accuracy"] > 60
     assert one.manifest["seconds"]["features"] > 0
-    assert f"--set select.teacher={world / 'teacher'}" in distill_command(one)
+    teacher = shlex.quote(f"select.teacher={world / 'teacher'}")
+    assert f"--set {teacher}" in distill_command(one)
     weights = load_file(world / "teacher" / "model.safetensors")
     weights["13.bias"] += 0.01
     save_file(weights, tmp_path / "other.safetensors")
