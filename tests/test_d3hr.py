@@ -275,11 +275,11 @@ def test_the_fast_solver_starts_at_the_matched_time(world: Path, tmp_path: Path,
 def test_exact_inversion_reports_how_exact_it_was(world: Path, tmp_path: Path, store: Store) -> None:
     method = d3hr(fit__exact=True, fit__guidance=1)
     (folder,) = distill_sets(spec_of(world), "d3hr", method, (1,), tmp_path / "out", store=store)
-    learnt = open_distilled(folder).manifest["learnt"]
-    assert learnt["count"] == 48
-    assert learnt["error_of_mean"] == 0
-    assert learnt["unconverged"] == 0
-    assert 0 < learnt["round_trip"] < 1e-3
+    told = open_distilled(folder).manifest["learnt"]
+    assert told["count"] == 48
+    assert told["error_of_mean"] == 0
+    assert told["unconverged"] == 0
+    assert 0 < told["round_trip"] < 1e-3
     hurried = d3hr(fit__exact=True, fit__iterations=1, fit__tolerance=1e-7).fit
     assert learnt(Job(spec_of(world), store), hurried, [0])["unconverged"] == 1
 
