@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image, ImageFile
+from toys import save_folder
 
 from attar.core.errors import AttarError, BadImage
 from attar.core.store import Store
@@ -303,3 +304,16 @@ def test_the_held_out_tenth_is_the_same_whatever_cannot_be_read(tmp_path: Path, 
     with pytest.raises(AttarError) as error:
         _ = Workshop(Material(str(root)), store).images
     assert all(f"  {name}: " in str(error.value) for name in bad)
+
+
+def test_why_an_image_cannot_be_read_is_asked_of_itself(tmp_path: Path, store: Store) -> None:
+    """The store knows classes by their content: a link that leads nowhere and an empty file are both no bytes."""
+    for name in ("one", "two"):
+        save_folder(tmp_path / name, ["ant"], each=2)
+    (tmp_path / "one" / "ant" / "x.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "two" / "ant" / "x.png").touch()
+    for name, why in (("one", str(tmp_path / "one")), ("two", "it is empty")):
+        with pytest.raises(AttarError) as error:
+            readable(load_data(str(tmp_path / name)), "error", store)
+        assert why in str(error.value)
+    assert str(tmp_path / "one") not in str(error.value)

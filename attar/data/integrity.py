@@ -22,7 +22,8 @@ def readable(
 ) -> ImageSet:
     """The set, every image of which can be decoded.
 
-    Each image is decoded once; the store remembers the outcome by the content of each class and PIL's version.
+    Each image is decoded once; the store remembers which cannot be, by the content of each class and PIL's version. Why
+    is asked of the image itself, for another data set may hold the same content under other names.
 
     Raises:
         AttarError: some image cannot be decoded and `on_bad_image` is "error", or leaving them out would
@@ -63,19 +64,20 @@ def _unreadable(images: ImageSet, label: int, store: Store, meter: Meter) -> dic
         return None
 
     def make(scratch: Path) -> None:
-        found = {}
+        bad = []
         for place, why in enumerate(in_threads(check, indices.tolist())):
             meter.add()
             if why is not None:
-                found[place] = why
-        (scratch / "bad.json").write_text(json.dumps(found), encoding="utf-8")
+                bad.append(place)
+        (scratch / "bad.json").write_text(json.dumps(bad), encoding="utf-8")
 
     key = fingerprint("readable", images.digest(label), PIL.__version__)
     known = store.has("readable", key)
     text = (store.once("readable", key, make) / "bad.json").read_text(encoding="utf-8")
     if known:
         meter.add(len(indices))
-    return {int(place): why for place, why in json.loads(text).items()}
+    places = [int(place) for place in json.loads(text)]
+    return {place: check(int(indices[place])) or "it cannot be decoded" for place in places}
 
 
 def _shown(images: ImageSet, bad: Mapping[int, str]) -> str:
