@@ -160,15 +160,23 @@ def test_a_truncated_jpeg_is_an_error_or_left_out(tmp_path: Path, world: Path, m
     assert json.loads((out / "manifest.json").read_text())["data"]["skipped"] == ["ant/cut.jpg"]
 
 
-@pytest.mark.parametrize("other", [["--seed", 1], ["--set", "subsets=60"], ["--classes", "ant"], ["--ipc", 2]])
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (["--seed", 1], "other seed)"),
+        (["--set", "subsets=60"], "other method.subsets)"),
+        (["--classes", "ant"], "other classes and data."),
+        (["--ipc", 2], "other ipc)"),
+    ],
+)
 def test_another_runs_folder_is_refused(
-    world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, other: list[object]
+    world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, other: list[object], named: str
 ) -> None:
     out = tmp_path / "out"
     assert attar(monkeypatch, *d3hr(world, out)) == 0
     before = (out / "manifest.json").read_bytes()
     assert attar(monkeypatch, *d3hr(world, out, *other)) == 2
-    assert "belongs to another run" in capsys.readouterr().err
+    assert f"belongs to another run ({named}" in capsys.readouterr().err
     assert (out / "manifest.json").read_bytes() == before
 
 
