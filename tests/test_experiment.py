@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import math
 import re
+import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,25 @@ def test_nothing_is_done_twice(experiment: Experiment, store: Store, trained: li
     assert not compare(experiment, store=Store(store.root.parent / "another"))
     assert len(trained) == 3 * 2 * 2 * 2, "the results are there, whatever has become of the cache"
     assert files == {file: file.read_bytes() for file in experiment.out.rglob("*") if file.is_file()}
+
+
+def test_equal_sets_of_two_methods_are_both_judged(experiment: Experiment, store: Store) -> None:
+    """As two contenders of equal settings make, where their seconds are equal too."""
+    first = next(one for one in experiment.contenders if one.label == "random")
+    few = replace(experiment, contenders=(first,), distillation_seeds=(0,))
+    compare(few, store=store)
+    twin = replace(first, label="twin")
+    for ipc in experiment.ipcs:
+        shutil.copytree(experiment.folder(first, 0, ipc), experiment.folder(twin, 0, ipc))
+    both = tuple(replace(one, methods=("random", "twin")) for one in few.evaluations)
+    compare(replace(few, contenders=(first, twin), evaluations=both), store=store)
+    records = read_records(experiment.out / "results.json")
+    assert sorted((one.trial.label, one.ipc) for one in records if one.trial) == [
+        ("random", 1),
+        ("random", 2),
+        ("twin", 1),
+        ("twin", 2),
+    ]
 
 
 def test_the_experiment_alone_writes_sets_and_results(experiment: Experiment, store: Store) -> None:

@@ -195,7 +195,9 @@ class Grid:
         folder = self._folder(item.contender, item.seed, item.ipc)
         if not folder.is_dir():
             return list(item.evaluation.networks)
-        distilled, done = open_distilled(folder), {record.trial.item for record in self.records() if record.trial}
+        trials = (record.trial for record in self.records() if record.trial)
+        done = {trial.item for trial in trials if trial.label == item.contender.label}
+        distilled = open_distilled(folder)
         return [network for network in item.evaluation.networks if self._key(item, network, distilled) not in done]
 
     def _key(self, item: Item, network: str, distilled: DistilledSet) -> str:
