@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from attar.priors.latents import Latents
     from attar.priors.prior import Prior
     from attar.priors.prompts import Prompts
-    from attar.teachers.judge import Judge
     from attar.teachers.reference import TeacherReference
+    from attar.teachers.teacher import SingleTeacher
 
 
 REVISION = 2
@@ -99,8 +99,8 @@ class Job:
         self.progress = progress
         self.dry = dry
         """Nothing is trained: a built-in prior that is still to be trained is counted and timed as it is before."""
-        self.judges: dict[tuple[TeacherReference, int | None], Judge] = {}
-        """Teachers that were opened and tried (attar.selection.features.open_teacher)."""
+        self.teachers: dict[tuple[TeacherReference, int | None], SingleTeacher] = {}
+        """Those that were opened and tried (attar.selection.features.teacher_for)."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Job, (self.spec, self.store))

@@ -17,7 +17,7 @@ from attar.data import load_data
 from attar.diffusion import Sampler, grid, sample
 from attar.priors import load_prior
 from attar.priors.codec import to_uint8
-from attar.priors.training.measures import open_judge
+from attar.priors.training.measures import open_classifier
 
 
 def main() -> None:
@@ -31,14 +31,15 @@ def main() -> None:
     sampler = Sampler(steps=25, guidance=given.guidance)
     for source in given.priors:
         prior = load_prior(source)
-        judge = open_judge(images, held, prior.codec.size, "adm", True, Store())
+        classifier = open_classifier(images, held, prior.codec.size, "adm", True, Store())
         labels = torch.arange(given.samples) % len(images.classes)
         z = noise((given.samples, *prior.codec.shape), 0, "measured").to(prior.device)
         made = prior.codec.decode(sample(prior, z, grid(25)[-1], labels.to(prior.device), sampler))
-        accuracy, distance = judge(torch.from_numpy(to_uint8(made)), labels)
+        accuracy, distance = classifier(torch.from_numpy(to_uint8(made)), labels)
         print(
             f"{source}: guidance {given.guidance}, n = {given.samples}: {accuracy:.1f} % given their own class "
-            f"(real {judge.accuracy_real:.1f} %), Frechet distance {distance:.3f} (real {judge.frechet_real:.3f})",
+            f"(real {classifier.accuracy_real:.1f} %), Frechet distance {distance:.3f} "
+            f"(real {classifier.frechet_real:.3f})",
             flush=True,
         )
 

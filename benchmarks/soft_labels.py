@@ -35,10 +35,10 @@ from attar.data import load_data
 from attar.evaluation import RECIPES, Images, Recipe, evaluate, modified
 from attar.evaluation.images import resized
 from attar.networks import build
-from attar.teachers.check import fit_teacher
+from attar.teachers.check import Examples, check_teacher
 from attar.teachers.label_schemes import Scheme
-from attar.teachers.load import load_teacher
-from attar.teachers.teacher import Labeller, Teacher
+from attar.teachers.load import load_pretrained
+from attar.teachers.teacher import Pretrained, SingleTeacher
 from attar.training import Plan, top1, train
 from attar.training.augment import Augmentation
 
@@ -80,7 +80,8 @@ def trained_teacher(images: Images, test: Images, recipe: Recipe, epochs: int) -
     held = torch.tensor(test.pixels), torch.tensor(test.labels)
     reached = top1(network, *held, recipe.normalise)
     print(f"teacher: convnet3-bn-w64, {epochs} epochs on {len(y):,} images; {reached:.1f} % right on test images")
-    return Labeller(Teacher("own", network.eval(), None, None, None, None, classes), recipe.normalise, range(classes))
+    own = Pretrained("own", network.eval(), None, None, None, None, classes)
+    return SingleTeacher(own, recipe.normalise, range(classes))
 
 
 def chosen(args: argparse.Namespace) -> tuple[Images, Images, Recipe, nn.Module]:
@@ -96,11 +97,12 @@ def chosen(args: argparse.Namespace) -> tuple[Images, Images, Recipe, nn.Module]
         side = images.pixels.shape[1]
         test = in_memory(tested_images(one, None, Store(), lambda *_: None), side, "resize-crop")
         real, of = tried(one, images, Store())
-        loaded = load_teacher(args.teacher, None, len(one.classes), side)
+        loaded = load_pretrained(args.teacher, None, len(one.classes), side)
         pixels: Tensor = torch.tensor(resized(real.pixels, side))
-        found = fit_teacher(loaded, pixels, torch.tensor(real.labels), one.classes, recipe.normalise, of)
+        examples = Examples(pixels, torch.tensor(real.labels), one.classes, of)
+        found = check_teacher(loaded, examples, recipe.normalise)
         print(f"teacher: {args.teacher}, {found.accuracy:.1f} % on {len(real.labels)} {of}")
-        return images, test, recipe, found.labeller
+        return images, test, recipe, found
     if args.classes == 10:
         recipe = modified(recipe, {"flip": False, "crop": 0.5})
         every, test = digits()

@@ -21,7 +21,7 @@ from attar.data.class_names import imagenet_names
 from attar.data.imagenet import SUBSETS
 from attar.evaluation import named_recipe
 from attar.experiments.spec import Experiment, _experiment
-from attar.teachers.train import NewTeacher, train_teacher
+from attar.teachers.train import TeacherTraining, train_teacher
 
 CIFAR = ("airplane", "automobile", "bird", "cat")
 FEW = SUBSETS["imagenette"][:4]
@@ -84,7 +84,7 @@ class StandIns:
         """Of the data's classes; it knows them all."""
         place = self.root / f"teacher-{Path(data).name}"
         if not place.exists():
-            spec = NewTeacher(
+            spec = TeacherTraining(
                 data, network="convnet3-bn-w16", size=SIDE, epochs=12, batch=8, lr=0.1, shift=0, device="cpu"
             )
             train_teacher(spec, place, say=lambda text: None)

@@ -15,7 +15,7 @@ from toys import attar, save_folder, save_random_set, tint
 from attar.core.progress import quiet
 from attar.core.store import Store
 from attar.data import load_data, shared
-from attar.teachers.train import NewTeacher, train_teacher
+from attar.teachers.train import TeacherTraining, train_teacher
 
 QUICK = ["--set", "steps=1", "--network", "convnet3-bn-w4", "--seeds", 1, "--device", "cpu"]
 
@@ -84,7 +84,7 @@ def test_changed_data_is_said(
 def test_a_teacher_is_tried_on_what_there_is_now(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     data = f"imagefolder:{world / 'data'}@train"
     tint(world / "data" / "train")
-    new = NewTeacher(data, "convnet3-bn-w16", flip=False, shift=0, epochs=30, batch=10, lr=0.25, device="cpu")
+    new = TeacherTraining(data, "convnet3-bn-w16", flip=False, shift=0, epochs=30, batch=10, lr=0.25, device="cpu")
     train_teacher(new, world / "teacher", store=Store(world / "cache"), say=quiet)
     fkd = ["--recipe", "fkd-soft-cifar", "--set", "flip=false", "--set", "epochs=1", "--device", "cpu"]
     words = ["relabel", world / "set", "--teacher", world / "teacher", *fkd, "--out", world / "labels"]

@@ -17,10 +17,10 @@ from attar.core.progress import quiet
 from attar.core.store import Store
 from attar.data import load_data, load_pixels
 from attar.evaluation import Images, named_recipe
-from attar.evaluation.teaching import fitted, told
+from attar.evaluation.teaching import recipe_teacher, summary
 from attar.experiments.spec import read_experiment
 from attar.teachers.reference import TeacherReference
-from attar.teachers.train import NewTeacher, train_teacher
+from attar.teachers.train import TeacherTraining, train_teacher
 from attar.training.augment import normalised
 
 CLASSES = tuple("0123456789")
@@ -31,7 +31,7 @@ SOFT = replace(named_recipe("rded-soft-cifar"), size=8, flip=False)
 def teachers(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Two teachers of the digits, of other sizes of images and other statistics."""
     root = tmp_path_factory.mktemp("teachers")
-    one = NewTeacher("digits", "convnet3-bn-w8", flip=False, shift=0, epochs=4, batch=64, lr=0.25, device="cpu")
+    one = TeacherTraining("digits", "convnet3-bn-w8", flip=False, shift=0, epochs=4, batch=64, lr=0.25, device="cpu")
     train_teacher(one, root / "a", store=Store(root / "cache"), say=quiet)
     other = replace(one, network="convnet3-bn-w4", size=12, normalise="half")
     train_teacher(other, root / "b", store=Store(root / "cache"), say=quiet)
@@ -47,18 +47,24 @@ def digits(classes: tuple[str, ...] = CLASSES) -> Images:
 def test_logits_are_averaged(teachers: tuple[str, str]) -> None:
     """Each member sees images at its own size and by its own statistics."""
     one, other, both = (
-        fitted(TeacherReference.of(names), digits(), digits(), "images", SOFT, "cpu") for names in (*teachers, teachers)
+        recipe_teacher(TeacherReference.of(names), digits(), (digits(), "images"), SOFT, "cpu")
+        for names in (*teachers, teachers)
     )
     views = normalised(torch.from_numpy(digits().pixels[:9]), SOFT.normalise)
     with torch.no_grad():
-        members = [found.labeller(views) for found in (one, other)]
-        torch.testing.assert_close(both.labeller(views), (members[0] + members[1]) / 2)
+        members = [teacher(views) for teacher in (one, other)]
+        torch.testing.assert_close(both(views), (members[0] + members[1]) / 2)
     assert both.accuracy > 80
     assert both.matched == "by name, in the same order"
-    about = told(TeacherReference.of(teachers), both)
+    about = summary(TeacherReference.of(teachers), both)
     assert about["source"] == list(teachers)
     assert (
-        len({about["digest"], *(told(TeacherReference.of(teachers[0]), found)["digest"] for found in (one, other))})
+        len(
+            {
+                about["digest"],
+                *(summary(TeacherReference.of(teachers[0]), teacher)["digest"] for teacher in (one, other)),
+            }
+        )
         == 3
     )
     assert json.loads(json.dumps(about)) == about
@@ -70,8 +76,9 @@ def test_a_member_that_fails_is_named(teachers: tuple[str, str], tmp_path: Path)
     swapped = [*wrong["classes"][:8], wrong["classes"][9], wrong["classes"][8]]
     (tmp_path / "wrong" / "teacher.json").write_text(json.dumps({**wrong, "classes": swapped}))
     (tmp_path / "wrong" / "model.safetensors").write_bytes((Path(teachers[1]) / "model.safetensors").read_bytes())
+    both = TeacherReference.of([teachers[0], str(tmp_path / "wrong")])
     with pytest.raises(AttarError, match=r"/wrong: .* it calls (most|some) '8' images '9', (most|some) '9' images '8'"):
-        fitted(TeacherReference.of([teachers[0], str(tmp_path / "wrong")]), digits(), digits(), "images", SOFT, "cpu")
+        recipe_teacher(both, digits(), (digits(), "images"), SOFT, "cpu")
 
 
 def test_names() -> None:

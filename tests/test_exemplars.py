@@ -25,9 +25,9 @@ from attar.methods.exemplars import Chosen, Exemplars
 from attar.priors.codec import to_float
 from attar.report.settings import distill_command
 from attar.selection import Select
-from attar.selection.features import open_teacher
+from attar.selection.features import teacher_for
 from attar.sets.distilled import open_distilled
-from attar.teachers.train import NewTeacher, train_teacher
+from attar.teachers.train import TeacherTraining, train_teacher
 
 CLASSES = ["ant", "bee", "cat"]
 QUICK = Sampler(steps=5)
@@ -38,7 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
     save_folder(root / "data", CLASSES, each=20)
     save_tiny_dit(root / "dit", CLASSES)
-    new = NewTeacher(
+    new = TeacherTraining(
         str(root / "data"), "convnet3-bn-w16", flip=False, shift=0, epochs=30, batch=20, lr=0.25, device="cpu"
     )
     train_teacher(new, root / "teacher", store=Store(root / "cache"), say=lambda _: None)
@@ -160,7 +160,7 @@ def test_a_set_says_who_chose_and_its_command_makes_it_again(world: Path, store:
     assert any("72 network passes (24 to fit, 48 to sample 6)" in line for line in said)
     assert any("for the teacher to look at" in line for line in said)
     one = open_distilled(folder)
-    assert one.manifest["exemplars_by"]["network"] == open_teacher(job_of(world, store), taught(world).named).network  # type: ignore[arg-type]
+    assert one.manifest["exemplars_by"]["network"] == teacher_for(job_of(world, store), taught(world).named).network_key  # type: ignore[arg-type]
     assert one.manifest["method"]["fit"]["select"]["teacher"] != str(world / "teacher"), "a digest, wherever it lies"
     assert [len(files) for files in one.prototypes()] == [2] * 3
     command = distill_command(one)

@@ -31,7 +31,7 @@ from attar.priors.training.run import NewPrior, train_new_prior
 from attar.priors.training.train import Training
 from attar.priors.training.vae import Autoencoding
 from attar.sets.distilled import write_distilled
-from attar.teachers.train import NewTeacher, train_teacher
+from attar.teachers.train import TeacherTraining, train_teacher
 
 NAN = float("nan")
 QUICK = {"sampler.steps": 5, "fit.steps": 5, "subsets": 20}
@@ -226,7 +226,7 @@ def test_a_refinement_that_diverges(world: Path, tmp_path: Path, store: Store) -
 
 
 def test_a_teacher_whose_training_diverges(world: Path, tmp_path: Path, store: Store) -> None:
-    new = NewTeacher(str(world / "data"), "convnet3-bn-w8", epochs=4, batch=4, lr=1e30, device="cpu")
+    new = TeacherTraining(str(world / "data"), "convnet3-bn-w8", epochs=4, batch=4, lr=1e30, device="cpu")
     with pytest.raises(NotFinite, match=r"the training diverged \(lower lr = 1e\+30\): its loss after"):
         train_teacher(new, tmp_path / "teacher", store=store, say=lambda _: None)
     assert stored(store, "teacher") == 0

@@ -22,7 +22,7 @@ from attar.methods import load_method
 from attar.report import write_report
 from attar.sets.distilled import open_distilled, verify
 from attar.sets.near_copies import folder_of, nearest
-from attar.teachers.train import NewTeacher, train_teacher
+from attar.teachers.train import TeacherTraining, train_teacher
 
 CLASSES = ["ant", "bee"]
 USED = ("data", "seed", "images")
@@ -39,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tint(root / "data" / split)
     save_tiny_dit(root / "dit", CLASSES)
     data, store = f"{root / 'data'}@train", Store(root / "cache")
-    new = NewTeacher(data, "convnet3-bn-w16", flip=False, shift=0, epochs=30, batch=14, lr=0.25, device="cpu")
+    new = TeacherTraining(data, "convnet3-bn-w16", flip=False, shift=0, epochs=30, batch=14, lr=0.25, device="cpu")
     train_teacher(new, root / "teacher", store=store, say=quiet)
     spec = Spec(data=data, prior=str(root / "dit"), device="cpu")
     distill_sets(spec, "prior", load_method("prior", {"sampler.steps": 2}), (2,), root / "set", store=store)

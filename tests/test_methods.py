@@ -20,7 +20,7 @@ from attar.methods import METHODS, load_method
 from attar.methods.base import Fit
 from attar.selection import Select
 from attar.sets.distilled import open_distilled
-from attar.teachers.train import NewTeacher, train_teacher
+from attar.teachers.train import TeacherTraining, train_teacher
 
 CLASSES = ["ant", "bee", "cat", "dog"]
 FAST: dict[str, dict[str, Any]] = {
@@ -52,7 +52,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
     save_folder(root / "data", CLASSES, each=12)
     save_tiny_dit(root / "dit", CLASSES)
-    new = NewTeacher(
+    new = TeacherTraining(
         str(root / "data"), "convnet3-bn-w16", flip=False, shift=0, epochs=30, batch=20, lr=0.25, device="cpu"
     )
     train_teacher(new, root / "teacher", store=Store(root / "cache"), say=lambda _: None)

@@ -22,7 +22,7 @@ from attar.report import write_report
 from attar.sets.distilled import DistilledSet, open_distilled, verify
 from attar.sets.near_copies import COMPARED, Nearest, folder_of, nearest, read_nearest
 from attar.teachers.reference import TeacherReference
-from attar.teachers.train import NewTeacher, train_teacher
+from attar.teachers.train import TeacherTraining, train_teacher
 
 CLASSES = ["ant", "bee", "cat"]
 EACH = 12
@@ -33,7 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
     save_folder(root / "data", CLASSES, each=EACH)
     save_tiny_dit(root / "dit", CLASSES)
-    new = NewTeacher(
+    new = TeacherTraining(
         str(root / "data"), "convnet3-bn-w16", flip=False, shift=0, epochs=30, batch=20, lr=0.25, device="cpu"
     )
     train_teacher(new, root / "teacher", store=Store(root / "cache"), say=lambda _: None)

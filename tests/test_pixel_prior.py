@@ -16,7 +16,7 @@ from attar.distillation.run import distill_sets
 from attar.job import Spec
 from attar.methods import METHODS, load_method
 from attar.sets.distilled import open_distilled, verify
-from attar.teachers.train import NewTeacher, train_teacher
+from attar.teachers.train import TeacherTraining, train_teacher
 
 REFINED = {"refine": "true", "refine.steps": 2, "refine.real": 4, "refine.networks": "convnet3-w8"}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -35,7 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pixels")
     save_folder(root / "data", CLASSES, each=12, size=8)
     save_tiny_dit(root / "dit", CLASSES, vae=False)
-    new = NewTeacher(
+    new = TeacherTraining(
         str(root / "data"), "convnet3-bn-w16", flip=False, shift=0, epochs=30, batch=20, lr=0.25, device="cpu"
     )
     train_teacher(new, root / "teacher", store=Store(root / "cache"), say=lambda _: None)

@@ -24,8 +24,8 @@ from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.rded import RDED, random_squares
-from attar.teachers.load import load_teacher
-from attar.teachers.train import NewTeacher, train_teacher
+from attar.teachers.load import load_pretrained
+from attar.teachers.train import TeacherTraining, train_teacher
 
 SPEC = Spec("digits", device="cpu")
 
@@ -34,7 +34,7 @@ SPEC = Spec("digits", device="cpu")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A teacher of the digits."""
     out = tmp_path_factory.mktemp("rded") / "teacher"
-    spec = NewTeacher(
+    spec = TeacherTraining(
         "digits", network="convnet3-bn-w16", flip=False, shift=1, epochs=6, batch=64, lr=0.25, device="cpu"
     )
     train_teacher(spec, out, say=lambda text: None)
@@ -93,7 +93,7 @@ def test_the_best_crops_are_found_and_stitched(store: Store, teacher: str, facto
     label, ipc = 3, 2
     job, method = Job(SPEC, store), RDED(teacher=teacher, pool=12, crops=3, factor=factor, size=size)
     found, part = method.prepare(job, label), size // factor
-    asked = load_teacher(teacher, None, 10, size)
+    asked = load_pretrained(teacher, None, 10, size)
     best = []
     for place in found["image"].tolist():
         image = job.images.open(int(job.images.of_class(label)[place]))
@@ -158,7 +158,7 @@ def test_classes_alone_and_after_a_kill_come_out_alike(store: Store, tmp_path: P
 def test_the_teacher_is_part_of_a_sets_identity(store: Store, tmp_path: Path, teacher: str) -> None:
     distilled(store, tmp_path / "set", teacher, [1])
     other = tmp_path / "other"
-    spec = NewTeacher(
+    spec = TeacherTraining(
         "digits", network="convnet3-bn-w16", flip=False, shift=1, epochs=7, batch=64, lr=0.25, device="cpu"
     )
     train_teacher(spec, other, say=lambda text: None)

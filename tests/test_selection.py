@@ -30,10 +30,10 @@ from attar.priors.features import TIME, middle_features
 from attar.priors.prompts import class_prompts
 from attar.report.settings import distill_command
 from attar.selection import Select, random_order
-from attar.selection.features import Features, open_teacher
+from attar.selection.features import Features, teacher_for
 from attar.selection.rules import BY_FEATURES, Rows, herding, k_center, medoids, surest
 from attar.sets.distilled import open_distilled
-from attar.teachers.train import NewTeacher, train_teacher
+from attar.teachers.train import TeacherTraining, train_teacher
 
 CLASSES = ["ant", "bee", "cat"]
 EACH = 20
@@ -120,7 +120,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = np.asarray(Image.open(file)).astype(float) * 0.3
             pixels[..., channel] += 10 + 8 * index
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file)
-    new = NewTeacher(
+    new = TeacherTraining(
         f"imagefolder:{root / 'data'}", network="convnet3-bn-w16", epochs=12, batch=18, lr=0.25, device="cpu"
     )
     train_teacher(new, root / "teacher", store=Store(root / "cache"), say=lambda _: None)
@@ -278,7 +278,7 @@ def test_a_part_of_the_classes_is_judged_among_all_that_the_teacher_knows(world:
     np.testing.assert_array_equal(look.losses(some, 1, real_pool(some, 1)), look.losses(whole, 2, real_pool(whole, 2)))
     alone = job_of(world, store, classes=("bee",))
     assert look.teacher is not None
-    assert open_teacher(alone, look.teacher).columns == [1]
+    assert teacher_for(alone, look.teacher).logits == [1]
 
 
 @pytest.mark.parametrize(

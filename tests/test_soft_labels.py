@@ -19,7 +19,7 @@ from attar.cli.teachers import labelled_recipe
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.evaluation import RECIPES, Images, evaluate, modified
-from attar.evaluation.teaching import soft
+from attar.evaluation.teaching import open_label_source
 from attar.networks import build
 from attar.teachers import soft_labels
 from attar.teachers.label_schemes import Scheme
@@ -309,7 +309,7 @@ def test_labels_written_from_python_do_not_say_their_recipe(tmp_path: Path) -> N
     with pytest.raises(AttarError, match="was not written by `attar relabel`, and does not say its recipe"):
         labelled_recipe(tmp_path, None)
     with pytest.raises(AttarError, match="does not say its teacher"):
-        soft(RECIPE, digits(23), None, tmp_path, lambda: (digits(5), "images"), "cpu", baseline=True)
+        open_label_source(RECIPE, digits(23), None, tmp_path, lambda: (digits(5), "images"), "cpu", baseline=True)
 
 
 def test_the_temperature_is_of_the_largest_alone(store: Store) -> None:

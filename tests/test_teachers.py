@@ -27,15 +27,15 @@ from attar.networks.airbench import Whitening
 from attar.priors.folder import publish
 from attar.teachers import check
 from attar.teachers import train as training
-from attar.teachers.check import Fitted, fit_teacher
-from attar.teachers.load import load_teacher, read_classes
+from attar.teachers.check import Examples, check_teacher
+from attar.teachers.load import load_pretrained, read_classes
 from attar.teachers.reference import TeacherReference
-from attar.teachers.teacher import Labeller, Teacher, digest_of
-from attar.teachers.train import NewTeacher, train_teacher
+from attar.teachers.teacher import Pretrained, SingleTeacher, digest_of
+from attar.teachers.train import TeacherTraining, train_teacher
 from attar.training.augment import STATISTICS, normalised
 from attar.training.checkpoint import Checkpoint
 
-SPEC = NewTeacher("digits", network="convnet3-bn-w16", flip=False, shift=1, epochs=6, batch=64, lr=0.25, device="cpu")
+SPEC = TeacherTraining("digits", "convnet3-bn-w16", flip=False, shift=1, epochs=6, batch=64, lr=0.25, device="cpu")
 NAMES = tuple("0123456789")
 
 
@@ -56,9 +56,10 @@ def held_out() -> tuple[Tensor, Tensor]:
     return torch.tensor(load_pixels(images, np.arange(len(images)), 8, "resize-crop")), torch.tensor(images.labels)
 
 
-def tried(teacher: Teacher, classes: tuple[str, ...] = NAMES, labels: Tensor | None = None, n: int = 364) -> Any:
+def tried(teacher: Pretrained, classes: tuple[str, ...] = NAMES, labels: Tensor | None = None, n: int = 364) -> Any:
     images, own = held_out()
-    return fit_teacher(teacher, images[:n], (own if labels is None else labels)[:n], classes, "half", "test images")
+    examples = Examples(images[:n], (own if labels is None else labels)[:n], classes, "test images")
+    return check_teacher(teacher, examples, "half")
 
 
 def test_a_folder_says_what_a_teacher_is(folder: Path) -> None:
@@ -67,7 +68,7 @@ def test_a_folder_says_what_a_teacher_is(folder: Path) -> None:
     assert about["held_out"]["images"] == 141
     assert about["held_out"]["accuracy"] > 90
     assert about["test"]["images"] == 364
-    teacher = load_teacher(str(folder), None, 10, 8)
+    teacher = load_pretrained(str(folder), None, 10, 8)
     images, labels = held_out()
     with torch.no_grad():
         found = 100 * float((teacher.network(normalised(images, "cifar")).argmax(1) == labels).float().mean())
@@ -150,7 +151,7 @@ def test_a_network_that_fits_the_images(
 ) -> None:
     keys, said = list[str](), list[str]()
     monkeypatch.setattr(training, "_there", lambda out, key: keys.append(key))
-    spec = NewTeacher("digits", size=size, flip=False, batch=8, device="cpu", **given)
+    spec = TeacherTraining("digits", size=size, flip=False, batch=8, device="cpu", **given)
     for one in (spec, replace(spec, network=network, lr=lr)):
         train_teacher(one, tmp_path / "out", store=Store(tmp_path), say=said.append, dry_run=True)
     assert f"held out; {network}, " in said[0]
@@ -167,7 +168,7 @@ def test_a_network_that_fits_the_images(
 )
 def test_a_network_that_cannot_take_the_images(size: int, network: str | None, message: str, tmp_path: Path) -> None:
     with pytest.raises(AttarError, match=message):
-        train_teacher(NewTeacher("digits", network=network, size=size), tmp_path / "out", store=Store(tmp_path))
+        train_teacher(TeacherTraining("digits", network=network, size=size), tmp_path / "out", store=Store(tmp_path))
 
 
 def test_a_training_that_diverges_writes_nothing(tmp_path: Path) -> None:
@@ -197,34 +198,35 @@ def test_a_folder_appears_with_its_whole_record(tmp_path: Path) -> None:
 
 
 def test_a_teacher_of_the_same_classes_passes(folder: Path) -> None:
-    found = tried(load_teacher(str(folder), None, 10, 8))
+    found = tried(load_pretrained(str(folder), None, 10, 8))
     assert found.accuracy > 85
     assert found.matched == "by name, in the same order"
 
 
 def test_names_in_another_order_are_put_in_order(folder: Path) -> None:
-    teacher = load_teacher(str(folder), None, 10, 8)
+    teacher = load_pretrained(str(folder), None, 10, 8)
     _, labels = held_out()
     turned = tried(teacher, NAMES[::-1], 9 - labels)
     assert turned.accuracy == tried(teacher).accuracy
     assert "in another order" in turned.matched
     views = normalised(held_out()[0][:5], "half")
-    torch.testing.assert_close(turned.labeller(views).flip(1), tried(teacher).labeller(views))
+    torch.testing.assert_close(turned(views).flip(1), tried(teacher)(views))
 
 
 def test_a_part_of_the_teachers_classes_is_enough(folder: Path) -> None:
     images, labels = held_out()
     some = labels < 4
-    found = fit_teacher(load_teacher(str(folder), None, 10, 8), images[some], labels[some], NAMES[:4], "half", "images")
-    assert found.labeller(normalised(images[:2], "half")).shape == (2, 4)
+    pretrained = load_pretrained(str(folder), None, 10, 8)
+    found = check_teacher(pretrained, Examples(images[some], labels[some], NAMES[:4], "images"), "half")
+    assert found(normalised(images[:2], "half")).shape == (2, 4)
     with pytest.raises(AttarError, match=r"does not know these classes.*zebra"):
-        fit_teacher(load_teacher(str(folder), None, 10, 8), images, labels, (*NAMES[:9], "zebra"), "half", "images")
+        check_teacher(pretrained, Examples(images, labels, (*NAMES[:9], "zebra"), "images"), "half")
 
 
 @pytest.mark.parametrize("order", [(9, 8, 7, 6, 5, 4, 3, 2, 1, 0), (0, 2, 1, 3, 4, 5, 6, 7, 8, 9)])
 def test_a_wrong_order_of_the_classes_is_refused(folder: Path, order: tuple[int, ...]) -> None:
     wrong = tuple(NAMES[i] for i in order)
-    teacher = load_teacher(str(folder), None, 10, 8)
+    teacher = load_pretrained(str(folder), None, 10, 8)
     for names in (wrong, None):
         columns = list(range(10)) if names else list(order)
         network = nn.Sequential(teacher.network, _Columns(columns))
@@ -243,7 +245,7 @@ class _Columns(nn.Module):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_chance_is_refused_as_such(folder: Path, seed: int) -> None:
-    teacher = load_teacher(str(folder), None, 10, 8)
+    teacher = load_pretrained(str(folder), None, 10, 8)
     with pytest.raises(AttarError, match="which is chance"):
         tried(replace(teacher, network=build("convnet3-w8", 10, 8, seed)))
 
@@ -266,12 +268,12 @@ def test_a_poor_teacher_is_not_one_in_a_wrong_order(own: float, next_one: float,
     any_one = torch.tensor(rng.integers(10, size=1000))
     said = torch.where(drawn < own, labels, torch.where(drawn < own + next_one, (labels + 1) % 10, any_one))
     images = (20 * said).to(torch.uint8)[:, None, None, None].expand(-1, 2, 2, 3)
-    teacher = Teacher("mine", _Reader(), NAMES, None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 10)
+    teacher = Pretrained("mine", _Reader(), NAMES, None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 10)
     if outcome == "passes":
-        assert 25 < fit_teacher(teacher, images, labels, NAMES, "half", "images").accuracy < 45
+        assert 25 < check_teacher(teacher, Examples(images, labels, NAMES, "images"), "half").accuracy < 45
         return
     with pytest.raises(AttarError, match=outcome):
-        fit_teacher(teacher, images, labels, NAMES, "half", "images")
+        check_teacher(teacher, Examples(images, labels, NAMES, "images"), "half")
 
 
 def called(labels: Tensor, order: Mapping[int, int], share: float = 1.0, seed: int = 0) -> Tensor:
@@ -282,11 +284,11 @@ def called(labels: Tensor, order: Mapping[int, int], share: float = 1.0, seed: i
     return torch.where(torch.tensor(rng.random(len(labels)) < share), own[labels], any_one)
 
 
-def reading(said: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Fitted:
+def reading(said: Tensor, labels: Tensor, classes: tuple[str, ...]) -> SingleTeacher:
     """The check of a teacher that says that of images."""
     images = (20 * said).to(torch.uint8)[:, None, None, None].expand(-1, 2, 2, 3)
-    teacher = Teacher("mine", _Reader(), classes, None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 10)
-    return fit_teacher(teacher, images, labels, classes, "half", "images")
+    teacher = Pretrained("mine", _Reader(), classes, None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 10)
+    return check_teacher(teacher, Examples(images, labels, classes, "images"), "half")
 
 
 ANIMALS = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -335,7 +337,7 @@ def test_few_false_alarms_where_pairs_cannot_be_told_apart() -> None:
 
 
 def test_logits_that_are_no_numbers_are_refused(folder: Path) -> None:
-    teacher = load_teacher(str(folder), None, 10, 8)
+    teacher = load_pretrained(str(folder), None, 10, 8)
     with torch.no_grad():
         next(teacher.network.parameters()).fill_(float("nan"))
     with pytest.raises(AttarError, match="its logits are not finite numbers; its weights are broken"):
@@ -353,11 +355,12 @@ def test_a_wrong_normalisation_is_refused() -> None:
     images = torch.full((60, 8, 8, 3), 127, dtype=torch.uint8)
     images[30:] = torch.tensor([175, 170, 165], dtype=torch.uint8)
     labels = (torch.arange(60) >= 30).long()
-    teacher = Teacher("mine", Threshold(), ("grey", "light"), None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 2)
+    teacher = Pretrained("mine", Threshold(), ("grey", "light"), None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 2)
+    examples = Examples(images, labels, ("grey", "light"), "pictures")
     with pytest.raises(AttarError, match=r"50.0 % right on 60 pictures; with its input .* --teacher-normalise"):
-        fit_teacher(teacher, images, labels, ("grey", "light"), "imagenet", "pictures")
+        check_teacher(teacher, examples, "imagenet")
     mean, std = STATISTICS["half"]
-    fine = fit_teacher(replace(teacher, mean=mean, std=std), images, labels, ("grey", "light"), "imagenet", "pictures")
+    fine = check_teacher(replace(teacher, mean=mean, std=std), examples, "imagenet")
     assert fine.accuracy == 100
 
 
@@ -368,11 +371,11 @@ def test_views_are_normalised_and_resized_for_the_teacher() -> None:
 
     images = torch.randint(0, 256, (3, 4, 4, 3), dtype=torch.uint8)
     mean, std = STATISTICS["imagenet"]
-    labeller = Labeller(Teacher("x", Same(), None, None, mean, std, 48), "cifar", range(48))
+    labeller = SingleTeacher(Pretrained("x", Same(), None, None, mean, std, 48), "cifar", range(48))
     torch.testing.assert_close(labeller(normalised(images, "cifar")), normalised(images, "imagenet").flatten(1))
-    smaller = Labeller(Teacher("x", Same(), None, 2, mean, std, 12), "cifar", range(12))
+    smaller = SingleTeacher(Pretrained("x", Same(), None, 2, mean, std, 12), "cifar", range(12))
     assert smaller(normalised(images, "cifar")).shape == (3, 12)
-    assert digest_of(smaller) != digest_of(Labeller(Teacher("x", Same(), None, 2, mean, std, 12), "half", range(12)))
+    assert smaller.digest != SingleTeacher(smaller.pretrained, "half", range(12)).digest
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -387,10 +390,10 @@ def test_checkpoints(folder: Path, tmp_path: Path, suffix: str, wrapped: bool) -
     else:
         save_file(state, file)
     (tmp_path / "classes.txt").write_text("\n".join(NAMES))
-    teacher = load_teacher(f"convnet3-bn-w16:{file}", tmp_path / "classes.txt", 3, 8, "cifar")
-    assert tried(teacher).accuracy == tried(load_teacher(str(folder), None, 10, 8)).accuracy
+    teacher = load_pretrained(f"convnet3-bn-w16:{file}", tmp_path / "classes.txt", 3, 8, "cifar")
+    assert tried(teacher).accuracy == tried(load_pretrained(str(folder), None, 10, 8)).accuracy
     with pytest.raises(AttarError, match="not the weights of this network"):
-        load_teacher(f"convnet3-bn-w8:{file}", None, 10, 8)
+        load_pretrained(f"convnet3-bn-w8:{file}", None, 10, 8)
 
 
 class _Published(nn.Module):
@@ -421,13 +424,13 @@ def test_published_convnets(depth: int, tmp_path: Path) -> None:
             if isinstance(norm, nn.BatchNorm2d):
                 norm.running_mean = torch.randn_like(norm.weight)
     torch.save({"model": network.state_dict(), "epoch": 3}, tmp_path / "conv.pth")
-    teacher = load_teacher(f"convnet{depth}-bn:{tmp_path / 'conv.pth'}", None, 7, size)
+    teacher = load_pretrained(f"convnet{depth}-bn:{tmp_path / 'conv.pth'}", None, 7, size)
     with torch.no_grad():
         torch.testing.assert_close(teacher.network(images), network(images))
     with pytest.raises(
         AttarError, match=r"conv.pth as convnet3-bn-w8 for 7 classes and 16-pixel images: these are not"
     ):
-        load_teacher(f"convnet3-bn-w8:{tmp_path / 'conv.pth'}", None, 7, 16)
+        load_pretrained(f"convnet3-bn-w8:{tmp_path / 'conv.pth'}", None, 7, 16)
 
 
 def test_a_published_resnet(tmp_path: Path) -> None:
@@ -438,7 +441,7 @@ def test_a_published_resnet(tmp_path: Path) -> None:
     network.maxpool = nn.Identity()
     network.fc.weight.data, network.fc.bias.data = network.fc.weight.data[:10], network.fc.bias.data[:10]
     torch.save({"model": network.state_dict()}, tmp_path / "resnet.pth")
-    teacher = load_teacher(f"resnet18-modified:{tmp_path / 'resnet.pth'}", None, 10, 32)
+    teacher = load_pretrained(f"resnet18-modified:{tmp_path / 'resnet.pth'}", None, 10, 32)
     images = torch.zeros(1, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(teacher.network(images), network.eval()(images))
@@ -454,14 +457,14 @@ def test_checkpoints_with_the_arguments_of_their_training(prefix: str, folder: P
     told = argparse.Namespace(lr=0.1, data="/data", layers=[1, 2])
     for place, whole in enumerate(({"state_dict": state, "args": told}, {**state}, {"model": state, "epoch": 9})):
         torch.save(whole, tmp_path / f"{place}.pth")
-        teacher = load_teacher(f"convnet3-bn-w16:{tmp_path / f'{place}.pth'}", None, 10, 8, "cifar")
-        assert digest_of(teacher.network) == digest_of(load_teacher(str(folder), None, 10, 8).network)
+        teacher = load_pretrained(f"convnet3-bn-w16:{tmp_path / f'{place}.pth'}", None, 10, 8, "cifar")
+        assert digest_of(teacher.network) == digest_of(load_pretrained(str(folder), None, 10, 8).network)
     torch.save({"state_dict": state, "args": _Alien()}, tmp_path / "alien.pth")
     with pytest.raises(AttarError, match="without running code in it"):
-        load_teacher(f"convnet3-bn-w16:{tmp_path / 'alien.pth'}", None, 10, 8)
+        load_pretrained(f"convnet3-bn-w16:{tmp_path / 'alien.pth'}", None, 10, 8)
     torch.save({"args": told}, tmp_path / "none.pth")
     with pytest.raises(AttarError, match=r"none\.pth: holds no state dict"):
-        load_teacher(f"convnet3-bn-w16:{tmp_path / 'none.pth'}", None, 10, 8)
+        load_pretrained(f"convnet3-bn-w16:{tmp_path / 'none.pth'}", None, 10, 8)
 
 
 def test_a_local_timm_model_with_its_label_names(tmp_path: Path) -> None:
@@ -476,7 +479,7 @@ def test_a_local_timm_model_with_its_label_names(tmp_path: Path) -> None:
         "label_names": ["ant", "bee", "cat"],
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    teacher = load_teacher(f"timm/local-dir:{tmp_path}", None, 3, 64)
+    teacher = load_pretrained(f"timm/local-dir:{tmp_path}", None, 3, 64)
     assert (teacher.outputs, teacher.size, teacher.mean, teacher.std) == (3, 64, (0.5,) * 3, (0.4,) * 3)
     assert teacher.classes == ("ant", "bee", "cat")
 
@@ -535,7 +538,7 @@ def test_no_such_teacher(harm: Callable[[Path], str], message: str, folder: Path
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(AttarError, match=message):
-        load_teacher(harm(tmp_path), None, 10, 8)
+        load_pretrained(harm(tmp_path), None, 10, 8)
 
 
 def test_whitening_whitens_smooth_colours() -> None:

@@ -39,8 +39,7 @@ def named_teacher(words: list[str] | None, classes: Path | None, normalise: str 
         if classes is not None or normalise is not None:
             raise AttarError("--teacher-classes and --teacher-normalise say more of a --teacher, which is missing")
         return None
-    sources = [source.strip() for word in words for source in word.split(",")]
-    return TeacherReference.of(sources, None if classes is None else str(classes), normalise)
+    return TeacherReference.from_text(words, None if classes is None else str(classes), normalise)
 
 
 def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
@@ -94,10 +93,10 @@ def train_teacher(
     target = Path(settings.pop("out"))
     settings = {**settings, **settings.pop("set", {}), **assignments(sets or [])}
     from attar.core.config import changed
-    from attar.teachers.train import NewTeacher
+    from attar.teachers.train import TeacherTraining
     from attar.teachers.train import train_teacher as train
 
-    spec = changed(NewTeacher(settings.pop("data")), settings, "train-teacher")
+    spec = changed(TeacherTraining(settings.pop("data")), settings, "train-teacher")
     with showing() as progress:
         train(spec, target, progress=progress, say=say, dry_run=dry_run)
 

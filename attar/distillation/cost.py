@@ -16,7 +16,8 @@ from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, Method
 from attar.priors.codec import Codec
 from attar.priors.prior import Prior
-from attar.selection.features import Features, open_teacher
+from attar.selection.features import Features, teacher_for
+from attar.teachers.features import seconds_per_image
 
 
 def remaining(plan: Plan, ipcs: Sequence[int]) -> str:
@@ -97,7 +98,7 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
 def look_seconds(job: Job, look: Features, real: bool) -> float:
     """Seconds that the features of one image take on this device: one tile, timed; reading it is not counted."""
     if look.of == "teacher":
-        return open_teacher(job, look.teacher).seconds() if look.teacher is not None else 0.0
+        return 0.0 if look.teacher is None else seconds_per_image(teacher_for(job, look.teacher))
     encoding = 1 / encoded_per_second(job.codec) if real else 0.0
     return encoding + (1 / passes_per_second(job.prior) if look.of == "prior" else 0.0)
 

@@ -75,7 +75,10 @@ class SoftLabels:
     @cached_property
     def by(self) -> str:
         """The digest of the teacher."""
-        return str(self.given.teacher) if self.teacher is None and self.given is not None else digest_of(self.teacher)
+        if self.teacher is not None:
+            return digest_of(self.teacher)
+        assert self.given is not None, "checked when it was made"
+        return self.given.teacher
 
     @cached_property
     def labelling(self) -> Labelling | None:

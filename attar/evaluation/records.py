@@ -125,7 +125,7 @@ class Record(Result):
     seed: int | None = None
     """Of the distillation."""
     teacher: Mapping[str, Any] | None = None
-    """Who gave soft labels: "source" (or a list), "digest", "accuracy" ... (`attar.evaluation.teaching.told`)."""
+    """Who gave soft labels: "source" (or a list), "digest", "accuracy" ... (`attar.evaluation.teaching.summary`)."""
     layout: str | None = None
     """How the files of a set that another code wrote are laid out."""
     baseline: Result | None = None

@@ -42,7 +42,7 @@ def relabel(
     from attar.evaluation.evaluator import labelling
     from attar.evaluation.inputs import opened, tried
     from attar.evaluation.recipes import MODIFIED
-    from attar.evaluation.teaching import fitted, told
+    from attar.evaluation.teaching import recipe_teacher, summary
     from attar.sets.distilled import open_distilled, verify
     from attar.sets.images import changed
     from attar.teachers.soft_labels import write_labels
@@ -57,11 +57,11 @@ def relabel(
     if differs := changed(one, kept):
         say(f"note: {differs}: the teacher is tried on the images that there are now")
     train = opened(one, recipe)
-    fit = fitted(teacher, train, *tried(one, train, kept), recipe, device)
+    labeller = recipe_teacher(teacher, train, tried(one, train, kept), recipe, device)
     about = {"recipe": recipe.name.removesuffix(MODIFIED), "changes": changes(recipe)}
-    about |= {"teacher": told(teacher.anywhere, fit)}
-    say(f"{teacher}: {fit.accuracy:.1f} % right, classes {fit.matched}")
-    wanted, images = labelling(train, recipe, fit.labeller, device)
+    about |= {"teacher": summary(teacher.anywhere, labeller)}
+    say(f"{teacher}: {labeller.accuracy:.1f} % right, classes {labeller.matched}")
+    wanted, images = labelling(train, recipe, labeller, device)
     views = wanted.views.epochs * wanted.views.count
     say(f"{views:,} views ({wanted.views.epochs} epochs), {wanted.bytes:,} bytes as {recipe.scheme}")
     if there is not None:
@@ -75,7 +75,7 @@ def relabel(
         for stale in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
             if stale != partial:
                 shutil.rmtree(stale)
-        write_labels(partial, wanted, images, fit.labeller, progress, about)
+        write_labels(partial, wanted, images, labeller, progress, about)
         if out.is_dir():
             out.rmdir()
         os.rename(partial, out)

@@ -17,7 +17,7 @@ from attar.evaluation.inputs import in_memory, opened, random_real, real, tried
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import changes
 from attar.evaluation.records import ALL_DATA, Record
-from attar.evaluation.teaching import check_given, soft
+from attar.evaluation.teaching import check_given, open_label_source
 from attar.sets.distilled import DistilledSet, find_distilled, verify
 from attar.sets.images import check_data, tested_images
 from attar.teachers.reference import TeacherReference
@@ -62,15 +62,16 @@ def evaluate_sets(
         side, about = train.side, _about(distilled, test, recipe)
         random = random_real(distilled, recipe, side, store) if baseline else None
         tests = in_memory(tested[distilled.folder], recipe.shorter_side(recipe.size or side), "resize-crop")
-        taught = soft(recipe, train, teacher, labels, partial(tried, distilled, train, store), device, baseline)
+        tried_on = partial(tried, distilled, train, store)
+        source = open_label_source(recipe, train, teacher, labels, tried_on, device, baseline)
         common: dict[str, Any] = {"recipe": recipe, "seeds": seeds, "device": device, "store": store}
         for network in networks:
-            common |= {"network": network, "teacher": taught.teacher}
+            common |= {"network": network, "teacher": source.teacher}
             shown = _prefixed(progress, str(distilled.folder))
-            result = evaluate(train, tests, labels=taught.labels, progress=shown, **common)
+            result = evaluate(train, tests, labels=source.labels, progress=shown, **common)
             shown = _prefixed(progress, f"random real images beside {distilled.folder}")
             beside = None if random is None else evaluate(random, tests, progress=shown, **common)
-            yield Record.of(result, **about, teacher=taught.about, baseline=beside)
+            yield Record.of(result, **about, teacher=source.about, baseline=beside)
 
 
 def evaluate_all(

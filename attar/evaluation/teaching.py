@@ -12,95 +12,96 @@ import torch
 from attar.core.batching import resolve
 from attar.core.errors import AttarError
 from attar.core.store import canonical
-from attar.evaluation.images import resized
+from attar.evaluation.images import Images, resized
 from attar.evaluation.recipe import Recipe
-from attar.teachers.check import Fitted, fit_teacher, together
-from attar.teachers.load import load_teacher
+from attar.teachers.check import Examples
+from attar.teachers.open import open_teacher
 from attar.teachers.reference import TeacherReference
 from attar.teachers.soft_labels import StoredLabels
-from attar.teachers.teacher import digest_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from attar.teachers.teacher import Teacher
 
-    from attar.evaluation.images import Images
+TriedOn = tuple[Images, str]
+"""Images that a teacher is tried on, and what they are in words: "images of digits@train"."""
 
 
-def fitted(teacher: TeacherReference, train: Images, tried_on: Images, of: str, recipe: Recipe, device: str) -> Fitted:
-    """The teacher for students of `train` by `recipe`, tried on some images, which `of` names in words.
-
-    Of several, each is tried by itself.
+def recipe_teacher(
+    reference: TeacherReference, train: Images, tried_on: TriedOn, recipe: Recipe, device: str
+) -> Teacher:
+    """The teacher for students of `train` by `recipe`. Of several, each is tried by itself.
 
     Raises:
         AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
     """
-    size = recipe.size or train.side
-    listed = None if teacher.classes is None else Path(teacher.classes)
-    place, _ = resolve(device, "auto")
-    pixels = torch.tensor(resized(tried_on.pictures, size), device=place)
-    labels = torch.tensor(tried_on.labels, device=place)
-    members = []
-    for source in teacher.sources:
-        loaded = load_teacher(source, listed, len(train.classes), size, teacher.normalise)
-        members.append(fit_teacher(loaded, pixels, labels, train.classes, recipe.normalise, of))
-    return members[0] if len(members) == 1 else together(members, pixels, labels, recipe.normalise)
+    size, place = recipe.size or train.side, resolve(device, "auto")[0]
+    images, source = tried_on
+    pixels = torch.tensor(resized(images.pictures, size), device=place)
+    examples = Examples(pixels, torch.tensor(images.labels, device=place), train.classes, source)
+    count = len(train.classes)
+    return open_teacher(reference, lambda _: examples, classes=count, size=size, normalise=recipe.normalise)
 
 
 @dataclass(frozen=True, eq=False)
-class Soft:
-    """What students by a recipe with soft labels learn from; nothing at all for hard labels."""
+class LabelSource:
+    """Who or what gives students their soft labels; nothing at all for recipes with hard ones."""
 
-    teacher: nn.Module | None = None
+    teacher: Teacher | None = None
+    """Asked for every view, where there are no stored labels, and for the labels of the baseline."""
     labels: StoredLabels | None = None
+    """Labels that `attar relabel` stored."""
     about: dict[str, Any] | None = None
-    """Of the teacher: see `told`."""
+    """What records say of the teacher: see `summary`."""
 
 
-def soft(
+def open_label_source(
     recipe: Recipe,
     train: Images,
     teacher: TeacherReference | None,
     labels: Path | None,
-    tried_on: Callable[[], tuple[Images, str]],
+    tried_on: Callable[[], TriedOn],
     device: str,
     baseline: bool,
-) -> Soft:
+) -> LabelSource:
     """The teacher, and the labels in the folder `labels`, checked. Without a teacher it is that of the labels.
 
-    `tried_on` opens the images that a teacher is tried on, and says what they are. Labels alone need no teacher, unless
-    a `baseline` is to be labelled like the set.
+    `tried_on` opens the images that a teacher is tried on. Labels alone need no teacher, unless a `baseline` is to be
+    labelled like the set.
 
     Raises:
         AttarError: the teacher is not there or fails a check, or the labels are another teacher's.
     """
     if recipe.labels == "hard":
-        return Soft()
-    stored, named = None if labels is None else StoredLabels(labels), teacher
-    if stored is not None and named is None:
-        about = stored.about("teacher")
-        if not baseline:
-            return Soft(None, stored, about)
-        named = TeacherReference.of(about["source"], about["class_list"], about["normalise"])
-    if named is None:
-        return Soft()
-    tried, of = tried_on()
+        return LabelSource()
+    stored = None if labels is None else StoredLabels(labels)
+    if stored is not None and teacher is None and not baseline:
+        return LabelSource(None, stored, stored.about("teacher"))
+    reference = teacher if stored is None or teacher is not None else _teacher_of(stored)
+    if reference is None:
+        return LabelSource()
     try:
-        found = fitted(named, train, tried, of, recipe, device)
+        opened = recipe_teacher(reference, train, tried_on(), recipe, device)
     except AttarError as error:
         if teacher is not None:
             raise
         raise AttarError(
-            f"the labels' teacher {named} is not here, or no longer what it was: name it with --teacher, or add "
+            f"the labels' teacher {reference} is not here, or no longer what it was: name it with --teacher, or add "
             f"--no-baseline ({error})"
         ) from error
-    about = told(named, found)
+    about = summary(reference, opened)
     if stored is not None:
-        _check_same(stored, named, about)
-    return Soft(found.labeller, stored, about)
+        _check_same(stored, reference, about)
+    return LabelSource(opened, stored, about)
+
+
+def _teacher_of(stored: StoredLabels) -> TeacherReference:
+    """The teacher that stored labels are by."""
+    about = stored.about("teacher")
+    return TeacherReference.of(about["source"], about["class_list"], about["normalise"])
 
 
 def _check_same(stored: StoredLabels, teacher: TeacherReference, about: dict[str, Any]) -> None:
-    """Raises AttarError unless the labels are by the teacher that `told` tells about."""
+    """Raises AttarError unless the labels are by the teacher that `summary` describes."""
     if about["digest"] == stored.teacher:
         return
     if stored.manifest.get("teacher", {}).get("network") == about["network"]:
@@ -128,12 +129,12 @@ def check_given(recipe: Recipe, teacher: TeacherReference | None, labels: Path |
         )
 
 
-def told(teacher: TeacherReference, found: Fitted) -> dict[str, Any]:
+def summary(reference: TeacherReference, teacher: Teacher) -> dict[str, Any]:
     """What records and labels say of a teacher.
 
     Its name, or a list of several; its "digest", input and classes included, and that of its "network" alone; its
     "accuracy" on what it was tried on; how its "classes" were matched.
     """
-    about = {"source": canonical(teacher.source), "class_list": teacher.classes, "normalise": teacher.normalise}
-    about |= {"digest": digest_of(found.labeller), "network": digest_of(found.labeller.network)}
-    return {**about, "accuracy": found.accuracy, "classes": found.matched}
+    about = {"source": canonical(reference.source), "class_list": reference.classes, "normalise": reference.normalise}
+    about |= {"digest": teacher.digest, "network": teacher.network_digest}
+    return {**about, "accuracy": teacher.accuracy, "classes": teacher.matched}

@@ -27,7 +27,7 @@ from attar.evaluation.scores import (
     recovery,
     unaugmented,
 )
-from attar.evaluation.teaching import soft
+from attar.evaluation.teaching import open_label_source
 from attar.sets.distilled import DistilledSet, find_distilled
 from attar.sets.images import check_data, real_images, tested_images
 from attar.teachers.reference import TeacherReference
@@ -218,7 +218,7 @@ def check_inputs(
             )
         train = opened(distilled, recipe)
         tried_on = partial(tried, distilled, train, store)
-        soft(recipe, train, conditions.teacher, None, tried_on, conditions.device, conditions.baseline)
+        open_label_source(recipe, train, conditions.teacher, None, tried_on, conditions.device, conditions.baseline)
 
 
 def evaluated(

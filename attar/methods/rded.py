@@ -21,9 +21,10 @@ from attar.evaluation.images import resized
 from attar.job import Job
 from attar.methods.base import ComposedImages, Tensors
 from attar.selection import random_order
-from attar.selection.features import open_teacher
-from attar.teachers.judge import Judge
+from attar.selection.features import teacher_for
+from attar.teachers.features import features_and_losses
 from attar.teachers.reference import TeacherReference
+from attar.teachers.teacher import SingleTeacher
 
 LEAST = 0.08
 """Share of an image's area that a crop has at least, as torchvision's RandomResizedCrop."""
@@ -82,11 +83,11 @@ class RDED(ComposedImages):
             raise AttarError(
                 f"--ipc {max(ipcs)}: {needed} crops of as many images, but pool = {self.pool}; --set pool={needed}"
             )
-        self._judge(job)
+        self._teacher(job)
 
     def inputs(self, job: Job) -> dict[str, Any]:
         drawn = {"pool": self.pool, "crops": self.crops, "factor": self.grid(job), "size": self.side(job)}
-        return {"teacher": self._judge(job).key, **drawn, **job.machine, "pillow": PIL.__version__}
+        return {"teacher": self._teacher(job).key, **drawn, **job.machine, "pillow": PIL.__version__}
 
     def estimate(self, job: Job, labels: Sequence[int]) -> str:
         if not labels:
@@ -121,13 +122,13 @@ class RDED(ComposedImages):
                 made[top:bottom, left:right] = _crop(real, prepared["box"][rank], right - left, bottom - top)
             yield made
 
-    def _judge(self, job: Job) -> Judge:
+    def _teacher(self, job: Job) -> SingleTeacher:
         if self.teacher is None:
             raise AttarError(
                 "rded: name the teacher that scores with --set teacher=FOLDER (`attar train-teacher` makes one)"
             )
         try:
-            return open_teacher(
+            return teacher_for(
                 job, TeacherReference(self.teacher, self.teacher_classes, self.teacher_normalise), self.side(job)
             )
         except AttarError as error:
@@ -142,9 +143,9 @@ class RDED(ComposedImages):
 
         It sees each crop in the middle of an image of its mean colour, as large there as in the distilled image.
         """
-        judge, side, part = self._judge(job), self.side(job), self.side(job) // self.grid(job)
+        teacher, side, part = self._teacher(job), self.side(job), self.side(job) // self.grid(job)
         shown = np.empty((len(some), self.crops, side, side, 3), np.uint8)
-        shown[:] = np.rint(255 * np.array(judge.teacher.mean))
+        shown[:] = np.rint(255 * np.array(teacher.pretrained.mean))
         middle = slice((side - part) // 2, (side - part) // 2 + part)
         boxes, there = [], job.images.of_class(label)
         for row, place in enumerate(some.tolist()):
@@ -153,7 +154,7 @@ class RDED(ComposedImages):
             boxes.append(random_squares(image.width, image.height, self.crops, *key))
             for column, box in enumerate(boxes[-1]):
                 shown[row, column, middle, middle] = _crop(image, box, part, part)
-        _, losses = judge.looked(resized(shown.reshape(-1, side, side, 3), judge.size), label)
+        _, losses = features_and_losses(teacher, resized(shown.reshape(-1, side, side, 3), teacher.side), label)
         return torch.stack(boxes), losses.view(len(some), self.crops)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,11 +23,11 @@ from attar.core.store import digest, fingerprint
 from attar.data import load_pixels, preprocess
 from attar.priors.codec import to_float, to_uint8
 from attar.priors.features import TIME, middle_features
-from attar.teachers.check import TRIED_EACH, fit_teacher
-from attar.teachers.judge import Judge, last_layer, network_key
-from attar.teachers.load import load_teacher
+from attar.teachers.check import TRIED_EACH, Examples
+from attar.teachers.features import features_and_losses, last_layer
+from attar.teachers.open import open_teacher
 from attar.teachers.reference import TeacherReference
-from attar.teachers.teacher import Labeller
+from attar.teachers.teacher import Pretrained, SingleTeacher
 
 if TYPE_CHECKING:
     from attar.job import Job
@@ -71,8 +71,8 @@ class Features:
             seen = (job.images.digest(label), PIL.__version__)
         by: Any = SIDE
         if self.of == "teacher":
-            judge = self._judge(job)
-            by = (judge.network, judge.columns[label])
+            teacher = self._teacher(job)
+            by = (teacher.network_key, teacher.logits[label])
         elif self.of == "prior":
             by = (job.prior.key, job.codec.key, TIME, job.compute, job.encoding)
         return fingerprint(self.of, by, seen, job.spec.preprocess, job.machine)
@@ -98,9 +98,9 @@ class Features:
         pools = (torch.from_numpy(job.images.of_class(label)) for label in job.labels)
         return [] if self.of == "latents" else [self.key(job, label, pool) for label, pool in enumerate(pools)]
 
-    def _judge(self, job: Job) -> Judge:
+    def _teacher(self, job: Job) -> SingleTeacher:
         assert self.teacher is not None, "the rule was checked"
-        return open_teacher(job, self.teacher)
+        return teacher_for(job, self.teacher)
 
     def _stored(self, job: Job, label: int, pool: Tensor) -> Path:
         def make(scratch: Path) -> None:
@@ -117,15 +117,13 @@ class Features:
             return {"features": torch.cat([middle_features(job.prior, part) for part in parts])}
         if self.of == "pixels":
             return {"features": torch.cat([to_float(part).flatten(1) for part in _pixels(job, pool, SIDE)])}
-        judge = self._judge(job)
-        pictures = _counted(
-            job, f"the teacher looks at {job.classes[label]}", _pixels(job, pool, judge.size), len(pool)
-        )
-        features, losses = zip(*(judge.looked(part, label) for part in pictures), strict=True)
+        teacher = self._teacher(job)
+        parts = _counted(job, f"the teacher looks at {job.classes[label]}", _pixels(job, pool, teacher.side), len(pool))
+        features, losses = zip(*(features_and_losses(teacher, part, label) for part in parts), strict=True)
         return {"features": torch.cat(features), "losses": torch.cat(losses)}
 
 
-def open_teacher(job: Job, teacher: TeacherReference, side: int | None = None) -> Judge:
+def teacher_for(job: Job, reference: TeacherReference, side: int | None = None) -> SingleTeacher:
     """A teacher, opened and tried on images of the job's data when the job first asks for it.
 
     Where it does not say itself how large images are, they are of `side` pixels, or of the prior's size or the data's.
@@ -133,42 +131,45 @@ def open_teacher(job: Job, teacher: TeacherReference, side: int | None = None) -
     Raises:
         AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
     """
-    if (teacher, side) not in job.judges:
-        job.judges[teacher, side] = _opened(job, teacher, side)
-    return job.judges[teacher, side]
+    if (reference, side) not in job.teachers:
+        try:
+            job.teachers[reference, side] = _opened(job, reference, side)
+        except AttarError as error:
+            text = str(error).replace("--teacher-", "select.teacher_").replace("--teacher", "select.teacher")
+            raise AttarError(text) from error
+    return job.teachers[reference, side]
 
 
-def _opened(job: Job, named: TeacherReference, side: int | None) -> Judge:
+def _opened(job: Job, reference: TeacherReference, side: int | None) -> SingleTeacher:
     """A teacher, on the job's device, tried on about 500 images of the job's classes."""
-    try:
-        side = side or (job.codec.size if job.spec.prior else job.side)
-        every, listed = job.everything.classes, None if named.classes is None else Path(named.classes)
-        if not isinstance(named.source, str):
-            raise AttarError(f"--teacher {named}: features and losses are those of one network; name one teacher")
-        teacher = load_teacher(named.source, listed, len(every), side, named.normalise)
-        last, size = last_layer(teacher), teacher.size or side
-        classes = every if teacher.classes is None or len(job.classes) == 1 else job.classes
-        device, _ = resolve(job.spec.device, "auto")
-        images, labels = _tried_on(job, size)
-        labels = torch.tensor([classes.index(job.classes[label]) for label in labels.tolist()])
-        of = f"images of {job.images.spec}"
-        fitted = fit_teacher(teacher, images.to(device), labels.to(device), classes, "half", of)
-    except AttarError as error:
-        told = str(error).replace("--teacher-", "select.teacher_").replace("--teacher", "select.teacher")
-        raise AttarError(told) from error
-    assert isinstance(fitted.labeller, Labeller)
-    columns = [int(fitted.labeller.columns[classes.index(name)]) for name in job.classes]
-    return Judge(teacher, columns, last, size, network_key(teacher, size), fitted.accuracy, fitted.matched)
+    side = side or (job.codec.size if job.spec.prior else job.side)
+    every = job.everything.classes
+    if not isinstance(reference.source, str):
+        raise AttarError(f"--teacher {reference}: features and losses are those of one network; name one teacher")
+
+    def known(pretrained: Pretrained) -> tuple[str, ...]:
+        return every if pretrained.classes is None or len(job.classes) == 1 else job.classes
+
+    def examples(pretrained: Pretrained) -> Examples:
+        last_layer(pretrained)
+        return _examples(job, known(pretrained), pretrained.size or side)
+
+    teacher = open_teacher(reference, examples, classes=len(every), size=side, normalise="half")
+    assert isinstance(teacher, SingleTeacher)
+    labels = known(teacher.pretrained)
+    return teacher.restricted([labels.index(name) for name in job.classes])
 
 
-def _tried_on(job: Job, size: int) -> tuple[Tensor, Tensor]:
-    """Some random images (N, S, S, 3) of each of the job's classes, and their labels."""
+def _examples(job: Job, classes: Sequence[str], size: int) -> Examples:
+    """Some random images of each of the job's classes, on its device, with their labels among `classes`."""
     chosen: list[int] = []
     for label, name in enumerate(job.classes):
         order = numpy_generator("tried", name).permutation(job.images.of_class(label))
         chosen += order[: max(TRIED_EACH, TRIED // len(job.classes))].tolist()
-    pixels = load_pixels(job.images, chosen, size, job.spec.preprocess)
-    return torch.from_numpy(pixels), torch.tensor(job.images.labels[chosen])
+    device, _ = resolve(job.spec.device, "auto")
+    pixels = torch.from_numpy(load_pixels(job.images, chosen, size, job.spec.preprocess))
+    labels = torch.tensor([classes.index(job.classes[label]) for label in job.images.labels[chosen]])
+    return Examples(pixels.to(device), labels.to(device), classes, f"images of {job.images.spec}")
 
 
 def _latents(job: Job, label: int, pool: Tensor) -> Tensor:

@@ -139,32 +139,37 @@ class Select:
         Raises:
             AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
         """
-        from attar.selection.features import open_teacher
+        from attar.selection.features import teacher_for
 
         if self.named is not None:
-            open_teacher(job, self.named)
+            teacher_for(job, self.named)
 
     def identity(self, job: Job) -> Any:
         """Its fields as keys and manifests hold them: what `auto` is, and the teacher by digest, wherever it lies."""
-        from attar.selection.features import open_teacher
+        from attar.selection.features import teacher_for
 
         compared, named = self.compared(job), self.named
         settled = self if compared is None else replace(self, features=compared.of)
         if named is not None:
             settled = replace(
-                settled, teacher=open_teacher(job, named).key, teacher_classes=None, teacher_normalise=None
+                settled, teacher=teacher_for(job, named).key, teacher_classes=None, teacher_normalise=None
             )
         return canonical(settled)
 
     def told(self, job: Job) -> dict[str, Any] | None:
         """Of its teacher: how it was named, and how it did when it was tried."""
-        from attar.selection.features import open_teacher
+        from attar.selection.features import teacher_for
 
         if self.named is None:
             return None
-        judge = open_teacher(job, self.named)
+        teacher = teacher_for(job, self.named)
         named = {name: getattr(self, name) for name in TEACHER}
-        return {"named": named, "network": judge.network, "accuracy": judge.accuracy, "classes": judge.matched}
+        return {
+            "named": named,
+            "network": teacher.network_key,
+            "accuracy": teacher.accuracy,
+            "classes": teacher.matched,
+        }
 
     def __call__(self, job: Job, label: int, pool: Tensor, ipc: int) -> Tensor:
         """Which of a class's candidates are kept: indices (ipc,) into the pool, in the order of the choice.

@@ -214,11 +214,12 @@ def _features(job: Job, look: Features, label: int, files: Sequence[Path]) -> An
     if look.of == "pixels":
         return to_float(_read(job, files, features.SIDE)).flatten(1).numpy()
     if look.of == "teacher":
-        from attar.selection.features import open_teacher
+        from attar.selection.features import teacher_for
+        from attar.teachers.features import features_and_losses
 
         assert look.teacher is not None, "`nearest` has seen to it"
-        judge = open_teacher(job, look.teacher)
-        return judge.looked(_read(job, files, judge.size), label)[0].numpy()
+        teacher = teacher_for(job, look.teacher)
+        return features_and_losses(teacher, _read(job, files, teacher.side), label)[0].numpy()
     z, _ = job.codec.encode(to_float(_read(job, files, job.codec.size)))
     return replace(look, teacher=None).rows(job, label, z) if look.of == "prior" else z.flatten(1).numpy()
 

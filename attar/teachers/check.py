@@ -23,156 +23,156 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import binom, norm
+from torch import Tensor
 
 from attar.core.errors import AttarError
 from attar.data.class_names import matches
 from attar.data.source import listed
-from attar.teachers.teacher import Ensemble, Labeller, Teacher
+from attar.teachers.teacher import Ensemble, Pretrained, SingleTeacher, Teacher
 from attar.training.augment import STATISTICS, normalised
 
 SIGMAS = 3.0
-"""How sure a check is before it refuses: so many standard errors."""
+"""How sure a check is before it refuses, in standard errors."""
 TRIED_EACH = 10
-"""Images of each class that a teacher is tried on, at least, where there are so many."""
+"""Images of each class that a teacher is tried on, at least, where there are as many."""
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
-    """A teacher that has passed, or several that each have."""
+class Examples:
+    """Images whose classes are known, for a teacher to be tried on."""
 
-    labeller: Labeller | Ensemble
-    accuracy: float
-    """Top-1 in per cent on the images that it was tried on."""
-    matched: str
-    """How its classes were matched, in words."""
+    images: Tensor
+    """uint8 (N, H, W, 3), at the size that the teacher is to be shown, on its device."""
+    labels: Tensor
+    """(N,)."""
+    classes: Sequence[str]
+    """Class names in label order."""
+    source: str
+    """What they are, in words: "images of digits@train"."""
 
 
-def fit_teacher(
-    teacher: Teacher, images: Tensor, labels: Tensor, classes: Sequence[str], normalise: str, of: str
-) -> Fitted:
-    """The teacher behind a recipe that normalises by `normalise`, its logits in the order of `classes`.
-
-    It is tried on images (N, H, W, 3) in uint8, at the recipe's size, with labels (N,); `of` says what they are.
+def check_teacher(pretrained: Pretrained, examples: Examples, normalise: str) -> SingleTeacher:
+    """The teacher for views that are normalised by `normalise`, its logits in the order of the examples' classes.
 
     Raises:
         AttarError: a class that it does not know; another order of the classes, or other statistics of the input, under
             which it is right far more often; or no better than chance.
     """
-    columns, matched = _columns(teacher, classes)
-    labeller = Labeller(teacher, normalise, columns).eval().to(images.device)
-    found = predicted(labeller, images, normalise, teacher.source)
-    right = found == labels
-    told = f"{teacher.source}: {100 * _share(right):.1f} % right on {len(labels)} {of}"
-    _check_order(found, labels, classes, told)
-    _check_input(teacher, columns, images, labels, right, normalise, told)
+    classes, labels = examples.classes, examples.labels
+    columns, matched = _columns(pretrained, classes)
+    teacher = SingleTeacher(pretrained, normalise, columns).eval().to(examples.images.device)
+    predictions = predicted(teacher, examples.images, normalise, pretrained.source)
+    right = predictions == labels
+    result = f"{pretrained.source}: {100 * _share(right):.1f} % right on {len(labels)} {examples.source}"
+    _check_order(predictions, labels, classes, result)
+    _check_input(teacher, examples, right, result)
     chance = 1 / len(classes)
     if _share(right) <= chance + SIGMAS * math.sqrt(chance * (1 - chance) / len(labels)):
         raise AttarError(
-            f"{told}, which is chance: its classes or its input are not those of this set, or it was never trained"
+            f"{result}, which is chance: its classes or its input are not those of this set, or it was never trained"
         )
-    return Fitted(labeller, 100 * _share(right), matched)
+    teacher.accuracy, teacher.matched = 100 * _share(right), matched
+    return teacher
 
 
-def together(members: Sequence[Fitted], images: Tensor, labels: Tensor, normalise: str) -> Fitted:
+def check_together(members: Sequence[SingleTeacher], examples: Examples, normalise: str) -> Ensemble:
     """Teachers that have passed, each alone, as one that labels by the mean of their logits."""
-    ensemble = Ensemble([member.labeller for member in members]).eval()
-    right = predicted(ensemble, images, normalise, "the teachers together") == labels
-    return Fitted(ensemble, 100 * _share(right), "; ".join(dict.fromkeys(member.matched for member in members)))
+    ensemble = Ensemble(members).eval()
+    right = predicted(ensemble, examples.images, normalise, "the teachers together") == examples.labels
+    ensemble.accuracy = 100 * _share(right)
+    return ensemble
 
 
-def _columns(teacher: Teacher, classes: Sequence[str]) -> tuple[list[int], str]:
+def _columns(pretrained: Pretrained, classes: Sequence[str]) -> tuple[list[int], str]:
     """Which logit each class is."""
-    if teacher.classes is None:
-        if teacher.outputs != len(classes):
+    if pretrained.classes is None:
+        if pretrained.outputs != len(classes):
             raise AttarError(
-                f"{teacher.source} has {teacher.outputs} classes without names and the set {len(classes)}: give its "
-                "class list with --teacher-classes FILE"
+                f"{pretrained.source} has {pretrained.outputs} classes without names and the set {len(classes)}: give "
+                "its class list with --teacher-classes FILE"
             )
         return list(range(len(classes))), "by position: the teacher carries no class names"
-    found = matches(classes, teacher.classes, teacher.outputs, classes)
-    unclear = [name for name, labels in found.items() if len(labels) != 1]
+    known = matches(classes, pretrained.classes, pretrained.outputs, classes)
+    unclear = [name for name, labels in known.items() if len(labels) != 1]
     if unclear:
         raise AttarError(
-            f"{teacher.source} does not know these classes of the set, or not which: {listed(unclear)}; "
-            f"its own: {listed(teacher.classes, 10)} (another class list: --teacher-classes FILE)"
+            f"{pretrained.source} does not know these classes of the set, or not which: {listed(unclear)}; "
+            f"its own: {listed(pretrained.classes, 10)} (another class list: --teacher-classes FILE)"
         )
-    columns = [found[name][0] for name in classes]
+    columns = [known[name][0] for name in classes]
     if len(set(columns)) < len(columns):
-        raise AttarError(f"{teacher.source}: several classes of the set are the same class of the teacher's")
-    if columns == list(range(teacher.outputs)):
+        raise AttarError(f"{pretrained.source}: several classes of the set are the same class of the teacher's")
+    if columns == list(range(pretrained.outputs)):
         return columns, "by name, in the same order"
-    return columns, f"by name, {len(classes)} of its {teacher.outputs}, in another order"
+    return columns, f"by name, {len(classes)} of its {pretrained.outputs}, in another order"
 
 
 @torch.no_grad()
-def predicted(labeller: nn.Module, images: Tensor, normalise: str, source: str) -> Tensor:
+def predicted(teacher: Teacher, images: Tensor, normalise: str, source: str) -> Tensor:
     """The classes (N,) of images (N, H, W, 3) in uint8.
 
     Raises:
         AttarError: the teacher, named `source`, gives logits that are no numbers.
     """
-    logits = torch.cat([labeller(normalised(part, normalise)) for part in images.split(128)])
+    logits = torch.cat([teacher(normalised(part, normalise)) for part in images.split(128)])
     if not logits.isfinite().all():
         raise AttarError(f"{source}: its logits are not finite numbers; its weights are broken")
     return logits.argmax(1)
 
 
-def _check_order(found: Tensor, labels: Tensor, classes: Sequence[str], told: str) -> None:
+def _check_order(predictions: Tensor, labels: Tensor, classes: Sequence[str], result: str) -> None:
     """Refuses a teacher that calls classes by each other's names, all of them or a few (see the head of the file)."""
-    order = _whole_order(found, labels, len(classes)) or _rings(found, labels, len(classes))
+    order = _whole_order(predictions, labels, len(classes)) or _rings(predictions, labels, len(classes))
     if not order:
         return
-    turned = torch.arange(len(classes), device=found.device)
-    turned[list(order.values())] = torch.tensor(list(order), device=found.device)
-    counts = _counts(found, labels, len(classes))
+    reordered = torch.arange(len(classes), device=predictions.device)
+    reordered[list(order.values())] = torch.tensor(list(order), device=predictions.device)
+    counts = _counts(predictions, labels, len(classes))
     calls = [
-        f"{'most' if 2 * counts[own, said] > counts[own].sum() else 'some'} {classes[own]!r} images {classes[said]!r}"
-        for own, said in sorted(order.items())
+        f"{'most' if 2 * counts[own, name] > counts[own].sum() else 'some'} {classes[own]!r} images {classes[name]!r}"
+        for own, name in sorted(order.items())
     ]
     raise AttarError(
-        f"{told}; in another order of its classes {100 * _share(turned[found] == labels):.1f} %: it calls "
+        f"{result}; in another order of its classes {100 * _share(reordered[predictions] == labels):.1f} %: it calls "
         f"{listed(calls, 3)}{_known_order(order, classes)}. Give its class list, in the order of its logits, with "
         "--teacher-classes FILE"
     )
 
 
-def _whole_order(found: Tensor, labels: Tensor, count: int) -> dict[int, int]:
+def _whole_order(predictions: Tensor, labels: Tensor, count: int) -> dict[int, int]:
     """What it calls each class that it calls by another's name; nothing where the given order fits as well.
 
     The order that fits best is found on half of the images and held against the given one on the other half. It must
     be good in itself for the classes that it moves: some order fits a teacher that is hardly trained, too.
     """
-    from scipy.optimize import linear_sum_assignment
-
     first = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(count):
         first[(labels == label).nonzero()[::2, 0].cpu()] = True
     first = first.to(labels.device)
-    _, order = linear_sum_assignment(_counts(found[first], labels[first], count).T.numpy(), maximize=True)
-    turned = torch.tensor(order, device=labels.device)
-    found, labels = found[~first], labels[~first]
-    better, given, moves = turned[found] == labels, found == labels, turned[labels] != labels
+    _, order = linear_sum_assignment(_counts(predictions[first], labels[first], count).T.numpy(), maximize=True)
+    reordered = torch.tensor(order, device=labels.device)
+    predictions, labels = predictions[~first], labels[~first]
+    better, given, moves = reordered[predictions] == labels, predictions == labels, reordered[labels] != labels
     if not _far_better(better, given) or _share(better[moves]) <= max(0.5, 2 * _share(given[moves])):
         return {}
-    return {int(own): said for said, own in enumerate(order) if own != said}
+    return {int(own): called for called, own in enumerate(order) if own != called}
 
 
-def _rings(found: Tensor, labels: Tensor, count: int) -> dict[int, int]:
+def _rings(predictions: Tensor, labels: Tensor, count: int) -> dict[int, int]:
     """The same of the classes in rings that are beyond doubt (see the head of the file)."""
-    from scipy.stats import binom, norm
-
-    counts = _counts(found, labels, count)
+    counts = _counts(predictions, labels, count)
     most = {own: int(row.argmax()) for own, row in enumerate(counts) if 2 * row.max() > row.sum()}
     rings: dict[int, int] = {}
     while most:
         path = [min(most)]
-        while (said := most.pop(path[-1], None)) is not None and said not in path:
-            path.append(said)
-        if said is None or said == path[-1]:
+        while (called := most.pop(path[-1], None)) is not None and called not in path:
+            path.append(called)
+        if called is None or called == path[-1]:
             continue
-        ring = path[path.index(said) :]
-        calls = dict(zip(ring, [*ring[1:], said], strict=True))
+        ring = path[path.index(called) :]
+        calls = dict(zip(ring, [*ring[1:], called], strict=True))
         moved = sum(int(counts[own, name]) for own, name in calls.items())
         either = moved + sum(int(counts[own, own]) for own in ring)
         if count / len(ring) * binom.sf(moved - 1, either, 0.5) < norm.sf(SIGMAS):
@@ -180,37 +180,32 @@ def _rings(found: Tensor, labels: Tensor, count: int) -> dict[int, int]:
     return rings
 
 
-def _counts(found: Tensor, labels: Tensor, count: int) -> Tensor:
+def _counts(predictions: Tensor, labels: Tensor, count: int) -> Tensor:
     """How many images of each class (a row) are called by each name (a column)."""
-    return torch.bincount(labels * count + found, minlength=count**2).view(count, count).cpu()
+    return torch.bincount(labels * count + predictions, minlength=count**2).view(count, count).cpu()
 
 
 def _known_order(order: Mapping[int, int], classes: Sequence[str]) -> str:
     """In words, where the teacher's own order of its classes is one of the usual ones."""
     own = list(range(len(classes)))
-    for label, said in order.items():
-        own[said] = label
+    for label, called in order.items():
+        own[called] = label
     names = [classes[label] for label in own]
-    if len(own) > 2 and len({(label - said) % len(classes) for said, label in enumerate(own)}) == 1:
+    if len(own) > 2 and len({(label - called) % len(classes) for called, label in enumerate(own)}) == 1:
         return f": its classes are shifted by {order[0]}"
     return ": its classes are in alphabetical order" if names == sorted(classes) else ""
 
 
-def _check_input(
-    teacher: Teacher,
-    columns: Sequence[int],
-    images: Tensor,
-    labels: Tensor,
-    right: Tensor,
-    normalise: str,
-    told: str,
-) -> None:
+def _check_input(teacher: SingleTeacher, examples: Examples, right: Tensor, result: str) -> None:
+    """Refuses a teacher that is right far more often where its input is normalised in another of the usual ways."""
+    pretrained, normalise = teacher.pretrained, teacher.normalise
     for name, (mean, std) in STATISTICS.items():
-        other = Labeller(replace(teacher, mean=mean, std=std), normalise, columns).eval().to(images.device)
-        better = predicted(other, images, normalise, teacher.source) == labels
+        other = SingleTeacher(replace(pretrained, mean=mean, std=std), normalise, teacher.logits).eval()
+        other = other.to(examples.images.device)
+        better = predicted(other, examples.images, normalise, pretrained.source) == examples.labels
         if _far_better(better, right):
             raise AttarError(
-                f"{told}; with its input normalised as {name} {100 * _share(better):.1f} %: give its "
+                f"{result}; with its input normalised as {name} {100 * _share(better):.1f} %: give its "
                 f"statistics with --teacher-normalise {name}"
             )
 
@@ -219,7 +214,7 @@ def _share(right: Tensor) -> float:
     return float(right.float().mean())
 
 
-def _far_better(one: Tensor, other: Tensor) -> bool:
-    """Whether `one` is right more often, by five points and beyond doubt: McNemar's test on what only one got right."""
-    gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
-    return gained - lost > max(0.05 * len(one), SIGMAS * math.sqrt(gained + lost))
+def _far_better(better: Tensor, given: Tensor) -> bool:
+    """Whether `better` is right more often by five points, beyond doubt: McNemar's test on what only one got right."""
+    gained, lost = int((better & ~given).sum()), int((given & ~better).sum())
+    return gained - lost > max(0.05 * len(given), SIGMAS * math.sqrt(gained + lost))

@@ -1,4 +1,4 @@
-"""Opening a teacher: a folder of ours, a pretrained network of timm or torchvision, or a checkpoint."""
+"""Loading what teaches: a folder of ours, a pretrained network of timm or torchvision, or a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from attar.core.errors import AttarError, suggestion
 from attar.core.store import file_digest
 from attar.data.class_names import imagenet_names
 from attar.networks import build, check
-from attar.teachers.teacher import Teacher
+from attar.teachers.teacher import Pretrained
 from attar.training.augment import STATISTICS
 
 FORMS = (
@@ -26,39 +27,42 @@ FORMS = (
 )
 
 
-def load_teacher(source: str, classes: Path | None, count: int, size: int, normalise: str | None = None) -> Teacher:
-    """The teacher that `source` names, in eval mode on the CPU.
+def load_pretrained(
+    source: str, class_list: Path | None, count: int, size: int, normalise: str | None = None
+) -> Pretrained:
+    """The classifier that `source` names, in eval mode on the CPU.
 
     `source`: a folder of `attar train-teacher`; `timm/NAME` or `torchvision/NAME`, with pretrained weights; or
     `NETWORK:FILE`, a .safetensors, or a .pt or .pth with a state dict and perhaps the arguments of its training
     (argparse.Namespace), but no other object. The network of such a file is built for `size`-pixel images and `count`
-    classes, or as many as `classes`, a file with its class list, names; its input is normalised by `normalise`.
+    classes, or as many as `class_list`, a file with its class list, names; its input is normalised by `normalise`.
 
     Raises:
         AttarError: there is no such teacher, its weights do not fit, or its class list does not.
     """
-    names = None if classes is None else read_classes(classes)
-    network, colon, file = source.partition(":")
+    names = None if class_list is None else read_classes(class_list)
+    name, colon, file = source.partition(":")
     if normalise is not None and normalise not in STATISTICS:
         hint = suggestion(normalise, STATISTICS)
         raise AttarError(f"--teacher-normalise {normalise}{hint}: choose one of {', '.join(STATISTICS)}")
     if Path(source).is_dir():
-        teacher = _from_folder(Path(source))
-    elif source.startswith("timm/") and (not colon or network == "timm/local-dir"):
-        teacher = _from_timm(source)
+        own = _from_folder(Path(source))
+    elif source.startswith("timm/") and (not colon or name == "timm/local-dir"):
+        own = _from_timm(source)
     elif source.startswith("torchvision/") and not colon:
-        teacher = _from_torchvision(source)
+        own = _from_torchvision(source)
     elif colon:
-        teacher = _from_file(source, network, Path(file).expanduser(), len(names or ()) or count, size)
+        own = _from_file(source, name, Path(file).expanduser(), len(names or ()) or count, size)
     else:
-        one = " of one teacher" if "," in source else ""
-        raise AttarError(f"--teacher {source}: there is no such folder{one}; give {FORMS}")
-    mean, std = (teacher.mean, teacher.std) if normalise is None else STATISTICS[normalise]
-    if names is not None and len(names) != teacher.outputs:
+        single = " of one teacher" if "," in source else ""
+        raise AttarError(f"--teacher {source}: there is no such folder{single}; give {FORMS}")
+    mean, std = (own.mean, own.std) if normalise is None else STATISTICS[normalise]
+    if names is not None and len(names) != own.outputs:
         raise AttarError(
-            f"--teacher-classes {classes}: {len(names)} names, and the teacher has {teacher.outputs} classes"
+            f"--teacher-classes {class_list}: {len(names)} names, and the teacher has {own.outputs} classes"
         )
-    return Teacher(source, teacher.network.eval(), names or teacher.classes, teacher.size, mean, std, teacher.outputs)
+    network, classes = own.network.eval(), names or own.classes
+    return replace(own, source=source, network=network, classes=classes, mean=mean, std=std)
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
@@ -85,7 +89,7 @@ def read_classes(file: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _from_folder(folder: Path) -> Teacher:
+def _from_folder(folder: Path) -> Pretrained:
     try:
         about: dict[str, Any] = json.loads((folder / "teacher.json").read_text(encoding="utf-8"))
         classes, size = tuple(about["classes"]), int(about["size"])
@@ -98,10 +102,10 @@ def _from_folder(folder: Path) -> Teacher:
         raise AttarError(f"{weights} is missing or not what teacher.json says: train or copy the teacher again")
     network = build(name, len(classes), size, seed=0)
     _load(network, load_file(weights), f"{weights} as {name} for {len(classes)} classes and {size}-pixel images")
-    return Teacher(str(folder), network, classes, size, mean, std, len(classes))  # type: ignore[arg-type]
+    return Pretrained(str(folder), network, classes, size, mean, std, len(classes))  # type: ignore[arg-type]
 
 
-def _from_timm(source: str) -> Teacher:
+def _from_timm(source: str) -> Pretrained:
     import timm
 
     name = source.removeprefix("timm/")
@@ -114,10 +118,10 @@ def _from_timm(source: str) -> Teacher:
     names = about.get("label_names") or (imagenet_names() if outputs == 1000 else None)
     classes = tuple(names) if names is not None and len(names) == outputs else None
     size = int(about["input_size"][1])
-    return Teacher(source, network, classes, size, tuple(about["mean"]), tuple(about["std"]), outputs)
+    return Pretrained(source, network, classes, size, tuple(about["mean"]), tuple(about["std"]), outputs)
 
 
-def _from_torchvision(source: str) -> Teacher:
+def _from_torchvision(source: str) -> Pretrained:
     from torchvision import models
 
     name = source.removeprefix("torchvision/")
@@ -128,44 +132,44 @@ def _from_torchvision(source: str) -> Teacher:
         raise AttarError(f"--teacher {source}: torchvision cannot load it with weights ({error})") from error
     shown = weights.transforms()
     classes = tuple(weights.meta["categories"])
-    return Teacher(source, network, classes, shown.crop_size[0], tuple(shown.mean), tuple(shown.std), len(classes))
+    return Pretrained(source, network, classes, shown.crop_size[0], tuple(shown.mean), tuple(shown.std), len(classes))
 
 
-def _from_file(source: str, name: str, file: Path, count: int, size: int) -> Teacher:
+def _from_file(source: str, name: str, file: Path, count: int, size: int) -> Pretrained:
     check(name)
     if not file.is_file():
         raise AttarError(f"--teacher {source}: there is no file {file}; give {FORMS}")
     network = build(name, count, size, seed=0)
     _load(network, _state(file), f"{file} as {name} for {count} classes and {size}-pixel images")
-    return Teacher(source, network, None, size, None, None, count)
+    return Pretrained(source, network, None, size, None, None, count)
 
 
 def _state(file: Path) -> dict[str, Tensor]:
     """The state dict in a file, taken from under the usual names, out of DataParallel and torch.compile."""
     try:
         if file.suffix == ".safetensors":
-            found: Any = load_file(file)
+            state: Any = load_file(file)
         else:
             with torch.serialization.safe_globals([argparse.Namespace]):
-                found = torch.load(file, weights_only=True, map_location="cpu")
+                state = torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:
         raise AttarError(f"{file}: cannot be read as a state dict without running code in it ({error})") from error
     for key in ("state_dict", "model_state_dict", "model", "net"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise AttarError(f"{file}: holds no state dict, a table of tensors by name")
-    return _renamed({re.sub(r"^(module\.|_orig_mod\.)+", "", str(name)): value for name, value in found.items()})
+    return _renamed({re.sub(r"^(module\.|_orig_mod\.)+", "", str(name)): value for name, value in state.items()})
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """RDED's and D3HR's ConvNets by the names of ours, where each block is convolution, norm, ReLU and pooling."""
     block = re.compile(r"layers\.(conv|norm)\.(\d+)\.")
-    depth = len({found[2] for name in state if (found := block.match(name))})
+    depth = len({match[2] for name in state if (match := block.match(name))})
 
     def ours(name: str) -> str:
-        if found := block.match(name):
-            return f"{4 * int(found[2]) + (found[1] == 'norm')}.{name[found.end() :]}"
+        if match := block.match(name):
+            return f"{4 * int(match[2]) + (match[1] == 'norm')}.{name[match.end() :]}"
         return name.replace("classifier.", f"{4 * depth + 1}.")
 
     return {ours(name): value for name, value in state.items()} if depth else state
@@ -175,5 +179,5 @@ def _load(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        told = " ".join(str(error).split())[:300]
-        raise AttarError(f"{where}: these are not the weights of this network ({told})") from error
+        why = " ".join(str(error).split())[:300]
+        raise AttarError(f"{where}: these are not the weights of this network ({why})") from error

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from attar.core.errors import AttarError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class TeacherReference:
-    """A teacher in words, as flags and files give it."""
+    """A teacher in words. `attar.teachers.open.open_teacher` opens it."""
 
     source: str | tuple[str, ...]
     """A folder of `attar train-teacher`, timm/NAME, torchvision/NAME, or NETWORK:FILE; several label together, by the
@@ -27,7 +23,7 @@ class TeacherReference:
 
     @staticmethod
     def of(sources: str | Sequence[str], classes: str | None = None, normalise: str | None = None) -> TeacherReference:
-        """One teacher, or several.
+        """One teacher, or several, as Python and TOML give them.
 
         Raises:
             AttarError: none, or one twice.
@@ -39,6 +35,11 @@ class TeacherReference:
             twice = next(name for name in members if members.count(name) > 1)
             raise AttarError(f"--teacher {twice}: is named twice; a mean counts each teacher once")
         return TeacherReference(members if len(members) > 1 else members[0], classes, normalise)
+
+    @staticmethod
+    def from_text(texts: Sequence[str], classes: str | None = None, normalise: str | None = None) -> TeacherReference:
+        """The same from the texts of a flag, each one name or several with commas between them."""
+        return TeacherReference.of([name.strip() for text in texts for name in text.split(",")], classes, normalise)
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from attar.data import ImageSet, load_data, load_pixels, readable, usual_side
 from attar.data.places import check_place
 from attar.networks import build, check, check_size
 from attar.priors.folder import publish
-from attar.teachers.load import load_teacher
+from attar.teachers.load import load_pretrained
 from attar.training import Plan, Step, top1, train
 from attar.training.augment import STATISTICS, Augmentation
 from attar.training.checkpoint import Checkpoint
@@ -49,7 +49,7 @@ _RANGES: tuple[Range, ...] = (
 
 
 @dataclass(frozen=True)
-class NewTeacher:
+class TeacherTraining:
     """`attar train-teacher` in words. The defaults suit 32-pixel photographs."""
 
     data: str
@@ -91,7 +91,7 @@ class NewTeacher:
 class _Bench:
     """What a training works with."""
 
-    spec: NewTeacher
+    spec: TeacherTraining
     """Once made, with the network and the learning rate settled, for the key and the record."""
     progress: Progress
     store: Store
@@ -154,7 +154,7 @@ class _Bench:
 
 
 def train_teacher(
-    spec: NewTeacher,
+    spec: TeacherTraining,
     out: Path,
     *,
     store: Store | None = None,
@@ -223,7 +223,7 @@ def _tested(bench: _Bench, folder: Path, held: ImageSet | None) -> dict[str, Any
     """What the record says of the teacher in `folder` on test images: nothing, where there are none."""
     if held is None:
         return {}
-    network = load_teacher(str(folder), None, len(bench.classes), bench.size).network.to(bench.device)
+    network = load_pretrained(str(folder), None, len(bench.classes), bench.size).network.to(bench.device)
     return {"test": {"data": bench.spec.test, **_accuracy(bench, network, held)}}
 
 

@@ -26,7 +26,7 @@ LIMIT = 20_000
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class Classifier:
     """A classifier trained on real images, and what it sees in held-out ones."""
 
     network: nn.Module
@@ -45,7 +45,7 @@ class Judge:
         return 100 * float((logits.argmax(1) == labels).float().mean()), frechet(features, self.features)
 
 
-def open_judge(
+def open_classifier(
     train_images: ImageSet,
     held: ImageSet,
     size: int,
@@ -54,8 +54,8 @@ def open_judge(
     store: Store,
     progress: Progress = silent,
     steps: int = 800,
-) -> Judge:
-    """The judge of a data set, trained once on the CPU and stored.
+) -> Classifier:
+    """The classifier of a data set, trained once on the CPU and stored.
 
     It sees images that a prior of `size` pixels could make: brought to that size, then to 16, 32 or 64 pixels.
     """
@@ -90,7 +90,7 @@ def open_judge(
     found = load_file(made / "judge.safetensors")
     network = _fresh(len(train_images.classes), side).eval()
     network.load_state_dict({name[8:]: value for name, value in found.items() if name.startswith("network.")})
-    return Judge(network, side, found["features"], float(found["right"]), float(found["gap"]))
+    return Classifier(network, side, found["features"], float(found["right"]), float(found["gap"]))
 
 
 def frechet(first: Tensor, second: Tensor) -> float:

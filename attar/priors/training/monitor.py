@@ -20,7 +20,7 @@ from attar.diffusion import Sampler, Schedule, grid, sample
 from attar.priors.codec import Codec, to_uint8
 
 if TYPE_CHECKING:
-    from attar.priors.training.measures import Judge
+    from attar.priors.training.measures import Classifier
     from attar.priors.training.optimise import Moment
 
 COLUMNS, MOST_ROWS = 8, 20
@@ -64,7 +64,7 @@ class Monitor:
     schedule: Schedule
     codec: Codec
     classes: Sequence[str]
-    judge: Judge
+    classifier: Classifier
     device: torch.device
     seed: int
     progress: Progress = silent
@@ -79,17 +79,17 @@ class Monitor:
             labels = [label % len(self.classes) for label in range(self.report.samples)]
             measured = self._sampled(labels, noise((self.report.samples, *self.codec.shape), self.seed, "measured"))
         save_grid(self.folder / "samples" / f"step-{moment.step:07d}.png", shown, COLUMNS)
-        accuracy, distance = self.judge(torch.from_numpy(to_uint8(measured)), torch.tensor(labels))
+        accuracy, distance = self.classifier(torch.from_numpy(to_uint8(measured)), torch.tensor(labels))
         record = {"step": moment.step, "accuracy": round(accuracy, 2), "frechet": round(distance, 4)}
         self._write(moment.curve, record)
 
     def measures(self) -> dict[str, Any]:
         """The last measure, with its terms."""
         last = read_lines(self.folder / "measures.jsonl")[-1]
-        report, judge = self.report, self.judge
+        report, classifier = self.report, self.classifier
         terms = {"samples": report.samples, "guidance": report.guidance, "steps": report.steps}
-        real = {"held_out": len(judge.features), "accuracy_real": round(judge.accuracy_real, 2)}
-        return {**last, **terms, **real, "frechet_real": round(judge.frechet_real, 4)}
+        real = {"held_out": len(classifier.features), "accuracy_real": round(classifier.accuracy_real, 2)}
+        return {**last, **terms, **real, "frechet_real": round(classifier.frechet_real, 4)}
 
     def _samples(self, labels: Sequence[int], columns: int) -> Tensor:
         z = [noise(self.codec.shape, self.seed, "shown", self.classes[c], i) for c in labels for i in range(columns)]

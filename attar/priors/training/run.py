@@ -251,13 +251,13 @@ def _trained(shop: Workshop, work: Work, scratch: Path, after: Callable[[Moment]
 
 def _made(shop: Workshop, work: Work, key: str, folder: Path) -> None:
     from attar.diffusion import Schedule
-    from attar.priors.training.measures import open_judge
+    from attar.priors.training.measures import open_classifier
 
     material, plan, begun = shop.material, work.training, time.monotonic()
     train_images, held = shop.images
     size = work.codec.size
     settings = (size, material.preprocess, material.flip, shop.store, shop.progress, material.report.judge_steps)
-    judge = open_judge(train_images, held, *settings)
+    classifier = open_classifier(train_images, held, *settings)
     monitor = Monitor(
         folder,
         material.report,
@@ -267,7 +267,7 @@ def _made(shop: Workshop, work: Work, key: str, folder: Path) -> None:
         Schedule(work.scheduler.alphas_cumprod, work.scheduler.config.prediction_type),
         work.codec,
         shop.classes,
-        judge,
+        classifier,
         shop.helper.device,
         plan.seed,
         shop.progress,
