@@ -195,7 +195,7 @@ def pictures(n: int, size: int, seed: int) -> Images:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    hard = [name for name, recipe in RECIPES.items() if recipe.labels == "hard"]
+    hard = [name for name in RECIPES if RECIPES.open(name).labels == "hard"]
     parser.add_argument("--recipe", default="minimax-hard", choices=hard)
     parser.add_argument("--network", default="convnet3-w48")
     parser.add_argument("--size", type=int, default=32)

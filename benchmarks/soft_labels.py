@@ -86,7 +86,7 @@ def trained_teacher(images: Images, test: Images, recipe: Recipe, epochs: int) -
 
 def chosen(args: argparse.Namespace) -> tuple[Images, Images, Recipe, nn.Module]:
     """Training set, test set, recipe and teacher."""
-    recipe = modified(RECIPES["fkd-soft-cifar"], {"epochs": args.epochs})
+    recipe = modified(RECIPES.open("fkd-soft-cifar"), {"epochs": args.epochs})
     if args.set is not None:
         from attar.evaluation.inputs import in_memory, opened, tried
         from attar.sets.distilled import open_distilled

@@ -310,8 +310,8 @@ def test_real_images_of_many_sizes_are_not_judged_at_the_size_of_the_smallest(
     Image.new("RGB", (5, 40)).save(data / "ant" / "000.png")
     assert attar(monkeypatch, "distill", "--data", data, "--method", "random", "--ipc", 3, "--out", tmp_path / "o") == 0
     one = open_distilled(tmp_path / "o")
-    assert opened(one, RECIPES["quick"]).pixels.shape == (9, 32, 32, 3)
-    native = opened(one, modified(RECIPES["quick"], {"size": 24})).pictures
+    assert opened(one, RECIPES.open("quick")).pixels.shape == (9, 32, 32, 3)
+    native = opened(one, modified(RECIPES.open("quick"), {"size": 24})).pictures
     assert isinstance(native, Native)
     assert sorted(native.sizes) == [(32, 32)] * 8 + [(40, 5)]
     sized = ["--network", "convnet3-w16", "--seeds", 1, "--set", "steps=3", "--set", "size=24", "--test", data]
@@ -352,5 +352,5 @@ def test_images_that_were_left_out_are_left_out_of_the_baseline(
     assert record["test"] == test
     assert record["changes"] == {"steps": 3}
     one = open_distilled(out)
-    tried_on, _ = tried(one, opened(one, RECIPES["quick"]), Store())
+    tried_on, _ = tried(one, opened(one, RECIPES.open("quick")), Store())
     assert len(tried_on.labels) == 4 * len(CLASSES), "and of those that a teacher is tried on"

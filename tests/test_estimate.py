@@ -106,7 +106,7 @@ def test_a_training_is_timed_by_its_images(monkeypatch: pytest.MonkeyPatch) -> N
     from attar.distillation import estimate
 
     monkeypatch.setattr(estimate, "_pass_seconds", lambda *words: (1.0, 3.0))
-    quick = training_seconds(RECIPES["quick"], "convnet3-w16", 10, 10, 32, tested=7, device="cpu")
+    quick = training_seconds(RECIPES.open("quick"), "convnet3-w16", 10, 10, 32, tested=7, device="cpu")
     assert quick == 600 * 64 * 3.0 + 7
-    hard = training_seconds(RECIPES["minimax-hard-cifar"], "convnet3-w16", 10, 10, 32, tested=7, device="cpu")
+    hard = training_seconds(RECIPES.open("minimax-hard-cifar"), "convnet3-w16", 10, 10, 32, tested=7, device="cpu")
     assert hard == 1000 * 100 * 3.0 + 7

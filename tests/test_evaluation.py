@@ -23,7 +23,7 @@ from attar.evaluation.evaluator import settle
 from attar.evaluation.images import resized
 from attar.networks import build
 
-TINY = modified(RECIPES["quick"], {"steps": 6, "warmup": 2, "flip": False, "batch": 16})
+TINY = modified(RECIPES.open("quick"), {"steps": 6, "warmup": 2, "flip": False, "batch": 16})
 
 
 def digits(n: int, size: int = 8, first: int = 0) -> Images:
@@ -44,7 +44,7 @@ def run(recipe: Recipe = TINY, train: Images = TRAIN, test: Images = TEST, seeds
 
 @pytest.mark.slow
 def test_quick_learns_the_digits() -> None:
-    recipe = modified(RECIPES["quick"], {"flip": False, "steps": 150})
+    recipe = modified(RECIPES.open("quick"), {"flip": False, "steps": 150})
     found = run(recipe, digits(800), digits(600, first=1000), seeds=(0, 1), network="convnet3-bn-w32")
     assert found.mean > 85
     assert found.ipc == 80
@@ -157,7 +157,7 @@ def test_test_images_are_resized_as_pil_does() -> None:
     assert np.array_equal(resized(pixels[:, :50], 50), pixels[:, :50])
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
+@pytest.mark.parametrize("recipe", map(RECIPES.open, RECIPES), ids=list(RECIPES))
 @pytest.mark.parametrize("classes", [10, 100])
 def test_every_recipe_runs(recipe: Recipe, classes: int) -> None:
     short = replace(recipe, epochs=recipe.epochs and 2, steps=recipe.steps and 2, size=16, warmup=0, test_every=None)
@@ -170,7 +170,7 @@ def test_every_recipe_runs(recipe: Recipe, classes: int) -> None:
 def settled(recipe: str, ipc: int, classes: int, network: str = "resnet18", size: int = 224) -> Any:
     n = ipc * classes
     images = Images(np.zeros((n, size, size, 3), np.uint8), np.arange(n) % classes, tuple(map(str, range(classes))))
-    return settle(RECIPES[recipe], images, network)[0]
+    return settle(RECIPES.open(recipe), images, network)[0]
 
 
 @pytest.mark.parametrize(
@@ -198,13 +198,13 @@ def test_soft_and_mixup_recipes(recipe: str, ipc: int, classes: int, epochs: int
 
 def test_tables() -> None:
     assert [by_ipc("9:15, 49:50, 100", ipc, "batch") for ipc in (1, 9, 9.5, 49, 50)] == [15, 15, 50, 50, 100]
-    rates = RECIPES["rded-soft"].lr
+    rates = RECIPES.open("rded-soft").lr
     networks = ("torchvision/mobilenet_v2", "efficientnet_b0", "swin_tiny_patch4_window7_224", "vit_b_16", "convnet3")
     assert [by_network(rates, name, "lr") for name in networks] == [2.5e-3, 2e-3, 1e-4, 1e-4, 1e-3]
 
 
 def test_modified() -> None:
-    quick = RECIPES["quick"]
+    quick = RECIPES.open("quick")
     other = modified(quick, {"lr": "0.1", "flip": "false", "batch": 32, "size": "none", "epochs": "1:3, 5"})
     assert (other.lr, other.flip, other.batch, other.size, other.epochs) == (0.1, False, 32, None, "1:3, 5")
     assert other.name == modified(other, {"lr": 0.2}).name == "quick (modified)"
@@ -215,17 +215,20 @@ def test_modified() -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        (lambda: modified(RECIPES["quick"], {"rate": 1}), "rate.*lr"),
-        (lambda: modified(RECIPES["quick"], {"flip": "perhaps"}), "flip"),
-        (lambda: modified(RECIPES["quick"], {"schedule": "steep"}), "schedule.*half-cosine"),
-        (lambda: modified(RECIPES["quick"], {"name": "mine"}), "name"),
+        (lambda: modified(RECIPES.open("quick"), {"rate": 1}), "rate.*lr"),
+        (lambda: modified(RECIPES.open("quick"), {"flip": "perhaps"}), "flip"),
+        (lambda: modified(RECIPES.open("quick"), {"schedule": "steep"}), "schedule.*half-cosine"),
+        (lambda: modified(RECIPES.open("quick"), {"name": "mine"}), "name"),
         (lambda: run(seeds=()), "seeds"),
-        (lambda: run(RECIPES["rded-soft-cifar"]), "rded-soft-cifar.*--teacher.*--labels"),
-        (lambda: modified(RECIPES["rded-soft"], {"scheme": "int8"}), "scheme = int8.*views = image"),
-        (lambda: modified(RECIPES["fkd-soft"], {"scheme": "int7"}), "int7.*int8.*top5-int8"),
-        (lambda: run(modified(RECIPES["fkd-soft-cifar"], {"epochs": None, "steps": 5})), "views = image needs epochs"),
-        (lambda: run(RECIPES["minimax-hard"]), "minimax-hard-cifar"),
-        (lambda: run(modified(RECIPES["rded-soft"], {"labels": "hard"})), "the recipe rded-soft-cifar"),
+        (lambda: run(RECIPES.open("rded-soft-cifar")), "rded-soft-cifar.*--teacher.*--labels"),
+        (lambda: modified(RECIPES.open("rded-soft"), {"scheme": "int8"}), "scheme = int8.*views = image"),
+        (lambda: modified(RECIPES.open("fkd-soft"), {"scheme": "int7"}), "int7.*int8.*top5-int8"),
+        (
+            lambda: run(modified(RECIPES.open("fkd-soft-cifar"), {"epochs": None, "steps": 5})),
+            "views = image needs epochs",
+        ),
+        (lambda: run(RECIPES.open("minimax-hard")), "minimax-hard-cifar"),
+        (lambda: run(modified(RECIPES.open("rded-soft"), {"labels": "hard"})), "the recipe rded-soft-cifar"),
         (lambda: run(modified(TINY, {"epochs": 3})), "epochs.*steps"),
         (lambda: run(modified(TINY, {"batch": "many"})), "batch.*many"),
         (lambda: run(modified(TINY, {"batch": "2:10"})), "batch.*nothing for 4 images"),
@@ -253,7 +256,7 @@ def test_bad_input(what: Callable[[], Any], message: str) -> None:
 def test_fields_out_of_range(field: str, values: tuple[Any, ...]) -> None:
     for value in values:
         with pytest.raises(AttarError, match=f"recipe quick: {field} = "):
-            replace(RECIPES["quick"], **{field: value})
+            replace(RECIPES.open("quick"), **{field: value})
 
 
 def test_a_network_that_cannot_take_the_images_is_found_before_training(
@@ -282,14 +285,14 @@ def test_seeds_are_trained_again_with_other_libraries(store: Store, monkeypatch:
 
 
 def test_changes_are_what_makes_a_recipe_of_its_original() -> None:
-    assert [changes(recipe) for recipe in RECIPES.values()] == [{}] * len(RECIPES)
-    other = modified(RECIPES["rded-soft"], {"batch_doubled_at": "7,8", "size": None, "lr": 0.5, "flip": True})
+    assert [changes(recipe) for recipe in map(RECIPES.open, RECIPES)] == [{}] * len(RECIPES.names())
+    other = modified(RECIPES.open("rded-soft"), {"batch_doubled_at": "7,8", "size": None, "lr": 0.5, "flip": True})
     assert changes(other) == {"batch_doubled_at": [7, 8], "size": None, "lr": 0.5}
-    assert modified(RECIPES["rded-soft"], json.loads(json.dumps(changes(other)))) == other
+    assert modified(RECIPES.open("rded-soft"), json.loads(json.dumps(changes(other)))) == other
     assert changes(Recipe("mine", "me", epochs=3)) == {"epochs": 3}
 
 
 def test_every_field_can_be_shown() -> None:
-    for recipe in RECIPES.values():
+    for recipe in map(RECIPES.open, RECIPES):
         assert recipe.source
         assert all(isinstance(getattr(recipe, f.name), str | int | float | bool | tuple | None) for f in fields(recipe))

@@ -22,7 +22,7 @@ from attar.evaluation.native import Native
 from attar.networks import build
 
 SIZES = ((20, 31), (16, 16), (40, 18), (24, 24), (18, 18), (33, 20))
-SOFT = modified(RECIPES["rded-soft-cifar"], {"epochs": 2, "size": 16, "crop": 0.5, "shuffle": 2, "batch": 4})
+SOFT = modified(RECIPES.open("rded-soft-cifar"), {"epochs": 2, "size": 16, "crop": 0.5, "shuffle": 2, "batch": 4})
 
 
 def pictures(sizes: Any = SIZES) -> list[np.ndarray]:
@@ -75,19 +75,19 @@ def test_images_of_one_size_are_held_as_one_array() -> None:
 
 def test_a_recipe_with_a_size_sees_real_images_as_they_are(tmp_path: Path) -> None:
     data = load_data(str(folder(tmp_path)))
-    found = real(data, RECIPES["rded-soft"], 16, "adm")
+    found = real(data, RECIPES.open("rded-soft"), 16, "adm")
     assert isinstance(found.pictures, Native)
     assert found.side == 19, "the median of 16, 18, 18, 20, 20 and 24"
     for number in range(len(data)):
         assert np.array_equal(found.pictures.picture(number), np.asarray(data.open(number)))
-    squares = real(data, RECIPES["quick"], 16, "adm", [2, 0])
+    squares = real(data, RECIPES.open("quick"), 16, "adm", [2, 0])
     assert squares.pixels.shape == (2, 16, 16, 3)
     assert squares.labels.tolist() == data.labels[[2, 0]].tolist()
 
 
 def test_a_recipe_that_resizes_first_does_so_from_the_image_itself() -> None:
     """minimax-hard's squares are torchvision's Resize and CenterCrop of each image, not of a square made before."""
-    recipe, train = modified(RECIPES["minimax-hard"], {"size": 12}), images()
+    recipe, train = modified(RECIPES.open("minimax-hard"), {"size": 12}), images()
     job = _Job(train, train, recipe, "any", *settle(recipe, train, "any"), torch.device("cpu"), None, None, None)
     assert isinstance(job.pictures, torch.Tensor)
     for number, pixels in enumerate(pictures()):
@@ -119,7 +119,7 @@ def test_an_image_that_cannot_be_decoded_is_named_before_training(tmp_path: Path
 def test_a_cpu_uses_float32_and_the_record_says_so(asked: Any) -> None:
     assert precision.settled("cpu", asked) == (torch.device("cpu"), "float32")
     small = Images(np.stack(pictures([(8, 8)] * 4)), np.arange(4) % 2, ("a", "b"))
-    recipe = modified(RECIPES["quick"], {"steps": 1, "precision": asked})
+    recipe = modified(RECIPES.open("quick"), {"steps": 1, "precision": asked})
     found = evaluate(small, small, recipe=recipe, network="convnet3-w8", seeds=(0,), device="cpu")
     assert found.precision == "float32"
 

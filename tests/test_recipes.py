@@ -15,7 +15,7 @@ from attar.core.errors import AttarError
 from attar.evaluation import RECIPES, Recipe
 from attar.evaluation.evaluator import settle
 from attar.evaluation.images import Images
-from attar.evaluation.recipes import NETWORKS, modified
+from attar.evaluation.recipes import PUBLISHED_NETWORKS, modified
 from attar.evaluation.side_by_side import side_by_side
 from attar.networks import build, check
 from attar.training import Plan, batches, rate
@@ -73,7 +73,7 @@ FACTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", FACTS)
 def test_the_facts_of_the_published_codes(name: str) -> None:
-    recipe = RECIPES[name]
+    recipe = RECIPES.open(name)
     assert {field: getattr(recipe, field) for field in FACTS[name]} == FACTS[name]
 
 
@@ -87,7 +87,7 @@ def test_the_facts_of_the_published_codes(name: str) -> None:
      ("d3hr-hard", "test_from", {10: 1901, 50: 1401, 100: 901}), ("d3hr-soft", "test_from", {1: 291, 50: 291})],
 )  # fmt: skip
 def test_tables_by_ipc(name: str, field: str, by: dict[int, int]) -> None:
-    assert {ipc: by_ipc(getattr(RECIPES[name], field), ipc, field) for ipc in by} == by
+    assert {ipc: by_ipc(getattr(RECIPES.open(name), field), ipc, field) for ipc in by} == by
 
 
 @pytest.mark.parametrize("name", ["rded-soft", "rded-soft-cifar", "d3hr-soft", "d3hr-soft-cifar", "d3hr-hard"])
@@ -98,7 +98,7 @@ def test_learning_rates_by_network(name: str) -> None:
         "torchvision/vit_b_16": 1e-4, "torchvision/swin_v2_t": 1e-4, "torchvision/vgg11": 5e-4,
         "torchvision/alexnet": 1e-4, "resnet101-modified": 1e-3, "timm/efficientnet_b0": 2e-3,
     }  # fmt: skip
-    assert {network: by_network(RECIPES[name].lr, network, "lr") for network in rates} == rates
+    assert {network: by_network(RECIPES.open(name).lr, network, "lr") for network in rates} == rates
 
 
 def test_half_cosine_is_one_value_an_epoch_and_ends_at_half_the_rate() -> None:
@@ -113,7 +113,7 @@ def test_linear_decay_ends_at_nothing() -> None:
 
 def test_a_warm_up_ends_in_the_first_quarter() -> None:
     images = Images(np.zeros((2, 8, 8, 3), np.uint8), np.arange(2), ("a", "b"))
-    quick = RECIPES["quick"]
+    quick = RECIPES.open("quick")
     plans = [settle(modified(quick, {"steps": steps}), images, "convnet3")[0] for steps in (600, 200, 30, 3)]
     assert [plan.warmup for plan in plans] == [50, 50, 7, 0]
     assert all(max(rate(plan, step) for step in range(plan.steps or 0)) > 0.85 for plan in plans)
@@ -131,7 +131,7 @@ def test_a_batch_is_never_more_than_there_are_images() -> None:
 
 
 def test_sizes_of_test_images() -> None:
-    rded, minimax = RECIPES["rded-soft"], RECIPES["minimax-hard"]
+    rded, minimax = RECIPES.open("rded-soft"), RECIPES.open("minimax-hard")
     assert [rded.shorter_side(size) for size in (32, 64, 128, 224)] == [32, 72, 144, 256]
     assert minimax.shorter_side(224) == 224
 
@@ -142,7 +142,7 @@ def test_statistics() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_networks_that_it_is_published_with(name: str) -> None:
-    for network in NETWORKS[name]:
+    for network in PUBLISHED_NETWORKS[name]:
         check(network)
         if name.startswith("minimax") and network != "densenet-cifar":
             size = 32 if name.endswith("cifar") else 224

@@ -347,12 +347,12 @@ def test_other_changes_and_other_tests_stand_in_tables_of_their_own(tmp_path: Pa
 def test_the_evaluate_command_gives_the_recipe_and_the_test_back() -> None:
     from attar.evaluation import RECIPES, changes, modified
 
-    recipe = modified(RECIPES["rded-soft"], {"flip": False, "epochs": "9:10, 20", "size": None, "lr": 0.5})
+    recipe = modified(RECIPES.open("rded-soft"), {"flip": False, "epochs": "9:10, 20", "size": None, "lr": 0.5})
     named = replace(record(Path("a set"), 40.0), recipe=recipe.name, changes=changes(recipe), test="my data@test")
     (command,) = evaluate_commands([named])
     words = shlex.split(command)
     given = dict(words[k + 1].split("=", 1) for k, word in enumerate(words) if word == "--set")
-    assert modified(RECIPES[words[words.index("--recipe") + 1]], given) == recipe
+    assert modified(RECIPES.open(words[words.index("--recipe") + 1]), given) == recipe
     assert words[words.index("--test") + 1] == "my data@test"
     assert words[2] == "a set"
     old = record(Path("a"), 40.0)

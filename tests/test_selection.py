@@ -31,7 +31,7 @@ from attar.priors.prompts import class_prompts
 from attar.report.settings import distill_command
 from attar.selection import Select, random_order
 from attar.selection.features import Features, teacher_for
-from attar.selection.rules import BY_FEATURES, Rows, herding, k_center, medoids, surest
+from attar.selection.rules import COMPARING, RULES, Rows, herding, k_center, medoids, surest
 from attar.sets.distilled import open_distilled
 from attar.teachers.train import TeacherTraining, train_teacher
 
@@ -86,7 +86,7 @@ def test_medoids_of_separate_clusters_are_their_most_central_members() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
-@pytest.mark.parametrize("rule", BY_FEATURES.values(), ids=BY_FEATURES)
+@pytest.mark.parametrize("rule", [RULES.open(name) for name in COMPARING], ids=COMPARING)
 def test_equal_candidates_are_kept_once_each_and_the_first_of_them_first(rule: Callable[[Rows, int], Any]) -> None:
     same = np.ones((6, 3), np.float32)
     assert rule(same, 4).tolist() == [0, 1, 2, 3]

@@ -29,7 +29,7 @@ from attar.training.augment import Augmentation, normalised
 
 HOW = Augmentation(8, crop=0.3, flip=True, jitter=0.2, mix="cutmix", normalise="half")
 VIEWS = Views(HOW, 23, epochs=3)
-RECIPE = modified(RECIPES["fkd-soft-cifar"], {"epochs": 3, "crop": 0.3})
+RECIPE = modified(RECIPES.open("fkd-soft-cifar"), {"epochs": 3, "crop": 0.3})
 
 
 def images(n: int = 23, height: int = 10, width: int = 12) -> Tensor:
@@ -342,7 +342,7 @@ def test_evaluation_stores_labels_once_and_students_share_them(store: Store) -> 
     with pytest.raises(AttarError, match="of other images"):
         evaluate(digits(21), digits(30), recipe=RECIPE, seeds=(0,), labels=stored, **common)
     with pytest.raises(AttarError, match="uses no stored labels"):
-        evaluate(digits(20), digits(30), recipe=RECIPES["rded-soft-cifar"], seeds=(0,), labels=stored, **common)
+        evaluate(digits(20), digits(30), recipe=RECIPES.open("rded-soft-cifar"), seeds=(0,), labels=stored, **common)
 
 
 @pytest.mark.filterwarnings("ignore:Implicitly cleaning up")  # labels without a store end with what asked for them

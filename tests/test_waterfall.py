@@ -30,8 +30,8 @@ def test_every_field_has_its_place() -> None:
 
 @pytest.mark.parametrize(("start", "end"), PAIRS)
 def test_steps_lead_from_one_recipe_to_the_other(start: str, end: str) -> None:
-    steps = between(RECIPES[start], RECIPES[end])
-    assert (steps[0].recipe, steps[-1].recipe) == (RECIPES[start], RECIPES[end])
+    steps = between(RECIPES.open(start), RECIPES.open(end))
+    assert (steps[0].recipe, steps[-1].recipe) == (RECIPES.open(start), RECIPES.open(end))
     assert [step.against for step in steps] == [None, *range(len(steps) - 1)]
     changed = [field for step in steps for field in step.changes]
     assert len(changed) == len(set(changed))
@@ -48,7 +48,7 @@ def names(start: Recipe, end: Recipe, first: tuple[str, ...] = ()) -> list[str]:
 
 def test_what_only_makes_sense_together_is_changed_together() -> None:
     quick, rded, d3hr, fkd = (
-        RECIPES[name] for name in ("quick", *(f"{n}-soft-cifar" for n in ("rded", "d3hr", "fkd")))
+        RECIPES.open(name) for name in ("quick", *(f"{n}-soft-cifar" for n in ("rded", "d3hr", "fkd")))
     )
     assert names(rded, d3hr) == ["crop", "epochs", "batch"]
     assert names(rded, modified(rded, {"temperature": 4})) == ["temperature"]
@@ -61,20 +61,20 @@ def test_what_only_makes_sense_together_is_changed_together() -> None:
 
 
 def test_another_order() -> None:
-    rded, d3hr = RECIPES["rded-soft-cifar"], RECIPES["d3hr-soft-cifar"]
+    rded, d3hr = RECIPES.open("rded-soft-cifar"), RECIPES.open("d3hr-soft-cifar")
     assert names(rded, d3hr, ("batch_doubled_at", "epochs")) == ["batch", "epochs", "crop"]
     with pytest.raises(AttarError, match="--order speed"):
         between(rded, d3hr, ("speed",))
 
 
 def test_recipes_that_train_alike() -> None:
-    quick = RECIPES["quick"]
+    quick = RECIPES.open("quick")
     with pytest.raises(AttarError, match="train alike"):
         between(quick, replace(quick, test_every="10%"))
 
 
 def test_around_one_recipe() -> None:
-    quick = RECIPES["quick"]
+    quick = RECIPES.open("quick")
     steps = around(quick, [{"crop": "none"}, {"steps": "none", "epochs": "3"}])
     assert [step.summary for step in steps] == ["", "crop 0.5 → none", "steps 600 → none; epochs none → 3"]
     assert [step.against for step in steps] == [None, 0, 0]
@@ -91,7 +91,7 @@ def record(*accuracies: float, best: tuple[float, ...] = (), baseline: float | N
 
 
 def test_differences_are_paired_by_seed() -> None:
-    start = replace(RECIPES["quick"], test_every="10%")
+    start = replace(RECIPES.open("quick"), test_every="10%")
     steps = between(start, modified(start, {"crop": "none", "lr": 0.1}))
     found = bars(steps, [record(50, 60, best=(52, 60)), record(53, 65), record(40, 40, best=(45, 43), baseline=30)])
     assert [bar.difference for bar in found] == [None, 4, -19, 1, 4]
@@ -105,7 +105,7 @@ def test_differences_are_paired_by_seed() -> None:
 
 
 def test_the_table_and_the_chart(tmp_path: Path) -> None:
-    start = RECIPES["quick"]
+    start = RECIPES.open("quick")
     steps = between(start, modified(start, {"crop": "none", "lr": 0.1}))
     found = bars(steps, [record(50, 60), record(53, 65), record(40, 40)])
     assert "| crop | crop 0.5 → none | 59.0 ± 8.5 | +4.0 ± 1.4 | 2 |  |" in waterfall_markdown(found)
@@ -159,7 +159,7 @@ def test_the_command(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) 
 
 
 def test_epochs_leave_out_a_recipe_that_counts_steps() -> None:
-    quick, minimax, rded = (RECIPES[name] for name in ("quick", "minimax-hard-cifar", "rded-soft-cifar"))
+    quick, minimax, rded = (RECIPES.open(name) for name in ("quick", "minimax-hard-cifar", "rded-soft-cifar"))
     start, end = with_shared(quick, minimax, {"epochs": "20"})
     assert (start, end) == (quick, modified(minimax, {"epochs": 20}))
     assert with_shared(minimax, quick, {"steps": 9, "flip": False}) == (
@@ -171,7 +171,7 @@ def test_epochs_leave_out_a_recipe_that_counts_steps() -> None:
 
 
 def test_the_ends_are_tested_as_they_train_where_no_recipe_says_it() -> None:
-    quick, rded = RECIPES["quick"], RECIPES["rded-soft-cifar"]
+    quick, rded = RECIPES.open("quick"), RECIPES.open("rded-soft-cifar")
     assert [step.recipe.test_every for step in with_tests(between(quick, modified(quick, {"crop": 1, "lr": 1})))] == [
         "10%",
         None,

@@ -33,7 +33,7 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
         say(f"[{number + 1}/{steps}] distilling the digits by {name}, {' and '.join(map(str, IPCS))} images per class")
         spec = Spec(data="digits", prior=None if name == "random" else "digits")
         distill_sets(spec, name, load_method(name, FIELDS.get(name)), IPCS, out / name, progress=progress, say=say)
-    recipe = modified(RECIPES["quick"], {"flip": False, "steps": STEPS})
+    recipe = modified(RECIPES.open("quick"), {"flip": False, "steps": STEPS})
     chosen: dict[str, Any] = {
         "recipe": recipe,
         "networks": ["convnet3-bn-w48"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Annotated
 
 import typer
@@ -9,8 +10,17 @@ import typer
 from attar import __version__
 from attar.cli.flags import ClassMap, Codec, NegativePrompt, Prompt, PromptFile, say, showing
 from attar.core.errors import AttarError, suggestion
+from attar.evaluation.side_by_side import side_by_side
 
-LISTED = ("methods", "networks", "recipes")
+LISTED: dict[str, str] = {
+    "methods": "attar.methods:METHODS",
+    "networks": "attar.networks:NETWORKS",
+    "recipes": "attar.evaluation.recipes:RECIPES",
+    "sources": "attar.data.spec:SOURCES",
+    "priors": "attar.priors:PRIORS",
+    "rules": "attar.selection.rules:RULES",
+}
+"""The registries, one for each kind of thing that has names."""
 
 
 def version(wanted: bool) -> None:
@@ -21,30 +31,22 @@ def version(wanted: bool) -> None:
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="methods, networks or recipes")],
+    what: Annotated[str, typer.Argument(help="methods, networks, recipes, sources (of data), priors or rules")],
     names: Annotated[list[str] | None, typer.Argument(help="Of recipes: only these")] = None,
 ) -> None:
-    """List methods, networks or recipes; recipes side by side, with every field."""
+    """List methods, networks, recipes, data sources, priors or selection rules; recipes with every field."""
     if names and what != "recipes":
         raise AttarError(f"list {what} {names[0]}: only recipes are listed by name")
-    if what == "methods":
-        from attar.methods import METHODS
-
-        rows = [(name, about) for name, (_, _, about) in METHODS.items()]
-    elif what == "networks":
-        from attar.networks import NETWORKS
-
-        rows = list(NETWORKS.items())
-    elif what == "recipes":
-        from attar.evaluation.side_by_side import side_by_side
-
+    if what not in LISTED:
+        raise AttarError(f"list {what}{suggestion(what, LISTED)}: choose {' or '.join(LISTED)}")
+    if what == "recipes":
         say(side_by_side(names or None))
         return
-    else:
-        raise AttarError(f"list {what}{suggestion(what, LISTED)}: choose {' or '.join(LISTED)}")
-    width = max(len(name) for name, _ in rows)
-    for name, about in rows:
-        say(f"{name:<{width}}  {about}")
+    module, _, attribute = LISTED[what].partition(":")
+    registry = getattr(importlib.import_module(module), attribute)
+    width = max(map(len, registry))
+    for name in registry:
+        say(f"{name:<{width}}  {registry.describe(name)}")
 
 
 def describe(method: Annotated[str, typer.Argument(help="A method's name")]) -> None:

@@ -68,9 +68,9 @@ def distill(
 
 
 def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool) -> None:
-    from attar.methods import known
+    from attar.methods import METHODS
 
-    known(settings["method"])
+    METHODS.check(settings["method"])
     ipcs = ipcs_of(settings.pop("ipc"))
     name, out = settings.pop("method"), Path(settings.pop("out"))
 

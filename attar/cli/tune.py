@@ -69,9 +69,9 @@ def tune(
     Run the same command again after an interruption: it goes on where it was, and does nothing twice.
     """
     from attar.evaluation import modified, named_recipe
-    from attar.methods import known
+    from attar.methods import METHODS
 
-    known(method)
+    METHODS.check(method)
     protocol = modified(named_recipe(recipe), assignments(recipe_sets or [], "--recipe-set"))
     fixed = assignments(sets or [])
     from attar.experiments.tune import Tuning, default_grid

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.registry import Registry
 from attar.data.source import Source, listed, shown
 
-FORMS = {
-    "digits": "attar.data.digits",
-    "parquet": "attar.data.parquet",
-    "imagefolder": "attar.data.folder",
-    "hf": "attar.data.hub",
-    "torchvision": "attar.data.torchvision_sets",
-}
 TEST_SPLITS = ("test", "validation", "valid", "val")
 
 
@@ -30,6 +23,22 @@ class Form(Protocol):
         """The images of a split, or all of them where there are no splits."""
 
 
+SOURCES = Registry[Form](
+    "data source",
+    {
+        "digits": ("attar.data.digits", "scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, always at hand"),
+        "parquet": (
+            "attar.data.parquet",
+            "parquet:PATH, a file or folder of parquet files in Hugging Face layout",
+        ),
+        "imagefolder": ("attar.data.folder", "imagefolder:PATH or just PATH, a folder of images for each class"),
+        "hf": ("attar.data.hub", "hf:REPO, a data set of the Hugging Face hub"),
+        "torchvision": ("attar.data.torchvision_sets", "torchvision:NAME, a data set of torchvision"),
+    },
+)
+"""Each module is a `Form`. @SPLIT behind a spec names a split."""
+
+
 def resolve(spec: str) -> str:
     """The canonical form of a spec: with its kind, an absolute path, and its split where there are splits.
 
@@ -40,7 +49,7 @@ def resolve(spec: str) -> str:
     kind, where, split = _parse(spec)
     if shown(where) != where:
         raise AttarError(f"{shown(spec)}: the path is not UTF-8, and no record could hold it; rename it, or link to it")
-    there = _form(kind).splits(where)
+    there = SOURCES.open(kind).splits(where)
     if split is None and kind == "digits":
         split = "train"
     if split is None and kind == "imagefolder":
@@ -59,7 +68,7 @@ def resolve(spec: str) -> str:
 def open_source(resolved: str) -> Source:
     """The images of a resolved spec."""
     kind, where, split = _parse(resolved)
-    return _form(kind).load(where, split)
+    return SOURCES.open(kind).load(where, split)
 
 
 def places(spec: str) -> list[Path]:
@@ -88,8 +97,8 @@ def test_spec(spec: str) -> str:
     if split is None and kind in ("parquet", "imagefolder"):  # one split's own file or folder: look beside it
         own = os.path.basename(where).removesuffix(".parquet").split("-0")[0]
         where = os.path.dirname(where)
-        split = own if own in _form(kind).splits(where) else None
-    there = _form(kind).splits(where) if split and split.lower() not in ("test", "all") else ()
+        split = own if own in SOURCES.open(kind).splits(where) else None
+    there = SOURCES.open(kind).splits(where) if split and split.lower() not in ("test", "all") else ()
     for wanted in TEST_SPLITS:
         for name in there:
             if name.lower() == wanted and name != split:
@@ -112,10 +121,6 @@ def _refuse_mixture(spec: str, where: str, splits: tuple[str, ...]) -> None:
         )
 
 
-def _form(kind: str) -> Form:
-    return cast(Form, importlib.import_module(FORMS[kind]))
-
-
 def _written(kind: str, where: str, split: str | None) -> str:
     return kind + (f":{where}" if where else "") + (f"@{split}" if split else "")
 
@@ -130,7 +135,7 @@ def _parse(spec: str) -> tuple[str, str, str | None]:
     if head == "digits":
         return "digits", "", split or None
     kind, colon, rest = spec.partition(":")
-    if not (colon and kind in FORMS and kind != "digits"):
+    if not (colon and kind in SOURCES and kind != "digits"):
         kind, rest = "", spec
     if not rest.strip():
         raise AttarError(f"{spec!r} names no data; known forms are {_forms()}")
@@ -158,7 +163,7 @@ def _unknown(spec: str, kind: str, rest: str) -> str:
     if kind:
         return f"{spec}: no file or folder {os.path.abspath(os.path.expanduser(rest))}"
     head = spec.partition(":")[0].partition("@")[0]
-    return f"{spec}: neither a folder nor a known form of data{suggestion(head, FORMS)}; known are {_forms()}"
+    return f"{spec}: neither a folder nor a known form of data{suggestion(head, SOURCES)}; known are {_forms()}"
 
 
 def _forms() -> str:

@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from attar.core.config import changed
-from attar.core.errors import AttarError, suggestion
+from attar.core.errors import AttarError
+from attar.core.registry import Registry
 from attar.evaluation.recipe import Recipe
 
 MODIFIED = " (modified)"
@@ -203,14 +204,16 @@ def _read(table: tuple[Row, ...]) -> dict[str, Recipe]:
     return recipes
 
 
-RECIPES = _read(_TABLE)
-"""By name. docs/reproduction.md tells where they depart from the codes that they were read from."""
+RECIPES = Registry[Recipe]("recipe", {name: (recipe, recipe.source) for name, recipe in _read(_TABLE).items()})
+"""docs/reproduction.md tells where they depart from the codes that they were read from."""
+
+named_recipe = RECIPES.open
 
 _RESNETS = ("torchvision/resnet18", "torchvision/resnet50", "torchvision/resnet101")
 _OTHERS = ("torchvision/mobilenet_v2", "torchvision/swin_v2_t", "torchvision/vit_b_16")
 _SMALL = ("convnet3-bn", "resnet18-modified")
 
-NETWORKS: dict[str, tuple[str, ...]] = {
+PUBLISHED_NETWORKS: dict[str, tuple[str, ...]] = {
     "quick": ("convnet3", "convnet3-w48"),
     "minimax-hard": ("convnet6", "resnetap10", "resnet18-in"),
     "minimax-hard-cifar": ("convnet3", "resnet18-idc", "densenet-cifar"),
@@ -230,17 +233,6 @@ NETWORKS: dict[str, tuple[str, ...]] = {
 }
 """By recipe, the networks that its code has settings for; IDC's and Minimax's have instance norm, but for DenseNet. Of
 fkd-soft-cifar none are published: it shares RDED's. Any recipe trains any network."""
-
-
-def named_recipe(name: str) -> Recipe:
-    """The recipe of that name.
-
-    Raises:
-        AttarError: there is none; lists those there are.
-    """
-    if name not in RECIPES:
-        raise AttarError(f"no recipe {name!r}{suggestion(name, RECIPES)}; there are: {', '.join(RECIPES)}")
-    return RECIPES[name]
 
 
 def modified(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
@@ -265,7 +257,7 @@ def changes(recipe: Recipe) -> dict[str, Any]:
     A recipe that is none of `RECIPES` is compared with the fields' defaults.
     """
     name = recipe.name.removesuffix(MODIFIED)
-    own, original = vars(recipe), vars(RECIPES.get(name, Recipe(name, "")))
+    own, original = vars(recipe), vars(RECIPES.open(name) if name in RECIPES else Recipe(name, ""))
     names = [field.name for field in fields(recipe) if field.name not in ("name", "source")]
     different = {field: own[field] for field in names if own[field] != original[field]}
     return {field: list(value) if isinstance(value, tuple) else value for field, value in different.items()}

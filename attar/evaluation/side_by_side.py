@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from attar.evaluation.recipe import Recipe
-from attar.evaluation.recipes import NETWORKS, RECIPES, named_recipe
+from attar.evaluation.recipes import PUBLISHED_NETWORKS, RECIPES
 
 _WIDEST = 14
 """A longer value stands below the table, and its letter in it."""
@@ -20,14 +20,14 @@ def side_by_side(names: Sequence[str] | None = None, width: int | None = None) -
     Raises:
         AttarError: there is no recipe of that name.
     """
-    recipes = [named_recipe(name) for name in names or RECIPES]
+    recipes = [RECIPES.open(name) for name in names or RECIPES]
     notes: dict[str, str] = {}
     columns = [_column(recipe, notes) for recipe in recipes]
     first = max(map(len, _fields())) + 2
     room = (width or shutil.get_terminal_size((160, 24)).columns) - first
     parts = [_block(block, first) for block in _blocks(columns, room)]
     long = "\n".join(f"[{letter}] {value}" for value, letter in notes.items())
-    networks = "\n".join(f"{recipe.name}: {', '.join(NETWORKS[recipe.name])}" for recipe in recipes)
+    networks = "\n".join(f"{recipe.name}: {', '.join(PUBLISHED_NETWORKS[recipe.name])}" for recipe in recipes)
     sources = "\n".join(f"{recipe.name}: {recipe.source}" for recipe in recipes)
     told = [*parts, long, f"Networks that they are published with\n{networks}", f"Sources\n{sources}"]
     return (

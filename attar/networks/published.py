@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torchvision import models
 
 Norm = Literal["instance", "batch"]
 
@@ -157,10 +158,8 @@ class _Mean(nn.Module):
         return x.mean((2, 3))
 
 
-def resnet_modified(depth: int, classes: int) -> nn.Module:
+def resnet_of_modified_stem(depth: int, classes: int) -> nn.Module:
     """torchvision's ResNet with a 3x3 convolution of stride 1 as its stem and no max pooling (RDED, SRe2L, D3HR)."""
-    from torchvision import models
-
     network: nn.Module = models.get_model(f"resnet{depth}", weights=None, num_classes=classes)
     network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
     network.maxpool = nn.Identity()

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from attar.core.errors import AttarError
+from attar.core.errors import AttarError, suggestion
 from attar.core.progress import Progress, silent
+from attar.core.registry import Registry
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,30 @@ class Kind(NamedTuple):
     load: Callable[..., Prior]
     """Called with the source, device, dtype, codec and, if it is `prompted`, the prompts."""
     prompted: bool = False
+
+
+_HOME = "attar.priors.kinds"
+
+PRIORS = Registry[Kind](
+    "prior",
+    {
+        "digits": (
+            f"{_HOME}:DIT",
+            "a small DiT of handwritten digits, built in; trained when first asked for",
+        ),
+        "DiTPipeline": (
+            f"{_HOME}:DIT",
+            "a folder or hub id of a class-conditional DiT of diffusers",
+        ),
+        "StableDiffusionPipeline": (
+            f"{_HOME}:STABLE_DIFFUSION",
+            "a folder or hub id of a Stable Diffusion of diffusers, told its classes by prompts",
+        ),
+        "StableDiffusionImg2ImgPipeline": (f"{_HOME}:STABLE_DIFFUSION", "the same"),
+        "DiT.pt": (f"{_HOME}:ORIGINAL_DIT", "a checkpoint file of the original DiT's or Minimax's code"),
+    },
+)
+"""By the forms that they come in: `digits` is a name, the others are places."""
 
 
 def load_prior(
@@ -127,15 +152,15 @@ def _folder(source: str, store: Store, progress: Progress) -> str:
 
 
 def _kind(source: str) -> Kind:
-    from attar.priors import dit, original_dit, stable_diffusion
+    from attar.priors.original_dit import SUFFIXES
     from attar.priors.pipeline import read_index
 
     file = Path(source).expanduser()
-    if file.suffix in original_dit.SUFFIXES or file.is_file():
-        return Kind(original_dit.latent_space, original_dit.load_checkpoint)
-    prompted = Kind(stable_diffusion.latent_space, stable_diffusion.load_stable_diffusion, prompted=True)
-    kinds = {"DiTPipeline": Kind(dit.latent_space, dit.load_dit), **dict.fromkeys(stable_diffusion.PIPELINES, prompted)}
+    if file.suffix in SUFFIXES or file.is_file():
+        return PRIORS.open("DiT.pt")
     name = read_index(source).get("_class_name")
-    if name not in kinds:
-        raise AttarError(f"--prior {source}: a {name}; it must be one of {', '.join(kinds)}")
-    return kinds[name]
+    pipelines = [pipeline for pipeline in PRIORS if pipeline.endswith("Pipeline")]
+    if name not in pipelines:
+        hint = suggestion(str(name), pipelines)
+        raise AttarError(f"--prior {source}: a {name}{hint}; it must be one of {', '.join(pipelines)}")
+    return PRIORS.open(str(name))

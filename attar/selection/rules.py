@@ -1,11 +1,15 @@
-"""The rules themselves, on plain arrays: rows (N, D) in, the places of those kept out. Ties go to the lowest place."""
+"""The rules themselves, on plain arrays: values of N candidates in, the places of those kept out.
+
+The values are features (N, D), a teacher's losses (N,), or an order (N,). Ties go to the lowest place.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+
+from attar.core.registry import Registry
 
 Rows = np.ndarray[Any, np.dtype[np.float32]]
 """Features (N, D)."""
@@ -74,5 +78,29 @@ def distances(rows: Rows, point: np.ndarray[Any, Any]) -> Numbers:
     return np.concatenate([np.square(part - point.astype(np.float64)).sum(1) for part in parts])
 
 
-BY_FEATURES: dict[str, Callable[[Rows, int], Places]] = {"herding": herding, "k-center": k_center, "medoid": medoids}
+def foremost(order: Places, count: int) -> Places:
+    """The first of an order. Nested."""
+    return order[:count]
+
+
+class Rule(Protocol):
+    """Which of N candidates are kept, by what is known of each."""
+
+    def __call__(self, values: Any, count: int, /) -> Places:
+        """The places (count,) of those kept, in the order of the choice."""
+
+
+RULES = Registry[Rule](
+    "selection rule",
+    {
+        "first": (foremost, "those that were made first"),
+        "random": (foremost, "a random choice: the first of a random order"),
+        "herding": (herding, "their mean feature comes near the mean of all (iCaRL)"),
+        "k-center": (k_center, "each is the farthest from those kept before it (Sener and Savarese)"),
+        "medoid": (medoids, "the nearest to the centres of as many k-means clusters"),
+        "confident": (surest, "those that a teacher classifies most surely"),
+    },
+)
+
+COMPARING = ("herding", "k-center", "medoid")
 """The rules that compare features."""

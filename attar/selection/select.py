@@ -10,7 +10,7 @@ import numpy as np
 
 from attar.core.errors import AttarError
 from attar.core.store import canonical
-from attar.selection.rules import BY_FEATURES, Places, surest
+from attar.selection.rules import COMPARING, RULES, Places, surest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,15 +49,16 @@ class Select:
     """Statistics of its input, where it carries none: imagenet, cifar or half."""
 
     def __post_init__(self) -> None:
+        RULES.check(self.rule)
         if self.pool < 0:
             raise AttarError(f"select.pool {self.pool}: must be 0 or more")
         if not 0 < self.share <= 1:
             raise AttarError(f"select.share {self.share}: above 0, at most 1")
         if self.share < 1 and self.rule in ("first", "confident"):
             raise AttarError(f"select.share {self.share}: of no use to select.rule {self.rule}; choose another")
-        if self.features != "auto" and self.rule not in BY_FEATURES:
-            raise AttarError(f"select.features {self.features}: only {', '.join(BY_FEATURES)} compare features")
-        useful = self.ranks or (self.rule in BY_FEATURES and self.features in ("auto", "teacher"))
+        if self.features != "auto" and self.rule not in COMPARING:
+            raise AttarError(f"select.features {self.features}: only {', '.join(COMPARING)} compare features")
+        useful = self.ranks or (self.rule in COMPARING and self.features in ("auto", "teacher"))
         for name in TEACHER:
             if getattr(self, name) is not None and not (useful and self.teacher is not None):
                 asks_none = f"select.rule {self.rule} asks no teacher here; with a select.share below 1 it would"
@@ -72,7 +73,7 @@ class Select:
     @property
     def compares(self) -> bool:
         """Whether features are compared."""
-        return self.rule in BY_FEATURES
+        return self.rule in COMPARING
 
     @property
     def named(self) -> TeacherReference | None:
@@ -99,7 +100,7 @@ class Select:
         """The features that the rule compares; None of the rules that compare none."""
         from attar.selection.features import Features
 
-        if self.rule not in BY_FEATURES:
+        if self.rule not in COMPARING:
             return None
         if self.features == "teacher" or (self.features == "auto" and self.teacher is not None):
             return Features("teacher", self.named)
@@ -178,23 +179,28 @@ class Select:
         """
         import torch
 
-        among, compared = self._among(job, label, pool, ipc), self.compared(job)
-        kept: Any = slice(ipc)
-        if self.rule == "random":
-            kept = random_order(job.spec.seed, job.classes[label], len(among))[:ipc].numpy()
-        elif compared is not None:
-            kept = BY_FEATURES[self.rule](compared.rows(job, label, pool)[among], ipc)
-        return torch.from_numpy(among[kept])
+        among = self._among(job, label, pool, ipc)
+        return torch.from_numpy(among[RULES.open(self.rule)(self._values(job, label, pool, among), ipc)])
 
     def _among(self, job: Job, label: int, pool: Tensor, ipc: int) -> Places:
-        """The candidates that are chosen from: all in their order, the surest first, or the surest share in order."""
+        """The candidates that are chosen from, in their order: all, or the share that the teacher is surest of."""
         ranked = self.ranked()
-        if ranked is None:
+        if ranked is None or self.share == 1:
             return np.arange(len(pool))
-        losses = ranked.losses(job, label, pool)
+        return np.sort(surest(ranked.losses(job, label, pool), max(ipc, round(self.share * len(pool)))))
+
+    def _values(self, job: Job, label: int, pool: Tensor, among: Places) -> Any:
+        """What the rule goes by: features, losses or an order of the candidates that are chosen from."""
+        compared = self.compared(job)
+        if compared is not None:
+            return compared.rows(job, label, pool)[among]
         if self.rule == "confident":
-            return surest(losses, ipc)
-        return np.sort(surest(losses, max(ipc, round(self.share * len(pool)))))
+            ranked = self.ranked()
+            assert ranked is not None, "this rule asks a teacher"
+            return ranked.losses(job, label, pool)[among]
+        if self.rule == "random":
+            return random_order(job.spec.seed, job.classes[label], len(among)).numpy()
+        return np.arange(len(among))
 
 
 def random_order(seed: int, class_name: str, pool: int) -> Tensor:
