@@ -28,7 +28,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from attar.evaluation import RECIPES, Images, modified
-from attar.evaluation.evaluator import settle
+from attar.evaluation.evaluator import training_plan
 from attar.networks import build
 from attar.training import Plan, Step, batches, rate, top1, train
 from attar.training.augment import STATISTICS, Augmentation, apply, draw, mixed
@@ -212,8 +212,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     train_set, test = pictures(10 * args.ipc, args.size, 0), pictures(args.tested, args.size, 1)
     recipe = modified(RECIPES[args.recipe], {"size": args.size})
-    whole, _ = settle(recipe, train_set, args.network)
-    plan, how = settle(modified(recipe, {"epochs": args.epochs, "steps": None}), train_set, args.network)
+    whole, _ = training_plan(recipe, train_set, args.network)
+    plan, how = training_plan(modified(recipe, {"epochs": args.epochs, "steps": None}), train_set, args.network)
     per_epoch = len(list(batches(len(train_set.labels), plan, 0))) // args.epochs
     all_epochs = whole.epochs or (whole.steps or 0) / per_epoch
     tests = {None: 1, "1%": 100, 1: 0.05 * all_epochs}[recipe.test_every]

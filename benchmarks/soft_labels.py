@@ -88,7 +88,7 @@ def chosen(args: argparse.Namespace) -> tuple[Images, Images, Recipe, nn.Module]
     """Training set, test set, recipe and teacher."""
     recipe = modified(RECIPES.open("fkd-soft-cifar"), {"epochs": args.epochs})
     if args.set is not None:
-        from attar.evaluation.inputs import in_memory, opened, tried
+        from attar.evaluation.inputs import in_memory, opened, teacher_examples
         from attar.sets.distilled import open_distilled
         from attar.sets.images import tested_images
 
@@ -96,7 +96,7 @@ def chosen(args: argparse.Namespace) -> tuple[Images, Images, Recipe, nn.Module]
         images = opened(one, recipe)
         side = images.pixels.shape[1]
         test = in_memory(tested_images(one, None, Store(), lambda *_: None), side, "resize-crop")
-        real, of = tried(one, images, Store())
+        real, of = teacher_examples(one, images, Store())
         loaded = load_pretrained(args.teacher, None, len(one.classes), side)
         pixels: Tensor = torch.tensor(resized(real.pixels, side))
         examples = Examples(pixels, torch.tensor(real.labels), one.classes, of)

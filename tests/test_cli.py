@@ -325,7 +325,7 @@ def test_images_that_were_left_out_are_left_out_of_the_baseline(
 ) -> None:
     from attar.core.store import Store
     from attar.evaluation import RECIPES
-    from attar.evaluation.inputs import opened, tried
+    from attar.evaluation.inputs import opened, teacher_examples
     from attar.sets.distilled import open_distilled
 
     data, out = save_folder(tmp_path / "data", CLASSES, each=4), tmp_path / "out"
@@ -352,5 +352,5 @@ def test_images_that_were_left_out_are_left_out_of_the_baseline(
     assert record["test"] == test
     assert record["changes"] == {"steps": 3}
     one = open_distilled(out)
-    tried_on, _ = tried(one, opened(one, RECIPES.open("quick")), Store())
+    tried_on, _ = teacher_examples(one, opened(one, RECIPES.open("quick")), Store())
     assert len(tried_on.labels) == 4 * len(CLASSES), "and of those that a teacher is tried on"

@@ -19,7 +19,7 @@ from attar.core.config import by_ipc, by_network
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.evaluation import RECIPES, Images, Recipe, Record, changes, evaluate, evaluator, modified
-from attar.evaluation.evaluator import settle
+from attar.evaluation.evaluator import training_plan
 from attar.evaluation.images import resized
 from attar.networks import build
 
@@ -170,7 +170,7 @@ def test_every_recipe_runs(recipe: Recipe, classes: int) -> None:
 def settled(recipe: str, ipc: int, classes: int, network: str = "resnet18", size: int = 224) -> Any:
     n = ipc * classes
     images = Images(np.zeros((n, size, size, 3), np.uint8), np.arange(n) % classes, tuple(map(str, range(classes))))
-    return settle(RECIPES.open(recipe), images, network)[0]
+    return training_plan(RECIPES.open(recipe), images, network)[0]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from attar.core.errors import AttarError
 from attar.data import load_data
 from attar.data.pixels import preprocess
 from attar.evaluation import RECIPES, Images, evaluate, modified, native, precision
-from attar.evaluation.evaluator import _Job, settle
+from attar.evaluation.evaluator import _Job, training_plan
 from attar.evaluation.images import resized
 from attar.evaluation.inputs import native as native_images
 from attar.evaluation.inputs import real
@@ -88,7 +88,7 @@ def test_a_recipe_with_a_size_sees_real_images_as_they_are(tmp_path: Path) -> No
 def test_a_recipe_that_resizes_first_does_so_from_the_image_itself() -> None:
     """minimax-hard's squares are torchvision's Resize and CenterCrop of each image, not of a square made before."""
     recipe, train = modified(RECIPES.open("minimax-hard"), {"size": 12}), images()
-    job = _Job(train, train, recipe, "any", *settle(recipe, train, "any"), torch.device("cpu"), None, None, None)
+    job = _Job(train, train, recipe, "any", *training_plan(recipe, train, "any"), torch.device("cpu"), None, None, None)
     assert isinstance(job.pictures, torch.Tensor)
     for number, pixels in enumerate(pictures()):
         expected = preprocess(Image.fromarray(pixels), 12, "resize-crop")
@@ -117,7 +117,7 @@ def test_an_image_that_cannot_be_decoded_is_named_before_training(tmp_path: Path
 
 @pytest.mark.parametrize("asked", ["auto", "float32", "tf32", "float16", "bfloat16"])
 def test_a_cpu_uses_float32_and_the_record_says_so(asked: Any) -> None:
-    assert precision.settled("cpu", asked) == (torch.device("cpu"), "float32")
+    assert precision.resolve_precision("cpu", asked) == (torch.device("cpu"), "float32")
     small = Images(np.stack(pictures([(8, 8)] * 4)), np.arange(4) % 2, ("a", "b"))
     recipe = modified(RECIPES.open("quick"), {"steps": 1, "precision": asked})
     found = evaluate(small, small, recipe=recipe, network="convnet3-w8", seeds=(0,), device="cpu")
@@ -135,4 +135,4 @@ def test_what_a_gpu_uses(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(precision, "resolve", lambda *_: (torch.device("cuda"), torch.bfloat16))
     asked: tuple[Any, ...] = ("tf32", "float16", "bfloat16")
-    assert tuple(precision.settled("cuda", one)[1] for one in asked) == expected
+    assert tuple(precision.resolve_precision("cuda", one)[1] for one in asked) == expected

@@ -13,7 +13,7 @@ from torch import nn
 from attar.core.config import by_ipc, by_network
 from attar.core.errors import AttarError
 from attar.evaluation import RECIPES, Recipe
-from attar.evaluation.evaluator import settle
+from attar.evaluation.evaluator import training_plan
 from attar.evaluation.images import Images
 from attar.evaluation.recipes import PUBLISHED_NETWORKS, modified
 from attar.evaluation.side_by_side import side_by_side
@@ -114,11 +114,11 @@ def test_linear_decay_ends_at_nothing() -> None:
 def test_a_warm_up_ends_in_the_first_quarter() -> None:
     images = Images(np.zeros((2, 8, 8, 3), np.uint8), np.arange(2), ("a", "b"))
     quick = RECIPES.open("quick")
-    plans = [settle(modified(quick, {"steps": steps}), images, "convnet3")[0] for steps in (600, 200, 30, 3)]
+    plans = [training_plan(modified(quick, {"steps": steps}), images, "convnet3")[0] for steps in (600, 200, 30, 3)]
     assert [plan.warmup for plan in plans] == [50, 50, 7, 0]
     assert all(max(rate(plan, step) for step in range(plan.steps or 0)) > 0.85 for plan in plans)
     epochs = modified(quick, {"steps": None, "epochs": 40})
-    assert settle(epochs, images, "convnet3")[0].warmup == 10
+    assert training_plan(epochs, images, "convnet3")[0].warmup == 10
 
 
 def test_milestones_are_two_thirds_and_five_sixths() -> None:

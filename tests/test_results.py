@@ -106,13 +106,13 @@ def test_a_row_says_its_terms() -> None:
 
 
 def test_terms_say_the_changes_and_the_test() -> None:
-    assert record().terms == "quick"
-    assert record(recipe="quick (modified)").terms == "quick (modified)"
+    assert record().protocol == "quick"
+    assert record(recipe="quick (modified)").protocol == "quick (modified)"
     changes = {"steps": 300, "flip": False, "size": None, "batch_doubled_at": [100, 1000]}
     one = record(recipe="quick (modified)", changes=changes, test="digits@test")
     expected = "quick with batch_doubled_at=100,1000, flip=false, size=none, steps=300; tested on digits@test"
-    assert one.terms == expected
-    assert record(changes={}, test="held-out").terms == "quick; tested on held-out"
+    assert one.protocol == expected
+    assert record(changes={}, test="held-out").protocol == "quick; tested on held-out"
 
 
 def test_numbers_in_words() -> None:
@@ -123,10 +123,10 @@ def test_numbers_in_words() -> None:
 
 def test_soft_labels_are_told_with_their_teacher_and_size() -> None:
     teacher, labels = {"source": "teachers/t", "digest": "a"}, {"scheme": "int8", "bytes": 360_000, "epochs": 30}
-    told = record(recipe="fkd-soft", teacher=teacher, labels=labels).terms
+    told = record(recipe="fkd-soft", teacher=teacher, labels=labels).protocol
     assert told == "fkd-soft, labels of teachers/t, int8, 360,000 bytes"
     online = {**labels, "scheme": "online", "bytes": 0}
-    assert record(recipe="rded-soft", teacher=teacher, labels=online).terms.endswith("labels of teachers/t, online")
+    assert record(recipe="rded-soft", teacher=teacher, labels=online).protocol.endswith("labels of teachers/t, online")
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:

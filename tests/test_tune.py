@@ -73,13 +73,13 @@ def test_ties_are_broken_by_the_order_of_the_grid() -> None:
 
 def test_a_shorter_recipe_ends_its_warmup() -> None:
     from attar.evaluation import Images
-    from attar.evaluation.evaluator import settle
+    from attar.evaluation.evaluator import training_plan
 
     train = Images(np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 0, 1, 1]), ("ant", "bee"))
     quick = named_recipe("quick")
     assert shortened(quick, 1, 10) is quick
     for divisor, steps, warmup in ((3, 200, 50), (9, 67, 16), (1000, 1, 0)):
-        plan, _ = settle(shortened(quick, divisor, 10), train, "convnet3")
+        plan, _ = training_plan(shortened(quick, divisor, 10), train, "convnet3")
         assert (plan.steps, plan.warmup) == (steps, warmup)
     by_ipc = shortened(named_recipe("minimax-hard"), 3, 10)  # 2,000 epochs at 10 images per class
     assert (by_ipc.epochs, by_ipc.steps) == (667, None)

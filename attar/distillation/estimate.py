@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attar.distillation.cost import passes_per_image, passes_per_second
 from attar.evaluation import Images, Recipe
-from attar.evaluation.precision import settled
+from attar.evaluation.precision import resolve_precision
 from attar.job import Job
 from attar.methods.base import LatentMethod, Method
 from attar.priors.codec import AutoencoderCodec
@@ -234,14 +234,14 @@ def training_seconds(
     Raises:
         AttarError: the recipe does not fit the images.
     """
-    from attar.evaluation.evaluator import settle
+    from attar.evaluation.evaluator import training_plan
 
-    place, precision = settled(device, recipe.precision)
+    place, precision = resolve_precision(device, recipe.precision)
     n = ipc * classes
     shape = Images(
         np.broadcast_to(np.uint8(0), (n, side, side, 3)), np.zeros(n, np.int64), tuple(map(str, range(classes)))
     )
-    plan, augmentation = settle(recipe, shape, network, precision)
+    plan, augmentation = training_plan(recipe, shape, network, precision)
     images = plan.steps * plan.batch if plan.steps is not None else (plan.epochs or 0) * n
     batch = min(plan.batch, n) if place.type == "cuda" else min(4, n)
     forward, both = _pass_seconds(network, classes, augmentation.size, max(batch, 2), place, precision)

@@ -26,7 +26,7 @@ from attar.core.store import Store, fingerprint, write_json
 from attar.evaluation.images import Images, check_sets, resized
 from attar.evaluation.labels import SoftLabels, views_of
 from attar.evaluation.native import Native
-from attar.evaluation.precision import settled
+from attar.evaluation.precision import resolve_precision
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, RECIPES
 from attar.evaluation.records import Result
@@ -36,7 +36,7 @@ from attar.training import Pictures, Plan, Precision, Step, top1, train
 from attar.training.augment import Augmentation
 from attar.training.tally import Tally
 
-__all__ = ["Images", "evaluate", "settle"]
+__all__ = ["Images", "evaluate", "training_plan"]
 
 REVISION = 3
 """Part of every item's key: raise it when a change of the code changes what a recipe measures."""
@@ -66,12 +66,12 @@ def evaluate(
             teacher, labels of something else, or a bad field of the recipe; before any training.
         NotFinite: a training diverged; nothing of it is kept.
     """
-    place, precision = settled(device, recipe.precision)
+    place, precision = resolve_precision(device, recipe.precision)
     if not seeds:
         raise AttarError("no seeds: give at least one, for example --seeds 0")
     check_sets(train, test)
     check(network)
-    plan, augmentation = settle(recipe, train, network, precision)
+    plan, augmentation = training_plan(recipe, train, network, precision)
     check_size(network, len(train.classes), augmentation.size)
     teacher = None if recipe.labels == "hard" or teacher is None else teacher.to(place).eval()
     job = _Job(train, test, recipe, network, plan, augmentation, place, teacher, labels, store)
@@ -105,15 +105,17 @@ def evaluate(
 
 def labelling(train: Images, recipe: Recipe, teacher: nn.Module, device: str) -> tuple[Labelling, Pictures]:
     """What the stored labels of a set depend on, and its images on the device, ready to be labelled."""
-    place, _ = settled(device, recipe.precision)
-    plan, augmentation = settle(recipe, train, "any")
+    place, _ = resolve_precision(device, recipe.precision)
+    plan, augmentation = training_plan(recipe, train, "any")
     job = _Job(train, train, recipe, "any", plan, augmentation, place, teacher.to(place).eval(), None, None)
     assert job.soft is not None
     assert job.soft.labelling is not None
     return job.soft.labelling, job.pictures
 
 
-def settle(recipe: Recipe, train: Images, network: str, precision: Precision = "float32") -> tuple[Plan, Augmentation]:
+def training_plan(
+    recipe: Recipe, train: Images, network: str, precision: Precision = "float32"
+) -> tuple[Plan, Augmentation]:
     """The recipe's tables and rules as numbers, for this set and network."""
     classes, own_size = len(train.classes), train.side
     ipc = len(train.labels) / classes
@@ -147,7 +149,12 @@ def settle(recipe: Recipe, train: Images, network: str, precision: Precision = "
         extra_forward=recipe.extra_forward,
         precision=precision,
     )
-    augmentation = Augmentation(
+    return plan, _augmentation(recipe, size)
+
+
+def _augmentation(recipe: Recipe, size: int) -> Augmentation:
+    """What the recipe does to training images, at `size` pixels."""
+    return Augmentation(
         size=size,
         shuffle=recipe.shuffle,
         crop=recipe.crop,
@@ -160,7 +167,6 @@ def settle(recipe: Recipe, train: Images, network: str, precision: Precision = "
         mix_probability=recipe.mix_probability,
         mix_alpha=recipe.mix_alpha,
     )
-    return plan, augmentation
 
 
 @dataclass(frozen=True, eq=False)

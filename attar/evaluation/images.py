@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torchvision.transforms.v2 import functional
 
 from attar.core.errors import AttarError
 from attar.core.store import digest, fingerprint
@@ -52,8 +53,6 @@ class Images:
 
 def resized(pixels: np.ndarray | Native, size: int, shorter: int | None = None) -> np.ndarray:
     """Images in uint8 (N, size, size, 3): the shorter side resized to `shorter` (antialiased), then the middle."""
-    from torchvision.transforms.v2 import functional
-
     shorter = shorter or size
     if isinstance(pixels, Native):
         return np.concatenate([resized(pixels.picture(i)[None], size, shorter) for i in range(len(pixels))])

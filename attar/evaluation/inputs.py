@@ -36,7 +36,7 @@ def random_real(distilled: DistilledSet, recipe: Recipe, side: int, store: Store
     return real(images, recipe, side, distilled.manifest["preprocess"], chosen)
 
 
-def tried(distilled: DistilledSet, train: Images, store: Store) -> tuple[Images, str]:
+def teacher_examples(distilled: DistilledSet, train: Images, store: Store) -> tuple[Images, str]:
     """What a teacher is tried on, and what that is in words: about 500 random real images of the set's data.
 
     Of many classes they are more (attar.teachers.check). Where the data is not at hand, the set itself, `train`.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def views_of(recipe: Recipe, plan: Plan, how: Augmentation, count: int) -> Views | None:
-    """The views of so many images by image and epoch, where the recipe draws them so.
+    """The views of `count` images by image and epoch, where the recipe draws them so.
 
     Raises:
         AttarError: the recipe counts steps, not epochs.

@@ -13,7 +13,7 @@ from attar.core.store import digest, fingerprint
 from attar.data.threads import in_threads
 
 KEPT_BYTES = 2**33
-"""So many bytes of decoded images are kept; the others are decoded each time that they are asked for."""
+"""How many bytes of decoded images are kept, at most; the others are decoded each time that they are asked for."""
 
 Decode = Callable[[int], np.ndarray]
 """The image of this number, uint8 (H, W, 3)."""
@@ -46,9 +46,9 @@ class Native:
 
     def __getitem__(self, index: Tensor) -> list[Tensor]:
         numbers = index.tolist()
-        there = all(number in self._kept for number in numbers)
-        pixels = map(self.picture, numbers) if there else in_threads(self.picture, numbers)
-        return [torch.tensor(one, device=self.device) for one in pixels]
+        decoded = all(number in self._kept for number in numbers)
+        pixels = map(self.picture, numbers) if decoded else in_threads(self.picture, numbers)
+        return [torch.tensor(image, device=self.device) for image in pixels]
 
     def picture(self, number: int) -> np.ndarray:
         """The image of this number, uint8 (H, W, 3)."""

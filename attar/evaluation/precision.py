@@ -10,7 +10,7 @@ from attar.core.batching import resolve
 from attar.training import Precision
 
 
-def settled(
+def resolve_precision(
     device: str, asked: Literal["auto", "float32", "tf32", "float16", "bfloat16"]
 ) -> tuple[torch.device, Precision]:
     """The device that `device` means here, and the number format that is used on it; float32 for what it lacks.

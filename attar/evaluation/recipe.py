@@ -58,7 +58,7 @@ class Recipe:
     scheme: str = "online"
     """How soft labels are stored: online (not at all), fp16, int8, int4, or of the k largest logits, as top5-int8."""
     label_epochs: int | None = None
-    """So many epochs' views and labels, shown again and again; None: each epoch has its own."""
+    """How many epochs have views and labels of their own, shown again and again; None: all."""
     extra_forward: bool = False
     """One pass more of the student at every step, without gradients, which moves its batch-norm statistics. It sees the
     batch as RDED's code holds it by then: mixed by CutMix, which writes in place; unmixed beside mixup."""
@@ -92,7 +92,7 @@ class Recipe:
     resize_first: bool = False
     """Whether training images are resized and centre-cropped to `size` before they are augmented."""
     shuffle: int = 1
-    """Training images are cut into so many rows and columns, and these shuffled."""
+    """Rows and columns that training images are cut into, and which are shuffled; 1: they are not."""
     crop: float | None = None
     """Random resized crop: the least share of the area."""
     flip: bool = True
@@ -110,7 +110,7 @@ class Recipe:
     test_resize: Literal["size", "eighth"] = "size"
     """The shorter side of test images before their centre crop to `size`: `size`, or (eighth) size // 7 * 8."""
     test_every: int | str | None = None
-    """Tests before the last one, for `best` only: every so many epochs (or steps), or "N%" of them; None: no others."""
+    """Tests before the last one, for `best` only: epochs (or steps) between two, or "N%" of all; None: no others."""
     test_from: float | str = 0.0
     """By IPC: no such test up to this epoch; below 1, in this share of the epochs."""
     precision: Literal["auto", "float32", "tf32", "float16", "bfloat16"] = "auto"

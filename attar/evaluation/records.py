@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from attar.core.errors import AttarError
 from attar.core.files import write_json, writing
 from attar.core.json_shapes import TABLE, TEXT, WHOLE, Kind, Many, Maybe, Shape, mistake, number, read_json, whole
@@ -171,7 +173,7 @@ class Record(Result):
         return self.recipe if self.changes is None else self.recipe.removesuffix(MODIFIED)
 
     @property
-    def terms(self) -> str:
+    def protocol(self) -> str:
         """What it was judged by, in words, as `in_words` says it, with who labelled and how that is stored."""
         labelled = ""
         if self.teacher and self.labels:
@@ -222,8 +224,6 @@ def write_record(file: Path, record: Record) -> None:
     Raises:
         AttarError: the file is there but holds something else.
     """
-    import filelock
-
     with writing(file, "name another file with --json"):
         file.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(file.with_name(f".{file.name}.lock")):

@@ -40,7 +40,7 @@ def relabel(
     """
     from attar.evaluation import changes
     from attar.evaluation.evaluator import labelling
-    from attar.evaluation.inputs import opened, tried
+    from attar.evaluation.inputs import opened, teacher_examples
     from attar.evaluation.recipes import MODIFIED
     from attar.evaluation.teaching import recipe_teacher, summary
     from attar.sets.distilled import open_distilled, verify
@@ -57,7 +57,7 @@ def relabel(
     if differs := changed(one, kept):
         say(f"note: {differs}: the teacher is tried on the images that there are now")
     train = opened(one, recipe)
-    labeller = recipe_teacher(teacher, train, tried(one, train, kept), recipe, device)
+    labeller = recipe_teacher(teacher, train, teacher_examples(one, train, kept), recipe, device)
     about = {"recipe": recipe.name.removesuffix(MODIFIED), "changes": changes(recipe)}
     about |= {"teacher": summary(teacher.anywhere, labeller)}
     say(f"{teacher}: {labeller.accuracy:.1f} % right, classes {labeller.matched}")

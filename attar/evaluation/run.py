@@ -13,7 +13,7 @@ from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store
 from attar.data import load_data, test_spec, usual_side
 from attar.evaluation.evaluator import evaluate
-from attar.evaluation.inputs import in_memory, opened, random_real, real, tried
+from attar.evaluation.inputs import in_memory, opened, random_real, real, teacher_examples
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import changes
 from attar.evaluation.records import ALL_DATA, Record
@@ -62,7 +62,7 @@ def evaluate_sets(
         side, about = train.side, _about(distilled, test, recipe)
         random = random_real(distilled, recipe, side, store) if baseline else None
         tests = in_memory(tested[distilled.folder], recipe.shorter_side(recipe.size or side), "resize-crop")
-        tried_on = partial(tried, distilled, train, store)
+        tried_on = partial(teacher_examples, distilled, train, store)
         source = open_label_source(recipe, train, teacher, labels, tried_on, device, baseline)
         common: dict[str, Any] = {"recipe": recipe, "seeds": seeds, "device": device, "store": store}
         for network in networks:

@@ -58,7 +58,7 @@ def unaugmented(recipe: Recipe) -> Recipe:
 
 
 def on_all_data(recipe: Recipe, epochs: int) -> Recipe:
-    """The hard-label recipe for the whole training set: so many epochs in batches of 128, tested at the end.
+    """The hard-label recipe for the whole training set: `epochs` in batches of 128, tested at the end.
 
     A set's own number of steps or epochs would be far too few, or far too many, for all of the data.
     """

@@ -29,9 +29,10 @@ def side_by_side(names: Sequence[str] | None = None, width: int | None = None) -
     long = "\n".join(f"[{letter}] {value}" for value, letter in notes.items())
     networks = "\n".join(f"{recipe.name}: {', '.join(PUBLISHED_NETWORKS[recipe.name])}" for recipe in recipes)
     sources = "\n".join(f"{recipe.name}: {recipe.source}" for recipe in recipes)
-    told = [*parts, long, f"Networks that they are published with\n{networks}", f"Sources\n{sources}"]
+    blocks = [*parts, long, f"Networks that they are published with\n{networks}", f"Sources\n{sources}"]
     return (
-        "\n\n".join(part for part in told if part) + "\n\nAny field: --set FIELD=VALUE; the result then says modified."
+        "\n\n".join(block for block in blocks if block)
+        + "\n\nAny field: --set FIELD=VALUE; the result then says modified."
     )
 
 

@@ -15,7 +15,7 @@ from attar.data.places import check_file, check_place
 from attar.distillation.estimate import training_seconds
 from attar.evaluation import Recipe
 from attar.evaluation.evaluator import evaluate
-from attar.evaluation.inputs import in_memory, opened, real, tried
+from attar.evaluation.inputs import in_memory, opened, real, teacher_examples
 from attar.evaluation.records import Record, Result
 from attar.evaluation.run import evaluate_sets
 from attar.evaluation.scores import (
@@ -217,7 +217,7 @@ def check_inputs(
                 "(`attar train-teacher` makes one)"
             )
         train = opened(distilled, recipe)
-        tried_on = partial(tried, distilled, train, store)
+        tried_on = partial(teacher_examples, distilled, train, store)
         open_label_source(recipe, train, conditions.teacher, None, tried_on, conditions.device, conditions.baseline)
 
 

@@ -425,7 +425,7 @@ def best(scores: Mapping[str, float], count: int) -> tuple[str, ...]:
 
 
 def shortened(recipe: Recipe, divisor: int, ipc: int) -> Recipe:
-    """The recipe with its steps or epochs divided, at least one left; its warmup gives way (`evaluator.settle`)."""
+    """The recipe with its steps or epochs divided, at least one left; warmup gives way (`evaluator.training_plan`)."""
     changes: dict[str, Any] = {}
     if recipe.steps is not None:
         changes["steps"] = max(1, round(recipe.steps / divisor))

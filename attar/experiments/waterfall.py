@@ -15,9 +15,9 @@ from attar.core.progress import Progress, Say, duration
 from attar.core.store import Store, write_json
 from attar.data.places import check_place
 from attar.evaluation import Recipe
-from attar.evaluation.evaluator import settle
+from attar.evaluation.evaluator import training_plan
 from attar.evaluation.inputs import opened
-from attar.evaluation.precision import settled
+from attar.evaluation.precision import resolve_precision
 from attar.evaluation.records import Record, read_records, signed, spread, write_record
 from attar.experiments.scoring import Conditions, check_inputs, evaluated, expected_seconds, the_set
 from attar.experiments.steps import Step, ends
@@ -173,12 +173,16 @@ def _effective(distilled: DistilledSet, recipe: Recipe, conditions: Conditions) 
     When it is tested as it trains is left out, as that does not change the training.
     """
     train, network = opened(distilled, recipe), conditions.network
-    plan, augmentation = settle(recipe, train, network)
+    plan, augmentation = training_plan(recipe, train, network)
     batch = plan.batch if plan.steps is not None else min(plan.batch, len(train.labels))
     values = (augmentation.size, plan.epochs, batch, plan.lr, plan.weight_decay, plan.warmup)
     numbers: dict[str, Any] = dict(zip(NUMBERS, values, strict=True))
     unused: dict[str, Any] = {"name": "", "source": "", "batch_doubled_at": (), "many_classes": "as is"}
-    unused |= {"test_every": None, "test_from": 0.0, "precision": settled(conditions.device, recipe.precision)[1]}
+    unused |= {
+        "test_every": None,
+        "test_from": 0.0,
+        "precision": resolve_precision(conditions.device, recipe.precision)[1],
+    }
     unused |= {"temperature": 1.0} if recipe.labels == "hard" else {}
     unused |= {"momentum": 0.0} if recipe.optimiser == "adamw" else {}
     unused |= {"test_resize": "size"} if recipe.shorter_side(augmentation.size) == augmentation.size else {}

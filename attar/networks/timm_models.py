@@ -10,8 +10,8 @@ from attar.core.errors import AttarError
 
 def names() -> list[str]:
     """The names of the networks, without the prefix."""
-    found: list[str] = timm.list_models()
-    return found
+    every: list[str] = timm.list_models()
+    return every
 
 
 def build(name: str, classes: int, size: int) -> nn.Module:

@@ -323,7 +323,7 @@ def _facts(distilled: DistilledSet, picture: Sprite, records: Sequence[Record]) 
     ]
     if manifest["seconds"]:
         facts.append(("Made in", f"{duration(sum(manifest['seconds'].values()))} on {manifest['machine']['device']}"))
-    results = [(f"{record.network}, {record.terms}", f"{record.accuracy} %, n = {record.n}") for record in records]
+    results = [(f"{record.network}, {record.protocol}", f"{record.accuracy} %, n = {record.n}") for record in records]
     return facts + results
 
 

@@ -81,7 +81,7 @@ def _table(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[
         rows.append(Row("random real images", None, _cells(random, ipcs, best)))
         lines.append(Line(_points(random), None))
     chart = accuracy_by_ipc(lines, ceiling.mean if ceiling else None, salt) if len(ipcs) > 1 else None
-    return Table(records[0].terms, records[0].network, ipcs, tuple(rows), ceiling, chart, _summary(rows, ipcs))
+    return Table(records[0].protocol, records[0].network, ipcs, tuple(rows), ceiling, chart, _summary(rows, ipcs))
 
 
 def _same(results: Mapping[int, Result], random: Mapping[int, Result]) -> bool:

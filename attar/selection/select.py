@@ -11,13 +11,14 @@ import numpy as np
 from attar.core.errors import AttarError
 from attar.core.store import canonical
 from attar.selection.rules import COMPARING, RULES, Places, surest
+from attar.teachers.reference import TeacherReference
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from attar.job import Job
-    from attar.selection.features import Features
-    from attar.teachers.reference import TeacherReference
+    from attar.selection.features import Features, Kind
+    from attar.teachers.teacher import SingleTeacher
 
 TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
 
@@ -35,9 +36,9 @@ class Select:
     those before it; `medoid`: the nearest to the centres of as many k-means clusters; `confident`: those that a teacher
     classifies most surely."""
     pool: int = 0
-    """At least so many images are generated to choose from, whatever the IPC; real ones are chosen from all."""
+    """How many images are generated to choose from, at least, whatever the IPC; real ones are chosen from all."""
     share: float = 1.0
-    """Choose among so large a share only, those that the teacher classifies most surely: typical first, then spread."""
+    """The share of the candidates that is chosen from: those that the teacher classifies most surely."""
     features: Literal["auto", "teacher", "prior", "latents", "pixels"] = "auto"
     """What herding, k-center and medoid compare: a `teacher`'s last features, the `prior`'s middle layer, `latents` or
     `pixels`; auto: the teacher's if one is named, else latents if there is a prior, else pixels."""
@@ -78,13 +79,9 @@ class Select:
     @property
     def named(self) -> TeacherReference | None:
         """The teacher, in words."""
-        from attar.teachers.reference import TeacherReference
-
-        return (
-            TeacherReference(self.teacher, self.teacher_classes, self.teacher_normalise)
-            if self.teacher is not None
-            else None
-        )
+        if self.teacher is None:
+            return None
+        return TeacherReference(self.teacher, self.teacher_classes, self.teacher_normalise)
 
     def candidates(self, ipc: int) -> int:
         """How many candidates are to be made for `ipc` of them to be kept."""
@@ -92,21 +89,28 @@ class Select:
 
     def ranked(self) -> Features | None:
         """What tells how sure a teacher is; None where none is asked."""
-        from attar.selection.features import Features
-
-        return Features("teacher", self.named) if self.ranks else None
+        return self._features("teacher") if self.ranks else None
 
     def compared(self, job: Job) -> Features | None:
         """The features that the rule compares; None of the rules that compare none."""
-        from attar.selection.features import Features
-
         if self.rule not in COMPARING:
             return None
         if self.features == "teacher" or (self.features == "auto" and self.teacher is not None):
-            return Features("teacher", self.named)
+            return self._features("teacher")
         if self.features == "auto":
-            return Features("pixels" if job.spec.prior is None else "latents")
-        return Features(self.features)
+            return self._features("pixels" if job.spec.prior is None else "latents")
+        return self._features(self.features)
+
+    def _features(self, of: Kind) -> Features:
+        from attar.selection.features import Features
+
+        return Features(of, self.named if of == "teacher" else None)
+
+    def _teacher(self, job: Job) -> SingleTeacher | None:
+        """Its teacher, opened, if it names one."""
+        from attar.selection.features import teacher_for
+
+        return None if self.named is None else teacher_for(job, self.named)
 
     def looks(self, job: Job) -> list[Features]:
         """All that is to be known of each candidate before any is kept."""
@@ -140,30 +144,21 @@ class Select:
         Raises:
             AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
         """
-        from attar.selection.features import teacher_for
-
-        if self.named is not None:
-            teacher_for(job, self.named)
+        self._teacher(job)
 
     def identity(self, job: Job) -> Any:
         """Its fields as keys and manifests hold them: what `auto` is, and the teacher by digest, wherever it lies."""
-        from attar.selection.features import teacher_for
+        compared, teacher = self.compared(job), self._teacher(job)
+        resolved = self if compared is None else replace(self, features=compared.of)
+        if teacher is not None:
+            resolved = replace(resolved, teacher=teacher.key, teacher_classes=None, teacher_normalise=None)
+        return canonical(resolved)
 
-        compared, named = self.compared(job), self.named
-        settled = self if compared is None else replace(self, features=compared.of)
-        if named is not None:
-            settled = replace(
-                settled, teacher=teacher_for(job, named).key, teacher_classes=None, teacher_normalise=None
-            )
-        return canonical(settled)
-
-    def told(self, job: Job) -> dict[str, Any] | None:
-        """Of its teacher: how it was named, and how it did when it was tried."""
-        from attar.selection.features import teacher_for
-
-        if self.named is None:
+    def teacher_summary(self, job: Job) -> dict[str, Any] | None:
+        """What a manifest says of its teacher: how it was named, and how it did when it was tried."""
+        teacher = self._teacher(job)
+        if teacher is None:
             return None
-        teacher = teacher_for(job, self.named)
         named = {name: getattr(self, name) for name in TEACHER}
         return {
             "named": named,

@@ -33,7 +33,7 @@ from attar.training.augment import Augmentation, Draw, apply, draw, mixed, mixin
 
 FORMAT = 3
 SHARD_VIEWS = 16_384
-"""A shard holds the labels of whole epochs, of about so many views: what an interruption loses at most."""
+"""About how many views a shard has labels of, in whole epochs: what an interruption loses at most."""
 BATCH = 256
 """Views that the teacher labels at once."""
 

@@ -63,7 +63,7 @@ class TeacherTraining:
     flip: bool = True
     """Mirror half of the images; off for images that mirroring changes, such as digits."""
     shift: int = 2
-    """Images are moved by up to so many pixels each way."""
+    """The most pixels that images are moved by, each way."""
     crop: float | None = None
     """Random resized crops instead or as well: the least share of the area."""
     epochs: int = 16

@@ -34,11 +34,11 @@ class Augmentation:
     size: int
     """Side of the views, in pixels."""
     shuffle: int = 1
-    """The image is cut into so many rows and columns, which are shuffled (RDED)."""
+    """Rows and columns that the image is cut into, which are shuffled (RDED); 1: it is not."""
     crop: float | None = None
     """Random resized crop (bilinear, antialiased, aspect ratio 3/4 to 4/3): the least share of the area, at most 1."""
     shift: int = 0
-    """Moved by up to so many pixels of the image each way, the border mirrored."""
+    """The most pixels that the image is moved by, each way, the border mirrored."""
     flip: bool = False
     """Left-right flip of half of the images."""
     jitter: float = 0.0
@@ -205,10 +205,10 @@ def boxes(drawn: Draw, height: int, width: int) -> Tensor:
     area = height * width * share
     w, h = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (w > 0) & (h > 0) & (w <= width) & (h <= height)
-    found, first = fits.any(1), fits.int().argmax(1, keepdim=True)
-    h = torch.where(found, h.gather(1, first)[:, 0], min(height, round(width / (3 / 4))))
-    w = torch.where(found, w.gather(1, first)[:, 0], min(width, round(height * (4 / 3))))
-    place = torch.where(found[:, None], drawn.place, 0.5 - 1e-9)
+    any_fits, first = fits.any(1), fits.int().argmax(1, keepdim=True)
+    h = torch.where(any_fits, h.gather(1, first)[:, 0], min(height, round(width / (3 / 4))))
+    w = torch.where(any_fits, w.gather(1, first)[:, 0], min(width, round(height * (4 / 3))))
+    place = torch.where(any_fits[:, None], drawn.place, 0.5 - 1e-9)
     top, left = (place * torch.stack([height - h + 1, width - w + 1], 1)).floor().unbind(1)
     return torch.stack([top, left, h, w], 1).long()
 

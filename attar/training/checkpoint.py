@@ -13,7 +13,7 @@ from attar.core.store import note_seconds
 
 
 class Checkpoint:
-    """A file in a store's scratch folder from which an interrupted training goes on; written every so often."""
+    """A file in a store's scratch folder from which an interrupted training goes on; written every `seconds`."""
 
     def __init__(self, scratch: Path, seconds: float = 30.0) -> None:
         self.scratch, self.file, self.seconds = scratch, scratch / ".checkpoint", seconds

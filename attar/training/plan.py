@@ -38,7 +38,7 @@ class Plan:
     schedule: Literal["multistep", "half-cosine", "cosine", "linear", "triangle", "constant"] = "cosine"
     """Of the learning rate, one value for each epoch (or step, where `steps` is given); see `rate`."""
     warmup: int = 0
-    """So many first epochs (or steps) over which the learning rate rises linearly."""
+    """The first epochs (or steps), over which the learning rate rises linearly."""
     temperature: float | None = None
     """Of the KL divergence from the teacher, without the factor of its square; None: cross-entropy with the labels."""
     label_smoothing: float = 0.0
