@@ -20,6 +20,7 @@ from attar.evaluation import Images, named_recipe
 from attar.evaluation.teaching import recipe_teacher, summary
 from attar.experiments.spec import read_experiment
 from attar.teachers.reference import TeacherReference
+from attar.teachers.teacher import Ensemble, Teacher
 from attar.teachers.train import TeacherTraining, train_teacher
 from attar.training.augment import normalised
 
@@ -81,7 +82,24 @@ def test_a_member_that_fails_is_named(teachers: tuple[str, str], tmp_path: Path)
         recipe_teacher(both, digits(), (digits(), "images"), SOFT, "cpu")
 
 
+def test_several_are_a_teacher_too(teachers: tuple[str, str]) -> None:
+    both = recipe_teacher(TeacherReference.of(teachers), digits(), (digits(), "images"), SOFT, "cpu")
+    assert isinstance(both, Ensemble)
+    assert isinstance(both, Teacher)
+    assert len(list(both.networks.children())) == 2
+    assert both.digest != both.network_digest
+
+
+def test_digests_do_not_depend_on_the_names_of_classes(teachers: tuple[str, str]) -> None:
+    """Stored labels hold the digest of their teacher, which is made of its layers as they are printed."""
+    one = recipe_teacher(TeacherReference.of(teachers[0]), digits(), (digits(), "images"), SOFT, "cpu")
+    assert str(one).startswith("Labeller(\n  size=8\n  (network): ConvNet(")
+    assert str(Ensemble([one])).startswith("Ensemble(\n  (members): ModuleList(\n    (0): Labeller(")
+
+
 def test_names() -> None:
+    assert TeacherReference.from_text(["a, b", "c"], None, "half") == TeacherReference(("a", "b", "c"), None, "half")
+    assert TeacherReference.from_text(["a"]) == TeacherReference("a")
     assert TeacherReference.of("a") == TeacherReference.of(["a"]) == TeacherReference("a")
     assert str(TeacherReference.of(["a", "b"])) == "a, b"
     assert TeacherReference.of(["timm/a", "timm/b"]).anywhere == TeacherReference(("timm/a", "timm/b"))

@@ -157,7 +157,7 @@ def test_test_images_are_resized_as_pil_does() -> None:
     assert np.array_equal(resized(pixels[:, :50], 50), pixels[:, :50])
 
 
-@pytest.mark.parametrize("recipe", map(RECIPES.open, RECIPES), ids=list(RECIPES))
+@pytest.mark.parametrize("recipe", [RECIPES.open(name) for name in RECIPES], ids=list(RECIPES))
 @pytest.mark.parametrize("classes", [10, 100])
 def test_every_recipe_runs(recipe: Recipe, classes: int) -> None:
     short = replace(recipe, epochs=recipe.epochs and 2, steps=recipe.steps and 2, size=16, warmup=0, test_every=None)

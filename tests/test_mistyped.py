@@ -22,6 +22,7 @@ PRIOR = ["train-prior", "--data", "digits", "--out", "out"]
 MISTYPED: list[tuple[list[str], str]] = [
     (["distil"], "No such command 'distil'. Did you mean 'distill'"),
     (["list", "Methods"], "list Methods (did you mean 'methods'?)"),
+    (["list", "rule"], "list rule (did you mean 'rules'?)"),
     (["describe", "MINIMAX"], "no method 'MINIMAX' (did you mean 'minimax'?)"),
     ([*D3HR, "--dat", "digits"], "--data"),
     ([*DISTILL, "--method", "MINIMAX"], "no method 'MINIMAX' (did you mean 'minimax'?)"),
@@ -39,6 +40,7 @@ MISTYPED: list[tuple[list[str], str]] = [
     ([*RANDOM, "--set", "select.rule=herdin"], "random.select.rule = 'herdin' (did you mean 'herding'?)"),
     ([*DISTILL, "--method", "minimax", "--set", "fit.adapt=DiffFit"], "(did you mean 'difffit'?)"),
     ([*D3HR, "--preprocess", "resize_crop"], "--preprocess resize_crop (did you mean 'resize-crop'?)"),
+    (["distill", "--data", "parqet:x", *RANDOM[3:]], "known form of data (did you mean 'parquet'?)"),
     ([*D3HR, "--device", "cdua"], "--device cdua (did you mean 'cuda'?)"),
     ([*D3HR, "--dtype", "bfloat"], "--dtype bfloat (did you mean 'bfloat16'"),
     ([*D3HR, "--prior", "digit"], "--prior digit (did you mean 'digits'?)"),

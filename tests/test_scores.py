@@ -68,7 +68,7 @@ def test_scores_of_records() -> None:
     assert found["ARS"] == pytest.approx([augmentation_robust(0.10, 0.10), augmentation_robust(0.12, 0.10)])
 
 
-@pytest.mark.parametrize("recipe", map(RECIPES.open, RECIPES), ids=list(RECIPES))
+@pytest.mark.parametrize("recipe", [RECIPES.open(name) for name in RECIPES], ids=list(RECIPES))
 def test_recipes_that_the_scores_need(recipe: Any) -> None:
     hard, plain, full = hard_label(recipe), unaugmented(recipe), on_all_data(recipe, 7)
     assert (hard.labels, hard.lr, hard.crop) == ("hard", recipe.lr, recipe.crop)
