@@ -228,7 +228,8 @@ def test_a_broken_checkpoint_of_a_prior_is_discarded(tmp_path: Path, caplog: pyt
 def test_a_broken_checkpoint_of_a_network_is_discarded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / ".checkpoint").write_bytes(REST)
     network = torch.nn.Linear(1, 1)
-    assert Checkpoint(tmp_path).restore(network, torch.optim.SGD(network.parameters(), 0.1)) == 0
+    optimiser, scaler = torch.optim.SGD(network.parameters(), 0.1), torch.amp.GradScaler("cpu", enabled=False)
+    assert Checkpoint(tmp_path).restore(network, optimiser, scaler) == 0
     assert ".checkpoint cannot be read (" in caplog.text
     assert not (tmp_path / ".checkpoint").exists()
 

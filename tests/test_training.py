@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
 from attar.networks import build
-from attar.training import Plan, Precision, Step, batches, rate, seeded, top1, train
+from attar.training import Checkpoint, Plan, Precision, Step, batches, rate, seeded, top1, train
 from attar.training.augment import Augmentation, apply, draw, mixed, normalised
 
 PLAIN = Augmentation(size=8, normalise="half")
@@ -211,6 +212,33 @@ def test_mixed_precision_learns_nearly_the_same(precision: Precision) -> None:
         found.append(torch.stack([step.loss for step in told]))
     torch.testing.assert_close(*found, rtol=0.05, atol=0.02)
     assert not torch.equal(*found)
+
+
+def test_a_float16_training_goes_on_with_the_scale_that_it_had(tmp_path: Path) -> None:
+    """The scale is halved twice before the interruption: from its first value, steps would be left out again."""
+    images, labels = two_colours(16)
+    plan = Plan(epochs=2, batch=4, lr=0.01, precision="float16")
+
+    class Interrupted(Exception): ...
+
+    def trained(stop: int = 0) -> dict[str, Tensor]:
+        def after(step: Step) -> None:
+            if step.done == stop:
+                raise Interrupted
+
+        network, checkpoint = build("convnet3-bn-w8", 2, 8, 0), Checkpoint(tmp_path, seconds=0)
+        network.register_forward_hook(lambda module, inputs, logits: logits * 100)  # gradients that overflow at first
+        train(network, images, labels, plan, PLAIN, 0, after=after, checkpoint=checkpoint)
+        return dict(network.state_dict())
+
+    with pytest.raises(Interrupted):
+        trained(stop=6)
+    kept = torch.load(tmp_path / ".checkpoint", weights_only=True)
+    assert (kept["step"], kept["scaler"]["scale"] < 2**16) == (5, True)
+    resumed = trained()
+    (tmp_path / ".checkpoint").unlink()
+    whole = trained()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
 def test_replay_with_dropout_leaves_the_global_generator_alone() -> None:

@@ -110,7 +110,7 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "float16")
     order = None if views is None else views.order
     with seeded(device, *key, "network"), memory_kept():
-        first = 0 if checkpoint is None else checkpoint.restore(network, optimiser)
+        first = 0 if checkpoint is None else checkpoint.restore(network, optimiser, scaler)
         for done, (epoch, last, index) in enumerate(batches(len(images), plan, *key, "order", order=order)):
             if done < first:
                 continue
@@ -133,7 +133,7 @@ def train(
             if after is not None:
                 after(Step(done + 1, total, epoch + 1, epochs, last, len(index), loss, correct))
             if checkpoint is not None:
-                checkpoint.keep(done + 1, network, optimiser)
+                checkpoint.keep(done + 1, network, optimiser, scaler)
 
 
 def _check(loss: Tensor, done: int, total: int, plan: Plan) -> None:
