@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
 from attar.networks import build
-from attar.training import Checkpoint, Plan, Precision, Step, batches, rate, seeded, top1, train
+from attar.training import Checkpoint, Plan, Precision, Shown, Step, batches, rate, seeded, top1, train
 from attar.training.augment import Augmentation, apply, draw, mixed, normalised
+from attar.training.loop import _taught_most
+from attar.training.tally import Fit
 
 PLAIN = Augmentation(size=8, normalise="half")
 
@@ -239,6 +242,49 @@ def test_a_float16_training_goes_on_with_the_scale_that_it_had(tmp_path: Path) -
     (tmp_path / ".checkpoint").unlink()
     whole = trained()
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def steps(epochs: int, batches: int, images: int, right: Any) -> list[Step]:
+    """Those of a training of which `right(number)` views of each batch are given their label."""
+    total, loss = epochs * batches, torch.zeros(())
+    return [
+        Step(i + 1, total, i // batches + 1, epochs, i % batches == batches - 1, images, loss, torch.tensor(right(i)))
+        for i in range(total)
+    ]
+
+
+@pytest.mark.parametrize(("epochs", "batches", "images", "last"), [(3, 40, 10, 40), (100, 1, 10, 26), (4, 1, 10, 4)])
+def test_the_fit_is_that_of_the_last_epoch_and_of_256_views_at_least(
+    epochs: int, batches: int, images: int, last: int
+) -> None:
+    fit = Fit()
+    for step in steps(epochs, batches, images, lambda i: 9 if i >= epochs * batches - last else 0):
+        fit.add(step)
+    assert (fit.views, fit.share) == (last * images, 90.0)
+
+
+def test_chance_is_the_largest_class_and_a_little_luck() -> None:
+    fit = Fit()
+    for step in steps(100, 1, 10, lambda _: 1):
+        fit.add(step)
+    assert fit.chance(0.1) == pytest.approx(10 + 200 * (0.09 / 260) ** 0.5)
+    assert fit.share <= fit.chance(0.1)
+    assert fit.chance(1.0) == 100
+
+
+def test_views_are_counted_against_what_they_were_taught_most_of() -> None:
+    """Of mixtures the larger part's label, of soft labels the teacher's first."""
+    images, labels = two_colours(8)
+    nothing = Plan(epochs=1, batch=8, lr=0.0)
+    for own, expected in ((0.75, 8), (0.25, 0)):
+        shown = Shown(torch.zeros(8, 3, 8, 8), torch.zeros(8, 3, 8, 8), 1 - torch.arange(8) % 2, torch.tensor([[own]]))
+        index = torch.arange(8)
+        logits = F.one_hot(labels, 2).float()
+        assert int((logits.argmax(1) == _taught_most(labels, index, shown, None)).sum()) == expected
+    network, told = build("convnet3-w8", 2, 8, 0), list[Step]()
+    plan = replace(nothing, temperature=1.0)
+    train(network, images, 1 - labels, plan, PLAIN, 0, teacher=network, after=told.append)
+    assert int(told[0].correct) == 8
 
 
 def test_replay_with_dropout_leaves_the_global_generator_alone() -> None:

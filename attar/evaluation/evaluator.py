@@ -34,11 +34,11 @@ from attar.networks import build, check, check_size
 from attar.teachers.soft_labels import Labelling, StoredLabels, Views
 from attar.training import Pictures, Plan, Precision, Step, top1, train
 from attar.training.augment import Augmentation
-from attar.training.tally import Tally
+from attar.training.tally import Fit, Tally
 
 __all__ = ["Images", "evaluate", "settle"]
 
-REVISION = 3
+REVISION = 4
 """Part of every item's key: raise it when a change of the code changes what a recipe measures."""
 
 
@@ -94,6 +94,8 @@ def evaluate(
         n_test=len(test.labels),
         accuracies=accuracies,
         best=tuple(outcome["best"] for outcome in outcomes),
+        learnt=tuple(outcome["learnt"] for outcome in outcomes),
+        chance=outcomes[0]["chance"],
         mean=statistics.fmean(accuracies),
         std=statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
         seconds=sum(outcome["seconds"] for outcome in outcomes),
@@ -218,10 +220,11 @@ class _Job:
         student = student.to(self.device).to(memory_format=torch.channels_last)
         every, first = _interval(self.recipe.test_every, self.plan), self.untested
         tests: list[float] = []
-        tally = Tally(told, "epoch" if self.plan.steps is None else "step")
+        tally, fit = Tally(told, "epoch" if self.plan.steps is None else "step"), Fit()
 
         def after(step: Step) -> None:
             tally.add(step)
+            fit.add(step)
             due = every is not None and step.epoch % every == 0 and step.epoch > first
             if step.last and (step.epoch == step.epochs or due):
                 told(f"{tally.text}; testing", step.done / step.total)
@@ -233,7 +236,13 @@ class _Job:
         tf32 = self.plan.precision == "tf32"
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
             train(student, images, labels, *how, seed, views=self.views, **taught, after=after)
-        return {"accuracy": tests[-1], "best": max(tests), "seconds": time.monotonic() - begun}
+        learnt = {"learnt": fit.share, "chance": fit.chance(self.largest)}
+        return {"accuracy": tests[-1], "best": max(tests), **learnt, "seconds": time.monotonic() - begun}
+
+    @property
+    def largest(self) -> float:
+        """The share of the class that has most of the training images."""
+        return float(np.bincount(self.train.labels).max() / len(self.train.labels))
 
     @property
     def untested(self) -> float:

@@ -1,7 +1,7 @@
 """What evaluations came to: results, the records that a file keeps of them, and their words for a line of text.
 
 In the file, a JSON list, a record is flat: the fields of `Record`, then those of `Trial`. Old records may lack "test",
-"changes", "seed", "best" and "precision".
+"changes", "seed", "best", "learnt", "chance" and "precision".
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _PER_CENT = number(0, 100)
 _RESULT: dict[str, Shape] = {
     "accuracies": Many(_PER_CENT, least=1),
     "best?": Maybe(Many(_PER_CENT)),
+    "learnt?": Many(_PER_CENT),
+    "chance?": _PER_CENT,
     "mean": _PER_CENT,
     "std?": Maybe(number(0)),
     "seconds": number(0),
@@ -76,6 +78,10 @@ class Result:
     seconds: float
     """Training and tests of all seeds, also of those that were found finished."""
     device: str
+    learnt: tuple[float, ...] = ()
+    """How well each network fits its training set, in per cent (`attar.training.tally.Fit`); none of old records."""
+    chance: float = 0.0
+    """Up to which of these, in per cent, a network may have learnt nothing (`attar.training.tally.Fit.chance`)."""
     precision: str = "float32"
     """What the networks were trained and tested in: the recipe's, or float32 where the device lacks it."""
     labels: Mapping[str, Any] | None = None
@@ -90,6 +96,15 @@ class Result:
     def spread(self) -> float | None:
         """The deviation over the seeds; None of a single one."""
         return self.std if self.n > 1 else None
+
+    @property
+    def unlearnt(self) -> str:
+        """Which networks fit their own training set no better than chance, in words; nothing where all do better."""
+        shares = [f"{share:.1f} %" for share in self.learnt if share <= self.chance]
+        who = "the network" if self.n == 1 else f"{len(shares)} of {self.n} networks"
+        its = "its" if len(shares) == 1 else "their"
+        told = f"{who} did not learn {its} training set ({', '.join(shares)}, as by chance): lower lr, or train longer"
+        return told if shares else ""
 
     @property
     def accuracy(self) -> str:
@@ -187,12 +202,19 @@ class Record(Result):
 
     @property
     def row(self) -> str:
-        """The record in one line for the terminal."""
+        """The record in one line for the terminal, and one for each of its notes."""
         parts = [ALL_DATA] if self.of_all_data else [self.set or ALL_DATA, self.method, f"IPC {self.ipc}"]
         parts += [self.network, f"{self.accuracy} % (n = {self.n}, last epoch)"]
         if self.baseline is not None:
             parts.append(f"random {self.baseline.accuracy} %, difference {signed(self.mean - self.baseline.mean)}")
-        return "  ".join([*parts, duration(self.seconds)])
+        line = "  ".join([*parts, duration(self.seconds)])
+        return "\n".join([line, *(f"  note: {note}" for note in self.notes)])
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known before the accuracies are believed, a line each."""
+        beside = "" if self.baseline is None else self.baseline.unlearnt
+        return [*filter(None, [self.unlearnt, beside and f"random real images: {beside}"])]
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in a file."""

@@ -76,7 +76,7 @@ class Step:
     loss: Tensor
     """Mean over the batch, a scalar on the device: reading it waits for the device."""
     correct: Tensor
-    """How many of the (mixed) images were given their own label, likewise."""
+    """How many of the views were given the label that they were taught most of, likewise (see `_taught_most`)."""
 
 
 def train(
@@ -205,7 +205,7 @@ def _passed(
     plan: Plan,
     scaler: torch.amp.GradScaler,
 ) -> tuple[Tensor, Tensor]:
-    """One batch's gradients, in its parts; its loss, and how many images were given their own label."""
+    """One batch's gradients, in its parts; its loss, and how many views were named as they were taught most."""
     losses, correct = [], []
     for part in cut(len(index), max(1, plan.batch // plan.accumulate)):
         with autocast(index.device, plan.precision):
@@ -214,8 +214,17 @@ def _passed(
         loss = _loss(logits, labels, index[part], shown.of(part), aims, plan) / plan.accumulate
         scaler.scale(loss).backward()
         losses.append(loss.detach())
-        correct.append((logits.argmax(1) == labels[index[part]]).sum())
+        correct.append((logits.argmax(1) == _taught_most(labels, index[part], shown.of(part), aims)).sum())
     return torch.stack(losses).sum(), torch.stack(correct).sum()
+
+
+def _taught_most(labels: Tensor, index: Tensor, shown: Shown, taught: Tensor | None) -> Tensor:
+    """(n,): the teacher's first label of each view; with hard labels its own, or its partner's if that weighs more."""
+    if taught is not None:
+        return taught.argmax(1)
+    if shown.partner is None or shown.own is None:
+        return labels[index]
+    return torch.where(shown.own[:, 0].to(labels.device) < 0.5, labels[shown.partner], labels[index])
 
 
 def _loss(logits: Tensor, labels: Tensor, index: Tensor, shown: Shown, taught: Tensor | None, plan: Plan) -> Tensor:
