@@ -70,9 +70,7 @@ def test_a_network_that_did_not_learn_its_training_set_is_said(store: Store) -> 
     assert run(recipe, alike, seeds=(0, 1), store=store) == found, "the same is said of stored outcomes"
     assert run(recipe, network="convnet3-bn-w32").unlearnt == "", "10 digits, 4 images each, 60 steps"
     one = Images(TRAIN.pixels[:10], TRAIN.labels[:10], TRAIN.classes)
-    assert run(replace(TINY, steps=30), one, network="convnet3-bn-w32").unlearnt == "", (
-        "an image a class, few steps, mixed"
-    )
+    assert run(replace(TINY, steps=30), one, network="convnet3-bn-w32").unlearnt == "", "an image a class, mixed"
 
 
 def test_one_seed_one_accuracy() -> None:
