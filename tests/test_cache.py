@@ -297,7 +297,7 @@ def test_a_folder_that_may_not_be_written_is_named(
     first = "make it writable" if number in (errno.EROFS, errno.EACCES) else "free space there"
     with pytest.raises(Unwritable, match=f"^{store.root} cannot be written: {os.strerror(number)}; {first}, or set AT"):
         store.once("kind", "key", make)
-    with pytest.raises(Unwritable, match=rf"^{tmp_path}/new/x.json cannot be written: {os.strerror(number)}$"):
+    with pytest.raises(Unwritable, match=rf"^{tmp_path}/new/x.json cannot be written: {os.strerror(number)}; {first}$"):
         write_json(tmp_path / "new" / "x.json", 1)
     with pytest.raises(Unwritable, match=rf"x.json cannot be written: {os.strerror(number)}; {first}, or name another"):
         write_record(tmp_path / "new" / "x.json", result_record(40.0))

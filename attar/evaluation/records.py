@@ -7,6 +7,7 @@ In the file, a JSON list, a record is flat: the fields of `Record`, then those o
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from attar.core.errors import AttarError
 from attar.core.files import write_json, writing
 from attar.core.json_shapes import TABLE, TEXT, WHOLE, Kind, Many, Maybe, Shape, mistake, number, read_json, whole
 from attar.core.progress import duration
+from attar.core.store import Store, fingerprint
 from attar.evaluation.recipes import MODIFIED
 
 ALL_DATA = "all data"
@@ -244,11 +246,9 @@ def write_record(file: Path, record: Record) -> None:
     Raises:
         AttarError: the file is there but holds something else.
     """
-    import filelock
-
     with writing(file, "name another file with --json"):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(file.with_name(f".{file.name}.lock")):
+        with Store().lock("writing", fingerprint(os.path.realpath(file))):
             entries = {_record(entry).identity: entry for entry in (_entries(file) if file.exists() else [])}
             entries[record.identity] = record.as_json()
             write_json(file, list(entries.values()))

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import glob
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.core.errors import AttarError
-from attar.core.files import writing
+from attar.core.files import appearing
 from attar.core.progress import Progress, silent
 from attar.core.store import Store, fingerprint
-from attar.data.places import check_place
+from attar.data.places import check_place, ours
 
 if TYPE_CHECKING:
     from attar.core.progress import Say
     from attar.evaluation import Recipe
     from attar.teachers.reference import TeacherReference
-    from attar.teachers.soft_labels import StoredLabels
 
 
 def relabel(
@@ -45,13 +41,13 @@ def relabel(
     from attar.evaluation.teaching import fitted, told
     from attar.sets.distilled import open_distilled, verify
     from attar.sets.images import changed
-    from attar.teachers.soft_labels import write_labels
+    from attar.teachers.soft_labels import StoredLabels, write_labels
 
     if recipe.scheme == "online":
         raise AttarError(f"recipe {recipe.name} stores no labels: choose fkd-soft, or set scheme, for example int8")
     one, kept = open_distilled(folder), store or Store()
     check_place(out, "--out", [one.manifest["data"]["spec"]])
-    there = _there(out)
+    there = ours(out, StoredLabels, "whole labels")
     if problems := verify(folder):
         raise AttarError(f"{folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
     if differs := changed(one, kept):
@@ -70,27 +66,7 @@ def relabel(
         say(f"{out} is already there, and holds these labels: nothing to do")
         return
     remedy = "choose another --out; the same command goes on from there"
-    with kept.lock("relabelling", fingerprint(str(out.absolute()))), writing(out, remedy):
-        partial = out.with_name(f".{out.name}.{wanted.key[:12]}.partial")
-        for stale in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
-            if stale != partial:
-                shutil.rmtree(stale)
-        write_labels(partial, wanted, images, fit.labeller, progress, about)
-        if out.is_dir():
-            out.rmdir()
-        os.rename(partial, out)
+    lock = kept.lock("relabelling", fingerprint(str(out.absolute())))
+    with lock, appearing(out, remedy, wanted.key[:12]) as made:
+        write_labels(made, wanted, images, fit.labeller, progress, about)
     say(f"wrote {out.resolve()}")
-
-
-def _there(out: Path) -> StoredLabels | None:
-    """The labels in `out`; None where nothing is."""
-    from attar.teachers.soft_labels import StoredLabels
-
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    try:
-        return StoredLabels(out)
-    except AttarError as error:
-        raise AttarError(
-            f"--out {out} is not empty, and holds no whole labels of ours: choose another folder, or remove it"
-        ) from error

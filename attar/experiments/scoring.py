@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from attar.core.errors import AttarError
+from attar.core.files import write_json, writing
 from attar.core.progress import Progress, Say, duration
-from attar.core.store import Store, write_json
+from attar.core.store import Store
 from attar.data.places import check_file, check_place
 from attar.distillation.estimate import training_seconds
 from attar.evaluation import Recipe
@@ -146,7 +147,8 @@ def scored(
     hard = evaluated(distilled, hard_label(own), alone, store, progress) if own.labels == "soft" else usual
     scores = Scores(full, usual, plain, hard, protocol.weight)
     if json_file is not None:
-        write_json(json_file, scores.as_json())
+        with writing(json_file, "name another file with --json"):
+            write_json(json_file, scores.as_json())
     return scores
 
 

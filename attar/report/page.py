@@ -15,8 +15,8 @@ import numpy as np
 
 from attar import __version__
 from attar.core.errors import AttarError
+from attar.core.files import replacing, writing
 from attar.core.progress import duration
-from attar.core.store import replacing
 from attar.data.places import check_file, check_place
 from attar.evaluation.records import ALL_DATA, Record
 from attar.report.charts import COLOURS, distances, measures_by_step, symbol
@@ -146,7 +146,7 @@ def write_report(
         time=duration(sum(map(_seconds, latest))),
         devices=sorted({record.device for record in latest}),
     )
-    with replacing(out) as temporary:
+    with writing(out, "choose another --out"), replacing(out) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return [
         f"{distilled.folder} is not as it was written ({wall.problems[0]}; {len(wall.problems)} in all)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.core.errors import AttarError, suggestion
-from attar.core.files import write_json, writing
+from attar.core.files import appearing, write_json
 from attar.core.store import Store
-from attar.data.places import check_place
+from attar.data.places import check_place, occupied
 from attar.sets.distilled import DistilledSet, folder_name, verify
 
 if TYPE_CHECKING:
@@ -106,25 +105,19 @@ def export(one: DistilledSet, layout: str, out: Path) -> None:
     check_place(out, "--out", [one.manifest["data"]["spec"]])
     if problems := verify(one.folder):
         raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if occupied(out):
         raise AttarError(f"--out {out}: something is there already; choose another folder, or remove it")
-    with writing(out, "choose another --out"):
-        _export(one, layout, folders, out)
-
-
-def _export(one: DistilledSet, layout: str, folders: Sequence[str], out: Path) -> None:
-    partial, written = out.with_name(f".{out.name}.partial"), []
-    shutil.rmtree(partial, ignore_errors=True)
-    for label, (folder, files) in enumerate(zip(folders, one.files(), strict=True)):
-        (partial / folder).mkdir(parents=True)
-        for n, file in enumerate(files):
-            name = f"{folder}/{LAYOUTS[layout].file.format(label=label, n=n)}"
-            shutil.copyfile(file, partial / name)
-            written.append(str(out.absolute() / name))
-    write_json(partial / "classes.json", dict(zip(folders, one.classes, strict=True)))
-    if layout == "d3hr":
-        (partial / "train.txt").write_text("\n".join(written) + "\n", encoding="utf-8")
-    os.replace(partial, out)
+    written = []
+    with appearing(out, "choose another --out") as made:
+        for label, (folder, files) in enumerate(zip(folders, one.files(), strict=True)):
+            (made / folder).mkdir()
+            for n, file in enumerate(files):
+                name = f"{folder}/{LAYOUTS[layout].file.format(label=label, n=n)}"
+                shutil.copyfile(file, made / name)
+                written.append(str(out.absolute() / name))
+        write_json(made / "classes.json", dict(zip(folders, one.classes, strict=True)))
+        if layout == "d3hr":
+            (made / "train.txt").write_text("\n".join(written) + "\n", encoding="utf-8")
 
 
 def open_layout(

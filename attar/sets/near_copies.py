@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attar.core.errors import AttarError
-from attar.core.files import writing
+from attar.core.files import replacing, writing
 from attar.core.json_shapes import NAME, TEXT, Many, Shape, mistake, number, read_json, whole
 from attar.core.progress import Meter, Progress, silent
 from attar.core.store import Store, write_json
@@ -139,7 +139,8 @@ def nearest(
     with writing(folder):
         folder.mkdir(exist_ok=True)
         for measure in found:
-            _pairs(job, one, measure).save(folder / f"closest-{measure.kind}.png")
+            with replacing(folder / f"closest-{measure.kind}.png") as temporary:
+                _pairs(job, one, measure).save(temporary, format="PNG")
     kept = {measure.kind: vars(measure) for measure in [*_still_valid(one), *found]}
     write_json(folder / "nearest.json", {"set": one.manifest["digest"], "measures": list(kept.values())})
     return found
