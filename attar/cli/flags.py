@@ -77,6 +77,7 @@ OutputFilter = Annotated[
 Device = Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps")]
 Dtype = Annotated[str | None, typer.Option(help="auto (default), float32, bfloat16, float16")]
 Tile = Annotated[int | None, typer.Option(help="Images in one network call; found by probing if not given")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done, and stop")]
 OnBadImage = Annotated[str | None, typer.Option(help="What to do with unreadable images: error (default), skip")]
 
 

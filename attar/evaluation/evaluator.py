@@ -66,25 +66,13 @@ def evaluate(
             teacher, labels of something else, or a bad field of the recipe; before any training.
         NotFinite: a training diverged; nothing of it is kept.
     """
-    place, precision = settled(device, recipe.precision)
-    if not seeds:
-        raise AttarError("no seeds: give at least one, for example --seeds 0")
-    check_sets(train, test)
-    check(network)
-    plan, augmentation = settle(recipe, train, network, precision)
-    check_size(network, len(train.classes), augmentation.size)
-    teacher = None if recipe.labels == "hard" or teacher is None else teacher.to(place).eval()
-    job = _Job(train, test, recipe, network, plan, augmentation, place, teacher, labels, store)
-    about = {"network": network, "train": train.digest, "test": test.digest, "revision": REVISION}
-    about |= {"recipe": replace(recipe, name="", source=""), "plan": plan, "labels": job.soft and job.soft.key}
-    about |= {"device": device_class(place), "torch": torch.__version__}
-    about |= {library: version(library) for library in ("torchvision", "timm")}
+    job, items = _checked(train, test, recipe, network, seeds, device, store, teacher, labels)
     outcomes = []
-    for i, seed in enumerate(seeds):
+    for i, (seed, about) in enumerate(items.items()):
         title = f"{network}, {recipe.name}, seed {seed}"
-        told = partial(_told, progress or silent, title, i, len(seeds))
+        told = partial(_told, progress or silent, title, i, len(items))
         with naming(title):
-            outcomes.append(_outcome(job, seed, {**about, "seed": seed}, store, told))
+            outcomes.append(_outcome(job, seed, about, store, told))
     accuracies = tuple(outcome["accuracy"] for outcome in outcomes)
     return Result(
         recipe=recipe.name,
@@ -99,10 +87,59 @@ def evaluate(
         mean=statistics.fmean(accuracies),
         std=statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
         seconds=sum(outcome["seconds"] for outcome in outcomes),
-        device=device_class(place),
-        precision=precision,
+        device=device_class(job.device),
+        precision=job.plan.precision,
         labels=None if job.soft is None else job.soft.record(),
     )
+
+
+def trainings(
+    train: Images,
+    test: Images,
+    *,
+    recipe: Recipe,
+    network: str,
+    seeds: Sequence[int],
+    device: str = "auto",
+    store: Store | None = None,
+    teacher: nn.Module | None = None,
+    labels: StoredLabels | None = None,
+) -> set[str]:
+    """The keys of what `evaluate` would train, one for each seed; nothing is trained.
+
+    Raises:
+        AttarError: as `evaluate` does before any training.
+    """
+    _, items = _checked(train, test, recipe, network, seeds, device, store, teacher, labels)
+    return {fingerprint(about) for about in items.values()}
+
+
+def _checked(
+    train: Images,
+    test: Images,
+    recipe: Recipe,
+    network: str,
+    seeds: Sequence[int],
+    device: str,
+    store: Store | None,
+    teacher: nn.Module | None,
+    labels: StoredLabels | None,
+) -> tuple[_Job, dict[int, dict[str, Any]]]:
+    """What the seeds share, and what the outcome of each depends on."""
+    place, precision = settled(device, recipe.precision)
+    if not seeds:
+        raise AttarError("no seeds: give at least one, for example --seeds 0")
+    check_sets(train, test)
+    check(network)
+    plan, augmentation = settle(recipe, train, network, precision)
+    check_size(network, len(train.classes), augmentation.size)
+    teacher = None if recipe.labels == "hard" or teacher is None else teacher.to(place).eval()
+    job = _Job(train, test, recipe, network, plan, augmentation, place, teacher, labels, store)
+    about = {"network": network, "train": train.digest, "test": test.digest, "revision": REVISION}
+    about |= {"recipe": replace(recipe, name="", source=""), "plan": plan, "labels": job.soft and job.soft.key}
+    about |= {"device": device_class(place), "torch": torch.__version__}
+    about |= {library: version(library) for library in ("torchvision", "timm")}
+    return job, {seed: {**about, "seed": seed} for seed in seeds}
 
 
 def labelling(train: Images, recipe: Recipe, teacher: nn.Module, device: str) -> tuple[Labelling, Pictures]:

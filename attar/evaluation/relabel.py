@@ -9,6 +9,7 @@ from attar.core.errors import AttarError
 from attar.core.files import appearing
 from attar.core.progress import Progress, silent
 from attar.core.store import Store, fingerprint
+from attar.core.words import counted
 from attar.data.places import check_place, ours
 
 if TYPE_CHECKING:
@@ -27,8 +28,11 @@ def relabel(
     store: Store | None = None,
     progress: Progress = silent,
     say: Say = print,
+    dry_run: bool = False,
 ) -> None:
     """Writes the labels of the distilled set in `folder` to `out`, whole; run again, it goes on where it was.
+
+    A dry run ends after the checks, having said how many labels there will be.
 
     Raises:
         AttarError: the recipe stores no labels, the teacher fails a check, or `out` holds something else; before any
@@ -58,12 +62,15 @@ def relabel(
     about |= {"teacher": told(teacher.anywhere, fit)}
     say(f"{teacher}: {fit.accuracy:.1f} % right, classes {fit.matched}")
     wanted, images = labelling(train, recipe, fit.labeller, device)
-    views = wanted.views.epochs * wanted.views.count
-    say(f"{views:,} views ({wanted.views.epochs} epochs), {wanted.bytes:,} bytes as {recipe.scheme}")
+    views, epochs = wanted.views.epochs * wanted.views.count, counted(wanted.views.epochs, "epoch")
+    say(f"labels of {counted(views, 'view')} ({epochs}), {wanted.bytes:,} bytes as {recipe.scheme}")
     if there is not None:
         if other := there.differences(wanted):
             raise AttarError(f"--out {out} holds labels {' and '.join(other)}: choose another folder, or remove it")
         say(f"{out} is already there, and holds these labels: nothing to do")
+        return
+    if dry_run:
+        say(f"they would be written to {out.resolve()}, in {counted(len(wanted.shards), 'file')} and labels.json")
         return
     remedy = "choose another --out; the same command goes on from there"
     lock = kept.lock("relabelling", fingerprint(str(out.absolute())))

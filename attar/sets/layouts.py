@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from attar.core.errors import AttarError, suggestion
 from attar.core.files import appearing, write_json
+from attar.core.progress import Say, quiet
 from attar.core.store import Store
+from attar.core.words import counted
 from attar.data.places import check_place, occupied
 from attar.sets.distilled import DistilledSet, folder_name, verify
 
@@ -93,10 +95,10 @@ def class_folders(layout: str, classes: Sequence[str]) -> list[str]:
     ]
 
 
-def export(one: DistilledSet, layout: str, out: Path) -> None:
+def export(one: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_run: bool = False) -> None:
     """Writes the images of a set, bit for bit, in a layout, with classes.json, which says whose folder is whose.
 
-    `out` appears whole, by one rename.
+    `out` appears whole, by one rename. A dry run ends after the checks, having said what would be written.
 
     Raises:
         AttarError: the set is damaged, the layout does not suit its classes, or `out` is taken.
@@ -107,17 +109,24 @@ def export(one: DistilledSet, layout: str, out: Path) -> None:
         raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
     if occupied(out):
         raise AttarError(f"--out {out}: something is there already; choose another folder, or remove it")
+    files = [file for of_class in one.files() for file in of_class]
+    told = f"{counted(len(files), 'image')} in {counted(len(folders), 'folder')}, layout {layout}"
+    if dry_run:
+        size = sum(file.stat().st_size for file in files)
+        say(f"{told}, {size:,} bytes, and classes.json would be written to {out.resolve()}")
+        return
     written = []
     with appearing(out, "choose another --out") as made:
-        for label, (folder, files) in enumerate(zip(folders, one.files(), strict=True)):
+        for label, (folder, of_class) in enumerate(zip(folders, one.files(), strict=True)):
             (made / folder).mkdir()
-            for n, file in enumerate(files):
+            for n, file in enumerate(of_class):
                 name = f"{folder}/{LAYOUTS[layout].file.format(label=label, n=n)}"
                 shutil.copyfile(file, made / name)
                 written.append(str(out.absolute() / name))
         write_json(made / "classes.json", dict(zip(folders, one.classes, strict=True)))
         if layout == "d3hr":
             (made / "train.txt").write_text("\n".join(written) + "\n", encoding="utf-8")
+    say(f"wrote {out.resolve()}: {told}; classes.json says which class each folder is")
 
 
 def open_layout(
