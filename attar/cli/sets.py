@@ -225,7 +225,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="A distilled set, or a fo
         for problem in problems:
             say(f"{one.folder}: {problem}")
         if not problems:
-            say(f"{one.folder}: {len(one.manifest['images'])} images, all as they were written")
+            say(f"{one.folder}: {counted(len(one.manifest['images']), 'image')}, all as written")
         wrong += len(problems)
     if wrong:
         raise typer.Exit(1)

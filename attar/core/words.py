@@ -1,8 +1,9 @@
-"""Numbers in words."""
+"""Numbers of things in words."""
 
 from __future__ import annotations
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number of things in words: "1 image", "12,000 images"; `many` where it is not `one` with an s."""
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+def counted(number: int, thing: str) -> str:
+    """ "1 image", "12,000 images", "2 classes"."""
+    several = f"{thing}es" if thing.endswith("ss") else f"{thing}s"
+    return f"{number:,} {thing if number == 1 else several}"

@@ -12,6 +12,7 @@ from attar.core.errors import AttarError, suggestion
 from attar.core.limits import IPC, check_most
 from attar.core.progress import Say
 from attar.core.store import fingerprint
+from attar.core.words import counted
 from attar.data.places import check_place, occupied
 from attar.distillation.artefacts import Artefact, Artefacts, artefacts
 from attar.job import Job, Spec
@@ -262,7 +263,7 @@ def _enough_images(plan: Plan, images: ImageSet) -> None:
     if few and real:
         raise AttarError(f"--ipc {needed}: more real images than these classes have: {few}")
     if few:
-        raise AttarError(f"{plan.name} needs {needed} images of each class; too few: {few}")
+        raise AttarError(f"{plan.name} needs {counted(needed, 'image')} of each class; too few: {few}")
 
 
 def _prior(job: Job) -> dict[str, Any]:

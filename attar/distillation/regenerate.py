@@ -8,10 +8,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from attar.core.errors import AttarError
+from attar.core.errors import AttarError, reason
 from attar.core.json_shapes import TABLE, TEXT, Many, Maybe, Shape, mistake, whole
 from attar.core.progress import Progress, silent
 from attar.core.store import Store
+from attar.core.words import counted
 from attar.distillation.artefacts import Artefact
 from attar.job import Job, Spec
 
@@ -113,7 +114,8 @@ class Dataless(Job):
     def prior_labels(self) -> list[int]:
         labels = self.one.manifest["prior"].get("labels") or super().prior_labels
         if max(labels) >= self.prior.n_classes:
-            raise _damaged(self.one, f"prior.labels has {max(labels)}, and the prior {self.prior.n_classes} classes")
+            known = counted(self.prior.n_classes, "class")
+            raise _damaged(self.one, f"prior.labels has {max(labels)}, and the prior {known}")
         return labels
 
     def about_data(self) -> dict[str, Any]:
@@ -140,7 +142,9 @@ class Dataless(Job):
         try:
             found = load_file(file)
         except Exception as error:  # safetensors has many kinds
-            raise AttarError(f"{file} cannot be read ({error}); copy the set again, or distill it again") from error
+            raise AttarError(
+                f"{file} cannot be read ({reason(error)}); copy the set again, or distill it again"
+            ) from error
         for name in ("mean", "std"):
             if name not in found or tuple(found[name].shape) != shape or not found[name].is_floating_point():
                 sizes = " x ".join(map(str, shape))

@@ -334,7 +334,7 @@ def _wrong(record: Any) -> str | None:
         if result and len(result["accuracies"]) > 1 and result.get("std") is None:
             return f"{name}std is missing"
     if len(record.get("seeds", record["accuracies"])) != len(record["accuracies"]):
-        return f"{len(record['seeds'])} seeds have {len(record['accuracies'])} accuracies"
+        return f"seeds lists {len(record['seeds'])}, and accuracies {len(record['accuracies'])}"
     return None
 
 

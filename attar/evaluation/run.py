@@ -121,7 +121,7 @@ def _check_undamaged(distilled: DistilledSet) -> None:
     """Raises AttarError where a set's files are not what its manifest says."""
     if distilled.elsewhere is None and (problems := verify(distilled.folder)):
         raise AttarError(
-            f"{distilled.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems"
+            f"{distilled.folder} is damaged ({problems[0]}); `attar verify` lists all problems: {len(problems)}"
         )
 
 

@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 
 from attar import __version__
-from attar.core.errors import AttarError
+from attar.core.errors import AttarError, reason
 from attar.core.files import replacing, writing
 from attar.core.progress import Say, duration, quiet
 from attar.core.words import counted
@@ -296,7 +296,7 @@ def _encoded(picture: Path) -> str:
     try:
         return base64.b64encode(picture.read_bytes()).decode()
     except OSError as error:
-        raise AttarError(f"{picture} cannot be read ({error}); run `attar nearest` again") from error
+        raise AttarError(f"{picture} cannot be read ({reason(error)}); run `attar nearest` again") from error
 
 
 def _fine_tunings(
@@ -330,7 +330,7 @@ def _facts(distilled: DistilledSet, picture: Sprite, records: Sequence[Record]) 
     size = f"{smallest} pixels" if smallest == largest else several
     facts = [
         ("Images", f"{len(manifest['images']):,}, {size}"),
-        ("Data", f"{manifest['data']['spec']}, {manifest['data']['images']:,} images"),
+        ("Data", f"{manifest['data']['spec']}, {counted(manifest['data']['images'], 'image')}"),
         ("Prior", manifest["prior"]["source"] if manifest["prior"] else "none: real images"),
         ("Seed", str(manifest["seed"])),
     ]

@@ -106,7 +106,7 @@ def export(one: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_r
     folders = class_folders(layout, one.classes)
     check_place(out, "--out", [one.manifest["data"]["spec"]])
     if problems := verify(one.folder):
-        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
+        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all problems: {len(problems)}")
     if occupied(out):
         raise AttarError(f"--out {out}: something is there already; choose another folder, or remove it")
     files = [file for of_class in one.files() for file in of_class]
@@ -168,9 +168,9 @@ def understood(one: DistilledSet) -> str:
     manifest, counts = one.manifest, sorted({len(files) for files in one.files()})
     pairs = [f"{own} = {name!r}" for own, name in zip(manifest["folders"], one.classes, strict=True)]
     more = " ..." if len(pairs) > 4 else ""
-    each = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    each = counted(counts[0], "image") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} images"
     return (
-        f"{one.folder}: layout {manifest['layout']}, {each} images of each of {len(pairs)} classes of "
+        f"{one.folder}: layout {manifest['layout']}, {each} of each of {counted(len(pairs), 'class')} of "
         f"{manifest['data']['spec']}: {', '.join(pairs[:4])}{more}"
     )
 

@@ -139,7 +139,7 @@ def train(
 def _check(loss: Tensor, done: int, total: int, plan: Plan) -> None:
     """Looks twenty times whether the training has diverged: to look, the device must have caught up."""
     if done % max(1, total // 20) == 0 or done == total:
-        bounded(loss, f"the training diverged (lower lr = {plan.lr:g}): its loss after {done:,} of {total:,} batches")
+        bounded(loss, f"the training diverged (lower lr = {plan.lr:g}): its loss after batch {done:,} of {total:,}")
 
 
 @torch.no_grad()
