@@ -204,8 +204,13 @@ def test_what_an_interruption_left_goes_or_is_gone_on_from(tmp_path: Path) -> No
         (made / "y").mkdir()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".a.b.0f.partial", ".ab.partial", "a"]
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["y"]
+
+    def begun(folder: Path) -> None:
+        (folder / "x").mkdir()
+        (folder / "none").rmdir()
+
     with pytest.raises(FileNotFoundError), appearing(tmp_path / "b", run="0f") as made:
-        shutil.copytree(tmp_path / "a" / "y", made / "x") and os.remove(made / "z")
+        begun(made)
     with appearing(tmp_path / "b", run="0f"):
         pass
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["x"]
