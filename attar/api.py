@@ -61,10 +61,11 @@ def evaluate(
     teacher: str | Sequence[str] | None = None,
     labels: str | Path | None = None,
     device: str = "auto",
+    dry_run: bool = False,
     progress: Progress = silent,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """`attar evaluate`: a record for each distilled set in `folder` and each network.
+    """`attar evaluate`: a record for each distilled set in `folder` and each network; none of a dry run.
 
     Its keys are those of a results file: the fields of `attar.evaluation.records.Record`.
 
@@ -77,7 +78,7 @@ def evaluate(
         baseline: whether random real images of the same count are evaluated beside each set.
         teacher: who gives soft labels, as `--teacher`; of several, the mean of their logits.
         labels: a folder that `attar relabel` wrote.
-        say: told where the data has changed, or shares images with the test set.
+        say: told where the data has changed, or shares images with the test set; in a dry run what there is to train.
 
     Raises:
         AttarError: any input is wrong; before any training.
@@ -98,6 +99,7 @@ def evaluate(
         device=device,
         progress=progress,
         say=say,
+        dry_run=dry_run,
     )
     return [record.as_json() for record in records]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
@@ -73,6 +74,8 @@ class Spec:
                 raise AttarError(f"--{name} {value}: at least 1")
         if self.output_filter != "lanczos" and self.output_size is None:
             raise AttarError(f"--output-filter {self.output_filter}: needs --output-size, which it brings images to")
+        if self.imbalance_factor is not None and not 1 <= self.imbalance_factor < math.inf:
+            raise AttarError(f"--imbalance-factor {self.imbalance_factor}: a number of 1 or more")
         check_most("--tile", self.tile, TILE)
         check_most("--output-size", self.output_size, SIDE)
 

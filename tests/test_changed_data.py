@@ -99,7 +99,7 @@ def test_data_that_is_not_at_hand_is_needed_for_the_baseline_alone(
     test = ["--test", world / "data" / "test"]
     assert attar(monkeypatch, "evaluate", world / "set", *QUICK, *test) == 2
     assert attar(monkeypatch, "evaluate", world / "set", *QUICK, *test, "--no-baseline") == 0
-    assert "note:" not in capsys.readouterr().out
+    assert "\nnote:" not in f"\n{capsys.readouterr().out}"
 
 
 def test_as_it_was_nothing_is_said(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -107,7 +107,7 @@ def test_as_it_was_nothing_is_said(world: Path, monkeypatch: pytest.MonkeyPatch,
         file.touch()
     assert attar(monkeypatch, "evaluate", world / "set", *QUICK) == 0
     assert attar(monkeypatch, "nearest", world / "set", "--device", "cpu") == 0
-    assert "note:" not in capsys.readouterr().out
+    assert "\nnote:" not in f"\n{capsys.readouterr().out}"
 
 
 def test_test_images_that_are_training_images(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

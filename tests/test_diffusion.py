@@ -372,7 +372,7 @@ def test_impossible_samplers_are_refused(field: dict[str, object]) -> None:
 
 def test_the_bounds_of_samplers_are_allowed() -> None:
     assert [Sampler(clean_time=time).clean_time for time in (-1, 999)] == [-1, 999]
-    assert Sampler(guided_channels=1, guidance=-1.5).guided_channels == 1
+    assert Sampler(guided_channels=1, guidance=0.5).guided_channels == 1
 
 
 @pytest.mark.parametrize(

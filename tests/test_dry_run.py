@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from toys import attar, save_folder, save_tiny_dit
+from toys import attar, save_folder, save_tiny_dit, tint
 
 from attar.core.progress import Meter, duration
 
 FACTS = {"readable", "tile", "digests", "image-digests"}
 """What a dry run may leave in the cache: what its checks have found out."""
-ENDING = "dry run: nothing was trained or made; times are those of a few passes of the networks, timed here\n"
+ENDING = "dry run: nothing was trained, made or written"
+TIMES = "; times are those of a few passes of the networks, timed here"
+UNTIMED = ("evaluate", "report", "export", "nearest", "relabel")
 DIGITS = ["--data", "digits", "--prior", "digits", "--device", "cpu"]
 FAST = ["--set", "sampler.steps=5"]
 
@@ -39,16 +41,18 @@ networks = ["convnet3-w8"]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data, a prior, and a set with statistics."""
+    """Data, a prior, a teacher, and a set with statistics."""
     root = tmp_path_factory.mktemp("made")
     for split in ("train", "test"):
-        save_folder(root / "data" / split, ["ant", "bee"], each=20, size=20)
+        tint(save_folder(root / "data" / split, ["ant", "bee"], each=20, size=20))
     save_tiny_dit(root / "dit", ["ant", "bee"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATTAR_CACHE", str(root / "cache"))
         data = ["--data", f"imagefolder:{root / 'data'}@train", "--prior", root / "dit", "--device", "cpu"]
         words = [*data, "--method", "d3hr", "--ipc", 1, "--out", root / "set", *FAST, "--set", "fit.steps=5"]
         assert attar(patch, "distill", *words, "--set", "subsets=20", "--keep-statistics") == 0
+        taught = ["--network", "convnet3-w8", "--batch", 8, "--epochs", 12, "--out", root / "teacher"]
+        assert attar(patch, "train-teacher", *data[:2], *taught, "--device", "cpu") == 0
     return root
 
 
@@ -72,6 +76,7 @@ def commands(made: Path, root: Path) -> dict[str, list[object]]:
     network = ["--network", "convnet3-w8", "--seeds", 1, "--set", "steps=2"]
     all_guided = ["--set", "sampler.guided_channels=none"]
     refined = ["--method", "exemplars", "--set", "refine=true", "--set", "sampler.steps=10", "--ipc", "1,2"]
+    labelled = ["--recipe", "fkd-soft-cifar", "--set", "epochs=4", "--set", "size=20", "--device", "cpu"]
     tuned = ["--grid", "sampler.guidance=2,3", "--set", "sampler.steps=5", "--network", "convnet3-w8", "--seeds", 1]
     return {
         "distill prior": ["distill", *DIGITS, "--method", "prior", "--ipc", 1, *FAST, *out],
@@ -82,6 +87,11 @@ def commands(made: Path, root: Path) -> dict[str, list[object]]:
         "compare": ["compare", root / "file.toml"],
         "tune": ["tune", *DIGITS, "--method", "prior", "--ipc", 1, *tuned, *out],
         "waterfall": ["waterfall", made / "set", "--change", "flip=false", *network, *out, "--device", "cpu"],
+        "evaluate": ["evaluate", made / "set", *network, "--device", "cpu", "--json", root / "out" / "r.json"],
+        "relabel": ["relabel", made / "set", "--teacher", made / "teacher", *labelled, *out],
+        "nearest": ["nearest", made / "set", "--features", "pixels,prior,latents", "--teacher", made / "teacher"],
+        "export": ["export", made / "set", "--layout", "folder", "--out", root / "out" / "a"],
+        "report": ["report", made / "set", "--out", root / "out" / "page.html"],
         "score": ["score", made / "set", *network, "--full-epochs", 1, "--device", "cpu"],
         "train-prior": [
             "train-prior",
@@ -108,12 +118,34 @@ def test_a_dry_run_trains_and_makes_nothing(
     (tmp_path / "file.toml").write_text(EXPERIMENT.replace("OUT", str(tmp_path / "out")))
     assert attar(monkeypatch, *words, "--dry-run") == 0, capsys.readouterr().err
     told = capsys.readouterr().out
-    assert told.endswith(ENDING)
+    assert told.endswith(f"{ENDING}{'' if command in UNTIMED else TIMES}\n")
+    assert not (made / "set.nearest").exists()
     assert {folder.name for folder in (tmp_path / "cache").glob("*")} <= FACTS
     assert not (tmp_path / "out").exists()
     if command == "finetune-prior" or ("digits" in words and "tune" not in command):
         assert "the prior digits is trained before that" in told
     assert not re.search(r"(?<![\d.,])(inf|nan|-[\d.]+|0(\.0+)?) (s|min|h)\b", told), told
+
+
+SAID = {
+    "evaluate": ["2 trainings: 0 in the cache, 2 to be done\n", "1 record would be kept in {out}/r.json\n"],
+    "relabel": [
+        "labels of 8 views (4 epochs), ",
+        " bytes as fp16\nthey would be written to {out}, in 1 file and labels",
+    ],
+    "nearest": ["2 images of {made}/set beside 40 real ones would be compared by pixels, prior, latents, teacher; nea"],
+    "export": ["2 images in 2 folders, layout folder, ", " bytes, and classes.json would be written to {out}/a\n"],
+    "report": ["{out}/page.html would be written: a page of 1 set and 0 results, "],
+}
+
+
+@pytest.mark.parametrize("command", SAID)
+def test_a_dry_run_says_what_would_be_done(
+    made: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, command: str
+) -> None:
+    assert attar(monkeypatch, *commands(made, tmp_path)[command], "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert all(words.format(out=tmp_path / "out", made=made) in told for words in SAID[command]), told
 
 
 def test_every_command_that_can_be_tried_dry_is_tried(tmp_path: Path) -> None:

@@ -62,6 +62,17 @@ def test_a_result_carries_its_terms() -> None:
     assert run().std == 0.0
 
 
+def test_a_network_that_did_not_learn_its_training_set_is_said(store: Store) -> None:
+    recipe = replace(TINY, steps=60, mix="none", crop=None)
+    alike = Images(np.full_like(TRAIN.pixels, 100), TRAIN.labels, TRAIN.classes)
+    found = run(recipe, alike, seeds=(0, 1), store=store)
+    assert found.unlearnt.startswith("2 of 2 networks did not learn their training set (")
+    assert run(recipe, alike, seeds=(0, 1), store=store) == found, "the same is said of stored outcomes"
+    assert run(recipe, network="convnet3-bn-w32").unlearnt == "", "10 digits, 4 images each, 60 steps"
+    one = Images(TRAIN.pixels[:10], TRAIN.labels[:10], TRAIN.classes)
+    assert run(replace(TINY, steps=30), one, network="convnet3-bn-w32").unlearnt == "", "an image a class, mixed"
+
+
 def test_one_seed_one_accuracy() -> None:
     torch.manual_seed(1)
     one = run(seeds=(7, 8))

@@ -353,7 +353,7 @@ def test_the_command_fails_if_anything_does(
     told = capsys.readouterr().out
     assert "d3hr, seed 1: 12 images of 3 classes: " in told
     assert re.search(r"\n  d3hr +2 +3 +12 ", told), "three groups, twelve latents"
-    assert "24 trainings are left" in told
+    assert "24 trainings left" in told
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(grid, "distill_sets", broken)
     assert attar(monkeypatch, "compare", file) == 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,6 +9,10 @@ import pytest
 
 from attar.core.config import changed, field_rows
 from attar.core.errors import AttarError
+from attar.evaluation import RECIPES, modified
+from attar.job import Spec
+from attar.methods import METHODS, load_method
+from attar.priors.training.run import NewPrior
 
 
 @dataclass(frozen=True)
@@ -67,3 +73,55 @@ def test_a_part_that_is_none_is_made_by_true_or_by_a_field_of_it() -> None:
 def test_the_table_tells_the_meaning() -> None:
     assert field_rows(Whole())[1] == ("part.steps", "3", "int", "How many.")
     assert field_rows(Whole())[-1] == ("mode", "error", "one of error, skip", "")
+
+
+OUT_OF_RANGE = [
+    *[("prior", {"sampler.guidance": value}, "sampler.guidance") for value in ("1e8", "-0.5", "nan", "inf", "100.1")],
+    ("d3hr", {"fit.guidance": "-1"}, "fit.guidance -1: must be a number from 0 to 100; 1 guides not at all"),
+    ("exemplars", {"fit.guidance": "1e8"}, "fit.guidance 1e+08: must be a number from 0 to 100"),
+    ("minimax", {"fit.look.guidance": "101"}, "fit.look.guidance 101: must be a number from 0 to 100"),
+    ("d3hr", {"skew_weight": "-0.1"}, "d3hr: skew_weight = -0.1: give a number of 0 or more"),
+    ("d3hr", {"mean_weight": "nan"}, "d3hr: mean_weight = nan: give a number of 0 or more"),
+    ("prior", {"refine.steps": "inf"}, "refine: steps = 'inf': give whole numbers of 1 or more"),
+    ("d4m", {"strength": "1.5"}, "strength"),
+    ("d4m", {"fit.seed": "-1"}, "fit.seed -1: from 0 to 4,294,967,295"),
+    ("d4m", {"sampler.steps": "0"}, "sampler.steps 0: choose 1 to 1000"),
+    ("random", {"select.pool": "100001"}, "select.pool 100001: at most 100,000"),
+    ("train-prior", {"report.guidance": "-1"}, "report.guidance -1: must be a number from 0 to 100"),
+    ("train-prior", {"training.learning_rate": "0"}, "training: learning_rate = 0.0: give a number above 0"),
+    ("train-prior", {"training.learning_rate": "nan"}, "training: learning_rate = nan: give a number above 0"),
+    ("train-prior", {"training.steps": "0"}, "training: steps = 0: give a whole number of 1 or more"),
+    ("train-prior", {"training.ema_decay": "1"}, "training: ema_decay = 1.0: give a number from 0 to below 1"),
+    (
+        "train-prior",
+        {"training.label_dropout": "1.5"},
+        "training: label_dropout = 1.5: give a number from 0",
+    ),
+    ("train-prior", {"training.min_snr": "-5"}, "training: min_snr = -5.0: give a number above 0, or none"),
+    ("train-prior", {"training.clip": "0"}, "training: clip = 0.0: give a number above 0"),
+    ("train-prior", {"training.warmup": "-1"}, "training: warmup = -1: give a number of 0 or more"),
+    ("train-prior", {"vae.channels": "0"}, "vae: channels = 0: give a whole number of 1 or more"),
+    ("train-prior", {"vae.kl_weight": "-1"}, "vae: kl_weight = -1.0: give a number of 0 or more"),
+    ("recipe", {"lr": "0"}, "lr = 0.0: give numbers above 0"),
+    ("recipe", {"lr": "vit: -1e-4, 1e-3"}, "give numbers above 0"),
+    ("job", {"imbalance_factor": "0.5"}, "--imbalance-factor 0.5: a number of 1 or more"),
+]
+
+
+@pytest.mark.parametrize(("what", "changes", "said"), OUT_OF_RANGE)
+def test_absurd_numbers_are_refused_by_the_field_and_its_range(what: str, changes: dict[str, str], said: str) -> None:
+    makers: dict[str, Callable[[], object]] = {
+        "train-prior": lambda: changed(NewPrior("digits"), changes, "train-prior"),
+        "recipe": lambda: modified(RECIPES.open("quick"), changes),
+        "job": lambda: changed(Spec("digits"), changes, "distill"),
+    }
+    with pytest.raises(AttarError, match=re.escape(said)):
+        makers.get(what, lambda: load_method(what, changes))()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_number_of_a_method_may_be_infinite_or_none_at_all(name: str) -> None:
+    for field, _, kind, _ in field_rows(load_method(name)):
+        for value in ("nan", "inf", "-inf") if "float" in kind or "int" in kind else ():
+            with pytest.raises(AttarError):
+                load_method(name, {field: value})

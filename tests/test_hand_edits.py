@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from toys import attar, save_folder, save_tiny_dit, tint
 
 from attar.core.errors import AttarError
 from attar.core.progress import quiet
 from attar.core.store import Store, file_digest, fingerprint
+from attar.distillation.regenerate import regenerate
 from attar.distillation.run import distill_sets
 from attar.evaluation.records import read_records
 from attar.job import Spec
@@ -280,7 +283,7 @@ def test_every_edit_of_a_result_works_or_is_said(tmp_path: Path) -> None:
         ({"mean": 1e308}, "mean is 1e+308, not a number from 0 to 100"),
         ({"ipc": None}, "ipc is missing"),
         ({"std": None}, "std is missing"),
-        ({"seeds": [0, 1, 2]}, "3 seeds have 2 accuracies"),
+        ({"seeds": [0, 1, 2]}, "seeds lists 3, and accuracies 2"),
         ({"teacher": {"source": [], "digest": ""}}, "teacher.source is [], not a text, or a list of texts"),
         ({"baseline": {"mean": 3.0}}, "baseline.accuracies is missing"),
     ],
@@ -313,3 +316,77 @@ def test_every_edit_of_distances_works_or_is_said(world: Path, tmp_path: Path, s
     with pytest.raises(AttarError, match=r"closest-pixels\.png cannot be read .*; run `attar nearest` again"):
         write_report([one.folder], [], tmp_path / "page.html")
     assert verify(one.folder) == []
+
+
+@pytest.fixture(scope="module")
+def kept(world: Path) -> Path:
+    """A set with statistics."""
+    spec = Spec(data=f"{world / 'data'}@train", prior=str(world / "dit"), device="cpu", keep_statistics=True)
+    method = load_method("d3hr", {"sampler.steps": 5, "fit.steps": 5, "subsets": 20})
+    distill_sets(spec, "d3hr", method, (1,), world / "kept", store=Store(world / "cache"))
+    return world / "kept"
+
+
+KEPT: list[tuple[str, Any, str]] = [
+    ("prior", None, "prior is null, not an object"),
+    ("prior.fingerprint", REMOVED, "prior.fingerprint is missing"),
+    ("prior.fingerprint", "0" * 32, "is not the prior that"),
+    ("prior.codec", REMOVED, "prior.codec is missing"),
+    ("prior.codec_source", REMOVED, "prior.codec_source is missing"),
+    ("prior.labels", [7, 999], "prior.labels has 999, and the prior 2 classes"),
+    ("compute", None, "compute is null, not an object"),
+    ("compute.tile", 10**9, "--tile 1000000000: at most 4,096"),
+    ("compute.dtype", "float3", "float3"),
+    ("output_size", REMOVED, "output_size is missing"),
+    ("output_size", -3, "output_size is -3, not a whole number of 1 or more"),
+    ("data.counts", REMOVED, "data.counts is missing"),
+    ("data.counts", [8], "data.counts has 1 number for 2 classes"),
+    ("selected_by", REMOVED, "selected_by is missing"),
+    ("method.select", None, "method.select is null, not an object"),
+    ("method.select.pool", 10**30, "method: select.pool 1000000000000000000000000000000: at most 100,000"),
+    ("method.sampler.steps", "many", "method: d3hr.sampler.steps = 'many': not a value of type int"),
+    ("method.sampler.guidance", 1e8, "method: sampler.guidance 1e+08: must be a number from 0 to 100"),
+    ("method.fit.times", [], "method: fit.times: at least one"),
+    ("method.name", "random", "method: random has no field"),
+    ("method.name", "nonsense", "method: no method 'nonsense'"),
+    ("preprocess", "squint", "preprocess is"),
+    ("seed", 1.5, "seed is 1.5, not a whole number"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "said"), KEPT)
+def test_edits_of_a_set_with_statistics_are_said(kept: Path, tmp_path: Path, path: str, value: Any, said: str) -> None:
+    folder = shutil.copytree(kept, tmp_path / "set")
+    file = folder / "manifest.json"
+    file.write_text(json.dumps(edited(json.loads(file.read_text()), tuple(path.split(".")), value)))
+    _refused(kept, folder, tmp_path, said)
+
+
+def _refused(kept: Path, folder: Path, root: Path, said: str) -> None:
+    store = Store(kept.parent / "cache")
+    with pytest.raises(AttarError, match=re.escape(said)):
+        regenerate(folder, [1], root / "out", device="cpu", store=store, say=quiet)
+    assert not (root / "out").exists()
+
+
+ARRAYS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
+    "one is missing": (lambda arrays: {"mean": arrays["mean"]}, "std is no array of 2 x 4 x 8 x 8 numbers"),
+    "another shape": (lambda arrays: {**arrays, "mean": arrays["mean"][:1]}, "mean is no array of 2 x 4 x 8 x 8"),
+    "not finite": (lambda arrays: {**arrays, "mean": arrays["mean"] / 0}, "mean holds what is no mean"),
+    "below 0": (lambda arrays: {**arrays, "std": -arrays["std"]}, "std holds what is no deviation"),
+    "whole numbers": (lambda arrays: {**arrays, "std": arrays["std"].long()}, "std is no array of"),
+}
+
+
+@pytest.mark.parametrize("edit", [*ARRAYS, "no arrays"])
+def test_edits_of_kept_statistics_are_said(kept: Path, tmp_path: Path, edit: str) -> None:
+    folder = shutil.copytree(kept, tmp_path / "set")
+    arrays = folder / "statistics.safetensors"
+    change, said = ARRAYS.get(edit, (lambda found: found, "statistics.safetensors cannot be read ("))
+    save_file(change(load_file(arrays)), arrays)
+    if edit == "no arrays":
+        arrays.write_bytes(b"nothing")
+    file = folder / "manifest.json"
+    signed = edited(json.loads(file.read_text()), ("statistics",), {arrays.name: file_digest(arrays)})
+    file.write_text(json.dumps(signed))
+    _refused(kept, folder, tmp_path, said)

@@ -312,7 +312,7 @@ def test_from_the_command_line(
     words = ["--set", "steps=2", "--set", "flip=false", "--network", "convnet3-bn-w16", "--seeds", "1", "--no-baseline"]
     assert attar(monkeypatch, "evaluate", out, "--layout", "d3hr", "--data", "digits", *words) == 0
     told = capsys.readouterr().out
-    assert "layout d3hr, 1 images of each of 10 classes of digits@train: 000 = '0'" in told
+    assert "layout d3hr, 1 image of each of 10 classes of digits@train: 000 = '0'" in told
     assert "d3hr layout  IPC 1" in told
     for wrong, message in (
         (["--layout", "d3hr"], "name real images"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from typing import Any
 import pytest
 from toys import attar, save_folder
 
+from attar.api import evaluate
 from attar.core.errors import AttarError
+from attar.core.files import appearing
 from attar.core.store import Store
 from attar.data.places import check_file, check_place
 from attar.distillation.run import distill_sets
@@ -142,6 +146,76 @@ def test_every_command_looks_before_it_works(
     assert f"{out} {told}" in " ".join(capsys.readouterr().err.split())
     new = [path for path in set(world.rglob("*")) - set(before) if world / "cache" not in path.parents]
     assert new == []
+
+
+@pytest.mark.parametrize("command", ["distill", "evaluate", "score", "report", "export", "waterfall"])
+def test_missing_parents_are_made_with_the_first_result(
+    world: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    words = [*COMMANDS[command], "new/folder/out"]
+    more = TRAINED if command == "waterfall" else []
+    assert attar(monkeypatch, *words, *more, "--dry-run") == 0
+    assert not (world / "new").exists()
+    assert attar(monkeypatch, *words, *more) == 0
+    assert [path.name for path in (world / "new" / "folder").iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "score", "report", "export"])
+def test_a_full_disk_is_told_with_what_to_do_and_nothing_half_written_stays(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    out = (world / "out").absolute()
+
+    def full(plain: Any) -> Any:
+        def put(source: Any, target: Any) -> None:
+            if Path(target).absolute().is_relative_to(out) or ".out.partial" in str(target):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+            plain(source, target)
+
+        return put
+
+    monkeypatch.setattr("os.replace", full(os.replace))
+    monkeypatch.setattr("shutil.copyfile", full(shutil.copyfile))
+    before = sorted(world.iterdir())
+    assert attar(monkeypatch, *COMMANDS[command], out) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"{out} cannot be written: No space left on device; free space there, or " in told
+    assert sorted(world.iterdir()) == before
+
+
+def test_what_is_cached_is_counted(world: Path) -> None:
+    said: list[str] = []
+
+    def seen(seeds: int) -> str:
+        chosen: dict[str, Any] = {"network": "convnet3-w16", "fields": {"steps": 1}, "seeds": seeds, "say": said.append}
+        assert evaluate("set", **chosen, dry_run=True) == []
+        told = said[-1]
+        assert len(evaluate("set", **chosen)) == 1
+        return told
+
+    assert seen(1) == "1 training: 0 in the cache, 1 to be done", "the baseline is the set itself"
+    assert seen(2) == "2 trainings: 1 in the cache, 1 to be done"
+
+
+def test_what_an_interruption_left_goes_or_is_gone_on_from(tmp_path: Path) -> None:
+    for name in (".a.partial", ".a.0f.partial", ".a.b.0f.partial", ".ab.partial"):
+        (tmp_path / name / "x").mkdir(parents=True)
+    with appearing(tmp_path / "a") as made:
+        (made / "y").mkdir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.b.0f.partial", ".ab.partial", "a"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["y"]
+
+    def begun(folder: Path) -> None:
+        (folder / "x").mkdir()
+        (folder / "none").rmdir()
+
+    with pytest.raises(FileNotFoundError), appearing(tmp_path / "b", run="0f") as made:
+        begun(made)
+    with appearing(tmp_path / "b", run="0f"):
+        pass
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["x"]
+    with pytest.raises(AttarError, match="something else is there"), appearing(tmp_path / "a", run="1a"):
+        pass
 
 
 def test_an_experiment_is_not_written_into_its_data(

@@ -137,6 +137,18 @@ def test_the_table_says_what_the_records_say(page: Page) -> None:
     assert verdicts == ["below", "even", "above", "above"]
 
 
+def test_what_was_not_learnt_is_marked(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set")
+    unlearnt = replace(record(folder, 30.0), learnt=(10.0, 9.9, 50.0), chance=13.0)
+    write_report([folder], [unlearnt], tmp_path / "page.html")
+    words = "2 of 3 networks did not learn their training set (10.0 %, 9.9 %, as by chance): lower lr, or train longer"
+    (cell,) = Page(tmp_path / "page.html").cells()["d3hr"]
+    assert cell.endswith(f"not learnt: {words}")
+    write_report([folder], [replace(unlearnt, learnt=(50.0, 51.0, 52.0))], tmp_path / "page.html")
+    (cell,) = Page(tmp_path / "page.html").cells()["d3hr"]
+    assert "not learnt" not in cell
+
+
 def test_the_page_is_self_contained_and_runs_no_script(page: Page) -> None:
     tags = [tag for tag, _ in page.tags]
     assert not {"script", "link", "iframe", "img", "object"} & set(tags)

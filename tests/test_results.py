@@ -105,6 +105,23 @@ def test_a_row_says_its_terms() -> None:
     assert record(set="", method="all data", ipc=None, baseline=None).row.startswith("all data  convnet3")
 
 
+def test_a_row_says_what_was_not_learnt() -> None:
+    assert record().notes == [], "old records do not tell"
+    assert record(learnt=[90.0, 14.1, 99.0], chance=14.0).notes == []
+    told = record(learnt=[90.0, 10.2, 99.0], chance=14.0)
+    assert told.row.splitlines()[1:] == [
+        "  note: 1 of 3 networks did not learn its training set (10.2 %, as by chance): lower lr, or train longer"
+    ]
+    alone = record(accuracies=[9.9], learnt=[9.8], chance=14.0)
+    assert alone.unlearnt.startswith("the network did not learn its training set (9.8 %, as by chance)")
+    beside = {**entry()["baseline"], "learnt": [9.8, 10.0, 10.1], "chance": 14.0}
+    assert record(baseline=beside).notes == [
+        "random real images: 3 of 3 networks did not learn their training set (9.8 %, 10.0 %, 10.1 %, as by chance): "
+        "lower lr, or train longer"
+    ]
+    assert record_of(told.as_json()) == told
+
+
 def test_terms_say_the_changes_and_the_test() -> None:
     assert record().protocol == "quick"
     assert record(recipe="quick (modified)").protocol == "quick (modified)"

@@ -89,7 +89,7 @@ def test_the_command(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) 
     assert attar(monkeypatch, *command, "--dry-run") == 0
     said = capsys.readouterr().out
     assert "4 x set and random images, quick (modified)" in said
-    assert "1 x all 12 images, 1 epochs" in said
+    assert "1 x all 12 images, 1 epoch:" in said
     assert not (world / "scores.json").exists()
     assert attar(monkeypatch, *command) == 0
     written = json.loads((world / "scores.json").read_text())

@@ -7,6 +7,8 @@ import platform
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +18,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
 from attar.networks import build
-from attar.training import Plan, Precision, Step, batches, rate, seeded, top1, train
+from attar.training import Checkpoint, Plan, Precision, Shown, Step, batches, rate, seeded, top1, train
 from attar.training.augment import Augmentation, apply, draw, mixed, normalised
+from attar.training.loop import _taught_most
+from attar.training.tally import Fit
 
 PLAIN = Augmentation(size=8, normalise="half")
 
@@ -211,6 +215,76 @@ def test_mixed_precision_learns_nearly_the_same(precision: Precision) -> None:
         found.append(torch.stack([step.loss for step in told]))
     torch.testing.assert_close(*found, rtol=0.05, atol=0.02)
     assert not torch.equal(*found)
+
+
+def test_a_float16_training_goes_on_with_the_scale_that_it_had(tmp_path: Path) -> None:
+    """The scale is halved twice before the interruption: from its first value, steps would be left out again."""
+    images, labels = two_colours(16)
+    plan = Plan(epochs=2, batch=4, lr=0.01, precision="float16")
+
+    class Interrupted(Exception): ...
+
+    def trained(stop: int = 0) -> dict[str, Tensor]:
+        def after(step: Step) -> None:
+            if step.done == stop:
+                raise Interrupted
+
+        network, checkpoint = build("convnet3-bn-w8", 2, 8, 0), Checkpoint(tmp_path, seconds=0)
+        network.register_forward_hook(lambda module, inputs, logits: logits * 100)  # gradients that overflow at first
+        train(network, images, labels, plan, PLAIN, 0, after=after, checkpoint=checkpoint)
+        return dict(network.state_dict())
+
+    with pytest.raises(Interrupted):
+        trained(stop=6)
+    kept = torch.load(tmp_path / ".checkpoint", weights_only=True)
+    assert (kept["step"], kept["scaler"]["scale"] < 2**16) == (5, True)
+    resumed = trained()
+    (tmp_path / ".checkpoint").unlink()
+    whole = trained()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def steps(epochs: int, batches: int, images: int, right: Any) -> list[Step]:
+    """Those of a training of which `right(number)` views of each batch are given their label."""
+    total, loss = epochs * batches, torch.zeros(())
+    return [
+        Step(i + 1, total, i // batches + 1, epochs, i % batches == batches - 1, images, loss, torch.tensor(right(i)))
+        for i in range(total)
+    ]
+
+
+@pytest.mark.parametrize(("epochs", "batches", "images", "last"), [(3, 40, 10, 40), (100, 1, 10, 26), (4, 1, 10, 4)])
+def test_the_fit_is_that_of_the_last_epoch_and_of_256_views_at_least(
+    epochs: int, batches: int, images: int, last: int
+) -> None:
+    fit = Fit()
+    for step in steps(epochs, batches, images, lambda i: 9 if i >= epochs * batches - last else 0):
+        fit.add(step)
+    assert (fit.views, fit.share) == (last * images, 90.0)
+
+
+def test_chance_is_the_largest_class_and_a_little_luck() -> None:
+    fit = Fit()
+    for step in steps(100, 1, 10, lambda _: 1):
+        fit.add(step)
+    assert fit.chance(0.1) == pytest.approx(10 + 200 * (0.09 / 260) ** 0.5)
+    assert fit.share <= fit.chance(0.1)
+    assert fit.chance(1.0) == 100
+
+
+def test_views_are_counted_against_what_they_were_taught_most_of() -> None:
+    """Of mixtures the larger part's label, of soft labels the teacher's first."""
+    images, labels = two_colours(8)
+    nothing = Plan(epochs=1, batch=8, lr=0.0)
+    for own, expected in ((0.75, 8), (0.25, 0)):
+        shown = Shown(torch.zeros(8, 3, 8, 8), torch.zeros(8, 3, 8, 8), 1 - torch.arange(8) % 2, torch.tensor([[own]]))
+        index = torch.arange(8)
+        logits = F.one_hot(labels, 2).float()
+        assert int((logits.argmax(1) == _taught_most(labels, index, shown, None)).sum()) == expected
+    network, told = build("convnet3-w8", 2, 8, 0), list[Step]()
+    plan = replace(nothing, temperature=1.0)
+    train(network, images, 1 - labels, plan, PLAIN, 0, teacher=network, after=told.append)
+    assert int(told[0].correct) == 8
 
 
 def test_replay_with_dropout_leaves_the_global_generator_alone() -> None:

@@ -61,6 +61,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
+TIMES = "; times are those of a few passes of the networks, timed here"
+UNTIMED = ("evaluate", "report", "export", "nearest", "relabel")
+"""Commands whose dry runs tell no times."""
+
+
 class Command(TyperCommand):
     """A command that looks first at where it is to write, and whose options are known to whoever tells how it ended."""
 
@@ -71,7 +76,7 @@ class Command(TyperCommand):
         try:
             result = super().invoke(ctx)
             if ctx.params.get("dry_run"):
-                say("dry run: nothing was trained or made; times are those of a few passes of the networks, timed here")
+                say(f"dry run: nothing was trained, made or written{'' if self.name in UNTIMED else TIMES}")
             return result
         except KeyboardInterrupt:
             ending.running.stopped = ending.running.stopped or signal.SIGINT

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.core.progress import Progress, Say
+from attar.core.words import counted
 
 METHODS = ("random", "prior", "d3hr")
 IPCS = (1, 10)
@@ -49,7 +50,7 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
             records.append(record)
 
     for number, name in enumerate(METHODS):
-        say(f"[{len(METHODS) + number + 1}/{steps}] training on the sets of {name}, {seeds} seeds each")
+        say(f"[{len(METHODS) + number + 1}/{steps}] training on the sets of {name}, {counted(seeds, 'seed')} each")
         keep(evaluate_sets([out / name], **chosen, baseline=name != "random"))
     say(f"[{steps - 1}/{steps}] training on all of the digits")
     keep(evaluate_all("digits", **chosen))

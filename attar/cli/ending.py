@@ -159,16 +159,18 @@ def _counted(place: tuple[str, Path]) -> str:
     """What stands in a place that the command writes to: sets, records, the beginning of a set."""
     import json
 
+    from attar.core.words import counted
+
     flag, path = place
     found = []
     sets = [file.parent for file in _glob(path, "manifest.json", "[!.]*/manifest.json", "sets/*/*/*/manifest.json")]
     if sets:
-        found.append(f"{len(sets)} finished set{'s' * (len(sets) > 1)} ({_some(sets)})")
+        found.append(f"{counted(len(sets), 'finished set')} ({_some(sets)})")
     if begun := _glob(path.parent, f".{path.name}.*.partial") or _glob(path, ".*.partial", "sets/*/*/.*.partial"):
         found.append(f"the images written so far of {len(begun)} more ({_some(begun)})")
     for file in [path] if path.is_file() else _glob(path, "results.json"):
         try:
-            found.append(f"{len(json.loads(file.read_text(encoding='utf-8')))} records ({file})")
+            found.append(f"{counted(len(json.loads(file.read_text(encoding='utf-8'))), 'record')} ({file})")
         except (OSError, ValueError, TypeError):
             continue
     return f"in {flag}, {', '.join(found)}" if found else ""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.flags import say
+from attar.cli.flags import DryRun, say
 from attar.core.errors import AttarError
 
 
@@ -15,6 +15,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="A distilled set", metavar="DIR")],
     layout: Annotated[str | None, typer.Option(help="minimax, rded, d4m, d3hr, or folder (named by class)")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; it must not be there yet")] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Write a distilled set as another code lays it out, for its own evaluation; `attar evaluate --layout` reads it."""
     if layout is None or out is None:
@@ -22,7 +23,4 @@ def export(
     from attar.sets.distilled import open_distilled
     from attar.sets.layouts import export as write
 
-    one = open_distilled(folder)
-    write(one, layout, out)
-    count = sum(map(len, one.files()))
-    say(f"wrote {out.resolve()}: {count} images in layout {layout}; classes.json says which class each folder is")
+    write(open_distilled(folder), layout, out, say=say, dry_run=dry_run)

@@ -13,7 +13,7 @@ import typer
 
 from attar.cli import ending
 from attar.core.config import parsed
-from attar.core.errors import AttarError, suggestion
+from attar.core.errors import AttarError, reason, suggestion
 from attar.core.limits import IPC, check_most
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ OutputFilter = Annotated[
 Device = Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps")]
 Dtype = Annotated[str | None, typer.Option(help="auto (default), float32, bfloat16, float16")]
 Tile = Annotated[int | None, typer.Option(help="Images in one network call; found by probing if not given")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done, and stop")]
 OnBadImage = Annotated[str | None, typer.Option(help="What to do with unreadable images: error (default), skip")]
 
 
@@ -112,8 +113,10 @@ def merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
         return given
     try:
         written = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AttarError(f"--config {config}: {error}") from error
+    except OSError as error:
+        raise AttarError(f"--config {config} cannot be read: {reason(error)}") from error
+    except ValueError as error:
+        raise AttarError(f"--config {config} is not TOML: {error}") from error
     written = {name.replace("-", "_"): value for name, value in written.items()}
     known = [*flags, "set"]
     unknown = [name + suggestion(name, known) for name in sorted(set(written) - set(known))]

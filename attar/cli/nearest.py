@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from attar.cli.flags import say, showing
+from attar.cli.flags import DryRun, say, showing
 from attar.cli.teachers import TeacherClasses, TeacherNormalise, named_teacher
 from attar.core.errors import AttarError, suggestion
 
@@ -33,6 +33,7 @@ def nearest(
     teacher_normalise: TeacherNormalise = None,
     prior: Annotated[str | None, typer.Option(help="The prior to ask, if not the one that made the set")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
+    dry_run: DryRun = False,
 ) -> None:
     """Measure how far each image is from the nearest real one of its class; `attar report` shows what was found."""
     from attar.sets.distilled import find_distilled
@@ -45,7 +46,9 @@ def nearest(
     named = named_teacher([teacher] if teacher else None, teacher_classes, teacher_normalise)
     for one in [one for folder in folders for one in find_distilled(folder)]:
         with showing() as progress:
-            found = measured(one, cast("list[Kind]", kinds), named, prior=prior, device=device, progress=progress)
+            how = {"prior": prior, "device": device, "progress": progress, "say": say, "dry_run": dry_run}
+            found = measured(one, cast("list[Kind]", kinds), named, **cast("dict[str, Any]", how))
         for measure in found:
             say(f"{one.folder}: {measure}")
-        say(f"wrote {folder_of(one)}")
+        if not dry_run:
+            say(f"wrote {folder_of(one)}")

@@ -12,6 +12,7 @@ from attar.cli.flags import DATA_HELP, assignments, ipcs_of, merged, say, showin
 from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, labelled_recipe, named_teacher
 from attar.core.errors import AttarError
 from attar.core.limits import seeds as numbered
+from attar.core.words import counted
 
 if TYPE_CHECKING:
     from attar.sets.distilled import DistilledSet
@@ -118,6 +119,7 @@ def evaluate(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the records in this file")] = None,
+    dry_run: flags.DryRun = False,
 ) -> None:
     """Train networks on distilled sets and test them on real images.
 
@@ -142,8 +144,9 @@ def evaluate(
         check_place(json_file, "--json", [test, *(one.manifest["data"]["spec"] for one in found)])
         if json_file.exists():
             read_records(json_file)
-    trainings = len(found) * len(networks) * seeds * (2 if baseline else 1)
-    say(f"{trainings} trainings at most; those that are in the cache are not done again")
+    if not dry_run:
+        trainings = counted(len(found) * len(networks) * seeds * (2 if baseline else 1), "training")
+        say(f"{trainings} at most; what is in the cache is not done again")
     with showing() as progress:
         for record in evaluate_sets(
             found,
@@ -157,10 +160,14 @@ def evaluate(
             device=device,
             progress=progress,
             say=say,
+            dry_run=dry_run,
         ):
             say(record.row)
             if json_file is not None:
                 write_record(json_file, record)
+    if json_file is not None:
+        records = counted(len(found) * len(networks), "record")
+        say(f"{records} would be kept in {json_file}" if dry_run else f"{records} kept in {json_file}")
 
 
 def _found(
@@ -196,15 +203,15 @@ def report(
     folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
     results: Annotated[list[Path] | None, typer.Option("--results", help="Files written by evaluate --json")] = None,
     out: Annotated[Path, typer.Option(help="The HTML page to write")] = Path("report.html"),
+    dry_run: flags.DryRun = False,
 ) -> None:
     """Make one self-contained HTML page of distilled sets and their results."""
     from attar.evaluation.records import read_records
     from attar.report import write_report
 
     records = [record for file in results or [] for record in read_records(file)]
-    for altered in write_report(folders, records, out):
+    for altered in write_report(folders, records, out, say=say, dry_run=dry_run):
         say(f"note: {altered}")
-    say(f"wrote {out.resolve()}")
 
 
 def verify(folder: Annotated[Path, typer.Argument(help="A distilled set, or a folder of them", metavar="DIR")]) -> None:
@@ -218,7 +225,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="A distilled set, or a fo
         for problem in problems:
             say(f"{one.folder}: {problem}")
         if not problems:
-            say(f"{one.folder}: {len(one.manifest['images'])} images, all as they were written")
+            say(f"{one.folder}: {counted(len(one.manifest['images']), 'image')}, all as written")
         wrong += len(problems)
     if wrong:
         raise typer.Exit(1)

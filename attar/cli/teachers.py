@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attar.cli.flags import DATA_HELP, assignments, merged, say, showing
+from attar.cli.flags import DATA_HELP, DryRun, assignments, merged, say, showing
 from attar.core.errors import AttarError
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def relabel(
     teacher_classes: TeacherClasses = None,
     teacher_normalise: TeacherNormalise = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
+    dry_run: DryRun = False,
 ) -> None:
     """Store a teacher's soft labels for the views of every epoch, for `attar evaluate --labels`.
 
@@ -135,4 +136,4 @@ def relabel(
     from attar.evaluation.relabel import relabel as write
 
     with showing() as progress:
-        write(folder, named, protocol, out, device=device, progress=progress, say=say)
+        write(folder, named, protocol, out, device=device, progress=progress, say=say, dry_run=dry_run)

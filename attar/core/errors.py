@@ -31,6 +31,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
 
 
+def reason(error: Exception) -> str:
+    """What went wrong, in words; of an error of the system neither its number nor the file, told elsewhere."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 class NotFinite(AttarError):
     """A NaN or an infinity where there should be a number."""
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what is said where a place cannot be written."""
+"""Files and folders that appear whole or not at all, and what is said where a place cannot be written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def writing(place: Path, remedy: str = "") -> Iterator[None]:
         if why is None:
             raise
         first = "free space there" if why in map(os.strerror, _FULL) else "make it writable"
-        raise Unwritable(place, why, f"{first}, or {remedy}" if remedy else "") from error
+        raise Unwritable(place, why, f"{first}, or {remedy}" if remedy else first) from error
 
 
 def _why(error: Exception, place: Path) -> str | None:
@@ -85,6 +85,47 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def appearing(folder: Path, remedy: str = "", run: str | None = None) -> Iterator[Path]:
+    """Yields a hidden folder beside `folder`, renamed onto it on success: readers see all of it or nothing.
+
+    Missing parents are made, and an empty folder may stand in its place. What killed processes left beside it goes.
+
+    Args:
+        run: digits that name whoever writes, where an interruption keeps what is written so far for the same run to go
+            on from; None: nothing of it stays.
+
+    Raises:
+        AttarError: something stands there.
+        Unwritable: it cannot be written.
+    """
+    temporary = folder.with_name(f".{folder.name}.{run}.partial" if run else f".{folder.name}.partial")
+    left = re.compile(rf"\.{re.escape(folder.name)}(\.[0-9a-f]+)?\.partial")
+    with writing(folder, remedy):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for stale in [path for path in folder.parent.iterdir() if left.fullmatch(path.name)]:
+            if stale != temporary or run is None:
+                shutil.rmtree(stale)
+        temporary.mkdir(exist_ok=True)
+        try:
+            yield temporary
+            _put(temporary, folder)
+        finally:
+            if run is None:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put(made: Path, folder: Path) -> None:
+    try:
+        if folder.is_dir():
+            folder.rmdir()
+        os.rename(made, folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR):
+            raise
+        raise AttarError(f"{folder}: cannot be written, something else is there ({error.strerror})") from error
 
 
 def permit(file: Path, rights: int) -> None:

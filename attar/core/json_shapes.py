@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attar.core.errors import AttarError
+from attar.core.errors import AttarError, reason
 
 MOST = 2**53
 """No whole number may be larger: beyond it, JSON readers round."""
@@ -119,7 +119,7 @@ def read_json(file: Path) -> Any:
         found = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_once)
         _walk(found, DEEPEST)
     except OSError as error:
-        raise AttarError(f"{file} cannot be read ({error})") from error
+        raise AttarError(f"{file} cannot be read ({reason(error)})") from error
     except (ValueError, RecursionError) as error:
         raise AttarError(f"{file} is damaged: not JSON as Attar writes it ({error})") from error
     return found

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from attar.core.errors import AttarError
 
+GUIDANCE = 100.0
+"""The most that guidance may be: papers use 1 to 20, and beyond it images are saturated whatever the prior."""
+
 
 class Limit(NamedTuple):
     """The largest number of its kind, and why there is one."""
@@ -24,6 +27,12 @@ def check_most(name: str, value: int | None, limit: Limit) -> None:
     """Raises AttarError for a number above its limit."""
     if value is not None and value > limit.most:
         raise AttarError(f"{name} {value}: at most {limit.most:,} {limit.why}")
+
+
+def check_guidance(name: str, value: float) -> None:
+    """Raises AttarError unless the number can be a guidance."""
+    if not 0 <= value <= GUIDANCE:
+        raise AttarError(f"{name} {value:g}: must be a number from 0 to {GUIDANCE:g}; 1 guides not at all")
 
 
 def seeds(count: int, name: str = "--seeds") -> range:

@@ -37,6 +37,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:,.0f} days"
 
 
+def about(seconds: float) -> str:
+    """An estimated time in words: "about 3.5 s"; what is no number of its own is not "about" it."""
+    words = duration(seconds)
+    return f"about {words}" if words[0].isdigit() else words
+
+
 def per_second(count: int, seconds: float) -> str:
     """A rate in words: 1,200/s, or of what is slow 3.5 s each."""
     if not count:

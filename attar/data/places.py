@@ -1,10 +1,11 @@
-"""Where results may be written: not into the data, not into a distilled set, not over what is not Attar's."""
+"""Where results may be written: not into the data, not into a distilled set, not over anything but this run's own."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from attar.core.errors import AttarError
 from attar.core.json_shapes import read_json
@@ -12,6 +13,7 @@ from attar.core.store import check_writable
 from attar.data.source import refuse_no_file, shown
 from attar.data.spec import places
 
+T = TypeVar("T")
 IN_A_MANIFEST = frozenset(("format", "attar", "run", "method", "ipc", "seed", "classes", "data", "images", "digest"))
 """Keys that every manifest of a distilled set has."""
 
@@ -58,6 +60,46 @@ def check_file(file: Path, flag: str, mark: str, what: str) -> None:
         raise AttarError(f"{flag} {file}: is there, and cannot be read as {what} ({error})") from error
     if not ours:
         raise AttarError(f"{flag} {file}: is there, and is not {what}; choose another name, or remove it")
+
+
+def occupied(out: Path) -> bool:
+    """Whether something stands where a folder is to appear; an empty folder may."""
+    return os.path.lexists(out) and (not out.is_dir() or any(out.iterdir()))
+
+
+def ours(out: Path, read: Callable[[Path], T], what: str) -> T | None:
+    """What `read` finds in a folder that is to be written; None where nothing is there yet.
+
+    Raises:
+        AttarError: something is there that `read` raises an AttarError for, and so is no `what`.
+    """
+    if not occupied(out):
+        return None
+    try:
+        return read(out)
+    except AttarError as error:
+        raise AttarError(
+            f"--out {out} is not empty, and holds no {what} of ours: choose another folder, or remove it"
+        ) from error
+
+
+def own_record(out: Path, name: str, key: str, what: str) -> dict[str, Any] | None:
+    """The record `name` in a folder that this run, of this key, wrote before; None where nothing is there yet.
+
+    Raises:
+        AttarError: something else is there.
+    """
+
+    def read(folder: Path) -> dict[str, Any]:
+        found = read_json(folder / name)
+        if not isinstance(found, dict) or not found.get("key"):
+            raise AttarError(f"{folder / name} has no key")
+        return found
+
+    record = ours(out, read, what)
+    if record is not None and record["key"] != key:
+        raise AttarError(f"--out {out} is another run's {what}: choose another folder, or remove it")
+    return record
 
 
 HEAD = 2**16

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.limits import check_guidance
 from attar.diffusion.schedule import Denoiser, Schedule, check_grid, grid
 from attar.diffusion.schedulers import (
     SCHEDULERS,
@@ -70,8 +70,7 @@ class Sampler:
             )
 
     def _check_guidance(self) -> None:
-        if not math.isfinite(self.guidance):
-            raise AttarError(f"sampler.guidance {self.guidance}: must be a finite number")
+        check_guidance("sampler.guidance", self.guidance)
         times = self.guided_times
         if times is not None and not (len(times) == 2 and 0 <= times[0] <= times[1]):
             raise AttarError(f"sampler.guided_times {','.join(map(str, times))}: two times, rising, or none for all")

@@ -12,7 +12,8 @@ from attar.core.errors import AttarError, suggestion
 from attar.core.limits import IPC, check_most
 from attar.core.progress import Say
 from attar.core.store import fingerprint
-from attar.data.places import check_place
+from attar.core.words import counted
+from attar.data.places import check_place, occupied
 from attar.distillation.artefacts import Artefact, Artefacts, artefacts
 from attar.job import Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method, RealImages
@@ -80,7 +81,7 @@ class Plan:
         from attar.sets.distilled import open_distilled, verify
 
         folder = self.folders[ipc]
-        if not _occupied(folder):
+        if not occupied(folder):
             return False
         found = open_distilled(folder).manifest
         if self.uses_prior and self.job.untrained:
@@ -143,7 +144,7 @@ def checked(
     plan = Plan(job, name, method, ordered, folders, fits)
     check_place(out, "--out", [job.spec.data], adds=[folders[ordered[0]].name] if len(ordered) > 1 else ())
     for folder in folders.values():
-        if _occupied(folder):
+        if occupied(folder):
             open_distilled(folder)
     _enough_images(plan, job.picked)
     method.select.check(job, ordered, generated=isinstance(method, LatentMethod))
@@ -224,17 +225,11 @@ def _guided(job: Job, sampler: Sampler, say: Say) -> None:
         say(f"{guided} of the prior's {channels} channels are guided; all with --set sampler.guided_channels=none")
 
 
-def _occupied(folder: Path) -> bool:
-    if folder.exists() and not folder.is_dir():
-        raise AttarError(f"--out {folder}: is a file")
-    return folder.is_dir() and any(folder.iterdir())
-
-
 def _not_foreign(plan: Plan, ipc: int) -> None:
     from attar.sets.distilled import open_distilled
 
     folder, asked = plan.folders[ipc], plan.asked(ipc)
-    if _occupied(folder):
+    if occupied(folder):
         found = open_distilled(folder).manifest
         if any(found.get(name) != value for name, value in asked.items()):
             raise _foreign(folder, found, asked)
@@ -268,7 +263,7 @@ def _enough_images(plan: Plan, images: ImageSet) -> None:
     if few and real:
         raise AttarError(f"--ipc {needed}: more real images than these classes have: {few}")
     if few:
-        raise AttarError(f"{plan.name} needs {needed} images of each class; too few: {few}")
+        raise AttarError(f"{plan.name} needs {counted(needed, 'image')} of each class; too few: {few}")
 
 
 def _prior(job: Job) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from attar.core.progress import duration
+from attar.core.progress import about
+from attar.core.words import counted
 from attar.diffusion import times_from
 from attar.distillation.artefacts import prepared_artefact
 from attar.distillation.checks import Plan
@@ -44,9 +45,10 @@ def remaining(plan: Plan, ipcs: Sequence[int]) -> str:
     if not (fitting or sampling or encoding or refining):
         return "all images are made; they have only to be written"
     of = f"{fitting:,} to fit, {sampling:,} to sample {sum(missing):,}"
-    encoded = f", {encoding:,} images to encode" if encoding else ""
-    improved = f", {refining:,} images to refine" if refining else ""
-    return f"{fitting + sampling:,} network passes ({of}){encoded}{improved}, about {duration(seconds)}"
+    encoded = f", {counted(encoding, 'image')} to encode" if encoding else ""
+    improved = f", {counted(refining, 'image')} to refine" if refining else ""
+    passes = counted(fitting + sampling, "network pass")
+    return f"{passes} ({of}){encoded}{improved}, {about(seconds)}"
 
 
 def _unfitted(plan: Plan, ipcs: Sequence[int]) -> list[tuple[Fit, Group]]:
@@ -89,9 +91,9 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
     for look, real in dict.fromkeys((look, real) for rule, real in rules for look in rule.looks(job)):
         count = sum(look.missing(job, label) for label in job.labels) if real else made * (look.of != "latents")
         if count and look.of != "pixels":
-            taken = duration(count * look_seconds(job, look, real))
+            taken = about(count * look_seconds(job, look, real))
             work = "to encode" if look.of == "latents" else f"for the {look.of} to look at"
-            told.append(f"{count:,} images {work}, about {taken}")
+            told.append(f"{counted(count, 'image')} {work}, {taken}")
     return "".join(f"; {text}" for text in told)
 
 

@@ -8,9 +8,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from attar.core.errors import AttarError
+from attar.core.errors import AttarError, reason
+from attar.core.json_shapes import TABLE, TEXT, Many, Maybe, Shape, mistake, whole
 from attar.core.progress import Progress, silent
 from attar.core.store import Store
+from attar.core.words import counted
 from attar.distillation.artefacts import Artefact
 from attar.job import Job, Spec
 
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
     from attar.data import ImageSet
     from attar.methods.d3hr.method import D3HR
     from attar.sets.distilled import DistilledSet
+
+_NEEDED: Shape = {
+    "method": {"select": TABLE},
+    "output_size": Maybe(whole(1)),
+    "data": {"counts": Many(whole(1))},
+    "prior": {"fingerprint": TEXT, "codec": TEXT, "codec_source": Maybe(TEXT)},
+    "compute": TABLE,
+    "selected_by": Maybe(TABLE),
+}
+"""Keys of a manifest that are looked at here beside those that every one must have."""
 
 
 def regenerate(
@@ -55,18 +67,27 @@ def regenerate(
         raise AttarError(f"{folder} keeps no statistics: distill it with `--method d3hr --keep-statistics`")
     if problem := next((line for line in verify(folder) if STATISTICS in line or "manifest" in line), None):
         raise AttarError(f"{folder} is damaged ({problem})")
+    if wrong := mistake(one.manifest, _NEEDED):
+        raise _damaged(one, wrong)
+    method = _method(one)
     job = Dataless(one, _spec(one.manifest, prior, seed, device), store, progress, dry_run)
     if job.untrained is None and [job.prior.key, job.codec.key] != [
         one.manifest["prior"][name] for name in ("fingerprint", "codec")
     ]:
         raise AttarError(f"--prior {job.spec.prior}: is not the prior that {folder} was made with; name that one")
-    method = _method(one.manifest)
     if what := needs_data(method):
         raise AttarError(f"{folder} cannot be made again without the data, which {what} needs")
-    name, fits = one.manifest["method"]["name"], job.kept(method)
+    name, fits, arrays = one.manifest["method"]["name"], job.kept(method), job.arrays()
     if not dry_run:
-        job.store_kept(fits)
+        job.store_kept(fits, arrays)
     return make_sets(job, name, method, ipcs, out, say=say, dry_run=dry_run, fits=fits)
+
+
+NAMES = {"mean": "mean", "std": "deviation"}
+
+
+def _damaged(one: DistilledSet, wrong: str) -> AttarError:
+    return AttarError(f"{one.folder / 'manifest.json'} is damaged: {wrong}; copy the set again, or distill it again")
 
 
 class Dataless(Job):
@@ -91,7 +112,11 @@ class Dataless(Job):
 
     @cached_property
     def prior_labels(self) -> list[int]:
-        return self.one.manifest["prior"].get("labels") or super().prior_labels
+        labels = self.one.manifest["prior"].get("labels") or super().prior_labels
+        if max(labels) >= self.prior.n_classes:
+            known = counted(self.prior.n_classes, "class")
+            raise _damaged(self.one, f"prior.labels has {max(labels)}, and the prior {known}")
+        return labels
 
     def about_data(self) -> dict[str, Any]:
         return {**self.one.manifest["data"], "regenerated_from": self._digest}
@@ -103,16 +128,38 @@ class Dataless(Job):
             for label, name in enumerate(self.classes)
         }
 
-    def store_kept(self, fits: Mapping[int, Artefact]) -> None:
-        """Puts it into the store, where the stages look for it."""
-        from safetensors.torch import load_file, save_file
+    def arrays(self) -> dict[str, Tensor]:
+        """Mean and deviation of the classes, each (classes, C, H, W).
+
+        Raises:
+            AttarError: the file holds something else.
+        """
+        from safetensors.torch import load_file
 
         from attar.sets.distilled import STATISTICS
+
+        file, shape = self.one.folder / STATISTICS, (len(self.classes), *self.codec.shape)
+        try:
+            found = load_file(file)
+        except Exception as error:  # safetensors has many kinds
+            raise AttarError(
+                f"{file} cannot be read ({reason(error)}); copy the set again, or distill it again"
+            ) from error
+        for name in ("mean", "std"):
+            if name not in found or tuple(found[name].shape) != shape or not found[name].is_floating_point():
+                sizes = " x ".join(map(str, shape))
+                raise AttarError(f"{file} is damaged: {name} is no array of {sizes} numbers; distill the set again")
+            if not found[name].isfinite().all() or (name == "std" and (found[name] < 0).any()):
+                raise AttarError(f"{file} is damaged: {name} holds what is no {NAMES[name]}; distill the set again")
+        return found
+
+    def store_kept(self, fits: Mapping[int, Artefact], arrays: Mapping[str, Tensor]) -> None:
+        """Puts it into the store, where the stages look for it."""
+        from safetensors.torch import save_file
 
         def make(kept: Mapping[str, Tensor], scratch: Path) -> None:
             save_file(dict(kept), scratch / "fit.safetensors")
 
-        arrays = load_file(self.one.folder / STATISTICS)
         for label, (mean, std) in enumerate(zip(arrays["mean"], arrays["std"], strict=True)):
             kept = {"mean": mean[None], "variance": std[None].double().square()}
             self.store.once("fit", fits[label].key, partial(make, kept), fits[label].inputs)
@@ -163,7 +210,7 @@ def _spec(manifest: Mapping[str, Any], prior: str | None, seed: int | None, devi
     )
 
 
-def _method(manifest: Mapping[str, Any]) -> D3HR:
+def _method(one: DistilledSet) -> D3HR:
     """The method that the set was made with, its fit brought to the one time whose statistics were kept."""
     from attar.methods import load_method
 
@@ -171,9 +218,16 @@ def _method(manifest: Mapping[str, Any]) -> D3HR:
         plain = {name: value for name, value in values.items() if name not in ("is", "name")}
         return {name: fields(value) if isinstance(value, Mapping) else value for name, value in plain.items()}
 
-    changes = fields(manifest["method"])
+    manifest = one.manifest
+    name, changes = manifest["method"]["name"], fields(manifest["method"])
     if teacher := manifest["selected_by"]:
         changes["select"] |= teacher["named"]
-    method = cast("D3HR", load_method(manifest["method"]["name"], changes))
+    try:
+        made_by = load_method(name, changes)
+    except AttarError as error:
+        raise _damaged(one, f"method: {error}") from error
+    if not getattr(made_by, "keeps_statistics", False):
+        raise _damaged(one, f"method.name is {name}, which keeps no statistics")
+    method = cast("D3HR", made_by)
     time = method.matched_time
     return replace(method, time=None, fit=replace(method.fit, times=(time,)))

@@ -34,11 +34,11 @@ from attar.networks import build, check, check_size
 from attar.teachers.soft_labels import Labelling, StoredLabels, Views
 from attar.training import Pictures, Plan, Precision, Step, top1, train
 from attar.training.augment import Augmentation
-from attar.training.tally import Tally
+from attar.training.tally import Fit, Tally
 
 __all__ = ["Images", "evaluate", "training_plan"]
 
-REVISION = 3
+REVISION = 4
 """Part of every item's key: raise it when a change of the code changes what a recipe measures."""
 
 
@@ -66,6 +66,66 @@ def evaluate(
             teacher, labels of something else, or a bad field of the recipe; before any training.
         NotFinite: a training diverged; nothing of it is kept.
     """
+    job, items = _checked(train, test, recipe, network, seeds, device, store, teacher, labels)
+    outcomes = []
+    for i, (seed, about) in enumerate(items.items()):
+        title = f"{network}, {recipe.name}, seed {seed}"
+        told = partial(_told, progress or silent, title, i, len(items))
+        with naming(title):
+            outcomes.append(_outcome(job, seed, about, store, told))
+    accuracies = tuple(outcome["accuracy"] for outcome in outcomes)
+    return Result(
+        recipe=recipe.name,
+        network=network,
+        ipc=len(train.labels) / len(train.classes),
+        n_train=len(train.labels),
+        n_test=len(test.labels),
+        accuracies=accuracies,
+        best=tuple(outcome["best"] for outcome in outcomes),
+        learnt=tuple(outcome["learnt"] for outcome in outcomes),
+        chance=outcomes[0]["chance"],
+        mean=statistics.fmean(accuracies),
+        std=statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
+        seconds=sum(outcome["seconds"] for outcome in outcomes),
+        device=device_class(job.device),
+        precision=job.plan.precision,
+        labels=None if job.soft is None else job.soft.record(),
+    )
+
+
+def trainings(
+    train: Images,
+    test: Images,
+    *,
+    recipe: Recipe,
+    network: str,
+    seeds: Sequence[int],
+    device: str = "auto",
+    store: Store | None = None,
+    teacher: nn.Module | None = None,
+    labels: StoredLabels | None = None,
+) -> set[str]:
+    """The keys of what `evaluate` would train, one for each seed; nothing is trained.
+
+    Raises:
+        AttarError: as `evaluate` does before any training.
+    """
+    _, items = _checked(train, test, recipe, network, seeds, device, store, teacher, labels)
+    return {fingerprint(about) for about in items.values()}
+
+
+def _checked(
+    train: Images,
+    test: Images,
+    recipe: Recipe,
+    network: str,
+    seeds: Sequence[int],
+    device: str,
+    store: Store | None,
+    teacher: nn.Module | None,
+    labels: StoredLabels | None,
+) -> tuple[_Job, dict[int, dict[str, Any]]]:
+    """What the seeds share, and what the outcome of each depends on."""
     place, precision = resolve_precision(device, recipe.precision)
     if not seeds:
         raise AttarError("no seeds: give at least one, for example --seeds 0")
@@ -79,28 +139,7 @@ def evaluate(
     about |= {"recipe": replace(recipe, name="", source=""), "plan": plan, "labels": job.soft and job.soft.key}
     about |= {"device": device_class(place), "torch": torch.__version__}
     about |= {library: version(library) for library in ("torchvision", "timm")}
-    outcomes = []
-    for i, seed in enumerate(seeds):
-        title = f"{network}, {recipe.name}, seed {seed}"
-        told = partial(_told, progress or silent, title, i, len(seeds))
-        with naming(title):
-            outcomes.append(_outcome(job, seed, {**about, "seed": seed}, store, told))
-    accuracies = tuple(outcome["accuracy"] for outcome in outcomes)
-    return Result(
-        recipe=recipe.name,
-        network=network,
-        ipc=len(train.labels) / len(train.classes),
-        n_train=len(train.labels),
-        n_test=len(test.labels),
-        accuracies=accuracies,
-        best=tuple(outcome["best"] for outcome in outcomes),
-        mean=statistics.fmean(accuracies),
-        std=statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
-        seconds=sum(outcome["seconds"] for outcome in outcomes),
-        device=device_class(place),
-        precision=precision,
-        labels=None if job.soft is None else job.soft.record(),
-    )
+    return job, {seed: {**about, "seed": seed} for seed in seeds}
 
 
 def labelling(train: Images, recipe: Recipe, teacher: nn.Module, device: str) -> tuple[Labelling, Pictures]:
@@ -224,10 +263,11 @@ class _Job:
         student = student.to(self.device).to(memory_format=torch.channels_last)
         every, first = _interval(self.recipe.test_every, self.plan), self.untested
         tests: list[float] = []
-        tally = Tally(told, "epoch" if self.plan.steps is None else "step")
+        tally, fit = Tally(told, "epoch" if self.plan.steps is None else "step"), Fit()
 
         def after(step: Step) -> None:
             tally.add(step)
+            fit.add(step)
             due = every is not None and step.epoch % every == 0 and step.epoch > first
             if step.last and (step.epoch == step.epochs or due):
                 told(f"{tally.text}; testing", step.done / step.total)
@@ -239,7 +279,13 @@ class _Job:
         tf32 = self.plan.precision == "tf32"
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
             train(student, images, labels, *how, seed, views=self.views, **taught, after=after)
-        return {"accuracy": tests[-1], "best": max(tests), "seconds": time.monotonic() - begun}
+        learnt = {"learnt": fit.share, "chance": fit.chance(self.largest)}
+        return {"accuracy": tests[-1], "best": max(tests), **learnt, "seconds": time.monotonic() - begun}
+
+    @property
+    def largest(self) -> float:
+        """The share of the class that has most of the training images."""
+        return float(np.bincount(self.train.labels).max() / len(self.train.labels))
 
     @property
     def untested(self) -> float:

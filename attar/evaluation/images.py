@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional
 
 from attar.core.errors import AttarError
 from attar.core.store import digest, fingerprint
+from attar.core.words import counted
 from attar.evaluation.native import Native
 
 
@@ -73,12 +74,11 @@ def check_sets(train: Images, test: Images) -> None:
         if isinstance(pixels, np.ndarray) and (pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8):
             raise AttarError(f"{name} images are {pixels.dtype} {pixels.shape}; they must be uint8 (N, H, W, 3)")
         if len(pixels) == 0 or len(labels) != len(pixels):
-            raise AttarError(
-                f"the {name} set has {len(pixels)} images and {len(labels)} labels; it needs as many, and one"
-            )
+            has = f"{counted(len(pixels), 'image')} and {counted(len(labels), 'label')}"
+            raise AttarError(f"the {name} set has {has}; it needs as many, and one")
         if labels.min() < 0 or labels.max() >= len(images.classes):
             raise AttarError(
-                f"{name} labels run from {labels.min()} to {labels.max()} for {len(images.classes)} classes"
+                f"{name} labels run from {labels.min()} to {labels.max()} for {counted(len(images.classes), 'class')}"
             )
     if train.classes != test.classes:
         odd = sorted(set(train.classes) ^ set(test.classes))[:5] or ["the same names in another order"]

@@ -30,7 +30,8 @@ _RANGES: tuple[Range, ...] = (
 )
 _TABLES: tuple[Range, ...] = (
     ("whole numbers above 0", lambda x: 1 <= x < math.inf and x == int(x), ("epochs", "batch")),
-    ("numbers of 0 or more", lambda x: 0 <= x < math.inf, ("lr", "test_from")),
+    ("numbers above 0", lambda x: 0 < x < math.inf, ("lr",)),
+    ("numbers of 0 or more", lambda x: 0 <= x < math.inf, ("test_from",)),
 )
 """What each number of a table may be."""
 

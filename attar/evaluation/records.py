@@ -1,23 +1,23 @@
 """What evaluations came to: results, the records that a file keeps of them, and their words for a line of text.
 
 In the file, a JSON list, a record is flat: the fields of `Record`, then those of `Trial`. Old records may lack "test",
-"changes", "seed", "best" and "precision".
+"changes", "seed", "best", "learnt", "chance" and "precision".
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from attar.core.errors import AttarError
 from attar.core.files import write_json, writing
 from attar.core.json_shapes import TABLE, TEXT, WHOLE, Kind, Many, Maybe, Shape, mistake, number, read_json, whole
 from attar.core.progress import duration
+from attar.core.store import Store, fingerprint
 from attar.evaluation.recipes import MODIFIED
 
 ALL_DATA = "all data"
@@ -27,6 +27,8 @@ _PER_CENT = number(0, 100)
 _RESULT: dict[str, Shape] = {
     "accuracies": Many(_PER_CENT, least=1),
     "best?": Maybe(Many(_PER_CENT)),
+    "learnt?": Many(_PER_CENT),
+    "chance?": _PER_CENT,
     "mean": _PER_CENT,
     "std?": Maybe(number(0)),
     "seconds": number(0),
@@ -78,6 +80,10 @@ class Result:
     seconds: float
     """Training and tests of all seeds, also of those that were found finished."""
     device: str
+    learnt: tuple[float, ...] = ()
+    """How well each network fits its training set, in per cent (`attar.training.tally.Fit`); none of old records."""
+    chance: float = 0.0
+    """Up to which of these, in per cent, a network may have learnt nothing (`attar.training.tally.Fit.chance`)."""
     precision: str = "float32"
     """What the networks were trained and tested in: the recipe's, or float32 where the device lacks it."""
     labels: Mapping[str, Any] | None = None
@@ -92,6 +98,15 @@ class Result:
     def spread(self) -> float | None:
         """The deviation over the seeds; None of a single one."""
         return self.std if self.n > 1 else None
+
+    @property
+    def unlearnt(self) -> str:
+        """Which networks fit their own training set no better than chance, in words; nothing where all do better."""
+        shares = [f"{share:.1f} %" for share in self.learnt if share <= self.chance]
+        who = "the network" if self.n == 1 else f"{len(shares)} of {self.n} networks"
+        its = "its" if len(shares) == 1 else "their"
+        told = f"{who} did not learn {its} training set ({', '.join(shares)}, as by chance): lower lr, or train longer"
+        return told if shares else ""
 
     @property
     def accuracy(self) -> str:
@@ -189,12 +204,19 @@ class Record(Result):
 
     @property
     def row(self) -> str:
-        """The record in one line for the terminal."""
+        """The record in one line for the terminal, and one for each of its notes."""
         parts = [ALL_DATA] if self.of_all_data else [self.set or ALL_DATA, self.method, f"IPC {self.ipc}"]
         parts += [self.network, f"{self.accuracy} % (n = {self.n}, last epoch)"]
         if self.baseline is not None:
             parts.append(f"random {self.baseline.accuracy} %, difference {signed(self.mean - self.baseline.mean)}")
-        return "  ".join([*parts, duration(self.seconds)])
+        line = "  ".join([*parts, duration(self.seconds)])
+        return "\n".join([line, *(f"  note: {note}" for note in self.notes)])
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known before the accuracies are believed, a line each."""
+        beside = "" if self.baseline is None else self.baseline.unlearnt
+        return [*filter(None, [self.unlearnt, beside and f"random real images: {beside}"])]
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in a file."""
@@ -226,7 +248,7 @@ def write_record(file: Path, record: Record) -> None:
     """
     with writing(file, "name another file with --json"):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(file.with_name(f".{file.name}.lock")):
+        with Store().lock("writing", fingerprint(os.path.realpath(file))):
             entries = {_record(entry).identity: entry for entry in (_entries(file) if file.exists() else [])}
             entries[record.identity] = record.as_json()
             write_json(file, list(entries.values()))
@@ -312,7 +334,7 @@ def _wrong(record: Any) -> str | None:
         if result and len(result["accuracies"]) > 1 and result.get("std") is None:
             return f"{name}std is missing"
     if len(record.get("seeds", record["accuracies"])) != len(record["accuracies"]):
-        return f"{len(record['seeds'])} seeds have {len(record['accuracies'])} accuracies"
+        return f"seeds lists {len(record['seeds'])}, and accuracies {len(record['accuracies'])}"
     return None
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store
+from attar.core.words import counted
 from attar.data import load_data, test_spec, usual_side
-from attar.evaluation.evaluator import evaluate
+from attar.evaluation.evaluator import evaluate, trainings
 from attar.evaluation.inputs import in_memory, opened, random_real, real, teacher_examples
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import changes
@@ -37,8 +38,11 @@ def evaluate_sets(
     store: Store | None = None,
     progress: Progress = silent,
     say: Say = quiet,
+    dry_run: bool = False,
 ) -> Iterator[Record]:
     """One record for each distilled set in `folders` and each network, as soon as it is there.
+
+    A dry run gives none: it ends after all checks, and says how many trainings there are and how many are cached.
 
     A set from elsewhere is given opened (attar.sets.layouts).
     Random real images of the same count are evaluated beside each set, unless `baseline` is False; with the same
@@ -52,7 +56,7 @@ def evaluate_sets(
     teacher = teacher if teacher is None or isinstance(teacher, TeacherReference) else TeacherReference.of(teacher)
     labels = None if labels is None else Path(labels)
     check_given(recipe, teacher, labels)
-    sets, tested = _sets_in(folders, labels), {}
+    sets, tested, wanted = _sets_in(folders, labels), {}, set[str]()
     for distilled in sets:
         _check_undamaged(distilled)
         tested[distilled.folder] = tested_images(distilled, test, store, progress)
@@ -67,11 +71,18 @@ def evaluate_sets(
         common: dict[str, Any] = {"recipe": recipe, "seeds": seeds, "device": device, "store": store}
         for network in networks:
             common |= {"network": network, "teacher": source.teacher}
+            if dry_run:
+                wanted |= trainings(train, tests, labels=source.labels, **common)
+                wanted |= trainings(random, tests, **common) if random is not None else set()
+                continue
             shown = _prefixed(progress, str(distilled.folder))
             result = evaluate(train, tests, labels=source.labels, progress=shown, **common)
             shown = _prefixed(progress, f"random real images beside {distilled.folder}")
             beside = None if random is None else evaluate(random, tests, progress=shown, **common)
             yield Record.of(result, **about, teacher=source.about, baseline=beside)
+    if dry_run:
+        cached = sum(store.has("evaluation", key) for key in wanted)
+        say(f"{counted(len(wanted), 'training')}: {cached:,} in the cache, {len(wanted) - cached:,} to be done")
 
 
 def evaluate_all(
@@ -111,7 +122,7 @@ def _check_undamaged(distilled: DistilledSet) -> None:
     """Raises AttarError where a set's files are not what its manifest says."""
     if distilled.elsewhere is None and (problems := verify(distilled.folder)):
         raise AttarError(
-            f"{distilled.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems"
+            f"{distilled.folder} is damaged ({problems[0]}); `attar verify` lists all problems: {len(problems)}"
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from attar.core.errors import AttarError, suggestion
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint
+from attar.core.words import counted
 from attar.data.places import check_place
 from attar.distillation.run import distill_sets
 from attar.evaluation.evaluator import REVISION
@@ -53,7 +54,7 @@ def compare(
     trainings = sum(len(grid.missing(item)) * len(item.seeds) for item in grid.items())
     if dry_run or trainings:
         say(forecast(grid.experiment, None, store, progress))
-    say(f"{trainings} trainings are left; those that are in the cache are not done again")
+    say(f"{counted(trainings, 'training')} left; what is in the cache is not done again")
     if dry_run:
         return before
     grid.check_teachers()

@@ -15,6 +15,7 @@ from attar.core.batching import device_class, resolve
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, duration
 from attar.core.store import Store
+from attar.core.words import counted
 from attar.data import load_data, load_held_out, test_spec
 from attar.distillation.estimate import Measures, Outlook, measured, outlook, training_seconds
 from attar.experiments.spec import Experiment, Planned
@@ -145,7 +146,8 @@ def _architecture(name: str, device: torch.device, dtype: torch.dtype) -> tuple[
 
 def _premises(experiment: Experiment, grounds: dict[str, Ground], reason: str | None) -> Iterator[str]:
     if reason is not None and (planned := experiment.planned) is not None:
-        yield f"{reason}; planned instead: {planned.images:,} images of {planned.classes:,} classes, {planned.prior}"
+        images = f"{counted(planned.images, 'image')} of {counted(planned.classes, 'class')}"
+        yield f"{reason}; planned instead: {images}, {planned.prior}"
     for ground in dict.fromkeys(grounds.values()):
         if (measures := ground.measures) is None:
             continue
@@ -181,7 +183,7 @@ def _evaluations(experiment: Experiment, grounds: dict[str, Ground], reason: str
                 each = training_seconds(recipe, network, classes, ipc, first.side, tested, device)
                 total += runs * each
                 what = f"{evaluation.label}, {network}, IPC {ipc}"
-                yield f"  {what}: {runs} trainings of {duration(each)}, {duration(runs * each)}"
+                yield f"  {what}: {counted(runs, 'training')} of {duration(each)}, {duration(runs * each)}"
     yield f"All evaluations: {duration(total)}, teachers and tests before the last one not counted"
 
 

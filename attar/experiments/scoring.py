@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from attar.core.errors import AttarError
-from attar.core.progress import Progress, Say, duration
-from attar.core.store import Store, write_json
+from attar.core.files import write_json, writing
+from attar.core.progress import Progress, Say, about
+from attar.core.store import Store
+from attar.core.words import counted
 from attar.data.places import check_file, check_place
 from attar.distillation.estimate import training_seconds
 from attar.evaluation import Recipe
@@ -139,14 +141,17 @@ def scored(
     full = protocol.full_accuracy
     if full is None:
         full = _on_all_data(distilled, on_all_data(own, protocol.full_epochs), conditions, store, progress)
-        say(f"all of the data, hard labels, {protocol.full_epochs} epochs: {100 * full:.1f} % (one training)")
+        say(
+            f"all of the data, hard labels, {counted(protocol.full_epochs, 'epoch')}: {100 * full:.1f} % (one training)"
+        )
     usual = evaluated(distilled, own, conditions, store, progress)
     plain = evaluated(distilled, unaugmented(own), conditions, store, progress)
     alone = replace(conditions, baseline=False, teacher=None)
     hard = evaluated(distilled, hard_label(own), alone, store, progress) if own.labels == "soft" else usual
     scores = Scores(full, usual, plain, hard, protocol.weight)
     if json_file is not None:
-        write_json(json_file, scores.as_json())
+        with writing(json_file, "name another file with --json"):
+            write_json(json_file, scores.as_json())
     return scores
 
 
@@ -175,11 +180,11 @@ def _cost(distilled: DistilledSet, protocol: Protocol, conditions: Conditions, s
     if protocol.full_accuracy is None:
         count = len(real_images(distilled, store))
         full = seconds(recipe=on_all_data(own, protocol.full_epochs), ipc=count // len(distilled.classes))
-        parts.append((f"all {count:,} images, {protocol.full_epochs} epochs", 1, full))
-    lines = [f"{times} x {words}: about {duration(times * each)}" for words, times, each in parts]
-    total = duration(sum(times * each for _, times, each in parts))
+        parts.append((f"all {counted(count, 'image')}, {counted(protocol.full_epochs, 'epoch')}", 1, full))
+    lines = [f"{times} x {words}: {about(times * each)}" for words, times, each in parts]
+    total = about(sum(times * each for _, times, each in parts))
     labelling = " and the teacher's work" if own.labels == "soft" else ""
-    ending = f"about {total} without tests before the last{labelling}; what is in the cache is not done again"
+    ending = f"{total} without tests before the last{labelling}; what is in the cache is not done again"
     return "\n".join([*lines, ending])
 
 

@@ -46,7 +46,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.core.config import changed, parsed
-from attar.core.errors import AttarError
+from attar.core.errors import AttarError, reason
 from attar.core.limits import IPC, check_most
 from attar.core.toml_tables import Table, keyed, known, labelled, numbers, seeds, table, texts
 from attar.evaluation import Recipe, modified, named_recipe
@@ -155,7 +155,11 @@ def read_experiment(file: Path) -> Experiment:
     try:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
         return _experiment(file, written)
-    except (OSError, ValueError, AttarError) as error:
+    except OSError as error:
+        raise AttarError(f"{file} cannot be read: {reason(error)}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise AttarError(f"{file} is not TOML: {error}") from error
+    except (ValueError, AttarError) as error:
         raise AttarError(f"{file}: {error}") from error
 
 

@@ -19,6 +19,7 @@ from attar.core.config import by_ipc
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint, write_json
+from attar.core.words import counted
 from attar.data.places import check_place
 from attar.evaluation import Recipe, changes, modified
 from attar.evaluation.records import signed
@@ -369,14 +370,15 @@ def _evaluation(tuning: Tuning, ladder: Sequence[Rung], number: int, ipc: int, l
 
 
 def _announced(tuning: Tuning, choices: Mapping[str, Fields], ladder: Sequence[Rung]) -> Iterator[str]:
-    yield f"{len(choices)} candidates: {'; '.join(choices)}"
+    yield f"{counted(len(choices), 'candidate')}: {'; '.join(choices)}"
     trainings = 0
     for number, rung in enumerate(ladder):
         seeds = len(tuning.seeds) if rung.divisor == 1 else 1
         trainings += rung.candidates * seeds * len(tuning.networks) * len(tuning.ipcs)
         part = "the whole recipe" if rung.divisor == 1 else f"1/{rung.divisor} of the recipe"
-        yield f"  rung {number + 1}: {rung.candidates} candidates by {part}, {seeds} training seed{'s' * (seeds > 1)}"
-    yield f"{trainings} trainings at most; those that are in the cache are not done again"
+        tried = counted(rung.candidates, "candidate")
+        yield f"  rung {number + 1}: {tried} by {part}, {counted(seeds, 'training seed')}"
+    yield f"{counted(trainings, 'training')} at most; what is in the cache is not done again"
     yield "Distilled without the held-out tenth of the data, judged on it; the test images are never opened"
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from attar.core.progress import Progress, Say, duration
+from attar.core.progress import Progress, Say, about
 from attar.core.store import Store, write_json
+from attar.core.words import counted
 from attar.data.places import check_place
 from attar.evaluation import Recipe
 from attar.evaluation.evaluator import training_plan
@@ -235,6 +236,6 @@ def _cost(
         line if earlier is None else f"{line} (no effect on this set and network: not trained again)"
         for line, earlier in zip(lines, same, strict=True)
     ]
-    total = f"{len(trained) * times} trainings at most, about {duration(seconds)} without tests before the last"
+    total = f"{counted(len(trained) * times, 'training')} at most, {about(seconds)} without tests before the last"
     soft = " and the teacher's work" if any(recipe.labels == "soft" for recipe in trained) else ""
-    return "\n".join([*lines, f"{total}{soft}; those that are in the cache are not done again"])
+    return "\n".join([*lines, f"{total}{soft}; what is in the cache is not done again"])

@@ -44,6 +44,8 @@ class Prototypes(Fit):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise AttarError(f"fit.{name} {value}: at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise AttarError(f"fit.seed {self.seed}: from 0 to {2**32 - 1:,}")
 
     def for_ipc(self, ipc: int) -> Prototypes:
         return replace(self, count=ipc) if self.count is None else self

@@ -66,7 +66,7 @@ class Refinement:
 
     def __post_init__(self) -> None:
         check_ranges(self, _RANGES, "refine")
-        if not all(steps >= 1 and steps == int(steps) for _, steps in entries(self.steps, "refine.steps")):
+        if not all(1 <= steps < math.inf and steps == int(steps) for _, steps in entries(self.steps, "refine.steps")):
             raise AttarError(f"refine: steps = {self.steps!r}: give whole numbers of 1 or more")
         for name in self.networks or ():
             check(name)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attar.core.errors import AttarError
-from attar.core.files import write_json, writing
+from attar.core.files import appearing, write_json
+from attar.data.places import own_record
 
 
 def linear_scheduler() -> Any:
@@ -83,16 +81,7 @@ def check_out(out: Path, key: str) -> bool:
     Raises:
         AttarError: something else is there.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    try:
-        found = json.loads((out / "training.json").read_text(encoding="utf-8")).get("key")
-    except (OSError, ValueError, AttributeError):
-        found = None
-    if found == key:
-        return True
-    what = "is another run's prior" if found else "is not empty, and holds no prior of ours"
-    raise AttarError(f"--out {out} {what}: choose another folder, or remove it")
+    return own_record(out, "training.json", key, "prior") is not None
 
 
 def publish(made: Path, out: Path, records: Mapping[str, Any] | None = None) -> None:
@@ -103,16 +92,7 @@ def publish(made: Path, out: Path, records: Mapping[str, Any] | None = None) -> 
     Raises:
         Unwritable: the disk is full, or the place may not be written; what is trained is kept in the cache.
     """
-    temporary = out.with_name(f".{out.name}.partial")
-    with writing(out, "choose another --out; what is trained is kept in the cache"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            shutil.copytree(made, temporary, ignore=shutil.ignore_patterns("meta.json", ".*"))
-            for name, record in (records or {}).items():
-                write_json(temporary / name, record)
-            if out.is_dir():
-                out.rmdir()
-            os.rename(temporary, out)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with appearing(out, "choose another --out; what is trained is kept in the cache") as copy:
+        shutil.copytree(made, copy, ignore=shutil.ignore_patterns("meta.json", ".*"), dirs_exist_ok=True)
+        for name, record in (records or {}).items():
+            write_json(copy / name, record)

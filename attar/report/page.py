@@ -14,9 +14,10 @@ import jinja2
 import numpy as np
 
 from attar import __version__
-from attar.core.errors import AttarError
-from attar.core.progress import duration
-from attar.core.store import replacing
+from attar.core.errors import AttarError, reason
+from attar.core.files import replacing, writing
+from attar.core.progress import Say, duration, quiet
+from attar.core.words import counted
 from attar.data.places import check_file, check_place
 from attar.evaluation.records import ALL_DATA, Record
 from attar.report.charts import COLOURS, distances, measures_by_step, symbol
@@ -103,11 +104,18 @@ class Comparison:
 
 
 def write_report(
-    folders: Sequence[Path], records: Sequence[Record], out: Path, title: str = "Attar report"
+    folders: Sequence[Path],
+    records: Sequence[Record],
+    out: Path,
+    title: str = "Attar report",
+    *,
+    say: Say = quiet,
+    dry_run: bool = False,
 ) -> list[str]:
     """Writes one HTML file with results, image walls and settings; it needs no network and no other file.
 
-    A set that was altered since it was written is shown as it is, and the page says so.
+    A set that was altered since it was written is shown as it is, and the page says so. A dry run makes the page and
+    does not write it.
 
     Args:
         folders: distilled sets, or folders of them.
@@ -146,8 +154,13 @@ def write_report(
         time=duration(sum(map(_seconds, latest))),
         devices=sorted({record.device for record in latest}),
     )
-    with replacing(out) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    of = f"{counted(len(sets), 'set')} and {counted(len(latest), 'result')}"
+    if dry_run:
+        say(f"{out.resolve()} would be written: a page of {of}, {len(html.encode()):,} bytes")
+    else:
+        with writing(out, "choose another --out"), replacing(out) as temporary:
+            temporary.write_text(html, encoding="utf-8")
+        say(f"wrote {out.resolve()}: a page of {of}")
     return [
         f"{distilled.folder} is not as it was written ({wall.problems[0]}; {len(wall.problems)} in all)"
         for distilled, wall in zip(sets, walls, strict=True)
@@ -283,7 +296,7 @@ def _encoded(picture: Path) -> str:
     try:
         return base64.b64encode(picture.read_bytes()).decode()
     except OSError as error:
-        raise AttarError(f"{picture} cannot be read ({error}); run `attar nearest` again") from error
+        raise AttarError(f"{picture} cannot be read ({reason(error)}); run `attar nearest` again") from error
 
 
 def _fine_tunings(
@@ -317,7 +330,7 @@ def _facts(distilled: DistilledSet, picture: Sprite, records: Sequence[Record]) 
     size = f"{smallest} pixels" if smallest == largest else several
     facts = [
         ("Images", f"{len(manifest['images']):,}, {size}"),
-        ("Data", f"{manifest['data']['spec']}, {manifest['data']['images']:,} images"),
+        ("Data", f"{manifest['data']['spec']}, {counted(manifest['data']['images'], 'image')}"),
         ("Prior", manifest["prior"]["source"] if manifest["prior"] else "none: real images"),
         ("Seed", str(manifest["seed"])),
     ]

@@ -23,6 +23,8 @@ class Cell:
     difference: str | None
     verdict: str
     """"above" or "below" random real images, or "even": a difference within the spread of the seeds."""
+    unlearnt: str
+    """Which networks did not learn what they were trained on; nothing where all did."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def _pooled(records: Sequence[Record]) -> Result | None:
         accuracies=accuracies,
         mean=statistics.fmean(accuracies),
         std=statistics.stdev(accuracies),
+        learnt=tuple(value for result in distinct.values() for value in result.learnt),
         seconds=sum(result.seconds for result in distinct.values()),
     )
 
@@ -117,6 +120,7 @@ def _cell(result: Result, best: float) -> Cell:
         best=result.mean == best,
         difference=None if baseline is None else signed(result.mean - baseline.mean),
         verdict="even" if baseline is None else _verdict(result, baseline),
+        unlearnt=result.unlearnt,
     )
 
 

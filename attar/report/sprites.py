@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from attar.core.errors import AttarError
+from attar.core.errors import AttarError, reason
 
 LARGEST_CELL = 128
 """Pixels: larger images are shown as thumbnails of this size."""
@@ -84,7 +84,7 @@ def _open(file: Path) -> Image.Image:
             return image.convert("RGB")
     except OSError as error:
         raise AttarError(
-            f"{file} cannot be read ({error}); `attar verify {file.parent.parent.parent}` checks all"
+            f"{file} cannot be read ({reason(error)}); `attar verify {file.parent.parent.parent}` checks all"
         ) from error
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from attar.core.errors import AttarError
+from attar.core.limits import IPC, check_most
 from attar.core.store import canonical
 from attar.selection.rules import COMPARING, RULES, Places, surest
 from attar.teachers.reference import TeacherReference
@@ -53,6 +54,7 @@ class Select:
         RULES.check(self.rule)
         if self.pool < 0:
             raise AttarError(f"select.pool {self.pool}: must be 0 or more")
+        check_most("select.pool", self.pool, IPC)
         if not 0 < self.share <= 1:
             raise AttarError(f"select.share {self.share}: above 0, at most 1")
         if self.share < 1 and self.rule in ("first", "confident"):

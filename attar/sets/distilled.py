@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import glob
-import os
 import re
-import shutil
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -15,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.core.errors import AttarError
-from attar.core.files import replacing, write_json, writing
+from attar.core.files import appearing, replacing, write_json
 from attar.core.store import digest, file_digest, fingerprint
 from attar.sets.card import card
 from attar.sets.manifest import FORMAT, read_manifest
@@ -150,12 +146,14 @@ def write_distilled(
         AttarError: something stands where `folder` would go, or images are equal that must not be.
         Unwritable: the disk is full, or the place may not be written; what is written so far is kept.
     """
-    with writing(folder, "choose another --out; the same command goes on from there"):
-        _write(folder, classes, images, manifest, prototypes, statistics, distinct)
+    remedy = "choose another --out; the same command goes on from there"
+    with appearing(folder, remedy, manifest["run"][:12]) as made:
+        _write(folder, made, classes, images, manifest, prototypes, statistics, distinct)
 
 
 def _write(
     folder: Path,
+    partial: Path,
     classes: Sequence[str],
     images: Callable[[Collection[int]], Iterable[Numbered]],
     manifest: dict[str, Any],
@@ -164,11 +162,7 @@ def _write(
     distinct: bool,
 ) -> None:
     begun = time.monotonic()
-    partial = folder.with_name(f".{folder.name}.{manifest['run'][:12]}.partial")
-    for stale in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
-        if stale != partial:
-            shutil.rmtree(stale)
-    (partial / "images").mkdir(parents=True, exist_ok=True)
+    (partial / "images").mkdir(exist_ok=True)
     names = [folder_name(label, name, len(classes)) for label, name in enumerate(classes)]
     there = [label for label, name in enumerate(names) if (partial / "images" / name).is_dir()]
     kept = [label for label in there[:-1] if _readable(partial / "images" / names[label], manifest["ipc"])]
@@ -192,12 +186,6 @@ def _write(
     whole["digest"] = fingerprint(whole)
     (partial / "README.md").write_text(text, encoding="utf-8")
     write_json(partial / "manifest.json", whole)
-    try:
-        os.rename(partial, folder)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR):
-            raise
-        raise AttarError(f"{folder}: cannot be written, something else is there ({error})") from error
 
 
 def _readable(folder: Path, count: int) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
 from attar.core.store import Store, fingerprint
+from attar.core.words import counted
 
 if TYPE_CHECKING:
     from attar.core.progress import Say
@@ -119,7 +120,9 @@ def _difference(one: DistilledSet, every: ImageSet, store: Store) -> str | None:
         return None
     pairs = zip(one.classes, data.get("counts", []), strict=False)
     counts = [(name, was, len(real.of_class(real.classes.index(name)))) for name, was in pairs]
-    other = next((f"{now} images of class {name!r}, then {was}" for name, was, now in counts if now != was), None)
+    other = next(
+        (f"{counted(now, 'image')} of class {name!r}, then {was}" for name, was, now in counts if now != was), None
+    )
     return f"{told} ({other or 'other images, or in another order'})"
 
 

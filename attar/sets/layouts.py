@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.core.errors import AttarError, suggestion
-from attar.core.files import write_json, writing
+from attar.core.files import appearing, write_json
+from attar.core.progress import Say, quiet
 from attar.core.store import Store
-from attar.data.places import check_place
+from attar.core.words import counted
+from attar.data.places import check_place, occupied
 from attar.sets.distilled import DistilledSet, folder_name, verify
 
 if TYPE_CHECKING:
@@ -94,10 +95,10 @@ def class_folders(layout: str, classes: Sequence[str]) -> list[str]:
     ]
 
 
-def export(one: DistilledSet, layout: str, out: Path) -> None:
+def export(one: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_run: bool = False) -> None:
     """Writes the images of a set, bit for bit, in a layout, with classes.json, which says whose folder is whose.
 
-    `out` appears whole, by one rename.
+    `out` appears whole, by one rename. A dry run ends after the checks, having said what would be written.
 
     Raises:
         AttarError: the set is damaged, the layout does not suit its classes, or `out` is taken.
@@ -105,26 +106,27 @@ def export(one: DistilledSet, layout: str, out: Path) -> None:
     folders = class_folders(layout, one.classes)
     check_place(out, "--out", [one.manifest["data"]["spec"]])
     if problems := verify(one.folder):
-        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all problems: {len(problems)}")
+    if occupied(out):
         raise AttarError(f"--out {out}: something is there already; choose another folder, or remove it")
-    with writing(out, "choose another --out"):
-        _export(one, layout, folders, out)
-
-
-def _export(one: DistilledSet, layout: str, folders: Sequence[str], out: Path) -> None:
-    partial, written = out.with_name(f".{out.name}.partial"), []
-    shutil.rmtree(partial, ignore_errors=True)
-    for label, (folder, files) in enumerate(zip(folders, one.files(), strict=True)):
-        (partial / folder).mkdir(parents=True)
-        for n, file in enumerate(files):
-            name = f"{folder}/{LAYOUTS[layout].file.format(label=label, n=n)}"
-            shutil.copyfile(file, partial / name)
-            written.append(str(out.absolute() / name))
-    write_json(partial / "classes.json", dict(zip(folders, one.classes, strict=True)))
-    if layout == "d3hr":
-        (partial / "train.txt").write_text("\n".join(written) + "\n", encoding="utf-8")
-    os.replace(partial, out)
+    files = [file for of_class in one.files() for file in of_class]
+    told = f"{counted(len(files), 'image')} in {counted(len(folders), 'folder')}, layout {layout}"
+    if dry_run:
+        size = sum(file.stat().st_size for file in files)
+        say(f"{told}, {size:,} bytes, and classes.json would be written to {out.resolve()}")
+        return
+    written = []
+    with appearing(out, "choose another --out") as made:
+        for label, (folder, of_class) in enumerate(zip(folders, one.files(), strict=True)):
+            (made / folder).mkdir()
+            for n, file in enumerate(of_class):
+                name = f"{folder}/{LAYOUTS[layout].file.format(label=label, n=n)}"
+                shutil.copyfile(file, made / name)
+                written.append(str(out.absolute() / name))
+        write_json(made / "classes.json", dict(zip(folders, one.classes, strict=True)))
+        if layout == "d3hr":
+            (made / "train.txt").write_text("\n".join(written) + "\n", encoding="utf-8")
+    say(f"wrote {out.resolve()}: {told}; classes.json says which class each folder is")
 
 
 def open_layout(
@@ -166,9 +168,9 @@ def understood(one: DistilledSet) -> str:
     manifest, counts = one.manifest, sorted({len(files) for files in one.files()})
     pairs = [f"{own} = {name!r}" for own, name in zip(manifest["folders"], one.classes, strict=True)]
     more = " ..." if len(pairs) > 4 else ""
-    each = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    each = counted(counts[0], "image") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} images"
     return (
-        f"{one.folder}: layout {manifest['layout']}, {each} images of each of {len(pairs)} classes of "
+        f"{one.folder}: layout {manifest['layout']}, {each} of each of {counted(len(pairs), 'class')} of "
         f"{manifest['data']['spec']}: {', '.join(pairs[:4])}{more}"
     )
 

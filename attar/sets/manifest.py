@@ -23,6 +23,7 @@ from attar.core.json_shapes import (
     read_json,
     whole,
 )
+from attar.core.words import counted
 from attar.data.pixels import PREPROCESSING
 
 FORMAT = 1
@@ -108,5 +109,5 @@ def _misfit(manifest: dict[str, Any]) -> str | None:
         head, key = name.split(".")
         count = len((manifest[head] or {}).get(key, manifest["classes"]))
         if count != len(manifest["classes"]):
-            return f"{name} has {count} numbers for {len(manifest['classes'])} classes"
+            return f"{name} has {counted(count, 'number')} for {counted(len(manifest['classes']), 'class')}"
     return None

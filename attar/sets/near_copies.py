@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attar.core.errors import AttarError
-from attar.core.files import writing
+from attar.core.files import replacing, writing
 from attar.core.json_shapes import NAME, TEXT, Many, Shape, mistake, number, read_json, whole
-from attar.core.progress import Meter, Progress, silent
+from attar.core.progress import Meter, Progress, Say, quiet, silent
 from attar.core.store import Store, write_json
+from attar.core.words import counted
 from attar.data.places import check_place
 
 if TYPE_CHECKING:
@@ -109,8 +110,12 @@ def nearest(
     device: str = "auto",
     store: Store | None = None,
     progress: Progress = silent,
+    say: Say = quiet,
+    dry_run: bool = False,
 ) -> list[Nearest]:
     """Measures a set and writes `nearest.json` and pictures of the closest pairs beside it.
+
+    A dry run ends after the checks, having said what would be compared and written.
 
     Args:
         kinds: what is compared (attar.selection.features): pixels, at 32 x 32; teacher, which is named; prior, whose
@@ -132,17 +137,37 @@ def nearest(
     folder = folder_of(one)
     check_place(folder, "attar nearest:", [one.manifest["data"]["spec"]], adds=["nearest.json"])
     if one.elsewhere is None and (problems := verify(one.folder)):
-        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
-    job = Job(_spec(one, prior, device), store, progress)
-    real_images(one, job.store)
+        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all problems: {len(problems)}")
+    job = Job(_spec(one, prior, device), store, progress, dry_run)
+    real = real_images(one, job.store)
+    if dry_run:
+        _open(job, kinds, teacher)
+        count = sum(map(len, one.files()))
+        beside = f"{counted(count, 'image')} of {one.folder} beside {counted(len(real), 'real one')}"
+        files = f"nearest.json and {counted(len(kinds), 'picture')} of the closest pairs"
+        say(f"{beside} would be compared by {', '.join(kinds)}; {files} would be written to {folder}")
+        return []
     found = [_measured(job, one, Features(kind, teacher if kind == "teacher" else None)) for kind in kinds]
     with writing(folder):
         folder.mkdir(exist_ok=True)
         for measure in found:
-            _pairs(job, one, measure).save(folder / f"closest-{measure.kind}.png")
+            with replacing(folder / f"closest-{measure.kind}.png") as temporary:
+                _pairs(job, one, measure).save(temporary, format="PNG")
     kept = {measure.kind: vars(measure) for measure in [*_still_valid(one), *found]}
     write_json(folder / "nearest.json", {"set": one.manifest["digest"], "measures": list(kept.values())})
     return found
+
+
+def _open(job: Job, kinds: Sequence[Kind], teacher: TeacherReference | None) -> None:
+    """Opens all that images would be compared by, which checks that it is there and fits."""
+    from attar.selection.features import teacher_for
+
+    if "teacher" in kinds and teacher is not None:
+        teacher_for(job, teacher)
+    if "prior" in kinds:
+        _ = job.prior
+    if "latents" in kinds:
+        _ = job.codec
 
 
 def _still_valid(one: DistilledSet) -> list[Nearest]:

@@ -24,7 +24,7 @@ from attar.core.progress import Progress, duration, silent
 from attar.core.rng import seed_of
 from attar.core.store import Store, file_digest, fingerprint, write_json
 from attar.data import ImageSet, load_data, load_pixels, readable, usual_side
-from attar.data.places import check_place
+from attar.data.places import check_place, own_record
 from attar.networks import build, check, check_size
 from attar.priors.folder import publish
 from attar.teachers.load import load_pretrained
@@ -201,17 +201,7 @@ def train_teacher(
 
 def _there(out: Path, key: str) -> dict[str, Any]:
     """The record of the teacher of this key in `out`, {} where nothing is; raises AttarError for anything else."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return {}
-    try:
-        record = _read(out)
-        found = record.get("key")
-    except (OSError, ValueError, AttributeError):
-        found = None
-    if found == key:
-        return record
-    what = "is another run's teacher" if found else "is not empty, and holds no teacher of ours"
-    raise AttarError(f"--out {out} {what}: choose another folder, or remove it")
+    return own_record(out, "teacher.json", key, "teacher") or {}
 
 
 def _read(folder: Path) -> dict[str, Any]:

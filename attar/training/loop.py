@@ -76,7 +76,7 @@ class Step:
     loss: Tensor
     """Mean over the batch, a scalar on the device: reading it waits for the device."""
     correct: Tensor
-    """How many of the (mixed) images were given their own label, likewise."""
+    """How many of the views were given the label that they were taught most of, likewise (see `_taught_most`)."""
 
 
 def train(
@@ -110,7 +110,7 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "float16")
     order = None if views is None else views.order
     with seeded(device, *key, "network"), memory_kept():
-        first = 0 if checkpoint is None else checkpoint.restore(network, optimiser)
+        first = 0 if checkpoint is None else checkpoint.restore(network, optimiser, scaler)
         for done, (epoch, last, index) in enumerate(batches(len(images), plan, *key, "order", order=order)):
             if done < first:
                 continue
@@ -133,13 +133,13 @@ def train(
             if after is not None:
                 after(Step(done + 1, total, epoch + 1, epochs, last, len(index), loss, correct))
             if checkpoint is not None:
-                checkpoint.keep(done + 1, network, optimiser)
+                checkpoint.keep(done + 1, network, optimiser, scaler)
 
 
 def _check(loss: Tensor, done: int, total: int, plan: Plan) -> None:
     """Looks twenty times whether the training has diverged: to look, the device must have caught up."""
     if done % max(1, total // 20) == 0 or done == total:
-        bounded(loss, f"the training diverged (lower lr = {plan.lr:g}): its loss after {done:,} of {total:,} batches")
+        bounded(loss, f"the training diverged (lower lr = {plan.lr:g}): its loss after batch {done:,} of {total:,}")
 
 
 @torch.no_grad()
@@ -205,7 +205,7 @@ def _passed(
     plan: Plan,
     scaler: torch.amp.GradScaler,
 ) -> tuple[Tensor, Tensor]:
-    """One batch's gradients, in its parts; its loss, and how many images were given their own label."""
+    """One batch's gradients, in its parts; its loss, and how many views were named as they were taught most."""
     losses, correct = [], []
     for part in cut(len(index), max(1, plan.batch // plan.accumulate)):
         with autocast(index.device, plan.precision):
@@ -214,8 +214,17 @@ def _passed(
         loss = _loss(logits, labels, index[part], shown.of(part), aims, plan) / plan.accumulate
         scaler.scale(loss).backward()
         losses.append(loss.detach())
-        correct.append((logits.argmax(1) == labels[index[part]]).sum())
+        correct.append((logits.argmax(1) == _taught_most(labels, index[part], shown.of(part), aims)).sum())
     return torch.stack(losses).sum(), torch.stack(correct).sum()
+
+
+def _taught_most(labels: Tensor, index: Tensor, shown: Shown, taught: Tensor | None) -> Tensor:
+    """(n,): the teacher's first label of each view; with hard labels its own, or its partner's if that weighs more."""
+    if taught is not None:
+        return taught.argmax(1)
+    if shown.partner is None or shown.own is None:
+        return labels[index]
+    return torch.where(shown.own[:, 0].to(labels.device) < 0.5, labels[shown.partner], labels[index])
 
 
 def _loss(logits: Tensor, labels: Tensor, index: Tensor, shown: Shown, taught: Tensor | None, plan: Plan) -> Tensor:

@@ -1,8 +1,9 @@
-"""What is told of a training as it goes."""
+"""What is told of a training as it goes, and how well the network fits its training set in the end."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -32,3 +33,38 @@ class Tally:
         )
         self.told(self.text, step.done / step.total)
         self.steps, self.since = [], now
+
+
+VIEWS = 256
+"""How many of the last views are looked at, at least, so that luck decides little."""
+
+
+class Fit:
+    """How well a network fits what it is trained on: by the last epoch, and at least the last `VIEWS` views.
+
+    They are counted as they pass, each batch before its step, with whatever augmentation and mixing it has.
+    """
+
+    def __init__(self) -> None:
+        self.steps: deque[Step] = deque()
+        self.views = 0
+
+    def add(self, step: Step) -> None:
+        """A batch that has passed."""
+        self.steps.append(step)
+        self.views += step.images
+        while self.steps[0].epoch < step.epoch and self.views - self.steps[0].images >= VIEWS:
+            self.views -= self.steps.popleft().images
+
+    @property
+    def share(self) -> float:
+        """Of the views that were given the label that they were taught most of, in per cent."""
+        return 100 * float(torch.stack([step.correct for step in self.steps]).sum()) / self.views
+
+    def chance(self, largest: float) -> float:
+        """The share, in per cent, up to which a network may have learnt nothing.
+
+        Whoever names one class for all views is right in the share of that class, at most the `largest`; two standard
+        deviations of as many independent views more may be luck.
+        """
+        return min(100.0, 100 * (largest + 2 * (largest * (1 - largest) / self.views) ** 0.5))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from attar.core.errors import AttarError
 from attar.core.files import replacing, resumed
+from attar.core.limits import check_guidance
 from attar.core.progress import Meter
 from attar.core.store import note_seconds
 from attar.diffusion import FixedPoint, Sampler, check_grid, grid, inverted, sample
@@ -66,8 +66,7 @@ class Invert(Fit):
             raise AttarError(f"fit.times {','.join(map(str, self.times))}: give them once each, rising")
         if not -1 <= self.clean_time < self.times[0]:
             raise AttarError(f"fit.clean_time {self.clean_time}: at least -1, and below fit.times, {self.times[0]}")
-        if not math.isfinite(self.guidance):
-            raise AttarError(f"fit.guidance {self.guidance}: must be a finite number")
+        check_guidance("fit.guidance", self.guidance)
         if self.per_class is not None and self.per_class < 2:
             raise AttarError(f"fit.per_class {self.per_class}: at least 2 images are needed for a variance")
         if not 0 < self.tolerance < 1:

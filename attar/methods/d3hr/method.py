@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from attar.core.config import Range, check_ranges
 from attar.core.errors import AttarError
 from attar.core.rng import seed_of
 from attar.diffusion import EVEN, Sampler, grid
@@ -32,6 +34,11 @@ from attar.priors.prior import Prior
 
 PIECES = 4
 """Of a search that are timed for the estimate."""
+
+
+_RANGES: tuple[Range, ...] = (
+    ("a number of 0 or more", lambda x: 0 <= x < math.inf, ("mean_weight", "std_weight", "skew_weight")),
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ class D3HR(LatentMethod):
         if self.reference_quirks:
             object.__setattr__(self, "fit", replace(self.fit, clean_time=0))
             object.__setattr__(self, "sampler", replace(self.sampler, clean_time=1))
+        check_ranges(self, _RANGES, "d3hr")
         if self.subsets < 1:
             raise AttarError(f"d3hr.subsets {self.subsets}: at least 1")
         kept = ",".join(map(str, self.fit.times))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from attar.core.errors import AttarError
 from attar.core.files import read_lines, resumed, write_lines
+from attar.core.limits import check_guidance
 from attar.core.rng import noise
 from attar.diffusion import Sampler, check_grid, grid, sample
 from attar.job import Job
@@ -45,8 +45,7 @@ class Look:
         if self.times < 0 or self.times == 1:
             raise AttarError(f"fit.look.times {self.times}: 0, 2 or more")
         check_grid("fit.look", self.steps, "leading")
-        if not math.isfinite(self.guidance):
-            raise AttarError(f"fit.look.guidance {self.guidance}: must be a finite number")
+        check_guidance("fit.look.guidance", self.guidance)
         for name in ("samples", "real"):
             if getattr(self, name) <= NEIGHBOURS:
                 raise AttarError(f"fit.look.{name} {getattr(self, name)}: must be more than {NEIGHBOURS}")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attar.core.errors import AttarError
 from attar.core.files import read_lines, replacing, resumed, write_lines
+from attar.core.limits import check_guidance
 from attar.core.progress import Progress, silent
 from attar.core.rng import noise
 from attar.diffusion import Sampler, Schedule, grid, sample
@@ -47,6 +48,7 @@ class Report:
             or not 1 <= self.steps <= 1000
         ):
             raise AttarError("report: every must be 1 or more, samples and judge_steps 2 or more, steps 1 to 1000")
+        check_guidance("report.guidance", self.guidance)
 
 
 @dataclass(eq=False)

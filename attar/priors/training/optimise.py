@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attar.core.config import Range, check_ranges
 from attar.core.errors import AttarError, NotFinite
 from attar.core.files import replacing, resumed
 from attar.core.finite import bounded, finite
@@ -25,6 +27,14 @@ if TYPE_CHECKING:
 REPORT_SECONDS = 1.0
 CURVE_POINTS = 400
 """About so many points are kept of the loss."""
+
+
+RANGES: tuple[Range, ...] = (
+    ("a whole number of 1 or more", lambda x: x >= 1, ("steps", "batch")),
+    ("a number above 0", lambda x: 0 < x < math.inf, ("learning_rate", "clip")),
+    ("a number of 0 or more", lambda x: 0 <= x < math.inf, ("warmup", "weight_decay")),
+    ("a number from 0 to below 1", lambda x: 0 <= x < 1, ("ema_decay",)),
+)
 
 
 @dataclass(frozen=True)
@@ -48,9 +58,7 @@ class Optimisation:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise AttarError(f"{name} {getattr(self, name)}: must be more than 0")
+        check_ranges(self, RANGES, "training")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""

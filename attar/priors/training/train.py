@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attar.core.config import Range, check_ranges
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
 from attar.core.rng import generator
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 30.0
 
 
+_RANGES: tuple[Range, ...] = (
+    ("a number from 0 to below 1", lambda x: 0 <= x < 1, ("label_dropout",)),
+    ("a number above 0, or none", lambda x: 0 < x < math.inf, ("min_snr",)),
+)
+
+
 @dataclass(frozen=True)
 class Denoising(Optimisation):
     """How a DiT is trained on latents, whatever its size: epsilon prediction unless it came with another."""
@@ -37,6 +45,10 @@ class Denoising(Optimisation):
     """Weights of the loss (Hang et al., ICCV 2023, equation 6); none: all 1."""
     compile: bool = False
     """Compile the blocks (torch.compile): minutes at the start, then about a tenth faster; other last bits."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, _RANGES, "training")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from attar.core.batching import choose, device_class
+from attar.core.config import Range, check_ranges
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
 from attar.core.rng import generator, seed_of
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 GROUPS = (16, 8, 4, 2, 1)
+_RANGES: tuple[Range, ...] = (
+    ("a whole number of 1 or more", lambda x: x >= 1, ("width", "channels")),
+    ("a number of 0 or more", lambda x: 0 <= x < math.inf, ("kl_weight",)),
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Autoencoding(Optimisation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_ranges(self, _RANGES, "vae")
         if self.shrink < 1 or self.shrink & (self.shrink - 1):
             raise AttarError(f"vae.shrink {self.shrink}: a power of two, such as 4")
 
