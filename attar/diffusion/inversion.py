@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attar.diffusion.guidance import guided
 from attar.diffusion.schedule import Denoiser, ddim_move
-from attar.diffusion.solvers import guided
 from attar.diffusion.watched import Watched
 
 

@@ -1,4 +1,4 @@
-"""The built-in solvers, each a walk down a list of times, and classifier-free guidance."""
+"""The built-in solvers, each a walk down a list of times."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from attar.core.errors import AttarError
+from attar.diffusion.guidance import guided_output, guided_raw
 from attar.diffusion.schedule import Denoiser, ddim_move
 
 Noise = Callable[[int], Tensor]
@@ -51,37 +51,6 @@ class Walk:
         if self.noise is None:
             raise AttarError("this solver draws noise at every step: give `sample` a `noise`")
         return self.noise(t).to(z.device)
-
-
-def guided_output(
-    denoiser: Denoiser, z: Tensor, t: int, y: Tensor, guidance: float, channels: int | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """Predicted noise (N, C, H, W) with classifier-free guidance, and the raw learned variance of the labelled pass.
-
-    At guidance 1 the second network pass is not made; without learned variance the second value is None.
-    """
-    raw, variance = guided_raw(denoiser, z, t, y, guidance, channels)
-    return denoiser.schedule.epsilon(raw, z, t), variance
-
-
-def guided_raw(
-    denoiser: Denoiser, z: Tensor, t: int, y: Tensor, guidance: float, channels: int | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """The same as what the network predicts, noise or velocity; guiding either is the same."""
-    output, size = denoiser(z, t, y), z.shape[1]
-    told, variance = output[:, :size], output[:, size:] if output.shape[1] > size else None
-    if guidance == 1:
-        return told, variance
-    empty = denoiser(z, t, torch.full_like(y, denoiser.null))[:, :size]
-    if channels is None:
-        return empty + guidance * (told - empty), variance
-    pushed = empty[:, :channels] + guidance * (told[:, :channels] - empty[:, :channels])
-    return torch.cat([pushed, told[:, channels:]], dim=1), variance
-
-
-def guided(denoiser: Denoiser, z: Tensor, t: int, y: Tensor, guidance: float, channels: int | None = None) -> Tensor:
-    """Predicted noise with classifier-free guidance; at guidance 1 the second network pass is not made."""
-    return guided_output(denoiser, z, t, y, guidance, channels)[0]
 
 
 def ddim(walk: Walk, z: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from attar.core.progress import duration
-from attar.diffusion import times_from
+from attar.diffusion import network_passes, times_from
 from attar.distillation.artefacts import prepared_artefact
 from attar.distillation.checks import Plan
 from attar.job import Job
@@ -113,7 +113,7 @@ def passes_per_image(job: Job, method: LatentMethod) -> int:
     """Network passes that the sampler takes for an image, guidance included."""
     sampler = method.sampler
     times = times_from(sampler, job.prior, method.start_time(job.prior))
-    return sum(1 if sampler.guidance_at(t) == 1 else 2 for t in times)
+    return sum(network_passes(sampler.guidance_at(t)) for t in times)
 
 
 def passes_per_second(prior: Prior) -> float:

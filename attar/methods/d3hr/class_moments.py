@@ -16,7 +16,7 @@ from attar.core.errors import AttarError
 from attar.core.files import replacing, resumed
 from attar.core.progress import Meter
 from attar.core.store import note_seconds
-from attar.diffusion import FixedPoint, Sampler, check_grid, grid, inverted, sample
+from attar.diffusion import FixedPoint, Sampler, check_grid, grid, inverted, network_passes, sample
 from attar.job import Job
 from attar.methods.base import Fit, Group, Tensors
 from attar.priors.latents import Shard
@@ -88,7 +88,7 @@ class Invert(Fit):
         return count if self.per_class is None else min(self.per_class, count)
 
     def passes(self, counts: Sequence[int]) -> int:
-        calls = len(self.path()) * (1 if self.guidance == 1 else 2)
+        calls = len(self.path()) * network_passes(self.guidance)
         images = sum(self.images(count) for count in counts)
         back = sum(min(self.images(count), RETURNED) for count in counts)
         return calls * (TYPICAL * images + back if self.exact else images)

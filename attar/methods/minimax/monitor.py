@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attar.core.errors import AttarError
 from attar.core.files import read_lines, resumed, write_lines
 from attar.core.rng import noise
-from attar.diffusion import Sampler, check_grid, grid, sample
+from attar.diffusion import Sampler, check_grid, grid, network_passes, sample
 from attar.job import Job
 from attar.methods.base import Group
 from attar.methods.minimax.criteria import Means
@@ -57,7 +57,7 @@ class Look:
 
     def passes(self, classes: int) -> int:
         """Network passes, in images, that all looks take."""
-        return self.times * self.samples * classes * self.steps * (1 if self.guidance == 1 else 2)
+        return self.times * self.samples * classes * self.steps * network_passes(self.guidance)
 
 
 @dataclass(frozen=True, eq=False)
