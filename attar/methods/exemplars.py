@@ -108,8 +108,9 @@ class Chosen(Fit):
         pixels = load_pixels(job.images, chosen.numpy(), job.codec.size, job.spec.preprocess)
         mean, _ = job.codec.encode(to_float(pixels))
         meter = Meter(job.progress, f"inverting {job.classes[label]}", len(mean), "images")
-        kept, residual = self.inversion.kept(job.prior, mean, job.conditions([label]).expand(len(mean)), meter)
-        fitted = {"chosen": chosen, "prototypes": mean, "inverted": kept[:, 0].contiguous()}
+        y = job.conditions([label]).expand(len(mean))
+        latents, residual = self.inversion.inverted_at_times(job.prior, mean, y, meter)
+        fitted = {"chosen": chosen, "prototypes": mean, "inverted": latents[:, 0].contiguous()}
         if self.exact:
             fitted["unconverged"] = (~(residual <= self.inversion.tolerance)).float().mean()
         return fitted
