@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from attar.teachers.reference import TeacherReference
 
 
-REVISION = 2
+REVISION = 3
 """Raise it when a change of code changes what is stored under a key."""
 
 

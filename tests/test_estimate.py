@@ -67,7 +67,7 @@ def job(tmp_path: Any) -> Job:
 
 def test_minimax_at_imagenets_size(tmp_path: Any) -> None:
     """Fifty groups of twenty; 8 epochs of batches of 8; one pool of 100 a class for every IPC."""
-    minimax = load_method("minimax", {"fit.look.times": 0})
+    minimax = load_method("minimax", {"fit.monitor.times": 0})
     counts = [1281] * 1000
     ten, fifty = (outlook(job(tmp_path), minimax, counts, ipc, MEASURES) for ipc in (10, 50))
     assert ten.groups == 50

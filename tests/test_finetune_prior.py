@@ -229,7 +229,7 @@ def test_a_finetuned_prior_opens_in_diffusers(
     assert torch.equal(found[name], old[name]) == (adapt == "difffit")
     assert (tmp_path / "out" / "adaptor.safetensors").exists() == (adapt == "difffit")
 
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("attar.priors.training.optimise.CHECKPOINT_SECONDS", 0.0)
     drawn = generator
 
     def dies(*parts: str | int) -> torch.Generator:

@@ -34,7 +34,7 @@ FAST: dict[str, dict[str, Any]] = {
         "fit.group": 1,
         "fit.batch": 4,
         "fit.max_steps": 3,
-        "fit.look.times": 0,
+        "fit.monitor.times": 0,
     },
     "d3hr": {"sampler.steps": 5, "fit.steps": 5, "subsets": 50},
     "exemplars": {"sampler.steps": 5, "fit.steps": 5, "fit.time": 600},

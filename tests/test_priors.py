@@ -129,7 +129,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, monk
     import attar.priors.training.train as training
 
     straight = trained(tmp_path / "straight")
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("attar.priors.training.optimise.CHECKPOINT_SECONDS", 0.0)
     drawn = generator
 
     def dies(*parts: str | int) -> torch.Generator:

@@ -29,7 +29,7 @@ from attar.priors.shared_embedders import TiedDiT, tied, untrained
 from attar.priors.training.latent_set import LatentSet, Mirrored, load_latents
 from attar.priors.training.measures import frechet
 from attar.priors.training.monitor import Report
-from attar.priors.training.optimise import Moment, Optimisation, accelerator, optimise
+from attar.priors.training.optimise import Moment, Optimisation, Session, accelerator, optimise
 from attar.priors.training.run import NewPrior, train_new_prior
 from attar.priors.training.train import Training
 from attar.priors.training.vae import Autoencoding
@@ -151,7 +151,8 @@ def test_the_average_is_warmed_up_and_kept(tmp_path: Path) -> None:
     def after(moment: Moment) -> None:
         values.append(float(parameter.detach()))
 
-    optimise([parameter], lambda step: parameter.sum(), plan, tmp_path, accelerator("cpu", "float32"), "x", after=after)
+    session = Session(tmp_path, accelerator("cpu", "float32"), "x")
+    optimise([parameter], lambda step: parameter.sum(), plan, session, after=after)
     average = 0.0
     for n, value in enumerate(values):
         decay = min(0.5, (1 + n) / (10 + n))
@@ -270,7 +271,7 @@ def train_once(data: Path, out: Path, cache: Path, fatal: int) -> None:
         return generator(*parts)
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("attar.priors.training.train.CHECKPOINT_SECONDS", 0.0)
+    patch.setattr("attar.priors.training.optimise.CHECKPOINT_SECONDS", 0.0)
     patch.setattr("attar.priors.training.train.generator", dying)
     train_new_prior(spec(data), out, store=Store(cache), say=lambda text: None)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from diffusers import DDIMScheduler
 from torch import nn
 
 from attar.core.batching import choose
@@ -17,11 +18,12 @@ from attar.core.progress import Progress, silent
 from attar.core.store import Store
 from attar.data.class_names import matches
 from attar.data.places import check_place
-from attar.priors.digits import is_trained, untrained_digits
+from attar.priors import load_prior
+from attar.priors.digits import digits_prior, is_trained, untrained_digits
 from attar.priors.folder import check_out, linear_scheduler
 from attar.priors.shared_embedders import TiedDiT, tied
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
-from attar.priors.training.run import Material, Say, Work, Workshop, check_batch, estimate, produce
+from attar.priors.training.run import Material, Say, TrainingRun, TrainingTask, check_batch, estimate, produce
 from attar.priors.training.train import Denoising
 
 if TYPE_CHECKING:
@@ -60,31 +62,29 @@ def finetune_prior(
     Raises:
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
-    from attar.priors import load_prior
-
     check_place(out, "--out", [spec.data])
-    shop = Workshop(spec, store or Store(), progress, say)
-    instead = untrained_digits() if dry_run and spec.prior == "digits" and not is_trained(shop.store) else None
+    run = TrainingRun(spec, store or Store(), progress, say)
+    instead = untrained_digits() if dry_run and spec.prior == "digits" and not is_trained(run.store) else None
     source = spec.prior if instead is None else instead.name
-    prior = load_prior(source, device=str(shop.helper.device), dtype=shop.dtype, tile=1, store=shop.store)
+    prior = load_prior(source, device=str(run.helper.device), dtype=run.dtype, tile=1, store=run.store)
     codec = prior.codec.with_tile(choose(prior.device, prior.codec.exact_at))
-    check_batch(spec.training.batch, shop)
-    key = shop.key(prior.key, codec.key)
+    check_batch(spec.training.batch, run)
+    key = run.key(prior.key, codec.key)
     if instead is not None:
         say("the prior digits is trained before that")
     elif check_out(out, key):
         say(f"{out} is already there, and is this prior: nothing to do")
         return
-    network, kept = adapted_network(prior, shop.classes, spec.prior)
-    say(f"{len(kept)} of {len(shop.classes)} classes keep the prior's label embedding, the others begin at the mean")
+    network, kept = adapted_network(prior, run.classes, spec.prior)
+    say(f"{len(kept)} of {len(run.classes)} classes keep the prior's label embedding, the others begin at the mean")
     with ExitStack() as stack:
         parameters, finished = _adaptation(spec, network, stack)
-        scheduler = _scheduler(source, shop.store)
-        title = f"{Path(spec.prior).name}, adapted to {len(shop.classes)} classes ({spec.adapt})"
-        work = Work(title, network, parameters, codec, scheduler, spec.training, finished)
-        say(estimate(shop, work))
+        scheduler = _scheduler(source, run.store)
+        title = f"{Path(spec.prior).name}, adapted to {len(run.classes)} classes ({spec.adapt})"
+        task = TrainingTask(title, network, parameters, codec, scheduler, spec.training, finished)
+        say(estimate(run, task))
         if not dry_run:
-            produce(shop, work, key, out)
+            produce(run, task, key, out)
 
 
 def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[TiedDiT, dict[str, int]]:
@@ -143,10 +143,6 @@ def _adaptation(
 
 
 def _scheduler(source: str, store: Store) -> Any:
-    from diffusers import DDIMScheduler
-
-    from attar.priors.digits import digits_prior
-
     if Path(source).expanduser().is_file():
         return linear_scheduler()
     return DDIMScheduler.from_pretrained(
