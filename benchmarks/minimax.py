@@ -34,7 +34,7 @@ from attar.methods.minimax.finetune import Tune
 from attar.methods.minimax.loss import MinimaxLoss
 from attar.methods.minimax.monitor import CriterionMeans
 from attar.priors.codec import to_float
-from attar.priors.shared_embedders import tied
+from attar.priors.shared_embedders import share_embedders
 from attar.priors.training.adaptors import DiffFit
 from attar.priors.training.optimise import Session, accelerator, optimise
 
@@ -46,7 +46,7 @@ class Straightforward:
 
     def __init__(self, job: Job, stack: ExitStack) -> None:
         self.job, prior = job, job.prior
-        self.network = tied(prior.network.transformer, "").requires_grad_(False)
+        self.network = share_embedders(prior.network.transformer, "").requires_grad_(False)
         adaptor = DiffFit.of(self.network)
         stack.enter_context(adaptor.attached(self.network))
         self.optimiser = torch.optim.AdamW(adaptor.parameters(), lr=1e-3, weight_decay=0.0)
@@ -112,7 +112,7 @@ class Attars:
         self.job, fit = job, Tune()
         prior, classes = job.prior, len(job.classes)
         self.data = fit.data(job, list(job.labels))
-        network = tied(prior.network.transformer, "").requires_grad_(False)
+        network = share_embedders(prior.network.transformer, "").requires_grad_(False)
         self.adaptor, self.helper = DiffFit.of(network), accelerator("cpu", "float32")
         stack.enter_context(self.adaptor.attached(network))
         real, generated = (Memory.empty(classes, MEMORY, self.data.mean[0, 0].numel()) for _ in range(2))

@@ -27,7 +27,7 @@ from attar.methods import load_method
 from attar.methods.minimax.criteria import Memory, diversity, representativeness
 from attar.methods.minimax.loss import MinimaxLoss
 from attar.methods.minimax.monitor import MEASURES, measures, neighbourhoods
-from attar.priors.shared_embedders import tied
+from attar.priors.shared_embedders import share_embedders
 from attar.priors.training.adaptors import DiffFit
 from attar.priors.training.latent_set import held_in_memory
 from attar.sets.distilled import open_distilled
@@ -168,7 +168,7 @@ def test_without_the_criteria_it_is_plain_fine_tuning(world: Path, store: Store)
     job = job_of(world, store)
     fit = fit_of(representativeness=0.0, diversity=0.0, balanced=True, label_dropout=0.0, ema_decay=0.5)
     tuned = learnt(job, fit, [0, 1])
-    network = tied(job.prior.network.transformer, "").requires_grad_(False)
+    network = share_embedders(job.prior.network.transformer, "").requires_grad_(False)
     data = fit.data(job, [0, 1])
     forward = Forward(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
     adaptor = DiffFit.of(network)
@@ -191,7 +191,7 @@ def test_without_the_criteria_it_is_plain_fine_tuning(world: Path, store: Store)
     for name, kept in average.items():
         if not name.endswith("to_k.bias"):  # attention does not depend on it: its gradients are rounding errors
             torch.testing.assert_close(tuned[name], kept, rtol=1e-4, atol=1e-5)
-    fresh = DiffFit.of(tied(job.prior.network.transformer, "")).values
+    fresh = DiffFit.of(share_embedders(job.prior.network.transformer, "")).values
     assert any((tuned[name] - value).abs().max() > 1e-3 for name, value in fresh.items())
 
 
@@ -277,7 +277,7 @@ def test_bitfit_trains_what_the_reference_marks_for_it(world: Path, store: Store
     """Its names that contain `bias`: all but the label table and the scales of DiffFit's."""
     fitted = learnt(job_of(world, store), fit_of(adapt="bitfit"), [0, 1])
     parameters = [{name: torch.nn.Parameter(value) for name, value in fitted.items()}]
-    parameters.append(DiffFit.of(tied(job_of(world, store).prior.network.transformer, "tiny")).values)
+    parameters.append(DiffFit.of(share_embedders(job_of(world, store).prior.network.transformer, "tiny")).values)
     bitfit, difffit = (set(DiffFit(values).as_original()) for values in parameters)
     assert bitfit == {name for name in difffit if "bias" in name}
     assert len(bitfit) == len(difffit) - 1 - 4 * 2

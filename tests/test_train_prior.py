@@ -25,7 +25,7 @@ from attar.diffusion.loss import Forward, forward_of
 from attar.priors import load_prior
 from attar.priors.folder import publish
 from attar.priors.latents import Latents
-from attar.priors.shared_embedders import TiedDiT, tied, untrained
+from attar.priors.shared_embedders import SharedDiT, share_embedders, untrained
 from attar.priors.training.latent_set import LatentSet, Mirrored, load_latents
 from attar.priors.training.measures import frechet
 from attar.priors.training.monitor import Report
@@ -97,14 +97,14 @@ def test_the_tied_network_is_the_untied_one() -> None:
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     z, t, y = torch.randn(3, 4, 8, 8), torch.tensor([3, 500, 999]), torch.tensor([0, 4, 5])
-    plain = network.untied()
+    plain = network.with_own_embedders()
     with torch.no_grad():
         expected = plain(z, timestep=t, class_labels=y).sample
         torch.testing.assert_close(network(z, t, y), expected)
-        torch.testing.assert_close(tied(plain, "x")(z, t, y), expected)
+        torch.testing.assert_close(share_embedders(plain, "x")(z, t, y), expected)
     plain.transformer_blocks[1].norm1.emb.class_embedder.embedding_table.weight.data[0, 0] += 1
     with pytest.raises(AttarError, match="embedders of the prior's blocks differ"):
-        tied(plain, "x")
+        share_embedders(plain, "x")
 
 
 def test_posteriors_are_sampled_afresh_and_both_views_are_drawn() -> None:
@@ -316,7 +316,7 @@ def test_the_command_reads_flags_and_toml(data: Path, tmp_path: Path, monkeypatc
 
 def test_tied_networks_compile_nothing_into_their_files() -> None:
     network = untrained((1, 4, 4), 2, TINY, 0)
-    names = set(TiedDiT(network.untied()).untied().state_dict())
+    names = set(SharedDiT(network.with_own_embedders()).with_own_embedders().state_dict())
     assert all(not name.startswith("_orig_mod") for name in names)
     assert sum("embedding_table" in name for name in names) == TINY.layers
 

@@ -21,7 +21,7 @@ from attar.job import Job
 from attar.methods.base import LatentMethod, Method
 from attar.priors.codec import AutoencoderCodec
 from attar.priors.prior import Prior
-from attar.priors.shared_embedders import TiedDiT
+from attar.priors.shared_embedders import SharedDiT
 from attar.priors.training.adaptors import DiffFit
 from attar.training import Precision, autocast
 
@@ -175,8 +175,8 @@ def _training(network: nn.Module, z: Tensor, times: Tensor, y: Tensor) -> tuple[
     transformer = getattr(network, "transformer", None)
     if transformer is None:
         return 0, 0
-    tied = TiedDiT(copy.deepcopy(transformer)).requires_grad_(False)
-    adaptor = DiffFit.of(tied)
+    shared = SharedDiT(copy.deepcopy(transformer)).requires_grad_(False)
+    adaptor = DiffFit.of(shared)
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -184,8 +184,8 @@ def _training(network: nn.Module, z: Tensor, times: Tensor, y: Tensor) -> tuple[
             kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    with adaptor.attached(tied), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        tied(z, times, y)
+    with adaptor.attached(shared), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        shared(z, times, y)
     bytes_kept = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     return sum(p.numel() for p in adaptor.parameters()), bytes_kept
 

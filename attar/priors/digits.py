@@ -39,7 +39,7 @@ def untrained_digits() -> TemporaryDirectory[str]:
 
     folder = TemporaryDirectory()
     network = untrained((1, 8, 8), len(Digits.classes), RECIPE, RECIPE.seed, "train-prior", "weights")
-    write_pipeline(Path(folder.name), network.untied(), linear_scheduler(), Digits.classes, None)
+    write_pipeline(Path(folder.name), network.with_own_embedders(), linear_scheduler(), Digits.classes, None)
     return folder
 
 

@@ -171,7 +171,7 @@ def _reading(source: str) -> Iterator[None]:
 def original_transformer(
     weights: Mapping[str, Tensor], num_heads: int | None = None, *, source: str = "these weights"
 ) -> Any:
-    """A DiTTransformer2DModel that computes what the original network of these weights does; embedders tied.
+    """A DiTTransformer2DModel that computes what the original network of these weights does, its embedders shared.
 
     The scales of a Minimax checkpoint are merged into the linear layers whose outputs they multiply.
 
@@ -202,7 +202,7 @@ def original_transformer(
             num_embeds_ada_norm=sizes.classes,
             norm_eps=1e-6,
         )
-    _tie(transformer)
+    _share_embedders(transformer)
     try:
         transformer.load_state_dict(converted, strict=True, assign=True)
     except RuntimeError as error:
@@ -228,7 +228,7 @@ def merged(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
-def _tie(transformer: Any) -> None:
+def _share_embedders(transformer: Any) -> None:
     shared = transformer.transformer_blocks[0].norm1.emb
     shared.time_proj.downscale_freq_shift = 0
     for block in transformer.transformer_blocks:

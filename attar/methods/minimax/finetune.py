@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -16,12 +16,13 @@ from attar.core.errors import AttarError
 from attar.diffusion.loss import Forward
 from attar.job import Job
 from attar.methods.base import Fit, Group, Tensors
+from attar.methods.minimax.adaptor import Adaptor, transformer_of
 from attar.methods.minimax.criteria import Memory
 from attar.methods.minimax.loss import MinimaxLoss
 from attar.methods.minimax.monitor import MEASURES, CriterionMeans, Monitor, MonitorConfig
 from attar.priors.prior import Prior
-from attar.priors.shared_embedders import TiedDiT, check_alike, tied, tied_in_place
-from attar.priors.training.adaptors import DiffFit, add_lora, check_lora, merge_lora
+from attar.priors.shared_embedders import SharedDiT, check_alike, share_embedders
+from attar.priors.training.adaptors import check_lora
 from attar.priors.training.latent_set import LatentSet, load_latents
 from attar.priors.training.optimise import Moment, Optimisation, Session, accelerator, optimise
 
@@ -77,7 +78,7 @@ class Tune(Fit):
 
     def check(self, prior: Prior) -> None:
         """Raises AttarError unless the prior is a DiT, on a device where it can be tuned."""
-        check_alike(_transformer(prior), "minimax tunes one adaptor for all blocks")
+        check_alike(transformer_of(prior), "minimax tunes one adaptor for all blocks")
         if _accelerator(prior).num_processes > 1:
             raise AttarError("minimax tunes in one process; start it without `accelerate launch`")
         if self.adapt == "lora":
@@ -93,19 +94,19 @@ class Tune(Fit):
         """Tunes one group's adaptor; an interrupted run goes on from its checkpoint to the same weights."""
         prior, data = job.prior, self.data(job, group)
         plan = self.plan(self.training_steps([int(count) for count in data.labels.bincount()]))
-        network = tied(_transformer(prior), str(job.spec.prior)).requires_grad_(False).to(prior.device)
+        network = share_embedders(transformer_of(prior), str(job.spec.prior)).requires_grad_(False).to(prior.device)
         text = f"tuning {job.classes[group[0]]}" + f" and {len(group) - 1} more" * (len(group) > 1)
         session = Session(scratch, _accelerator(prior), text, job.progress)
         loss = self._loss(job, group, network, data, session.helper)
         with ExitStack() as stack:
-            tuned = self._attached(network, stack)
+            tuned = self._adaptor.attach(network, stack)
             values = list(tuned.values())
             monitor = self._monitor(job, group, values, loss, plan.steps, scratch / MEASURES)
             monitor(Moment(0, [], [value.detach().clone() for value in values], 0.0))
             optimise(values, loss, plan, session, monitor, (loss.real, loss.generated, loss.means))
             return {name: value.detach().cpu().contiguous() for name, value in tuned.items()}
 
-    def _loss(self, job: Job, group: Group, network: TiedDiT, data: LatentSet, helper: Accelerator) -> MinimaxLoss:
+    def _loss(self, job: Job, group: Group, network: SharedDiT, data: LatentSet, helper: Accelerator) -> MinimaxLoss:
         prior, features = job.prior, data.mean[0, 0].numel()
         real, generated = (Memory.empty(len(group), self.memory, features, prior.device) for _ in range(2))
         return MinimaxLoss(
@@ -143,15 +144,6 @@ class Tune(Fit):
             file=file,
         )
 
-    def _attached(self, network: TiedDiT, stack: ExitStack) -> dict[str, nn.Parameter]:
-        """What is tuned, by name, put into the network for as long as the stack lasts."""
-        if self.adapt == "lora":
-            add_lora(network, self.rank, self.seed, "lora")
-            return {name: value for name, value in network.named_parameters() if value.requires_grad}
-        adaptor = DiffFit.of(network, biases_alone=self.adapt == "bitfit")
-        stack.enter_context(adaptor.attached(network))
-        return adaptor.values
-
     def plan(self, steps: int) -> Optimisation:
         """The optimiser's settings."""
         return Optimisation(
@@ -171,20 +163,12 @@ class Tune(Fit):
         images = job.images.restricted([job.classes[label] for label in group])
         return load_latents(images, lambda some: replace(job.latents, images=some), self.flip, job.progress)
 
-    @contextmanager
-    def adapted(self, prior: Prior, fitted: Tensors) -> Iterator[Prior]:
-        """The prior with the group's adaptor attached; or, of LoRA, merged into a copy of it."""
-        transformer = _transformer(prior)
-        if self.adapt != "lora":
-            adaptor = DiffFit({name: nn.Parameter(value.to(prior.device)) for name, value in fitted.items()})
-            with tied_in_place(transformer) as network, adaptor.attached(network):
-                yield replace(prior, network=network)
-            return
-        network = tied(transformer, "LoRA")
-        add_lora(network, self.rank, self.seed, "lora")
-        assert not network.load_state_dict(fitted, strict=False).unexpected_keys
-        merge_lora(network)
-        yield replace(prior, network=network)
+    def adapted(self, prior: Prior, fitted: Tensors) -> AbstractContextManager[Prior]:
+        return self._adaptor.adapted(prior, fitted)
+
+    @property
+    def _adaptor(self) -> Adaptor:
+        return Adaptor(self.adapt, self.rank, self.seed)
 
     def encodings(self, counts: Sequence[int]) -> int:
         return sum(counts) * (2 if self.flip else 1)
@@ -201,13 +185,6 @@ class Tune(Fit):
 
 def _accelerator(prior: Prior) -> Accelerator:
     return accelerator(str(prior.device), str(prior.dtype).removeprefix("torch."))
-
-
-def _transformer(prior: Prior) -> Any:
-    transformer = getattr(prior.network, "transformer", None)
-    if transformer is None:
-        raise AttarError(f"minimax tunes DiTs only, and this prior is a {type(prior.network).__name__}")
-    return transformer
 
 
 # Checks of the settings

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from attar.core.errors import AttarError
 from attar.core.rng import Part, seed_of
-from attar.priors.shared_embedders import TiedDiT
+from attar.priors.shared_embedders import SharedDiT
 
 SCALED_BLOCKS = 14
 SCALED = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn1", "ff")
@@ -48,7 +48,7 @@ class DiffFit:
 
     Of biases alone it is BitFit (Ben Zaken et al., ACL 2022), which Minimax's code offers too.
     Names are those of diffusers, the one embedder of times and labels under `embedder`; `NAME.scale` multiplies the
-    output of module NAME. A network is a DiTTransformer2DModel or a TiedDiT.
+    output of module NAME. A network is a DiTTransformer2DModel or a SharedDiT.
     """
 
     values: dict[str, nn.Parameter]
@@ -83,7 +83,7 @@ class DiffFit:
     def attached(self, network: nn.Module) -> Iterator[None]:
         """Within it the network computes with the adaptor, whose gradients are kept; afterwards it is as it was.
 
-        Its weights are not touched: biases and the label table are exchanged, scales are hooks, embedders are tied.
+        Its weights are not touched: biases and the label table are exchanged, scales are hooks, embedders are shared.
 
         Raises:
             AttarError: the adaptor is of another network.
@@ -112,7 +112,7 @@ class DiffFit:
     def merge(self, network: nn.Module) -> None:
         """Writes the adaptor into the network's own weights: every scale is one of a linear layer's output.
 
-        Untied embedders are all given the adaptor's label table and biases.
+        Embedders that are not shared are all given the adaptor's label table and biases.
         """
         with _one_embedder(network):
             modules = _modules(network)
@@ -127,7 +127,7 @@ class DiffFit:
                     linear = modules[_linear(owner)]
                     linear.weight.mul_(value[:, None])
                     linear.bias.mul_(value)
-        if not isinstance(network, TiedDiT):
+        if not isinstance(network, SharedDiT):
             first, *others = (block.norm1.emb for block in _transformer(network).transformer_blocks)
             for other in others:
                 other.load_state_dict(first.state_dict())
@@ -191,7 +191,7 @@ def check_lora() -> None:
         raise AttarError("adapt = lora needs peft: pip install 'attar[lora]'")
 
 
-def add_lora(network: TiedDiT, rank: int, *key: Part) -> list[nn.Parameter]:
+def add_lora(network: SharedDiT, rank: int, *key: Part) -> list[nn.Parameter]:
     """Adds LoRA to the attention and feed-forward layers (through peft) and gives what is to be trained.
 
     That is its matrices, drawn from `key`, and the label table. Merge with `merge_lora`.
@@ -213,7 +213,7 @@ def add_lora(network: TiedDiT, rank: int, *key: Part) -> list[nn.Parameter]:
     return [*matrices, table]
 
 
-def merge_lora(network: TiedDiT) -> None:
+def merge_lora(network: SharedDiT) -> None:
     """Writes LoRA into the weights, and takes its modules out again."""
     from peft.tuners.lora import Linear
 
@@ -225,11 +225,11 @@ def merge_lora(network: TiedDiT) -> None:
 
 
 def _transformer(network: nn.Module) -> Any:
-    return network.transformer if isinstance(network, TiedDiT) else network
+    return network.transformer if isinstance(network, SharedDiT) else network
 
 
 def _embedder(network: nn.Module) -> Any:
-    return network.embedder if isinstance(network, TiedDiT) else _transformer(network).transformer_blocks[0].norm1.emb
+    return network.embedder if isinstance(network, SharedDiT) else _transformer(network).transformer_blocks[0].norm1.emb
 
 
 def _modules(network: nn.Module) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def _scaling(scale: nn.Parameter) -> Any:
 @contextmanager
 def _one_embedder(network: nn.Module) -> Iterator[None]:
     """Within it all blocks of a diffusers network share the first one's embedder."""
-    if isinstance(network, TiedDiT):
+    if isinstance(network, SharedDiT):
         yield
         return
     blocks = _transformer(network).transformer_blocks

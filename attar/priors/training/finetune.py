@@ -21,7 +21,7 @@ from attar.data.places import check_place
 from attar.priors import load_prior
 from attar.priors.digits import digits_prior, is_trained, untrained_digits
 from attar.priors.folder import check_out, linear_scheduler
-from attar.priors.shared_embedders import TiedDiT, tied
+from attar.priors.shared_embedders import SharedDiT, share_embedders
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
 from attar.priors.training.run import Material, Say, TrainingRun, TrainingTask, check_batch, estimate, produce
 from attar.priors.training.train import Denoising
@@ -87,7 +87,7 @@ def finetune_prior(
             produce(run, task, key, out)
 
 
-def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[TiedDiT, dict[str, int]]:
+def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[SharedDiT, dict[str, int]]:
     """The prior's network with a label table for these classes, and which of them took a row of the prior's.
 
     A class that the prior knows by name, and once, keeps its row; the others begin at the mean of the prior's classes;
@@ -99,7 +99,7 @@ def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[
     transformer: Any = getattr(prior.network, "transformer", None)
     if transformer is None:
         raise AttarError(f"--prior {source}: a {type(prior.network).__name__}; only DiTs can be fine-tuned")
-    network = tied(transformer, source).float()
+    network = share_embedders(transformer, source).float()
     kept = {}
     if prior.classes is not None or prior.n_classes == len(classes):
         labels = matches(classes, prior.classes, prior.n_classes, classes)
@@ -115,8 +115,8 @@ def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[
 
 
 def _adaptation(
-    spec: AdaptedPrior, network: TiedDiT, stack: ExitStack
-) -> tuple[list[nn.Parameter] | None, Callable[[Path], TiedDiT]]:
+    spec: AdaptedPrior, network: SharedDiT, stack: ExitStack
+) -> tuple[list[nn.Parameter] | None, Callable[[Path], SharedDiT]]:
     """What is trained (None: all), and how it becomes a plain network in the end."""
     if spec.adapt == "all":
         return None, lambda folder: network
@@ -124,7 +124,7 @@ def _adaptation(
     if spec.adapt == "lora":
         matrices = add_lora(network, spec.rank, spec.training.seed, "lora")
 
-        def without_lora(folder: Path) -> TiedDiT:
+        def without_lora(folder: Path) -> SharedDiT:
             merge_lora(network)
             return network
 
@@ -133,7 +133,7 @@ def _adaptation(
     attached = stack.enter_context(ExitStack())
     attached.enter_context(adaptor.attached(network))
 
-    def with_adaptor_merged(folder: Path) -> TiedDiT:
+    def with_adaptor_merged(folder: Path) -> SharedDiT:
         attached.close()
         adaptor.save(folder / "adaptor.safetensors")
         adaptor.merge(network)

@@ -24,7 +24,7 @@ from attar.data.places import check_place
 from attar.diffusion import Schedule
 from attar.priors.folder import check_out, linear_scheduler, publish, write_card, write_pipeline
 from attar.priors.latents import Latents
-from attar.priors.shared_embedders import TiedDiT, untrained
+from attar.priors.shared_embedders import SharedDiT, untrained
 from attar.priors.training.latent_set import LatentSet, held_in_memory, load_latents
 from attar.priors.training.measures import open_judge
 from attar.priors.training.monitor import Monitor, Report
@@ -143,13 +143,13 @@ class TrainingTask:
     """The network that a run trains, and what becomes of it."""
 
     title: str
-    network: TiedDiT
+    network: SharedDiT
     parameters: Sequence[nn.Parameter] | None
     """Those to train; None: all."""
     codec: Codec
     scheduler: Any
     training: Denoising
-    finished: Callable[[Path], TiedDiT]
+    finished: Callable[[Path], SharedDiT]
     """Called with the folder when the training is done: the network to write, which may add files."""
 
 
@@ -253,7 +253,7 @@ def _made(run: TrainingRun, task: TrainingTask, key: str, folder: Path) -> None:
     loss = _trained(run, task, folder, after)
     network = task.finished(folder)
     vae = getattr(task.codec, "vae", None)
-    write_pipeline(folder, network.untied().cpu(), task.scheduler, run.classes, vae)
+    write_pipeline(folder, network.with_own_embedders().cpu(), task.scheduler, run.classes, vae)
     record = {
         **_described(run, task, key),
         "vae": vae is not None,

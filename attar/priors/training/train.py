@@ -18,7 +18,7 @@ from attar.core.progress import Progress, silent
 from attar.core.rng import generator
 from attar.diffusion.loss import Forward, forward_of
 from attar.priors.folder import linear_scheduler, write_pipeline
-from attar.priors.shared_embedders import TiedDiT, untrained
+from attar.priors.shared_embedders import SharedDiT, untrained
 from attar.priors.training.latent_set import LatentSet, held_in_memory
 from attar.priors.training.optimise import Moment, Optimisation, Session, accelerator, optimise
 
@@ -78,7 +78,7 @@ def train_prior(
     scheduler = linear_scheduler()
     session = training_session(folder, accelerator("cpu", "float32"), progress)
     train_network(network, data, scheduler, len(classes), training, session)
-    write_pipeline(folder, network.untied(), scheduler, classes, None)
+    write_pipeline(folder, network.with_own_embedders(), scheduler, classes, None)
 
 
 def training_session(scratch: Path, helper: Accelerator, progress: Progress = silent) -> Session:
@@ -93,7 +93,7 @@ def check_patch(patch: int, side: int) -> None:
 
 
 def train_network(
-    network: TiedDiT,
+    network: SharedDiT,
     data: LatentSet,
     scheduler: Any,
     null: int,
@@ -118,7 +118,7 @@ def train_network(
 
 
 def step_seconds(
-    network: TiedDiT,
+    network: SharedDiT,
     data: LatentSet,
     scheduler: Any,
     training: Denoising,
@@ -140,7 +140,7 @@ def step_seconds(
 
 
 def _loss(
-    network: TiedDiT,
+    network: SharedDiT,
     forward: Forward,
     data: LatentSet,
     null: int,
