@@ -59,9 +59,6 @@ class Invert(Fit):
     uses_prior = True
     needs = 2
 
-    def __post_init__(self) -> None:
-        _check_settings(self)
-
     def check(self, prior: Prior) -> None:
         if self.exact and prior.dtype != torch.float32:
             raise AttarError("fit.exact: exact inversion needs --dtype float32")
@@ -160,27 +157,25 @@ class Invert(Fit):
     def encodings(self, counts: Sequence[int]) -> int:
         return sum(self.inverted_images(count) for count in counts)
 
+    # Checks of the settings
 
-# Checks of the settings
-
-
-def _check_settings(fit: Invert) -> None:
-    check_grid("fit", fit.steps, "leading")
-    if not fit.times:
-        raise AttarError("fit.times: at least one")
-    for t in fit.times:
-        if t not in grid(fit.steps):
-            near = min(grid(fit.steps), key=lambda other, t=t: abs(other - t))
-            raise AttarError(f"fit.times {t} is not on the grid of {fit.steps} steps; the nearest is {near}")
-    if list(fit.times) != sorted(set(fit.times)):
-        raise AttarError(f"fit.times {','.join(map(str, fit.times))}: give them once each, rising")
-    if not -1 <= fit.clean_time < fit.times[0]:
-        raise AttarError(f"fit.clean_time {fit.clean_time}: at least -1, and below fit.times, {fit.times[0]}")
-    if not math.isfinite(fit.guidance):
-        raise AttarError(f"fit.guidance {fit.guidance}: must be a finite number")
-    if fit.per_class is not None and fit.per_class < 2:
-        raise AttarError(f"fit.per_class {fit.per_class}: at least 2 images are needed for a variance")
-    if not 0 < fit.tolerance < 1:
-        raise AttarError(f"fit.tolerance {fit.tolerance}: above 0, below 1")
-    if fit.iterations < 1:
-        raise AttarError(f"fit.iterations {fit.iterations}: at least 1")
+    def __post_init__(self) -> None:
+        check_grid("fit", self.steps, "leading")
+        if not self.times:
+            raise AttarError("fit.times: at least one")
+        for t in self.times:
+            if t not in grid(self.steps):
+                near = min(grid(self.steps), key=lambda other, t=t: abs(other - t))
+                raise AttarError(f"fit.times {t} is not on the grid of {self.steps} steps; the nearest is {near}")
+        if list(self.times) != sorted(set(self.times)):
+            raise AttarError(f"fit.times {','.join(map(str, self.times))}: give them once each, rising")
+        if not -1 <= self.clean_time < self.times[0]:
+            raise AttarError(f"fit.clean_time {self.clean_time}: at least -1, and below fit.times, {self.times[0]}")
+        if not math.isfinite(self.guidance):
+            raise AttarError(f"fit.guidance {self.guidance}: must be a finite number")
+        if self.per_class is not None and self.per_class < 2:
+            raise AttarError(f"fit.per_class {self.per_class}: at least 2 images are needed for a variance")
+        if not 0 < self.tolerance < 1:
+            raise AttarError(f"fit.tolerance {self.tolerance}: above 0, below 1")
+        if self.iterations < 1:
+            raise AttarError(f"fit.iterations {self.iterations}: at least 1")

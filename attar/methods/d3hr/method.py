@@ -69,12 +69,6 @@ class D3HR(LatentMethod):
 
     keeps_statistics = True
 
-    def __post_init__(self) -> None:
-        if self.reference_quirks:
-            object.__setattr__(self, "fit", replace(self.fit, clean_time=0))
-            object.__setattr__(self, "sampler", replace(self.sampler, clean_time=1))
-        _check_settings(self)
-
     @property
     def matched_time(self) -> int:
         """The time of the moments that starts are to match."""
@@ -121,27 +115,30 @@ class D3HR(LatentMethod):
         seconds = monotonic() - begun
         return seconds * self.subsets / timed if self.matching == "search" else seconds
 
+    # Checks of the settings
 
-# Checks of the settings
-
-
-def _check_settings(method: D3HR) -> None:
-    if method.subsets < 1:
-        raise AttarError(f"d3hr.subsets {method.subsets}: at least 1")
-    times = ",".join(map(str, method.fit.times))
-    if method.matched_time not in method.fit.times:
-        raise AttarError(f"d3hr.time {method.time} is none of d3hr.fit.times {times}; set that too")
-    if method.sampler.spacing == EVEN:
-        if method.reference_quirks:
-            raise AttarError(f"d3hr.sampler.spacing {EVEN}: reference_quirks start on a grid; choose leading")
-        return
-    if method.matched_time not in (steps := _sampler_grid(method)):
-        near = min(steps, key=lambda time: abs(time - method.matched_time))
-        raise AttarError(
-            f"d3hr.fit.times {method.matched_time} is not a time of the sampler's grid; the nearest is {near}"
-        )
-    if method.reference_quirks and method.matched_time == steps[-1]:
-        raise AttarError(f"d3hr.fit.times {times}: with reference_quirks, below the last time of the sampler's grid")
+    def __post_init__(self) -> None:
+        if self.reference_quirks:
+            object.__setattr__(self, "fit", replace(self.fit, clean_time=0))
+            object.__setattr__(self, "sampler", replace(self.sampler, clean_time=1))
+        if self.subsets < 1:
+            raise AttarError(f"d3hr.subsets {self.subsets}: at least 1")
+        times = ",".join(map(str, self.fit.times))
+        if self.matched_time not in self.fit.times:
+            raise AttarError(f"d3hr.time {self.time} is none of d3hr.fit.times {times}; set that too")
+        if self.sampler.spacing == EVEN:
+            if self.reference_quirks:
+                raise AttarError(f"d3hr.sampler.spacing {EVEN}: reference_quirks start on a grid; choose leading")
+            return
+        if self.matched_time not in (steps := _sampler_grid(self)):
+            near = min(steps, key=lambda time: abs(time - self.matched_time))
+            raise AttarError(
+                f"d3hr.fit.times {self.matched_time} is not a time of the sampler's grid; the nearest is {near}"
+            )
+        if self.reference_quirks and self.matched_time == steps[-1]:
+            raise AttarError(
+                f"d3hr.fit.times {times}: with reference_quirks, below the last time of the sampler's grid"
+            )
 
 
 def _sampler_grid(method: D3HR) -> list[int]:

@@ -73,9 +73,6 @@ class Tune(Fit):
     tunes = True
     uses_prior = True
 
-    def __post_init__(self) -> None:
-        _check_settings(self)
-
     def check(self, prior: Prior) -> None:
         """Raises AttarError unless the prior is a DiT, on a device where it can be tuned."""
         check_alike(transformer_of(prior), "minimax tunes one adaptor for all blocks")
@@ -182,23 +179,21 @@ class Tune(Fit):
     def passes(self, counts: Sequence[int]) -> int:
         return 3 * self.batch * self.training_steps(counts) + self.monitor.passes(len(counts))
 
+    # Checks of the settings
+
+    def __post_init__(self) -> None:
+        for name in ("memory", "epochs", "batch", "learning_rate", "group", "rank"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise AttarError(f"fit.{name} {getattr(self, name)}: must be more than 0")
+        for name in ("ema_decay", "label_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise AttarError(f"fit.{name} {getattr(self, name)}: must be 0 or more, and less than 1")
+        for name in ("representativeness", "diversity"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise AttarError(f"fit.{name} {getattr(self, name)}: must be 0 or more")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise AttarError(f"fit.max_steps {self.max_steps}: must be 1 or more")
+
 
 def _accelerator(prior: Prior) -> Accelerator:
     return accelerator(str(prior.device), str(prior.dtype).removeprefix("torch."))
-
-
-# Checks of the settings
-
-
-def _check_settings(fit: Tune) -> None:
-    for name in ("memory", "epochs", "batch", "learning_rate", "group", "rank"):
-        if not 0 < getattr(fit, name) < float("inf"):
-            raise AttarError(f"fit.{name} {getattr(fit, name)}: must be more than 0")
-    for name in ("ema_decay", "label_dropout"):
-        if not 0 <= getattr(fit, name) < 1:
-            raise AttarError(f"fit.{name} {getattr(fit, name)}: must be 0 or more, and less than 1")
-    for name in ("representativeness", "diversity"):
-        if not 0 <= getattr(fit, name) < float("inf"):
-            raise AttarError(f"fit.{name} {getattr(fit, name)}: must be 0 or more")
-    if fit.max_steps is not None and fit.max_steps < 1:
-        raise AttarError(f"fit.max_steps {fit.max_steps}: must be 1 or more")
