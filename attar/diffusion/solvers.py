@@ -26,6 +26,7 @@ class Walk:
     guidance: Callable[[int], float]
     """By time."""
     channels: int | None
+    """How many channels are guided; None: all."""
     times: Sequence[int]
     """Falling, from the start's own time."""
     clean_time: int
@@ -55,7 +56,7 @@ class Walk:
 
 def ddim(walk: Walk, z: Tensor) -> Tensor:
     """DDIM without noise (Song et al., 2021)."""
-    for t, at, to in walk.moves():
+    for t, at, to in walk.moves():  # abar at t and at the next time
         z = ddim_move(z, walk.output(z, t)[0], at, to)
         walk.step(t)
     return z
@@ -71,6 +72,7 @@ def ddpm(walk: Walk, z: Tensor) -> Tensor:
         noise, raw = walk.output(z, t)
         beta = 1 - at / to
         clean = (z - (1 - at) ** 0.5 * noise) / at**0.5
+        # the mean of q(z_to | z_t, z_0 = clean)
         mean = beta * to**0.5 / (1 - at) * clean + (1 - to) * (1 - beta) ** 0.5 / (1 - at) * z
         z = mean if t == walk.times[-1] else mean + _deviation(raw, beta, at, to) * walk.drawn(z, t)
         walk.step(t)
@@ -96,8 +98,9 @@ def dpm_plus_plus(walk: Walk, z: Tensor) -> Tensor:
         h = _log_snr(to) - _log_snr(at)
         ahead = clean
         if before is not None and not last:
-            ratio = h / (2 * before[1])
+            ratio = h / (2 * before[1])  # h_i / (2 h_(i-1))
             ahead = (1 + ratio) * clean - ratio * before[0]
+        # sigma_to / sigma_t z - alpha_to (e^-h - 1) x_0
         z = ((1 - to) / (1 - at)) ** 0.5 * z - to**0.5 * math.expm1(-h) * ahead
         before = (clean, h)
         walk.step(t)
