@@ -85,7 +85,7 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
     rules = [(method.select, not isinstance(method, LatentMethod))]
     chosen = [method.for_ipc(ipc).fit.chooses for ipc in ipcs] if isinstance(method, LatentMethod) else []
     rules += [(rule, True) for rule in chosen if rule is not None]
-    for look, real in dict.fromkeys((look, real) for rule, real in rules for look in rule.looks(job)):
+    for look, real in dict.fromkeys((look, real) for rule, real in rules for look in rule.needed_features(job)):
         count = sum(look.missing(job, label) for label in job.labels) if real else made * (look.of != "latents")
         if count and look.of != "pixels":
             taken = duration(count * look_seconds(job, look, real))

@@ -240,7 +240,7 @@ def compose(
 
 def compare(job: Job, method: RealImages) -> None:
     """Makes and stores all that the rule compares real images by."""
-    for features in method.select.looks(job):
+    for features in method.select.needed_features(job):
         features.prepare(job)
 
 

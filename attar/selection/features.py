@@ -22,7 +22,7 @@ from attar.core.rng import numpy_generator
 from attar.core.store import digest, fingerprint
 from attar.data import load_pixels, preprocess
 from attar.priors.codec import to_float, to_uint8
-from attar.priors.features import TIME, middle_features
+from attar.priors.features import TIME, prior_features
 from attar.teachers.check import TRIED_EACH, fit_teacher
 from attar.teachers.judge import Judge, last_layer, network_key
 from attar.teachers.load import load_teacher
@@ -66,16 +66,16 @@ class Features:
     def key(self, job: Job, label: int, pool: Tensor) -> str:
         """The fingerprint of a pool's features, as the store has them."""
         if pool.ndim > 1:
-            seen: Any = (digest(pool.contiguous().numpy().tobytes()), job.codec.key, job.encoding)
+            images: Any = (digest(pool.contiguous().numpy().tobytes()), job.codec.key, job.encoding)
         else:
-            seen = (job.images.digest(label), PIL.__version__)
+            images = (job.images.digest(label), PIL.__version__)
         by: Any = SIDE
         if self.of == "teacher":
             judge = self._judge(job)
             by = (judge.network, judge.columns[label])
         elif self.of == "prior":
             by = (job.prior.key, job.codec.key, TIME, job.compute, job.encoding)
-        return fingerprint(self.of, by, seen, job.spec.preprocess, job.machine)
+        return fingerprint(self.of, by, images, job.spec.preprocess, job.machine)
 
     def prepare(self, job: Job) -> None:
         """Makes and stores those of all real images, class by class."""
@@ -87,7 +87,7 @@ class Features:
                 self._stored(job, label, pool)
 
     def missing(self, job: Job, label: int) -> int:
-        """How many of a class's real images are still to be looked at."""
+        """How many of a class's real images have no stored features yet."""
         if self.of == "latents":
             return job.latents.missing(label)
         pool = torch.from_numpy(job.images.of_class(label))
@@ -114,7 +114,7 @@ class Features:
         if self.of == "prior":
             z = _latents(job, label, pool)
             parts = _counted(job, f"the prior looks at {job.classes[label]}", z.split(CHUNK), len(z))
-            return {"features": torch.cat([middle_features(job.prior, part) for part in parts])}
+            return {"features": torch.cat([prior_features(job.prior, part) for part in parts])}
         if self.of == "pixels":
             return {"features": torch.cat([to_float(part).flatten(1) for part in _pixels(job, pool, SIDE)])}
         judge = self._judge(job)
@@ -138,31 +138,31 @@ def open_teacher(job: Job, teacher: TeacherReference, side: int | None = None) -
     return job.judges[teacher, side]
 
 
-def _opened(job: Job, named: TeacherReference, side: int | None) -> Judge:
+def _opened(job: Job, reference: TeacherReference, side: int | None) -> Judge:
     """A teacher, on the job's device, tried on about 500 images of the job's classes."""
     try:
         side = side or (job.codec.size if job.spec.prior else job.side)
-        every, listed = job.everything.classes, None if named.classes is None else Path(named.classes)
-        if not isinstance(named.source, str):
-            raise AttarError(f"--teacher {named}: features and losses are those of one network; name one teacher")
-        teacher = load_teacher(named.source, listed, len(every), side, named.normalise)
+        every, listed = job.everything.classes, None if reference.classes is None else Path(reference.classes)
+        if not isinstance(reference.source, str):
+            raise AttarError(f"--teacher {reference}: features and losses are those of one network; name one teacher")
+        teacher = load_teacher(reference.source, listed, len(every), side, reference.normalise)
         last, size = last_layer(teacher), teacher.size or side
         classes = every if teacher.classes is None or len(job.classes) == 1 else job.classes
         device, _ = resolve(job.spec.device, "auto")
-        images, labels = _tried_on(job, size)
+        images, labels = _trial_images(job, size)
         labels = torch.tensor([classes.index(job.classes[label]) for label in labels.tolist()])
         of = f"images of {job.images.spec}"
         fitted = fit_teacher(teacher, images.to(device), labels.to(device), classes, "half", of)
     except AttarError as error:
-        told = str(error).replace("--teacher-", "select.teacher_").replace("--teacher", "select.teacher")
-        raise AttarError(told) from error
+        text = str(error).replace("--teacher-", "select.teacher_").replace("--teacher", "select.teacher")
+        raise AttarError(text) from error
     assert isinstance(fitted.labeller, Labeller)
     columns = [int(fitted.labeller.columns[classes.index(name)]) for name in job.classes]
     return Judge(teacher, columns, last, size, network_key(teacher, size), fitted.accuracy, fitted.matched)
 
 
-def _tried_on(job: Job, size: int) -> tuple[Tensor, Tensor]:
-    """Some random images (N, S, S, 3) of each of the job's classes, and their labels."""
+def _trial_images(job: Job, size: int) -> tuple[Tensor, Tensor]:
+    """Random images (N, S, S, 3) of each of the job's classes, and their labels."""
     chosen: list[int] = []
     for label, name in enumerate(job.classes):
         order = numpy_generator("tried", name).permutation(job.images.of_class(label))
@@ -182,7 +182,7 @@ def _latents(job: Job, label: int, pool: Tensor) -> Tensor:
 
 
 def _pixels(job: Job, pool: Tensor, side: int) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
-    """The images of a pool as uint8 (n, side, side, 3), some at a time: real ones are read, latents decoded."""
+    """The images of a pool as uint8 (n, side, side, 3), `CHUNK` at a time: real ones are read, latents decoded."""
     how = job.spec.preprocess
     for part in pool.split(CHUNK):
         if pool.ndim == 1:

@@ -1,4 +1,4 @@
-"""The rules themselves, on plain arrays: rows (N, D) in, the places of those kept out. Ties go to the lowest place."""
+"""The rules, on plain arrays: they take rows (N, D) and give the places of those kept. Ties go to the lowest place."""
 
 from __future__ import annotations
 

@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from attar.core.errors import AttarError
+from attar.core.rng import generator
 from attar.core.store import canonical
+from attar.selection.features import Features, open_teacher
 from attar.selection.rules import BY_FEATURES, Places, surest
+from attar.teachers.reference import TeacherReference
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from attar.job import Job
-    from attar.selection.features import Features
-    from attar.teachers.reference import TeacherReference
 
 TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
 
@@ -35,9 +36,9 @@ class Select:
     those before it; `medoid`: the nearest to the centres of as many k-means clusters; `confident`: those that a teacher
     classifies most surely."""
     pool: int = 0
-    """At least so many images are generated to choose from, whatever the IPC; real ones are chosen from all."""
+    """The least number of images that are generated to choose from; real ones are chosen from all."""
     share: float = 1.0
-    """Choose among so large a share only, those that the teacher classifies most surely: typical first, then spread."""
+    """The share that is chosen from, those that the teacher classifies most surely: typical first, then spread."""
     features: Literal["auto", "teacher", "prior", "latents", "pixels"] = "auto"
     """What herding, k-center and medoid compare: a `teacher`'s last features, the `prior`'s middle layer, `latents` or
     `pixels`; auto: the teacher's if one is named, else latents if there is a prior, else pixels."""
@@ -75,45 +76,37 @@ class Select:
         return self.rule in BY_FEATURES
 
     @property
-    def named(self) -> TeacherReference | None:
+    def reference(self) -> TeacherReference | None:
         """The teacher, in words."""
-        from attar.teachers.reference import TeacherReference
-
-        return (
-            TeacherReference(self.teacher, self.teacher_classes, self.teacher_normalise)
-            if self.teacher is not None
-            else None
-        )
+        if self.teacher is None:
+            return None
+        return TeacherReference(self.teacher, self.teacher_classes, self.teacher_normalise)
 
     def candidates(self, ipc: int) -> int:
         """How many candidates are to be made for `ipc` of them to be kept."""
         return max(ipc, self.pool)
 
     def ranked(self) -> Features | None:
-        """What tells how sure a teacher is; None where none is asked."""
-        from attar.selection.features import Features
-
-        return Features("teacher", self.named) if self.ranks else None
+        """The features that come with a teacher's losses; None where no teacher is asked how sure it is."""
+        return Features("teacher", self.reference) if self.ranks else None
 
     def compared(self, job: Job) -> Features | None:
         """The features that the rule compares; None of the rules that compare none."""
-        from attar.selection.features import Features
-
         if self.rule not in BY_FEATURES:
             return None
         if self.features == "teacher" or (self.features == "auto" and self.teacher is not None):
-            return Features("teacher", self.named)
+            return Features("teacher", self.reference)
         if self.features == "auto":
             return Features("pixels" if job.spec.prior is None else "latents")
         return Features(self.features)
 
-    def looks(self, job: Job) -> list[Features]:
-        """All that is to be known of each candidate before any is kept."""
-        return list(dict.fromkeys(look for look in (self.ranked(), self.compared(job)) if look is not None))
+    def needed_features(self, job: Job) -> list[Features]:
+        """All features that are made of each candidate before any is kept."""
+        return list(dict.fromkeys(needed for needed in (self.ranked(), self.compared(job)) if needed is not None))
 
     def uses_prior(self, job: Job) -> bool:
         """Whether candidates are compared by what a prior makes of them."""
-        return any(look.of in ("prior", "latents") for look in self.looks(job))
+        return any(features.of in ("prior", "latents") for features in self.needed_features(job))
 
     def check(self, job: Job, ipcs: Sequence[int], generated: bool) -> None:
         """Raises AttarError where it lacks a teacher or a prior, or there is nothing to choose from; opens nothing."""
@@ -121,10 +114,12 @@ class Select:
             raise AttarError(f"select.rule {self.rule}: generate more than are kept, with --set select.pool=100")
         if not generated and self.pool:
             raise AttarError(f"select.pool {self.pool}: real images are chosen from all of their class; leave it out")
-        for look in self.looks(job):
-            if look.of in ("prior", "latents") and job.spec.prior is None:
-                raise AttarError(f"select.features {look.of}: name a prior with --prior, or choose pixels or teacher")
-            if look.of == "teacher" and look.teacher is None:
+        for features in self.needed_features(job):
+            if features.of in ("prior", "latents") and job.spec.prior is None:
+                raise AttarError(
+                    f"select.features {features.of}: name a prior with --prior, or choose pixels or teacher"
+                )
+            if features.of == "teacher" and features.teacher is None:
                 why = "features are compared"
                 if self.ranks:
                     why = "surest images are kept" if self.rule == "confident" else "surest share is chosen from"
@@ -139,30 +134,23 @@ class Select:
         Raises:
             AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
         """
-        from attar.selection.features import open_teacher
-
-        if self.named is not None:
-            open_teacher(job, self.named)
+        if self.reference is not None:
+            open_teacher(job, self.reference)
 
     def identity(self, job: Job) -> Any:
         """Its fields as keys and manifests hold them: what `auto` is, and the teacher by digest, wherever it lies."""
-        from attar.selection.features import open_teacher
+        compared, reference = self.compared(job), self.reference
+        select = self if compared is None else replace(self, features=compared.of)
+        if reference is not None:
+            key = open_teacher(job, reference).key
+            select = replace(select, teacher=key, teacher_classes=None, teacher_normalise=None)
+        return canonical(select)
 
-        compared, named = self.compared(job), self.named
-        settled = self if compared is None else replace(self, features=compared.of)
-        if named is not None:
-            settled = replace(
-                settled, teacher=open_teacher(job, named).key, teacher_classes=None, teacher_normalise=None
-            )
-        return canonical(settled)
-
-    def told(self, job: Job) -> dict[str, Any] | None:
-        """Of its teacher: how it was named, and how it did when it was tried."""
-        from attar.selection.features import open_teacher
-
-        if self.named is None:
+    def teacher_summary(self, job: Job) -> dict[str, Any] | None:
+        """How its teacher was named, and how it did when it was tried; None where it has none."""
+        if self.reference is None:
             return None
-        judge = open_teacher(job, self.named)
+        judge = open_teacher(job, self.reference)
         named = {name: getattr(self, name) for name in TEACHER}
         return {"named": named, "network": judge.network, "accuracy": judge.accuracy, "classes": judge.matched}
 
@@ -171,17 +159,15 @@ class Select:
 
         The pool holds latents (N, C, H, W), or the numbers (N,) in the data set of all of the class's real images.
         """
-        import torch
-
-        among, compared = self._among(job, label, pool, ipc), self.compared(job)
-        kept: Any = slice(ipc)
+        candidates, compared = self._candidates(job, label, pool, ipc), self.compared(job)
+        choice: Any = slice(ipc)
         if self.rule == "random":
-            kept = random_order(job.spec.seed, job.classes[label], len(among))[:ipc].numpy()
+            choice = random_order(job.spec.seed, job.classes[label], len(candidates))[:ipc].numpy()
         elif compared is not None:
-            kept = BY_FEATURES[self.rule](compared.rows(job, label, pool)[among], ipc)
-        return torch.from_numpy(among[kept])
+            choice = BY_FEATURES[self.rule](compared.rows(job, label, pool)[candidates], ipc)
+        return torch.from_numpy(candidates[choice])
 
-    def _among(self, job: Job, label: int, pool: Tensor, ipc: int) -> Places:
+    def _candidates(self, job: Job, label: int, pool: Tensor, ipc: int) -> Places:
         """The candidates that are chosen from: all in their order, the surest first, or the surest share in order."""
         ranked = self.ranked()
         if ranked is None:
@@ -194,8 +180,4 @@ class Select:
 
 def random_order(seed: int, class_name: str, pool: int) -> Tensor:
     """The order in which the images of a class are chosen at random: the method `random`, and every baseline."""
-    import torch
-
-    from attar.core.rng import generator
-
     return torch.randperm(pool, generator=generator(seed, "select", class_name))
