@@ -145,7 +145,7 @@ class Job:
 
     @cached_property
     def prior(self) -> Prior:
-        """The prior, on its device, its tile chosen."""
+        """The prior, on its device, its batch size chosen."""
         from attar.priors import load_prior
 
         prompts = self.prompts
@@ -153,7 +153,7 @@ class Job:
 
     @cached_property
     def codec(self) -> Codec:
-        """The prior's codec, its tile chosen. Neither the prior's network nor a text encoder is loaded for it."""
+        """The prior's codec, its batch size chosen. Neither the prior's network nor a text encoder is loaded for it."""
         from attar.priors import load_prior_codec
 
         return load_prior_codec(self._prior_name, codec=self.spec.codec, **self._opening)
@@ -218,16 +218,16 @@ class Job:
     @cached_property
     def compute(self) -> dict[str, Any]:
         """What the last bits of the prior's output depend on beside its weights and inputs."""
-        return {**self.machine, "tile": self.prior.tile}
+        return {**self.machine, "tile": self.prior.batch_size}
 
     @cached_property
     def encoding(self) -> dict[str, Any]:
         """The same of the codec's output."""
-        return {**self.machine, "tile": self.codec.tile}
+        return {**self.machine, "tile": self.codec.batch_size}
 
     @cached_property
     def machine(self) -> dict[str, Any]:
-        """What the last bits of any network's output depend on beside its weights, its inputs and its tile."""
+        """What the last bits of any network's output depend on beside its weights, its inputs and its batch size."""
         import diffusers
         import torch
 

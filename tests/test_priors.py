@@ -203,8 +203,8 @@ def test_a_given_tile_is_proved_once(tmp_path: Path, store: Store, monkeypatch: 
 
     monkeypatch.setattr(Prior, "exact_at", exact_at)
     for _ in range(2):
-        assert load_prior(folder, device="cpu", tile=3, store=store).tile == 3
-        assert load_prior(folder, device="cpu", tile=1, store=store).tile == 1
+        assert load_prior(folder, device="cpu", tile=3, store=store).batch_size == 3
+        assert load_prior(folder, device="cpu", tile=1, store=store).batch_size == 1
     assert tried == [3]
     for _ in range(2):
         with pytest.raises(AttarError, match=r"--tile 5: .* rows beside it on cpu.*; leave it out, and 4 is chosen"):

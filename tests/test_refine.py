@@ -52,7 +52,7 @@ def test_decoding_with_gradients_gives_the_same_images_and_the_gradient_of_the_a
     world: Path, store: Store
 ) -> None:
     job = job_of(world, store)
-    codec, z = job.codec.with_tile(4), latents(job, 6)
+    codec, z = job.codec.with_batch_size(4), latents(job, 6)
     asked = z.clone().requires_grad_()
     images = codec.decode(asked)
     assert torch.equal(images.detach(), codec.decode(z))

@@ -95,7 +95,7 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
 
 
 def look_seconds(job: Job, look: Features, real: bool) -> float:
-    """Seconds that the features of one image take on this device: one tile, timed; reading it is not counted."""
+    """Seconds that the features of one image take on this device: one batch, timed; reading it is not counted."""
     if look.of == "teacher":
         return open_teacher(job, look.teacher).seconds() if look.teacher is not None else 0.0
     encoding = 1 / encoded_per_second(job.codec) if real else 0.0
@@ -117,17 +117,17 @@ def passes_per_image(job: Job, method: LatentMethod) -> int:
 
 
 def passes_per_second(prior: Prior) -> float:
-    """Network passes, in images, that this device does in a second: one tile, timed."""
-    z = torch.zeros(prior.tile, *prior.codec.shape, device=prior.device)
-    y = torch.zeros(prior.tile, dtype=torch.long, device=prior.device)
+    """Network passes, in images, that this device does in a second: one batch, timed."""
+    z = torch.zeros(prior.batch_size, *prior.codec.shape, device=prior.device)
+    y = torch.zeros(prior.batch_size, dtype=torch.long, device=prior.device)
     with torch.inference_mode():
-        return prior.tile / _timed(lambda: float(prior(z, 500, y).sum()))
+        return prior.batch_size / _timed(lambda: float(prior(z, 500, y).sum()))
 
 
 def encoded_per_second(codec: Codec) -> float:
-    """Images that this device encodes in a second: one tile, timed."""
-    images = torch.zeros(codec.tile, 3, codec.size, codec.size)
-    return codec.tile / _timed(lambda: codec.encode(images))
+    """Images that this device encodes in a second: one batch, timed."""
+    images = torch.zeros(codec.batch_size, 3, codec.size, codec.size)
+    return codec.batch_size / _timed(lambda: codec.encode(images))
 
 
 def _timed(call: Callable[[], object]) -> float:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any, cast
 
+from attar.core.config import changed, field_rows
 from attar.core.errors import AttarError, suggestion
 
 if TYPE_CHECKING:
@@ -52,11 +55,6 @@ def load_method(name: str, changes: dict[str, Any] | None = None) -> Method:
     Raises:
         AttarError: an unknown method or field, a value that does not fit, or another select.rule than the name's own.
     """
-    import importlib
-    from typing import cast
-
-    from attar.core.config import changed
-
     known(name)
     dotted, fields, _ = METHODS[name]
     module, _, cls = dotted.partition(":")
@@ -81,13 +79,9 @@ def described(name: str) -> str:
 
     Where the name stands for a rule on real images, the rule and the pool cannot be set, and are left out.
     """
-    import inspect
-
-    from attar.core.config import field_rows
-
     method = load_method(name)
     _, fixed, short = METHODS[name]
-    told = f" ({', '.join(f'{field} = {value}' for field, value in fixed.items())})" if fixed else ""
+    stands_for = f" ({', '.join(f'{field} = {value}' for field, value in fixed.items())})" if fixed else ""
     refused = ("select.rule", "select.pool") if "select.rule" in fixed else ()
     module = inspect.getdoc(inspect.getmodule(type(method))) or ""
     rows = [
@@ -95,5 +89,5 @@ def described(name: str) -> str:
         for field, value, kind, about in field_rows(method)
         if field not in refused
     ]
-    words = [inspect.getdoc(type(method)) or "", module]
-    return "\n".join([f"{name}: {short}{told}", "", *words, "", "Fields (--set field=value):", *rows])
+    texts = [inspect.getdoc(type(method)) or "", module]
+    return "\n".join([f"{name}: {short}{stands_for}", "", *texts, "", "Fields (--set field=value):", *rows])

@@ -115,7 +115,7 @@ class Refinement:
         features = features_of(network.to(device).requires_grad_(False), self.depths)
         see = partial(_seen, features, shared, how, device)
         aims = _aims(network, see, real)
-        return gap(aims, self._means(job.codec.with_tile(min(self.part, len(z))), see, z))
+        return gap(aims, self._means(job.codec.with_batch_size(min(self.part, len(z))), see, z))
 
     def _pool(self, job: Job, label: int) -> Tensor:
         """Random real images (N, S, S, 3) of a class, uint8."""

@@ -27,7 +27,7 @@ def prior_features(prior: Prior, z: Tensor) -> Tensor:
     features: list[Tensor] = []
     handle = block.register_forward_hook(lambda _block, _inputs, output: features.append(pooled(output).float().cpu()))
     try:
-        for rows, y in zip(noiseless.split(prior.tile), null.split(prior.tile), strict=True):
+        for rows, y in zip(noiseless.split(prior.batch_size), null.split(prior.batch_size), strict=True):
             prior(rows, TIME, y)
             features[-1] = features[-1][: len(rows)]
     finally:

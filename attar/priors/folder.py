@@ -86,12 +86,12 @@ def check_out(out: Path, key: str) -> bool:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
-        found = json.loads((out / "training.json").read_text(encoding="utf-8")).get("key")
+        key_there = json.loads((out / "training.json").read_text(encoding="utf-8")).get("key")
     except (OSError, ValueError, AttributeError):
-        found = None
-    if found == key:
+        key_there = None
+    if key_there == key:
         return True
-    what = "is another run's prior" if found else "is not empty, and holds no prior of ours"
+    what = "is another run's prior" if key_there else "is not empty, and holds no prior of ours"
     raise AttarError(f"--out {out} {what}: choose another folder, or remove it")
 
 

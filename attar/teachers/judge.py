@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attar.core.batching import in_tiles
+from attar.core.batching import in_batches
 from attar.core.errors import AttarError
 from attar.core.store import fingerprint
 from attar.teachers.teacher import Teacher, digest_of
@@ -62,7 +62,7 @@ class Judge:
             return torch.cat([losses[:, None], seen.pop()], 1)
 
         try:
-            found = in_tiles(look, BATCH, torch.tensor(images, device=self.last.weight.device)).float().cpu()
+            found = in_batches(look, BATCH, torch.tensor(images, device=self.last.weight.device)).float().cpu()
         finally:
             handle.remove()
         return found[:, 1:].contiguous(), found[:, 0].contiguous()

@@ -99,7 +99,7 @@ class Invert(Fit):
         begun = time.monotonic()
         moments = Moments.of(torch.empty(0, len(self.times), *job.prior.codec.shape))
         unconverged, errors = torch.zeros(()), torch.empty(0)
-        for z in shard.sampled(self.seed, job.classes[label]).split(4 * job.prior.tile):
+        for z in shard.sampled(self.seed, job.classes[label]).split(4 * job.prior.batch_size):
             y = job.conditions([label]).expand(len(z))
             latents, residual = self.inverted_at_times(job.prior, z, y, meter)
             moments = moments.merged(Moments.of(latents))

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from attar.core.errors import AttarError
@@ -135,7 +137,7 @@ class DiffFit:
     def as_original(self) -> dict[str, Tensor]:
         """The values under the names of the original DiT and Minimax, q, k and v in one."""
         outside = {original: name for original, name in _ORIGINAL_OUTSIDE.items() if name in self.values}
-        found = {original: self.values[name].detach() for original, name in outside.items()}
+        values = {original: self.values[name].detach() for original, name in outside.items()}
         numbers = {int(name.split(".")[1]) for name in self.values if name.startswith("transformer_blocks.")}
         for number in sorted(numbers):
             for leaf, table in _ORIGINAL.items():
@@ -143,13 +145,11 @@ class DiffFit:
                     parts = [f"transformer_blocks.{number}.{name}.{leaf}" for name in names]
                     if parts[0] in self.values:
                         joined = torch.cat([self.values[part].detach() for part in parts])
-                        found[f"blocks.{number}.{original}"] = joined
-        return found
+                        values[f"blocks.{number}.{original}"] = joined
+        return values
 
     def save(self, file: Path) -> None:
         """Writes a safetensors file."""
-        from safetensors.torch import save_file
-
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.values.items()}
         save_file(tensors, file, metadata={"adaptor": "difffit"})
 
@@ -160,8 +160,6 @@ class DiffFit:
         Raises:
             AttarError: the file cannot be read, or holds no such adaptor.
         """
-        from safetensors import SafetensorError, safe_open
-
         try:
             with safe_open(file, "pt") as opened:
                 kind = (opened.metadata() or {}).get("adaptor")
@@ -234,9 +232,9 @@ def _embedder(network: nn.Module) -> Any:
 
 def _modules(network: nn.Module) -> dict[str, Any]:
     """The network's modules by name, all but the embedders in blocks, the one embedder under `embedder`."""
-    found = {n: m for n, m in _transformer(network).named_modules() if ".norm1.emb" not in n and n}
+    modules = {n: m for n, m in _transformer(network).named_modules() if ".norm1.emb" not in n and n}
     embedder = {f"embedder.{name}": module for name, module in _embedder(network).named_modules() if name}
-    return {**found, **embedder}
+    return {**modules, **embedder}
 
 
 def _linear(name: str) -> str:

@@ -67,7 +67,7 @@ def finetune_prior(
     instead = untrained_digits() if dry_run and spec.prior == "digits" and not is_trained(run.store) else None
     source = spec.prior if instead is None else instead.name
     prior = load_prior(source, device=str(run.helper.device), dtype=run.dtype, tile=1, store=run.store)
-    codec = prior.codec.with_tile(choose(prior.device, prior.codec.exact_at))
+    codec = prior.codec.with_batch_size(choose(prior.device, prior.codec.exact_at))
     check_batch(spec.training.batch, run)
     key = run.key(prior.key, codec.key)
     if instead is not None:

@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 
+from attar.core.batching import resolve
 from attar.core.errors import AttarError, NotFinite
 from attar.core.files import replacing, resumed
 from attar.core.finite import bounded, finite
 from attar.core.progress import Progress, duration, silent
 from attar.core.store import note_seconds
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 REPORT_SECONDS = 1.0
 CHECKPOINT_SECONDS = 30.0
@@ -275,11 +275,6 @@ def accelerator(device: str, dtype: str) -> Accelerator:
     Raises:
         AttarError: the device or the number format is not usable here.
     """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, PartialState
-
-    from attar.core.batching import resolve
-
     place, number_format = resolve(device, dtype)
     if number_format == torch.float16:
         raise AttarError("--dtype float16: gradients vanish in it; train in bfloat16 or float32")

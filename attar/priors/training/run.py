@@ -125,7 +125,7 @@ class TrainingRun:
         compute = {
             "device": device_class(self.helper.device),
             "dtype": str(self.dtype).removeprefix("torch."),
-            "tile": getattr(codec, "tile", 1),
+            "tile": codec.batch_size,
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
         }

@@ -126,7 +126,7 @@ def _deviation(vae: Any, images: ImageSet, size: int, how: str, plan: Autoencodi
 
 
 def open_codec(source: str, size: int | None, device: torch.device, dtype: torch.dtype) -> Codec:
-    """`pixel` (RGB), `grey`, or the autoencoder of a folder or hub id, also of a DiTPipeline's, its tile chosen.
+    """`pixel` (RGB), `grey`, or the autoencoder of a folder or hub id, also of a DiTPipeline's, its batch size chosen.
 
     `size` is that of the images, in pixels; an autoencoder knows its own, and takes others.
 
@@ -143,4 +143,4 @@ def open_codec(source: str, size: int | None, device: torch.device, dtype: torch
     if size is None or size % factor:
         raise AttarError(f"--codec {source} needs --size, in pixels, a multiple of {factor}")
     codec = autoencoder_codec(vae, size // factor, device, dtype)
-    return codec.with_tile(choose(device, codec.exact_at))
+    return codec.with_batch_size(choose(device, codec.exact_at))
