@@ -249,7 +249,7 @@ def test_the_key_of_digits_tells_device_and_version_apart(tmp_path: Path, monkey
     store = Recording(tmp_path)
     for _ in range(2):
         digits_prior(store)
-    monkeypatch.setattr("attar.core.batching.device_class", lambda device: "another")
+    monkeypatch.setattr("attar.priors.digits.device_class", lambda device: "another")
     digits_prior(store)
     monkeypatch.setattr(torch, "__version__", "0.0")
     digits_prior(store)

@@ -53,7 +53,7 @@ class Codec(Protocol):
         ...
 
     def with_batch_size(self, batch_size: int) -> Codec:
-        """The same codec, its network called with this many images at a time."""
+        """The same codec, its network called with `batch_size` images at a time."""
         ...
 
     def exact_at(self, batch_size: int) -> bool:

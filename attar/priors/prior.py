@@ -44,7 +44,7 @@ class Prior:
         return in_batches(self._forward, self.batch_size, z, times, y)
 
     def with_batch_size(self, batch_size: int) -> Prior:
-        """The same prior, its network called with this many rows at a time; the codec has a batch size of its own."""
+        """The same prior, its network called with `batch_size` rows at a time; the codec has its own."""
         return replace(self, batch_size=batch_size)
 
     @torch.inference_mode()

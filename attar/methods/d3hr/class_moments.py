@@ -163,10 +163,10 @@ class Invert(Fit):
         check_grid("fit", self.steps, "leading")
         if not self.times:
             raise AttarError("fit.times: at least one")
-        for t in self.times:
-            if t not in grid(self.steps):
-                near = min(grid(self.steps), key=lambda other, t=t: abs(other - t))
-                raise AttarError(f"fit.times {t} is not on the grid of {self.steps} steps; the nearest is {near}")
+        if off_grid := [t for t in self.times if t not in grid(self.steps)]:
+            t = off_grid[0]
+            near = min(grid(self.steps), key=lambda other: abs(other - t))
+            raise AttarError(f"fit.times {t} is not on the grid of {self.steps} steps; the nearest is {near}")
         if list(self.times) != sorted(set(self.times)):
             raise AttarError(f"fit.times {','.join(map(str, self.times))}: give them once each, rising")
         if not -1 <= self.clean_time < self.times[0]:

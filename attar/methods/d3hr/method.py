@@ -41,7 +41,7 @@ class D3HR(LatentMethod):
     """
 
     fit: Invert = Invert()
-    """Domain mapping and distribution matching (sections 3.2, 3.3): the moments of the class's inverted latents."""
+    """Domain mapping (section 3.2) and distribution matching (3.3): the moments of the class's inverted latents."""
     sampler: Sampler = Sampler()
     """How the group is denoised: DDIM, 50 steps, guidance 4."""
     time: int | None = None

@@ -93,7 +93,7 @@ class DiffFit:
         with _one_embedder(network):
             modules = _modules(network)
             self._check(modules)
-            kept: list[tuple[nn.Module, str, nn.Parameter]] = []
+            replaced: list[tuple[nn.Module, str, nn.Parameter]] = []
             hooks = []
             try:
                 for name, value in self.values.items():
@@ -101,13 +101,13 @@ class DiffFit:
                     if leaf == "scale":
                         hooks.append(modules[owner].register_forward_hook(_scaling(value)))
                     else:
-                        kept.append((modules[owner], leaf, getattr(modules[owner], leaf)))
+                        replaced.append((modules[owner], leaf, getattr(modules[owner], leaf)))
                         setattr(modules[owner], leaf, value)
                 yield
             finally:
                 for hook in hooks:
                     hook.remove()
-                for module, leaf, parameter in reversed(kept):
+                for module, leaf, parameter in reversed(replaced):
                     setattr(module, leaf, parameter)
 
     @torch.no_grad()

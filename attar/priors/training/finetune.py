@@ -75,8 +75,8 @@ def finetune_prior(
     elif check_out(out, key):
         say(f"{out} is already there, and is this prior: nothing to do")
         return
-    network, kept = adapted_network(prior, run.classes, spec.prior)
-    say(f"{len(kept)} of {len(run.classes)} classes keep the prior's label embedding, the others begin at the mean")
+    network, known = adapted_network(prior, run.classes, spec.prior)
+    say(f"{len(known)} of {len(run.classes)} classes keep the prior's label embedding, the others begin at the mean")
     with ExitStack() as stack:
         parameters, finished = _adaptation(spec, network, stack)
         scheduler = _scheduler(source, run.store)
@@ -100,18 +100,18 @@ def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[
     if transformer is None:
         raise AttarError(f"--prior {source}: a {type(prior.network).__name__}; only DiTs can be fine-tuned")
     network = share_embedders(transformer, source).float()
-    kept = {}
+    known = {}
     if prior.classes is not None or prior.n_classes == len(classes):
         labels = matches(classes, prior.classes, prior.n_classes, classes)
-        kept = {name: found[0] for name, found in labels.items() if len(found) == 1}
+        known = {name: rows[0] for name, rows in labels.items() if len(rows) == 1}
     old = network.table.weight.detach()
     mean = old[: prior.n_classes].mean(0)
-    rows = [old[kept[name]] if name in kept else mean for name in classes]
+    rows = [old[known[name]] if name in known else mean for name in classes]
     table = network.embedder.class_embedder
     table.embedding_table = nn.Embedding.from_pretrained(torch.stack([*rows, old[prior.null]]), freeze=False)
     table.num_classes = len(classes)
     network.transformer.register_to_config(num_embeds_ada_norm=len(classes))
-    return network, kept
+    return network, known
 
 
 def _adaptation(

@@ -97,10 +97,10 @@ class TrainingRun:
     @cached_property
     def images(self) -> tuple[ImageSet, ImageSet]:
         """Those to train on, and the fixed tenth (attar.data.load_held_out), whichever images cannot be read."""
-        found, bad = load_data(self.material.data), self.material.on_bad_image
+        images, bad = load_data(self.material.data), self.material.on_bad_image
         if bad == "error":
-            return readable(found, bad, self.store, self.progress).held_out()
-        train, held = (readable(part, bad, self.store, self.progress) for part in found.held_out())
+            return readable(images, bad, self.store, self.progress).held_out()
+        train, held = (readable(part, bad, self.store, self.progress) for part in images.held_out())
         return train, held
 
     @property
