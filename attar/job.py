@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from attar.teachers.teacher import SingleTeacher
 
 
-REVISION = 2
+REVISION = 3
 """Raise it when a change of code changes what is stored under a key."""
 
 
@@ -148,7 +148,7 @@ class Job:
 
     @cached_property
     def prior(self) -> Prior:
-        """The prior, on its device, its tile chosen."""
+        """The prior, on its device, its batch size chosen."""
         from attar.priors import load_prior
 
         prompts = self.prompts
@@ -156,7 +156,7 @@ class Job:
 
     @cached_property
     def codec(self) -> Codec:
-        """The prior's codec, its tile chosen. Neither the prior's network nor a text encoder is loaded for it."""
+        """The prior's codec, its batch size chosen. Neither the prior's network nor a text encoder is loaded for it."""
         from attar.priors import load_prior_codec
 
         return load_prior_codec(self._prior_name, codec=self.spec.codec, **self._opening)
@@ -221,16 +221,16 @@ class Job:
     @cached_property
     def compute(self) -> dict[str, Any]:
         """What the last bits of the prior's output depend on beside its weights and inputs."""
-        return {**self.machine, "tile": self.prior.tile}
+        return {**self.machine, "tile": self.prior.batch_size}
 
     @cached_property
     def encoding(self) -> dict[str, Any]:
         """The same of the codec's output."""
-        return {**self.machine, "tile": self.codec.tile}
+        return {**self.machine, "tile": self.codec.batch_size}
 
     @cached_property
     def machine(self) -> dict[str, Any]:
-        """What the last bits of any network's output depend on beside its weights, its inputs and its tile."""
+        """What the last bits of any network's output depend on beside its weights, its inputs and its batch size."""
         import diffusers
         import torch
 

@@ -26,11 +26,13 @@ def domains(job: Any, method: Any, label: int, images: int, ipc: int) -> dict[st
     """Title -> (real, generated) latents (N, C, H, W) of a class at t = 0 and at the matched time."""
     from attar.core.progress import Meter, silent
     from attar.diffusion import sample
-    from attar.methods.d3hr.class_moments import Moments
+    from attar.methods.d3hr.moments import Moments
 
     fit, prior = method.fit, job.prior
     z = torch.cat([shard.sampled(fit.seed, job.classes[label]) for shard in job.latents.shards(label, images)])
-    real, _ = fit.kept(prior, z, job.conditions([label]).expand(len(z)), Meter(silent, "", len(z), "images"))
+    real, _ = fit.inverted_at_times(
+        prior, z, job.conditions([label]).expand(len(z)), Meter(silent, "", len(z), "images")
+    )
     moments = Moments.of(real)
     start = method.start(job, {"mean": moments.mean, "variance": moments.variance()}, label, ipc)
     made = sample(prior, start.z.to(prior.device), start.t, job.conditions([label]).expand(ipc), method.sampler)

@@ -37,7 +37,8 @@ def main() -> None:
     parser.add_argument("--ipcs", default="1,2,3,10,50")
     parser.add_argument("--subsets", type=int, default=2000)
     given = parser.parse_args()
-    from attar.methods.d3hr.matching import matched, paper_score, search
+    from attar.methods.d3hr.matching import matched, search
+    from attar.methods.d3hr.scores import paper_score
 
     torch.set_num_threads(1)
     mean, std = statistics(given.folder)

@@ -29,12 +29,14 @@ from attar.diffusion import Sampler, grid, sample
 from attar.diffusion.loss import Forward
 from attar.distillation.pipeline import step_noise
 from attar.job import Job, Spec
-from attar.methods.minimax.criteria import Means, Memory, MinimaxLoss
+from attar.methods.minimax.criteria import Memory
 from attar.methods.minimax.finetune import Tune
+from attar.methods.minimax.loss import MinimaxLoss
+from attar.methods.minimax.monitor import CriterionMeans
 from attar.priors.codec import to_float
-from attar.priors.shared_embedders import tied
+from attar.priors.shared_embedders import share_embedders
 from attar.priors.training.adaptors import DiffFit
-from attar.priors.training.optimise import accelerator, optimise
+from attar.priors.training.optimise import Session, accelerator, optimise
 
 BATCH, MEMORY = 8, 64
 
@@ -44,7 +46,7 @@ class Straightforward:
 
     def __init__(self, job: Job, stack: ExitStack) -> None:
         self.job, prior = job, job.prior
-        self.network = tied(prior.network.transformer, "").requires_grad_(False)
+        self.network = share_embedders(prior.network.transformer, "").requires_grad_(False)
         adaptor = DiffFit.of(self.network)
         stack.enter_context(adaptor.attached(self.network))
         self.optimiser = torch.optim.AdamW(adaptor.parameters(), lr=1e-3, weight_decay=0.0)
@@ -110,7 +112,7 @@ class Attars:
         self.job, fit = job, Tune()
         prior, classes = job.prior, len(job.classes)
         self.data = fit.data(job, list(job.labels))
-        network = tied(prior.network.transformer, "").requires_grad_(False)
+        network = share_embedders(prior.network.transformer, "").requires_grad_(False)
         self.adaptor, self.helper = DiffFit.of(network), accelerator("cpu", "float32")
         stack.enter_context(self.adaptor.attached(network))
         real, generated = (Memory.empty(classes, MEMORY, self.data.mean[0, 0].numel()) for _ in range(2))
@@ -127,14 +129,19 @@ class Attars:
             diversity=0.008,
             real=real,
             generated=generated,
-            means=Means(torch.zeros(3)),
+            means=CriterionMeans(torch.zeros(3)),
             seed=0,
             helper=self.helper,
         )
 
     def tune(self, steps: int) -> None:
         with tempfile.TemporaryDirectory() as scratch:
-            optimise(self.adaptor.parameters(), self.loss, Tune().plan(steps), Path(scratch), self.helper, "benchmark")
+            optimise(
+                self.adaptor.parameters(),
+                self.loss,
+                Tune().plan(steps),
+                Session(Path(scratch), self.helper, "benchmark"),
+            )
 
     def sampled(self, labels: list[int], steps: int) -> None:
         sampler = Sampler(solver="ddpm", steps=steps, spacing="linspace")

@@ -27,7 +27,7 @@ def measure(photos: str, vae: str, size: int, copies: int) -> dict[str, float]:
     from attar.priors.latents import Latents
 
     files = sorted(file for file in Path(photos).iterdir() if file.suffix.lower() in (".jpeg", ".jpg", ".png"))
-    codec = autoencoder_codec(load_autoencoder(vae), size // 4, torch.device("cpu"), torch.float32).with_tile(8)
+    codec = autoencoder_codec(load_autoencoder(vae), size // 4, torch.device("cpu"), torch.float32).with_batch_size(8)
     with tempfile.TemporaryDirectory() as temporary:
         for copy in range(copies):
             for file in files:

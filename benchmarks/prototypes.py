@@ -85,7 +85,7 @@ def ours(data: str, codec: Any, ipcs: list[int], expand: int) -> list[float]:
 def peak(function: Callable[..., object], data: str, prior: str, size: int | None, *given: object) -> float:
     """MiB that a run takes above what its loaded network does; call it in a process of its own."""
     codec = network(prior, size)
-    codec.encode(torch.zeros(codec.tile, 3, codec.size, codec.size))
+    codec.encode(torch.zeros(codec.batch_size, 3, codec.size, codec.size))
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     before = resident("VmRSS")
     function(data, codec, *given)

@@ -28,7 +28,7 @@ from attar.distillation.run import distill_sets
 from attar.evaluation.records import write_record
 from attar.job import Job, Spec
 from attar.methods import load_method
-from attar.priors.training.optimise import Optimisation, accelerator, optimise
+from attar.priors.training.optimise import Optimisation, Session, accelerator, optimise
 from attar.sets.distilled import open_distilled, verify
 from attar.training.checkpoint import Checkpoint
 
@@ -212,7 +212,7 @@ def test_a_broken_checkpoint_of_a_prior_is_discarded(tmp_path: Path, caplog: pyt
     def trained(scratch: Path) -> torch.Tensor:
         weight = torch.nn.Parameter(torch.ones(2))
         plan, helper = Optimisation(steps=3, batch=1), accelerator("cpu", "float32")
-        optimise([weight], lambda step: weight.square().sum(), plan, scratch, helper, "training")
+        optimise([weight], lambda step: weight.square().sum(), plan, Session(scratch, helper, "training"))
         return weight.detach()
 
     for content in (None, b"", REST, b"PK\3\4" + REST):

@@ -47,7 +47,7 @@ def test_the_tiny_autoencoder_is_that_of_diffusers(tmp_path: Path) -> None:
     from diffusers import AutoencoderTiny
 
     folder = save_tiny_autoencoder(tmp_path / "taesd", "AutoencoderTiny")
-    codec = load_codec(str(folder), (4, 8, 8), CPU, torch.float32).with_tile(2)
+    codec = load_codec(str(folder), (4, 8, 8), CPU, torch.float32).with_batch_size(2)
     theirs = AutoencoderTiny.from_pretrained(folder).eval()
     images = torch.rand(3, 3, 16, 16) * 2 - 1
     mean, deviation = codec.encode(images)

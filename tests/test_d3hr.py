@@ -21,9 +21,10 @@ from attar.distillation.artefacts import fit_artefact
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
-from attar.methods.d3hr import matching
-from attar.methods.d3hr.class_moments import Moments, error_of_mean
-from attar.methods.d3hr.matching import kl_score, matched, paper_score, reference_draws, search, sinkhorn_score
+from attar.methods.d3hr import matching, scores
+from attar.methods.d3hr.matching import matched, reference_draws, search
+from attar.methods.d3hr.moments import Moments, error_of_mean
+from attar.methods.d3hr.scores import Score, kl_score, paper_score, sinkhorn_score
 from attar.sets.distilled import open_distilled, verify
 
 CLASSES = ["ant", "bee", "cat", "dog"]
@@ -100,8 +101,8 @@ def test_the_search_keeps_the_group_with_the_lowest_score() -> None:
     groups = mean + std * torch.randn(300, 4, 2, 2, 2, generator=drawn(5))
     for metric in (paper_score, kl_score, sinkhorn_score):
         best = search(mean, std, 4, [(5, 300)], metric)
-        scores = metric(groups.flatten(2), mean.flatten(), std.flatten())
-        torch.testing.assert_close(best, groups[scores.argmin()])
+        found = metric(groups.flatten(2), mean.flatten(), std.flatten())
+        torch.testing.assert_close(best, groups[found.argmin()])
 
 
 def test_the_search_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,9 +113,7 @@ def test_the_search_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("metric", [paper_score, kl_score, sinkhorn_score])
-def test_the_same_group_wins_whatever_an_accelerator_rounds(
-    metric: matching.Metric, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_group_wins_whatever_an_accelerator_rounds(metric: Score, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for one that is wrong by nearly as much as it may be, now above and now below."""
     monkeypatch.setattr(matching, "CHUNK", 4000)
     mean, std = gaussian()
@@ -159,9 +158,9 @@ def test_the_draws_of_the_reference_code_are_its_own(monkeypatch: pytest.MonkeyP
     for seed in (0, 12345, 24690):
         torch.manual_seed(seed)
         groups = torch.normal(mean.flatten().expand(40, 3, -1), std.flatten().expand(40, 3, -1))
-        scores = paper_score(groups, mean.flatten(), std.flatten())
-        if scores.min() < lowest:
-            best, lowest = groups[scores.argmin()].view(3, 4, 4, 4), float(scores.min())
+        found = paper_score(groups, mean.flatten(), std.flatten())
+        if found.min() < lowest:
+            best, lowest = groups[found.argmin()].view(3, 4, 4, 4), float(found.min())
     assert reference_draws(100) == [(0, 40), (12345, 40), (24690, 20)]
     torch.testing.assert_close(search(mean, std, 3, reference_draws(120), paper_score), best)
 
@@ -186,7 +185,7 @@ def test_a_feature_that_never_varies_does_not_spoil_the_search() -> None:
 
 
 @pytest.mark.parametrize("metric", [paper_score, kl_score, sinkhorn_score])
-def test_a_group_of_one_is_scored_by_its_mean_alone(metric: matching.Metric) -> None:
+def test_a_group_of_one_is_scored_by_its_mean_alone(metric: Score) -> None:
     groups, mean, std = torch.randn(6, 1, 9), torch.zeros(9), torch.ones(9)
     torch.testing.assert_close(metric(groups, mean, std), groups[:, 0].norm(dim=1))
 
@@ -218,8 +217,8 @@ def test_sinkhorn_comes_near_the_exact_transport() -> None:
     from attar.core.rng import noise
 
     mean, std = torch.zeros(8), torch.ones(8)
-    cloud = noise((matching.CLOUD, 8), "d3hr", "sinkhorn")
-    group = torch.randn(1, matching.CLOUD, 8, generator=drawn())
+    cloud = noise((scores.CLOUD, 8), "d3hr", "sinkhorn")
+    group = torch.randn(1, scores.CLOUD, 8, generator=drawn())
     costs = torch.cdist(group[0], cloud).square() / 8
     exact = costs[linear_sum_assignment(costs.numpy())].mean()
     found = sinkhorn_score(group, mean, std, blur=0.01, iterations=500)
@@ -410,7 +409,9 @@ def test_matched_starts_have_the_norms_of_real_inverted_latents(shared: Path, st
     job = Job(Spec(data=data, prior=prior, classes=("cat",), device="cpu"), store)
     method: Any = load_method("d3hr", {"fit.guidance": 1, "matching": "moments"})
     z = next(iter(job.latents.shards(0, 32))).sampled(0, "cat")
-    inverted, _ = method.fit.kept(job.prior, z, job.conditions([0]).expand(32), Meter(silent, "", 32, "images"))
+    inverted, _ = method.fit.inverted_at_times(
+        job.prior, z, job.conditions([0]).expand(32), Meter(silent, "", 32, "images")
+    )
     moments, real = Moments.of(inverted), inverted.flatten(1).norm(dim=1).mean()
     fitted = {"mean": moments.mean, "variance": moments.variance()}
     for n in (1, 2, 3, 10, 50):

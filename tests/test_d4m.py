@@ -21,7 +21,8 @@ from attar.distillation.manifest import prototypes
 from attar.distillation.pipeline import Local, Pixels, fit
 from attar.job import Job, Spec
 from attar.methods import load_method
-from attar.methods.d4m import Prototypes, Rows, batches, lloyd, nearest, streamed, taken
+from attar.methods.d4m import Prototypes
+from attar.methods.kmeans import Rows, batches, lloyd, nearest, rows_at, streamed
 from attar.sets.distilled import PROTOTYPES, open_distilled, verify, write_distilled
 
 CLASSES = ["ant", "bee", "cat", "dog"]
@@ -170,7 +171,7 @@ def test_the_seed_draws_the_real_images_and_fewer_are_among_more(world: Path, st
 
 def test_real_latents_are_taken_from_wherever_they_stand() -> None:
     rows = blobs(23)
-    found = taken([rows[:3], rows[3:3], rows[3:20], rows[20:]], [21, 2, 3])
+    found = rows_at([rows[:3], rows[3:3], rows[3:20], rows[20:]], [21, 2, 3])
     np.testing.assert_array_equal(found, rows[[2, 3, 21]])
     assert found.base is None
 

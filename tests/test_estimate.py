@@ -16,7 +16,7 @@ from attar.evaluation import RECIPES
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.priors import load_prior
-from attar.priors.training.described import planned_prior
+from attar.priors.training.described import described_prior
 
 CPU = torch.device("cpu")
 
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 )
 def test_architectures_are_as_large_as_published(name: str, parameters: float, gflops: float, size: int) -> None:
     """DiT's paper, table 1: 118.64 GFLOPs, counted as multiply-adds; diffusers' copy repeats its embedder 28 times."""
-    architecture = planned_prior(name, CPU, torch.float32)
+    architecture = described_prior(name, CPU, torch.float32)
     prior = architecture.prior
     counted = sum(parameter.numel() for parameter in prior.network.parameters())
     assert counted / 1e6 == pytest.approx(parameters, abs=0.1)
@@ -43,7 +43,7 @@ def test_architectures_are_as_large_as_published(name: str, parameters: float, g
 
 def test_an_unknown_architecture_is_an_error() -> None:
     with pytest.raises(AttarError, match="there are DiT-XL/2-256, stable-diffusion-v1-5"):
-        planned_prior("DiT-S/2", CPU, torch.float32)
+        described_prior("DiT-S/2", CPU, torch.float32)
 
 
 def test_a_real_prior_is_measured_as_it_is(tmp_path: Any) -> None:
@@ -61,13 +61,13 @@ MEASURES = Measures(10, 3, 5, weights=1000, sampling=500, training=40, trained=7
 
 def job(tmp_path: Any) -> Job:
     made = Job(Spec("nowhere", prior="DiT-XL/2-256"), Store(tmp_path))
-    made.prior = planned_prior("DiT-XL/2-256", CPU, torch.float32).prior
+    made.prior = described_prior("DiT-XL/2-256", CPU, torch.float32).prior
     return made
 
 
 def test_minimax_at_imagenets_size(tmp_path: Any) -> None:
     """Fifty groups of twenty; 8 epochs of batches of 8; one pool of 100 a class for every IPC."""
-    minimax = load_method("minimax", {"fit.look.times": 0})
+    minimax = load_method("minimax", {"fit.monitor.times": 0})
     counts = [1281] * 1000
     ten, fifty = (outlook(job(tmp_path), minimax, counts, ipc, MEASURES) for ipc in (10, 50))
     assert ten.groups == 50

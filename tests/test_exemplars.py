@@ -160,7 +160,8 @@ def test_a_set_says_who_chose_and_its_command_makes_it_again(world: Path, store:
     assert any("72 network passes (24 to fit, 48 to sample 6)" in line for line in said)
     assert any("for the teacher to look at" in line for line in said)
     one = open_distilled(folder)
-    assert one.manifest["exemplars_by"]["network"] == teacher_for(job_of(world, store), taught(world).named).network_key  # type: ignore[arg-type]
+    teacher: Any = teacher_for(job_of(world, store), taught(world).reference)  # type: ignore[arg-type]
+    assert one.manifest["exemplars_by"]["network"] == teacher.network_key
     assert one.manifest["method"]["fit"]["select"]["teacher"] != str(world / "teacher"), "a digest, wherever it lies"
     assert [len(files) for files in one.prototypes()] == [2] * 3
     command = distill_command(one)

@@ -79,7 +79,7 @@ OUT_OF_RANGE = [
     *[("prior", {"sampler.guidance": value}, "sampler.guidance") for value in ("1e8", "-0.5", "nan", "inf", "100.1")],
     ("d3hr", {"fit.guidance": "-1"}, "fit.guidance -1: must be a number from 0 to 100; 1 guides not at all"),
     ("exemplars", {"fit.guidance": "1e8"}, "fit.guidance 1e+08: must be a number from 0 to 100"),
-    ("minimax", {"fit.look.guidance": "101"}, "fit.look.guidance 101: must be a number from 0 to 100"),
+    ("minimax", {"fit.monitor.guidance": "101"}, "fit.monitor.guidance 101: must be a number from 0 to 100"),
     ("d3hr", {"skew_weight": "-0.1"}, "d3hr: skew_weight = -0.1: give a number of 0 or more"),
     ("d3hr", {"mean_weight": "nan"}, "d3hr: mean_weight = nan: give a number of 0 or more"),
     ("prior", {"refine.steps": "inf"}, "refine: steps = 'inf': give whole numbers of 1 or more"),

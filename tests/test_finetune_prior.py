@@ -19,7 +19,7 @@ from attar.core.store import Store
 from attar.priors import load_prior
 from attar.priors.original_dit import original_transformer
 from attar.priors.prior import Prior
-from attar.priors.shared_embedders import TiedDiT, tied, untrained
+from attar.priors.shared_embedders import SharedDiT, share_embedders, untrained
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
 from attar.priors.training.finetune import AdaptedPrior, adapted_network, finetune_prior
 from attar.priors.training.train import Denoising, Training
@@ -28,7 +28,7 @@ DEEP = Training(hidden=16, layers=16, heads=2, patch=2)
 BRIEF = Denoising(steps=6, batch=4, learning_rate=1e-2, warmup=1, min_snr=None)
 
 
-def shaken(network: TiedDiT) -> TiedDiT:
+def shaken(network: SharedDiT) -> SharedDiT:
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -47,14 +47,14 @@ def shaken_adaptor(network: nn.Module) -> DiffFit:
 def forms() -> dict[str, Callable[[], nn.Module]]:
     return {
         "tied": lambda: shaken(untrained((4, 8, 8), 5, DEEP, 0)),
-        "plain": lambda: shaken(untrained((4, 8, 8), 5, DEEP, 0)).untied(),
+        "plain": lambda: shaken(untrained((4, 8, 8), 5, DEEP, 0)).with_own_embedders(),
     }
 
 
 def output(network: nn.Module) -> Tensor:
     z = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(2))
     t, y = torch.tensor([3, 500, 999]), torch.tensor([0, 4, 5])
-    if isinstance(network, TiedDiT):
+    if isinstance(network, SharedDiT):
         return network(z, t, y)
     return network(z, timestep=t, class_labels=y).sample
 
@@ -63,7 +63,7 @@ def output(network: nn.Module) -> Tensor:
 def test_difffit_trains_what_minimax_trains_and_computes_what_it_computes() -> None:
     golden, given, facts = recorded("minimax_dit")
     plain = {name: value for name, value in given.items() if ".gamma" not in name}
-    network = tied(original_transformer(plain, int(facts["num_heads"])), "golden")
+    network = share_embedders(original_transformer(plain, int(facts["num_heads"])), "golden")
     adaptor = DiffFit.of(network)
     found = adaptor.as_original()
     assert set(found) == set(facts["trainable"].split(","))
@@ -184,7 +184,7 @@ def test_label_rows_are_kept_by_name_and_others_begin_at_the_mean(tmp_path: Path
     assert table.shape == (5, 16)
     for row, expected in zip(table, [old[2], old[:3].mean(0), old[0], old[:3].mean(0), old[3]], strict=True):
         torch.testing.assert_close(row, expected)
-    config = network.untied().config
+    config = network.with_own_embedders().config
     assert config.num_embeds_ada_norm == 4
 
 
@@ -229,7 +229,7 @@ def test_a_finetuned_prior_opens_in_diffusers(
     assert torch.equal(found[name], old[name]) == (adapt == "difffit")
     assert (tmp_path / "out" / "adaptor.safetensors").exists() == (adapt == "difffit")
 
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("attar.priors.training.optimise.CHECKPOINT_SECONDS", 0.0)
     drawn = generator
 
     def dies(*parts: str | int) -> torch.Generator:

@@ -178,14 +178,14 @@ def test_pixels_that_are_no_numbers_do_not_become_black() -> None:
 
 
 def test_a_fine_tuning_that_diverges(world: Path, tmp_path: Path, store: Store) -> None:
-    changes = {**TUNED, "fit.learning_rate": 1e8, "fit.look.times": 0}
+    changes = {**TUNED, "fit.learning_rate": 1e8, "fit.monitor.times": 0}
     with pytest.raises(NotFinite, match=r"^fitting 'ant': tuning ant: it diverged by step \d of 24 .*learning rate, "):
         distilled(world, tmp_path, store, "minimax", changes)
     assert stored(store, "fit") == 0
 
 
 def test_samples_of_a_fine_tuning_that_diverged(world: Path, tmp_path: Path, store: Store) -> None:
-    looked = {"fit.look.times": 25, "fit.look.samples": 6, "fit.look.real": 6, "fit.look.steps": 2}
+    looked = {"fit.monitor.times": 25, "fit.monitor.samples": 6, "fit.monitor.real": 6, "fit.monitor.steps": 2}
     with pytest.raises(NotFinite, match="it diverged by step"):
         distilled(world, tmp_path, store, "minimax", {**TUNED, "fit.learning_rate": 1e8, **looked})
 

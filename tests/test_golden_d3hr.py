@@ -10,9 +10,10 @@ from torch import Tensor
 from toys import recorded
 
 from attar.diffusion import Sampler, Schedule, grid, inverted, sample
-from attar.methods.d3hr.class_moments import Invert, Moments
-from attar.methods.d3hr.matching import paper_score
+from attar.methods.d3hr.class_moments import Invert
 from attar.methods.d3hr.method import D3HR
+from attar.methods.d3hr.moments import Moments
+from attar.methods.d3hr.scores import paper_score
 from attar.priors.dit import DiT
 
 pytestmark = pytest.mark.golden

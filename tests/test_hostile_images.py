@@ -19,7 +19,7 @@ from attar.core.errors import AttarError, BadImage
 from attar.core.store import Store
 from attar.data import ImageSet, load_data, load_held_out, load_pixels, preprocess, readable
 from attar.data.decode import MAX_PIXELS, opened, upright
-from attar.priors.training.run import Material, Workshop
+from attar.priors.training.run import Material, TrainingRun
 
 RAMP = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
 COLOURS = np.stack([RAMP, RAMP[::-1], RAMP.T], -1)
@@ -297,12 +297,12 @@ def test_the_held_out_tenth_is_the_same_whatever_cannot_be_read(tmp_path: Path, 
     held = names(load_held_out(str(root)))
     bad = [held[0], *[f"cat/{i:02}.png" for i in range(20) if f"cat/{i:02}.png" not in held][:4]]
     folder_of(root, dict.fromkeys(bad, b"no image"))
-    train, tenth = Workshop(Material(str(root), on_bad_image="skip"), store).images
+    train, tenth = TrainingRun(Material(str(root), on_bad_image="skip"), store).images
     assert names(tenth) == held[1:]
     assert len(train) == 32
     assert set(train.skipped + tenth.skipped) == set(bad)
     with pytest.raises(AttarError) as error:
-        _ = Workshop(Material(str(root)), store).images
+        _ = TrainingRun(Material(str(root)), store).images
     assert all(f"  {name}: " in str(error.value) for name in bad)
 
 

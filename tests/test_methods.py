@@ -12,7 +12,7 @@ import pytest
 import torch
 from toys import save_folder, save_tiny_dit
 
-from attar.core.batching import CPU_TILES
+from attar.core.batching import CPU_BATCH_SIZES
 from attar.core.store import Store, fingerprint
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
@@ -34,7 +34,7 @@ FAST: dict[str, dict[str, Any]] = {
         "fit.group": 1,
         "fit.batch": 4,
         "fit.max_steps": 3,
-        "fit.look.times": 0,
+        "fit.monitor.times": 0,
     },
     "d3hr": {"sampler.steps": 5, "fit.steps": 5, "subsets": 50},
     "exemplars": {"sampler.steps": 5, "fit.steps": 5, "fit.time": 600},
@@ -143,7 +143,7 @@ def test_the_manifest_tells_all(world: Path, tmp_path: Path, store: Store) -> No
     manifest = open_distilled(distilled(world, tmp_path / "out", "d3hr", store)[0]).manifest
     assert manifest["method"]["fit"]["steps"] == 5
     assert manifest["method"]["name"] == "d3hr"
-    assert manifest["compute"]["tile"] in CPU_TILES
+    assert manifest["compute"]["tile"] in CPU_BATCH_SIZES
     assert manifest["prior"]["matched"] == "by name"
     assert manifest["seconds"].keys() == {"fit", "candidates", "images"}
     assert manifest["data"]["images"] == 48

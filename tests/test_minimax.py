@@ -24,10 +24,10 @@ from attar.distillation.artefacts import artefacts, fit_artefact
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
-from attar.methods.minimax import finetune
-from attar.methods.minimax.criteria import Memory, MinimaxLoss, diversity, representativeness
+from attar.methods.minimax.criteria import Memory, diversity, representativeness
+from attar.methods.minimax.loss import MinimaxLoss
 from attar.methods.minimax.monitor import MEASURES, measures, neighbourhoods
-from attar.priors.shared_embedders import tied
+from attar.priors.shared_embedders import share_embedders
 from attar.priors.training.adaptors import DiffFit
 from attar.priors.training.latent_set import held_in_memory
 from attar.sets.distilled import open_distilled
@@ -36,7 +36,7 @@ CLASSES = ["ant", "bee", "cat", "dog"]
 FAST: dict[str, Any] = {
     "fit.batch": 4,
     "fit.max_steps": 8,
-    "fit.look.times": 0,
+    "fit.monitor.times": 0,
     "sampler.steps": 4,
     "sampler.guided_channels": "none",
     "select.pool": 4,
@@ -168,7 +168,7 @@ def test_without_the_criteria_it_is_plain_fine_tuning(world: Path, store: Store)
     job = job_of(world, store)
     fit = fit_of(representativeness=0.0, diversity=0.0, balanced=True, label_dropout=0.0, ema_decay=0.5)
     tuned = learnt(job, fit, [0, 1])
-    network = tied(job.prior.network.transformer, "").requires_grad_(False)
+    network = share_embedders(job.prior.network.transformer, "").requires_grad_(False)
     data = fit.data(job, [0, 1])
     forward = Forward(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
     adaptor = DiffFit.of(network)
@@ -191,7 +191,7 @@ def test_without_the_criteria_it_is_plain_fine_tuning(world: Path, store: Store)
     for name, kept in average.items():
         if not name.endswith("to_k.bias"):  # attention does not depend on it: its gradients are rounding errors
             torch.testing.assert_close(tuned[name], kept, rtol=1e-4, atol=1e-5)
-    fresh = DiffFit.of(tied(job.prior.network.transformer, "")).values
+    fresh = DiffFit.of(share_embedders(job.prior.network.transformer, "")).values
     assert any((tuned[name] - value).abs().max() > 1e-3 for name, value in fresh.items())
 
 
@@ -211,7 +211,14 @@ def test_a_weight_adds_its_criterion_to_the_loss(
     still = {"representativeness": 0.0, "diversity": 0.0, "max_steps": 6, "learning_rate": 1e-12}
     for weight in (0.0, 3.0):
         fit = fit_of(
-            **{**still, criterion: weight, "look.times": 2, "look.steps": 1, "look.samples": 6, "look.real": 6}
+            **{
+                **still,
+                criterion: weight,
+                "monitor.times": 2,
+                "monitor.steps": 1,
+                "monitor.samples": 6,
+                "monitor.real": 6,
+            }
         )
         learnt(job, fit, [0, 1])
     look = read_lines(job.store.path("fit", fit_artefact(job, fit, [0, 1]).key) / MEASURES)[-1]
@@ -226,7 +233,7 @@ class Stop(Exception):
 def test_a_killed_fine_tuning_ends_with_the_same_weights(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("attar.priors.training.optimise.CHECKPOINT_SECONDS", 0.0)
     fit = fit_of(memory=3, representativeness=5.0, diversity=5.0)
     whole = learnt(job_of(world, Store(tmp_path / "whole")), fit, [0, 1])
     job, loss = job_of(world, Store(tmp_path / "killed")), MinimaxLoss.__call__
@@ -270,7 +277,7 @@ def test_bitfit_trains_what_the_reference_marks_for_it(world: Path, store: Store
     """Its names that contain `bias`: all but the label table and the scales of DiffFit's."""
     fitted = learnt(job_of(world, store), fit_of(adapt="bitfit"), [0, 1])
     parameters = [{name: torch.nn.Parameter(value) for name, value in fitted.items()}]
-    parameters.append(DiffFit.of(tied(job_of(world, store).prior.network.transformer, "tiny")).values)
+    parameters.append(DiffFit.of(share_embedders(job_of(world, store).prior.network.transformer, "tiny")).values)
     bitfit, difffit = (set(DiffFit(values).as_original()) for values in parameters)
     assert bitfit == {name for name in difffit if "bias" in name}
     assert len(bitfit) == len(difffit) - 1 - 4 * 2
@@ -300,7 +307,13 @@ def test_sets_of_smaller_ipc_are_the_beginnings_of_one_pool(world: Path, tmp_pat
 def test_the_report_shows_how_the_prior_was_tuned(world: Path, tmp_path: Path, store: Store) -> None:
     from attar.report import write_report
 
-    looks = {"fit.look.times": 3, "fit.look.steps": 2, "fit.look.samples": 6, "fit.look.real": 6, "fit.group": 2}
+    looks = {
+        "fit.monitor.times": 3,
+        "fit.monitor.steps": 2,
+        "fit.monitor.samples": 6,
+        "fit.monitor.real": 6,
+        "fit.group": 2,
+    }
     spec = job_of(world, store).spec
     (folder,) = distill_sets(
         spec, "minimax", load_method("minimax", {**FAST, **looks}), [2], tmp_path / "out", store=store
@@ -318,11 +331,11 @@ def test_bad_settings_are_refused_before_any_work(world: Path, store: Store, tmp
     for changes, message in (
         ({"fit.diversity": -1}, "fit.diversity -1"),
         ({"fit.batch": 0}, "fit.batch 0"),
-        ({"fit.look.times": 1}, "fit.look.times 1"),
-        ({"fit.look.samples": 5}, "fit.look.samples 5"),
+        ({"fit.monitor.times": 1}, "fit.monitor.times 1"),
+        ({"fit.monitor.samples": 5}, "fit.monitor.samples 5"),
         ({"fit.max_steps": 0}, "fit.max_steps 0"),
-        ({"fit.look.steps": 0}, "fit.look.steps 0"),
-        ({"fit.look.guidance": "nan"}, "fit.look.guidance nan"),
+        ({"fit.monitor.steps": 0}, "fit.monitor.steps 0"),
+        ({"fit.monitor.guidance": "nan"}, "fit.monitor.guidance nan"),
         ({"fit.learning_rate": "nan"}, "fit.learning_rate nan"),
         ({"fit.ema_decay": 1}, "fit.ema_decay 1"),
         ({"fit.label_dropout": -1}, "fit.label_dropout -1"),

@@ -25,7 +25,13 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "exemplars, exact": ("exemplars", {**FAST["exemplars"], "fit.exact": "true"}),
     "minimax, watched": (
         "minimax",
-        {**FAST["minimax"], "fit.look.times": 2, "fit.look.samples": 6, "fit.look.real": 6, "fit.look.steps": 2},
+        {
+            **FAST["minimax"],
+            "fit.monitor.times": 2,
+            "fit.monitor.samples": 6,
+            "fit.monitor.real": 6,
+            "fit.monitor.steps": 2,
+        },
     ),
 }
 

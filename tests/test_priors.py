@@ -129,7 +129,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, monk
     import attar.priors.training.train as training
 
     straight = trained(tmp_path / "straight")
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("attar.priors.training.optimise.CHECKPOINT_SECONDS", 0.0)
     drawn = generator
 
     def dies(*parts: str | int) -> torch.Generator:
@@ -203,8 +203,8 @@ def test_a_given_tile_is_proved_once(tmp_path: Path, store: Store, monkeypatch: 
 
     monkeypatch.setattr(Prior, "exact_at", exact_at)
     for _ in range(2):
-        assert load_prior(folder, device="cpu", tile=3, store=store).tile == 3
-        assert load_prior(folder, device="cpu", tile=1, store=store).tile == 1
+        assert load_prior(folder, device="cpu", tile=3, store=store).batch_size == 3
+        assert load_prior(folder, device="cpu", tile=1, store=store).batch_size == 1
     assert tried == [3]
     for _ in range(2):
         with pytest.raises(AttarError, match=r"--tile 5: .* rows beside it on cpu.*; leave it out, and 4 is chosen"):
@@ -249,7 +249,7 @@ def test_the_key_of_digits_tells_device_and_version_apart(tmp_path: Path, monkey
     store = Recording(tmp_path)
     for _ in range(2):
         digits_prior(store)
-    monkeypatch.setattr("attar.core.batching.device_class", lambda device: "another")
+    monkeypatch.setattr("attar.priors.digits.device_class", lambda device: "another")
     digits_prior(store)
     monkeypatch.setattr(torch, "__version__", "0.0")
     digits_prior(store)

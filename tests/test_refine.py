@@ -18,7 +18,8 @@ from attar.core.store import Store
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
-from attar.methods.refine import Aim, Refinement, gap, watched
+from attar.methods.refine import Aim, Refinement, gap
+from attar.methods.refine_features import features_of
 from attar.networks import build
 from attar.sets.distilled import open_distilled
 
@@ -51,7 +52,7 @@ def test_decoding_with_gradients_gives_the_same_images_and_the_gradient_of_the_a
     world: Path, store: Store
 ) -> None:
     job = job_of(world, store)
-    codec, z = job.codec.with_tile(4), latents(job, 6)
+    codec, z = job.codec.with_batch_size(4), latents(job, 6)
     asked = z.clone().requires_grad_()
     images = codec.decode(asked)
     assert torch.equal(images.detach(), codec.decode(z))
@@ -77,7 +78,7 @@ def test_the_gap_to_equal_real_images_is_finite() -> None:
 def test_features_are_what_the_last_layer_sees_then_the_deepest_maps(name: str, deepest: int) -> None:
     network = build(name, 2, 16, 0).eval()
     views = noise((3, 3, 16, 16), "views")
-    last, *maps = watched(network, 3)(views)
+    last, *maps = features_of(network, 3)(views)
     layer: Any = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)][-1]
     torch.testing.assert_close(layer(last), network(views))
     assert last.shape == (3, deepest)
@@ -98,7 +99,7 @@ def test_it_brings_features_nearer_in_networks_that_it_did_not_meet(world: Path,
         found = []
         for seed in range(4):
             network = build("convnet4-w16", 2, 16, seed)
-            features = watched(network, 1)
+            features = features_of(network, 1)
 
             def see(images: torch.Tensor, features: Any = features) -> list[torch.Tensor]:
                 return features(images.permute(0, 3, 1, 2).float() / 127.5 - 1)

@@ -17,7 +17,7 @@ from attar.core.store import Store
 from attar.distillation.run import distill_sets
 from attar.job import Spec
 from attar.methods import load_method
-from attar.methods.minimax import finetune
+from attar.priors.training import optimise
 from attar.sets.distilled import open_distilled, verify
 
 STAGES = ("encoding", "inverting", "sampling", "decoding")
@@ -26,7 +26,7 @@ SETTINGS = {"sampler.steps": 10, "fit.steps": 10, "subsets": 200}
 
 def distill_once(spec: Spec, name: str, settings: dict[str, Any], root: Path, what: str = "", nth: int = 0) -> None:
     """Runs in a process of its own: sets and cache below `root`, and how often what happened if it lives."""
-    finetune.CHECKPOINT_SECONDS = 0.0
+    optimise.CHECKPOINT_SECONDS = 0.0
     events = Events(root, what, nth)
     method = load_method(name, settings)
     distill_sets(spec, name, method, (1, 4), root / "out", store=Store(root / "cache"), progress=events.progress)
@@ -74,7 +74,7 @@ def test_ten_kills(tmp_path: Path) -> None:
 def test_kills_of_a_fine_tuning(tmp_path: Path) -> None:
     data = save_folder(tmp_path / "data", ["a", "b", "c"], each=60)
     spec = Spec(data=str(data), prior=str(save_tiny_dit(tmp_path / "dit", ["a", "b", "c"])), device="cpu")
-    settings = {"fit.max_steps": 20, "fit.group": 2, "fit.look.times": 0, "sampler.steps": 4, "select.pool": 4}
+    settings = {"fit.max_steps": 20, "fit.group": 2, "fit.monitor.times": 0, "sampler.steps": 4, "select.pool": 4}
     kill_and_resume(spec, settings, tmp_path, 2, "minimax", ("tuning",))
 
 

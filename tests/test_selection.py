@@ -26,7 +26,7 @@ from attar.job import Job, Spec
 from attar.methods import described, load_method
 from attar.networks import build
 from attar.priors import load_prior
-from attar.priors.features import TIME, middle_features
+from attar.priors.features import TIME, prior_features
 from attar.priors.prompts import class_prompts
 from attar.report.settings import distill_command
 from attar.selection import Select, random_order
@@ -158,7 +158,7 @@ def real_pool(job: Job, label: int) -> Tensor:
 
 
 def test_a_teachers_features_and_losses(world: Path, store: Store) -> None:
-    job, look = job_of(world, store), Features("teacher", teacher_of(world, rule="confident").named)
+    job, look = job_of(world, store), Features("teacher", teacher_of(world, rule="confident").reference)
     for label, name in enumerate(CLASSES):
         features, logits = outputs(world, pictures(world, name))
         pool = real_pool(job, label)
@@ -215,21 +215,21 @@ def test_the_priors_middle_layer(world: Path, store: Store) -> None:
         hidden, times, null = transformer.pos_embed(noised), torch.full((5,), TIME), torch.full((5,), job.prior.null)
         for block in transformer.transformer_blocks[: len(transformer.transformer_blocks) // 2 + 1]:
             hidden = block(hidden, timestep=times, class_labels=null)
-    torch.testing.assert_close(middle_features(job.prior, z), hidden.mean(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(prior_features(job.prior, z), hidden.mean(1), rtol=1e-4, atol=1e-5)
     assert not any(block._forward_hooks for block in transformer.transformer_blocks)
-    torch.testing.assert_close(Features("prior").rows(job, 0, z), middle_features(job.prior, z).numpy())
+    torch.testing.assert_close(Features("prior").rows(job, 0, z), prior_features(job.prior, z).numpy())
 
 
 def test_a_unets_middle_layer_is_one_row_for_each_latent(tmp_path: Path) -> None:
     told = class_prompts(CLASSES, CLASSES, "{name}", None, None)
     prior = load_prior(str(save_tiny_sd(tmp_path / "sd")), device="cpu", tile=1, prompts=told, store=Store(tmp_path))
-    found = middle_features(prior, torch.randn(5, *prior.codec.shape, generator=torch.Generator().manual_seed(0)))
+    found = prior_features(prior, torch.randn(5, *prior.codec.shape, generator=torch.Generator().manual_seed(0)))
     assert found.shape == (5, 16)
     assert len(found.unique(dim=0)) == 5
 
 
 def test_generated_images_are_judged_as_they_are_decoded(world: Path, store: Store) -> None:
-    job, look = job_of(world, store, prior=True), Features("teacher", teacher_of(world, rule="confident").named)
+    job, look = job_of(world, store, prior=True), Features("teacher", teacher_of(world, rule="confident").reference)
     z = torch.randn(7, *job.codec.shape, generator=torch.Generator().manual_seed(0))
     decoded = (((job.codec.decode(z) + 1) * 127.5).round().clamp(0, 255)) / 255
     features, logits = outputs(world, decoded)
@@ -274,7 +274,7 @@ def test_a_teacher_is_known_by_what_it_is_and_not_by_where_it_lies(
 
 def test_a_part_of_the_classes_is_judged_among_all_that_the_teacher_knows(world: Path, store: Store) -> None:
     whole, some = job_of(world, store), job_of(world, store, classes=("cat", "ant"))
-    look = Features("teacher", teacher_of(world, rule="confident").named)
+    look = Features("teacher", teacher_of(world, rule="confident").reference)
     np.testing.assert_array_equal(look.losses(some, 1, real_pool(some, 1)), look.losses(whole, 2, real_pool(whole, 2)))
     alone = job_of(world, store, classes=("bee",))
     assert look.teacher is not None

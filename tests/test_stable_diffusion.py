@@ -306,9 +306,9 @@ def test_a_prior_and_its_codec_have_tiles_of_their_own(
     for module in ("attar.priors.prior", "attar.priors.codec"):
         monkeypatch.setattr(f"{module}.exact", lambda *words: True)
     job = Job(Spec(data, prior, device="cpu", tile=2), store)
-    assert (job.prior.tile, job.codec.tile) == (2, 16)
+    assert (job.prior.batch_size, job.codec.batch_size) == (2, 16)
     assert job.prior.codec is job.codec
-    assert load_prior_codec(prior, device="cpu", tile=4, store=store).tile == 4
+    assert load_prior_codec(prior, device="cpu", tile=4, store=store).batch_size == 4
 
 
 def test_prompts_are_for_priors_that_take_them(tmp_path: Path, store: Store) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from toys import save_tiny_dit
 
-from attar.core.batching import choose, exact, in_tiles, resolve
+from attar.core.batching import choose, exact, in_batches, resolve
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.priors import load_prior
@@ -21,7 +21,7 @@ def test_networks_see_tiles_only() -> None:
         return 2 * x
 
     rows = torch.arange(10.0)[:, None]
-    assert torch.equal(in_tiles(network, 4, rows), 2 * rows)
+    assert torch.equal(in_batches(network, 4, rows), 2 * rows)
     assert seen == [4, 4, 4]
 
 

@@ -25,11 +25,11 @@ from attar.diffusion.loss import Forward, forward_of
 from attar.priors import load_prior
 from attar.priors.folder import publish
 from attar.priors.latents import Latents
-from attar.priors.shared_embedders import TiedDiT, tied, untrained
+from attar.priors.shared_embedders import SharedDiT, share_embedders, untrained
 from attar.priors.training.latent_set import LatentSet, Mirrored, load_latents
 from attar.priors.training.measures import frechet
 from attar.priors.training.monitor import Report
-from attar.priors.training.optimise import Moment, Optimisation, accelerator, optimise
+from attar.priors.training.optimise import Moment, Optimisation, Session, accelerator, optimise
 from attar.priors.training.run import NewPrior, train_new_prior
 from attar.priors.training.train import Training
 from attar.priors.training.vae import Autoencoding
@@ -97,14 +97,14 @@ def test_the_tied_network_is_the_untied_one() -> None:
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     z, t, y = torch.randn(3, 4, 8, 8), torch.tensor([3, 500, 999]), torch.tensor([0, 4, 5])
-    plain = network.untied()
+    plain = network.with_own_embedders()
     with torch.no_grad():
         expected = plain(z, timestep=t, class_labels=y).sample
         torch.testing.assert_close(network(z, t, y), expected)
-        torch.testing.assert_close(tied(plain, "x")(z, t, y), expected)
+        torch.testing.assert_close(share_embedders(plain, "x")(z, t, y), expected)
     plain.transformer_blocks[1].norm1.emb.class_embedder.embedding_table.weight.data[0, 0] += 1
     with pytest.raises(AttarError, match="embedders of the prior's blocks differ"):
-        tied(plain, "x")
+        share_embedders(plain, "x")
 
 
 def test_posteriors_are_sampled_afresh_and_both_views_are_drawn() -> None:
@@ -151,7 +151,8 @@ def test_the_average_is_warmed_up_and_kept(tmp_path: Path) -> None:
     def after(moment: Moment) -> None:
         values.append(float(parameter.detach()))
 
-    optimise([parameter], lambda step: parameter.sum(), plan, tmp_path, accelerator("cpu", "float32"), "x", after=after)
+    session = Session(tmp_path, accelerator("cpu", "float32"), "x")
+    optimise([parameter], lambda step: parameter.sum(), plan, session, after=after)
     average = 0.0
     for n, value in enumerate(values):
         decay = min(0.5, (1 + n) / (10 + n))
@@ -270,7 +271,7 @@ def train_once(data: Path, out: Path, cache: Path, fatal: int) -> None:
         return generator(*parts)
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("attar.priors.training.train.CHECKPOINT_SECONDS", 0.0)
+    patch.setattr("attar.priors.training.optimise.CHECKPOINT_SECONDS", 0.0)
     patch.setattr("attar.priors.training.train.generator", dying)
     train_new_prior(spec(data), out, store=Store(cache), say=lambda text: None)
 
@@ -315,7 +316,7 @@ def test_the_command_reads_flags_and_toml(data: Path, tmp_path: Path, monkeypatc
 
 def test_tied_networks_compile_nothing_into_their_files() -> None:
     network = untrained((1, 4, 4), 2, TINY, 0)
-    names = set(TiedDiT(network.untied()).untied().state_dict())
+    names = set(SharedDiT(network.with_own_embedders()).with_own_embedders().state_dict())
     assert all(not name.startswith("_orig_mod") for name in names)
     assert sum("embedding_table" in name for name in names) == TINY.layers
 

@@ -1,4 +1,6 @@
-"""The tile: the one batch size that networks are called with, so that a row's bytes do not depend on its company.
+"""The fixed batch size that networks are called with, so that a row's bytes do not depend on its company.
+
+The user's setting `tile` is this size.
 
 Matrix products differ in their last bits with the batch. With the batch held fixed, a row's result is the same wherever
 it stands and whatever stands beside it; `choose` proves that for the network at hand before it settles on a size.
@@ -17,36 +19,37 @@ from torch import Tensor
 from attar.core.finite import finite
 from attar.core.store import Store, fingerprint
 
-CPU_TILES = (16, 8, 32, 4, 2, 1)
-GPU_TILES = (128, 64, 32, 16, 8, 4, 2, 1)
+CPU_BATCH_SIZES = (16, 8, 32, 4, 2, 1)
+GPU_BATCH_SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
 
 
-def in_tiles(network: Callable[..., Tensor], tile: int, *rows: Tensor) -> Tensor:
-    """`network(*rows)` in batches of exactly `tile` rows; the last is filled up with copies of its first row."""
-    return torch.cat([padded(network, tile, *(r[i : i + tile] for r in rows)) for i in range(0, len(rows[0]), tile)])
+def in_batches(network: Callable[..., Tensor], batch_size: int, *rows: Tensor) -> Tensor:
+    """`network(*rows)` in batches of exactly `batch_size` rows; the last is filled up with copies of its first row."""
+    begins = range(0, len(rows[0]), batch_size)
+    return torch.cat([padded(network, batch_size, *(r[i : i + batch_size] for r in rows)) for i in begins])
 
 
-def padded(network: Callable[..., Tensor], tile: int, *rows: Tensor) -> Tensor:
-    """One call of `network` with `tile` rows, of which the first `len(rows[0])` are returned.
+def padded(network: Callable[..., Tensor], batch_size: int, *rows: Tensor) -> Tensor:
+    """One call of `network` with `batch_size` rows, of which the first `len(rows[0])` are returned.
 
     The rows are laid out contiguously whatever their strides were, because the layout, too, decides the last bits.
     """
     n = len(rows[0])
-    filled = (torch.cat([r, r[:1].expand(tile - n, *r.shape[1:])]) if n < tile else r for r in rows)
+    filled = (torch.cat([r, r[:1].expand(batch_size - n, *r.shape[1:])]) if n < batch_size else r for r in rows)
     return network(*(r.clone(memory_format=torch.contiguous_format) for r in filled))[:n]
 
 
 def choose(device: torch.device, exact_at: Callable[[int], bool], most: int | None = None) -> int:
-    """The first tile, in an order that is fixed for each kind of device, that fits in memory and is exact.
+    """The first size, in an order that is fixed for each kind of device, that fits in memory and is exact.
 
-    The order does not depend on any timing, so two runs on one kind of device choose the same tile. None above `most`.
+    The order does not depend on any timing, so two runs on one kind of device choose the same size. None above `most`.
     """
-    for tile in CPU_TILES if device.type == "cpu" else GPU_TILES:
-        if most is not None and tile > most:
+    for batch_size in CPU_BATCH_SIZES if device.type == "cpu" else GPU_BATCH_SIZES:
+        if most is not None and batch_size > most:
             continue
         try:
-            if tile == 1 or exact_at(tile):
-                return tile
+            if batch_size == 1 or exact_at(batch_size):
+                return batch_size
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
     return 1
@@ -54,7 +57,7 @@ def choose(device: torch.device, exact_at: Callable[[int], bool], most: int | No
 
 @dataclass(frozen=True)
 class Probe:
-    """What is proved of one network's tiles on one device, found once and kept in the store."""
+    """What is proved of one network's batch sizes on one device, found once and kept in the store."""
 
     key: str
     """Of the network: its weights and the sizes of its rows."""
@@ -64,7 +67,7 @@ class Probe:
     store: Store
 
     def chosen(self, most: int | None = None) -> int:
-        """The tile that `choose` finds."""
+        """The batch size that `choose` finds."""
         return self._remembered(lambda: choose(self.device, self.exact_at, most), "at most", most)
 
     def proved(self, tile: int) -> int:

@@ -6,11 +6,12 @@ some reference codes put it elsewhere, its time is a field: -1 is alpha-bar = 1,
 
 from __future__ import annotations
 
+from attar.diffusion.guidance import guided, guided_output, network_passes
 from attar.diffusion.inversion import FixedPoint, Inverted, invert, inverted
 from attar.diffusion.sampling import CHECKPOINT, EVEN, SOLVERS, Sampler, sample, sampling_times, start_time, times_from
 from attar.diffusion.schedule import SPACINGS, Denoiser, Schedule, check_grid, ddim_move, grid
 from attar.diffusion.schedulers import SCHEDULERS
-from attar.diffusion.solvers import Noise, guided, guided_output
+from attar.diffusion.solvers import Noise
 
 __all__ = [
     "CHECKPOINT",
@@ -31,6 +32,7 @@ __all__ = [
     "guided_output",
     "invert",
     "inverted",
+    "network_passes",
     "sample",
     "sampling_times",
     "start_time",

@@ -38,12 +38,14 @@ class Sampler:
     """`ddim`, `ddpm` (draws noise; uses a learned variance where there is one), `dpm++` (DPM-Solver++ 2M), a
     diffusers scheduler by class name (EulerDiscreteScheduler), or `checkpoint`: the one that the prior comes with."""
     steps: int = 50
+    """Steps of the time grid."""
     guidance: float = 4.0
+    """Weight of classifier-free guidance; 1 is none, and costs one network pass where others cost two."""
     guided_times: tuple[int, ...] | None = None
     """Guide from the second of these times down to the first, as 200,600, and not at others, at half their cost; None
     guides at all (Kynkäänniemi et al., NeurIPS 2024)."""
     guided_channels: int | None = None
-    """Guide the first so many channels only (original DiT and Minimax: 3); None guides all (diffusers, D3HR)."""
+    """How many channels are guided, from the first (original DiT and Minimax: 3); None guides all (diffusers, D3HR)."""
     spacing: str = "leading"
     """`leading` 0 ... 980 and `trailing` 19 ... 999 (diffusers), `linspace` 0 ... 999 (original DiT and Minimax), or
     `log-snr`: all `steps` evenly in log-SNR from whatever time the start has, for dpm++ in 10 to 15 steps."""

@@ -77,7 +77,7 @@ class Schedule:
         return abar**0.5 * output + (1 - abar) ** 0.5 * z
 
     def even_times(self, t: int, steps: int) -> list[int]:
-        """At most so many rising times up to t, evenly spaced in log-SNR, the lowest at a hundredth of the schedule."""
+        """At most `steps` rising times up to t, evenly spaced in log-SNR, the lowest at a hundredth of the schedule."""
         abar = self.alphas_cumprod.double()
         levels = (abar / (1 - abar)).log()
         wanted = torch.linspace(float(levels[t]), float(levels[min(t, len(self) // 100)]), steps, dtype=torch.float64)

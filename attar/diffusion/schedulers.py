@@ -131,10 +131,10 @@ def made_scheduler(name: str, spacing: str, clean_time: int, schedule: Schedule,
             scheduler.set_timesteps(timesteps=list(times)[::-1])
         else:
             scheduler.set_timesteps(len(times))
-        found = list(dict.fromkeys(scheduler.timesteps[:: scheduler.order].tolist()))
+        falling = list(dict.fromkeys(scheduler.timesteps[:: scheduler.order].tolist()))
     except (ValueError, IndexError):
-        found = []
-    if found != list(times)[::-1]:
+        falling = []
+    if falling != list(times)[::-1]:
         raise AttarError(f"sampler.solver {name} cannot follow the {spacing} grid of {len(times)} steps")
     return scheduler
 

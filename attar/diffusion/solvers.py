@@ -1,4 +1,4 @@
-"""The built-in solvers, each a walk down a list of times, and classifier-free guidance."""
+"""The built-in solvers, each a walk down a list of times."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from attar.core.errors import AttarError
+from attar.diffusion.guidance import guided_output, guided_raw
 from attar.diffusion.schedule import Denoiser, ddim_move
 
 Noise = Callable[[int], Tensor]
@@ -26,6 +26,7 @@ class Walk:
     guidance: Callable[[int], float]
     """By time."""
     channels: int | None
+    """How many channels are guided; None: all."""
     times: Sequence[int]
     """Falling, from the start's own time."""
     clean_time: int
@@ -53,40 +54,9 @@ class Walk:
         return self.noise(t).to(z.device)
 
 
-def guided_output(
-    denoiser: Denoiser, z: Tensor, t: int, y: Tensor, guidance: float, channels: int | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """Predicted noise (N, C, H, W) with classifier-free guidance, and the raw learned variance of the labelled pass.
-
-    At guidance 1 the second network pass is not made; without learned variance the second value is None.
-    """
-    raw, variance = guided_raw(denoiser, z, t, y, guidance, channels)
-    return denoiser.schedule.epsilon(raw, z, t), variance
-
-
-def guided_raw(
-    denoiser: Denoiser, z: Tensor, t: int, y: Tensor, guidance: float, channels: int | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """The same as what the network predicts, noise or velocity; guiding either is the same."""
-    output, size = denoiser(z, t, y), z.shape[1]
-    told, variance = output[:, :size], output[:, size:] if output.shape[1] > size else None
-    if guidance == 1:
-        return told, variance
-    empty = denoiser(z, t, torch.full_like(y, denoiser.null))[:, :size]
-    if channels is None:
-        return empty + guidance * (told - empty), variance
-    pushed = empty[:, :channels] + guidance * (told[:, :channels] - empty[:, :channels])
-    return torch.cat([pushed, told[:, channels:]], dim=1), variance
-
-
-def guided(denoiser: Denoiser, z: Tensor, t: int, y: Tensor, guidance: float, channels: int | None = None) -> Tensor:
-    """Predicted noise with classifier-free guidance; at guidance 1 the second network pass is not made."""
-    return guided_output(denoiser, z, t, y, guidance, channels)[0]
-
-
 def ddim(walk: Walk, z: Tensor) -> Tensor:
     """DDIM without noise (Song et al., 2021)."""
-    for t, at, to in walk.moves():
+    for t, at, to in walk.moves():  # abar at t and at the next time
         z = ddim_move(z, walk.output(z, t)[0], at, to)
         walk.step(t)
     return z
@@ -102,6 +72,7 @@ def ddpm(walk: Walk, z: Tensor) -> Tensor:
         noise, raw = walk.output(z, t)
         beta = 1 - at / to
         clean = (z - (1 - at) ** 0.5 * noise) / at**0.5
+        # the mean of q(z_to | z_t, z_0 = clean)
         mean = beta * to**0.5 / (1 - at) * clean + (1 - to) * (1 - beta) ** 0.5 / (1 - at) * z
         z = mean if t == walk.times[-1] else mean + _deviation(raw, beta, at, to) * walk.drawn(z, t)
         walk.step(t)
@@ -127,8 +98,9 @@ def dpm_plus_plus(walk: Walk, z: Tensor) -> Tensor:
         h = _log_snr(to) - _log_snr(at)
         ahead = clean
         if before is not None and not last:
-            ratio = h / (2 * before[1])
+            ratio = h / (2 * before[1])  # h_i / (2 h_(i-1))
             ahead = (1 + ratio) * clean - ratio * before[0]
+        # sigma_to / sigma_t z - alpha_to (e^-h - 1) x_0
         z = ((1 - to) / (1 - at)) ** 0.5 * z - to**0.5 * math.expm1(-h) * ahead
         before = (clean, h)
         walk.step(t)

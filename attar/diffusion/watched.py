@@ -45,5 +45,5 @@ class Watched:
 
 
 def _bad(rows: Tensor) -> list[int]:
-    found: list[int] = (~rows).nonzero().flatten().tolist()
-    return found
+    places: list[int] = (~rows).nonzero().flatten().tolist()
+    return places

@@ -10,7 +10,7 @@ import torch
 
 from attar.core.progress import about
 from attar.core.words import counted
-from attar.diffusion import times_from
+from attar.diffusion import network_passes, times_from
 from attar.distillation.artefacts import prepared_artefact
 from attar.distillation.checks import Plan
 from attar.job import Job
@@ -88,7 +88,7 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
     rules = [(method.select, not isinstance(method, LatentMethod))]
     chosen = [method.for_ipc(ipc).fit.chooses for ipc in ipcs] if isinstance(method, LatentMethod) else []
     rules += [(rule, True) for rule in chosen if rule is not None]
-    for look, real in dict.fromkeys((look, real) for rule, real in rules for look in rule.looks(job)):
+    for look, real in dict.fromkeys((look, real) for rule, real in rules for look in rule.needed_features(job)):
         count = sum(look.missing(job, label) for label in job.labels) if real else made * (look.of != "latents")
         if count and look.of != "pixels":
             taken = about(count * look_seconds(job, look, real))
@@ -98,7 +98,7 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
 
 
 def look_seconds(job: Job, look: Features, real: bool) -> float:
-    """Seconds that the features of one image take on this device: one tile, timed; reading it is not counted."""
+    """Seconds that the features of one image take on this device: one batch, timed; reading it is not counted."""
     if look.of == "teacher":
         return 0.0 if look.teacher is None else seconds_per_image(teacher_for(job, look.teacher))
     encoding = 1 / encoded_per_second(job.codec) if real else 0.0
@@ -116,21 +116,21 @@ def passes_per_image(job: Job, method: LatentMethod) -> int:
     """Network passes that the sampler takes for an image, guidance included."""
     sampler = method.sampler
     times = times_from(sampler, job.prior, method.start_time(job.prior))
-    return sum(1 if sampler.guidance_at(t) == 1 else 2 for t in times)
+    return sum(network_passes(sampler.guidance_at(t)) for t in times)
 
 
 def passes_per_second(prior: Prior) -> float:
-    """Network passes, in images, that this device does in a second: one tile, timed."""
-    z = torch.zeros(prior.tile, *prior.codec.shape, device=prior.device)
-    y = torch.zeros(prior.tile, dtype=torch.long, device=prior.device)
+    """Network passes, in images, that this device does in a second: one batch, timed."""
+    z = torch.zeros(prior.batch_size, *prior.codec.shape, device=prior.device)
+    y = torch.zeros(prior.batch_size, dtype=torch.long, device=prior.device)
     with torch.inference_mode():
-        return prior.tile / _timed(lambda: float(prior(z, 500, y).sum()))
+        return prior.batch_size / _timed(lambda: float(prior(z, 500, y).sum()))
 
 
 def encoded_per_second(codec: Codec) -> float:
-    """Images that this device encodes in a second: one tile, timed."""
-    images = torch.zeros(codec.tile, 3, codec.size, codec.size)
-    return codec.tile / _timed(lambda: codec.encode(images))
+    """Images that this device encodes in a second: one batch, timed."""
+    images = torch.zeros(codec.batch_size, 3, codec.size, codec.size)
+    return codec.batch_size / _timed(lambda: codec.encode(images))
 
 
 def _timed(call: Callable[[], object]) -> float:

@@ -21,7 +21,7 @@ from attar.job import Job
 from attar.methods.base import LatentMethod, Method
 from attar.priors.codec import AutoencoderCodec
 from attar.priors.prior import Prior
-from attar.priors.shared_embedders import TiedDiT
+from attar.priors.shared_embedders import SharedDiT
 from attar.priors.training.adaptors import DiffFit
 from attar.training import Precision, autocast
 
@@ -36,7 +36,7 @@ class Measures:
     decoder: int
     weights: int
     sampling: int
-    """Activations of a tile in the network or in the decoder, whichever is more."""
+    """Activations of a batch in the network or in the decoder, whichever is more."""
     training: int
     """Activations that are kept for the gradient of the trained weights."""
     trained: int
@@ -121,7 +121,7 @@ def measured(prior: Prior, block: nn.Module | None = None) -> Measures:
         weights.append(vae)
         encoder = _flops(lambda: vae.encode(torch.zeros(1, 3, codec.size, codec.size, device="meta")))
         decoder = _flops(lambda: vae.decode(z))
-        decoding = codec.tile * _peak(vae, lambda: vae.decode(z))
+        decoding = codec.batch_size * _peak(vae, lambda: vae.decode(z))
     flops = _flops(lambda: network(z, times, y))
     trained, kept = _training(network, z, times, y)
     if block is None:
@@ -133,7 +133,7 @@ def measured(prior: Prior, block: nn.Module | None = None) -> Measures:
         encoder=encoder,
         decoder=decoder,
         weights=sum(p.numel() * p.element_size() for part in weights for p in part.parameters()),
-        sampling=max(prior.tile * _peak(network, lambda: network(z, times, y)), decoding) // half,
+        sampling=max(prior.batch_size * _peak(network, lambda: network(z, times, y)), decoding) // half,
         training=kept // half,
         trained=trained,
         latent=4 * z.numel(),
@@ -175,8 +175,8 @@ def _training(network: nn.Module, z: Tensor, times: Tensor, y: Tensor) -> tuple[
     transformer = getattr(network, "transformer", None)
     if transformer is None:
         return 0, 0
-    tied = TiedDiT(copy.deepcopy(transformer)).requires_grad_(False)
-    adaptor = DiffFit.of(tied)
+    shared = SharedDiT(copy.deepcopy(transformer)).requires_grad_(False)
+    adaptor = DiffFit.of(shared)
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -184,15 +184,15 @@ def _training(network: nn.Module, z: Tensor, times: Tensor, y: Tensor) -> tuple[
             kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    with adaptor.attached(tied), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        tied(z, times, y)
+    with adaptor.attached(shared), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        shared(z, times, y)
     bytes_kept = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     return sum(p.numel() for p in adaptor.parameters()), bytes_kept
 
 
 def _block_rate(prior: Prior, block: nn.Module) -> float:
     """FLOPs in a second of one block of a network on the meta device, given numbers, inputs of its shapes and time."""
-    n = 1 if prior.device.type == "cpu" else prior.tile
+    n = 1 if prior.device.type == "cpu" else prior.batch_size
     asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     hook = block.register_forward_pre_hook(lambda module, args, more: asked.append((args, more)), with_kwargs=True)
     with torch.no_grad():

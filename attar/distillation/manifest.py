@@ -79,7 +79,7 @@ def seconds(plan: Plan, made: Made) -> dict[str, float]:
     for artefact in {artefact.key: artefact for artefact in made.stored}.values():
         totals[artefact.kind] = totals.get(artefact.kind, 0.0) + artefact.seconds(job)
     if not isinstance(plan.method, LatentMethod | ComposedImages):
-        features = [key for look in plan.method.select.looks(job) for key in look.stored(job)]
+        features = [key for look in plan.method.select.needed_features(job) for key in look.stored(job)]
         totals |= {"features": sum(job.store.seconds("features", key) for key in features)} if features else {}
     return {kind: round(total, 3) for kind, total in totals.items()}
 

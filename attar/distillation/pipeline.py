@@ -104,7 +104,7 @@ def _sample_missing(
     labels: Sequence[int],
 ) -> None:
     count = asked.candidates[labels[0]].inputs["count"]
-    at_once = max(1, BUNDLE * prior.tile // count)
+    at_once = max(1, BUNDLE * prior.batch_size // count)
     meter = Meter(job.progress, "sampling", len(labels) * count, "images")
     for begin in range(0, len(labels), at_once):
         some, begun = labels[begin : begin + at_once], time.monotonic()
@@ -137,8 +137,8 @@ def _denoised(
     rows = [(label, index) for label, n in zip(labels, counts, strict=True) for index in range(n)]
     y = job.conditions([label for label, _ in rows])
     steps, done = len(times_from(method.sampler, prior, t)), []
-    for begin in range(0, len(rows), BUNDLE * prior.tile):
-        some = slice(begin, begin + BUNDLE * prior.tile)
+    for begin in range(0, len(rows), BUNDLE * prior.batch_size):
+        some = slice(begin, begin + BUNDLE * prior.batch_size)
         step = meter.within(len(rows[some]), steps)
         drawn = partial(step_noise, job, rows[some])
         try:
@@ -186,7 +186,7 @@ def decode(job: Job, latents: Mapping[int, Latents], ipc: int, done: Collection[
     """The images of all classes that are not `done`, brought to the spec's output size."""
     missing = [label for label in latents if label not in done]
     meter = Meter(job.progress, f"decoding IPC {ipc}", ipc * len(missing), "images")
-    at_once = max(1, BUNDLE * job.codec.tile // ipc)
+    at_once = max(1, BUNDLE * job.codec.batch_size // ipc)
     for begin in range(0, len(missing), at_once):
         labels = missing[begin : begin + at_once]
         z = torch.cat([latents[label].load(job) for label in labels])
@@ -240,7 +240,7 @@ def compose(
 
 def compare(job: Job, method: RealImages) -> None:
     """Makes and stores all that the rule compares real images by."""
-    for features in method.select.looks(job):
+    for features in method.select.needed_features(job):
         features.prepare(job)
 
 

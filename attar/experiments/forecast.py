@@ -22,7 +22,7 @@ from attar.experiments.spec import Experiment, Planned
 from attar.job import Job, Spec
 from attar.methods.base import LatentMethod
 from attar.priors.prior import Prior
-from attar.priors.training.described import planned_prior
+from attar.priors.training.described import described_prior
 
 HEAD = ("method", "IPC", "jobs", "latents", "on disk", "steps", "passes", "memory", "FLOPs", "time")
 TESTED = 50
@@ -140,7 +140,7 @@ def _supposed(job: Job, sampled: bool, planned: Planned | None) -> Ground:
 
 @functools.cache
 def _architecture(name: str, device: torch.device, dtype: torch.dtype) -> tuple[Prior, Measures]:
-    architecture = planned_prior(name, device, dtype)
+    architecture = described_prior(name, device, dtype)
     return architecture.prior, measured(architecture.prior, architecture.block)
 
 

@@ -1,4 +1,8 @@
-"""Exemplars: real images that stand for their class, made typical of it by the prior (our own; docs/exemplars.md)."""
+"""Exemplars: real images that stand for their class, made typical of it by the prior (our own; docs/exemplars.md).
+
+Images are chosen by a rule and inverted to a time by DDIM (`Chosen`); from there the prior denoises them with guidance
+(`Exemplars`).
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,12 @@ from attar.methods.d3hr.class_moments import Invert
 from attar.methods.refine import Refinement
 from attar.priors.codec import to_float
 from attar.priors.prior import Prior
+
+
+def _check_time(time: int, times: Sequence[int], of: str) -> None:
+    if time not in times:
+        near = min(times, key=lambda other: abs(other - time))
+        raise AttarError(f"fit.time {time} is not on the grid of {of}; the nearest is {near}")
 
 
 @dataclass(frozen=True)
@@ -46,15 +56,6 @@ class Chosen(Fit):
     """Find what sampling would take back to the exemplars, by fixed-point iteration; about three times the cost."""
 
     uses_prior = True
-
-    def __post_init__(self) -> None:
-        if self.count is not None and self.count < 1:
-            raise AttarError(f"fit.count {self.count}: at least 1")
-        if not all(1 <= share <= 100 and share == int(share) for _, share in entries(self.typical, "fit.typical")):
-            raise AttarError(f"fit.typical {self.typical}: whole per cents from 1 to 100")
-        check_grid("fit", self.steps, "leading")
-        _check_time(self.turning_time, grid(self.steps), f"fit.steps = {self.steps}")
-        _ = self.inversion  # has checks of its own
 
     @property
     def turning_time(self) -> int:
@@ -93,12 +94,6 @@ class Chosen(Fit):
         drawn = {"is": f"Chosen by seed {job.spec.seed}"} if self.select.rule == "random" else {}
         return {**canonical(replace(self, select=Select())), "select": self._rule.identity(job), **drawn}
 
-    def passes(self, counts: Sequence[int]) -> int:
-        return sum(self.inversion.passes([min(self.count or count, count)]) for count in counts)
-
-    def encodings(self, counts: Sequence[int]) -> int:
-        return sum(min(self.count or count, count) for count in counts)
-
     def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
         """The exemplars' numbers in the data, `chosen` (N,); their latents (N, C, H, W), as they are and inverted."""
         (label,) = group
@@ -108,23 +103,35 @@ class Chosen(Fit):
         pixels = load_pixels(job.images, chosen.numpy(), job.codec.size, job.spec.preprocess)
         mean, _ = job.codec.encode(to_float(pixels))
         meter = Meter(job.progress, f"inverting {job.classes[label]}", len(mean), "images")
-        kept, residual = self.inversion.kept(job.prior, mean, job.conditions([label]).expand(len(mean)), meter)
-        fitted = {"chosen": chosen, "prototypes": mean, "inverted": kept[:, 0].contiguous()}
+        y = job.conditions([label]).expand(len(mean))
+        latents, residual = self.inversion.inverted_at_times(job.prior, mean, y, meter)
+        fitted = {"chosen": chosen, "prototypes": mean, "inverted": latents[:, 0].contiguous()}
         if self.exact:
             fitted["unconverged"] = (~(residual <= self.inversion.tolerance)).float().mean()
         return fitted
 
     @property
     def _rule(self) -> Select:
-        """The rule of choice, its features settled."""
+        """The rule of choice, with the features that `auto` stands for."""
         auto = self.select.features == "auto" and self.select.teacher is None and self.select.compares
         return replace(self.select, features="prior") if auto else self.select
 
+    def passes(self, counts: Sequence[int]) -> int:
+        return sum(self.inversion.passes([min(self.count or count, count)]) for count in counts)
 
-def _check_time(time: int, times: Sequence[int], of: str) -> None:
-    if time not in times:
-        near = min(times, key=lambda one: abs(one - time))
-        raise AttarError(f"fit.time {time} is not on the grid of {of}; the nearest is {near}")
+    def encodings(self, counts: Sequence[int]) -> int:
+        return sum(min(self.count or count, count) for count in counts)
+
+    # Checks of the settings
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise AttarError(f"fit.count {self.count}: at least 1")
+        if not all(1 <= share <= 100 and share == int(share) for _, share in entries(self.typical, "fit.typical")):
+            raise AttarError(f"fit.typical {self.typical}: whole per cents from 1 to 100")
+        check_grid("fit", self.steps, "leading")
+        _check_time(self.turning_time, grid(self.steps), f"fit.steps = {self.steps}")
+        _ = self.inversion  # has checks of its own
 
 
 @dataclass(frozen=True)
@@ -144,15 +151,18 @@ class Exemplars(LatentMethod):
     refine: Refinement | None = None
     """How kept latents are improved, if they are: --set refine=true."""
 
-    def __post_init__(self) -> None:
-        if self.select.pool > (self.fit.count or 0):
-            raise AttarError(f"exemplars.select.pool {self.select.pool}: set fit.count to as many exemplars, too")
-        if self.sampler.spacing != EVEN and self.sampler.solver != CHECKPOINT:
-            times = grid(self.sampler.steps, self.sampler.spacing)
-            _check_time(self.fit.turning_time, times, f"sampler.steps = {self.sampler.steps}")
-
     def start_time(self, prior: Prior) -> int:
         return self.fit.turning_time
 
     def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
         return Start(fitted["inverted"][:n], self.fit.turning_time)
+
+    # Checks of the settings
+
+    def __post_init__(self) -> None:
+        if self.select.pool > (self.fit.count or 0):
+            raise AttarError(f"exemplars.select.pool {self.select.pool}: set fit.count to as many exemplars, too")
+        sampler = self.sampler
+        if sampler.spacing != EVEN and sampler.solver != CHECKPOINT:
+            times = grid(sampler.steps, sampler.spacing)
+            _check_time(self.fit.turning_time, times, f"sampler.steps = {sampler.steps}")

@@ -1,4 +1,8 @@
-"""RDED: the most realistic crops of real images, stitched together; no prior."""
+"""RDED (Sun et al., "On the Diversity and Realism of Distilled Dataset", CVPR 2024, arXiv 2312.03526); no prior.
+
+Random crops of each image are scored by a teacher, and the most realistic one is kept (`prepare`); the best of these
+are stitched together (`images`). The third part, soft labels by the same teacher, is the recipe rded-soft.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +35,13 @@ LEAST = 0.08
 BATCH = 64
 """Images that are cropped and scored at a time."""
 
-_RANGES: tuple[Range, ...] = (("a whole number of 1 or more", lambda x: x >= 1, ("pool", "crops", "factor", "size")),)
-
 
 @dataclass(frozen=True)
 class RDED(ComposedImages):
-    """RDED (Sun et al., CVPR 2024, arXiv 2312.03526), with the settings of its published code.
+    """Stitches the crops of real images that a teacher finds most realistic; with the settings of the authors' code.
 
-    Some images of each class are cropped at random, and a teacher scores each crop by the cross-entropy of its class:
-    the lower, the more realistic. The best crop of each image stays; the best of these are stitched together, each
-    image made of crops from all ranks. Evaluate the sets with the recipe rded-soft and the same teacher.
-
-    Unlike the code it saves PNG, not JPEG of quality 75, and rounds crops to 8 bits before it scores them, not after.
+    Each distilled image is made of crops from all ranks. Evaluate the sets with the recipe rded-soft and the same
+    teacher. Where the code does otherwise: docs/departures.toml.
     """
 
     teacher: str | None = None
@@ -61,9 +60,6 @@ class RDED(ComposedImages):
     """Side of the images, in pixels, which the recipe should have too; none: the usual shorter side of the data's
     images, at most 224. The code has 128 for its ConvNets on ImageNette, ImageWoof and ImageNet-100."""
 
-    def __post_init__(self) -> None:
-        check_ranges(self, _RANGES, "rded")
-
     def side(self, job: Job) -> int:
         """Of the distilled images, in pixels."""
         return self.size or min(224, job.side)
@@ -71,6 +67,81 @@ class RDED(ComposedImages):
     def grid(self, job: Job) -> int:
         """How many crops stand in each row and column."""
         return self.factor or (1 if self.side(job) <= 64 else 2)
+
+    def prepare(self, job: Job, label: int) -> Tensors:
+        """Key patches: the best crop of each image, the best first.
+
+        They are the image (m,) of the class, its box (m, 3) and loss (m,): of an image's crops the one with the lowest
+        loss, -log p(class | crop), by the teacher.
+        """
+        pool = self._pool(job, label)
+        scored = [self._scored(job, label, part) for part in pool.split(BATCH)]
+        boxes, losses = (torch.cat(parts) for parts in zip(*scored, strict=True))
+        loss, best = losses.min(1)
+        order = loss.argsort(stable=True)
+        return {"image": pool[order], "box": boxes[order, best[order]], "loss": loss[order]}
+
+    def _pool(self, job: Job, label: int) -> Tensor:
+        """The images (m,) of a class that are cropped, by their places in it: those that `random` would take first."""
+        return random_order(job.spec.seed, job.classes[label], len(job.images.of_class(label)))[: self.pool]
+
+    def _scored(self, job: Job, label: int, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Random boxes (n, crops, 3) in the class's images at these places, and the teacher's losses (n, crops).
+
+        It sees each crop in the middle of an image of its mean colour, as large there as in the distilled image.
+        """
+        teacher, side, part = self._teacher(job), self.side(job), self.side(job) // self.grid(job)
+        shown = np.empty((len(places), self.crops, side, side, 3), np.uint8)
+        shown[:] = np.rint(255 * np.array(teacher.pretrained.mean))
+        middle = slice((side - part) // 2, (side - part) // 2 + part)
+        boxes, numbers = [], job.images.of_class(label)
+        for row, place in enumerate(places.tolist()):
+            image = job.images.open(int(numbers[place]))
+            key = (job.spec.seed, "rded", job.classes[label], place)
+            boxes.append(random_squares(image.width, image.height, self.crops, *key))
+            for column, box in enumerate(boxes[-1]):
+                shown[row, column, middle, middle] = _crop(image, box, part, part)
+        _, losses = features_and_losses(teacher, resized(shown.reshape(-1, side, side, 3), teacher.side), label)
+        return torch.stack(boxes), losses.view(len(places), self.crops)
+
+    def images(self, job: Job, label: int, prepared: Tensors, ipc: int) -> Iterator[np.ndarray]:
+        """Reconstruction: image i has the crops i, IPC + i, 2 IPC + i ... of the order, row by row."""
+        side, grid, numbers = self.side(job), self.grid(job), job.images.of_class(label)
+        edges = [round(k * side / grid) for k in range(grid + 1)]
+        for first in range(ipc):
+            image = np.empty((side, side, 3), np.uint8)
+            for place in range(grid**2):
+                rank = place * ipc + first
+                top, bottom = edges[place // grid : place // grid + 2]
+                left, right = edges[place % grid : place % grid + 2]
+                real = job.images.open(int(numbers[prepared["image"][rank]]))
+                image[top:bottom, left:right] = _crop(real, prepared["box"][rank], right - left, bottom - top)
+            yield image
+
+    def _teacher(self, job: Job) -> SingleTeacher:
+        if self.teacher is None:
+            raise AttarError(
+                "rded: name the teacher that scores with --set teacher=FOLDER (`attar train-teacher` makes one)"
+            )
+        reference = TeacherReference(self.teacher, self.teacher_classes, self.teacher_normalise)
+        try:
+            return teacher_for(job, reference, self.side(job))
+        except AttarError as error:
+            raise AttarError(str(error).replace("select.teacher", "teacher")) from error
+
+    def inputs(self, job: Job) -> dict[str, Any]:
+        settings = {"pool": self.pool, "crops": self.crops, "factor": self.grid(job), "size": self.side(job)}
+        return {"teacher": self._teacher(job).key, **settings, **job.machine, "pillow": PIL.__version__}
+
+    def estimate(self, job: Job, labels: Sequence[int]) -> str:
+        if not labels:
+            return "all crops are scored; the images have only to be composed"
+        images = sum(len(self._pool(job, label)) for label in labels)
+        timed = self._pool(job, labels[0])[:BATCH]
+        begun = monotonic()
+        self._scored(job, labels[0], timed)
+        seconds = (monotonic() - begun) / len(timed) * images
+        return f"{self.crops * images:,} crops of {images:,} images to score, about {duration(seconds)}"
 
     def needs(self, job: Job, ipc: int) -> int:
         return ipc * self.grid(job) ** 2
@@ -85,77 +156,13 @@ class RDED(ComposedImages):
             )
         self._teacher(job)
 
-    def inputs(self, job: Job) -> dict[str, Any]:
-        drawn = {"pool": self.pool, "crops": self.crops, "factor": self.grid(job), "size": self.side(job)}
-        return {"teacher": self._teacher(job).key, **drawn, **job.machine, "pillow": PIL.__version__}
+    # Checks of the settings
 
-    def estimate(self, job: Job, labels: Sequence[int]) -> str:
-        if not labels:
-            return "all crops are scored; the images have only to be composed"
-        images = sum(len(self._pool(job, label)) for label in labels)
-        some = self._pool(job, labels[0])[:BATCH]
-        begun = monotonic()
-        self._scored(job, labels[0], some)
-        seconds = (monotonic() - begun) / len(some) * images
-        return f"{self.crops * images:,} crops of {images:,} images to score, about {duration(seconds)}"
-
-    def prepare(self, job: Job, label: int) -> Tensors:
-        """The best crop of each image, the best first: image (m,) of the class, its box (m, 3) and loss (m,)."""
-        pool = self._pool(job, label)
-        scored = [self._scored(job, label, some) for some in pool.split(BATCH)]
-        boxes, losses = (torch.cat(parts) for parts in zip(*scored, strict=True))
-        loss, best = losses.min(1)
-        order = loss.argsort(stable=True)
-        return {"image": pool[order], "box": boxes[order, best[order]], "loss": loss[order]}
-
-    def images(self, job: Job, label: int, prepared: Tensors, ipc: int) -> Iterator[np.ndarray]:
-        """Image i has the crops i, IPC + i, 2 IPC + i ... of the order, row by row."""
-        side, grid, there = self.side(job), self.grid(job), job.images.of_class(label)
-        edges = [round(k * side / grid) for k in range(grid + 1)]
-        for first in range(ipc):
-            made = np.empty((side, side, 3), np.uint8)
-            for place in range(grid**2):
-                rank = place * ipc + first
-                top, bottom = edges[place // grid : place // grid + 2]
-                left, right = edges[place % grid : place % grid + 2]
-                real = job.images.open(int(there[prepared["image"][rank]]))
-                made[top:bottom, left:right] = _crop(real, prepared["box"][rank], right - left, bottom - top)
-            yield made
-
-    def _teacher(self, job: Job) -> SingleTeacher:
-        if self.teacher is None:
-            raise AttarError(
-                "rded: name the teacher that scores with --set teacher=FOLDER (`attar train-teacher` makes one)"
-            )
-        try:
-            return teacher_for(
-                job, TeacherReference(self.teacher, self.teacher_classes, self.teacher_normalise), self.side(job)
-            )
-        except AttarError as error:
-            raise AttarError(str(error).replace("select.teacher", "teacher")) from error
-
-    def _pool(self, job: Job, label: int) -> Tensor:
-        """The images (m,) of a class that are cropped, by their places in it: those that `random` would take first."""
-        return random_order(job.spec.seed, job.classes[label], len(job.images.of_class(label)))[: self.pool]
-
-    def _scored(self, job: Job, label: int, some: Tensor) -> tuple[Tensor, Tensor]:
-        """Random boxes (n, crops, 3) in some images, and the teacher's losses (n, crops).
-
-        It sees each crop in the middle of an image of its mean colour, as large there as in the distilled image.
-        """
-        teacher, side, part = self._teacher(job), self.side(job), self.side(job) // self.grid(job)
-        shown = np.empty((len(some), self.crops, side, side, 3), np.uint8)
-        shown[:] = np.rint(255 * np.array(teacher.pretrained.mean))
-        middle = slice((side - part) // 2, (side - part) // 2 + part)
-        boxes, there = [], job.images.of_class(label)
-        for row, place in enumerate(some.tolist()):
-            image = job.images.open(int(there[place]))
-            key = (job.spec.seed, "rded", job.classes[label], place)
-            boxes.append(random_squares(image.width, image.height, self.crops, *key))
-            for column, box in enumerate(boxes[-1]):
-                shown[row, column, middle, middle] = _crop(image, box, part, part)
-        _, losses = features_and_losses(teacher, resized(shown.reshape(-1, side, side, 3), teacher.side), label)
-        return torch.stack(boxes), losses.view(len(some), self.crops)
+    def __post_init__(self) -> None:
+        ranges: tuple[Range, ...] = (
+            ("a whole number of 1 or more", lambda x: x >= 1, ("pool", "crops", "factor", "size")),
+        )
+        check_ranges(self, ranges, "rded")
 
 
 def random_squares(width: int, height: int, count: int, *key: str | int) -> Tensor:
@@ -166,9 +173,9 @@ def random_squares(width: int, height: int, count: int, *key: str | int) -> Tens
     rng = numpy_generator(*key)
     tries = np.rint(np.sqrt(width * height * rng.uniform(LEAST, 1, (count, 10))))
     fits = (tries > 0) & (tries <= min(width, height))
-    found = np.asarray(fits.any(1))
-    side = np.where(found, tries[np.arange(count), fits.argmax(1)], min(width, height))
-    place = np.where(found[:, None], rng.random((count, 2)), 0.5)
+    fitting = np.asarray(fits.any(1))
+    side = np.where(fitting, tries[np.arange(count), fits.argmax(1)], min(width, height))
+    place = np.where(fitting[:, None], rng.random((count, 2)), 0.5)
     left, top = (np.floor(place * (np.array([width, height]) - side[:, None] + 1))).T
     return torch.from_numpy(np.stack([left, top, side], 1).astype(np.int64))
 

@@ -1,15 +1,17 @@
-"""Refinement of kept latents: their images' features are brought near those of the class's real images."""
+"""Refinement of kept latents by distribution matching (Zhao and Bilen, WACV 2023).
+
+The mean features of their images are brought near those of the class's real images, in fresh random networks.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -21,35 +23,26 @@ from attar.core.progress import Meter
 from attar.core.rng import numpy_generator, seed_of
 from attar.data import load_pixels
 from attar.job import Job
+from attar.methods.refine_features import Features, features_of
 from attar.networks import build, check, check_size
 from attar.priors.codec import Codec
 from attar.priors.prior import Prior
 from attar.training.augment import Augmentation, Draw, apply, draw
 
-Features = Callable[[Tensor], list[Tensor]]
-"""Views (N, 3, H, W) to features (N, D), one for each depth."""
-GRID = 4
-"""Maps are compared at 4 x 4 places at most."""
 TINY = 1e-8
 """The least spread that a gap is measured in: that of equal images is 0."""
-_RANGES: tuple[Range, ...] = (
-    ("1 or more", lambda x: x >= 1, ("depths", "part")),
-    ("2 or more", lambda x: x >= 2, ("real", "pool")),
-    ("a number above 0", lambda x: 0 < x < math.inf, ("lr",)),
-    ("a number of 0 or more", lambda x: 0 <= x < math.inf, ("pull",)),
-)
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """Distribution matching (Zhao and Bilen, WACV 2023), of latents through the decoder, in fresh random networks."""
+    """Distribution matching of latents through the decoder: minimises gap + pull * mean (z - start)^2."""
 
     steps: int | str = "1:300, 49:100, 50"
     """Steps of Adam, each with a network of its own, by the number of images of a class: many need few."""
     lr: float = 0.02
     """Learning rate, in units of latents; it falls to 0 in a straight line."""
     pull: float = 1.0
-    """Weight of the mean squared way from the start; that of the gap is 1. See `gap`."""
+    """Weight of the mean squared distance from the start; that of the gap is 1. See `gap`."""
     networks: tuple[str, ...] | None = None
     """Taken in turn; none: two ConvNets as deep as the images' size asks for, of instance and of batch norm, and a
     narrow ResNet."""
@@ -58,30 +51,23 @@ class Refinement:
     real: int = 64
     """Real images in a step."""
     pool: int = 1000
-    """They are drawn from so many random ones of the class, which are held in memory."""
+    """Random images of the class that they are drawn from, held in memory."""
     dsa: bool = True
     """DSA's colours, shift, scale and rotation (Zhao and Bilen, 2021): in a step the same for real images and ours."""
     part: int = 16
     """Images that are decoded at a time: bounds the memory that gradients take."""
 
-    def __post_init__(self) -> None:
-        check_ranges(self, _RANGES, "refine")
-        if not all(1 <= steps < math.inf and steps == int(steps) for _, steps in entries(self.steps, "refine.steps")):
-            raise AttarError(f"refine: steps = {self.steps!r}: give whole numbers of 1 or more")
-        for name in self.networks or ():
-            check(name)
-
     def check(self, job: Job) -> None:
         """Raises AttarError where one of its networks cannot take the images, or a class has a single one."""
         for name in self.mix(job.codec.size):
             check_size(name, 2, job.codec.size)
-            watched(build(name, 2, job.codec.size, 0), self.depths)
+            features_of(build(name, 2, job.codec.size, 0), self.depths)
         single = [name for label, name in enumerate(job.classes) if len(job.images.of_class(label)) < 2]
         if single:
             raise AttarError(f"refine: needs 2 images of each class; too few: {', '.join(map(repr, single))}")
 
     def mix(self, side: int) -> tuple[str, ...]:
-        """The networks for images of so many pixels a side."""
+        """The networks for images of `side` x `side` pixels."""
         if self.networks is not None:
             return self.networks
         depth = min(max(round(math.log2(side)) - 2, 3), 6)
@@ -97,7 +83,7 @@ class Refinement:
         return (time.monotonic() - begun) / len(names) * by_ipc(self.steps, n, "refine.steps")
 
     def __call__(self, job: Job, prior: Prior, label: int, z: Tensor) -> Tensor:
-        """Latents (N, C, H, W), float32, moved by as many steps as there are for N images; on the CPU.
+        """Latents (N, C, H, W), float32, moved by the steps that are set for N images; on the CPU.
 
         Networks depend on the seed and the step alone, so that all classes meet the same ones.
         """
@@ -123,16 +109,16 @@ class Refinement:
         names = self.mix(side)
         network = build(names[step % len(names)], 2, side, seed_of(job.spec.seed, "refine", step))
         how = Augmentation(side, dsa=self.dsa, normalise="half")
-        drawn = draw(how, 1, job.spec.seed, "refine", step)
+        shared = draw(how, 1, job.spec.seed, "refine", step)
         places = numpy_generator(job.spec.seed, "refine", job.classes[label], step).permutation(len(pool))
         real = pool[torch.from_numpy(places[: self.real])]
-        features = watched(network.to(device).requires_grad_(False), self.depths)
-        see = partial(_seen, features, drawn, how, device)
+        features = features_of(network.to(device).requires_grad_(False), self.depths)
+        see = partial(_seen, features, shared, how, device)
         aims = _aims(network, see, real)
-        return gap(aims, self._means(job.codec.with_tile(min(self.part, len(z))), see, z))
+        return gap(aims, self._means(job.codec.with_batch_size(min(self.part, len(z))), see, z))
 
     def _pool(self, job: Job, label: int) -> Tensor:
-        """Some real images (N, S, S, 3) of a class, uint8."""
+        """Random real images (N, S, S, 3) of a class, uint8."""
         numbers = job.images.of_class(label)
         draw = numpy_generator(job.spec.seed, "refine", job.classes[label])
         chosen = draw.permutation(numbers)[: self.pool]
@@ -150,6 +136,21 @@ class Refinement:
         totals = zip(*(sums(part) for part in parts), strict=True)
         return [torch.stack(of_parts).sum(0) / len(z) for of_parts in totals]
 
+    # Checks of the settings
+
+    def __post_init__(self) -> None:
+        ranges: tuple[Range, ...] = (
+            ("1 or more", lambda x: x >= 1, ("depths", "part")),
+            ("2 or more", lambda x: x >= 2, ("real", "pool")),
+            ("a number above 0", lambda x: 0 < x < math.inf, ("lr",)),
+            ("a number of 0 or more", lambda x: 0 <= x < math.inf, ("pull",)),
+        )
+        check_ranges(self, ranges, "refine")
+        if not all(1 <= steps < math.inf and steps == int(steps) for _, steps in entries(self.steps, "refine.steps")):
+            raise AttarError(f"refine: steps = {self.steps!r}: give whole numbers of 1 or more")
+        for name in self.networks or ():
+            check(name)
+
 
 @dataclass(frozen=True, eq=False)
 class Aim:
@@ -164,6 +165,8 @@ class Aim:
 def gap(aims: Sequence[Aim], means: Sequence[Tensor]) -> Tensor:
     """The mean over depths of the squared distance of means (D,), in units of the spread of real images.
 
+        1/L sum over depths of  |mean f(ours) - mean f(real)|^2 / mean |f(real) - mean f(real)|^2
+
     So it does not depend on how a network scales its features. For the mean of n random real images it is about 1 / n.
     """
     return torch.stack(
@@ -171,43 +174,9 @@ def gap(aims: Sequence[Aim], means: Sequence[Tensor]) -> Tensor:
     ).mean()
 
 
-def watched(network: nn.Module, depths: int) -> Features:
-    """Gives the input of a network's last linear layer, then the last map of each size, smallest first.
-
-    A map that is that input itself does not count.
-
-    Raises:
-        AttarError: it has no linear layer.
-    """
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
-    if not layers:
-        raise AttarError(f"refine.networks: no linear layer ends a {type(network).__name__}; choose others")
-    last = layers[-1]
-    ends: list[Tensor] = []
-    maps: dict[int, Tensor] = {}
-
-    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if module is last:
-            ends.append(inputs[0].flatten(1))
-        elif output.ndim == 4:
-            maps[output.shape[2]] = output
-
-    for module in network.modules():
-        module.register_forward_hook(keep)
-
-    def features(views: Tensor) -> list[Tensor]:
-        network(views)
-        end = ends.pop()
-        others = [maps[side] for side in sorted(maps) if maps[side][0].numel() != end.shape[1]]
-        maps.clear()
-        return [end, *(F.adaptive_avg_pool2d(map, min(map.shape[2], GRID)).flatten(1) for map in others[: depths - 1])]
-
-    return features
-
-
-def _seen(features: Features, drawn: Draw, how: Augmentation, device: torch.device, images: Tensor) -> list[Tensor]:
+def _seen(features: Features, shared: Draw, how: Augmentation, device: torch.device, images: Tensor) -> list[Tensor]:
     """The features of images (N, S, S, 3), from 0 to 255, all of which are augmented by the one draw."""
-    same = drawn.of(torch.zeros(len(images), dtype=torch.long))
+    same = shared.of(torch.zeros(len(images), dtype=torch.long))
     return features(apply(images.to(device), same, how))
 
 
@@ -218,6 +187,6 @@ def _aims(network: nn.Module, see: Features, real: Tensor) -> list[Aim]:
         if isinstance(layer, _BatchNorm):
             layer.momentum = 1.0
             layer.train()
-    seen = [(features, features.mean(0)) for features in see(real)]
+    means = [(features, features.mean(0)) for features in see(real)]
     network.eval()
-    return [Aim(mean, (features - mean).square().sum(1).mean()) for features, mean in seen]
+    return [Aim(mean, (features - mean).square().sum(1).mean()) for features, mean in means]

@@ -67,8 +67,8 @@ def load_prior(
     """The prior named by `source`: `digits`, a diffusers folder or hub id, or an original DiT checkpoint file.
 
     A folder or hub id is a DiTPipeline, or a Stable Diffusion, which needs the `prompts` of its classes. `codec` is an
-    open one, or as in `load_prior_codec`. Without a `tile`, one is chosen by probing the device (attar.core.batching);
-    one that is given is probed too. The store remembers both.
+    open one, or as in `load_prior_codec`. `tile` is the fixed batch size of its network (attar.core.batching): it is
+    chosen by probing the device, and probed too where it is given. The store remembers both.
 
     Raises:
         AttarError: nothing of that name can be loaded, the device or dtype is not usable, at the given tile a row's
@@ -92,7 +92,7 @@ def load_prior(
     check_weights(prior.network, f"--prior {source}")
     probe = Probe(prior.key, prior.exact_at, place, number_format, store)
     with naming(f"--prior {source}"):
-        return prior.with_tile(probe.chosen() if tile is None else probe.proved(tile))
+        return prior.with_batch_size(probe.chosen() if tile is None else probe.proved(tile))
 
 
 def load_prior_codec(
@@ -107,8 +107,8 @@ def load_prior_codec(
 ) -> Codec:
     """The codec of the prior named by `source`; of its network no more is read than the shape of its latents.
 
-    `codec` replaces the prior's own: "pixel", or a folder or hub id of an AutoencoderKL or AutoencoderTiny. Its tile is
-    chosen by probing the device, and is not above `tile`. `digits` is trained first, if it is not there yet.
+    `codec` replaces the prior's own: "pixel", or a folder or hub id of an AutoencoderKL or AutoencoderTiny. Its batch
+    size is chosen by probing the device, and is not above `tile`. `digits` is trained first, if it is not there yet.
 
     Raises:
         AttarError: nothing of that name can be loaded, or its latents have other channels than the prior's.
@@ -125,11 +125,11 @@ def load_prior_codec(
     opened = load_codec(codec or own, shape, place, number_format)
     probe = Probe(fingerprint(opened.key, shape), opened.exact_at, place, number_format, store)
     with naming(f"--codec {codec or own}"):
-        return opened.with_tile(probe.chosen(most=tile))
+        return opened.with_batch_size(probe.chosen(most=tile))
 
 
 def takes_prompts(source: str) -> bool:
-    """Whether a prior is told its classes by text.
+    """Whether a prior takes its classes as prompts.
 
     Raises:
         AttarError: there is no prior of that name.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.core.batching import exact, in_tiles
+from attar.core.batching import exact, in_batches
 from attar.core.errors import AttarError, suggestion
 from attar.core.finite import check_weights, finite
 from attar.core.rng import noise
@@ -40,8 +40,8 @@ class Codec(Protocol):
         ...
 
     @property
-    def tile(self) -> int:
-        """How many images its network is called with."""
+    def batch_size(self) -> int:
+        """The number of images that its network is called with."""
         ...
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,12 +52,12 @@ class Codec(Protocol):
         """Latents (N, C, h, w), scaled, to images (N, 3, H, W) in [-1, 1], float32; with gradients, if z has."""
         ...
 
-    def with_tile(self, tile: int) -> Codec:
-        """The same codec, its network called with `tile` images at a time."""
+    def with_batch_size(self, batch_size: int) -> Codec:
+        """The same codec, its network called with `batch_size` images at a time."""
         ...
 
-    def exact_at(self, tile: int) -> bool:
-        """Whether an image's bytes do not depend on the others in its tile (attar.core.batching)."""
+    def exact_at(self, batch_size: int) -> bool:
+        """Whether an image's bytes do not depend on the others in its batch (attar.core.batching)."""
         ...
 
 
@@ -68,7 +68,7 @@ class PixelCodec:
     size: int
     channels: int = 3
 
-    tile = 1
+    batch_size = 1
 
     @property
     def key(self) -> str:
@@ -85,10 +85,10 @@ class PixelCodec:
     def decode(self, z: Tensor) -> Tensor:
         return z.float().clamp(-1, 1).expand(-1, 3, -1, -1)
 
-    def with_tile(self, tile: int) -> PixelCodec:
+    def with_batch_size(self, batch_size: int) -> PixelCodec:
         return self
 
-    def exact_at(self, tile: int) -> bool:
+    def exact_at(self, batch_size: int) -> bool:
         return True
 
 
@@ -104,26 +104,26 @@ class AutoencoderCodec:
     dtype: torch.dtype
     scale: float = 1.0
     shift: float = 0.0
-    tile: int = 1
+    batch_size: int = 1
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        moments = finite(in_tiles(self._encode, self.tile, images), "what the codec makes of images")
+        moments = finite(in_batches(self._encode, self.batch_size, images), "what the codec makes of images")
         mean, deviation = moments.chunk(2, dim=1)
         return (mean - self.shift) * self.scale, deviation * self.scale
 
     def decode(self, z: Tensor) -> Tensor:
         with torch.inference_mode(not z.requires_grad):
-            images = in_tiles(self._decode, self.tile, z / self.scale + self.shift)
+            images = in_batches(self._decode, self.batch_size, z / self.scale + self.shift)
             return finite(images, "the images that the codec makes of latents").clamp(-1, 1)
 
-    def with_tile(self, tile: int) -> AutoencoderCodec:
-        return replace(self, tile=tile)
+    def with_batch_size(self, batch_size: int) -> AutoencoderCodec:
+        return replace(self, batch_size=batch_size)
 
     @torch.inference_mode()
-    def exact_at(self, tile: int) -> bool:
-        images = noise((tile, 3, self.size, self.size), "tile", "images").clamp(-1, 1)
-        return exact(self._encode, images) and exact(self._decode, noise((tile, *self.shape), "tile", "latents"))
+    def exact_at(self, batch_size: int) -> bool:
+        images = noise((batch_size, 3, self.size, self.size), "tile", "images").clamp(-1, 1)
+        return exact(self._encode, images) and exact(self._decode, noise((batch_size, *self.shape), "tile", "latents"))
 
     def _encode(self, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -213,9 +213,9 @@ def load_whole(kind: Any, source: str, **inside: str) -> Any:
         ValueError: lists the weights that are missing.
         OSError: the files cannot be read.
     """
-    model, told = kind.from_pretrained(source, output_loading_info=True, **inside)
-    if told["missing_keys"]:
-        raise ValueError(f"its {kind.__name__} lacks the weights {', '.join(sorted(told['missing_keys']))}")
+    model, loading = kind.from_pretrained(source, output_loading_info=True, **inside)
+    if loading["missing_keys"]:
+        raise ValueError(f"its {kind.__name__} lacks the weights {', '.join(sorted(loading['missing_keys']))}")
     return model
 
 

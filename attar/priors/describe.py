@@ -27,30 +27,32 @@ def described(prior: Prior) -> str:
         "fingerprint": f"{prior.key}, codec {prior.codec.key}",
     }
     if hasattr(network, "conventions"):
-        told = network.conventions
-        lines["timesteps"] = f"frequencies over {128 - told.frequency_shift} (diffusers 127, the original DiT 128)"  # type: ignore[union-attr, operator]
-        lines["layer norm"] = f"epsilon {told.norm_eps:g} (diffusers 1e-05, the original DiT 1e-06)"  # type: ignore[union-attr]
+        conventions = network.conventions
+        lines["timesteps"] = (
+            f"frequencies over {128 - conventions.frequency_shift} (diffusers 127, the original DiT 128)"  # type: ignore[union-attr, operator]
+        )
+        lines["layer norm"] = f"epsilon {conventions.norm_eps:g} (diffusers 1e-05, the original DiT 1e-06)"  # type: ignore[union-attr]
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
 
 
 def described_match(prior: Prior, names: Sequence[str], mapping: ClassMap | None = None) -> str:
-    """Which class of the prior each class of the data is, or what it is told of it, a line each.
+    """Which class of the prior each class of the data is, or its prompt, a line each.
 
     Raises:
         AttarError: nothing can be matched, or `mapping` does not fit.
     """
     if prior.prompts is not None:
-        told = [f"  {name!r}  {text!r}" for name, text in zip(prior.prompts.classes, prior.prompts.texts, strict=True)]
-        return "\n".join(["what it is told of the data's classes", *told])
-    found = matches(names, prior.classes, prior.n_classes, names, mapping)
-    matched = sum(len(labels) == 1 for labels in found.values())
+        prompts = zip(prior.prompts.classes, prior.prompts.texts, strict=True)
+        return "\n".join(["the prompts of the data's classes", *(f"  {name!r}  {text!r}" for name, text in prompts)])
+    by_name = matches(names, prior.classes, prior.n_classes, names, mapping)
+    matched = sum(len(labels) == 1 for labels in by_name.values())
     how = "by name" if prior.classes else "by position: the prior carries no class names"
     if mapping:
         how += f", {len(mapping)} by the class map"
     lines = [f"{matched} of the data's {len(names)} classes are matched {how}"]
     width = max(len(repr(name)) for name in names)
-    for name, labels in found.items():
+    for name, labels in by_name.items():
         shown = " or ".join(_named(prior, label) for label in labels) or "unknown to the prior"
         lines.append(f"  {name!r:<{width}}  {shown}" + " (choose with --class-map)" * (len(labels) > 1))
     return "\n".join(lines)
@@ -64,8 +66,8 @@ def _scheduler(prior: Prior) -> str:
     if prior.schedule.scheduler is None:
         return "none of its own"
     name, config = prior.schedule.scheduler
-    told = ", ".join(f"{field} {config[field]}" for field in SCHEDULER_FIELDS if field in config)
-    return f"{name}, {told}" if told else name
+    settings = ", ".join(f"{field} {config[field]}" for field in SCHEDULER_FIELDS if field in config)
+    return f"{name}, {settings}" if settings else name
 
 
 def _size(network: Any) -> str:
@@ -91,7 +93,7 @@ def _codec(codec: Codec) -> str:
 
 def _classes(prior: Prior) -> str:
     if prior.prompts is not None:
-        return f"told by prompts; null label: the negative prompt, {prior.prompts.negative!r}"
+        return f"given by prompts; null label: the negative prompt, {prior.prompts.negative!r}"
     if prior.classes is None:
         return f"{prior.n_classes} without names, null label {prior.null}"
     shown = ", ".join(repr(name.split(",")[0]) for name in prior.classes[:5])

@@ -5,8 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+
+from attar.core.batching import device_class
 from attar.core.progress import Progress, silent
 from attar.core.store import Store, fingerprint
+from attar.data import load_data, load_pixels
+from attar.data.digits import Digits
+from attar.priors.codec import to_float
+from attar.priors.folder import linear_scheduler, write_pipeline
+from attar.priors.shared_embedders import untrained
 from attar.priors.training.train import Training, train_prior
 
 RECIPE = Training(hidden=96, layers=3, heads=4, patch=2, steps=1500, batch=64, learning_rate=2e-3)
@@ -14,9 +22,6 @@ RECIPE = Training(hidden=96, layers=3, heads=4, patch=2, steps=1500, batch=64, l
 
 def digits_prior(store: Store, progress: Progress = silent) -> Path:
     """Its diffusers folder in the store; the first call trains it on the training split, a minute on two cores."""
-    from attar.data import load_data, load_pixels
-    from attar.priors.codec import to_float
-
     images = load_data("digits@train")
 
     def make(scratch: Path) -> None:
@@ -33,22 +38,13 @@ def is_trained(store: Store) -> bool:
 
 def untrained_digits() -> TemporaryDirectory[str]:
     """A folder of the same network without its training: what it would take can be counted and timed with it."""
-    from attar.data.digits import Digits
-    from attar.priors.folder import linear_scheduler, write_pipeline
-    from attar.priors.shared_embedders import untrained
-
     folder = TemporaryDirectory()
     network = untrained((1, 8, 8), len(Digits.classes), RECIPE, RECIPE.seed, "train-prior", "weights")
-    write_pipeline(Path(folder.name), network.untied(), linear_scheduler(), Digits.classes, None)
+    write_pipeline(Path(folder.name), network.with_own_embedders(), linear_scheduler(), Digits.classes, None)
     return folder
 
 
 def _key() -> str:
-    import torch
-
-    from attar.core.batching import device_class
-    from attar.data import load_data
-
     images = load_data("digits@train")
     digests = [images.digest(label) for label in range(len(images.classes))]
     return fingerprint("digits", RECIPE, digests, device_class(torch.device("cpu")), torch.__version__)

@@ -45,7 +45,7 @@ class DiT(nn.Module):
 
     @property
     def learned_sigma(self) -> bool:
-        """Whether its output tells the variance too."""
+        """Whether its output has the variance too."""
         return bool(self.transformer.out_channels > self.transformer.config.in_channels)
 
 

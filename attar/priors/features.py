@@ -12,30 +12,30 @@ from attar.priors.prior import Prior
 from attar.priors.stable_diffusion import PromptedUNet
 
 TIME = 50
-"""The small time that the network is told. No noise is added: it sees the mean of what latents are at that time."""
+"""The small time that is given to the network. No noise is added: it sees the mean of latents at that time."""
 
 
 @torch.inference_mode()
-def middle_features(prior: Prior, z: Tensor) -> Tensor:
+def prior_features(prior: Prior, z: Tensor) -> Tensor:
     """The middle block's output (N, D) for clean latents (N, C, H, W), its mean over places; float32, on the CPU.
 
-    The network is told of no class. Of a DiT it is the block after half of them, of a U-Net the one at the bottom.
+    It is given the null label. Of a DiT it is the block after half of them, of a U-Net the one at the bottom.
     """
-    block, pooled = _middle(prior.network)
+    block, pooled = _middle_block(prior.network)
     noiseless = prior.schedule.noised(z.to(prior.device), TIME, torch.zeros_like(z, device=prior.device))
     null = torch.full((len(z),), prior.null, device=prior.device)
-    seen: list[Tensor] = []
-    handle = block.register_forward_hook(lambda _block, _inputs, output: seen.append(pooled(output).float().cpu()))
+    features: list[Tensor] = []
+    handle = block.register_forward_hook(lambda _block, _inputs, output: features.append(pooled(output).float().cpu()))
     try:
-        for rows, y in zip(noiseless.split(prior.tile), null.split(prior.tile), strict=True):
+        for rows, y in zip(noiseless.split(prior.batch_size), null.split(prior.batch_size), strict=True):
             prior(rows, TIME, y)
-            seen[-1] = seen[-1][: len(rows)]
+            features[-1] = features[-1][: len(rows)]
     finally:
         handle.remove()
-    return torch.cat(seen)
+    return torch.cat(features)
 
 
-def _middle(network: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+def _middle_block(network: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     """The block in the middle, and how its output becomes one vector for each image."""
     if isinstance(network, PromptedUNet):
         return network.unet.mid_block, lambda output: output.mean((2, 3))

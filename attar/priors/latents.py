@@ -52,7 +52,7 @@ class Latents:
     preprocess: str
     store: Store
     compute: Any
-    """Device class, tile, dtype and versions: what the bytes depend on beside the codec."""
+    """Device class, batch size, dtype and versions: what the bytes depend on beside the codec."""
 
     def order(self, label: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Positions of the class's images in its shards: a fixed random order, so that any prefix is a fair sample."""

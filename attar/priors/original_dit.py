@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from attar.core.errors import AttarError
@@ -55,7 +56,7 @@ _OUTSIDE = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the shapes of an original checkpoint's weights tell of its network."""
+    """The sizes of an original checkpoint's network, read off the shapes of its weights."""
 
     hidden: int
     depth: int
@@ -102,15 +103,15 @@ def latent_space(source: str) -> tuple[tuple[int, int, int], str]:
 def load_checkpoint(source: str, device: torch.device, dtype: torch.dtype, codec: Codec) -> Prior:
     """The prior in an original checkpoint: a state dict, or one under `ema` (preferred) or `model`.
 
-    A JSON file of the same name beside it may tell `num_heads` and `id2label`; a safetensors file, `num_heads` in its
+    A JSON file of the same name beside it may give `num_heads` and `id2label`; a safetensors file, `num_heads` in its
     metadata. Without names, 1000 classes are ImageNet's.
 
     Raises:
         AttarError: the file is no such checkpoint, or its number of heads is not known.
     """
     file = Path(source).expanduser()
-    weights, told = read_checkpoint(file)
-    transformer = original_transformer(weights, told.get("num_heads"), source=source)
+    weights, facts = read_checkpoint(file)
+    transformer = original_transformer(weights, facts.get("num_heads"), source=source)
     network, classes = DiT(transformer), Sizes.of(weights).classes
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     return Prior(
@@ -118,7 +119,7 @@ def load_checkpoint(source: str, device: torch.device, dtype: torch.dtype, codec
         network=network.to(device),
         schedule=Schedule((1 - betas).cumprod(0).float()),
         codec=codec,
-        classes=_names(told.get("id2label"), classes, file),
+        classes=_names(facts.get("id2label"), classes, file),
         n_classes=classes,
         null=classes,
         device=device,
@@ -127,35 +128,33 @@ def load_checkpoint(source: str, device: torch.device, dtype: torch.dtype, codec
 
 
 def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights under their original names, and what is told beside them (`num_heads`, `id2label`). Runs no code.
+    """The weights under their original names, and the facts beside them (`num_heads`, `id2label`). Runs no code.
 
     Raises:
         AttarError: the file is missing, damaged, would run code, or holds no weights of a DiT.
     """
     if not file.is_file():
         raise AttarError(f"--prior {file}: there is no such file")
-    told: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     try:
         if file.suffix == ".safetensors":
-            from safetensors import safe_open
-
             with safe_open(file, "pt") as opened:
-                found: Any = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-                told = {key: int(value) for key, value in (opened.metadata() or {}).items() if key == "num_heads"}
+                weights: Any = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                facts = {key: int(value) for key, value in (opened.metadata() or {}).items() if key == "num_heads"}
         else:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 mapped = zipfile.is_zipfile(file)
-                found = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+                weights = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise AttarError(f"--prior {file}: not weights alone, and loading it could run code: {error}") from error
     except Exception as error:
         raise AttarError(f"--prior {file}: cannot be read ({error}); is it whole?") from error
     for inner in ("ema", "model"):
-        if isinstance(found, dict) and isinstance(found.get(inner), dict):
-            found = found[inner]
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        if isinstance(weights, dict) and isinstance(weights.get(inner), dict):
+            weights = weights[inner]
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise AttarError(f"--prior {file}: holds no table of weights, neither bare nor under 'ema' or 'model'")
-    return found, {**told, **_sidecar(file.with_suffix(".json"))}
+    return weights, {**facts, **_sidecar(file.with_suffix(".json"))}
 
 
 @contextmanager
@@ -171,7 +170,7 @@ def _reading(source: str) -> Iterator[None]:
 def original_transformer(
     weights: Mapping[str, Tensor], num_heads: int | None = None, *, source: str = "these weights"
 ) -> Any:
-    """A DiTTransformer2DModel that computes what the original network of these weights does; embedders tied.
+    """A DiTTransformer2DModel that computes what the original network of these weights does, its embedders shared.
 
     The scales of a Minimax checkpoint are merged into the linear layers whose outputs they multiply.
 
@@ -183,13 +182,7 @@ def original_transformer(
     with _reading(source):
         sizes = Sizes.of(weights)
         converted = _converted(merged(weights), sizes.depth)
-    heads = num_heads or HEADS.get(sizes.hidden)
-    if heads is None or sizes.hidden % heads:
-        raise AttarError(
-            f"--prior {source}: the number of attention heads for hidden size {sizes.hidden} "
-            + ("is not known" if heads is None else f"cannot be {heads}")
-            + f'; write it into {Path(source).with_suffix(".json").name} beside it: {{"num_heads": 8}}'
-        )
+    heads = _heads(sizes.hidden, num_heads, source)
     with torch.device("meta"):
         transformer = DiTTransformer2DModel(
             num_attention_heads=heads,
@@ -202,13 +195,24 @@ def original_transformer(
             num_embeds_ada_norm=sizes.classes,
             norm_eps=1e-6,
         )
-    _tie(transformer)
+    _share_embedders(transformer)
     try:
         transformer.load_state_dict(converted, strict=True, assign=True)
     except RuntimeError as error:
         raise AttarError(f"--prior {source}: no original DiT checkpoint: {str(error).splitlines()[-1]}") from error
     transformer.pos_embed.pos_embed = weights["pos_embed"].float().clone()
     return transformer.eval()
+
+
+def _heads(hidden: int, num_heads: int | None, source: str) -> int:
+    heads = num_heads or HEADS.get(hidden)
+    if heads is None or hidden % heads:
+        raise AttarError(
+            f"--prior {source}: the number of attention heads for hidden size {hidden} "
+            + ("is not known" if heads is None else f"cannot be {heads}")
+            + f'; write it into {Path(source).with_suffix(".json").name} beside it: {{"num_heads": 8}}'
+        )
+    return heads
 
 
 def merged(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -228,7 +232,7 @@ def merged(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
-def _tie(transformer: Any) -> None:
+def _share_embedders(transformer: Any) -> None:
     shared = transformer.transformer_blocks[0].norm1.emb
     shared.time_proj.downscale_freq_shift = 0
     for block in transformer.transformer_blocks:
@@ -237,7 +241,7 @@ def _tie(transformer: Any) -> None:
 
 def _converted(weights: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
     """The weights under diffusers' names; raises KeyError for a missing one and ValueError for one too many."""
-    found: dict[str, Tensor] = {}
+    converted: dict[str, Tensor] = {}
     unused = set(weights) - {"pos_embed"}
 
     def take(name: str) -> Tensor:
@@ -247,33 +251,33 @@ def _converted(weights: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
     for number in range(depth):
         old, new = f"blocks.{number}.", f"transformer_blocks.{number}."
         for part in ("weight", "bias"):
-            found |= {f"{new}{to}.{part}": take(f"{old}{name}.{part}") for name, to in _BLOCK.items()}
+            converted |= {f"{new}{to}.{part}": take(f"{old}{name}.{part}") for name, to in _BLOCK.items()}
             q, k, v = take(f"{old}attn.qkv.{part}").chunk(3)
-            found |= {
+            converted |= {
                 f"{new}attn1.to_{name}.{part}": third.clone() for name, third in zip("qkv", (q, k, v), strict=True)
             }
     for name, to in _OUTSIDE.items():
-        found |= {f"{to}.{part}": take(f"{name}.{part}") for part in ("weight", "bias")}
+        converted |= {f"{to}.{part}": take(f"{name}.{part}") for part in ("weight", "bias")}
     for name, to in _EMBEDDER.items():
         for part in ("weight",) if name.startswith("y_") else ("weight", "bias"):
             weight = take(f"{name}.{part}")
-            found |= {f"transformer_blocks.{number}.norm1.emb.{to}.{part}": weight for number in range(depth)}
+            converted |= {f"transformer_blocks.{number}.norm1.emb.{to}.{part}": weight for number in range(depth)}
     if unused:
         raise ValueError(f"unknown weights {listed(sorted(unused), 4)}")
-    return found
+    return converted
 
 
 def _sidecar(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        facts = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise AttarError(f"{file}: not JSON: {error}") from error
     known = {"num_heads": int, "id2label": dict}
-    if not isinstance(told, dict) or any(not isinstance(value, known.get(key, ())) for key, value in told.items()):
+    if not isinstance(facts, dict) or any(not isinstance(value, known.get(key, ())) for key, value in facts.items()):
         raise AttarError(f'{file}: beside a checkpoint, it may hold "num_heads" (a number) and "id2label" (a table)')
-    return told
+    return facts
 
 
 def _names(id2label: dict[str, str] | None, count: int, file: Path) -> tuple[str, ...] | None:

@@ -11,7 +11,7 @@ from attar.core.errors import AttarError, suggestion
 from attar.diffusion import Schedule
 
 TRAINING_STEPS = 1000
-"""Of every prior's schedule: samplers' grids and methods' times are among so many."""
+"""Of every prior's schedule: samplers' grids and methods' times count in them."""
 
 
 @contextmanager
@@ -39,8 +39,8 @@ def read_index(source: str) -> dict[str, Any]:
         return index
 
 
-def load_schedule(source: str, index: Mapping[str, Any], **settled: Any) -> Schedule:
-    """The schedule of a pipeline, with the scheduler that it names and, over its configuration, `settled`.
+def load_schedule(source: str, index: Mapping[str, Any], **overrides: Any) -> Schedule:
+    """The schedule of a pipeline, with the scheduler that it names and, over its configuration, the `overrides`.
 
     Raises:
         AttarError: it cannot be read, was trained with other than 1000 steps, or predicts what is not supported.
@@ -58,5 +58,5 @@ def load_schedule(source: str, index: Mapping[str, Any], **settled: Any) -> Sche
             f"only priors trained with {TRAINING_STEPS} are supported"
         )
     takes = inspect.signature(getattr(diffusers, name, diffusers.DDIMScheduler).__init__).parameters
-    config = {field: value for field, value in {**written, **settled}.items() if field in takes}
+    config = {field: value for field, value in {**written, **overrides}.items() if field in takes}
     return Schedule(forward.alphas_cumprod, forward.config.prediction_type, (name, config))

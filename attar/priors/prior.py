@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from attar.core.batching import exact, in_tiles
+from attar.core.batching import exact, in_batches
 from attar.core.rng import noise
 from attar.diffusion import Schedule
 from attar.priors.codec import Codec
@@ -19,7 +19,7 @@ class Prior:
     """Whoever holds one needs to know nothing else of where it came from.
 
     Calling it with latents (N, C, H, W) in scaled units, a time and prior labels (N,) gives the network's raw output
-    (N, C or 2C, H, W) in float32, computed in tiles, so that a row's bytes do not depend on the rest of the batch.
+    (N, C or 2C, H, W) in float32, computed in batches of a fixed size, so that a row's bytes do not depend on others.
     """
 
     key: str
@@ -29,30 +29,30 @@ class Prior:
     schedule: Schedule
     codec: Codec
     classes: tuple[str, ...] | None
-    """Names by prior label, synonyms separated by commas; None where the files do not tell."""
+    """Names by prior label, synonyms separated by commas; None where the files do not say."""
     n_classes: int
     null: int
     """The label that stands for no class."""
     device: torch.device
     dtype: torch.dtype
-    tile: int = 1
+    batch_size: int = 1
     prompts: Prompts | None = None
-    """What it is told of each class, if it is conditioned on text."""
+    """The prompt of each class, if it is conditioned on text."""
 
     def __call__(self, z: Tensor, t: int, y: Tensor) -> Tensor:
         times = torch.full((len(z),), t, device=self.device)
-        return in_tiles(self._forward, self.tile, z, times, y)
+        return in_batches(self._forward, self.batch_size, z, times, y)
 
-    def with_tile(self, tile: int) -> Prior:
-        """The same prior, its network called with `tile` rows at a time; the codec has a tile of its own."""
-        return replace(self, tile=tile)
+    def with_batch_size(self, batch_size: int) -> Prior:
+        """The same prior, its network called with `batch_size` rows at a time; the codec has its own."""
+        return replace(self, batch_size=batch_size)
 
     @torch.inference_mode()
-    def exact_at(self, tile: int) -> bool:
-        """Whether a row's bytes do not depend on the others in its tile."""
-        z = noise((tile, *self.codec.shape), "tile", "z").to(self.device)
-        times = torch.full((tile,), len(self.schedule) // 2, device=self.device)
-        y = torch.arange(tile, device=self.device) % (self.n_classes + 1)
+    def exact_at(self, batch_size: int) -> bool:
+        """Whether a row's bytes do not depend on the others in its batch."""
+        z = noise((batch_size, *self.codec.shape), "tile", "z").to(self.device)
+        times = torch.full((batch_size,), len(self.schedule) // 2, device=self.device)
+        y = torch.arange(batch_size, device=self.device) % (self.n_classes + 1)
         return exact(self._forward, z, times, y)
 
     def _forward(self, z: Tensor, times: Tensor, y: Tensor) -> Tensor:

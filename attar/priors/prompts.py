@@ -1,4 +1,4 @@
-"""What a text-conditioned prior is told of each class, and of what its images shall not be."""
+"""The prompts of a text-conditioned prior: one for each class, and the negative one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def class_prompts(
             WordNet id that is not ImageNet's, and there is no file.
     """
     if file is None:
-        names = _told_apart(classes)
+        names = _distinct_names(classes)
         texts = {name: template.replace("{name}", names[name]) for name in wanted}
         if "{name}" not in template:
             raise AttarError(f"--prompt {template!r}: must contain {{name}}, which stands for the class name")
@@ -71,7 +71,7 @@ def class_prompts(
     return Prompts(tuple(classes), by_label, NEGATIVE if negative is None else negative)
 
 
-def _told_apart(classes: Sequence[str]) -> dict[str, str]:
+def _distinct_names(classes: Sequence[str]) -> dict[str, str]:
     """By class name: its name in words; of ImageNet's classes that share one, its meaning too."""
     bearers = Counter(map(spoken, classes))
     ids = imagenet_wnids() if is_imagenet(classes) else classes

@@ -14,7 +14,7 @@ from attar.core.errors import AttarError
 from attar.core.rng import Part, seed_of
 
 
-class TiedDiT(nn.Module):
+class SharedDiT(nn.Module):
     """A diffusers DiTTransformer2DModel, called with latents, times and labels.
 
     Its blocks' own embedders (diffusers has one in each, the original one in all) give way to `embedder`. It stays in
@@ -39,7 +39,7 @@ class TiedDiT(nn.Module):
         table: nn.Embedding = self.embedder.class_embedder.embedding_table
         return table
 
-    def untied(self) -> Any:
+    def with_own_embedders(self) -> Any:
         """A plain diffusers network of the same weights, the embedder written into every block."""
         transformer = copy.deepcopy(self.transformer)
         for block in transformer.transformer_blocks:
@@ -54,25 +54,25 @@ class _Given(nn.Module):
         return timestep
 
 
-def tied(transformer: Any, source: str) -> TiedDiT:
-    """A copy of a diffusers network, its embedders tied.
+def share_embedders(transformer: Any, source: str) -> SharedDiT:
+    """A copy of a diffusers network whose blocks share their embedders.
 
     Raises:
         AttarError: the blocks' embedders differ, so that no one of them can stand for all.
     """
     check_alike(transformer, f"--prior {source}")
-    return TiedDiT(copy.deepcopy(transformer).requires_grad_(True))
+    return SharedDiT(copy.deepcopy(transformer).requires_grad_(True))
 
 
 @contextmanager
-def tied_in_place(transformer: Any) -> Iterator[TiedDiT]:
+def sharing_embedders(transformer: Any) -> Iterator[SharedDiT]:
     """Within it the network computes its conditioning once in each call; afterwards its blocks do so again.
 
     Their embedders must be equal (`check_alike`).
     """
     own = [block.norm1.emb for block in transformer.transformer_blocks]
     try:
-        yield TiedDiT(transformer)
+        yield SharedDiT(transformer)
     finally:
         for block, embedder in zip(transformer.transformer_blocks, own, strict=True):
             block.norm1.emb = embedder
@@ -85,7 +85,7 @@ def check_alike(transformer: Any, source: str) -> None:
         raise AttarError(f"{source}: the embedders of the prior's blocks differ, so it cannot be trained with one")
 
 
-def untrained(shape: tuple[int, ...], classes: int, training: Any, *key: Part) -> TiedDiT:
+def untrained(shape: tuple[int, ...], classes: int, training: Any, *key: Part) -> SharedDiT:
     """A fresh network for latents (C, S, S), initialised as the original DiT is: gates, modulation and output zero."""
     from diffusers import DiTTransformer2DModel
 
@@ -109,7 +109,7 @@ def untrained(shape: tuple[int, ...], classes: int, training: Any, *key: Part) -
         patches = transformer.pos_embed.proj
         nn.init.xavier_uniform_(patches.weight.view(len(patches.weight), -1))
         nn.init.zeros_(patches.bias)
-        network = TiedDiT(transformer)
+        network = SharedDiT(transformer)
         nn.init.normal_(network.table.weight, std=0.02)
         embedder = network.embedder.timestep_embedder
         for layer in (embedder.linear_1, embedder.linear_2):

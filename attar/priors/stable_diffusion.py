@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x, told each class by a prompt: all that reaches into their folders is here."""
+"""Stable Diffusion 1.x and 2.x, given a prompt for each class: all that reaches into their folders is here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attar.priors.prior import Prior
 from attar.priors.prompts import Prompts
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
-SETTLED = {"steps_offset": 1, "clip_sample": False}
+PIPELINE_SETTINGS = {"steps_offset": 1, "clip_sample": False}
 """What diffusers' Stable Diffusion pipelines set in every scheduler that they are given, whatever its file says."""
 
 
@@ -72,8 +72,8 @@ def load_stable_diffusion(
     """
     from diffusers import UNet2DConditionModel
 
-    told, schedule = prompts or Prompts(), load_schedule(source, read_index(source), **SETTLED)
-    embeddings, text_key = embedded(source, told, device)
+    prompts, schedule = prompts or Prompts(), load_schedule(source, read_index(source), **PIPELINE_SETTINGS)
+    embeddings, text_key = embedded(source, prompts, device)
     with opening(source, "Stable Diffusion"):
         unet = load_whole(UNet2DConditionModel, source, subfolder="unet")
     if unet.config.cross_attention_dim != embeddings.shape[-1]:
@@ -82,16 +82,16 @@ def load_stable_diffusion(
             f"its U-Net takes {unet.config.cross_attention_dim}"
         )
     return Prior(
-        key=fingerprint(weights_key(unet), _settings(unet.config), text_key, schedule.scheduler, told.negative),
+        key=fingerprint(weights_key(unet), _settings(unet.config), text_key, schedule.scheduler, prompts.negative),
         network=PromptedUNet(unet, embeddings).to(device),
         schedule=schedule,
         codec=codec,
-        classes=told.classes,
-        n_classes=len(told.classes),
-        null=len(told.classes),
+        classes=prompts.classes,
+        n_classes=len(prompts.classes),
+        null=len(prompts.classes),
         device=device,
         dtype=dtype,
-        prompts=told,
+        prompts=prompts,
     )
 
 
@@ -140,6 +140,6 @@ def _text_encoder(source: str) -> tuple[Any, Any]:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without what tells of versions and files."""
+    """A configuration without its versions and files."""
     versions = ("transformers_version", "dtype", "torch_dtype", "architectures")
     return {name: value for name, value in config.items() if not name.startswith("_") and name not in versions}

@@ -22,7 +22,7 @@ from attar.core.rng import numpy_generator
 from attar.core.store import digest, fingerprint
 from attar.data import load_pixels, preprocess
 from attar.priors.codec import to_float, to_uint8
-from attar.priors.features import TIME, middle_features
+from attar.priors.features import TIME, prior_features
 from attar.teachers.check import TRIED_EACH, Examples
 from attar.teachers.features import features_and_losses, last_layer
 from attar.teachers.open import open_teacher
@@ -66,16 +66,16 @@ class Features:
     def key(self, job: Job, label: int, pool: Tensor) -> str:
         """The fingerprint of a pool's features, as the store has them."""
         if pool.ndim > 1:
-            seen: Any = (digest(pool.contiguous().numpy().tobytes()), job.codec.key, job.encoding)
+            images: Any = (digest(pool.contiguous().numpy().tobytes()), job.codec.key, job.encoding)
         else:
-            seen = (job.images.digest(label), PIL.__version__)
+            images = (job.images.digest(label), PIL.__version__)
         by: Any = SIDE
         if self.of == "teacher":
             teacher = self._teacher(job)
             by = (teacher.network_key, teacher.logits[label])
         elif self.of == "prior":
             by = (job.prior.key, job.codec.key, TIME, job.compute, job.encoding)
-        return fingerprint(self.of, by, seen, job.spec.preprocess, job.machine)
+        return fingerprint(self.of, by, images, job.spec.preprocess, job.machine)
 
     def prepare(self, job: Job) -> None:
         """Makes and stores those of all real images, class by class."""
@@ -87,7 +87,7 @@ class Features:
                 self._stored(job, label, pool)
 
     def missing(self, job: Job, label: int) -> int:
-        """How many of a class's real images are still to be looked at."""
+        """How many of a class's real images have no stored features yet."""
         if self.of == "latents":
             return job.latents.missing(label)
         pool = torch.from_numpy(job.images.of_class(label))
@@ -114,7 +114,7 @@ class Features:
         if self.of == "prior":
             z = _latents(job, label, pool)
             parts = _counted(job, f"the prior looks at {job.classes[label]}", z.split(CHUNK), len(z))
-            return {"features": torch.cat([middle_features(job.prior, part) for part in parts])}
+            return {"features": torch.cat([prior_features(job.prior, part) for part in parts])}
         if self.of == "pixels":
             return {"features": torch.cat([to_float(part).flatten(1) for part in _pixels(job, pool, SIDE)])}
         teacher = self._teacher(job)
@@ -183,7 +183,7 @@ def _latents(job: Job, label: int, pool: Tensor) -> Tensor:
 
 
 def _pixels(job: Job, pool: Tensor, side: int) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
-    """The images of a pool as uint8 (n, side, side, 3), some at a time: real ones are read, latents decoded."""
+    """The images of a pool as uint8 (n, side, side, 3), `CHUNK` at a time: real ones are read, latents decoded."""
     how = job.spec.preprocess
     for part in pool.split(CHUNK):
         if pool.ndim == 1:

@@ -26,13 +26,13 @@ def herding(rows: Rows, count: int) -> Places:
     Nested: a smaller choice is the beginning of a larger one.
     """
     mean, total = rows.mean(0, dtype=np.float64), np.zeros(rows.shape[1])
-    kept: list[int] = []
+    chosen: list[int] = []
     for number in range(1, count + 1):
         far = distances(rows, number * mean - total)
-        far[kept] = np.inf
-        kept.append(int(far.argmin()))
-        total += rows[kept[-1]]
-    return np.array(kept, np.int64)
+        far[chosen] = np.inf
+        chosen.append(int(far.argmin()))
+        total += rows[chosen[-1]]
+    return np.array(chosen, np.int64)
 
 
 def k_center(rows: Rows, count: int) -> Places:
@@ -40,13 +40,13 @@ def k_center(rows: Rows, count: int) -> Places:
 
     Nested.
     """
-    kept = [int(distances(rows, rows.mean(0, dtype=np.float64)).argmin())]
-    nearest = distances(rows, rows[kept[0]])
-    while len(kept) < count:
-        nearest[kept] = -1.0
-        kept.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, distances(rows, rows[kept[-1]]))
-    return np.array(kept, np.int64)
+    chosen = [int(distances(rows, rows.mean(0, dtype=np.float64)).argmin())]
+    nearest = distances(rows, rows[chosen[0]])
+    while len(chosen) < count:
+        nearest[chosen] = -1.0
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, distances(rows, rows[chosen[-1]]))
+    return np.array(chosen, np.int64)
 
 
 def medoids(rows: Rows, count: int) -> Places:
@@ -59,12 +59,12 @@ def medoids(rows: Rows, count: int) -> Places:
 
     with threadpool_limits(limits=1):
         centres = KMeans(n_clusters=count, random_state=0, n_init="auto").fit(rows).cluster_centers_
-    kept: list[int] = []
+    chosen: list[int] = []
     for centre in centres:
         far = distances(rows, centre)
-        far[kept] = np.inf
-        kept.append(int(far.argmin()))
-    return np.array(kept, np.int64)
+        far[chosen] = np.inf
+        chosen.append(int(far.argmin()))
+    return np.array(chosen, np.int64)
 
 
 def surest(losses: Numbers, count: int) -> Places:

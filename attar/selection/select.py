@@ -79,7 +79,7 @@ class Select:
         return self.rule in COMPARING
 
     @property
-    def named(self) -> TeacherReference | None:
+    def reference(self) -> TeacherReference | None:
         """The teacher, in words."""
         if self.teacher is None:
             return None
@@ -106,21 +106,21 @@ class Select:
     def _features(self, of: Kind) -> Features:
         from attar.selection.features import Features
 
-        return Features(of, self.named if of == "teacher" else None)
+        return Features(of, self.reference if of == "teacher" else None)
 
     def _teacher(self, job: Job) -> SingleTeacher | None:
         """Its teacher, opened, if it names one."""
         from attar.selection.features import teacher_for
 
-        return None if self.named is None else teacher_for(job, self.named)
+        return None if self.reference is None else teacher_for(job, self.reference)
 
-    def looks(self, job: Job) -> list[Features]:
+    def needed_features(self, job: Job) -> list[Features]:
         """All that is to be known of each candidate before any is kept."""
         return list(dict.fromkeys(look for look in (self.ranked(), self.compared(job)) if look is not None))
 
     def uses_prior(self, job: Job) -> bool:
         """Whether candidates are compared by what a prior makes of them."""
-        return any(look.of in ("prior", "latents") for look in self.looks(job))
+        return any(look.of in ("prior", "latents") for look in self.needed_features(job))
 
     def check(self, job: Job, ipcs: Sequence[int], generated: bool) -> None:
         """Raises AttarError where it lacks a teacher or a prior, or there is nothing to choose from; opens nothing."""
@@ -128,7 +128,7 @@ class Select:
             raise AttarError(f"select.rule {self.rule}: generate more than are kept, with --set select.pool=100")
         if not generated and self.pool:
             raise AttarError(f"select.pool {self.pool}: real images are chosen from all of their class; leave it out")
-        for look in self.looks(job):
+        for look in self.needed_features(job):
             if look.of in ("prior", "latents") and job.spec.prior is None:
                 raise AttarError(f"select.features {look.of}: name a prior with --prior, or choose pixels or teacher")
             if look.of == "teacher" and look.teacher is None:

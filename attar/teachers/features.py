@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attar.core.batching import in_tiles
+from attar.core.batching import in_batches
 from attar.core.errors import AttarError
 from attar.teachers.teacher import Pretrained, SingleTeacher
 
@@ -37,7 +37,7 @@ def features_and_losses(teacher: SingleTeacher, images: Pixels, label: int) -> t
 
     try:
         pixels = torch.tensor(images, device=last.weight.device)
-        rows = in_tiles(losses_before_features, BATCH, pixels).float().cpu()
+        rows = in_batches(losses_before_features, BATCH, pixels).float().cpu()
     finally:
         handle.remove()
     return rows[:, 1:].contiguous(), rows[:, 0].contiguous()

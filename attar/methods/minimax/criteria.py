@@ -1,40 +1,33 @@
-"""The two criteria of Minimax Diffusion over per-class memories, as its paper's section 3.2 states them.
+"""Minimax Diffusion, section 3.2: the two criteria, over a memory M of real and one D of generated latents.
 
-    representativeness   max over the network of  min over m in the real memory       cos(x0, m)
-    diversity            min over the network of  max over d in the generated memory  cos(x0, d)
+    representativeness   max over the network of  min over m in M  cos(x0, m)
+    diversity            min over the network of  max over d in D  cos(x0, d)
 
-x0 is the clean latent that the network predicts. Both are written here as losses to minimise.
+x0 is the clean latent that the network predicts; M and D hold the last latents of its class. Both criteria are written
+here as losses to minimise.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from attar.core.rng import generator
-from attar.diffusion.loss import Forward
-from attar.priors.training.latent_set import LatentSet
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from torch import Tensor
 
 
 @dataclass(eq=False)
 class Memory:
-    """The last `size` latents of each class, first in, first out; as unit vectors, for only cosines are asked of it."""
+    """The last `size` latents of each class, first in, first out; as unit vectors, since only cosines are needed."""
 
     units: Tensor
     """(classes, size, D)."""
     seen: Tensor
-    """(classes,), int64: how many latents of each class have come in."""
+    """(classes,), int64: how many latents of each class were added."""
 
     @staticmethod
     def empty(classes: int, size: int, features: int, device: torch.device | None = None) -> Memory:
-        """A memory of nothing yet."""
+        """An empty memory."""
         units = torch.zeros(classes, size, features, device=device)
         return Memory(units, torch.zeros(classes, dtype=torch.int64, device=device))
 
@@ -46,7 +39,7 @@ class Memory:
 
     @torch.no_grad()
     def add(self, z: Tensor, labels: Tensor) -> None:
-        """Takes in latents (N, C, H, W) of these classes (N,), in order."""
+        """Adds latents (N, C, H, W) of these classes (N,), in order."""
         size = self.units.shape[1]
         same = labels[:, None] == labels
         earlier = same.tril(-1).sum(1)
@@ -66,7 +59,9 @@ class Memory:
 def representativeness(clean: Tensor, labels: Tensor, real: Memory) -> Tensor:
     """1 minus the smallest cosine of predictions (N, C, H, W) to real latents of their class, mean over the classes.
 
-    The smallest is taken jointly over a class's predictions and its memory. A class whose memory is empty adds 0.
+        1/|C| sum over classes c of  1 - min over x0 of c, m in M_c  cos(x0, m)
+
+    A class whose memory is empty adds 0.
     """
     furthest = real.cosines(clean, labels, torch.inf).amin(1)
     smallest = torch.full_like(real.units[:, 0, 0], torch.inf).scatter_reduce(0, labels, furthest, "amin")
@@ -76,87 +71,17 @@ def representativeness(clean: Tensor, labels: Tensor, real: Memory) -> Tensor:
 def diversity(clean: Tensor, labels: Tensor, generated: Memory) -> Tensor:
     """The largest cosine of predictions (N, C, H, W) to earlier predictions of their class, mean over the classes.
 
-    The largest is taken jointly over a class's predictions and its memory. A class whose memory is empty adds 0.
+        1/|C| sum over classes c of  max over x0 of c, d in D_c  cos(x0, d)
+
+    A class whose memory is empty adds 0.
     """
     nearest = generated.cosines(clean, labels, -torch.inf).amax(1)
     largest = torch.full_like(generated.units[:, 0, 0], -torch.inf).scatter_reduce(0, labels, nearest, "amax")
     return _over_classes(largest, labels)
 
 
-@dataclass(eq=False)
-class Means:
-    """The means of the two criteria over the steps since they were last taken."""
-
-    sums: Tensor
-    """(3,): of each, and the number of steps."""
-
-    def add(self, first: Tensor, second: Tensor) -> None:
-        self.sums += torch.stack([first.detach(), second.detach(), torch.ones_like(first)])
-
-    def take(self) -> dict[str, float]:
-        """Nothing before the first step."""
-        first, second, steps = self.sums.tolist()
-        self.sums.zero_()
-        return {"representativeness": first / steps, "diversity": second / steps} if steps else {}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"sums": self.sums}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.sums.copy_(state["sums"])
-
-
-@dataclass(frozen=True, eq=False)
-class MinimaxLoss:
-    """What one step of the fine-tuning minimises: the diffusion loss of a batch and the weighted criteria.
-
-    Every step draws from its own key; the memories are all that one step leaves to the next.
-    """
-
-    network: nn.Module
-    """Called with noisy latents, times and prior labels."""
-    forward: Forward
-    data: LatentSet
-    y: Tensor
-    """The prior's labels (classes,) of the data's, on the device."""
-    null: int
-    batch: int
-    balanced: bool
-    label_dropout: float
-    representativeness: float
-    diversity: float
-    real: Memory
-    generated: Memory
-    means: Means
-    """Of the two criteria, unweighted, since they were last taken."""
-    seed: int
-    helper: Accelerator
-
-    def __call__(self, step: int) -> Tensor:
-        draw = generator(self.seed, "minimax", step)
-        picked = self.data.evenly(self.batch, draw) if self.balanced else self.data.in_turn(self.batch, step, self.seed)
-        z, labels = self.data.take(picked, draw)
-        times = torch.randint(len(self.forward.betas), (len(z),), generator=draw)
-        noise = torch.randn(z.shape, generator=draw)
-        dropped = torch.rand(len(z), generator=draw) < self.label_dropout
-        z, labels, times, noise, dropped = (part.to(self.y.device) for part in (z, labels, times, noise, dropped))
-        noisy = self.forward.noised(z, times, noise)
-        with self.helper.autocast():
-            output = self.network(noisy, times, torch.where(dropped, self.null, self.y[labels])).float()
-        clean = self.forward.clean(output, noisy, times)
-        loss = self.forward.terms(output, z, noisy, noise, times).loss.mean()
-        criteria = representativeness(clean, labels, self.real), diversity(clean, labels, self.generated)
-        for weight, criterion in zip((self.representativeness, self.diversity), criteria, strict=True):
-            if weight:
-                loss = loss + weight * criterion
-        self.means.add(*criteria)
-        self.real.add(z, labels)
-        self.generated.add(clean, labels)
-        return loss
-
-
 def _over_classes(values: Tensor, labels: Tensor) -> Tensor:
-    """The sum of what the classes' values (classes,) tell, infinite ones left out, by the number of classes present."""
+    """The sum of the classes' values (classes,), infinite ones left out, divided by the number of classes present."""
     return values[values.isfinite()].sum() / len(labels.unique())
 
 

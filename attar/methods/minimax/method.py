@@ -1,4 +1,8 @@
-"""Minimax Diffusion (Gu et al., "Efficient Dataset Distillation via Minimax Diffusion", CVPR 2024)."""
+"""Minimax Diffusion (Gu et al., "Efficient Dataset Distillation via Minimax Diffusion", CVPR 2024).
+
+Section 3.2: the prior is fine-tuned (finetune.py) by its own loss and two criteria (loss.py), representativeness and
+diversity (criteria.py); then it is sampled.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,8 @@ from attar.priors.prior import Prior
 class Minimax(LatentMethod):
     """Tunes the prior to cover its classes, then samples it: the first n of one pool are the set of IPC n.
 
-    Its authors' code departs from these defaults: it samples the weights of step 12,000, averaged without warm-up
-    (--set fit.max_steps=12000 --set fit.ema_warmup=false), of the original DiT-XL-2-256x256.pt, and decodes with
-    --codec stabilityai/sd-vae-ft-mse, whose encoder is that of sd-vae-ft-ema, in float32.
+    As the authors' code, from the original DiT-XL-2-256x256.pt: --set fit.max_steps=12000 --set fit.ema_warmup=false
+    --codec stabilityai/sd-vae-ft-mse --dtype float32 (docs/departures.toml).
     """
 
     fit: Tune = Tune()

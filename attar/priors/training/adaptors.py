@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from attar.core.errors import AttarError
 from attar.core.rng import Part, seed_of
-from attar.priors.shared_embedders import TiedDiT
+from attar.priors.shared_embedders import SharedDiT
 
 SCALED_BLOCKS = 14
 SCALED = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn1", "ff")
@@ -48,7 +50,7 @@ class DiffFit:
 
     Of biases alone it is BitFit (Ben Zaken et al., ACL 2022), which Minimax's code offers too.
     Names are those of diffusers, the one embedder of times and labels under `embedder`; `NAME.scale` multiplies the
-    output of module NAME. A network is a DiTTransformer2DModel or a TiedDiT.
+    output of module NAME. A network is a DiTTransformer2DModel or a SharedDiT.
     """
 
     values: dict[str, nn.Parameter]
@@ -83,7 +85,7 @@ class DiffFit:
     def attached(self, network: nn.Module) -> Iterator[None]:
         """Within it the network computes with the adaptor, whose gradients are kept; afterwards it is as it was.
 
-        Its weights are not touched: biases and the label table are exchanged, scales are hooks, embedders are tied.
+        Its weights are not touched: biases and the label table are exchanged, scales are hooks, embedders are shared.
 
         Raises:
             AttarError: the adaptor is of another network.
@@ -91,7 +93,7 @@ class DiffFit:
         with _one_embedder(network):
             modules = _modules(network)
             self._check(modules)
-            kept: list[tuple[nn.Module, str, nn.Parameter]] = []
+            replaced: list[tuple[nn.Module, str, nn.Parameter]] = []
             hooks = []
             try:
                 for name, value in self.values.items():
@@ -99,20 +101,20 @@ class DiffFit:
                     if leaf == "scale":
                         hooks.append(modules[owner].register_forward_hook(_scaling(value)))
                     else:
-                        kept.append((modules[owner], leaf, getattr(modules[owner], leaf)))
+                        replaced.append((modules[owner], leaf, getattr(modules[owner], leaf)))
                         setattr(modules[owner], leaf, value)
                 yield
             finally:
                 for hook in hooks:
                     hook.remove()
-                for module, leaf, parameter in reversed(kept):
+                for module, leaf, parameter in reversed(replaced):
                     setattr(module, leaf, parameter)
 
     @torch.no_grad()
     def merge(self, network: nn.Module) -> None:
         """Writes the adaptor into the network's own weights: every scale is one of a linear layer's output.
 
-        Untied embedders are all given the adaptor's label table and biases.
+        Embedders that are not shared are all given the adaptor's label table and biases.
         """
         with _one_embedder(network):
             modules = _modules(network)
@@ -127,7 +129,7 @@ class DiffFit:
                     linear = modules[_linear(owner)]
                     linear.weight.mul_(value[:, None])
                     linear.bias.mul_(value)
-        if not isinstance(network, TiedDiT):
+        if not isinstance(network, SharedDiT):
             first, *others = (block.norm1.emb for block in _transformer(network).transformer_blocks)
             for other in others:
                 other.load_state_dict(first.state_dict())
@@ -135,7 +137,7 @@ class DiffFit:
     def as_original(self) -> dict[str, Tensor]:
         """The values under the names of the original DiT and Minimax, q, k and v in one."""
         outside = {original: name for original, name in _ORIGINAL_OUTSIDE.items() if name in self.values}
-        found = {original: self.values[name].detach() for original, name in outside.items()}
+        values = {original: self.values[name].detach() for original, name in outside.items()}
         numbers = {int(name.split(".")[1]) for name in self.values if name.startswith("transformer_blocks.")}
         for number in sorted(numbers):
             for leaf, table in _ORIGINAL.items():
@@ -143,13 +145,11 @@ class DiffFit:
                     parts = [f"transformer_blocks.{number}.{name}.{leaf}" for name in names]
                     if parts[0] in self.values:
                         joined = torch.cat([self.values[part].detach() for part in parts])
-                        found[f"blocks.{number}.{original}"] = joined
-        return found
+                        values[f"blocks.{number}.{original}"] = joined
+        return values
 
     def save(self, file: Path) -> None:
         """Writes a safetensors file."""
-        from safetensors.torch import save_file
-
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.values.items()}
         save_file(tensors, file, metadata={"adaptor": "difffit"})
 
@@ -160,8 +160,6 @@ class DiffFit:
         Raises:
             AttarError: the file cannot be read, or holds no such adaptor.
         """
-        from safetensors import SafetensorError, safe_open
-
         try:
             with safe_open(file, "pt") as opened:
                 kind = (opened.metadata() or {}).get("adaptor")
@@ -191,7 +189,7 @@ def check_lora() -> None:
         raise AttarError("adapt = lora needs peft: pip install 'attar[lora]'")
 
 
-def add_lora(network: TiedDiT, rank: int, *key: Part) -> list[nn.Parameter]:
+def add_lora(network: SharedDiT, rank: int, *key: Part) -> list[nn.Parameter]:
     """Adds LoRA to the attention and feed-forward layers (through peft) and gives what is to be trained.
 
     That is its matrices, drawn from `key`, and the label table. Merge with `merge_lora`.
@@ -213,7 +211,7 @@ def add_lora(network: TiedDiT, rank: int, *key: Part) -> list[nn.Parameter]:
     return [*matrices, table]
 
 
-def merge_lora(network: TiedDiT) -> None:
+def merge_lora(network: SharedDiT) -> None:
     """Writes LoRA into the weights, and takes its modules out again."""
     from peft.tuners.lora import Linear
 
@@ -225,18 +223,18 @@ def merge_lora(network: TiedDiT) -> None:
 
 
 def _transformer(network: nn.Module) -> Any:
-    return network.transformer if isinstance(network, TiedDiT) else network
+    return network.transformer if isinstance(network, SharedDiT) else network
 
 
 def _embedder(network: nn.Module) -> Any:
-    return network.embedder if isinstance(network, TiedDiT) else _transformer(network).transformer_blocks[0].norm1.emb
+    return network.embedder if isinstance(network, SharedDiT) else _transformer(network).transformer_blocks[0].norm1.emb
 
 
 def _modules(network: nn.Module) -> dict[str, Any]:
     """The network's modules by name, all but the embedders in blocks, the one embedder under `embedder`."""
-    found = {n: m for n, m in _transformer(network).named_modules() if ".norm1.emb" not in n and n}
+    modules = {n: m for n, m in _transformer(network).named_modules() if ".norm1.emb" not in n and n}
     embedder = {f"embedder.{name}": module for name, module in _embedder(network).named_modules() if name}
-    return {**found, **embedder}
+    return {**modules, **embedder}
 
 
 def _linear(name: str) -> str:
@@ -252,7 +250,7 @@ def _scaling(scale: nn.Parameter) -> Any:
 @contextmanager
 def _one_embedder(network: nn.Module) -> Iterator[None]:
     """Within it all blocks of a diffusers network share the first one's embedder."""
-    if isinstance(network, TiedDiT):
+    if isinstance(network, SharedDiT):
         yield
         return
     blocks = _transformer(network).transformer_blocks

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attar.core.batching import CPU_TILES, GPU_TILES
+from attar.core.batching import CPU_BATCH_SIZES, GPU_BATCH_SIZES
 from attar.core.errors import AttarError, suggestion
 from attar.diffusion import Schedule
 from attar.priors.codec import AutoencoderCodec
@@ -28,8 +28,8 @@ class Architecture:
     """The one of the network's blocks that stands for all when they are timed."""
 
 
-def planned_prior(name: str, device: torch.device, dtype: torch.dtype) -> Architecture:
-    """The architecture of that name, with the largest tile that this kind of device would be tried with.
+def described_prior(name: str, device: torch.device, dtype: torch.dtype) -> Architecture:
+    """The architecture of that name, with the batch size that is tried first on this kind of device.
 
     Raises:
         AttarError: there is none; lists those there are.
@@ -52,7 +52,7 @@ def planned_prior(name: str, device: torch.device, dtype: torch.dtype) -> Archit
         device=device,
         dtype=dtype,
     )
-    return Architecture(prior.with_tile((CPU_TILES if device.type == "cpu" else GPU_TILES)[0]), block)
+    return Architecture(prior.with_batch_size((CPU_BATCH_SIZES if device.type == "cpu" else GPU_BATCH_SIZES)[0]), block)
 
 
 _Parts = tuple[nn.Module, nn.Module, Schedule, int, float]

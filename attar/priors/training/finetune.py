@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from diffusers import DDIMScheduler
 from torch import nn
 
 from attar.core.batching import choose
@@ -17,11 +18,12 @@ from attar.core.progress import Progress, silent
 from attar.core.store import Store
 from attar.data.class_names import matches
 from attar.data.places import check_place
-from attar.priors.digits import is_trained, untrained_digits
+from attar.priors import load_prior
+from attar.priors.digits import digits_prior, is_trained, untrained_digits
 from attar.priors.folder import check_out, linear_scheduler
-from attar.priors.shared_embedders import TiedDiT, tied
+from attar.priors.shared_embedders import SharedDiT, share_embedders
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
-from attar.priors.training.run import Material, Say, Work, Workshop, check_batch, estimate, produce
+from attar.priors.training.run import Material, Say, TrainingRun, TrainingTask, check_batch, estimate, produce
 from attar.priors.training.train import Denoising
 
 if TYPE_CHECKING:
@@ -60,34 +62,32 @@ def finetune_prior(
     Raises:
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
-    from attar.priors import load_prior
-
     check_place(out, "--out", [spec.data])
-    shop = Workshop(spec, store or Store(), progress, say)
-    instead = untrained_digits() if dry_run and spec.prior == "digits" and not is_trained(shop.store) else None
+    run = TrainingRun(spec, store or Store(), progress, say)
+    instead = untrained_digits() if dry_run and spec.prior == "digits" and not is_trained(run.store) else None
     source = spec.prior if instead is None else instead.name
-    prior = load_prior(source, device=str(shop.helper.device), dtype=shop.dtype, tile=1, store=shop.store)
-    codec = prior.codec.with_tile(choose(prior.device, prior.codec.exact_at))
-    check_batch(spec.training.batch, shop)
-    key = shop.key(prior.key, codec.key)
+    prior = load_prior(source, device=str(run.helper.device), dtype=run.dtype, tile=1, store=run.store)
+    codec = prior.codec.with_batch_size(choose(prior.device, prior.codec.exact_at))
+    check_batch(spec.training.batch, run)
+    key = run.key(prior.key, codec.key)
     if instead is not None:
         say("the prior digits is trained before that")
     elif check_out(out, key):
         say(f"{out} is already there, and is this prior: nothing to do")
         return
-    network, kept = adapted_network(prior, shop.classes, spec.prior)
-    say(f"{len(kept)} of {len(shop.classes)} classes keep the prior's label embedding, the others begin at the mean")
+    network, known = adapted_network(prior, run.classes, spec.prior)
+    say(f"{len(known)} of {len(run.classes)} classes keep the prior's label embedding, the others begin at the mean")
     with ExitStack() as stack:
         parameters, finished = _adaptation(spec, network, stack)
-        scheduler = _scheduler(source, shop.store)
-        title = f"{Path(spec.prior).name}, adapted to {len(shop.classes)} classes ({spec.adapt})"
-        work = Work(title, network, parameters, codec, scheduler, spec.training, finished)
-        say(estimate(shop, work))
+        scheduler = _scheduler(source, run.store)
+        title = f"{Path(spec.prior).name}, adapted to {len(run.classes)} classes ({spec.adapt})"
+        task = TrainingTask(title, network, parameters, codec, scheduler, spec.training, finished)
+        say(estimate(run, task))
         if not dry_run:
-            produce(shop, work, key, out)
+            produce(run, task, key, out)
 
 
-def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[TiedDiT, dict[str, int]]:
+def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[SharedDiT, dict[str, int]]:
     """The prior's network with a label table for these classes, and which of them took a row of the prior's.
 
     A class that the prior knows by name, and once, keeps its row; the others begin at the mean of the prior's classes;
@@ -99,24 +99,24 @@ def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[
     transformer: Any = getattr(prior.network, "transformer", None)
     if transformer is None:
         raise AttarError(f"--prior {source}: a {type(prior.network).__name__}; only DiTs can be fine-tuned")
-    network = tied(transformer, source).float()
-    kept = {}
+    network = share_embedders(transformer, source).float()
+    known = {}
     if prior.classes is not None or prior.n_classes == len(classes):
         labels = matches(classes, prior.classes, prior.n_classes, classes)
-        kept = {name: found[0] for name, found in labels.items() if len(found) == 1}
+        known = {name: rows[0] for name, rows in labels.items() if len(rows) == 1}
     old = network.table.weight.detach()
     mean = old[: prior.n_classes].mean(0)
-    rows = [old[kept[name]] if name in kept else mean for name in classes]
+    rows = [old[known[name]] if name in known else mean for name in classes]
     table = network.embedder.class_embedder
     table.embedding_table = nn.Embedding.from_pretrained(torch.stack([*rows, old[prior.null]]), freeze=False)
     table.num_classes = len(classes)
     network.transformer.register_to_config(num_embeds_ada_norm=len(classes))
-    return network, kept
+    return network, known
 
 
 def _adaptation(
-    spec: AdaptedPrior, network: TiedDiT, stack: ExitStack
-) -> tuple[list[nn.Parameter] | None, Callable[[Path], TiedDiT]]:
+    spec: AdaptedPrior, network: SharedDiT, stack: ExitStack
+) -> tuple[list[nn.Parameter] | None, Callable[[Path], SharedDiT]]:
     """What is trained (None: all), and how it becomes a plain network in the end."""
     if spec.adapt == "all":
         return None, lambda folder: network
@@ -124,7 +124,7 @@ def _adaptation(
     if spec.adapt == "lora":
         matrices = add_lora(network, spec.rank, spec.training.seed, "lora")
 
-        def without_lora(folder: Path) -> TiedDiT:
+        def without_lora(folder: Path) -> SharedDiT:
             merge_lora(network)
             return network
 
@@ -133,7 +133,7 @@ def _adaptation(
     attached = stack.enter_context(ExitStack())
     attached.enter_context(adaptor.attached(network))
 
-    def with_adaptor_merged(folder: Path) -> TiedDiT:
+    def with_adaptor_merged(folder: Path) -> SharedDiT:
         attached.close()
         adaptor.save(folder / "adaptor.safetensors")
         adaptor.merge(network)
@@ -143,10 +143,6 @@ def _adaptation(
 
 
 def _scheduler(source: str, store: Store) -> Any:
-    from diffusers import DDIMScheduler
-
-    from attar.priors.digits import digits_prior
-
     if Path(source).expanduser().is_file():
         return linear_scheduler()
     return DDIMScheduler.from_pretrained(

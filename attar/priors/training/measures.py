@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resize
 
 from attar.core.finite import naming, save_finite
 from attar.core.progress import Progress, silent
@@ -22,7 +24,7 @@ from attar.training.augment import Augmentation, normalised
 NETWORK = "convnet3-bn-w32"
 NORMALISE: Literal["half"] = "half"
 LIMIT = 20_000
-"""At most so many real images train the classifier."""
+"""The most real images that the classifier is trained on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,7 @@ class Classifier:
 
     def __call__(self, pixels: Tensor, labels: Tensor) -> tuple[float, float]:
         """Top-1 in per cent and the Frechet distance of images (N, S, S, 3) in uint8 with labels (N,)."""
-        features, logits = _seen(self.network, _brought(pixels, self.side))
+        features, logits = _features_and_logits(self.network, _resized(pixels, self.side))
         return 100 * float((logits.argmax(1) == labels).float().mean()), frechet(features, self.features)
 
 
@@ -59,54 +61,63 @@ def open_classifier(
 
     It sees images that a prior of `size` pixels could make: brought to that size, then to 16, 32 or 64 pixels.
     """
-    from safetensors.torch import load_file
-
     side = _side(size)
     digests = [[images.digest(c) for c in range(len(images.classes))] for images in (train_images, held)]
     key = fingerprint("judge", 2, NETWORK, digests, size, how, flip, steps, LIMIT, torch.__version__)
 
     def make(scratch: Path) -> None:
-        pixels, labels = _some(train_images, size, how)
-        network = _fresh(len(train_images.classes), side)
-        plan = Plan(steps=steps, optimiser="adamw", lr=2e-3, weight_decay=5e-4, schedule="cosine", warmup=steps // 20)
-        look = Augmentation(size=side, crop=0.5, flip=flip, normalise=NORMALISE)
+        pixels, labels = _random_images(train_images, size, how)
+        network = _untrained(len(train_images.classes), side)
+        _train(
+            network, pixels, labels, Augmentation(size=side, crop=0.5, flip=flip, normalise=NORMALISE), steps, progress
+        )
+        tensors = _tensors(network, *_random_images(held, size, how), pixels)
+        save_finite(tensors, scratch / "judge.safetensors", "the classifier that measures samples")
 
-        def told(step: Step) -> None:
-            if step.done % 20 == 0:
-                progress(f"training a classifier to measure samples, step {step.done}/{step.total}", step.done / steps)
+    folder = store.once("judge", key, make, about={"data": train_images.spec, "size": size})
+    tensors = load_file(folder / "judge.safetensors")
+    network = _untrained(len(train_images.classes), side).eval()
+    network.load_state_dict({name[8:]: value for name, value in tensors.items() if name.startswith("network.")})
+    return Classifier(network, side, tensors["features"], float(tensors["right"]), float(tensors["gap"]))
 
-        with naming("the classifier that measures samples"):
-            train(network, pixels, labels, plan, look, "judge", after=told)
-        network.eval()
-        real, real_labels = _some(held, size, how)
-        features, logits = _seen(network, real)
-        right = 100 * (logits.argmax(1) == real_labels).float().mean()
-        gap = torch.tensor(frechet(_seen(network, pixels[: len(real)])[0], features))
-        weights = {f"network.{name}": value for name, value in network.state_dict().items()}
-        found = {**weights, "features": features, "right": right, "gap": gap}
-        save_finite(found, scratch / "judge.safetensors", "the classifier that measures samples")
 
-    made = store.once("judge", key, make, about={"data": train_images.spec, "size": size})
-    found = load_file(made / "judge.safetensors")
-    network = _fresh(len(train_images.classes), side).eval()
-    network.load_state_dict({name[8:]: value for name, value in found.items() if name.startswith("network.")})
-    return Classifier(network, side, found["features"], float(found["right"]), float(found["gap"]))
+def _train(
+    network: Any, pixels: Tensor, labels: Tensor, augmentation: Augmentation, steps: int, progress: Progress
+) -> None:
+    plan = Plan(steps=steps, optimiser="adamw", lr=2e-3, weight_decay=5e-4, schedule="cosine", warmup=steps // 20)
+
+    def report(step: Step) -> None:
+        if step.done % 20 == 0:
+            progress(f"training a classifier to measure samples, step {step.done}/{step.total}", step.done / steps)
+
+    with naming("the classifier that measures samples"):
+        train(network, pixels, labels, plan, augmentation, "judge", after=report)
+    network.eval()
+
+
+def _tensors(network: Any, real: Tensor, labels: Tensor, train_pixels: Tensor) -> dict[str, Tensor]:
+    """A trained judge as it is stored: weights, and features, accuracy and distance of the held-out real images."""
+    features, logits = _features_and_logits(network, real)
+    right = 100 * (logits.argmax(1) == labels).float().mean()
+    gap = torch.tensor(frechet(_features_and_logits(network, train_pixels[: len(real)])[0], features))
+    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+    return {**weights, "features": features, "right": right, "gap": gap}
 
 
 def frechet(first: Tensor, second: Tensor) -> float:
     """The Frechet distance between Gaussians of the moments of features (N, D) and (M, D) (Heusel et al., 2017)."""
-    one, other = (features.double().numpy() for features in (first, second))
-    gap = one.mean(0) - other.mean(0)
-    covariances = [np.atleast_2d(np.cov(features, rowvar=False)) for features in (one, other)]
+    a, b = (features.double().numpy() for features in (first, second))
+    gap = a.mean(0) - b.mean(0)  # |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))
+    covariances = [np.atleast_2d(np.cov(features, rowvar=False)) for features in (a, b)]
     roots = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).astype(complex)).real.sum()
     return max(0.0, float(gap @ gap + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * roots))
 
 
-def _some(images: ImageSet, size: int, how: str) -> tuple[Tensor, Tensor]:
+def _random_images(images: ImageSet, size: int, how: str) -> tuple[Tensor, Tensor]:
     """At most LIMIT images (N, side, side, 3) and labels, in a fixed random order."""
     chosen = numpy_generator("judge", "images").permutation(len(images))[:LIMIT]
     parts = [
-        _brought(torch.from_numpy(load_pixels(images, chosen[begin : begin + 512], size, how)), _side(size))
+        _resized(torch.from_numpy(load_pixels(images, chosen[begin : begin + 512], size, how)), _side(size))
         for begin in range(0, len(chosen), 512)
     ]
     return torch.cat(parts), torch.from_numpy(images.labels[chosen].copy())
@@ -116,21 +127,19 @@ def _side(size: int) -> int:
     return next((side for side in (16, 32) if size <= side), 64)
 
 
-def _brought(pixels: Tensor, side: int) -> Tensor:
+def _resized(pixels: Tensor, side: int) -> Tensor:
     """Images (N, S, S, 3) in uint8 to (N, side, side, 3)."""
-    from torchvision.transforms.v2.functional import resize
-
     if pixels.shape[1] == side:
         return pixels
     return resize(pixels.permute(0, 3, 1, 2), [side, side], antialias=True).permute(0, 2, 3, 1).contiguous()
 
 
-def _fresh(classes: int, side: int) -> Any:
+def _untrained(classes: int, side: int) -> Any:
     return build(NETWORK, classes, side, seed_of("judge", "weights"))
 
 
 @torch.inference_mode()
-def _seen(network: Any, pixels: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:
+def _features_and_logits(network: Any, pixels: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:
     """Features (N, D), means over the pixels of the last block, and logits (N, classes)."""
     body, head = nn.Sequential(*list(network)[:-2]), nn.Sequential(*list(network)[-2:])
     features, logits = [], []

@@ -1,4 +1,4 @@
-"""What is looked at while a prior is trained: samples, the loss, and a small held-out measure."""
+"""A training of a prior, monitored: samples, the loss, and a small held-out measure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.utils import make_grid
 
 from attar.core.errors import AttarError
 from attar.core.files import read_lines, replacing, resumed, write_lines
@@ -29,7 +30,7 @@ COLUMNS, MOST_ROWS = 8, 20
 
 @dataclass(frozen=True)
 class Report:
-    """How often and how closely a training is looked at."""
+    """How often and how closely a training is monitored."""
 
     every: int | None = None
     """Steps; none: five times in all."""
@@ -72,7 +73,7 @@ class Monitor:
     progress: Progress = silent
 
     def __call__(self, moment: Moment) -> None:
-        """Looks, if it is time to."""
+        """Draws and measures samples, if it is time to."""
         every = self.report.every or max(1, self.total // 5)
         if moment.step % every and moment.step != self.total:
             return
@@ -138,12 +139,12 @@ class Averaged:
 @contextmanager
 def holding(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> Iterator[None]:
     """Within it the parameters have other values."""
-    kept = [parameter.detach().clone() for parameter in parameters]
+    own = [parameter.detach().clone() for parameter in parameters]
     try:
         _set(parameters, values)
         yield
     finally:
-        _set(parameters, kept)
+        _set(parameters, own)
 
 
 def _set(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
@@ -153,8 +154,6 @@ def _set(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
 
 def save_grid(file: Path, images: Tensor, columns: int) -> None:
     """Images (N, 3, H, W) in [-1, 1] as a PNG, `columns` a row."""
-    from torchvision.utils import make_grid
-
     sheet = make_grid(images, nrow=columns, padding=max(1, images.shape[-1] // 16), pad_value=1.0)
     with replacing(file) as temporary:
         Image.fromarray(to_uint8(sheet[None])[0]).save(temporary, format="PNG")

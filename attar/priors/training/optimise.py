@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 
+from attar.core.batching import resolve
 from attar.core.config import Range, check_ranges
 from attar.core.errors import AttarError, NotFinite
 from attar.core.files import replacing, resumed
@@ -21,12 +24,10 @@ from attar.core.finite import bounded, finite
 from attar.core.progress import Progress, duration, silent
 from attar.core.store import note_seconds
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
 REPORT_SECONDS = 1.0
+CHECKPOINT_SECONDS = 30.0
 CURVE_POINTS = 400
-"""About so many points are kept of the loss."""
+"""About how many points are kept of the loss."""
 
 
 RANGES: tuple[Range, ...] = (
@@ -69,7 +70,7 @@ class Optimisation:
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a training is: what `after` is told at the end of each step."""
+    """Where a training is at the end of a step."""
 
     step: int
     """Steps done."""
@@ -81,73 +82,6 @@ class Moment:
     """Spent so far, interruptions left out."""
 
 
-def optimise(
-    parameters: Sequence[nn.Parameter],
-    loss: Callable[[int], Tensor],
-    plan: Optimisation,
-    scratch: Path,
-    helper: Accelerator,
-    text: str,
-    progress: Progress = silent,
-    after: Callable[[Moment], None] | None = None,
-    checkpoint_seconds: float = 30.0,
-    memories: Sequence[Stateful] = (),
-) -> float:
-    """Minimises `loss(step)` over parameters and sets them to their average; resumes from a checkpoint in `scratch`.
-
-    With several processes each takes its share of a batch, and their gradients are averaged. `after` is called at the
-    end of each step. What `loss` carries from one step to the next is in `memories`, which checkpoints keep. Returns
-    the mean loss of the last twentieth.
-
-    Raises:
-        NotFinite: the training diverged, which is looked for at every point of the curve and at the end.
-    """
-    optimiser = torch.optim.AdamW(
-        parameters,
-        lr=plan.learning_rate,
-        weight_decay=plan.weight_decay,
-        fused=helper.device.type in ("cpu", "cuda"),
-    )
-    state = _State(parameters, optimiser, memories)
-    state.resume(scratch / ".checkpoint")
-    helper.wait_for_everyone()
-    averaged: Any = torch.optim.swa_utils.get_ema_multi_avg_fn
-    begun = saved = reported = time.monotonic()
-    first, every = state.step, max(1, plan.steps // CURVE_POINTS)
-    while state.step < plan.steps:
-        for group in optimiser.param_groups:
-            group["lr"] = plan.rate(state.step)
-        value = loss(state.step)
-        optimiser.zero_grad()
-        helper.backward(value)
-        _shared_gradients(parameters, helper)
-        if plan.clip is not None:
-            nn.utils.clip_grad_norm_(parameters, plan.clip)
-        optimiser.step()
-        warm = (1 + state.step) / (10 + state.step) if plan.ema_warmup else 1.0
-        decay = min(plan.ema_decay, warm)
-        averaged(decay)(state.average, [p.detach() for p in parameters], state.step)
-        now = time.monotonic()
-        with _converging(text, state, plan):
-            state.count(value.detach(), every)
-            if after is not None:
-                after(Moment(state.step, state.curve, state.average, state.seconds + now - begun))
-        if now - reported > REPORT_SECONDS:
-            progress(_told(text, state, plan, first, now - begun), state.step / plan.steps)
-            reported = now
-        if now - saved > checkpoint_seconds and helper.is_main_process:
-            state.save(scratch / ".checkpoint", state.seconds + now - begun)
-            note_seconds(scratch, now - saved)
-            saved = now
-    with _converging(text, state, plan):
-        for average in state.average:
-            finite(average, "the weights")
-    for parameter, average in zip(parameters, state.average, strict=True):
-        parameter.data.copy_(average)
-    last = [value for _, value in state.curve[-max(1, len(state.curve) // 20) :]]
-    return sum(last) / max(len(last), 1)
-
-
 class Stateful(Protocol):
     """What can be kept in a checkpoint."""
 
@@ -156,27 +90,134 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
 
 
-class _State:
-    """All that a training must find again to go on as if it had never stopped."""
+@dataclass(frozen=True, eq=False)
+class Session:
+    """Where a training runs, and who follows it."""
+
+    scratch: Path
+    """The folder of its checkpoint."""
+    helper: Accelerator
+    """Its device, number format and processes."""
+    text: str
+    """What it is, for progress and errors: "training a prior"."""
+    progress: Progress = silent
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file of its checkpoint."""
+        return self.scratch / ".checkpoint"
+
+
+def optimise(
+    parameters: Sequence[nn.Parameter],
+    loss: Callable[[int], Tensor],
+    plan: Optimisation,
+    session: Session,
+    after: Callable[[Moment], None] | None = None,
+    memories: Sequence[Stateful] = (),
+) -> float:
+    """Minimises `loss(step)` over parameters and sets them to their average; resumes from the session's checkpoint.
+
+    With several processes each takes its share of a batch, and their gradients are averaged. `after` is called at the
+    end of each step. What `loss` carries from one step to the next is in `memories`, which checkpoints keep. Returns
+    the mean loss of the last twentieth.
+
+    Raises:
+        NotFinite: the training diverged, which is looked for at every point of the curve and at the end.
+    """
+    training = _Training(parameters, plan, session, memories)
+    training.resume()
+    session.helper.wait_for_everyone()
+    training.start_clocks()
+    while training.step < plan.steps:
+        value = training.descend(loss(training.step))
+        now = time.monotonic()
+        with training.converging():
+            training.count(value)
+            if after is not None:
+                after(training.moment(now))
+        training.report(now)
+        training.save_if_due(now)
+    with training.converging():
+        training.keep_average()
+    last = [value for _, value in training.curve[-max(1, len(training.curve) // 20) :]]
+    return sum(last) / max(len(last), 1)
+
+
+class _Training:
+    """Parameters on their way: all that a training must find again to go on as if it had never stopped."""
 
     def __init__(
-        self, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer, memories: Sequence[Stateful]
+        self,
+        parameters: Sequence[nn.Parameter],
+        plan: Optimisation,
+        session: Session,
+        memories: Sequence[Stateful],
     ) -> None:
-        self.parameters, self.optimiser, self.memories = list(parameters), optimiser, memories
+        self.parameters, self.plan, self.session, self.memories = list(parameters), plan, session, memories
+        self.optimiser = torch.optim.AdamW(
+            self.parameters,
+            lr=plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            fused=session.helper.device.type in ("cpu", "cuda"),
+        )
         self.average = [p.detach().clone() for p in parameters]
         self.step = 0
         self.curve: list[tuple[int, float]] = []
-        self.since: list[Tensor] = []
+        self.losses: list[Tensor] = []
+        """Since the last point of the curve."""
         self.seconds = 0.0
+        """Spent before this start."""
 
-    def count(self, loss: Tensor, every: int) -> None:
+    def start_clocks(self) -> None:
+        """Notes when this start began, and with which step."""
+        self.begun = self.saved = self.reported = time.monotonic()
+        self.first = self.step
+
+    def descend(self, loss: Tensor) -> Tensor:
+        """One step of the optimiser and of the average; the loss, detached."""
+        plan, helper = self.plan, self.session.helper
+        for group in self.optimiser.param_groups:
+            group["lr"] = plan.rate(self.step)
+        self.optimiser.zero_grad()
+        helper.backward(loss)
+        _share_gradients(self.parameters, helper)
+        if plan.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, plan.clip)
+        self.optimiser.step()
+        warm = (1 + self.step) / (10 + self.step) if plan.ema_warmup else 1.0
+        update: Any = torch.optim.swa_utils.get_ema_multi_avg_fn(min(plan.ema_decay, warm))
+        update(self.average, [p.detach() for p in self.parameters], self.step)
+        return loss.detach()
+
+    def count(self, loss: Tensor) -> None:
+        """The step is done; every so often the mean loss becomes a point of the curve."""
         self.step += 1
-        self.since.append(loss)
-        if self.step % every == 0:
-            self.curve.append((self.step, bounded(torch.stack(self.since).mean(), "the loss")))
-            self.since = []
+        self.losses.append(loss)
+        if self.step % max(1, self.plan.steps // CURVE_POINTS) == 0:
+            self.curve.append((self.step, bounded(torch.stack(self.losses).mean(), "the loss")))
+            self.losses = []
 
-    def save(self, file: Path, seconds: float) -> None:
+    def moment(self, now: float) -> Moment:
+        """Where the training is."""
+        return Moment(self.step, self.curve, self.average, self.seconds + now - self.begun)
+
+    def report(self, now: float) -> None:
+        """Shows step, loss, speed and the time left, about once a second."""
+        if now - self.reported <= REPORT_SECONDS:
+            return
+        plan = self.plan
+        speed = (self.step - self.first) / max(now - self.begun, 1e-9)
+        left = duration((plan.steps - self.step) / max(speed, 1e-9))
+        loss = f", loss {self.curve[-1][1]:.3f}" if self.curve else ""
+        text = f"{self.session.text}, step {self.step:,}/{plan.steps:,}{loss}, {speed * plan.batch:,.0f} images/s"
+        self.session.progress(f"{text}, {left} left", self.step / plan.steps)
+        self.reported = now
+
+    def save_if_due(self, now: float) -> None:
+        """Writes a checkpoint if the last one is old enough; the main process alone does."""
+        if now - self.saved <= CHECKPOINT_SECONDS or not self.session.helper.is_main_process:
+            return
         state = {
             "parameters": [p.detach() for p in self.parameters],
             "average": self.average,
@@ -184,52 +225,54 @@ class _State:
             "memories": [memory.state_dict() for memory in self.memories],
             "step": self.step,
             "curve": self.curve,
-            "since": [float(loss) for loss in self.since],
-            "seconds": seconds,
+            "since": [float(loss) for loss in self.losses],
+            "seconds": self.seconds + now - self.begun,
         }
-        with replacing(file) as temporary:
+        with replacing(self.session.checkpoint) as temporary:
             torch.save(state, temporary)
+        note_seconds(self.session.scratch, now - self.saved)
+        self.saved = now
 
-    def resume(self, file: Path) -> None:
-        state = resumed(file, lambda there: torch.load(there, weights_only=True, map_location="cpu"))
+    def resume(self) -> None:
+        """Goes on from the checkpoint, if there is one."""
+        state = resumed(self.session.checkpoint, lambda file: torch.load(file, weights_only=True, map_location="cpu"))
         if state is None:
             return
-        for mine, theirs in ((self.parameters, "parameters"), (self.average, "average")):
-            for parameter, value in zip(mine, state[theirs], strict=True):
-                parameter.data.copy_(value)
+        for tensors, name in ((self.parameters, "parameters"), (self.average, "average")):
+            for tensor, value in zip(tensors, state[name], strict=True):
+                tensor.data.copy_(value)
         self.optimiser.load_state_dict(state["optimiser"])
         for memory, value in zip(self.memories, state["memories"], strict=True):
             memory.load_state_dict(value)
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        self.curve = [(int(s), float(v)) for s, v in state["curve"]]
+        self.curve = [(int(step), float(value)) for step, value in state["curve"]]
         device = self.average[0].device
-        self.since = [torch.tensor(value, device=device) for value in state["since"]]
+        self.losses = [torch.tensor(value, device=device) for value in state["since"]]
+
+    def keep_average(self) -> None:
+        """Sets the parameters to their average."""
+        for average in self.average:
+            finite(average, "the weights")
+        for parameter, average in zip(self.parameters, self.average, strict=True):
+            parameter.data.copy_(average)
+
+    @contextmanager
+    def converging(self) -> Iterator[None]:
+        """Says that the training diverged where something of it, or of samples of it, is no number."""
+        try:
+            yield
+        except NotFinite as error:
+            raise NotFinite(
+                f"{self.session.text}: it diverged by step {self.step:,} of {self.plan.steps:,} ({error}); lower the "
+                f"learning rate, {self.plan.learning_rate:g}"
+            ) from error
 
 
-@contextmanager
-def _converging(text: str, state: _State, plan: Optimisation) -> Iterator[None]:
-    """Says that a training diverged where something of it, or of samples of it, is no number."""
-    try:
-        yield
-    except NotFinite as error:
-        raise NotFinite(
-            f"{text}: it diverged by step {state.step:,} of {plan.steps:,} ({error}); lower the learning rate, "
-            f"{plan.learning_rate:g}"
-        ) from error
-
-
-def _shared_gradients(parameters: Iterable[nn.Parameter], helper: Accelerator) -> None:
+def _share_gradients(parameters: Iterable[nn.Parameter], helper: Accelerator) -> None:
     if helper.num_processes > 1:
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad = helper.reduce(parameter.grad, reduction="mean")
-
-
-def _told(text: str, state: _State, plan: Optimisation, first: int, seconds: float) -> str:
-    speed = (state.step - first) / max(seconds, 1e-9)
-    left = duration((plan.steps - state.step) / max(speed, 1e-9))
-    loss = f", loss {state.curve[-1][1]:.3f}" if state.curve else ""
-    return f"{text}, step {state.step:,}/{plan.steps:,}{loss}, {speed * plan.batch:,.0f} images/s, {left} left"
 
 
 def accelerator(device: str, dtype: str) -> Accelerator:
@@ -240,11 +283,6 @@ def accelerator(device: str, dtype: str) -> Accelerator:
     Raises:
         AttarError: the device or the number format is not usable here.
     """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, PartialState
-
-    from attar.core.batching import resolve
-
     place, number_format = resolve(device, dtype)
     if number_format == torch.float16:
         raise AttarError("--dtype float16: gradients vanish in it; train in bfloat16 or float32")

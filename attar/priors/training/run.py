@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import diffusers
 import torch
 from torch import nn
 
@@ -20,13 +21,15 @@ from attar.core.rng import noise
 from attar.core.store import Store, fingerprint
 from attar.data import PREPROCESSING, ImageSet, load_data, readable
 from attar.data.places import check_place
+from attar.diffusion import Schedule
 from attar.priors.folder import check_out, linear_scheduler, publish, write_card, write_pipeline
 from attar.priors.latents import Latents
-from attar.priors.shared_embedders import TiedDiT, untrained
+from attar.priors.shared_embedders import SharedDiT, untrained
 from attar.priors.training.latent_set import LatentSet, held_in_memory, load_latents
+from attar.priors.training.measures import open_classifier
 from attar.priors.training.monitor import Monitor, Report
 from attar.priors.training.optimise import Moment, accelerator
-from attar.priors.training.train import Denoising, Training, check_patch, step_seconds, train_network
+from attar.priors.training.train import Denoising, Training, check_patch, step_seconds, train_network, training_session
 from attar.priors.training.vae import Autoencoding, open_codec, train_vae
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ class Material:
     dtype: str = "auto"
     """Of mixed precision: auto, float32 or bfloat16."""
     report: Report = Report()
-    """What is looked at as it goes."""
+    """How the training is monitored."""
 
     def __post_init__(self) -> None:
         if self.preprocess not in PREPROCESSING:
@@ -78,8 +81,8 @@ class NewPrior(Material):
 
 
 @dataclass(eq=False)
-class Workshop:
-    """A material opened: images, a tenth of them held out, the device, the store."""
+class TrainingRun:
+    """A training whose material is open: images, a tenth of them held out, the device, the store."""
 
     material: Material
     store: Store = field(default_factory=Store)
@@ -94,10 +97,10 @@ class Workshop:
     @cached_property
     def images(self) -> tuple[ImageSet, ImageSet]:
         """Those to train on, and the fixed tenth (attar.data.load_held_out), whichever images cannot be read."""
-        found, bad = load_data(self.material.data), self.material.on_bad_image
+        images, bad = load_data(self.material.data), self.material.on_bad_image
         if bad == "error":
-            return readable(found, bad, self.store, self.progress).held_out()
-        train, held = (readable(part, bad, self.store, self.progress) for part in found.held_out())
+            return readable(images, bad, self.store, self.progress).held_out()
+        train, held = (readable(part, bad, self.store, self.progress) for part in images.held_out())
         return train, held
 
     @property
@@ -119,12 +122,10 @@ class Workshop:
 
     def encoded(self, codec: Codec) -> LatentSet:
         """All latents of the images to train on."""
-        import diffusers
-
         compute = {
             "device": device_class(self.helper.device),
             "dtype": str(self.dtype).removeprefix("torch."),
-            "tile": getattr(codec, "tile", 1),
+            "tile": codec.batch_size,
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
         }
@@ -138,17 +139,17 @@ class Workshop:
 
 
 @dataclass(eq=False)
-class Work:
-    """A network to train, and what becomes of it."""
+class TrainingTask:
+    """The network that a run trains, and what becomes of it."""
 
     title: str
-    network: TiedDiT
+    network: SharedDiT
     parameters: Sequence[nn.Parameter] | None
     """Those to train; None: all."""
     codec: Codec
     scheduler: Any
     training: Denoising
-    finished: Callable[[Path], TiedDiT]
+    finished: Callable[[Path], SharedDiT]
     """Called with the folder when the training is done: the network to write, which may add files."""
 
 
@@ -167,135 +168,133 @@ def train_new_prior(
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
     check_place(out, "--out", [spec.data])
-    shop = Workshop(spec, store or Store(), progress, say)
-    codec = _codec(spec, shop, dry_run)
+    run = TrainingRun(spec, store or Store(), progress, say)
+    codec = _codec(spec, run, dry_run)
     check_patch(spec.training.patch, codec.shape[-1])
-    check_batch(spec.training.batch, shop)
-    key = shop.key(codec.key)
+    check_batch(spec.training.batch, run)
+    key = run.key(codec.key)
     if check_out(out, key):
         say(f"{out} is already there, and is this prior: nothing to do")
         return
-    network = untrained(codec.shape, len(shop.classes), spec.training, spec.training.seed, "train-prior", "weights")
-    title = f"A DiT of {len(shop.classes)} classes"
-    work = Work(title, network, None, codec, linear_scheduler(), spec.training, lambda folder: network)
-    say(estimate(shop, work))
+    network = untrained(codec.shape, len(run.classes), spec.training, spec.training.seed, "train-prior", "weights")
+    title = f"A DiT of {len(run.classes)} classes"
+    task = TrainingTask(title, network, None, codec, linear_scheduler(), spec.training, lambda folder: network)
+    say(estimate(run, task))
     if not dry_run:
-        produce(shop, work, key, out)
+        produce(run, task, key, out)
 
 
-def _codec(spec: NewPrior, shop: Workshop, dry_run: bool) -> Codec:
-    device, source = shop.helper.device, spec.codec
+def _codec(spec: NewPrior, run: TrainingRun, dry_run: bool) -> Codec:
+    device, source = run.helper.device, spec.codec
     if source == "train":
         if spec.size is None or spec.size % spec.vae.shrink:
             raise AttarError(f"--codec train needs --size, in pixels, a multiple of {spec.vae.shrink}")
         if dry_run:
             raise AttarError("--dry-run: with --codec train the autoencoder comes first; it cannot be tried dry")
-        train_images, how = shop.images[0], spec.preprocess
-        common = (spec.size, how, spec.flip, spec.vae, shop.helper, shop.store, shop.progress)
+        train_images, how = run.images[0], spec.preprocess
+        common = (spec.size, how, spec.flip, spec.vae, run.helper, run.store, run.progress)
         source = str(train_vae(train_images, *common))
-    return open_codec(source, spec.size, device, shop.dtype)
+    return open_codec(source, spec.size, device, run.dtype)
 
 
-def check_batch(batch: int, shop: Workshop) -> None:
+def check_batch(batch: int, run: TrainingRun) -> None:
     """Raises AttarError where the processes cannot share a batch evenly."""
-    if batch % shop.helper.num_processes:
-        raise AttarError(f"batch {batch}: must be divisible by the number of processes, {shop.helper.num_processes}")
+    if batch % run.helper.num_processes:
+        raise AttarError(f"batch {batch}: must be divisible by the number of processes, {run.helper.num_processes}")
 
 
-def estimate(shop: Workshop, work: Work) -> str:
+def estimate(run: TrainingRun, task: TrainingTask) -> str:
     """What is about to be done, and about how long it takes here: one step is timed."""
-    images, plan = len(shop.images[0]), work.training
-    z = noise((1, plan.batch, *work.codec.shape), "estimate")
+    images, plan = len(run.images[0]), task.training
+    z = noise((1, plan.batch, *task.codec.shape), "estimate")
     data = held_in_memory(z[0], torch.zeros(plan.batch, dtype=torch.int64))
-    seconds = plan.steps * step_seconds(work.network, data, work.scheduler, plan, shop.helper, work.parameters)
-    size = sum(p.numel() for p in work.network.parameters())
-    trained = size if work.parameters is None else sum(p.numel() for p in work.parameters)
+    seconds = plan.steps * step_seconds(task.network, data, task.scheduler, plan, run.helper, task.parameters)
+    size = sum(p.numel() for p in task.network.parameters())
+    trained = size if task.parameters is None else sum(p.numel() for p in task.parameters)
     seen = plan.steps * plan.batch
     return (
-        f"{images:,} images of {len(shop.classes)} classes, {len(shop.images[1]):,} held out; a DiT of {size:,} "
+        f"{images:,} images of {len(run.classes)} classes, {len(run.images[1]):,} held out; a DiT of {size:,} "
         f"parameters ({trained:,} trained); {plan.steps:,} steps of {plan.batch}: {seen:,} images, "
-        f"{seen / images:.1f} epochs, about {duration(seconds)} on {device_class(shop.helper.device)}"
+        f"{seen / images:.1f} epochs, about {duration(seconds)} on {device_class(run.helper.device)}"
     )
 
 
-def produce(shop: Workshop, work: Work, key: str, out: Path) -> None:
+def produce(run: TrainingRun, task: TrainingTask, key: str, out: Path) -> None:
     """Trains in the store's scratch folder, resuming what is there, and copies the finished folder to `out`."""
-    helper, store = shop.helper, shop.store
+    helper, store = run.helper, run.store
     scratch = store.scratch("prior", key)
     finished = store.has("prior", key)
     helper.wait_for_everyone()
     if not finished and not helper.is_main_process:
-        _trained(shop, work, scratch, None)
+        _trained(run, task, scratch, None)
     if helper.is_main_process:
-        shop.say(f"progress pictures: {scratch}")
-        made = store.once("prior", key, lambda folder: _made(shop, work, key, folder), about=work.training)
+        run.say(f"progress pictures: {scratch}")
+        made = store.once("prior", key, lambda folder: _made(run, task, key, folder), about=task.training)
         publish(made, out)
-        shop.say(f"wrote {out.resolve()}")
+        run.say(f"wrote {out.resolve()}")
     helper.wait_for_everyone()
 
 
-def _trained(shop: Workshop, work: Work, scratch: Path, after: Callable[[Moment], None] | None) -> float:
-    return train_network(
-        work.network,
-        shop.encoded(work.codec),
-        work.scheduler,
-        len(shop.classes),
-        work.training,
-        scratch,
-        shop.helper,
-        shop.progress,
-        work.parameters,
-        after,
-    )
+def _trained(run: TrainingRun, task: TrainingTask, scratch: Path, after: Callable[[Moment], None] | None) -> float:
+    data, session = run.encoded(task.codec), training_session(scratch, run.helper, run.progress)
+    classes = len(run.classes)
+    return train_network(task.network, data, task.scheduler, classes, task.training, session, task.parameters, after)
 
 
-def _made(shop: Workshop, work: Work, key: str, folder: Path) -> None:
-    from attar.diffusion import Schedule
-    from attar.priors.training.measures import open_classifier
-
-    material, plan, begun = shop.material, work.training, time.monotonic()
-    train_images, held = shop.images
-    size = work.codec.size
-    settings = (size, material.preprocess, material.flip, shop.store, shop.progress, material.report.judge_steps)
-    classifier = open_classifier(train_images, held, *settings)
-    monitor = Monitor(
-        folder,
-        material.report,
-        plan.steps,
-        work.network,
-        list(work.network.parameters()) if work.parameters is None else work.parameters,
-        Schedule(work.scheduler.alphas_cumprod, work.scheduler.config.prediction_type),
-        work.codec,
-        shop.classes,
-        classifier,
-        shop.helper.device,
-        plan.seed,
-        shop.progress,
-    )
-    spent = [0.0]
+def _made(run: TrainingRun, task: TrainingTask, key: str, folder: Path) -> None:
+    """Trains the network under a monitor and writes its pipeline and its card into the folder."""
+    monitor, begun, spent = _monitor(run, task, folder), time.monotonic(), 0.0
 
     def after(moment: Moment) -> None:
-        spent[0] = moment.seconds
+        nonlocal spent
+        spent = moment.seconds
         monitor(moment)
 
-    loss = _trained(shop, work, folder, after)
-    network = work.finished(folder)
-    vae = getattr(work.codec, "vae", None)
-    write_pipeline(folder, network.untied().cpu(), work.scheduler, shop.classes, vae)
+    loss = _trained(run, task, folder, after)
+    network = task.finished(folder)
+    vae = getattr(task.codec, "vae", None)
+    write_pipeline(folder, network.with_own_embedders().cpu(), task.scheduler, run.classes, vae)
     record = {
-        "key": key,
-        "data": material.data,
-        "classes": list(shop.classes),
-        "settings": asdict(material),
-        "codec": work.codec.key,
+        **_described(run, task, key),
         "vae": vae is not None,
         "parameters": sum(p.numel() for p in network.parameters()),
-        "images": len(train_images),
-        "images_seen": plan.steps * plan.batch,
-        "steps": plan.steps,
-        "seconds": round(spent[0] or time.monotonic() - begun, 1),
-        "device": device_class(shop.helper.device),
+        "seconds": round(spent or time.monotonic() - begun, 1),
         "loss": loss,
         "measures": monitor.measures(),
     }
-    write_card(folder, work.title, record)
+    write_card(folder, task.title, record)
+
+
+def _monitor(run: TrainingRun, task: TrainingTask, folder: Path) -> Monitor:
+    material, (train_images, held) = run.material, run.images
+    size, report = task.codec.size, material.report
+    looks = (size, material.preprocess, material.flip, run.store, run.progress, report.judge_steps)
+    return Monitor(
+        folder=folder,
+        report=report,
+        total=task.training.steps,
+        network=task.network,
+        parameters=list(task.network.parameters()) if task.parameters is None else task.parameters,
+        schedule=Schedule(task.scheduler.alphas_cumprod, task.scheduler.config.prediction_type),
+        codec=task.codec,
+        classes=run.classes,
+        classifier=open_classifier(train_images, held, *looks),
+        device=run.helper.device,
+        seed=task.training.seed,
+        progress=run.progress,
+    )
+
+
+def _described(run: TrainingRun, task: TrainingTask, key: str) -> dict[str, Any]:
+    """What a prior was asked to be, and of what it was made."""
+    return {
+        "key": key,
+        "data": run.material.data,
+        "classes": list(run.classes),
+        "settings": asdict(run.material),
+        "codec": task.codec.key,
+        "images": len(run.images[0]),
+        "images_seen": task.training.steps * task.training.batch,
+        "steps": task.training.steps,
+        "device": device_class(run.helper.device),
+    }

@@ -19,14 +19,13 @@ from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
 from attar.core.rng import generator
 from attar.diffusion.loss import Forward, forward_of
-from attar.priors.shared_embedders import TiedDiT, untrained
+from attar.priors.folder import linear_scheduler, write_pipeline
+from attar.priors.shared_embedders import SharedDiT, untrained
 from attar.priors.training.latent_set import LatentSet, held_in_memory
-from attar.priors.training.optimise import Moment, Optimisation, accelerator, optimise
+from attar.priors.training.optimise import Moment, Optimisation, Session, accelerator, optimise
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-CHECKPOINT_SECONDS = 30.0
 
 
 _RANGES: tuple[Range, ...] = (
@@ -85,14 +84,18 @@ def train_prior(
     Every step draws from its own key and a checkpoint is kept in `folder` (under a name that begins with a dot), so an
     interrupted training ends with the same weights. `progress(text, fraction)` is called about once a second.
     """
-    from attar.priors.folder import linear_scheduler, write_pipeline
-
     data = held_in_memory(latents, torch.tensor(labels))
     check_patch(training.patch, latents.shape[-1])
     network = untrained(tuple(latents.shape[1:]), len(classes), training, training.seed, "train-prior", "weights")
     scheduler = linear_scheduler()
-    train_network(network, data, scheduler, len(classes), training, folder, accelerator("cpu", "float32"), progress)
-    write_pipeline(folder, network.untied(), scheduler, classes, None)
+    session = training_session(folder, accelerator("cpu", "float32"), progress)
+    train_network(network, data, scheduler, len(classes), training, session)
+    write_pipeline(folder, network.with_own_embedders(), scheduler, classes, None)
+
+
+def training_session(scratch: Path, helper: Accelerator, progress: Progress = silent) -> Session:
+    """The session of a prior's training."""
+    return Session(scratch, helper, "training a prior", progress)
 
 
 def check_patch(patch: int, side: int) -> None:
@@ -102,14 +105,12 @@ def check_patch(patch: int, side: int) -> None:
 
 
 def train_network(
-    network: TiedDiT,
+    network: SharedDiT,
     data: LatentSet,
     scheduler: Any,
     null: int,
     training: Denoising,
-    scratch: Path,
-    helper: Accelerator,
-    progress: Progress = silent,
+    session: Session,
     parameters: Sequence[nn.Parameter] | None = None,
     after: Callable[[Moment], None] | None = None,
 ) -> float:
@@ -117,6 +118,7 @@ def train_network(
 
     Returns the loss, the mean of its last points (see `optimise`).
     """
+    helper = session.helper
     network.to(helper.device)
     forward = forward_of(scheduler, helper.device)
     if training.compile:
@@ -124,11 +126,11 @@ def train_network(
             block.compile()
     loss = partial(_loss, network, forward, data, null, training, helper)
     chosen = list(network.parameters()) if parameters is None else list(parameters)
-    return optimise(chosen, loss, training, scratch, helper, "training a prior", progress, after, CHECKPOINT_SECONDS)
+    return optimise(chosen, loss, training, session, after)
 
 
 def step_seconds(
-    network: TiedDiT,
+    network: SharedDiT,
     data: LatentSet,
     scheduler: Any,
     training: Denoising,
@@ -150,7 +152,7 @@ def step_seconds(
 
 
 def _loss(
-    network: TiedDiT,
+    network: SharedDiT,
     forward: Forward,
     data: LatentSet,
     null: int,

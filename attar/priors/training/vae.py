@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 
 from attar.core.batching import choose, device_class
@@ -19,7 +20,7 @@ from attar.core.rng import generator, seed_of
 from attar.core.store import Store, fingerprint
 from attar.data import ImageSet, load_pixels
 from attar.priors.codec import SCALES, Codec, PixelCodec, autoencoder_codec, load_autoencoder, to_float
-from attar.priors.training.optimise import Optimisation, optimise
+from attar.priors.training.optimise import Optimisation, Session, optimise
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -75,7 +76,7 @@ def train_vae(
     def make(scratch: Path) -> None:
         vae = _untrained(size, plan).to(helper.device)
         loss = partial(_loss, vae, images, size, how, flip, plan, helper)
-        optimise(list(vae.parameters()), loss, plan, scratch, helper, "training an autoencoder", progress)
+        optimise(list(vae.parameters()), loss, plan, Session(scratch, helper, "training an autoencoder", progress))
         deviation = _deviation(vae.eval(), images, size, how, plan, helper)
         if not 1 / SCALES[1] <= deviation <= 1 / SCALES[0]:
             raise AttarError(
@@ -89,8 +90,6 @@ def train_vae(
 
 
 def _untrained(size: int, plan: Autoencoding) -> Any:
-    from diffusers import AutoencoderKL
-
     levels = int(math.log2(plan.shrink)) + 1
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(plan.seed, "vae", "weights"))
@@ -133,7 +132,7 @@ def _deviation(vae: Any, images: ImageSet, size: int, how: str, plan: Autoencodi
 
 
 def open_codec(source: str, size: int | None, device: torch.device, dtype: torch.dtype) -> Codec:
-    """`pixel` (RGB), `grey`, or the autoencoder of a folder or hub id, also of a DiTPipeline's, its tile chosen.
+    """`pixel` (RGB), `grey`, or the autoencoder of a folder or hub id, also of a DiTPipeline's, its batch size chosen.
 
     `size` is that of the images, in pixels; an autoencoder knows its own, and takes others.
 
@@ -150,4 +149,4 @@ def open_codec(source: str, size: int | None, device: torch.device, dtype: torch
     if size is None or size % factor:
         raise AttarError(f"--codec {source} needs --size, in pixels, a multiple of {factor}")
     codec = autoencoder_codec(vae, size // factor, device, dtype)
-    return codec.with_tile(choose(device, codec.exact_at))
+    return codec.with_batch_size(choose(device, codec.exact_at))

@@ -1,0 +1,86 @@
+"""Minimax Diffusion, section 3.2: the loss of a step of the fine-tuning.
+
+L = L_diffusion + w_r representativeness + w_d diversity
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from attar.core.rng import generator
+from attar.diffusion.loss import Forward
+from attar.methods.minimax.criteria import Memory, diversity, representativeness
+from attar.methods.minimax.monitor import CriterionMeans
+from attar.priors.training.latent_set import LatentSet
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True, eq=False)
+class MinimaxLoss:
+    """The loss of each step; a step draws from its own key, and only the memories carry over to the next."""
+
+    network: nn.Module
+    """Called with noisy latents, times and prior labels."""
+    forward: Forward
+    """The prior's forward process and its training loss."""
+    data: LatentSet
+    """The latents of the group's real images."""
+    y: Tensor
+    """The prior's labels (classes,) of the data's, on the device."""
+    null: int
+    """The prior's label of no class."""
+    batch: int
+    """Latents in a step."""
+    balanced: bool
+    """Whether classes are drawn evenly, not as often as they have images."""
+    label_dropout: float
+    """Share of the labels that are replaced by the null label."""
+    representativeness: float
+    """w_r."""
+    diversity: float
+    """w_d."""
+    real: Memory
+    """M."""
+    generated: Memory
+    """D."""
+    means: CriterionMeans
+    """Of the two criteria, unweighted."""
+    seed: int
+    """Seed of every step's key."""
+    helper: Accelerator
+    """For its number format."""
+
+    def __call__(self, step: int) -> Tensor:
+        z, labels, times, noise, y = self._drawn(step)
+        # L_diffusion: the network's own training loss at z_t = sqrt(abar_t) z + sqrt(1 - abar_t) noise
+        noisy = self.forward.noised(z, times, noise)
+        with self.helper.autocast():
+            output = self.network(noisy, times, y).float()
+        loss = self.forward.terms(output, z, noisy, noise, times).loss.mean()
+        # x0 = (z_t - sqrt(1 - abar_t) eps(z_t, t, y)) / sqrt(abar_t)
+        clean = self.forward.clean(output, noisy, times)
+        criteria = representativeness(clean, labels, self.real), diversity(clean, labels, self.generated)
+        for weight, criterion in zip((self.representativeness, self.diversity), criteria, strict=True):
+            if weight:
+                loss = loss + weight * criterion
+        self.means.add(*criteria)
+        self.real.add(z, labels)
+        self.generated.add(clean, labels)
+        return loss
+
+    def _drawn(self, step: int) -> tuple[Tensor, ...]:
+        """Latents, their labels in the data, times, noise and the prior's labels of a step, on the device."""
+        draw = generator(self.seed, "minimax", step)
+        picked = self.data.evenly(self.batch, draw) if self.balanced else self.data.in_turn(self.batch, step, self.seed)
+        z, labels = self.data.take(picked, draw)
+        times = torch.randint(len(self.forward.betas), (len(z),), generator=draw)
+        noise = torch.randn(z.shape, generator=draw)
+        dropped = torch.rand(len(z), generator=draw) < self.label_dropout
+        z, labels, times, noise, dropped = (part.to(self.y.device) for part in (z, labels, times, noise, dropped))
+        return z, labels, times, noise, torch.where(dropped, self.null, self.y[labels])
