@@ -25,7 +25,7 @@ def folder(root: Path, *files: str) -> Path:
     """Images of these names, relative to `root`."""
     for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4), len(file)).save(root / file)
+        Image.linear_gradient("L").resize((4, 4 + len(file))).save(root / file)
     return root
 
 

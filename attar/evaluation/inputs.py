@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from attar.core.errors import AttarError
@@ -91,17 +92,24 @@ def opened(one: DistilledSet, recipe: Recipe) -> Images:
 
     Where they are not alike and square, as real images may be, a recipe without a size gets squares of the median of
     their shorter sides.
+
+    Raises:
+        AttarError: the images of a class are equal or of a single colour, or two classes hold the same.
     """
     import numpy as np
     from PIL import Image
 
     from attar.data import decode, preprocess
+    from attar.data.contents import ACCIDENT, Contents, check_contents
     from attar.evaluation import Images
     from attar.evaluation.native import Native
 
     files = [(file, label) for label, of_class in enumerate(one.files()) for file in of_class]
     labels = np.array([label for _, label in files], np.int64)
     native = Native(len(files), lambda i: np.asarray(decode.read(files[i][0])))
+    looks = iter(native.looks)
+    shown = [Contents.of(islice(looks, len(of_class))) for of_class in one.files()]
+    check_contents(dict(zip(one.classes, shown, strict=True)), str(one.folder), ACCIDENT)
     if recipe.size is not None or (len(set(native.sizes)) == 1 and len(set(native.sizes[0])) == 1):
         return Images(native.stacked(), labels, one.classes)
     squares = (

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attar.core.store import digest, fingerprint
+from attar.core.store import fingerprint
+from attar.data.contents import Look
 from attar.data.threads import in_threads
 
 KEPT_BYTES = 2**33
@@ -24,6 +25,7 @@ class Native:
 
     Attributes:
         sizes: (height, width) of each.
+        looks: what each shows.
         digest: the fingerprint of all pixels.
     """
 
@@ -32,14 +34,15 @@ class Native:
         self.device = torch.device("cpu")
         self._decode, self._kept = decode, dict[int, np.ndarray]()
         self.sizes: list[tuple[int, int]] = []
-        digests, room = [], KEPT_BYTES
+        self.looks: list[Look] = []
+        room = KEPT_BYTES
         for number, pixels in enumerate(in_threads(decode, range(count))):
             self.sizes.append((pixels.shape[0], pixels.shape[1]))
-            digests.append(digest(np.ascontiguousarray(pixels).tobytes()))
+            self.looks.append(Look.of(np.ascontiguousarray(pixels).tobytes()))
             if pixels.nbytes <= room:
                 self._kept[number] = pixels
                 room -= pixels.nbytes
-        self.digest = fingerprint("native", self.sizes, digests)
+        self.digest = fingerprint("native", self.sizes, [look.digest for look in self.looks])
 
     def __len__(self) -> int:
         return len(self.sizes)
