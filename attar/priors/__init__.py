@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from attar.core.errors import AttarError
+from attar.core.hub_ids import check_there
 from attar.core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ def load_prior_codec(
     from attar.priors.codec import load_codec
 
     place, number_format = resolve(str(device), str(dtype).removeprefix("torch."))
+    if codec is not None and codec != "pixel":
+        check_there(codec, "--codec", ["pixel"])
     store = store or Store()
     folder = _folder(source, store, progress)
     shape, own = _kind(folder).latent_space(folder)
@@ -133,6 +136,7 @@ def _kind(source: str) -> Kind:
     file = Path(source).expanduser()
     if file.suffix in original_dit.SUFFIXES or file.is_file():
         return Kind(original_dit.latent_space, original_dit.load_checkpoint)
+    check_there(source, "--prior", ["digits"])
     prompted = Kind(stable_diffusion.latent_space, stable_diffusion.load_stable_diffusion, prompted=True)
     kinds = {"DiTPipeline": Kind(dit.latent_space, dit.load_dit), **dict.fromkeys(stable_diffusion.PIPELINES, prompted)}
     name = read_index(source).get("_class_name")

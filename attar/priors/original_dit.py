@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from attar.core.errors import AttarError
+from attar.core.hub_ids import near
 from attar.data.class_names import imagenet_names, named
 from attar.data.source import listed
 from attar.diffusion import Schedule
@@ -133,7 +134,7 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         AttarError: the file is missing, damaged, would run code, or holds no weights of a DiT.
     """
     if not file.is_file():
-        raise AttarError(f"--prior {file}: there is no such file")
+        raise AttarError(f"--prior {file}{near(str(file))}: there is no such file")
     told: dict[str, Any] = {}
     try:
         if file.suffix == ".safetensors":
@@ -149,7 +150,7 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except pickle.UnpicklingError as error:
         raise AttarError(f"--prior {file}: not weights alone, and loading it could run code: {error}") from error
     except Exception as error:
-        raise AttarError(f"--prior {file}: cannot be read ({error}); is it whole?") from error
+        raise AttarError(f"--prior {file}: cannot be read ({error}); is it whole? Copy or download it again") from error
     for inner in ("ema", "model"):
         if isinstance(found, dict) and isinstance(found.get(inner), dict):
             found = found[inner]

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.hub_ids import near
 from attar.core.store import file_digest
+from attar.core.weights import damaged
 from attar.data.class_names import imagenet_names
 from attar.networks import build, check
 from attar.teachers.teacher import Teacher
@@ -52,7 +54,7 @@ def load_teacher(source: str, classes: Path | None, count: int, size: int, norma
         teacher = _from_file(source, network, Path(file).expanduser(), len(names or ()) or count, size)
     else:
         one = " of one teacher" if "," in source else ""
-        raise AttarError(f"--teacher {source}: there is no such folder{one}; give {FORMS}")
+        raise AttarError(f"--teacher {source}{near(source)}: there is no such folder{one}; give {FORMS}")
     mean, std = (teacher.mean, teacher.std) if normalise is None else STATISTICS[normalise]
     if names is not None and len(names) != teacher.outputs:
         raise AttarError(
@@ -134,7 +136,7 @@ def _from_torchvision(source: str) -> Teacher:
 def _from_file(source: str, name: str, file: Path, count: int, size: int) -> Teacher:
     check(name)
     if not file.is_file():
-        raise AttarError(f"--teacher {source}: there is no file {file}; give {FORMS}")
+        raise AttarError(f"--teacher {source}: there is no file {file}{near(str(file))}; give {FORMS}")
     network = build(name, count, size, seed=0)
     _load(network, _state(file), f"{file} as {name} for {count} classes and {size}-pixel images")
     return Teacher(source, network, None, size, None, None, count)
@@ -142,6 +144,8 @@ def _from_file(source: str, name: str, file: Path, count: int, size: int) -> Tea
 
 def _state(file: Path) -> dict[str, Tensor]:
     """The state dict in a file, taken from under the usual names, out of DataParallel and torch.compile."""
+    if why := damaged(file):
+        raise AttarError(f"--teacher {why}")
     try:
         if file.suffix == ".safetensors":
             found: Any = load_file(file)
@@ -149,7 +153,9 @@ def _state(file: Path) -> dict[str, Tensor]:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 found = torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:
-        raise AttarError(f"{file}: cannot be read as a state dict without running code in it ({error})") from error
+        raise AttarError(
+            f"{file}: cannot be read as a state dict without running code in it ({error}); is it whole?"
+        ) from error
     for key in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
