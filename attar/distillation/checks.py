@@ -13,6 +13,7 @@ from attar.core.limits import IPC, check_most
 from attar.core.progress import Say
 from attar.core.store import fingerprint
 from attar.data.places import check_place
+from attar.data.source import listed, shown
 from attar.distillation.artefacts import Artefact, Artefacts, artefacts
 from attar.job import Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method, RealImages
@@ -77,12 +78,12 @@ class Plan:
         return [ipc for ipc in ipcs if not self._is_done(ipc, say)]
 
     def _is_done(self, ipc: int, say: Say) -> bool:
-        from attar.sets.distilled import open_distilled, verify
+        from attar.sets.distilled import verify
 
         folder = self.folders[ipc]
         if not _occupied(folder):
             return False
-        found = open_distilled(folder).manifest
+        found = _set_in(folder)
         if self.uses_prior and self.job.untrained:
             say(f"{folder} is there; whether this run made it is seen when the prior digits is trained")
             return True
@@ -132,8 +133,6 @@ def checked(
     Raises:
         AttarError: what is wrong and what to do.
     """
-    from attar.sets.distilled import open_distilled
-
     if not ipcs or any(ipc < 1 for ipc in ipcs):
         raise AttarError(f"--ipc {','.join(map(str, ipcs))}: the number of images per class must be 1 or more")
     check_most("--ipc", max(ipcs), IPC)
@@ -142,9 +141,8 @@ def checked(
     folders = {ipc: out if len(ordered) == 1 else out / f"ipc-{ipc:03d}" for ipc in ordered}
     plan = Plan(job, name, method, ordered, folders, fits)
     check_place(out, "--out", [job.spec.data], adds=[folders[ordered[0]].name] if len(ordered) > 1 else ())
-    for folder in folders.values():
-        if _occupied(folder):
-            open_distilled(folder)
+    for folder in filter(_occupied, folders.values()):
+        _set_in(folder)
     _enough_images(plan, job.picked)
     method.select.check(job, ordered, generated=isinstance(method, LatentMethod))
     if plan.uses_prior:
@@ -230,12 +228,24 @@ def _occupied(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _not_foreign(plan: Plan, ipc: int) -> None:
+def _set_in(folder: Path) -> dict[str, Any]:
+    """The manifest of the set in a folder.
+
+    Raises:
+        AttarError: the folder holds something else.
+    """
     from attar.sets.distilled import open_distilled
 
+    if not (folder / "manifest.json").is_file():
+        others = listed(sorted(shown(child.name) for child in folder.iterdir()), 3)
+        raise AttarError(f"--out {folder}: holds other things ({others}), and no distilled set; name a new folder")
+    return open_distilled(folder).manifest
+
+
+def _not_foreign(plan: Plan, ipc: int) -> None:
     folder, asked = plan.folders[ipc], plan.asked(ipc)
     if _occupied(folder):
-        found = open_distilled(folder).manifest
+        found = _set_in(folder)
         if any(found.get(name) != value for name, value in asked.items()):
             raise _foreign(folder, found, asked)
 
