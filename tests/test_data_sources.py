@@ -217,6 +217,12 @@ def test_class_names_that_are_no_list_are_refused(tmp_path: Path) -> None:
         load_data(str(write(tmp_path / "x.parquet", names={"0": "a"})))  # type: ignore[arg-type]
 
 
+def test_a_class_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    told = r"x.parquet: the class names of column 'label' have 'ant' more than once, as labels 0, 2; tell"
+    with pytest.raises(AttarError, match=told):
+        load_data(str(write(tmp_path / "x.parquet", names=["ant", "bee", "ant"])))
+
+
 def test_a_pipe_for_a_table_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "train.parquet")
     with pytest.raises(AttarError, match=r"train\.parquet cannot be read as parquet: it is no file, but a pipe"):

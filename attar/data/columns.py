@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,12 @@ def _class_names(features: dict[str, Any], label: str, where: str) -> list[str] 
     names = feature.get("names") if isinstance(feature, dict) else None
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise AttarError(f"{where}: the class names of column {label!r} are no list of texts")
+    if twice := next((name for name, count in Counter(names or ()).items() if count > 1), None):
+        labels = ", ".join(str(place) for place, name in enumerate(names or ()) if name == twice)
+        raise AttarError(
+            f"{where}: the class names of column {label!r} have {twice!r} more than once, as labels {labels}; "
+            "tell the classes apart by their names"
+        )
     return names or None
 
 
