@@ -14,6 +14,11 @@ class BadImage(AttarError):
     """An image file that cannot be decoded."""
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """ "1 class", "1,000 classes": a number of things."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """ " (did you mean 'minimax'?)" for a mistyped name, whatever its case; "" where nothing known is near."""
     return written_hint(nearest(name, known))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from attar.core.errors import AttarError
+from attar.core.errors import AttarError, counted
 from attar.core.store import digest, fingerprint
 from attar.data.source import listed
 
@@ -52,9 +52,9 @@ def check_contents(classes: Mapping[str, Contents], where: str, accident: int = 
     As many equal images as an `accident` explains are a class all the same.
     """
     remedy = "give other images, or leave these classes out"
-    if plain := [_counted(name, of) for name, of in classes.items() if of.plain == of.count > 0]:
+    if plain := [_named(name, of) for name, of in classes.items() if of.plain == of.count > 0]:
         raise AttarError(f"{where}: every image is of a single colour in {_classes(plain)}; {remedy}")
-    if equal := [_counted(name, of) for name, of in classes.items() if of.distinct == 1 and of.count > accident]:
+    if equal := [_named(name, of) for name, of in classes.items() if of.distinct == 1 and of.count > accident]:
         raise AttarError(f"{where}: all images are equal in {_classes(equal)}; {remedy}")
     bearers: dict[str, list[str]] = {}
     for name, of in classes.items():
@@ -65,9 +65,9 @@ def check_contents(classes: Mapping[str, Contents], where: str, accident: int = 
         )
 
 
-def _counted(name: str, of: Contents) -> str:
-    return f"{name!r} ({of.count} image{'s' * (of.count > 1)})"
+def _named(name: str, of: Contents) -> str:
+    return f"{name!r} ({counted(of.count, 'image')})"
 
 
-def _classes(counted: list[str]) -> str:
-    return f"class{'es' * (len(counted) > 1)} {listed(counted, 5)}"
+def _classes(names: list[str]) -> str:
+    return f"class{'es' * (len(names) > 1)} {listed(names, 5)}"
