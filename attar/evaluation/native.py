@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +16,25 @@ from attar.core.store import fingerprint
 from attar.data.contents import Look
 from attar.data.threads import in_threads
 
-KEPT_BYTES = 2**33
-"""So many bytes of decoded images are kept; the others are decoded each time that they are asked for."""
+SHARE = 4
+"""One part in so many of the memory holds decoded images; the others are decoded each time that they are asked for."""
+UNKNOWN = 2**33
+"""So many bytes of memory are taken for granted where the system does not say."""
+CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where Linux says what a container may use, in its new and its old way."""
 
 Decode = Callable[[int], np.ndarray]
 """The image of this number, uint8 (H, W, 3)."""
+
+
+def memory() -> int:
+    """Bytes of this machine's memory, or of what its container may use; not of what is free, which no run can repeat."""
+    try:
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        machine = -1
+    told = [file.read_text(encoding="ascii").strip() for file in CONTAINER if file.is_file()]
+    return min(machine if machine > 0 else UNKNOWN, *map(int, filter(str.isdigit, told)), sys.maxsize)
 
 
 class Native:
@@ -35,7 +52,7 @@ class Native:
         self._decode, self._kept = decode, dict[int, np.ndarray]()
         self.sizes: list[tuple[int, int]] = []
         self.looks: list[Look] = []
-        room = KEPT_BYTES
+        room = memory() // SHARE
         for number, pixels in enumerate(in_threads(decode, range(count))):
             self.sizes.append((pixels.shape[0], pixels.shape[1]))
             self.looks.append(Look.of(np.ascontiguousarray(pixels).tobytes()))
