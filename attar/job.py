@@ -77,6 +77,12 @@ class Spec:
         check_most("--output-size", self.output_size, SIDE)
 
 
+FOR_PRIOR = ("codec", "class_map", "prompt", "prompts", "negative_prompt")
+"""Fields of a Spec that say something to a prior, and have no effect without one."""
+OF_PRIOR = ("prior", "tile")
+"""Fields that name a prior and how it is computed with; methods that are compared may share them all the same."""
+
+
 def named_classes(names: Sequence[str], known: Sequence[str]) -> list[str]:
     """The data's classes that these names stand for: a class by its name, or the members of an ImageNet subset.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attar.core.batching import resolve
 from attar.core.errors import AttarError, suggestion
 from attar.core.limits import IPC, check_most
 from attar.core.progress import Say
@@ -15,12 +17,14 @@ from attar.core.store import fingerprint
 from attar.data.places import check_place
 from attar.data.source import listed, shown
 from attar.distillation.artefacts import Artefact, Artefacts, artefacts
-from attar.job import Job, Spec
+from attar.job import FOR_PRIOR, OF_PRIOR, Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method, RealImages
 
 if TYPE_CHECKING:
     from attar.data import ImageSet
     from attar.diffusion import Sampler
+
+_warn_once = lru_cache(logging.getLogger("attar").warning)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,9 +141,12 @@ def checked(
         raise AttarError(f"--ipc {','.join(map(str, ipcs))}: the number of images per class must be 1 or more")
     check_most("--ipc", max(ipcs), IPC)
     _known_settings(job.spec, name, method)
+    resolve(job.spec.device, job.spec.dtype)
     ordered = tuple(sorted(set(ipcs)))
     folders = {ipc: out if len(ordered) == 1 else out / f"ipc-{ipc:03d}" for ipc in ordered}
     plan = Plan(job, name, method, ordered, folders, fits)
+    if not plan.uses_prior:
+        _without_prior(job.spec, name)
     check_place(out, "--out", [job.spec.data], adds=[folders[ordered[0]].name] if len(ordered) > 1 else ())
     for folder in filter(_occupied, folders.values()):
         _set_in(folder)
@@ -179,6 +186,17 @@ def _known_settings(spec: Spec, name: str, method: Method) -> None:
         raise AttarError(
             f"--output-size {spec.output_size}: {name} takes no prior, whose images it is for; leave it out"
         )
+
+
+def _without_prior(spec: Spec, name: str) -> None:
+    """Refuses what is said to a prior where none is asked, and warns where one is named all the same."""
+    for field in FOR_PRIOR:
+        if (value := getattr(spec, field)) != getattr(Spec, field):
+            flag = field.replace("_", "-")
+            raise AttarError(f"--{flag} {value}: {name} asks no prior, which that is for; leave it out")
+    if idle := [field for field in OF_PRIOR if getattr(spec, field) != getattr(Spec, field)]:
+        told = ", ".join(f"--{field} {getattr(spec, field)}" for field in idle)
+        _warn_once(f"{name} asks no prior: {told} {'has' if len(idle) == 1 else 'have'} no effect")
 
 
 def _filter(spec: Spec) -> dict[str, str]:

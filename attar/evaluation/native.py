@@ -28,7 +28,7 @@ Decode = Callable[[int], np.ndarray]
 
 
 def memory() -> int:
-    """Bytes of this machine's memory, or of what its container may use; not of what is free, which no run can repeat."""
+    """Bytes of this machine's memory, or of what its container may use; what is free differs from run to run."""
     try:
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from attar.core.batching import resolve
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store
@@ -52,6 +53,7 @@ def evaluate_sets(
     teacher = teacher if teacher is None or isinstance(teacher, TeacherReference) else TeacherReference.of(teacher)
     labels = None if labels is None else Path(labels)
     check_given(recipe, teacher, labels)
+    resolve(device, "auto")
     sets, tested = _sets_in(folders, labels), {}
     for distilled in sets:
         _check_undamaged(distilled)
