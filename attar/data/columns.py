@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from attar.core.errors import AttarError, suggestion
+from attar.core.errors import AttarError, counted, suggestion
 
 
 def columns(features: dict[str, Any], names: list[str], where: str) -> tuple[str, str, list[str] | None]:
@@ -61,7 +61,7 @@ def agreed(file: Path, schema: Any, first: Path, needed: tuple[str, str], names:
     differing = (label for label, (one, other) in enumerate(zip(own, names, strict=False)) if one != other)
     label = next(differing, None)
     told = (
-        f"{len(own)} classes, and not {len(names)}"
+        f"{counted(len(own), 'class', 'classes')}, and not {len(names)}"
         if label is None
         else f"label {label} is {own[label]!r}, and not {names[label]!r}"
     )

@@ -30,7 +30,8 @@ class Look(NamedTuple):
 class Contents(NamedTuple):
     """What the images of a class show."""
 
-    count: int
+    images: int
+    """How many there are."""
     distinct: int
     """How many of them differ."""
     plain: int
@@ -52,9 +53,9 @@ def check_contents(classes: Mapping[str, Contents], where: str, accident: int = 
     As many equal images as an `accident` explains are a class all the same.
     """
     remedy = "give other images, or leave these classes out"
-    if plain := [_named(name, of) for name, of in classes.items() if of.plain == of.count > 0]:
+    if plain := [_named(name, of) for name, of in classes.items() if of.plain == of.images > 0]:
         raise AttarError(f"{where}: every image is of a single colour in {_classes(plain)}; {remedy}")
-    if equal := [_named(name, of) for name, of in classes.items() if of.distinct == 1 and of.count > accident]:
+    if equal := [_named(name, of) for name, of in classes.items() if of.distinct == 1 and of.images > accident]:
         raise AttarError(f"{where}: all images are equal in {_classes(equal)}; {remedy}")
     bearers: dict[str, list[str]] = {}
     for name, of in classes.items():
@@ -66,7 +67,7 @@ def check_contents(classes: Mapping[str, Contents], where: str, accident: int = 
 
 
 def _named(name: str, of: Contents) -> str:
-    return f"{name!r} ({counted(of.count, 'image')})"
+    return f"{name!r} ({counted(of.images, 'image')})"
 
 
 def _classes(names: list[str]) -> str:

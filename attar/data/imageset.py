@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from attar.core.errors import AttarError, BadImage, suggestion
+from attar.core.errors import AttarError, BadImage, counted, suggestion
 from attar.core.rng import numpy_generator
 from attar.core.store import Store, digest, fingerprint
 from attar.data.decode import reason, upright
@@ -65,7 +65,9 @@ class ImageSet:
         return len(self._rows)
 
     def __repr__(self) -> str:
-        return f"ImageSet({self.spec!r}, {len(self):,} images, {len(self.classes):,} classes)"
+        return (
+            f"ImageSet({self.spec!r}, {counted(len(self), 'image')}, {counted(len(self.classes), 'class', 'classes')})"
+        )
 
     def open(self, index: int) -> Image.Image:
         """The image, upright, as RGB, in its original size (see `attar.data.decode.upright`).

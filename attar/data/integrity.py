@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import PIL
 
-from attar.core.errors import AttarError, BadImage
+from attar.core.errors import AttarError, BadImage, counted
 from attar.core.progress import Meter, Progress, silent
 from attar.core.store import Store, fingerprint
 from attar.data.contents import Contents, Look, check_contents
@@ -46,16 +46,15 @@ def readable(
 def _without(images: ImageSet, bad: Mapping[int, str], on_bad_image: Literal["error", "skip"]) -> ImageSet:
     if on_bad_image == "error":
         raise AttarError(
-            f"{len(bad)} of {len(images)} images of {images.spec} cannot be read:\n{_shown(images, bad)}\n"
+            f"{len(bad)} of {counted(len(images), 'image')} of {images.spec} cannot be read:\n{_shown(images, bad)}\n"
             "Mend or remove them, or leave them out with --on-bad-image skip"
         )
     rest = images.without(bad)
     empty = np.flatnonzero(np.bincount(rest.labels, minlength=len(rest.classes)) == 0)
     if len(empty):
         names = ", ".join(repr(rest.classes[label]) for label in empty)
-        raise AttarError(
-            f"of {len(images)} images of {images.spec}, none of class {names} can be read:\n{_shown(images, bad)}"
-        )
+        none = f"of {counted(len(images), 'image')} of {images.spec}, none of class {names} can be read"
+        raise AttarError(f"{none}:\n{_shown(images, bad)}")
     return rest
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.core.batching import resolve
-from attar.core.errors import AttarError, suggestion
+from attar.core.errors import AttarError, counted, suggestion
 from attar.core.limits import IPC, check_most
 from attar.core.progress import Say
 from attar.core.store import fingerprint
@@ -161,9 +161,9 @@ def checked(
     _enough_images(plan, job.images)
     if isinstance(method, ComposedImages):
         method.check(job, ordered)
-    if job.images.skipped:
-        more = " ..." if len(job.images.skipped) > 5 else ""
-        say(f"{len(job.images.skipped)} unreadable images are left out: {', '.join(job.images.skipped[:5])}{more}")
+    if names := job.images.skipped:
+        more = " ..." if len(names) > 5 else ""
+        say(f"left out: {counted(len(names), 'unreadable image')}: {', '.join(names[:5])}{more}")
     method.select.try_teacher(job)
     for ipc in ordered:
         _not_foreign(plan, ipc)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from attar.core.errors import counted
 from attar.core.progress import duration
 from attar.diffusion import times_from
 from attar.distillation.artefacts import prepared_artefact
@@ -90,7 +91,7 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
         if count and look.of != "pixels":
             taken = duration(count * look_seconds(job, look, real))
             work = "to encode" if look.of == "latents" else f"for the {look.of} to look at"
-            told.append(f"{count:,} images {work}, about {taken}")
+            told.append(f"{counted(count, 'image')} {work}, about {taken}")
     return "".join(f"; {text}" for text in told)
 
 

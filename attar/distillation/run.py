@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attar.core.errors import counted
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint
 
@@ -127,7 +128,7 @@ def make(plan: Plan, ipc: int, engine: Engine) -> Made:
 
 def _estimate(plan: Plan, ipcs: Sequence[int]) -> str:
     """What is left to do, in words."""
-    size = f"{len(plan.job.images):,} images of {len(plan.job.classes)} classes"
+    size = f"{counted(len(plan.job.images), 'image')} of {counted(len(plan.job.classes), 'class', 'classes')}"
     if not ipcs:
         return f"{size}: nothing left to do"
     from attar.distillation.cost import choosing, remaining

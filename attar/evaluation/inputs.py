@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from attar.core.errors import AttarError
+from attar.core.errors import AttarError, counted
 from attar.core.store import Store
 from attar.sets.images import of_its_classes, real_images, view_of, without_unreadable
 
@@ -29,7 +29,9 @@ def random_real(one: DistilledSet, recipe: Recipe, side: int, store: Store) -> I
     for label, files in enumerate(one.files()):
         there = images.of_class(label)
         if len(there) < len(files):
-            raise AttarError(f"class {one.classes[label]!r} has {len(there)} real images: evaluate with --no-baseline")
+            raise AttarError(
+                f"class {one.classes[label]!r} has {counted(len(there), 'real image')}: evaluate with --no-baseline"
+            )
         order = random_order(one.manifest["seed"], one.classes[label], len(there))
         chosen += there[order[: len(files)].numpy()].tolist()
     return real(images, recipe, side, one.manifest["preprocess"], chosen)

@@ -53,7 +53,7 @@ def relabel(
     check_place(out, "--out", [one.manifest["data"]["spec"]])
     there = _there(out)
     if problems := verify(folder):
-        raise AttarError(f"{folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
+        raise AttarError(f"{folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
     if differs := changed(one, kept):
         say(f"note: {differs}: the teacher is tried on the images that there are now")
     train = opened(one, recipe)

@@ -111,9 +111,7 @@ def _sets_in(folders: Sequence[Path | DistilledSet], labels: Path | None) -> lis
 def _check_undamaged(distilled: DistilledSet) -> None:
     """Raises AttarError where a set's files are not what its manifest says."""
     if distilled.elsewhere is None and (problems := verify(distilled.folder)):
-        raise AttarError(
-            f"{distilled.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems"
-        )
+        raise AttarError(f"{distilled.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
 
 
 def _about(distilled: DistilledSet, test: str | None, recipe: Recipe) -> dict[str, Any]:

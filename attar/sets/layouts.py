@@ -105,7 +105,7 @@ def export(one: DistilledSet, layout: str, out: Path) -> None:
     folders = class_folders(layout, one.classes)
     check_place(out, "--out", [one.manifest["data"]["spec"]])
     if problems := verify(one.folder):
-        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
+        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AttarError(f"--out {out}: something is there already; choose another folder, or remove it")
     with writing(out, "choose another --out"):

@@ -132,7 +132,7 @@ def nearest(
     folder = folder_of(one)
     check_place(folder, "attar nearest:", [one.manifest["data"]["spec"]], adds=["nearest.json"])
     if one.elsewhere is None and (problems := verify(one.folder)):
-        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all {len(problems)} problems")
+        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
     job = Job(_spec(one, prior, device), store, progress)
     real_images(one, job.store)
     found = [_measured(job, one, Features(kind, teacher if kind == "teacher" else None)) for kind in kinds]
