@@ -77,10 +77,8 @@ class Spec:
         check_most("--output-size", self.output_size, SIDE)
 
 
-FOR_PRIOR = ("codec", "class_map", "prompt", "prompts", "negative_prompt")
-"""Fields of a Spec that say something to a prior, and have no effect without one."""
-OF_PRIOR = ("prior", "tile")
-"""Fields that name a prior and how it is computed with; methods that are compared may share them all the same."""
+FOR_PRIOR = ("codec", "class_map", "prompt", "prompts", "negative_prompt", "tile")
+"""Fields of a Spec that are of a prior, and have no effect without one."""
 
 
 def named_classes(names: Sequence[str], known: Sequence[str]) -> list[str]:

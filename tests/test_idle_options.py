@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ FOR_PRIOR = {
     "prompt": "a {name}",
     "prompts": "words.toml",
     "negative_prompt": "cartoon",
+    "tile": 2,
 }
 
 
@@ -35,10 +37,10 @@ def test_what_is_said_to_no_prior_is_refused_from_everywhere(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], field: str
 ) -> None:
     value, flag = FOR_PRIOR[field], f"--{field.replace('_', '-')}"
-    told = f"{flag} {value}: random asks no prior, which that is for; leave it out"
+    told = f"{flag} {value}: random asks no prior; leave out what is meant for one"
     assert attar(monkeypatch, *ASKED, flag, value) == 2
     assert told in capsys.readouterr().err
-    Path("distill.toml").write_text(f'{field} = "{value}"\nprior = "nowhere"\n')
+    Path("distill.toml").write_text(f"{field} = {json.dumps(value)}\n")
     assert attar(monkeypatch, *ASKED, "--config", "distill.toml") == 2
     assert told in capsys.readouterr().err
     given: dict[str, Any] = {field: value}
@@ -51,12 +53,12 @@ def test_a_prior_that_is_named_for_several_methods_is_said_to_be_idle(
     data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     prior = str(save_tiny_dit(data.parent / "dit", ["ant", "bee"]))
-    package.distill("data", method="random", ipc=1, out="one", prior=prior, tile=2)
-    package.distill("data", method="random", ipc=1, out="two", tile=2)
+    package.distill("data", method="random", ipc=1, out="one", prior=prior, class_map="map.toml")
+    package.distill("data", method="random", ipc=1, out="two", prior=prior)
     package.distill("data", method="herding", ipc=1, out="three", prior=prior, device="cpu")  # compares its latents
     assert caplog.messages == [
-        f"random asks no prior: --prior {prior}, --tile 2 have no effect",
-        "random asks no prior: --tile 2 has no effect",
+        f"random asks no prior: --prior {prior}, --class-map map.toml have no effect",
+        f"random asks no prior: --prior {prior} has no effect",
     ]
 
 
@@ -68,6 +70,7 @@ def test_a_device_that_is_not_there_is_an_error_whatever_the_method(
         assert "--device cuda:77: not usable here" in capsys.readouterr().err
     assert attar(monkeypatch, *ASKED) == 0
     capsys.readouterr()
+    monkeypatch.setattr("attar.evaluation.run.tested_images", lambda *_: pytest.fail("reads images first"))
     assert attar(monkeypatch, "evaluate", "out", "--test", "data", "--device", "cuda:77") == 2
     assert "--device cuda:77: not usable here" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from attar.core.store import fingerprint
 from attar.data.places import check_place
 from attar.data.source import listed, shown
 from attar.distillation.artefacts import Artefact, Artefacts, artefacts
-from attar.job import FOR_PRIOR, OF_PRIOR, Job, Spec
+from attar.job import FOR_PRIOR, Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method, RealImages
 
 if TYPE_CHECKING:
@@ -189,14 +189,13 @@ def _known_settings(spec: Spec, name: str, method: Method) -> None:
 
 
 def _without_prior(spec: Spec, name: str) -> None:
-    """Refuses what is said to a prior where none is asked, and warns where one is named all the same."""
-    for field in FOR_PRIOR:
-        if (value := getattr(spec, field)) != getattr(Spec, field):
-            flag = field.replace("_", "-")
-            raise AttarError(f"--{flag} {value}: {name} asks no prior, which that is for; leave it out")
-    if idle := [field for field in OF_PRIOR if getattr(spec, field) != getattr(Spec, field)]:
-        told = ", ".join(f"--{field} {getattr(spec, field)}" for field in idle)
-        _warn_once(f"{name} asks no prior: {told} {'has' if len(idle) == 1 else 'have'} no effect")
+    """Warns of a prior, and what is said to it, that is not asked; without one, what is said to it is a mistake."""
+    given = [field for field in ("prior", *FOR_PRIOR) if getattr(spec, field) != getattr(Spec, field)]
+    told = ", ".join(f"--{field.replace('_', '-')} {getattr(spec, field)}" for field in given)
+    if given and spec.prior is None:
+        raise AttarError(f"{told}: {name} asks no prior; leave out what is meant for one")
+    if given:
+        _warn_once(f"{name} asks no prior: {told} {'has' if len(given) == 1 else 'have'} no effect")
 
 
 def _filter(spec: Spec) -> dict[str, str]:
