@@ -80,6 +80,10 @@ class Spec:
         check_most("--output-size", self.output_size, SIDE)
 
 
+FOR_PRIOR = ("codec", "class_map", "prompt", "prompts", "negative_prompt", "tile")
+"""Fields of a Spec that are of a prior, and have no effect without one."""
+
+
 def named_classes(names: Sequence[str], known: Sequence[str]) -> list[str]:
     """The data's classes that these names stand for: a class by its name, or the members of an ImageNet subset.
 

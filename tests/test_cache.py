@@ -176,6 +176,24 @@ def test_every_kind_of_artefact_may_be_damaged(
     assert named >= {str(folder) for folder in artefacts}
 
 
+def test_damaged_latents_are_looked_at_when_they_are_used(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where candidates are there already they are not used, so that nothing wrong can come of them."""
+    root = shutil.copytree(world / "cache", tmp_path / "cache")
+    monkeypatch.setenv("ATTAR_CACHE", str(root))
+    damaged = list(root.glob("latents/*/latents.safetensors"))
+    for file in damaged:
+        file.write_bytes(bytes(file.stat().st_size))
+    images = open_distilled(world / "set").manifest["images"]
+    assert distilled(world, tmp_path / "first", Store(root)) == images
+    assert caplog.messages == []
+    shutil.rmtree(root / "fit")
+    shutil.rmtree(root / "candidates")
+    assert distilled(world, tmp_path / "second", Store(root)) == images
+    assert {message.split(", of the cache")[0] for message in caplog.messages} == {str(file.parent) for file in damaged}
+
+
 def test_broken_scratch_folders_do_not_stop_a_run(
     world: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -184,7 +184,7 @@ def test_a_folder_of_something_else_is_refused(world: Path, tmp_path: Path, monk
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
     assert attar(monkeypatch, *d3hr(world, tmp_path / "out")) == 2
-    assert "no manifest.json" in capsys.readouterr().err
+    assert "out: holds other things (thesis.tex), and no distilled set; name a new folder" in capsys.readouterr().err
     assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
 
 

@@ -119,7 +119,10 @@ def test_other_models_and_nothing_are_refused(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "VQModel"}))
     with pytest.raises(AttarError, match="a VQModel; it must be an AutoencoderKL or AutoencoderTiny"):
         load_codec(str(tmp_path), (4, 8, 8), CPU, torch.float32)
-    with pytest.raises(AttarError, match=r"--codec nobody/nothing: cannot be loaded .* give --codec FOLDER"):
+    with pytest.raises(
+        AttarError,
+        match=r"--codec nobody/nothing: there is no such folder here, .* cannot be loaded .* give --codec FOLDER",
+    ):
         load_codec("nobody/nothing", (4, 8, 8), CPU, torch.float32)
 
 

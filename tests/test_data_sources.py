@@ -188,7 +188,7 @@ def test_shards_agree_whatever_they_say_of_paths_and_classes(tmp_path: Path, mon
 
 def test_labels_without_names_do_not_fill_the_memory(tmp_path: Path) -> None:
     file = write(tmp_path / "x.parquet", 4, names=None, image=ENCODED[:4], label=[0, 1, 2**62, 0])
-    with pytest.raises(AttarError, match=rf"x\.parquet, row 2 has label {2**62}, but there are 4 images"):
+    with pytest.raises(AttarError, match=rf"x\.parquet, row 2 has label {2**62}, but the data has 4 images"):
         load_data(str(file))
 
 
@@ -203,9 +203,7 @@ def test_all_shards_of_a_split_are_there_and_once(tmp_path: Path) -> None:
     ):
         load_data(f"parquet:{tmp_path}@train")
     (tmp_path / "train-00001-of-00004.parquet").unlink()
-    with pytest.raises(
-        AttarError, match=r"of the 3 shards of split train, 1 are missing: train-00001-of-00003.parquet"
-    ):
+    with pytest.raises(AttarError, match=r"split train lacks 1 of its 3 shards: train-00001-of-00003.parquet"):
         load_data(f"parquet:{tmp_path}@train")
     write(tmp_path / "test.parquet", 6)
     with pytest.raises(AttarError, match=r"split test is there more than once, in test-00000-.*, test.parquet; keep"):
@@ -215,6 +213,12 @@ def test_all_shards_of_a_split_are_there_and_once(tmp_path: Path) -> None:
 def test_class_names_that_are_no_list_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AttarError, match=r"x.parquet: the class names of column 'label' are no list of texts"):
         load_data(str(write(tmp_path / "x.parquet", names={"0": "a"})))  # type: ignore[arg-type]
+
+
+def test_a_class_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    told = r"x.parquet: the class names of column 'label' have 'ant' more than once, as labels 0, 2; tell"
+    with pytest.raises(AttarError, match=told):
+        load_data(str(write(tmp_path / "x.parquet", names=["ant", "bee", "ant"])))
 
 
 def test_a_pipe_for_a_table_does_not_hang(tmp_path: Path) -> None:

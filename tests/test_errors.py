@@ -3,6 +3,7 @@
 import pytest
 
 from attar.core.errors import suggestion
+from attar.core.words import counted
 
 KNOWN = ("minimax", "d3hr", "Cat", "cats")
 
@@ -26,3 +27,8 @@ def test_a_suggestion_names_what_is_near_whatever_its_case(name: str, hint: str)
 def test_a_known_name_is_not_suggested_for_itself() -> None:
     assert suggestion("Cat", ("Cat", "cat")) == " (did you mean 'cat'?)"
     assert suggestion("d3hr", KNOWN) == ""
+
+
+def test_one_thing_and_several() -> None:
+    assert counted(1, "class") == "1 class"
+    assert [counted(count, "image") for count in (0, 1, 1000)] == ["0 images", "1 image", "1,000 images"]

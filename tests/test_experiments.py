@@ -65,8 +65,13 @@ def test_its_cost_can_be_told_without_its_data(
     experiment, said = read_experiment(file), list[str]()
     assert absent(experiment)
     if experiment.planned is None:
-        with pytest.raises(AttarError, match="no file or folder"):
+        with pytest.raises(AttarError) as error:
             compare(experiment, store=store, dry_run=True)
+        told = str(error.value)
+        assert f"{file} names what is not here (its paths are relative to the current folder, {tmp_path}):" in told
+        for line in ("data = parquet:../shared/data/cifar10@train: no file or folder ", "prior = ../shared/priors/"):
+            assert f"\n  {line}" in told
+        assert told.endswith("\nedit data and prior in the file to say where yours are")
         return
     compare(experiment, store=store, say=said.append, dry_run=True)
     (told,) = said

@@ -272,9 +272,11 @@ def test_a_generated_image_of_a_single_colour(
 @pytest.mark.parametrize(
     ("same", "ipc", "distinct", "words"),
     [
-        ("class", 2, True, "all 2 images of 'bee' are equal"),
+        ("class", 2, True, "all 2 images of 'bee' are equal: the prior or its codec is broken"),
         ("set", 1, True, "all 2 images are equal"),
-        ("set", 2, False, None),
+        ("class", 2, False, None),
+        ("class", 3, False, "all 3 images of 'bee' are equal: look at the data"),
+        ("set", 2, False, "all 4 images are equal: look at the data"),
         ("none", 2, True, None),
     ],
 )

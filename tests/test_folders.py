@@ -25,7 +25,7 @@ def folder(root: Path, *files: str) -> Path:
     """Images of these names, relative to `root`."""
     for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4), len(file)).save(root / file)
+        Image.linear_gradient("L").resize((4, 4 + len(file))).save(root / file)
     return root
 
 
@@ -113,6 +113,23 @@ def test_pipes_sockets_devices_and_links_to_themselves_are_named(
         images.open(1)
     assert len(readable(images, "skip", Store(tmp_path / "cache"))) == 1
     server.close()
+
+
+def test_what_is_left_out_or_taken_from_below_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = folder(tmp_path / "data", "cat/1.png", "cat/old/a/2.png", "cat/old/3.png", "dog/4.png", ".b/5.png", "6.png")
+    folder(root, ".cache/7.png", "8.png", "dog/._9.png")
+    (root / ".git").mkdir()
+    (root / "readme.txt").write_text("loose")
+    for _ in range(2):
+        assert names(root) == ["cat/1.png", "cat/old/3.png", "cat/old/a/2.png", "dog/4.png"]
+    assert caplog.messages == [
+        f"{root}: left out: 2 images beside the class folders (6.png, 8.png)",
+        f"{root}: left out: 2 images in hidden folders (.b, .cache)",
+        f"{root}: taken for their class's: 2 images in folders below a class folder",
+    ]
+    caplog.clear()
+    names(folder(tmp_path / "plain", "cat/1.png", "dog/2.png"))
+    assert caplog.messages == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")

@@ -49,7 +49,12 @@ def folder_of(root: Path, files: dict[str, bytes]) -> Path:
     return root
 
 
-GOOD = encoded(Image.fromarray(COLOURS), "PNG")
+def good(number: int) -> bytes:
+    """An image that differs from those of other numbers."""
+    return encoded(Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)), "PNG")
+
+
+GOOD, BETTER = good(0), good(1)
 LARGE_JPEG = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), "JPEG")
 
 
@@ -201,7 +206,9 @@ TRUNCATED: dict[str, Callable[[], bytes]] = {
 @pytest.mark.filterwarnings("ignore:Truncated File Read")
 @pytest.mark.parametrize("what", TRUNCATED)
 def test_what_cannot_be_decoded_is_refused_by_name(tmp_path: Path, store: Store, what: str) -> None:
-    root = folder_of(tmp_path / "data", {"cat/bad.jpg": TRUNCATED[what](), "cat/good.png": GOOD, "dog/good.png": GOOD})
+    root = folder_of(
+        tmp_path / "data", {"cat/bad.jpg": TRUNCATED[what](), "cat/good.png": GOOD, "dog/good.png": BETTER}
+    )
     images = load_data(str(root))
     with pytest.raises(BadImage, match=r"^cat/bad\.jpg: \w"):
         images.open(0)
@@ -221,7 +228,7 @@ def test_truncated_images_stay_errors_where_another_library_allows_them(monkeypa
 
 def test_every_unreadable_file_is_listed(tmp_path: Path, store: Store) -> None:
     files = {f"{name}/{i:02}.jpg": b"no image" for name in ("cat", "dog") for i in range(15)}
-    root = folder_of(tmp_path / "data", {**files, "cat/good.png": GOOD, "dog/good.png": GOOD})
+    root = folder_of(tmp_path / "data", {**files, "cat/good.png": GOOD, "dog/good.png": BETTER})
     with pytest.raises(AttarError) as error:
         readable(load_data(str(root)), "error", store)
     text = str(error.value)
@@ -267,15 +274,15 @@ def test_what_is_no_image_by_its_name_is_passed_over(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.getfilesystemencoding() != "utf-8", reason="the file system's names are not in UTF-8")
 def test_class_names_are_kept_verbatim(tmp_path: Path, store: Store) -> None:
     names = ["a b", 'say "hi"', "it's", "<script>", "Brötchen", "犬", "semi;colon", "percent %20", "back\\slash", "-rf"]
-    root = folder_of(tmp_path / "data", {f"{name}/1.png": GOOD for name in names})
+    root = folder_of(tmp_path / "data", {f"{name}/1.png": good(number) for number, name in enumerate(names)})
     images = readable(load_data(f"imagefolder:{root}"), "error", store)
     assert images.classes == tuple(sorted(names))
     assert images.restricted(["犬", "<script>"]).classes == ("<script>", "犬")
 
 
 def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
-    away = folder_of(tmp_path / "elsewhere", {"1.png": GOOD, "2.png": GOOD})
-    root = folder_of(tmp_path / "data", {"cat/0.png": GOOD})
+    away = folder_of(tmp_path / "elsewhere", {"1.png": GOOD, "2.png": BETTER})
+    root = folder_of(tmp_path / "data", {"cat/0.png": good(2)})
     os.symlink(away, root / "dog")
     os.symlink(away / "1.png", root / "cat" / "9.png")
     os.symlink(root / "cat", root / "cat" / "loop")
@@ -289,7 +296,8 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
 
 
 def test_the_held_out_tenth_is_the_same_whatever_cannot_be_read(tmp_path: Path, store: Store) -> None:
-    root = folder_of(tmp_path / "data", {f"{name}/{i:02}.png": GOOD for name in ("cat", "dog") for i in range(20)})
+    files = {f"{name}/{i:02}.png": good(i + 20 * (name == "cat")) for name in ("cat", "dog") for i in range(20)}
+    root = folder_of(tmp_path / "data", files)
 
     def names(images: ImageSet) -> list[str]:
         return [images.name(index) for index in range(len(images))]

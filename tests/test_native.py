@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_memory_is_bounded_and_what_is_not_kept_is_decoded_again(monkeypatch: py
         decoded.append(number)
         return found[number]
 
-    monkeypatch.setattr(native, "KEPT_BYTES", 3 * (20 * 31 + 16 * 16))
+    monkeypatch.setattr(native, "memory", lambda: native.SHARE * 3 * (20 * 31 + 16 * 16))
     some = Native(len(found), decode)
     assert sorted(decoded) == list(range(6))
     decoded.clear()
@@ -62,6 +63,21 @@ def test_memory_is_bounded_and_what_is_not_kept_is_decoded_again(monkeypatch: py
     monkeypatch.undo()
     assert Native(len(found), decode).digest == some.digest
     assert Native(3, lambda i: found[i + 1]).digest != some.digest
+
+
+def test_memory_is_the_machines_or_what_its_container_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, sizes = tmp_path / "memory.max", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(native, "CONTAINER", (limit, tmp_path / "none"))
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    for text, expected in {"max\n": 4_096_000, "2048\n": 2048, "9223372036854771712\n": 4_096_000}.items():
+        limit.write_text(text)
+        assert native.memory() == expected
+    limit.unlink()
+    assert native.memory() == 4_096_000
+    sizes["SC_PHYS_PAGES"] = -1
+    assert native.memory() == native.UNKNOWN
+    monkeypatch.delattr(os, "sysconf")
+    assert native.memory() == native.UNKNOWN
 
 
 def test_images_of_one_size_are_held_as_one_array() -> None:

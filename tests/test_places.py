@@ -76,6 +76,29 @@ def test_tables_are_data_too(world: Path) -> None:
             check_place(world / "tables" / "out", "--out", [spec])
 
 
+def test_not_beside_the_data_under_the_name_of_a_split(world: Path) -> None:
+    """A split's own folder or file is given as data: the test images are looked for beside it."""
+    table = world / "tables" / "train.parquet"
+    table.parent.mkdir()
+    table.write_bytes(b"")
+    for out, spec in {"data/Val": "data/train", "tables/test.parquet": str(table)}.items():
+        with pytest.raises(AttarError, match=f"^--out {out} would be read as a split of the data beside it, {world}/"):
+            check_place(Path(out), "--out", [spec])
+    check_place(Path("test"), "--out", ["data"])
+    check_place(Path("data2") / "val", "--out", ["data/train"])
+
+
+@pytest.mark.parametrize(("ipcs", "place"), [([1], "mine"), ([1, 2], "mine/ipc-002")])
+def test_a_folder_of_other_things_is_no_place_for_a_set(world: Path, ipcs: list[int], place: str) -> None:
+    (world / place).mkdir(parents=True)
+    (world / place / "notes.txt").write_text("mine")
+    told = rf"^--out {place}: holds other things \(notes.txt\), and no distilled set; name a new folder$"
+    with pytest.raises(AttarError, match=told):
+        distill_sets(
+            Spec("data@train"), "random", load_method("random"), ipcs, Path("mine"), store=Store(Path("cache"))
+        )
+
+
 def test_not_into_a_distilled_set(world: Path) -> None:
     for out in ("set/out", "set/images/000_ant/out"):
         with pytest.raises(

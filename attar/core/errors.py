@@ -15,10 +15,17 @@ class BadImage(AttarError):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean 'minimax'?)" for a mistyped name, whatever its case; "" where nothing known is near.
+    """ " (did you mean 'minimax'?)" for a mistyped name, whatever its case; "" where nothing known is near."""
+    return written_hint(nearest(name, known))
 
-    Written behind the name in a message: names that differ in case alone come first, then up to three near ones.
-    """
+
+def written_hint(near: Sequence[str]) -> str:
+    """Names that may be meant, as they stand behind a mistyped one in a message; "" for none."""
+    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that a mistyped one may mean: those that differ in case alone, else up to three near ones."""
     from difflib import get_close_matches
 
     known = list(dict.fromkeys(known))
@@ -27,8 +34,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
         folded.setdefault(one.strip().casefold(), []).append(one)
     asked = name.strip().casefold()
     near = folded.get(asked) or [one for word in get_close_matches(asked, folded, n=3) for one in folded[word]]
-    near = [one for one in near if one != name][:3]
-    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+    return [one for one in near if one != name][:3]
 
 
 def reason(error: Exception) -> str:

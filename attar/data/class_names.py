@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.words import counted
 from attar.data.source import listed
 
 ClassMap = Mapping[str, int | str]
@@ -223,5 +224,7 @@ def _strangers(names: Sequence[str], all_names: Sequence[str]) -> str:
 
 def _unmatched(unknown: Sequence[str], words: Sequence[str]) -> str:
     told = [f"  {name!r}{suggestion(normal(name), words)}" for name in unknown]
-    title = f"{len(unknown)} classes of the data are not known to the prior (say which they are with --class-map FILE):"
+    are = "is" if len(unknown) == 1 else "are"
+    known_as = "known to the prior (say which they are with --class-map FILE)"
+    title = f"{counted(len(unknown), 'class')} of the data {are} not {known_as}:"
     return "\n".join([title, *told])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.words import counted
 
 
 def columns(features: dict[str, Any], names: list[str], where: str) -> tuple[str, str, list[str] | None]:
@@ -60,7 +62,7 @@ def agreed(file: Path, schema: Any, first: Path, needed: tuple[str, str], names:
     differing = (label for label, (one, other) in enumerate(zip(own, names, strict=False)) if one != other)
     label = next(differing, None)
     told = (
-        f"{len(own)} classes, and not {len(names)}"
+        f"{counted(len(own), 'class')}, and not {len(names)}"
         if label is None
         else f"label {label} is {own[label]!r}, and not {names[label]!r}"
     )
@@ -114,6 +116,12 @@ def _class_names(features: dict[str, Any], label: str, where: str) -> list[str] 
     names = feature.get("names") if isinstance(feature, dict) else None
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise AttarError(f"{where}: the class names of column {label!r} are no list of texts")
+    if twice := next((name for name, count in Counter(names or ()).items() if count > 1), None):
+        labels = ", ".join(str(place) for place, name in enumerate(names or ()) if name == twice)
+        raise AttarError(
+            f"{where}: the class names of column {label!r} have {twice!r} more than once, as labels {labels}; "
+            "tell the classes apart by their names"
+        )
     return names or None
 
 

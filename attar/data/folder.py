@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from attar.core.errors import AttarError
+from attar.core.words import counted
 from attar.data.decode import opened
 from attar.data.source import SUFFIXES, Ints, file_bytes, is_no_file, listed, shown
+
+_warn_once = lru_cache(logging.getLogger("attar").warning)
 
 SPLITS = ("train", "test", "validation", "valid", "val")
 
@@ -67,8 +72,26 @@ def load(where: str, split: str | None) -> Folder:
         )
     if empty := [str(root / name) for name, of_class in zip(classes, of_classes, strict=True) if not of_class]:
         raise AttarError(f"no images ({' '.join(sorted(SUFFIXES))}) in {listed(empty)}: add some, or remove the folder")
+    _warn_of_rest(root, of_classes)
     counts = [len(of_class) for of_class in of_classes]
     return Folder(root, tuple(classes), np.repeat(np.arange(len(classes), dtype=np.int64), counts), files)
+
+
+def _warn_of_rest(root: Path, of_classes: list[list[str]]) -> None:
+    """A line each for images that are no class's, and for those that are in folders below one."""
+    with _told(root):
+        loose, _ = _inside(root)
+        hidden = [entry.name for entry in os.scandir(root) if entry.name.startswith(".") and _is_folder(entry)]
+        unseen = {name: sum(1 for _ in _images(root, name)) for name in sorted(hidden)}
+    below = sum(file.count("/") > 1 for of_class in of_classes for file in of_class)
+    if loose:
+        told = listed(sorted(loose), 3)
+        _warn_once(f"{root}: left out: {counted(len(loose), 'image')} beside the class folders ({told})")
+    if named := [name for name, count in unseen.items() if count]:
+        told = counted(sum(unseen.values()), "image")
+        _warn_once(f"{root}: left out: {told} in hidden folders ({listed(named, 3)})")
+    if below:
+        _warn_once(f"{root}: taken for their class's: {counted(below, 'image')} in folders below a class folder")
 
 
 class Folder:

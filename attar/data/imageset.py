@@ -12,6 +12,7 @@ from PIL import Image
 from attar.core.errors import AttarError, BadImage, suggestion
 from attar.core.rng import numpy_generator
 from attar.core.store import Store, digest, fingerprint
+from attar.core.words import counted
 from attar.data.decode import reason, upright
 from attar.data.imagenet import SUBSETS
 from attar.data.source import Ints, Source, is_no_file
@@ -65,7 +66,7 @@ class ImageSet:
         return len(self._rows)
 
     def __repr__(self) -> str:
-        return f"ImageSet({self.spec!r}, {len(self):,} images, {len(self.classes):,} classes)"
+        return f"ImageSet({self.spec!r}, {counted(len(self), 'image')}, {counted(len(self.classes), 'class')})"
 
     def open(self, index: int) -> Image.Image:
         """The image, upright, as RGB, in its original size (see `attar.data.decode.upright`).

@@ -1,4 +1,4 @@
-"""Whether every image of a set can be decoded, found out once, before any long work."""
+"""Whether every image of a set can be decoded and its classes show something, found out once, before any long work."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import PIL
 from attar.core.errors import AttarError, BadImage
 from attar.core.progress import Meter, Progress, silent
 from attar.core.store import Store, fingerprint
+from attar.core.words import counted
+from attar.data.contents import Contents, Look, check_contents
 from attar.data.imageset import ImageSet
 from attar.data.threads import in_threads
 
@@ -22,62 +24,73 @@ def readable(
 ) -> ImageSet:
     """The set, every image of which can be decoded.
 
-    Each image is decoded once; the store remembers which cannot be, by the content of each class and PIL's version. Why
-    is asked of the image itself, for another data set may hold the same content under other names.
+    Each image is decoded once; the store remembers which cannot be, and what the others show, by the content of each
+    class and PIL's version. Why is asked of the image itself, for another data set may hold the same content under
+    other names.
 
     Raises:
         AttarError: some image cannot be decoded and `on_bad_image` is "error", or leaving them out would
-            empty a class; lists all of them.
+            empty a class: lists all of them. All images of a class are equal or of a single colour, or two classes
+            hold the same images.
     """
     meter = Meter(progress or silent, "checking", len(images), "images")
     bad: dict[int, str] = {}
-    for label in range(len(images.classes)):
-        indices = images.of_class(label)
-        for place, why in _unreadable(images, label, store, meter).items():
-            bad[int(indices[place])] = why
-    if not bad:
-        return images
+    contents: dict[str, Contents] = {}
+    for label, name in enumerate(images.classes):
+        unreadable, contents[name] = _looked(images, label, store, meter)
+        bad |= unreadable
+    rest = _without(images, bad, on_bad_image) if bad else images
+    check_contents(contents, images.spec)
+    return rest
+
+
+def _without(images: ImageSet, bad: Mapping[int, str], on_bad_image: Literal["error", "skip"]) -> ImageSet:
     if on_bad_image == "error":
         raise AttarError(
-            f"{len(bad)} of {len(images)} images of {images.spec} cannot be read:\n{_shown(images, bad)}\n"
+            f"{len(bad)} of {counted(len(images), 'image')} of {images.spec} cannot be read:\n{_shown(images, bad)}\n"
             "Mend or remove them, or leave them out with --on-bad-image skip"
         )
     rest = images.without(bad)
     empty = np.flatnonzero(np.bincount(rest.labels, minlength=len(rest.classes)) == 0)
     if len(empty):
         names = ", ".join(repr(rest.classes[label]) for label in empty)
-        raise AttarError(
-            f"of {len(images)} images of {images.spec}, none of class {names} can be read:\n{_shown(images, bad)}"
-        )
+        none = f"of {counted(len(images), 'image')} of {images.spec}, none of class {names} can be read"
+        raise AttarError(f"{none}:\n{_shown(images, bad)}")
     return rest
 
 
-def _unreadable(images: ImageSet, label: int, store: Store, meter: Meter) -> dict[int, str]:
-    """Places within a class of the images that cannot be decoded, and why."""
+def _looked(images: ImageSet, label: int, store: Store, meter: Meter) -> tuple[dict[int, str], Contents]:
+    """Which images of a class cannot be decoded, and why; and what the others show."""
     indices = images.of_class(label)
 
-    def check(index: int) -> str | None:
-        try:
-            images.open(index)
-        except BadImage as error:
-            return str(error).removeprefix(f"{images.name(index)}: ")
-        return None
-
     def make(scratch: Path) -> None:
-        bad = []
-        for place, why in enumerate(in_threads(check, indices.tolist())):
+        bad, looks = [], []
+        for place, look in enumerate(in_threads(lambda index: _look(images, index), indices.tolist())):
             meter.add()
-            if why is not None:
+            if isinstance(look, Look):
+                looks.append(look)
+            else:
                 bad.append(place)
-        (scratch / "bad.json").write_text(json.dumps(bad), encoding="utf-8")
+        (scratch / "looked.json").write_text(json.dumps([bad, *Contents.of(looks)]), encoding="utf-8")
 
-    key = fingerprint("readable", images.digest(label), PIL.__version__)
+    key = fingerprint("readable", "contents", images.digest(label), PIL.__version__)
     known = store.has("readable", key)
-    text = (store.once("readable", key, make) / "bad.json").read_text(encoding="utf-8")
+    text = (store.once("readable", key, make) / "looked.json").read_text(encoding="utf-8")
     if known:
         meter.add(len(indices))
-    places = [int(place) for place in json.loads(text)]
-    return {place: check(int(indices[place])) or "it cannot be decoded" for place in places}
+    bad, *contents = json.loads(text)
+    why = {int(indices[place]): _look(images, int(indices[place])) for place in bad}
+    told = {index: text if isinstance(text, str) else "it cannot be decoded" for index, text in why.items()}
+    return told, Contents(*contents)
+
+
+def _look(images: ImageSet, index: int) -> Look | str:
+    """What an image shows, or why it cannot be decoded."""
+    try:
+        image = images.open(index)
+    except BadImage as error:
+        return str(error).removeprefix(f"{images.name(index)}: ")
+    return Look.of(image.tobytes())
 
 
 def _shown(images: ImageSet, bad: Mapping[int, str]) -> str:

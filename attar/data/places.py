@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from attar.core.errors import AttarError
 from attar.core.json_shapes import read_json
 from attar.core.store import check_writable
+from attar.data.folder import SPLITS
 from attar.data.source import refuse_no_file, shown
 from attar.data.spec import places
 
@@ -40,6 +41,10 @@ def check_place(out: Path, flag: str, data: Iterable[str | None] = (), adds: Seq
         if inside or around:
             told = "is" if inside and around else "lies in" if inside else "holds"
             raise AttarError(f"{flag} {out} {told} the data, {read}; choose a place apart from it")
+        if _taken_for_a_split(out, read):
+            raise AttarError(
+                f"{flag} {out} would be read as a split of the data beside it, {read}; choose another name"
+            )
     written = out / adds[0] if adds else out
     if whose := next(filter(_is_set, Path(os.path.realpath(written)).parents), None):
         raise AttarError(f"{flag} {out} lies in the distilled set {whose}; choose a place apart from it")
@@ -112,6 +117,13 @@ def _within(inner: Path, outer: Path) -> bool:
     return os.path.exists(outer) and any(
         os.path.samefile(one, outer) for one in (real, *real.parents) if os.path.exists(one)
     )
+
+
+def _taken_for_a_split(out: Path, data: Path) -> bool:
+    """Whether `attar.data.spec.test_spec`, which looks beside data that is one split's, would find `out` there."""
+    beside = os.path.realpath(out.parent) == os.path.realpath(data.parent)
+    named = {out.name.lower(), data.name.lower()} <= set(SPLITS)
+    return beside and (named if data.is_dir() else out.suffix == ".parquet")
 
 
 def _is_set(folder: Path) -> bool:

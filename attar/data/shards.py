@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from attar.core.errors import AttarError
+from attar.core.words import counted
 from attar.data.source import listed
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(-[0-9a-f]{16})?$")
@@ -43,6 +44,6 @@ def whole(split: str, found: list[Path]) -> list[Path]:
         )
     if missing := [f"{split}-{n:05d}-of-{count:05d}.parquet" for n in range(count) if (n, count) not in numbers]:
         raise AttarError(
-            f"{found[0].parent}: of the {count} shards of split {split}, {len(missing)} are missing: {listed(missing)}"
+            f"{found[0].parent}: split {split} lacks {len(missing)} of its {counted(count, 'shard')}: {listed(missing)}"
         )
     return found

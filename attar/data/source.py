@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from attar.core.errors import AttarError
+from attar.core.words import counted
 
 Ints = npt.NDArray[np.int64]
 
@@ -178,5 +179,9 @@ def _first_beyond(values: Sequence[int], count: int, named: bool) -> tuple[int, 
         return values.index(least), f"has label {least}, {why}"
     if most < count:
         return 0, ""
-    why = f"but only {count} classes are named" if named else f"but there are {count} images: labels count from 0"
+    why = (
+        f"but only {counted(count, 'class')} in the list of names"
+        if named
+        else f"but the data has {counted(count, 'image')}: labels count from 0"
+    )
     return values.index(most), f"has label {most}, {why}"

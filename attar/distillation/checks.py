@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attar.core.batching import resolve
 from attar.core.errors import AttarError, suggestion
 from attar.core.limits import IPC, check_most
 from attar.core.progress import Say
 from attar.core.store import fingerprint
 from attar.core.words import counted
 from attar.data.places import check_place, occupied
+from attar.data.source import listed, shown
 from attar.distillation.artefacts import Artefact, Artefacts, artefacts
-from attar.job import Job, Spec
+from attar.job import FOR_PRIOR, Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method, RealImages
 
 if TYPE_CHECKING:
     from attar.data import ImageSet
     from attar.diffusion import Sampler
+
+_warn_once = lru_cache(logging.getLogger("attar").warning)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +83,12 @@ class Plan:
         return [ipc for ipc in ipcs if not self._is_done(ipc, say)]
 
     def _is_done(self, ipc: int, say: Say) -> bool:
-        from attar.sets.distilled import open_distilled, verify
+        from attar.sets.distilled import verify
 
         folder = self.folders[ipc]
         if not occupied(folder):
             return False
-        found = open_distilled(folder).manifest
+        found = _set_in(folder)
         if self.uses_prior and self.job.untrained:
             say(f"{folder} is there; whether this run made it is seen when the prior digits is trained")
             return True
@@ -133,19 +138,19 @@ def checked(
     Raises:
         AttarError: what is wrong and what to do.
     """
-    from attar.sets.distilled import open_distilled
-
     if not ipcs or any(ipc < 1 for ipc in ipcs):
         raise AttarError(f"--ipc {','.join(map(str, ipcs))}: the number of images per class must be 1 or more")
     check_most("--ipc", max(ipcs), IPC)
     _known_settings(job.spec, name, method)
+    resolve(job.spec.device, job.spec.dtype)
     ordered = tuple(sorted(set(ipcs)))
     folders = {ipc: out if len(ordered) == 1 else out / f"ipc-{ipc:03d}" for ipc in ordered}
     plan = Plan(job, name, method, ordered, folders, fits)
+    if not plan.uses_prior:
+        _without_prior(job.spec, name)
     check_place(out, "--out", [job.spec.data], adds=[folders[ordered[0]].name] if len(ordered) > 1 else ())
-    for folder in folders.values():
-        if occupied(folder):
-            open_distilled(folder)
+    for folder in filter(occupied, folders.values()):
+        _set_in(folder)
     _enough_images(plan, job.picked)
     method.select.check(job, ordered, generated=isinstance(method, LatentMethod))
     if plan.uses_prior:
@@ -157,9 +162,9 @@ def checked(
     _enough_images(plan, job.images)
     if isinstance(method, ComposedImages):
         method.check(job, ordered)
-    if job.images.skipped:
-        more = " ..." if len(job.images.skipped) > 5 else ""
-        say(f"{len(job.images.skipped)} unreadable images are left out: {', '.join(job.images.skipped[:5])}{more}")
+    if names := job.images.skipped:
+        more = " ..." if len(names) > 5 else ""
+        say(f"left out: {counted(len(names), 'unreadable image')}: {', '.join(names[:5])}{more}")
     method.select.try_teacher(job)
     for ipc in ordered:
         _not_foreign(plan, ipc)
@@ -182,6 +187,16 @@ def _known_settings(spec: Spec, name: str, method: Method) -> None:
         raise AttarError(
             f"--output-size {spec.output_size}: {name} takes no prior, whose images it is for; leave it out"
         )
+
+
+def _without_prior(spec: Spec, name: str) -> None:
+    """Warns of a prior, and what is said to it, that is not asked; without one, what is said to it is a mistake."""
+    given = [field for field in ("prior", *FOR_PRIOR) if getattr(spec, field) != getattr(Spec, field)]
+    told = ", ".join(f"--{field.replace('_', '-')} {getattr(spec, field)}" for field in given)
+    if given and spec.prior is None:
+        raise AttarError(f"{told}: {name} asks no prior; leave out what is meant for one")
+    if given:
+        _warn_once(f"{name} asks no prior: {told} {'has' if len(given) == 1 else 'have'} no effect")
 
 
 def _filter(spec: Spec) -> dict[str, str]:
@@ -225,12 +240,24 @@ def _guided(job: Job, sampler: Sampler, say: Say) -> None:
         say(f"{guided} of the prior's {channels} channels are guided; all with --set sampler.guided_channels=none")
 
 
-def _not_foreign(plan: Plan, ipc: int) -> None:
+def _set_in(folder: Path) -> dict[str, Any]:
+    """The manifest of the set in a folder.
+
+    Raises:
+        AttarError: the folder holds something else.
+    """
     from attar.sets.distilled import open_distilled
 
+    if not (folder / "manifest.json").is_file():
+        others = listed(sorted(shown(child.name) for child in folder.iterdir()), 3)
+        raise AttarError(f"--out {folder}: holds other things ({others}), and no distilled set; name a new folder")
+    return open_distilled(folder).manifest
+
+
+def _not_foreign(plan: Plan, ipc: int) -> None:
     folder, asked = plan.folders[ipc], plan.asked(ipc)
     if occupied(folder):
-        found = open_distilled(folder).manifest
+        found = _set_in(folder)
         if any(found.get(name) != value for name, value in asked.items()):
             raise _foreign(folder, found, asked)
 

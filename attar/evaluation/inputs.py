@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 from PIL import Image
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
+from attar.core.words import counted
 from attar.data import ImageSet, decode, load_pixels, preprocess
+from attar.data.contents import ACCIDENT, Contents, check_contents
 from attar.evaluation.images import Images
 from attar.evaluation.native import Native
 from attar.evaluation.recipe import Recipe
@@ -30,7 +33,7 @@ def random_real(distilled: DistilledSet, recipe: Recipe, side: int, store: Store
     for label, files in enumerate(distilled.files()):
         name, own = distilled.classes[label], images.of_class(label)
         if len(own) < len(files):
-            raise AttarError(f"class {name!r} has {len(own)} real images: evaluate with --no-baseline")
+            raise AttarError(f"class {name!r} has {counted(len(own), 'real image')}: evaluate with --no-baseline")
         order = random_order(distilled.manifest["seed"], name, len(own))
         chosen += own[order[: len(files)].numpy()].tolist()
     return real(images, recipe, side, distilled.manifest["preprocess"], chosen)
@@ -80,10 +83,16 @@ def opened(distilled: DistilledSet, recipe: Recipe) -> Images:
 
     Where they are not alike and square, as real images may be, a recipe without a size gets squares of the median of
     their shorter sides.
+
+    Raises:
+        AttarError: the images of a class are equal or of a single colour, or two classes hold the same.
     """
     files = [(file, label) for label, of_class in enumerate(distilled.files()) for file in of_class]
     labels = np.array([label for _, label in files], np.int64)
     native = Native(len(files), lambda i: np.asarray(decode.read(files[i][0])))
+    looks = iter(native.looks)
+    shown = [Contents.of(islice(looks, len(of_class))) for of_class in distilled.files()]
+    check_contents(dict(zip(distilled.classes, shown, strict=True)), str(distilled.folder), ACCIDENT)
     if recipe.size is not None or (len(set(native.sizes)) == 1 and len(set(native.sizes[0])) == 1):
         return Images(native.stacked(), labels, distilled.classes)
     squares = (

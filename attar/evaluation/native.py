@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attar.core.store import digest, fingerprint
+from attar.core.store import fingerprint
+from attar.data.contents import Look
 from attar.data.threads import in_threads
 
-KEPT_BYTES = 2**33
-"""How many bytes of decoded images are kept, at most; the others are decoded each time that they are asked for."""
+SHARE = 4
+"""Decoded images may fill this part (a quarter) of the memory; the others are decoded each time that they are needed."""
+UNKNOWN = 2**33
+"""How many bytes of memory are taken for granted where the system does not say."""
+CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where Linux says what a container may use, in its new and its old way."""
 
 Decode = Callable[[int], np.ndarray]
 """The image of this number, uint8 (H, W, 3)."""
+
+
+def memory() -> int:
+    """Bytes of this machine's memory, or of what its container may use; what is free differs from run to run."""
+    try:
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        machine = -1
+    told = [file.read_text(encoding="ascii").strip() for file in CONTAINER if file.is_file()]
+    return min(machine if machine > 0 else UNKNOWN, *map(int, filter(str.isdigit, told)), sys.maxsize)
 
 
 class Native:
@@ -24,6 +42,7 @@ class Native:
 
     Attributes:
         sizes: (height, width) of each.
+        looks: what each shows.
         digest: the fingerprint of all pixels.
     """
 
@@ -32,14 +51,15 @@ class Native:
         self.device = torch.device("cpu")
         self._decode, self._kept = decode, dict[int, np.ndarray]()
         self.sizes: list[tuple[int, int]] = []
-        digests, room = [], KEPT_BYTES
+        self.looks: list[Look] = []
+        room = memory() // SHARE
         for number, pixels in enumerate(in_threads(decode, range(count))):
             self.sizes.append((pixels.shape[0], pixels.shape[1]))
-            digests.append(digest(np.ascontiguousarray(pixels).tobytes()))
+            self.looks.append(Look.of(np.ascontiguousarray(pixels).tobytes()))
             if pixels.nbytes <= room:
                 self._kept[number] = pixels
                 room -= pixels.nbytes
-        self.digest = fingerprint("native", self.sizes, digests)
+        self.digest = fingerprint("native", self.sizes, [look.digest for look in self.looks])
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -74,7 +74,7 @@ def _checked(folder: Path, out: Path, store: Store, say: Say) -> tuple[Distilled
     check_place(out, "--out", [distilled.manifest["data"]["spec"]])
     earlier = ours(out, StoredLabels, "whole labels")
     if problems := verify(folder):
-        raise AttarError(f"{folder} is damaged ({problems[0]}); `attar verify` lists all problems: {len(problems)}")
+        raise AttarError(f"{folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
     if differs := changed(distilled, store):
         say(f"note: {differs}: the teacher is tried on the images that there are now")
     return distilled, earlier

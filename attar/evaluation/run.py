@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from attar.core.batching import resolve
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store
@@ -56,6 +57,7 @@ def evaluate_sets(
     teacher = teacher if teacher is None or isinstance(teacher, TeacherReference) else TeacherReference.of(teacher)
     labels = None if labels is None else Path(labels)
     check_given(recipe, teacher, labels)
+    resolve(device, "auto")
     sets, tested, wanted = _sets_in(folders, labels), {}, set[str]()
     for distilled in sets:
         _check_undamaged(distilled)
@@ -121,9 +123,7 @@ def _sets_in(folders: Sequence[Path | DistilledSet], labels: Path | None) -> lis
 def _check_undamaged(distilled: DistilledSet) -> None:
     """Raises AttarError where a set's files are not what its manifest says."""
     if distilled.elsewhere is None and (problems := verify(distilled.folder)):
-        raise AttarError(
-            f"{distilled.folder} is damaged ({problems[0]}); `attar verify` lists all problems: {len(problems)}"
-        )
+        raise AttarError(f"{distilled.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
 
 
 def _about(distilled: DistilledSet, test: str | None, recipe: Recipe) -> dict[str, Any]:

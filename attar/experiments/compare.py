@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.hub_ids import check_there
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint
 from attar.core.words import counted
 from attar.data.places import check_place
+from attar.data.spec import resolve
 from attar.distillation.run import distill_sets
 from attar.evaluation.evaluator import REVISION
 from attar.evaluation.records import Record, Trial, read_records, write_record
@@ -50,6 +52,7 @@ def compare(
     if dry_run and experiment.planned and (reason := absent(grid.experiment)):
         say(forecast(grid.experiment, reason, store, progress))
         return before
+    check_places(grid.experiment)
     grid.check()
     trainings = sum(len(grid.missing(item)) * len(item.seeds) for item in grid.items())
     if dry_run or trainings:
@@ -72,6 +75,34 @@ def _narrowed(experiment: Experiment, only: Sequence[str]) -> Experiment:
             raise AttarError(f"--only {label}{hint}: {experiment.file} has the methods {', '.join(labels)}")
     chosen = tuple(contender for contender in experiment.contenders if not only or contender.label in only)
     return replace(experiment, contenders=chosen)
+
+
+def check_places(experiment: Experiment) -> None:
+    """Raises AttarError, which names the keys to edit, where a file or folder of an experiment is not here."""
+    missing = {}
+    for spec in (contender.spec for contender in experiment.contenders):
+        named = {"data": spec.data, "prior": spec.prior, "codec": spec.codec, "test": experiment.test}
+        for key, value in named.items():
+            if value and value not in ("held-out", "pixel", "digits") and (why := _why_absent(key, value)):
+                missing[key, value] = f"  {why}"
+    if missing:
+        raise AttarError(
+            f"{experiment.file} names what is not here (its paths are relative to the current folder, {Path.cwd()}):\n"
+            + "\n".join(missing.values())
+            + f"\nedit {' and '.join(dict.fromkeys(key for key, _ in missing))} in the file to say where yours are"
+        )
+
+
+def _why_absent(key: str, value: str) -> str:
+    """Why a file or folder cannot be found; nothing where it can, or where it need not be on this machine."""
+    try:
+        if key in ("prior", "codec"):
+            check_there(value, f"{key} =")
+        elif not value.startswith(("hf:", "torchvision:")):
+            resolve(value)
+    except AttarError as error:
+        return str(error) if key in ("prior", "codec") else f"{key} = {error}"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 title, status         what it is; what it came to ("not yet measured here")
 data, prior ...       flags of `attar distill` for all methods, but not --seed
-                      (output_size, output_filter: for those that take a prior)
+                      (a prior, its settings, output_size: for those that ask one)
 ipc                   images per class: a number or a list
 distillation_seeds    of each method: how many (default 1), or which
 seeds                 of the trainings on each set: how many (3), or which,
@@ -50,7 +50,7 @@ from attar.core.errors import AttarError, reason
 from attar.core.limits import IPC, check_most
 from attar.core.toml_tables import Table, keyed, known, labelled, numbers, seeds, table, texts
 from attar.evaluation import Recipe, modified, named_recipe
-from attar.job import Spec
+from attar.job import FOR_PRIOR, Job, Spec
 from attar.methods import load_method
 from attar.networks import check
 from attar.teachers.reference import TeacherReference
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 _OWN = ("title", "status", "ipc", "distillation_seeds", "seeds", "test", "references", "out")
 _TABLES = ("methods", "evaluations", "published", "planned")
 _SAMPLED = ("output_size", "output_filter")
-"""What real images have no use for: not taken over from the head of the file by methods without a prior."""
+"""What real images have no use for: not taken over from the head of the file by methods that copy or compose them."""
 _EVALUATION = ("recipe", "networks", "set", "methods", "ipc", "seeds")
 _TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
 _PUBLISHED = ("method", "network", "accuracy", "recipe", "source", "evaluation")
@@ -214,7 +214,8 @@ def _contender(label: str, written: Table, defaults: Table) -> Contender:
     settings = {**defaults, **own}
     spec = changed(Spec(data=parsed(settings.pop("data"), str, f"{where} data")), settings, where)
     if not isinstance(method, LatentMethod):
-        spec = replace(spec, **{name: getattr(Spec, name) for name in _SAMPLED if name not in own})
+        idle = _SAMPLED if method.select.uses_prior(Job(spec)) else (*_SAMPLED, "prior", *FOR_PRIOR)
+        spec = replace(spec, **{field: getattr(Spec, field) for field in idle if field not in own})
     return Contender(label, name, method, spec)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.hub_ids import check_there
 from attar.core.progress import Progress, silent
 from attar.core.registry import Registry
 
@@ -119,6 +120,8 @@ def load_prior_codec(
     from attar.priors.codec import load_codec
 
     place, number_format = resolve(str(device), str(dtype).removeprefix("torch."))
+    if codec is not None and codec != "pixel":
+        check_there(codec, "--codec", ["pixel"])
     store = store or Store()
     folder = _folder(source, store, progress)
     shape, own = _kind(folder).latent_space(folder)
@@ -158,6 +161,7 @@ def _kind(source: str) -> Kind:
     file = Path(source).expanduser()
     if file.suffix in SUFFIXES or file.is_file():
         return PRIORS.open("DiT.pt")
+    check_there(source, "--prior", ["digits"])
     name = read_index(source).get("_class_name")
     pipelines = [pipeline for pipeline in PRIORS if pipeline.endswith("Pipeline")]
     if name not in pipelines:

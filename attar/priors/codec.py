@@ -9,13 +9,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from attar.core.batching import exact, in_batches
-from attar.core.errors import AttarError, suggestion
+from attar.core.errors import AttarError
 from attar.core.finite import check_weights, finite
+from attar.core.hub_ids import check_there, unloaded
 from attar.core.rng import noise
 from attar.core.store import fingerprint
+from attar.core.weights import damaged
 
 SCALES = (1e-4, 1e4)
 """Between these lies 1 / the deviation of an autoencoder's latents: Stable Diffusion's is 0.18215."""
@@ -174,18 +177,16 @@ def load_autoencoder(source: str) -> Any:
     from diffusers import AutoencoderKL, AutoencoderTiny
 
     kinds = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny)}
+    check_there(source, "--codec", ("pixel", "grey", "train"))
     try:
         inside = _inside(source)
         name = AutoencoderKL.load_config(source, **inside).get("_class_name")
         if name not in kinds:
             raise AttarError(f"--codec {source}: a {name}; it must be an {' or '.join(kinds)}")
         vae = load_whole(kinds[name], source, **inside)
-    except (OSError, ValueError, KeyError) as error:
-        hint = suggestion(source, ("pixel", "grey", "train"))
-        raise AttarError(
-            f"--codec {source}{hint}: cannot be loaded as a folder or hub id of an autoencoder: {error}; "
-            "give --codec FOLDER"
-        ) from error
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        why = damaged(source) or f"{unloaded(source, 'an autoencoder', error)}; give --codec FOLDER"
+        raise AttarError(f"--codec {why}") from error
     if vae.config.get("latents_mean") is not None:
         raise AttarError(f"--codec {source}: latents scaled channel by channel (latents_mean) are not supported")
     _check_scale(vae.config, source)

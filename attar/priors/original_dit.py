@@ -23,6 +23,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from attar.core.errors import AttarError
+from attar.core.hub_ids import near
 from attar.data.class_names import imagenet_names, named
 from attar.data.source import listed
 from attar.diffusion import Schedule
@@ -134,7 +135,7 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         AttarError: the file is missing, damaged, would run code, or holds no weights of a DiT.
     """
     if not file.is_file():
-        raise AttarError(f"--prior {file}: there is no such file")
+        raise AttarError(f"--prior {file}{near(str(file))}: there is no such file")
     facts: dict[str, Any] = {}
     try:
         if file.suffix == ".safetensors":
@@ -148,7 +149,7 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except pickle.UnpicklingError as error:
         raise AttarError(f"--prior {file}: not weights alone, and loading it could run code: {error}") from error
     except Exception as error:
-        raise AttarError(f"--prior {file}: cannot be read ({error}); is it whole?") from error
+        raise AttarError(f"--prior {file}: cannot be read ({error}); is it whole? Copy or download it again") from error
     for inner in ("ema", "model"):
         if isinstance(weights, dict) and isinstance(weights.get(inner), dict):
             weights = weights[inner]

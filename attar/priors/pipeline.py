@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from attar.core.errors import AttarError, suggestion
+from attar.core.errors import AttarError
+from attar.core.hub_ids import unloaded
+from attar.core.weights import damaged
 from attar.diffusion import Schedule
 
 TRAINING_STEPS = 1000
@@ -22,8 +24,7 @@ def opening(source: str, kind: str) -> Iterator[None]:
     except AttarError:
         raise
     except Exception as error:
-        hint = suggestion(source, ("digits",))
-        raise AttarError(f"--prior {source}{hint}: cannot be loaded as a {kind} folder or hub id: {error}") from error
+        raise AttarError(f"--prior {damaged(source) or unloaded(source, f'a {kind}', error)}") from error
 
 
 def read_index(source: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attar.core.errors import AttarError
 from attar.core.files import appearing, replacing, write_json
 from attar.core.store import digest, file_digest, fingerprint
+from attar.data.contents import ACCIDENT
 from attar.sets.card import card
 from attar.sets.manifest import FORMAT, read_manifest
 
@@ -139,8 +140,8 @@ def write_distilled(
         manifest: everything but the digests, which are added here, and the seconds that the images took.
         prototypes: pictures of what the images began from, kept beside them.
         statistics: arrays that the images can be made again from, without the data, kept beside them.
-        distinct: refuse a class whose images are all equal, and a set whose images are: so does a broken prior. Data
-            may hold an image twice, so real images, and images that begin as chosen ones, are not held to it.
+        distinct: no two images of a class may be all that it has, and equal: so does a broken prior. Data may hold an
+            image twice, so real images, and images that begin as chosen ones, are not held to it.
 
     Raises:
         AttarError: something stands where `folder` would go, or images are equal that must not be.
@@ -170,8 +171,7 @@ def _write(
         "images": _saved(partial, "images", names, images(kept)),
         "prototypes": _saved(partial, PROTOTYPES, names, prototypes),
     }
-    if distinct:
-        _check_distinct(folder, classes, names, written["images"])
+    _check_distinct(folder, classes, names, written["images"], 1 if distinct else ACCIDENT)
     whole = {
         "format": FORMAT,
         **manifest,
@@ -202,14 +202,17 @@ def _readable(folder: Path, count: int) -> bool:
     return [file.name for file in files] == [f"{index:04d}.png" for index in range(count)]
 
 
-def _check_distinct(folder: Path, classes: Sequence[str], names: Sequence[str], images: Mapping[str, str]) -> None:
+def _check_distinct(
+    folder: Path, classes: Sequence[str], names: Sequence[str], images: Mapping[str, str], accident: int
+) -> None:
     """Raises AttarError where all images of a class, or all of the set, are equal; `images` are digests by name."""
+    why = "the prior or its codec is broken" if accident == 1 else "look at the data that they are from"
     for name, safe in zip(classes, names, strict=True):
         own = [image for file, image in images.items() if Path(file).parent.name == safe]
-        if len(own) > 1 and len(set(own)) == 1:
-            raise AttarError(f"{folder}: all {len(own)} images of {name!r} are equal: the prior or its codec is broken")
+        if len(own) > accident and len(set(own)) == 1:
+            raise AttarError(f"{folder}: all {len(own)} images of {name!r} are equal: {why}")
     if len(images) > 1 and len(set(images.values())) == 1:
-        raise AttarError(f"{folder}: all {len(images)} images are equal: the prior or its codec is broken")
+        raise AttarError(f"{folder}: all {len(images)} images are equal: {why}")
 
 
 def _saved(root: Path, kind: str, names: Sequence[str], pictures: Iterable[Numbered]) -> dict[str, str]:

@@ -106,7 +106,7 @@ def export(one: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_r
     folders = class_folders(layout, one.classes)
     check_place(out, "--out", [one.manifest["data"]["spec"]])
     if problems := verify(one.folder):
-        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all problems: {len(problems)}")
+        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
     if occupied(out):
         raise AttarError(f"--out {out}: something is there already; choose another folder, or remove it")
     files = [file for of_class in one.files() for file in of_class]

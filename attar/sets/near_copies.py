@@ -137,7 +137,7 @@ def nearest(
     folder = folder_of(one)
     check_place(folder, "attar nearest:", [one.manifest["data"]["spec"]], adds=["nearest.json"])
     if one.elsewhere is None and (problems := verify(one.folder)):
-        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all problems: {len(problems)}")
+        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
     job = Job(_spec(one, prior, device), store, progress, dry_run)
     real = real_images(one, job.store)
     if dry_run:

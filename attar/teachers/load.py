@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.hub_ids import near
 from attar.core.store import file_digest
+from attar.core.weights import damaged
 from attar.data.class_names import imagenet_names
 from attar.networks import build, check
 from attar.teachers.teacher import Pretrained
@@ -55,7 +57,7 @@ def load_pretrained(
         own = _from_file(source, name, Path(file).expanduser(), len(names or ()) or count, size)
     else:
         single = " of one teacher" if "," in source else ""
-        raise AttarError(f"--teacher {source}: there is no such folder{single}; give {FORMS}")
+        raise AttarError(f"--teacher {source}{near(source)}: there is no such folder{single}; give {FORMS}")
     mean, std = (own.mean, own.std) if normalise is None else STATISTICS[normalise]
     if names is not None and len(names) != own.outputs:
         raise AttarError(
@@ -138,7 +140,7 @@ def _from_torchvision(source: str) -> Pretrained:
 def _from_file(source: str, name: str, file: Path, count: int, size: int) -> Pretrained:
     check(name)
     if not file.is_file():
-        raise AttarError(f"--teacher {source}: there is no file {file}; give {FORMS}")
+        raise AttarError(f"--teacher {source}: there is no file {file}{near(str(file))}; give {FORMS}")
     network = build(name, count, size, seed=0)
     _load(network, _state(file), f"{file} as {name} for {count} classes and {size}-pixel images")
     return Pretrained(source, network, None, size, None, None, count)
@@ -146,6 +148,8 @@ def _from_file(source: str, name: str, file: Path, count: int, size: int) -> Pre
 
 def _state(file: Path) -> dict[str, Tensor]:
     """The state dict in a file, taken from under the usual names, out of DataParallel and torch.compile."""
+    if why := damaged(file):
+        raise AttarError(f"--teacher {why}")
     try:
         if file.suffix == ".safetensors":
             state: Any = load_file(file)
@@ -153,7 +157,9 @@ def _state(file: Path) -> dict[str, Tensor]:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 state = torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:
-        raise AttarError(f"{file}: cannot be read as a state dict without running code in it ({error})") from error
+        raise AttarError(
+            f"{file}: cannot be read as a state dict without running code in it ({error}); is it whole?"
+        ) from error
     for key in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

@@ -165,7 +165,9 @@ class DiffFit:
                 kind = (opened.metadata() or {}).get("adaptor")
                 values = {name: nn.Parameter(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            raise AttarError(f"{file}: no adaptor can be read from it: {error}") from error
+            raise AttarError(
+                f"{file}: no adaptor can be read from it ({error}); give another, or copy it again"
+            ) from error
         scaled = any(name.endswith(".scale") for name in values)
         if kind != "difffit" and not (kind is None and scaled):
             raise AttarError(f"{file}: not a DiffFit adaptor (its metadata say {kind!r})")
