@@ -37,47 +37,61 @@ class Spec:
     """A job in words: everything that decides its result but the method and the IPC. Picklable."""
 
     data: str
+    """Images to distill: digits, parquet:PATH (Hugging Face layout), imagefolder:PATH or just PATH, hf:REPO,
+    torchvision:NAME; @SPLIT names a split."""
     prior: str | None = None
+    """The diffusion model: digits, a folder or hub id of a DiTPipeline or StableDiffusionPipeline, or an original
+    DiT.pt; none: methods of real images need none."""
     codec: str | None = None
-    """Instead of the prior's own: `pixel`, or a folder or hub id of an AutoencoderKL or AutoencoderTiny."""
+    """The autoencoder instead of the prior's own: pixel, or a folder or hub id of an AutoencoderKL or
+    AutoencoderTiny."""
     classes: tuple[str, ...] | None = None
-    """Names of the classes to distill, or of an ImageNet subset (imagewoof); None is all of them."""
+    """Only these classes, by name: cat,dog; or an ImageNet subset: imagewoof; none: all classes of the data."""
     class_map: str | None = None
-    """A TOML or JSON file that says which class of the prior a class of the data is (attar.data.class_names)."""
+    """A TOML or JSON file, data class = class name or label of the prior; classes that it does not hold match by
+    name."""
     prompt: str = "{name}"
-    """What a text-conditioned prior is told of a class, {name} being its name."""
+    """What a text-conditioned prior (Stable Diffusion) is told of a class, {name} being its name."""
     prompts: str | None = None
-    """Instead: a TOML or JSON file with a prompt for each class, by its name (attar.priors.prompts)."""
+    """A TOML or JSON file with a prompt for each class, class name = prompt, instead of `prompt`."""
     negative_prompt: str | None = None
-    """What the images of a text-conditioned prior shall not be; None is D4M's "cartoon, anime, painting"."""
+    """What no image of a text-conditioned prior shall be; none: "cartoon, anime, painting", as in D4M."""
     imbalance_factor: float | None = None
-    """Take a long-tailed view of the data: the largest class over the smallest (exponential profile)."""
+    """Take a long-tailed view of the data: images of the largest class over those of the smallest (exponential
+    profile)."""
     hold_out: bool = False
-    """Leave out the fixed tenth that settings are chosen on (`attar evaluate --test held-out` tests on it)."""
+    """Leave out a fixed tenth of the data, to choose settings on (`attar evaluate` tests on it where its test images
+    are held-out)."""
     seed: int = 0
+    """Seed of all randomness."""
     keep_statistics: bool = False
-    """Keep each class's mean and deviation with the set (d3hr), to make any other from (`attar regenerate`)."""
+    """Keep the mean and deviation of each class with the set (d3hr), which `attar regenerate` makes sets of any IPC
+    from."""
     preprocess: str = "adm"
+    """How images are brought to the prior's size: adm, resize-crop or squash."""
     output_size: int | None = None
-    """Save the images at this size, in pixels; None is the prior's own size."""
+    """Side of the saved images, in pixels; none: the prior's own."""
     output_filter: Literal["lanczos", "bicubic"] = "lanczos"
-    """How they are brought to `output_size`."""
+    """How images are brought to `output_size`."""
     on_bad_image: Literal["error", "skip"] = "error"
+    """What to do with images that cannot be read."""
     device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     dtype: str = "auto"
+    """Number format of the networks: auto, float32, bfloat16 or float16."""
     tile: int | None = None
-    """Rows in one call of the prior's network; None finds it by probing, as the codec's (attar.core.batching)."""
+    """Images in one call of the prior's network; none: found by probing, as the codec's (attar.core.batching)."""
 
     def __post_init__(self) -> None:
-        for name, value in (("tile", self.tile), ("output-size", self.output_size)):
+        for name, value in (("tile", self.tile), ("output_size", self.output_size)):
             if value is not None and value < 1:
-                raise AttarError(f"--{name} {value}: at least 1")
+                raise AttarError(f"`{name}` {value}: at least 1")
         if self.output_filter != "lanczos" and self.output_size is None:
-            raise AttarError(f"--output-filter {self.output_filter}: needs --output-size, which it brings images to")
+            raise AttarError(f"`output_filter` {self.output_filter}: needs an `output_size`, which it brings images to")
         if self.imbalance_factor is not None and not 1 <= self.imbalance_factor < math.inf:
-            raise AttarError(f"--imbalance-factor {self.imbalance_factor}: a number of 1 or more")
-        check_most("--tile", self.tile, TILE)
-        check_most("--output-size", self.output_size, SIDE)
+            raise AttarError(f"`imbalance_factor` {self.imbalance_factor}: a number of 1 or more")
+        check_most("tile", self.tile, TILE)
+        check_most("output_size", self.output_size, SIDE)
 
 
 FOR_PRIOR = ("codec", "class_map", "prompt", "prompts", "negative_prompt", "tile")

@@ -21,7 +21,8 @@ from attar.data.class_names import imagenet_names
 from attar.data.imagenet import SUBSETS
 from attar.evaluation import named_recipe
 from attar.experiments.spec import Experiment, _experiment
-from attar.teachers.train import TeacherTraining, train_teacher
+from attar.teachers.settings import TeacherTraining
+from attar.teachers.train import train_teacher
 
 CIFAR = ("airplane", "automobile", "bird", "cat")
 FEW = SUBSETS["imagenette"][:4]

@@ -28,7 +28,8 @@ from attar.distillation.run import distill_sets
 from attar.evaluation.records import write_record
 from attar.job import Job, Spec
 from attar.methods import load_method
-from attar.priors.training.optimise import Optimisation, Session, accelerator, optimise
+from attar.priors.training.optimise import Session, accelerator, optimise
+from attar.priors.training.settings import Optimisation
 from attar.sets.distilled import open_distilled, verify
 from attar.training.checkpoint import Checkpoint
 

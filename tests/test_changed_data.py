@@ -15,7 +15,8 @@ from toys import attar, save_folder, save_random_set, tint
 from attar.core.progress import quiet
 from attar.core.store import Store
 from attar.data import load_data, shared
-from attar.teachers.train import TeacherTraining, train_teacher
+from attar.teachers.settings import TeacherTraining
+from attar.teachers.train import train_teacher
 
 QUICK = ["--set", "steps=1", "--network", "convnet3-bn-w4", "--seeds", 1, "--device", "cpu"]
 

@@ -20,8 +20,9 @@ from attar.evaluation import Images, named_recipe
 from attar.evaluation.teaching import recipe_teacher, summary
 from attar.experiments.spec import read_experiment
 from attar.teachers.reference import TeacherReference
+from attar.teachers.settings import TeacherTraining
 from attar.teachers.teacher import Ensemble, Teacher
-from attar.teachers.train import TeacherTraining, train_teacher
+from attar.teachers.train import train_teacher
 from attar.training.augment import normalised
 
 CLASSES = tuple("0123456789")

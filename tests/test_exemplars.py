@@ -27,7 +27,8 @@ from attar.report.settings import distill_command
 from attar.selection import Select
 from attar.selection.features import teacher_for
 from attar.sets.distilled import open_distilled
-from attar.teachers.train import TeacherTraining, train_teacher
+from attar.teachers.settings import TeacherTraining
+from attar.teachers.train import train_teacher
 
 CLASSES = ["ant", "bee", "cat"]
 QUICK = Sampler(steps=5)

@@ -12,7 +12,7 @@ from attar.core.errors import AttarError
 from attar.evaluation import RECIPES, modified
 from attar.job import Spec
 from attar.methods import METHODS, load_method
-from attar.priors.training.run import NewPrior
+from attar.priors.training.settings import NewPrior
 
 
 @dataclass(frozen=True)

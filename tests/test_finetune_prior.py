@@ -21,8 +21,8 @@ from attar.priors.original_dit import original_transformer
 from attar.priors.prior import Prior
 from attar.priors.shared_embedders import SharedDiT, share_embedders, untrained
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
-from attar.priors.training.finetune import AdaptedPrior, adapted_network, finetune_prior
-from attar.priors.training.train import Denoising, Training
+from attar.priors.training.finetune import adapted_network, finetune_prior
+from attar.priors.training.settings import AdaptedPrior, Denoising, Training
 
 DEEP = Training(hidden=16, layers=16, heads=2, patch=2)
 BRIEF = Denoising(steps=6, batch=4, learning_rate=1e-2, warmup=1, min_snr=None)

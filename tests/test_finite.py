@@ -26,12 +26,11 @@ from attar.methods import load_method
 from attar.priors import load_prior
 from attar.priors.codec import AutoencoderCodec, load_autoencoder, to_float, to_uint8
 from attar.priors.prior import Prior
-from attar.priors.training.monitor import Report
-from attar.priors.training.run import NewPrior, train_new_prior
-from attar.priors.training.train import Training
-from attar.priors.training.vae import Autoencoding
+from attar.priors.training.run import train_new_prior
+from attar.priors.training.settings import Autoencoding, NewPrior, Report, Training
 from attar.sets.distilled import write_distilled
-from attar.teachers.train import TeacherTraining, train_teacher
+from attar.teachers.settings import TeacherTraining
+from attar.teachers.train import train_teacher
 
 NAN = float("nan")
 QUICK = {"sampler.steps": 5, "fit.steps": 5, "subsets": 20}

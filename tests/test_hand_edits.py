@@ -25,7 +25,8 @@ from attar.methods import load_method
 from attar.report import write_report
 from attar.sets.distilled import open_distilled, verify
 from attar.sets.near_copies import folder_of, nearest
-from attar.teachers.train import TeacherTraining, train_teacher
+from attar.teachers.settings import TeacherTraining
+from attar.teachers.train import train_teacher
 
 CLASSES = ["ant", "bee"]
 USED = ("data", "seed", "images")

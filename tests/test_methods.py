@@ -20,7 +20,8 @@ from attar.methods import METHODS, load_method
 from attar.methods.base import Fit
 from attar.selection import Select
 from attar.sets.distilled import open_distilled
-from attar.teachers.train import TeacherTraining, train_teacher
+from attar.teachers.settings import TeacherTraining
+from attar.teachers.train import train_teacher
 
 CLASSES = ["ant", "bee", "cat", "dog"]
 FAST: dict[str, dict[str, Any]] = {

@@ -22,7 +22,8 @@ from attar.report import write_report
 from attar.sets.distilled import DistilledSet, open_distilled, verify
 from attar.sets.near_copies import COMPARED, Nearest, folder_of, nearest, read_nearest
 from attar.teachers.reference import TeacherReference
-from attar.teachers.train import TeacherTraining, train_teacher
+from attar.teachers.settings import TeacherTraining
+from attar.teachers.train import train_teacher
 
 CLASSES = ["ant", "bee", "cat"]
 EACH = 12

@@ -16,7 +16,8 @@ from attar.distillation.run import distill_sets
 from attar.job import Spec
 from attar.methods import METHODS, load_method
 from attar.sets.distilled import open_distilled, verify
-from attar.teachers.train import TeacherTraining, train_teacher
+from attar.teachers.settings import TeacherTraining
+from attar.teachers.train import train_teacher
 
 REFINED = {"refine": "true", "refine.steps": 2, "refine.real": 4, "refine.networks": "convnet3-w8"}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {

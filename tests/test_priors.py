@@ -20,8 +20,9 @@ from attar.priors.codec import PixelCodec, to_float, to_uint8
 from attar.priors.digits import digits_prior
 from attar.priors.latents import Latents
 from attar.priors.prior import Prior
-from attar.priors.training.train import Training, train_prior
-from attar.priors.training.vae import Autoencoding, train_vae
+from attar.priors.training.settings import Autoencoding, Training
+from attar.priors.training.train import train_prior
+from attar.priors.training.vae import train_vae
 
 NAMES = [f"class {label}" for label in range(10)]
 

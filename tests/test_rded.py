@@ -25,7 +25,8 @@ from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.rded import RDED, random_squares
 from attar.teachers.load import load_pretrained
-from attar.teachers.train import TeacherTraining, train_teacher
+from attar.teachers.settings import TeacherTraining
+from attar.teachers.train import train_teacher
 
 SPEC = Spec("digits", device="cpu")
 

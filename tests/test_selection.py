@@ -33,7 +33,8 @@ from attar.selection import Select, random_order
 from attar.selection.features import Features, teacher_for
 from attar.selection.rules import COMPARING, RULES, Rows, herding, k_center, medoids, surest
 from attar.sets.distilled import open_distilled
-from attar.teachers.train import TeacherTraining, train_teacher
+from attar.teachers.settings import TeacherTraining
+from attar.teachers.train import train_teacher
 
 CLASSES = ["ant", "bee", "cat"]
 EACH = 20

@@ -30,8 +30,9 @@ from attar.teachers import train as training
 from attar.teachers.check import Examples, check_teacher
 from attar.teachers.load import load_pretrained, read_classes
 from attar.teachers.reference import TeacherReference
+from attar.teachers.settings import TeacherTraining
 from attar.teachers.teacher import Pretrained, SingleTeacher, digest_of
-from attar.teachers.train import TeacherTraining, train_teacher
+from attar.teachers.train import train_teacher
 from attar.training.augment import STATISTICS, normalised
 from attar.training.checkpoint import Checkpoint
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from attar.cli import (
     compare,
@@ -24,19 +24,16 @@ from attar.cli import (
     waterfall,
 )
 from attar.cli.flags import say
+from attar.cli.options import expanded, names_of
+from attar.core.errors import suggestion
 from attar.core.store import check_writable
 
-app = typer.Typer(
-    name="attar",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="Dataset distillation with diffusion models: a large labelled image set in, a few images per class out.\n\n"
-    "Start with `attar demo`, or:\n\n"
-    "  attar distill --data digits --prior digits --method d3hr --ipc 1 --out runs/d3hr\n\n"
-    "  attar evaluate runs/d3hr --recipe quick --set flip=false --network convnet3-bn-w48 --seeds 3",
-)
+SHOWN: dict[str, Any] = {
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100},
+}
+"""How help and errors are shown: as they are written."""
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "distill": sets.distill,
@@ -71,8 +68,9 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         ending.running.options = dict(ctx.params)
-        for flag, place in ending.places():
-            check_writable(place, flag)
+        ending.running.names = names_of(COMMANDS[str(self.name)])
+        for option, place in ending.places():
+            check_writable(place, option)
         try:
             result = super().invoke(ctx)
             if ctx.params.get("dry_run"):
@@ -83,9 +81,45 @@ class Command(TyperCommand):
             raise
 
 
-for name, command in COMMANDS.items():
-    summary = " ".join((command.__doc__ or "").partition("\n\n")[0].split())
-    app.command(name, cls=Command, short_help=summary)(command)
+def built(name: str) -> Any:
+    """A command with its options; they are made for the command that is asked for alone."""
+    one = typer.Typer(add_completion=False, **SHOWN)
+    one.command(name, cls=Command)(expanded(COMMANDS[name]))
+    return typer.main.get_command(one)
+
+
+class Commands(TyperGroup):
+    """The commands by name, each built when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            ctx.fail(f"no command {cmd_name!r}{suggestion(cmd_name, COMMANDS)}; `attar --help` lists them")
+        if cmd_name not in self.commands:
+            self.commands[cmd_name] = built(cmd_name)
+        return self.commands[cmd_name]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _summary(command)) for name, command in COMMANDS.items()])
+
+
+def _summary(command: Callable[..., None]) -> str:
+    return " ".join((command.__doc__ or "").partition("\n\n")[0].split())
+
+
+app = typer.Typer(
+    name="attar",
+    cls=Commands,
+    no_args_is_help=True,
+    **SHOWN,
+    help="Dataset distillation with diffusion models: a large labelled image set in, a few images per class out.\n\n"
+    "Start with `attar demo`, or:\n\n"
+    "  attar distill --data digits --prior digits --method d3hr --ipc 1 --out runs/d3hr\n\n"
+    "  attar evaluate runs/d3hr --recipe quick --set flip=false --network convnet3-bn-w48 --seeds 3",
+)
 
 
 @app.callback()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from attar.cli import ending
-from attar.cli.flags import say, showing
+from attar.cli.flags import DryRun, say, showing
 from attar.experiments import spec
 
 
@@ -18,7 +18,7 @@ def compare(
     only: Annotated[
         list[str] | None, typer.Option(help="Run only this method, by its label; several: repeat it")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate the cost, and stop")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Compare methods: distill and evaluate all that a TOML file names, and write tables and figures of it.
 

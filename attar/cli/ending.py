@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from attar.cli.naming import Names
+
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 SHOWN = 3
 """So many of a kind are named; others are counted."""
@@ -25,12 +27,18 @@ class Running:
     process: int = field(default_factory=os.getpid)
     options: dict[str, Any] = field(default_factory=dict)
     """As they were understood; nothing before that."""
+    names: Names = field(default_factory=Names)
+    """What its fields are called on the command line."""
     stage: str = ""
     """What the progress told last."""
     stopped: int | None = None
     """The signal that came."""
     told: bool = False
     """Whether the user has been told of it."""
+
+    def spoken(self, text: str) -> str:
+        """A text from below, its fields called by their flags."""
+        return self.names.spoken(text, self.options)
 
 
 running = Running()
@@ -98,7 +106,7 @@ def _wrong(error: BaseException) -> str:
 
     text = " ".join(str(error).split())
     if isinstance(error, AttarError):
-        return str(error)
+        return running.spoken(str(error))
     if isinstance(error, OSError):
         if error.errno is None or error.strerror is None:
             return str(error)
@@ -122,14 +130,14 @@ def _is_memory(error: BaseException, text: str) -> bool:
 def _written_to() -> str:
     from attar.core.store import cache_folder
 
-    named = [f"{flag} {place}" for flag, place in places()]
+    named = [running.spoken(f"`{name}` {place}") for name, place in places()]
     return f"while writing to {' or '.join([*named, f'the cache {cache_folder()}'])}"
 
 
 def places() -> list[tuple[str, Path]]:
-    """What the command was told to write: (flag, file or folder)."""
-    named = {"out": "--out", "json_file": "--json"}
-    return [(flag, Path(value)) for name, flag in named.items() if (value := running.options.get(name))]
+    """What the command was told to write: (option, file or folder)."""
+    named = {"out": "out", "json_file": "json"}
+    return [(option, Path(value)) for name, option in named.items() if (value := running.options.get(name))]
 
 
 def _bug() -> str:
@@ -161,7 +169,7 @@ def _counted(place: tuple[str, Path]) -> str:
 
     from attar.core.words import counted
 
-    flag, path = place
+    option, path = place
     found = []
     sets = [file.parent for file in _glob(path, "manifest.json", "[!.]*/manifest.json", "sets/*/*/*/manifest.json")]
     if sets:
@@ -173,7 +181,7 @@ def _counted(place: tuple[str, Path]) -> str:
             found.append(f"{counted(len(json.loads(file.read_text(encoding='utf-8'))), 'record')} ({file})")
         except (OSError, ValueError, TypeError):
             continue
-    return f"in {flag}, {', '.join(found)}" if found else ""
+    return f"in --{option}, {', '.join(found)}" if found else ""
 
 
 def _glob(folder: Path, *patterns: str) -> list[Path]:

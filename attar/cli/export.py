@@ -8,18 +8,15 @@ from typing import Annotated
 import typer
 
 from attar.cli.flags import DryRun, say
-from attar.core.errors import AttarError
 
 
 def export(
     folder: Annotated[Path, typer.Argument(help="A distilled set", metavar="DIR")],
-    layout: Annotated[str | None, typer.Option(help="minimax, rded, d4m, d3hr, or folder (named by class)")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; it must not be there yet")] = None,
+    layout: Annotated[str, typer.Option(help="minimax, rded, d4m, d3hr, or folder (named by class)")],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not be there yet")],
     dry_run: DryRun = False,
 ) -> None:
     """Write a distilled set as another code lays it out, for its own evaluation; `attar evaluate --layout` reads it."""
-    if layout is None or out is None:
-        raise AttarError(f"--{'layout' if layout is None else 'out'} is missing")
     from attar.sets.distilled import open_distilled
     from attar.sets.layouts import export as write
 

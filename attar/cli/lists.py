@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from attar import __version__
-from attar.cli.flags import ClassMap, Codec, NegativePrompt, Prompt, PromptFile, say, showing
+from attar.cli.flags import say, showing
+from attar.cli.options import Fields, Settings, made
 from attar.core.errors import AttarError, suggestion
 from attar.evaluation.side_by_side import side_by_side
+from attar.job import Spec
 
 LISTED: dict[str, str] = {
     "methods": "attar.methods:METHODS",
@@ -58,28 +61,26 @@ def describe(method: Annotated[str, typer.Argument(help="A method's name")]) -> 
 
 def describe_prior(
     source: Annotated[str, typer.Argument(help="As --prior of `attar distill`")],
+    settings: Annotated[Settings, Fields(Spec, only=("codec", "class_map", "prompt", "prompts", "negative_prompt"))],
     data: Annotated[str | None, typer.Option(help="Images: show which of the prior's classes theirs are")] = None,
-    codec: Codec = None,
-    class_map: ClassMap = None,
-    prompt: Prompt = None,
-    prompts: PromptFile = None,
-    negative_prompt: NegativePrompt = None,
 ) -> None:
     """Show a prior: size, latents, codec, schedule, conventions, classes, and how the data's classes match."""
     from attar.data import load_data
     from attar.data.class_names import read_class_map
     from attar.priors import load_prior, takes_prompts
     from attar.priors.describe import described, described_match
-    from attar.priors.prompts import TEMPLATE, class_prompts
+    from attar.priors.prompts import class_prompts
 
+    spec = made(Spec, settings, "describe-prior", data=data or "")
     images = None if data is None else load_data(data)
-    mapping = None if class_map is None else read_class_map(class_map)
+    mapping = None if spec.class_map is None else read_class_map(Path(spec.class_map))
     told = None
-    if takes_prompts(source) or any(flag is not None for flag in (prompt, prompts, negative_prompt)):
+    if takes_prompts(source) or settings.keys() & {"prompt", "prompts", "negative_prompt"}:
         names = () if images is None else images.classes
-        told = class_prompts(names, names, prompt or TEMPLATE, prompts, negative_prompt)
+        file = None if spec.prompts is None else Path(spec.prompts)
+        told = class_prompts(names, names, spec.prompt, file, spec.negative_prompt)
     with showing() as progress:
-        prior = load_prior(source, device="cpu", tile=1, codec=codec, prompts=told, progress=progress)
+        prior = load_prior(source, device="cpu", tile=1, codec=spec.codec, prompts=told, progress=progress)
     say(described(prior))
     if images is not None:
         say(described_match(prior, images.classes, mapping))

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from attar.cli.flags import DryRun, say, showing
-from attar.cli.teachers import TeacherClasses, TeacherNormalise, named_teacher
+from attar.cli.flags import Device, DryRun, Teacher, named_teacher, say, showing
 from attar.core.errors import AttarError, suggestion
 
 if TYPE_CHECKING:
@@ -19,20 +18,15 @@ KINDS = ("pixels", "teacher", "prior", "latents")
 
 def nearest(
     folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
+    teacher: Teacher,
+    device: Device,
     features: Annotated[
         str | None,
         typer.Option(
             help="What is compared: pixels, teacher, prior, latents; several as pixels,prior (default pixels)"
         ),
     ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(help="Whose last features are compared, too: as for `attar distill --set select.teacher`"),
-    ] = None,
-    teacher_classes: TeacherClasses = None,
-    teacher_normalise: TeacherNormalise = None,
     prior: Annotated[str | None, typer.Option(help="The prior to ask, if not the one that made the set")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
     dry_run: DryRun = False,
 ) -> None:
     """Measure how far each image is from the nearest real one of its class; `attar report` shows what was found."""
@@ -42,12 +36,12 @@ def nearest(
 
     kinds = list(dict.fromkeys((features or "pixels").split(",") + (["teacher"] if teacher else [])))
     if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise AttarError(f"--features {unknown[0]}{suggestion(unknown[0], KINDS)}: choose among {', '.join(KINDS)}")
-    named = named_teacher([teacher] if teacher else None, teacher_classes, teacher_normalise)
+        raise AttarError(f"`features` {unknown[0]}{suggestion(unknown[0], KINDS)}: choose among {', '.join(KINDS)}")
+    reference = named_teacher(teacher)
     for one in [one for folder in folders for one in find_distilled(folder)]:
         with showing() as progress:
-            how = {"prior": prior, "device": device, "progress": progress, "say": say, "dry_run": dry_run}
-            found = measured(one, cast("list[Kind]", kinds), named, **cast("dict[str, Any]", how))
+            how = {"prior": prior, **device, "progress": progress, "say": say, "dry_run": dry_run}
+            found = measured(one, cast("list[Kind]", kinds), reference, **cast("dict[str, Any]", how))
         for measure in found:
             say(f"{one.folder}: {measure}")
         if not dry_run:

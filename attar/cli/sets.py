@@ -2,122 +2,72 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attar.cli import flags
-from attar.cli.flags import DATA_HELP, assignments, ipcs_of, merged, say, showing, spec_of
-from attar.cli.teachers import Teacher, TeacherClasses, TeacherNormalise, labelled_recipe, named_teacher
+from attar.cli.flags import Trainings, ipcs_of, named_teacher, say, showing
+from attar.cli.options import Fields, Settings, made
 from attar.core.errors import AttarError
 from attar.core.limits import seeds as numbered
 from attar.core.words import counted
+from attar.evaluation import Recipe, modified, named_recipe
+from attar.job import Spec
+from attar.methods import METHODS, load_method
 
 if TYPE_CHECKING:
     from attar.sets.distilled import DistilledSet
 
 
 def distill(
-    context: typer.Context,
-    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
-    prior: flags.Prior = None,
-    codec: flags.Codec = None,
-    method: Annotated[str | None, typer.Option(help="`attar list methods` names them")] = None,
-    ipc: Annotated[str | None, typer.Option(help="Images per class; several as 1,10,50")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write; several IPCs go to OUT/ipc-001, OUT/ipc-010 ...")
-    ] = None,
-    seed: flags.Seed = None,
-    sets: flags.Fields = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML with any of these flags, and a table [set]; flags win")
-    ] = None,
-    classes: flags.Classes = None,
-    class_map: flags.ClassMap = None,
-    prompt: flags.Prompt = None,
-    prompts: flags.PromptFile = None,
-    negative_prompt: flags.NegativePrompt = None,
-    imbalance_factor: flags.ImbalanceFactor = None,
-    hold_out: Annotated[
-        bool | None, typer.Option("--hold-out", help="Leave out a fixed tenth, to choose settings on")
-    ] = None,
-    keep_statistics: Annotated[
-        bool | None,
-        typer.Option("--keep-statistics", help="d3hr: keep the statistics that `attar regenerate` makes any IPC from"),
-    ] = None,
-    preprocess: flags.Preprocess = None,
-    output_size: flags.OutputSize = None,
-    output_filter: flags.OutputFilter = None,
-    device: flags.Device = None,
-    dtype: flags.Dtype = None,
-    tile: flags.Tile = None,
-    on_bad_image: flags.OnBadImage = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate the cost, and stop")] = False,
+    settings: flags.Job,
+    method: flags.MethodName,
+    ipc: flags.Ipc,
+    out: flags.Sets,
+    sets: flags.MethodFields,
+    config: flags.Config = None,
+    dry_run: flags.DryRun = False,
 ) -> None:
     """Distill a labelled image set into a few images per class.
 
     Run the same command again after an interruption: it goes on where it was.
     """
-    given = {name: value for name, value in context.params.items() if name not in ("sets", "config", "dry_run")}
-    settings = merged(given, config)
-    changes = {**settings.pop("set", {}), **assignments(sets or [])}
-    for needed in ("data", "method", "ipc", "out"):
-        if needed not in settings:
-            raise AttarError(f"--{needed} is missing (on the command line or in --config)")
-    _distill(settings, changes, dry_run)
-
-
-def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool) -> None:
-    from attar.methods import METHODS
-
-    METHODS.check(settings["method"])
-    ipcs = ipcs_of(settings.pop("ipc"))
-    name, out = settings.pop("method"), Path(settings.pop("out"))
-
+    METHODS.check(method)
+    ipcs, spec = ipcs_of(ipc), made(Spec, settings, "distill")
     from attar.distillation.run import distill_sets
-    from attar.methods import load_method
 
-    chosen = load_method(name, changes)
-    spec = spec_of(settings, "distill")
+    chosen = load_method(method, sets)
     with showing() as progress:
-        distill_sets(spec, name, chosen, ipcs, out, progress=progress, say=say, dry_run=dry_run)
+        distill_sets(spec, method, chosen, ipcs, out, progress=progress, say=say, dry_run=dry_run)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A set that another code wrote, and what it is of."""
+
+    layout: str | None = None
+    """DIR is a set that another code wrote: minimax, rded, d4m, d3hr, or folder (named by class)."""
+    data: str | None = None
+    """With `layout`: real images of its classes, as for `attar distill --data`."""
+    classes: tuple[str, ...] | None = None
+    """With `layout`: the classes of the data that it has; none: all of them."""
+    class_map: str | None = None
+    """With `layout`: a TOML or JSON file, folder = class name or label of the data."""
 
 
 def evaluate(
     folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
-    test: Annotated[
-        str | None, typer.Option(help="Test images, or held-out; default: the test split of the set's data")
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="The evaluation protocol; `attar list recipes` names them (default quick)")
-    ] = None,
-    network: Annotated[
-        list[str] | None, typer.Option(help="`attar list networks`, or any timm network; several: repeat it, or A,B")
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="How many training seeds")] = 3,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="A field of the recipe: --set steps=200")] = None,
-    baseline: Annotated[bool, typer.Option(help="Evaluate random real images of the same count beside it")] = True,
-    teacher: Teacher = None,
-    teacher_classes: TeacherClasses = None,
-    teacher_normalise: TeacherNormalise = None,
+    trainings: Annotated[Settings, Fields(Trainings)],
+    sets: flags.RecipeFields,
+    teacher: flags.Teacher,
+    foreign: Annotated[Settings, Fields(Foreign)],
     labels: Annotated[
         Path | None, typer.Option(help="Labels that `attar relabel` wrote for the set; their recipe is the default")
     ] = None,
-    layout: Annotated[
-        str | None,
-        typer.Option(help="DIR is a set that another code wrote: minimax, rded, d4m, d3hr, or folder (named by class)"),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="With --layout: real images of its classes, as for `attar distill --data`")
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="With --layout: the classes of the data that it has, if not all of them")
-    ] = None,
-    class_map: Annotated[
-        Path | None, typer.Option(help="With --layout: TOML or JSON table, folder = class name or label of the data")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
+    baseline: Annotated[bool, typer.Option(help="Evaluate random real images of the same count beside it")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the records in this file")] = None,
     dry_run: flags.DryRun = False,
 ) -> None:
@@ -125,39 +75,34 @@ def evaluate(
 
     Sets of other codes: --layout says how their folders are named, --data which real images they stand for.
     """
-    from attar.evaluation import modified, named_recipe
-    from attar.networks import check
-
-    protocol = named_recipe(recipe or "quick") if labels is None else labelled_recipe(labels, recipe)
-    chosen = numbered(seeds)
-    networks = [name for names in network or ["convnet3"] for name in names.split(",")]
-    for name in networks:
-        check(name)
+    asked = made(Trainings, trainings, "evaluate")
+    protocol = named_recipe(asked.recipe) if labels is None else labelled_recipe(labels, trainings.get("recipe"))
+    seeds = numbered(asked.seeds)
     if sets:
-        protocol = modified(protocol, assignments(sets))
+        protocol = modified(protocol, sets)
     from attar.data.places import check_place
     from attar.evaluation.records import read_records, write_record
     from attar.evaluation.run import evaluate_sets
 
-    found = _found(folders, layout, data, classes, class_map)
+    found = _found(folders, made(Foreign, foreign, "evaluate"))
     if json_file is not None:
-        check_place(json_file, "--json", [test, *(one.manifest["data"]["spec"] for one in found)])
+        check_place(json_file, "json", [asked.test, *(one.manifest["data"]["spec"] for one in found)])
         if json_file.exists():
             read_records(json_file)
     if not dry_run:
-        trainings = counted(len(found) * len(networks) * seeds * (2 if baseline else 1), "training")
+        trainings = counted(len(found) * len(asked.network) * len(seeds) * (2 if baseline else 1), "training")
         say(f"{trainings} at most; what is in the cache is not done again")
     with showing() as progress:
         for record in evaluate_sets(
             found,
             protocol,
-            networks,
-            chosen,
-            test=test,
+            asked.network,
+            seeds,
+            test=asked.test,
             baseline=baseline,
-            teacher=named_teacher(teacher, teacher_classes, teacher_normalise),
+            teacher=named_teacher(teacher),
             labels=labels,
-            device=device,
+            device=asked.device,
             progress=progress,
             say=say,
             dry_run=dry_run,
@@ -166,34 +111,43 @@ def evaluate(
             if json_file is not None:
                 write_record(json_file, record)
     if json_file is not None:
-        records = counted(len(found) * len(networks), "record")
+        records = counted(len(found) * len(asked.network), "record")
         say(f"{records} would be kept in {json_file}" if dry_run else f"{records} kept in {json_file}")
 
 
-def _found(
-    folders: list[Path], layout: str | None, data: str | None, classes: str | None, class_map: Path | None
-) -> list[DistilledSet]:
+def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
+    """The recipe that labels were made for; or a named one, with the labels' scheme and number of epochs."""
+    from attar.teachers.soft_labels import StoredLabels
+
+    stored = StoredLabels(labels)
+    own = modified(named_recipe(stored.about("recipe")), stored.about("changes"))
+    if recipe is None:
+        return own
+    return modified(named_recipe(recipe), {"scheme": own.scheme, "label_epochs": own.label_epochs})
+
+
+def _found(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:
     """The sets in some folders: Attar's own, or, with a layout, those of other codes, said how they are understood."""
     from attar.sets.distilled import find_distilled
 
-    if layout is None:
-        for flag, value in (("data", data), ("classes", classes), ("class-map", class_map)):
-            if value is not None:
-                raise AttarError(f"--{flag} says what a set from elsewhere is of; name its --layout, too")
+    if foreign.layout is None:
+        for name in ("data", "classes", "class_map"):
+            if getattr(foreign, name) is not None:
+                raise AttarError(f"`{name}` says what a set from elsewhere is of; name its `layout`, too")
         return [one for folder in folders for one in find_distilled(folder)]
-    if data is None:
-        raise AttarError(f"--layout {layout}: name real images of the set's classes with --data")
+    if foreign.data is None:
+        raise AttarError(f"`layout` {foreign.layout}: name real images of the set's classes with `data`")
     from attar.core.store import Store
     from attar.data import load_data
     from attar.data.class_names import read_class_map
     from attar.job import named_classes
     from attar.sets.layouts import open_layout, understood
 
-    real = load_data(data)
-    if classes is not None:
-        real = real.restricted(named_classes([name.strip() for name in classes.split(",")], real.classes))
-    mapping = None if class_map is None else read_class_map(class_map)
-    found = [open_layout(folder, layout, real, mapping, Store()) for folder in folders]
+    real = load_data(foreign.data)
+    if foreign.classes is not None:
+        real = real.restricted(named_classes(foreign.classes, real.classes))
+    mapping = None if foreign.class_map is None else read_class_map(Path(foreign.class_map))
+    found = [open_layout(folder, foreign.layout, real, mapping, Store()) for folder in folders]
     for one in found:
         say(understood(one))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import textwrap
@@ -63,7 +64,9 @@ def parsed(value: Any, kind: Any, owner: str) -> Any:
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         return _optional(value, typing.get_args(kind), owner)
     if typing.get_origin(kind) is tuple:
-        items = value if isinstance(value, (list, tuple)) else str(value).split(",")
+        if isinstance(value, str):
+            value = [item.strip() for item in value.split(",")]
+        items = value if isinstance(value, (list, tuple)) else [value]
         return tuple(parsed(item, typing.get_args(kind)[0], owner) for item in items)
     if typing.get_origin(kind) is typing.Literal:
         if value in typing.get_args(kind):
@@ -82,7 +85,7 @@ def parsed(value: Any, kind: Any, owner: str) -> Any:
         except (TypeError, ValueError, OverflowError):
             pass
     hint = suggestion(str(value), ("true", "false")) if kind is bool else ""
-    raise AttarError(f"{owner} = {value!r}{hint}: not a value of type {getattr(kind, '__name__', kind)}")
+    raise AttarError(f"{owner} = {value!r}{hint}: must be {_in_words(kind)}")
 
 
 def check_ranges(thing: Any, ranges: Sequence[Range], owner: str) -> None:
@@ -100,14 +103,14 @@ def field_rows(thing: Any, prefix: str = "") -> list[tuple[str, str, str, str]]:
     A part that can be set stands before its fields, without a default; one that is None shows its fields all the same.
     """
     rows = []
-    kinds, meanings = typing.get_type_hints(type(thing)), _meanings(type(thing))
+    kinds, meanings = typing.get_type_hints(type(thing)), notes(type(thing))
     for field in dataclasses.fields(thing):
         value = _part(getattr(thing, field.name), kinds[field.name])
         if dataclasses.is_dataclass(value):
             inner = field_rows(value, f"{prefix}{field.name}.")
             if inner:
                 rows += [(prefix + field.name, "", type(value).__name__, meanings.get(field.name, "")), *inner]
-        elif field.init and _settable(kinds[field.name]):
+        elif field.init and is_plain(kinds[field.name]):
             rows.append((prefix + field.name, str(value), _shown(kinds[field.name]), meanings.get(field.name, "")))
     return rows
 
@@ -127,20 +130,23 @@ def _part(value: Any, kind: Any) -> Any:
     return next((typing.cast(Any, part)() for part in parts), None)
 
 
-def _settable(kind: Any) -> bool:
+def is_plain(kind: Any) -> bool:
+    """Whether a field of this type can be set by a text: numbers, texts, truths, choices, and tuples of them."""
     inner = typing.get_args(kind) or (kind,)
     plain = (int, float, str, bool, type(None), ...)
-    return all(part in plain or isinstance(part, str) or (typing.get_args(part) and _settable(part)) for part in inner)
+    return all(part in plain or isinstance(part, str) or (typing.get_args(part) and is_plain(part)) for part in inner)
 
 
-def _meanings(cls: type) -> dict[str, str]:
-    """The strings that stand below the fields of a class."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(body, ast.ClassDef)
+@functools.cache
+def notes(cls: type) -> dict[str, str]:
+    """The strings that stand below the fields of a dataclass, and below those that it inherits."""
     found = {}
-    for field, text in itertools.pairwise(body.body):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            found[ast.unparse(field.target)] = inspect.cleandoc(str(text.value.value)).replace("\n", " ")
+    for base in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, text in itertools.pairwise(body.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found[ast.unparse(field.target)] = inspect.cleandoc(str(text.value.value)).replace("\n", " ")
     return found
 
 
@@ -156,7 +162,19 @@ def _optional(value: Any, kinds: tuple[Any, ...], owner: str) -> Any:
                 return parsed(value, kind, owner)
             except AttarError:
                 continue
-    raise AttarError(f"{owner} = {value!r}: not one of {', '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
+    words = " or ".join(_in_words(kind) for kind in kinds if kind is not type(None))
+    raise AttarError(f"{owner} = {value!r}: must be {words}{', or none' if type(None) in kinds else ''}")
+
+
+def _in_words(kind: Any) -> str:
+    """What a value of a type must be."""
+    if typing.get_origin(kind) is typing.Literal:
+        return f"one of {', '.join(map(str, typing.get_args(kind)))}"
+    if typing.get_origin(kind) is tuple:
+        return f"a list, each {_in_words(typing.get_args(kind)[0])}"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(
+        kind, "true, or a table of its fields"
+    )
 
 
 def _unknown(name: str, names: list[str], thing: Any, owner: str) -> str:

@@ -30,39 +30,9 @@ from attar.evaluation.scores import (
     unaugmented,
 )
 from attar.evaluation.teaching import open_label_source
+from attar.experiments.conditions import Conditions, Protocol
 from attar.sets.distilled import DistilledSet, find_distilled
 from attar.sets.images import check_data, real_images, tested_images
-from attar.teachers.reference import TeacherReference
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What all evaluations of one set share, whatever the recipe."""
-
-    network: str
-    seeds: tuple[int, ...]
-    """Of the trainings."""
-    test: str | None = None
-    """Where the test images are from; None: the test split of the set's data."""
-    baseline: bool = False
-    """Whether random real images are evaluated beside the set in every one."""
-    teacher: TeacherReference | None = None
-    """Who labels, where a recipe learns from soft labels."""
-    device: str = "auto"
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What a set is scored by."""
-
-    own: Recipe
-    """The protocol that its accuracy is usually reported by."""
-    full_accuracy: float | None = None
-    """Of all the data with hard labels, as a fraction; None: a network is trained on it, once."""
-    full_epochs: int = 30
-    """Of that training."""
-    weight: float = 0.5
-    """Of IOR in LRS, and of the augmented evaluation in ARS."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from attar.evaluation.evaluator import training_plan
 from attar.evaluation.inputs import opened
 from attar.evaluation.precision import resolve_precision
 from attar.evaluation.records import Record, read_records, signed, spread, write_record
-from attar.experiments.scoring import Conditions, check_inputs, evaluated, expected_seconds, the_set
+from attar.experiments.conditions import Conditions
+from attar.experiments.scoring import check_inputs, evaluated, expected_seconds, the_set
 from attar.experiments.steps import Step, ends
 from attar.networks import build
 from attar.sets.distilled import DistilledSet

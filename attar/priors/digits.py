@@ -15,7 +15,8 @@ from attar.data.digits import Digits
 from attar.priors.codec import to_float
 from attar.priors.folder import linear_scheduler, write_pipeline
 from attar.priors.shared_embedders import untrained
-from attar.priors.training.train import Training, train_prior
+from attar.priors.training.settings import Training
+from attar.priors.training.train import train_prior
 
 RECIPE = Training(hidden=96, layers=3, heads=4, patch=2, steps=1500, batch=64, learning_rate=2e-3)
 

@@ -10,7 +10,7 @@ from attar.core.store import Store
 from attar.experiments import compare as comparison
 from attar.experiments import tune as tuning
 from attar.experiments import waterfall as evaluations
-from attar.experiments.scoring import Conditions
+from attar.experiments.conditions import Conditions
 from attar.experiments.spec import Experiment
 from attar.experiments.steps import Step
 from attar.report.charts import write_charts, write_tuned_chart, write_waterfall_chart

@@ -14,12 +14,12 @@ class TeacherReference:
     """A teacher in words. `attar.teachers.open.open_teacher` opens it."""
 
     source: str | tuple[str, ...]
-    """A folder of `attar train-teacher`, timm/NAME, torchvision/NAME, or NETWORK:FILE; several label together, by the
-    mean of their logits."""
+    """Who gives soft labels: a folder of `attar train-teacher`, timm/NAME or torchvision/NAME (pretrained), or
+    NETWORK:FILE, a checkpoint; several, as A,B: the mean of their logits."""
     classes: str | None = None
-    """A file with its class list, where it carries none."""
+    """A file with the teacher's class names in the order of its logits: one a line, a JSON list, or TOML classes."""
     normalise: str | None = None
-    """Statistics of its input, where it carries none: imagenet, cifar or half; None: the recipe's."""
+    """Statistics of the input of a teacher that carries none: imagenet, cifar or half; none: the recipe's."""
 
     @staticmethod
     def of(sources: str | Sequence[str], classes: str | None = None, normalise: str | None = None) -> TeacherReference:

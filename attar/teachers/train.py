@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +16,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from attar.core.batching import device_class, resolve
-from attar.core.config import Range, check_ranges
 from attar.core.errors import AttarError
-from attar.core.limits import SIDE, check_most
 from attar.core.progress import Progress, duration, silent
 from attar.core.rng import seed_of
 from attar.core.store import Store, file_digest, fingerprint, write_json
 from attar.data import ImageSet, load_data, load_pixels, readable, usual_side
 from attar.data.places import check_place, own_record
-from attar.networks import build, check, check_size
+from attar.networks import build, check_size
 from attar.priors.folder import publish
 from attar.teachers.load import load_pretrained
+from attar.teachers.settings import TeacherTraining
 from attar.training import Plan, Step, top1, train
 from attar.training.augment import STATISTICS, Augmentation
 from attar.training.checkpoint import Checkpoint
@@ -38,53 +36,6 @@ USUAL, SMALL = "airbench-w32", "convnet3-bn-w48"
 """The networks that teach unless one is named: SMALL for images below 32 pixels."""
 Set = tuple[Tensor, Tensor]
 """Images (N, H, W, 3) in uint8 and labels (N,), on the device."""
-
-_RANGES: tuple[Range, ...] = (
-    ("a whole number of 1 or more", lambda x: 1 <= x < math.inf and x == int(x), ("size", "epochs", "batch")),
-    ("a number above 0", lambda x: 0 < x < math.inf, ("lr",)),
-    ("a number of 0 or more", lambda x: 0 <= x < math.inf, ("shift", "weight_decay")),
-    ("a number from 0 to below 1", lambda x: 0 <= x < 1, ("momentum", "label_smoothing")),
-    ("a share above 0, at most 1", lambda x: 0 < x <= 1, ("crop",)),
-)
-
-
-@dataclass(frozen=True)
-class TeacherTraining:
-    """`attar train-teacher` in words. The defaults suit 32-pixel photographs."""
-
-    data: str
-    network: str | None = None
-    """None: airbench-w32, or convnet3-bn-w48 for images below 32 pixels."""
-    size: int | None = None
-    """Side of the images in pixels; none: the first image's own."""
-    preprocess: Literal["adm", "resize-crop", "squash"] = "resize-crop"
-    """How images are brought to that size."""
-    normalise: Literal["imagenet", "cifar", "half"] = "cifar"
-    flip: bool = True
-    """Mirror half of the images; off for images that mirroring changes, such as digits."""
-    shift: int = 2
-    """The most pixels that images are moved by, each way."""
-    crop: float | None = None
-    """Random resized crops instead or as well: the least share of the area."""
-    epochs: int = 16
-    batch: int = 256
-    lr: float | None = None
-    """Of SGD with Nesterov's momentum: it rises for a quarter of the steps, then falls; none: 0.25, ConvNets 0.05."""
-    momentum: float = 0.9
-    weight_decay: float = 1e-3
-    label_smoothing: float = 0.1
-    seed: int = 0
-    on_bad_image: Literal["error", "skip"] = "error"
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    test: str | None = None
-    """Images to test the finished teacher on, beside the held-out tenth: for a final table only."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self, _RANGES, "train-teacher")
-        check_most("--size", self.size, SIDE)
-        if self.network is not None:
-            check(self.network)
 
 
 @dataclass(eq=False)

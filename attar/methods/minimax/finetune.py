@@ -24,7 +24,8 @@ from attar.priors.prior import Prior
 from attar.priors.shared_embedders import SharedDiT, check_alike, share_embedders
 from attar.priors.training.adaptors import check_lora
 from attar.priors.training.latent_set import LatentSet, load_latents
-from attar.priors.training.optimise import Moment, Optimisation, Session, accelerator, optimise
+from attar.priors.training.optimise import Moment, Session, accelerator, optimise
+from attar.priors.training.settings import Optimisation
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

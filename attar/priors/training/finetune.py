@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DDIMScheduler
@@ -23,29 +22,11 @@ from attar.priors.digits import digits_prior, is_trained, untrained_digits
 from attar.priors.folder import check_out, linear_scheduler
 from attar.priors.shared_embedders import SharedDiT, share_embedders
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
-from attar.priors.training.run import Material, Say, TrainingRun, TrainingTask, check_batch, estimate, produce
-from attar.priors.training.train import Denoising
+from attar.priors.training.run import Say, TrainingRun, TrainingTask, check_batch, estimate, produce
+from attar.priors.training.settings import AdaptedPrior
 
 if TYPE_CHECKING:
     from attar.priors.prior import Prior
-
-
-@dataclass(frozen=True)
-class AdaptedPrior(Material):
-    """`attar finetune-prior` in words."""
-
-    prior: str = "digits"
-    """digits, a DiTPipeline folder or hub id, or an original checkpoint."""
-    adapt: Literal["all", "difffit", "lora"] = "all"
-    """What is trained: all weights; biases, label table and scales; or low-rank additions and the label table."""
-    rank: int = 16
-    """Of LoRA."""
-    training: Denoising = Denoising(steps=2000, batch=64, learning_rate=1e-4, min_snr=None)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rank < 1:
-            raise AttarError(f"rank {self.rank}: must be 1 or more")
 
 
 def finetune_prior(

@@ -13,43 +13,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from attar.core.errors import AttarError
 from attar.core.files import read_lines, replacing, resumed, write_lines
-from attar.core.limits import check_guidance
 from attar.core.progress import Progress, silent
 from attar.core.rng import noise
 from attar.diffusion import Sampler, Schedule, grid, sample
 from attar.priors.codec import Codec, to_uint8
+from attar.priors.training.settings import Report
 
 if TYPE_CHECKING:
     from attar.priors.training.measures import Classifier
     from attar.priors.training.optimise import Moment
 
 COLUMNS, MOST_ROWS = 8, 20
-
-
-@dataclass(frozen=True)
-class Report:
-    """How often and how closely a training is monitored."""
-
-    every: int | None = None
-    """Steps; none: five times in all."""
-    samples: int = 500
-    """Images that are measured, spread evenly over the classes."""
-    guidance: float = 2.0
-    steps: int = 25
-    """Of DDIM."""
-    judge_steps: int = 800
-    """Batches of 64 that the classifier is trained on, once for each data set."""
-
-    def __post_init__(self) -> None:
-        if (
-            (self.every is not None and self.every < 1)
-            or min(self.samples, self.judge_steps) < 2
-            or not 1 <= self.steps <= 1000
-        ):
-            raise AttarError("report: every must be 1 or more, samples and judge_steps 2 or more, steps 1 to 1000")
-        check_guidance("report.guidance", self.guidance)
 
 
 @dataclass(eq=False)

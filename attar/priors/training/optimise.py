@@ -2,70 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 
 from attar.core.batching import resolve
-from attar.core.config import Range, check_ranges
 from attar.core.errors import AttarError, NotFinite
 from attar.core.files import replacing, resumed
 from attar.core.finite import bounded, finite
 from attar.core.progress import Progress, duration, silent
 from attar.core.store import note_seconds
+from attar.priors.training.settings import Optimisation
 
 REPORT_SECONDS = 1.0
 CHECKPOINT_SECONDS = 30.0
 CURVE_POINTS = 400
 """About how many points are kept of the loss."""
-
-
-RANGES: tuple[Range, ...] = (
-    ("a whole number of 1 or more", lambda x: x >= 1, ("steps", "batch")),
-    ("a number above 0", lambda x: 0 < x < math.inf, ("learning_rate", "clip")),
-    ("a number of 0 or more", lambda x: 0 <= x < math.inf, ("warmup", "weight_decay")),
-    ("a number from 0 to below 1", lambda x: 0 <= x < 1, ("ema_decay",)),
-)
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """How weights are optimised: AdamW, a learning rate that warms up, gradients of norm 1 at most, and an average."""
-
-    steps: int = 10_000
-    batch: int = 128
-    learning_rate: float = 5e-4
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Of the learning rate; cosine falls to a twentieth."""
-    warmup: int = 100
-    """Steps over which the learning rate rises."""
-    weight_decay: float = 0.0
-    ema_decay: float = 0.999
-    """Of the averaged weights, which are what is kept."""
-    ema_warmup: bool = True
-    """Warmed up: min(decay, (1 + n) / (10 + n)) after n steps. Off: the average begins at the untrained weights."""
-    clip: float | None = 1.0
-    """Largest norm of a step's gradients."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_ranges(self, RANGES, "training")
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        warm = min(1.0, (step + 1) / max(self.warmup, 1))
-        fall = 0.5 * (1 + np.cos(np.pi * step / self.steps)) if self.schedule == "cosine" else 1.0
-        return float(self.learning_rate * warm * (0.05 + 0.95 * fall))
 
 
 @dataclass(frozen=True)

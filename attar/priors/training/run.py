@@ -7,19 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
 from torch import nn
 
 from attar.core.batching import device_class
-from attar.core.errors import AttarError, suggestion
-from attar.core.limits import SIDE, check_most
+from attar.core.errors import AttarError
 from attar.core.progress import Progress, duration, silent
 from attar.core.rng import noise
 from attar.core.store import Store, fingerprint
-from attar.data import PREPROCESSING, ImageSet, load_data, readable
+from attar.data import ImageSet, load_data, readable
 from attar.data.places import check_place
 from attar.diffusion import Schedule
 from attar.priors.folder import check_out, linear_scheduler, publish, write_card, write_pipeline
@@ -27,57 +26,16 @@ from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT, untrained
 from attar.priors.training.latent_set import LatentSet, held_in_memory, load_latents
 from attar.priors.training.measures import open_classifier
-from attar.priors.training.monitor import Monitor, Report
+from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Moment, accelerator
-from attar.priors.training.train import Denoising, Training, check_patch, step_seconds, train_network, training_session
-from attar.priors.training.vae import Autoencoding, open_codec, train_vae
+from attar.priors.training.settings import Denoising, Material, NewPrior
+from attar.priors.training.train import check_patch, step_seconds, train_network, training_session
+from attar.priors.training.vae import open_codec, train_vae
 
 if TYPE_CHECKING:
     from attar.priors.codec import Codec
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Material:
-    """The data of a training, and where it runs."""
-
-    data: str
-    preprocess: str = "adm"
-    """How images are brought to the codec's size: adm, resize-crop or squash."""
-    flip: bool = True
-    """Mirror half of the images; off for images that mirroring changes, such as digits."""
-    on_bad_image: Literal["error", "skip"] = "error"
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    dtype: str = "auto"
-    """Of mixed precision: auto, float32 or bfloat16."""
-    report: Report = Report()
-    """How the training is monitored."""
-
-    def __post_init__(self) -> None:
-        if self.preprocess not in PREPROCESSING:
-            hint = suggestion(self.preprocess, PREPROCESSING)
-            raise AttarError(f"preprocess {self.preprocess!r}{hint}: choose one of {', '.join(PREPROCESSING)}")
-
-
-@dataclass(frozen=True)
-class NewPrior(Material):
-    """`attar train-prior` in words: a class-conditional DiT from nothing."""
-
-    codec: str = "pixel"
-    """pixel, grey, a folder or hub id of an AutoencoderKL or of a DiTPipeline with one, or train."""
-    size: int | None = None
-    """Side of the images in pixels; none: what the codec was trained on."""
-    training: Training = Training()
-    vae: Autoencoding = Autoencoding()
-    """Of `codec = "train"`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.size is not None and self.size < 1:
-            raise AttarError(f"--size {self.size}: at least 1")
-        check_most("--size", self.size, SIDE)
 
 
 @dataclass(eq=False)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.core.config import Range, check_ranges
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
 from attar.core.rng import generator
@@ -22,53 +19,11 @@ from attar.diffusion.loss import Forward, forward_of
 from attar.priors.folder import linear_scheduler, write_pipeline
 from attar.priors.shared_embedders import SharedDiT, untrained
 from attar.priors.training.latent_set import LatentSet, held_in_memory
-from attar.priors.training.optimise import Moment, Optimisation, Session, accelerator, optimise
+from attar.priors.training.optimise import Moment, Session, accelerator, optimise
+from attar.priors.training.settings import Denoising, Training
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-_RANGES: tuple[Range, ...] = (
-    ("a number from 0 to below 1", lambda x: 0 <= x < 1, ("label_dropout",)),
-    ("a number above 0, or none", lambda x: 0 < x < math.inf, ("min_snr",)),
-)
-
-
-@dataclass(frozen=True)
-class Denoising(Optimisation):
-    """How a DiT is trained on latents, whatever its size: epsilon prediction unless it came with another."""
-
-    label_dropout: float = 0.1
-    """Share of labels replaced by the null label, once per sample, outside the network."""
-    min_snr: float | None = 5.0
-    """Weights of the loss (Hang et al., ICCV 2023, equation 6); none: all 1."""
-    compile: bool = False
-    """Compile the blocks (torch.compile): minutes at the start, then about a tenth faster; other last bits."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_ranges(self, _RANGES, "training")
-
-
-@dataclass(frozen=True)
-class Training(Denoising):
-    """A DiT's size and how it is trained: epsilon prediction, linear betas, 1000 steps."""
-
-    hidden: int = field(default=256, kw_only=True)
-    layers: int = field(default=8, kw_only=True)
-    heads: int = field(default=4, kw_only=True)
-    patch: int = field(default=2, kw_only=True)
-    """Side of a token, in latent pixels."""
-    learned_sigma: bool = field(default=False, kw_only=True)
-    """Whether the network predicts a range of the variance, too (improved DDPM's hybrid loss)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("hidden", "layers", "heads", "patch"):
-            if getattr(self, name) < 1:
-                raise AttarError(f"{name} {getattr(self, name)}: must be 1 or more")
-        if self.hidden % self.heads or self.hidden % 4:
-            raise AttarError(f"hidden {self.hidden} must be divisible by heads ({self.heads}) and by 4")
 
 
 def train_prior(

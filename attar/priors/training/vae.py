@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,46 +12,19 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from attar.core.batching import choose, device_class
-from attar.core.config import Range, check_ranges
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
 from attar.core.rng import generator, seed_of
 from attar.core.store import Store, fingerprint
 from attar.data import ImageSet, load_pixels
 from attar.priors.codec import SCALES, Codec, PixelCodec, autoencoder_codec, load_autoencoder, to_float
-from attar.priors.training.optimise import Optimisation, Session, optimise
+from attar.priors.training.optimise import Session, optimise
+from attar.priors.training.settings import Autoencoding
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 GROUPS = (16, 8, 4, 2, 1)
-_RANGES: tuple[Range, ...] = (
-    ("a whole number of 1 or more", lambda x: x >= 1, ("width", "channels")),
-    ("a number of 0 or more", lambda x: 0 <= x < math.inf, ("kl_weight",)),
-)
-
-
-@dataclass(frozen=True)
-class Autoencoding(Optimisation):
-    """A small AutoencoderKL and how it is trained: mean squared error of the pixels and a little of the KL term."""
-
-    steps: int = 5000
-    batch: int = 64
-    learning_rate: float = 1e-3
-    width: int = 32
-    """Channels of the first level; all others have twice as many."""
-    shrink: int = 4
-    """How many times smaller than the image the latents are, a power of two."""
-    channels: int = 8
-    """Of the latents."""
-    kl_weight: float = 1e-4
-    """Of the KL term's mean over the latent values, against the mean squared error over pixels in [-1, 1]."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_ranges(self, _RANGES, "vae")
-        if self.shrink < 1 or self.shrink & (self.shrink - 1):
-            raise AttarError(f"vae.shrink {self.shrink}: a power of two, such as 4")
 
 
 def train_vae(
