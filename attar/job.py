@@ -90,8 +90,8 @@ class Spec:
             raise AttarError(f"`output_filter` {self.output_filter}: needs an `output_size`, which it brings images to")
         if self.imbalance_factor is not None and not 1 <= self.imbalance_factor < math.inf:
             raise AttarError(f"`imbalance_factor` {self.imbalance_factor}: a number of 1 or more")
-        check_most("tile", self.tile, TILE)
-        check_most("output_size", self.output_size, SIDE)
+        check_most("`tile`", self.tile, TILE)
+        check_most("`output_size`", self.output_size, SIDE)
 
 
 FOR_PRIOR = ("codec", "class_map", "prompt", "prompts", "negative_prompt", "tile")
@@ -191,7 +191,7 @@ class Job:
         if not taken and not given:
             return None
         if taken and spec.class_map is not None:
-            raise AttarError(f"--class-map: {spec.prior} is told its classes by prompts; give them with --prompts FILE")
+            raise AttarError(f"`class_map`: {spec.prior} is told its classes by prompts; give them with `prompts` FILE")
         file = Path(spec.prompts) if spec.prompts else None
         return class_prompts(self.everything.classes, self.classes, spec.prompt, file, spec.negative_prompt)
 
@@ -205,7 +205,7 @@ class Job:
     @property
     def _prior_name(self) -> str:
         if self.spec.prior is None:
-            raise AttarError("this method needs a prior: name one with --prior (digits, a folder or a hub id)")
+            raise AttarError("this method needs a prior: name one as `prior` (digits, a folder or a hub id)")
         return self.spec.prior if self.untrained is None else self.untrained.name
 
     @property

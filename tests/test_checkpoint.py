@@ -151,7 +151,7 @@ def test_what_is_no_checkpoint_is_refused(
     kind: str, message: str, tmp_path: Path, vae: str, monkeypatch: pytest.MonkeyPatch, weights: dict[str, Tensor]
 ) -> None:
     monkeypatch.setenv("ATTACKED", str(tmp_path / "attacked"))
-    with pytest.raises(AttarError, match=rf"--prior .*dit.pt: .*{message}"):
+    with pytest.raises(AttarError, match=rf"`prior` .*dit.pt: .*{message}"):
         load_prior(str(broken(tmp_path, kind, weights)), device="cpu", tile=1, codec=vae)
     assert not (tmp_path / "attacked").exists()
 

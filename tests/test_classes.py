@@ -56,7 +56,7 @@ def test_other_lists_of_imagenets_names_count_as_imagenets() -> None:
 
 
 def test_two_cranes() -> None:
-    with pytest.raises(AttarError, match=r"'crane' \(134, 517\); choose one with --class-map"):
+    with pytest.raises(AttarError, match=r"'crane' \(134, 517\); choose one with `class_map`"):
         labels("crane")
     from attar.data.source import unique_names
 
@@ -86,7 +86,7 @@ def test_a_class_map_serves_priors_without_names() -> None:
 def test_numbers_that_sort_otherwise_than_they_count_are_not_matched_by_place() -> None:
     from_zero = sorted(str(number) for number in range(12))  # 0, 1, 10, 11, 2 ...
     from_one = sorted(str(number) for number in range(1, 13))
-    with pytest.raises(AttarError, match=r"'10' is its label 2 by place, and 10 by number; rename .*--class-map FILE"):
+    with pytest.raises(AttarError, match=r"'10' is its label 2 by place, and 10 by number; rename .*`class_map` FILE"):
         match(from_zero, None, 12, from_zero)
     with pytest.raises(AttarError, match="'10' is its label 1 by place, and 9 by number"):
         match(["10"], None, 12, from_one)
@@ -117,7 +117,7 @@ def test_classes_that_the_prior_does_not_tell_apart_are_refused() -> None:
     ],
 )
 def test_wrong_class_maps_are_refused(mapping: dict[str, int | str], message: str) -> None:
-    with pytest.raises(AttarError, match=f"--class-map: .*{message}"):
+    with pytest.raises(AttarError, match=f"`class_map`: .*{message}"):
         match(["tench"], IMAGENET, 1000, ["tench"], mapping)
 
 
@@ -132,9 +132,9 @@ def test_names_cannot_be_mapped_to_a_prior_without_any() -> None:
 )
 def test_files_that_are_no_class_maps_are_refused(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(AttarError, match=rf"--class-map .*{name}"):
+    with pytest.raises(AttarError, match=rf"`class_map` .*{name}"):
         read_class_map(tmp_path / name)
-    with pytest.raises(AttarError, match=r"--class-map .*missing\.toml"):
+    with pytest.raises(AttarError, match=r"`class_map` .*missing\.toml"):
         read_class_map(tmp_path / "missing.toml")
 
 

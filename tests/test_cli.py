@@ -260,19 +260,19 @@ def test_settings_are_chosen_on_a_tenth_that_was_held_out(
     whole = [word for word in common if word != "--hold-out"]
     assert attar(monkeypatch, "distill", *whole, "--out", tmp_path / "whole") == 0
     assert attar(monkeypatch, "evaluate", tmp_path / "whole", "--test", "held-out", *quick) == 2
-    assert "use --hold-out for both" in capsys.readouterr().err
+    assert "distill it with `hold_out`, too" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
-        ("out = 3", "out = 3 must be a text"),
+        ("out = 3", "out = 3: must be a text"),
         ('method = ["random"]', "must be a text"),
         ("set = 5", "set must be a table"),
         ("classes = 3", "classes = 3"),
         ("ipc = []", "at least one number"),
         ("ipc = [1.9]", "whole numbers"),
-        ("data = 5", "data = 5 must be a text"),
+        ("data = 5", "data = 5: must be a text"),
         ("seed = 'x'", "distill.seed = 'x'"),
         ("method = 'caf\udce9'", "utf-8"),
     ],

@@ -110,7 +110,7 @@ def test_autoencoders_that_do_not_fit_are_refused(
     change: dict[str, Any], shape: tuple[int, int, int], message: str, tmp_path: Path
 ) -> None:
     folder = save_tiny_autoencoder(tmp_path / "vae", "AutoencoderKL", **change)
-    with pytest.raises(AttarError, match=rf"--codec .*vae: .*{message}"):
+    with pytest.raises(AttarError, match=rf"`codec` .*vae: .*{message}"):
         load_codec(str(folder), shape, CPU, torch.float32)
 
 
@@ -121,7 +121,7 @@ def test_other_models_and_nothing_are_refused(tmp_path: Path, monkeypatch: pytes
         load_codec(str(tmp_path), (4, 8, 8), CPU, torch.float32)
     with pytest.raises(
         AttarError,
-        match=r"--codec nobody/nothing: there is no such folder here, .* cannot be loaded .* give --codec FOLDER",
+        match=r"`codec` nobody/nothing: there is no such folder here, .* cannot be loaded .* give `codec` FOLDER",
     ):
         load_codec("nobody/nothing", (4, 8, 8), CPU, torch.float32)
 

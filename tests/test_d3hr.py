@@ -287,7 +287,7 @@ def test_exact_inversion_is_in_float32() -> None:
     class Half:
         dtype = torch.bfloat16
 
-    with pytest.raises(AttarError, match="--dtype float32"):
+    with pytest.raises(AttarError, match="`dtype=float32`"):
         d3hr(fit__exact=True).fit.check(Half())
     d3hr().fit.check(Half())
 
@@ -369,7 +369,7 @@ def test_what_cannot_be_regenerated_is_refused(
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps({**manifest, "seed": 9}))
     assert "damaged" in refused(copy)
-    with pytest.raises(AttarError, match="--keep-statistics: prior learns no mean"):
+    with pytest.raises(AttarError, match="`keep_statistics`: prior learns no mean"):
         distill_sets(spec_of(world, keep_statistics=True), "prior", load_method("prior"), (1,), tmp_path / "p")
     refined = load_method("d3hr", {"refine": "true"})
     with pytest.raises(AttarError, match="without the data, which refine needs"):

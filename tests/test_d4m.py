@@ -335,7 +335,7 @@ def test_images_are_brought_to_size_by_the_filter_that_is_named() -> None:
         assert np.array_equal(resized(pixels, 9, name), np.asarray(Image.fromarray(pixels).resize((9, 9), how)))
     assert np.array_equal(resized(pixels, 9), resized(pixels, 9, "lanczos"))
     assert resized(pixels, 16, "bicubic") is pixels
-    with pytest.raises(AttarError, match="--output-filter bicubic: needs --output-size"):
+    with pytest.raises(AttarError, match="`output_filter` bicubic: needs an `output_size`"):
         Spec("digits", output_filter="bicubic")
 
 

@@ -105,7 +105,7 @@ def test_splits_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert load_data("data@val").spec == f"imagefolder:{root}@val"
     assert test_spec("data@train") == f"imagefolder:{root}@val"
     assert test_spec(str(root / "train")) == f"imagefolder:{root}@val"
-    with pytest.raises(AttarError, match="--test"):
+    with pytest.raises(AttarError, match="`test`"):
         test_spec("data@val")
 
 
@@ -117,7 +117,7 @@ def test_splits_may_be_named_in_capitals(tmp_path: Path) -> None:
         load_data(str(root))
     assert load_data(f"{root}@Train").classes == ("a", "b")
     assert test_spec(f"{root}@Train") == test_spec(str(root / "Train")) == f"imagefolder:{root}@TEST"
-    with pytest.raises(AttarError, match="--test"):
+    with pytest.raises(AttarError, match="`test`"):
         test_spec(f"{root}@TEST")
 
 
@@ -136,7 +136,7 @@ def test_a_path_may_hold_an_at_sign(tmp_path: Path) -> None:
 def test_test_spec() -> None:
     assert test_spec("digits") == test_spec("digits@train") == "digits@test"
     for spec in ("digits@test", "digits@all"):
-        with pytest.raises(AttarError, match="--test"):
+        with pytest.raises(AttarError, match="`test`"):
             test_spec(spec)
 
 

@@ -94,7 +94,7 @@ def test_folders_of_splits(tmp_path: Path, files: list[str]) -> None:
 
 def test_the_test_file_beside_a_training_file(tmp_path: Path) -> None:
     train = write(tmp_path / "train.parquet")
-    with pytest.raises(AttarError, match="--test"):
+    with pytest.raises(AttarError, match="`test`"):
         test_spec(f"parquet:{train}")
     write(tmp_path / "validation.parquet")
     assert test_spec(f"parquet:{train}") == f"parquet:{tmp_path}@validation"

@@ -332,15 +332,13 @@ def test_signals_that_are_ignored_stay_ignored() -> None:
 
 
 def test_help_is_shown_as_it_is_written(monkeypatch: Any, capsys: Any) -> None:
-    import typer
-
-    from attar.cli import app
+    from attar.cli.commands import COMMANDS, built
 
     monkeypatch.setenv("COLUMNS", "100")
-    group: Any = typer.main.get_command(app)
-    for name, command in group.commands.items():
+    commands = {name: built(name) for name in COMMANDS}
+    for name, command in commands.items():
         assert attar(monkeypatch, name, "--help") == 0
         shown = "".join(capsys.readouterr().out.split())
         for written in [command.help, *(param.help for param in command.params)]:
             assert "".join((written or "").replace("\b", "").split()) in shown, name
-    assert "a table [set]" in next(param.help for param in group.commands["distill"].params if param.name == "config")
+    assert "a table [set]" in next(param.help for param in commands["distill"].params if param.name == "config")

@@ -104,10 +104,10 @@ def test_names() -> None:
     assert TeacherReference.of("a") == TeacherReference.of(["a"]) == TeacherReference("a")
     assert str(TeacherReference.of(["a", "b"])) == "a, b"
     assert TeacherReference.of(["timm/a", "timm/b"]).anywhere == TeacherReference(("timm/a", "timm/b"))
-    with pytest.raises(AttarError, match="--teacher a: is named twice"):
+    with pytest.raises(AttarError, match="`teacher` a: is named twice"):
         TeacherReference.of(["a", "b", "a"])
     for nothing in ([], ["a", ""]):
-        with pytest.raises(AttarError, match="--teacher: a name is missing"):
+        with pytest.raises(AttarError, match="`teacher`: a name is missing"):
             TeacherReference.of(nothing)
 
 

@@ -405,13 +405,13 @@ def test_a_wrong_word_is_a_clear_error(world: Path, tmp_path: Path, old: str, ne
 
 
 def test_an_unknown_method_to_run_is_an_error(experiment: Experiment) -> None:
-    with pytest.raises(AttarError, match=r"--only rando \(did you mean 'random'\?\): .* has the methods random, prior"):
+    with pytest.raises(AttarError, match=r"`only` rando \(did you mean 'random'\?\): .* has the methods random, prior"):
         compare(experiment, only=["rando"])
 
 
 def test_all_that_is_wrong_with_the_data_is_told_before_any_work(world: Path, store: Store, tmp_path: Path) -> None:
     text = FILE.format(world=world, out=tmp_path / "out").replace("ipc = [1, 2]", "ipc = [1, 9]")
     text = text.replace("[methods.prior]\n", '[methods.prior]\nclasses = ["dog"]\n')
-    with pytest.raises(AttarError, match=r"random: --ipc 9: more real images.*\n.*dog"):
+    with pytest.raises(AttarError, match=r"random: `ipc` 9: more real images.*\n.*dog"):
         compare(read_experiment(written(tmp_path, text)), store=store)
     assert not (tmp_path / "out").exists()

@@ -77,17 +77,17 @@ def test_the_table_tells_the_meaning() -> None:
 
 OUT_OF_RANGE = [
     *[("prior", {"sampler.guidance": value}, "sampler.guidance") for value in ("1e8", "-0.5", "nan", "inf", "100.1")],
-    ("d3hr", {"fit.guidance": "-1"}, "fit.guidance -1: must be a number from 0 to 100; 1 guides not at all"),
-    ("exemplars", {"fit.guidance": "1e8"}, "fit.guidance 1e+08: must be a number from 0 to 100"),
-    ("minimax", {"fit.monitor.guidance": "101"}, "fit.monitor.guidance 101: must be a number from 0 to 100"),
+    ("d3hr", {"fit.guidance": "-1"}, "`fit.guidance` -1: must be a number from 0 to 100; 1 guides not at all"),
+    ("exemplars", {"fit.guidance": "1e8"}, "`fit.guidance` 1e+08: must be a number from 0 to 100"),
+    ("minimax", {"fit.monitor.guidance": "101"}, "`fit.monitor.guidance` 101: must be a number from 0 to 100"),
     ("d3hr", {"skew_weight": "-0.1"}, "d3hr: skew_weight = -0.1: give a number of 0 or more"),
     ("d3hr", {"mean_weight": "nan"}, "d3hr: mean_weight = nan: give a number of 0 or more"),
     ("prior", {"refine.steps": "inf"}, "refine: steps = 'inf': give whole numbers of 1 or more"),
     ("d4m", {"strength": "1.5"}, "strength"),
     ("d4m", {"fit.seed": "-1"}, "fit.seed -1: from 0 to 4,294,967,295"),
     ("d4m", {"sampler.steps": "0"}, "sampler.steps 0: choose 1 to 1000"),
-    ("random", {"select.pool": "100001"}, "select.pool 100001: at most 100,000"),
-    ("train-prior", {"report.guidance": "-1"}, "report.guidance -1: must be a number from 0 to 100"),
+    ("random", {"select.pool": "100001"}, "`select.pool` 100001: at most 100,000"),
+    ("train-prior", {"report.guidance": "-1"}, "`report.guidance` -1: must be a number from 0 to 100"),
     ("train-prior", {"training.learning_rate": "0"}, "training: learning_rate = 0.0: give a number above 0"),
     ("train-prior", {"training.learning_rate": "nan"}, "training: learning_rate = nan: give a number above 0"),
     ("train-prior", {"training.steps": "0"}, "training: steps = 0: give a whole number of 1 or more"),
@@ -104,7 +104,7 @@ OUT_OF_RANGE = [
     ("train-prior", {"vae.kl_weight": "-1"}, "vae: kl_weight = -1.0: give a number of 0 or more"),
     ("recipe", {"lr": "0"}, "lr = 0.0: give numbers above 0"),
     ("recipe", {"lr": "vit: -1e-4, 1e-3"}, "give numbers above 0"),
-    ("job", {"imbalance_factor": "0.5"}, "--imbalance-factor 0.5: a number of 1 or more"),
+    ("job", {"imbalance_factor": "0.5"}, "`imbalance_factor` 0.5: a number of 1 or more"),
 ]
 
 

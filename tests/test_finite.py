@@ -110,7 +110,7 @@ def test_a_weight_of_an_original_checkpoint_that_is_no_number(world: Path, tmp_p
 @pytest.mark.parametrize("value", [0, -0.18, 1e-30, 1e9, NAN, "x", True, None])
 def test_a_codec_whose_scale_cannot_be(world: Path, tmp_path: Path, value: Any) -> None:
     bad = with_config(world, tmp_path, "vae", scaling_factor=value)
-    with pytest.raises(AttarError, match=rf"--codec {bad}: its config.json says scaling_factor {value}: it must be"):
+    with pytest.raises(AttarError, match=rf"`codec` {bad}: its config.json says scaling_factor {value}: it must be"):
         load_autoencoder(bad)
 
 
@@ -122,7 +122,7 @@ def test_a_codec_whose_shift_cannot_be(world: Path, tmp_path: Path) -> None:
 
 def test_a_schedule_that_is_no_number(world: Path, tmp_path: Path, store: Store) -> None:
     bad = with_config(world, tmp_path, "scheduler", beta_end=NAN)
-    with pytest.raises(NotFinite, match=rf"--prior {bad}: the schedule of the noise \(scheduler_config.json\)"):
+    with pytest.raises(NotFinite, match=rf"`prior` {bad}: the schedule of the noise \(scheduler_config.json\)"):
         load_prior(bad, device="cpu", store=store)
 
 

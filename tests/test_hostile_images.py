@@ -213,7 +213,7 @@ def test_what_cannot_be_decoded_is_refused_by_name(tmp_path: Path, store: Store,
     images = load_data(str(root))
     with pytest.raises(BadImage, match=r"^cat/bad\.jpg: \w"):
         images.open(0)
-    with pytest.raises(AttarError, match=r"(?s)1 of 3 images.*cat/bad\.jpg: .*--on-bad-image skip"):
+    with pytest.raises(AttarError, match=r"(?s)1 of 3 images.*cat/bad\.jpg: .*`on_bad_image=skip`"):
         readable(images, "error", store)
     rest = readable(images, "skip", store)
     assert rest.skipped == ("cat/bad.jpg",)

@@ -45,25 +45,25 @@ def test_a_name_that_can_only_be_a_folder_is_not_asked_of_the_hub(
     world: Path, monkeypatch: pytest.MonkeyPatch, store: Store, named: str, told: str
 ) -> None:
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("asks the hub"))
-    with pytest.raises(AttarError, match=re.escape(f"--prior {named}{told}") + "$"):
+    with pytest.raises(AttarError, match=re.escape(f"`prior` {named}{told}") + "$"):
         load_prior(named, device="cpu", store=store)
     monkeypatch.setattr("attar.priors.digits.digits_prior", lambda *_: pytest.fail("trains first"))
     told = told.replace(" (did you mean 'digits'?)", "")
-    with pytest.raises(AttarError, match=re.escape(f"--codec {named}{told}") + "$"):
+    with pytest.raises(AttarError, match=re.escape(f"`codec` {named}{told}") + "$"):
         load_prior_codec("digits", codec=named, device="cpu", store=store)
 
 
 def test_a_name_that_may_be_a_folder_or_an_id_is_told_as_both(world: Path, store: Store) -> None:
     told = r"runs/prior \(did you mean 'runs/prior-1'\?\): there is no such folder here, and from the hub it cannot be"
-    with pytest.raises(AttarError, match=f"^--prior {told} loaded as a diffusers pipeline: "):
+    with pytest.raises(AttarError, match=f"^`prior` {told} loaded as a diffusers pipeline: "):
         load_prior("runs/prior", device="cpu", store=store)
-    with pytest.raises(AttarError, match=f"^--codec {told} loaded as an autoencoder: "):
+    with pytest.raises(AttarError, match=f"^`codec` {told} loaded as an autoencoder: "):
         load_prior("runs/prior-1", codec="runs/prior", device="cpu", store=store)
 
 
 def test_a_checkpoint_and_a_teacher_that_are_not_there(world: Path, store: Store) -> None:
     torch.save(original_weights(), "dit.pt")
-    with pytest.raises(AttarError, match=r"--prior dit2.pt \(did you mean 'dit.pt'\?\): there is no such file$"):
+    with pytest.raises(AttarError, match=r"`prior` dit2.pt \(did you mean 'dit.pt'\?\): there is no such file$"):
         load_prior("dit2.pt", device="cpu", store=store)
     with pytest.raises(
         AttarError, match=r"runs/prior1 \(did you mean 'runs/prior-1'\?\): there is no such folder; give"
@@ -81,9 +81,9 @@ def cut(file: Path) -> Path:
 @pytest.mark.parametrize("part", ["transformer", "vae"])
 def test_a_part_of_a_prior_that_is_cut_short(world: Path, store: Store, part: str) -> None:
     file = cut(next((world / "runs" / "prior-1" / part).glob("*.safetensors")))
-    flag = "--prior" if part == "transformer" else "--codec"
+    field = "`prior`" if part == "transformer" else "`codec`"
     with pytest.raises(
-        AttarError, match=rf"^{flag} {file}: is cut short or damaged \(.*\); copy or download it again$"
+        AttarError, match=rf"^{field} {file}: is cut short or damaged \(.*\); copy or download it again$"
     ):
         load_prior(str(world / "runs" / "prior-1"), device="cpu", store=store)
 
@@ -91,11 +91,11 @@ def test_a_part_of_a_prior_that_is_cut_short(world: Path, store: Store, part: st
 def test_other_weights_that_are_cut_short(world: Path, store: Store) -> None:
     save_file(original_weights(), "dit.safetensors")
     cut(Path("dit.safetensors"))
-    with pytest.raises(AttarError, match=r"--prior dit.safetensors: cannot be read .* Copy or download it again"):
+    with pytest.raises(AttarError, match=r"`prior` dit.safetensors: cannot be read .* Copy or download it again"):
         load_prior("dit.safetensors", device="cpu", store=store)
     save_file(dict(build("convnet3-w8", 2, 16, 0).state_dict()), "net.safetensors")
     cut(Path("net.safetensors"))
-    with pytest.raises(AttarError, match=r"--teacher net.safetensors: is cut short .*; copy or download it again"):
+    with pytest.raises(AttarError, match=r"`teacher` net.safetensors: is cut short .*; copy or download it again"):
         load_pretrained("convnet3-w8:net.safetensors", None, 2, 16)
     DiffFit({"blocks.0.scale": torch.nn.Parameter(torch.ones(64))}).save(Path("adaptor.safetensors"))
     cut(Path("adaptor.safetensors"))
@@ -106,6 +106,6 @@ def test_other_weights_that_are_cut_short(world: Path, store: Store) -> None:
 def test_a_folder_that_is_no_prior_is_told_as_a_folder(world: Path, store: Store) -> None:
     data = save_folder(world / "data", ["ant"], each=1)
     with pytest.raises(
-        AttarError, match=f"^--prior {data}: cannot be loaded as a diffusers pipeline: .*model_index.json"
+        AttarError, match=f"^`prior` {data}: cannot be loaded as a diffusers pipeline: .*model_index.json"
     ):
         load_prior(str(data), device="cpu", store=store)

@@ -44,7 +44,7 @@ def test_what_is_said_to_no_prior_is_refused_from_everywhere(
     assert attar(monkeypatch, *ASKED, "--config", "distill.toml") == 2
     assert told in capsys.readouterr().err
     given: dict[str, Any] = {field: value}
-    with pytest.raises(AttarError, match=f"^{flag} .*: random asks no prior"):
+    with pytest.raises(AttarError, match=f"^`{field}` .*: random asks no prior"):
         package.distill("data", method="random", ipc=1, out="out", **given)
     assert not Path("out").exists()
 
@@ -57,8 +57,8 @@ def test_a_prior_that_is_named_for_several_methods_is_said_to_be_idle(
     package.distill("data", method="random", ipc=1, out="two", prior=prior)
     package.distill("data", method="herding", ipc=1, out="three", prior=prior, device="cpu")  # compares its latents
     assert caplog.messages == [
-        f"random asks no prior: --prior {prior}, --class-map map.toml have no effect",
-        f"random asks no prior: --prior {prior} has no effect",
+        f"random asks no prior: `prior` {prior}, `class_map` map.toml have no effect",
+        f"random asks no prior: `prior` {prior} has no effect",
     ]
 
 

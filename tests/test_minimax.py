@@ -360,7 +360,7 @@ def test_float16_samples_and_does_not_train(world: Path, store: Store, tmp_path:
         spec, "prior", load_method("prior", {"sampler.steps": 4}), [1], tmp_path / "a", store=store
     )
     assert open_distilled(folder).manifest["compute"]["dtype"] == "float16"
-    with pytest.raises(AttarError, match="--dtype float16: gradients vanish in it; train in bfloat16 or float32"):
+    with pytest.raises(AttarError, match="`dtype` float16: gradients vanish in it; train in bfloat16 or float32"):
         distill_sets(spec, "minimax", load_method("minimax", FAST), [1], tmp_path / "b", store=store)
     assert not (tmp_path / "b").exists()
 

@@ -20,7 +20,7 @@ TEACHER = ["train-teacher", "--data", "digits", "--out", "out"]
 PRIOR = ["train-prior", "--data", "digits", "--out", "out"]
 
 MISTYPED: list[tuple[list[str], str]] = [
-    (["distil"], "No such command 'distil'. Did you mean 'distill'"),
+    (["distil"], "no command 'distil' (did you mean 'distill' or 'list'?)"),
     (["list", "Methods"], "list Methods (did you mean 'methods'?)"),
     (["list", "rule"], "list rule (did you mean 'rules'?)"),
     (["describe", "MINIMAX"], "no method 'MINIMAX' (did you mean 'minimax'?)"),
@@ -58,7 +58,7 @@ MISTYPED: list[tuple[list[str], str]] = [
     (["tune", *D3HR[1:], "--recipe", "quik"], "no recipe 'quik' (did you mean 'quick'?)"),
     ([*TEACHER, "--set", "normalise=cifr"], "train-teacher.normalise = 'cifr' (did you mean 'cifar'?)"),
     ([*PRIOR, "--schedule", "cosin"], "train-prior.training.schedule = 'cosin' (did you mean 'cosine'?)"),
-    ([*PRIOR, "--preprocess", "amd"], "preprocess 'amd' (did you mean 'adm'?)"),
+    ([*PRIOR, "--preprocess", "amd"], "preprocess = 'amd' (did you mean 'adm'?)"),
     (["finetune-prior", "--prior", "digits", *PRIOR[1:], "--adapt", "lra"], "(did you mean 'lora'?)"),
 ]
 
@@ -72,7 +72,7 @@ ABSURD: list[tuple[list[str], str]] = [
     (["score", ".", "--seeds", "1000000"], "--seeds 1000000: at most 1,000"),
     (["tune", *D3HR[1:], "--seeds", "1000000"], "--seeds 1000000: at most 1,000"),
     (["demo", "--out", "out", "--seeds", "1000000"], "--seeds 1000000: at most 1,000"),
-    (["evaluate", ".", "--set", "size=30000"], "recipe quick: size 30000: at most 4,096 pixels a side"),
+    (["evaluate", ".", "--set", "size=30000"], "recipe quick: --set size 30000: at most 4,096 pixels a side"),
     ([*TEACHER, "--size", "30000"], "--size 30000: at most 4,096 pixels a side"),
     ([*PRIOR, "--codec", "pixel", "--size", "30000"], "--size 30000: at most 4,096 pixels a side"),
     (["regenerate", ".", "--out", "out", "--ipc", "100000000"], "--ipc 100000000: at most 100,000"),
@@ -119,9 +119,9 @@ def test_a_key_of_a_config(here: Path, monkeypatch: Any, capsys: Any, toml: str,
         ("[evaluations.quick]", "[evaluations.qick]", "no recipe 'qick' (did you mean 'quick'?)"),
         ("networks", "network", "[evaluations.quick]: no key 'network' (did you mean 'networks'?)"),
         ("convnet3-w8", "convnt3", "no network is called 'convnt3' (did you mean 'convnet3'"),
-        ("ipc = 1", "ipc = 100000000", "ipc 100000000: at most 100,000 images per class"),
+        ("ipc = 1", "ipc = 100000000", "`ipc` 100000000: at most 100,000 images per class"),
         ("seeds = 1", "seeds = 1000000", "seeds = 1000000: at most 1,000 seeds"),
-        ("seeds = 1", "output_size = 30000", "--output-size 30000: at most 4,096 pixels a side"),
+        ("seeds = 1", "output_size = 30000", "`output_size` 30000: at most 4,096 pixels a side"),
         ("seeds = 1", 'planed = ""', "the file: no key 'planed' (did you mean 'planned'?)"),
     ],
 )
@@ -148,8 +148,8 @@ def test_from_python() -> None:
         _ = package.distil
     with pytest.raises(AttarError, match=r"distill has no field 'sed' \(did you mean 'seed'\?\)"):
         package.distill("digits", method="random", ipc=1, out="out", sed=3)
-    with pytest.raises(AttarError, match=r"--ipc 100000000: at most"):
+    with pytest.raises(AttarError, match=r"`ipc` 100000000: at most"):
         package.distill("digits", method="random", ipc=10**8, out="out")
-    with pytest.raises(AttarError, match="seeds 1000000: at most 1,000"):
+    with pytest.raises(AttarError, match="`seeds` 1000000: at most 1,000"):
         package.evaluate("out", seeds=10**6)
     assert not os.path.exists("out")

@@ -50,17 +50,17 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_not_in_over_or_around_the_data(world: Path, out: str, told: str) -> None:
     place = Path(out).absolute() if out == "." else Path(out)
     for spec in ("data@train", "imagefolder:data", "imagefolder:data@test"):
-        with pytest.raises(AttarError, match=rf"^--out {place} {told} the data, {world}/data; choose a place apart"):
-            check_place(place, "--out", [None, "digits", spec])
-    check_place(Path("datas"), "--out", ["data@train"])
-    check_place(Path("data") / "out", "--out", ["/no/such/data", "torchvision:CIFAR10", "nonsense"])
+        with pytest.raises(AttarError, match=rf"^`out` {place} {told} the data, {world}/data; choose a place apart"):
+            check_place(place, "`out`", [None, "digits", spec])
+    check_place(Path("datas"), "`out`", ["data@train"])
+    check_place(Path("data") / "out", "`out`", ["/no/such/data", "torchvision:CIFAR10", "nonsense"])
 
 
 def test_where_links_in_the_data_lead_is_the_data(world: Path) -> None:
     away = save_folder(world / "away", ["1"], each=2) / "1"
     (world / "data" / "train" / "cat").symlink_to(away)
     with pytest.raises(AttarError, match=f"lies in the data, {world}/data/train/cat; "):
-        check_place(away / "out", "--out", ["data@train"])
+        check_place(away / "out", "`out`", ["data@train"])
 
 
 def test_tables_are_data_too(world: Path) -> None:
@@ -68,12 +68,12 @@ def test_tables_are_data_too(world: Path) -> None:
     table.parent.mkdir()
     table.write_bytes(b"")
     for out, told in {table: "is", world / "tables": "holds"}.items():
-        with pytest.raises(AttarError, match=f"^--out {out} {told} the data, {table}; "):
-            check_place(out, "--out", [f"parquet:{table}"])
-    check_place(world / "tables" / "out", "--out", [f"parquet:{table}"])
+        with pytest.raises(AttarError, match=f"^`out` {out} {told} the data, {table}; "):
+            check_place(out, "`out`", [f"parquet:{table}"])
+    check_place(world / "tables" / "out", "`out`", [f"parquet:{table}"])
     for spec in (f"parquet:{world}/tables@train", f"hf:{world}/tables@train"):
         with pytest.raises(AttarError, match=f"lies in the data, {world}/tables; "):
-            check_place(world / "tables" / "out", "--out", [spec])
+            check_place(world / "tables" / "out", "`out`", [spec])
 
 
 def test_not_beside_the_data_under_the_name_of_a_split(world: Path) -> None:
@@ -82,17 +82,17 @@ def test_not_beside_the_data_under_the_name_of_a_split(world: Path) -> None:
     table.parent.mkdir()
     table.write_bytes(b"")
     for out, spec in {"data/Val": "data/train", "tables/test.parquet": str(table)}.items():
-        with pytest.raises(AttarError, match=f"^--out {out} would be read as a split of the data beside it, {world}/"):
-            check_place(Path(out), "--out", [spec])
-    check_place(Path("test"), "--out", ["data"])
-    check_place(Path("data2") / "val", "--out", ["data/train"])
+        with pytest.raises(AttarError, match=f"^`out` {out} would be read as a split of the data beside it, {world}/"):
+            check_place(Path(out), "`out`", [spec])
+    check_place(Path("test"), "`out`", ["data"])
+    check_place(Path("data2") / "val", "`out`", ["data/train"])
 
 
 @pytest.mark.parametrize(("ipcs", "place"), [([1], "mine"), ([1, 2], "mine/ipc-002")])
 def test_a_folder_of_other_things_is_no_place_for_a_set(world: Path, ipcs: list[int], place: str) -> None:
     (world / place).mkdir(parents=True)
     (world / place / "notes.txt").write_text("mine")
-    told = rf"^--out {place}: holds other things \(notes.txt\), and no distilled set; name a new folder$"
+    told = rf"^`out` {place}: holds other things \(notes.txt\), and no distilled set; name a new folder$"
     with pytest.raises(AttarError, match=told):
         distill_sets(
             Spec("data@train"), "random", load_method("random"), ipcs, Path("mine"), store=Store(Path("cache"))
@@ -102,44 +102,44 @@ def test_a_folder_of_other_things_is_no_place_for_a_set(world: Path, ipcs: list[
 def test_not_into_a_distilled_set(world: Path) -> None:
     for out in ("set/out", "set/images/000_ant/out"):
         with pytest.raises(
-            AttarError, match=f"^--out {out} lies in the distilled set {world}/set; choose a place apart"
+            AttarError, match=f"^`out` {out} lies in the distilled set {world}/set; choose a place apart"
         ):
-            check_place(Path(out), "--out")
-    with pytest.raises(AttarError, match=r"^--out set lies in the distilled set"):
-        check_place(Path("set"), "--out", adds=["results.json"])
+            check_place(Path(out), "`out`")
+    with pytest.raises(AttarError, match=r"^`out` set lies in the distilled set"):
+        check_place(Path("set"), "`out`", adds=["results.json"])
     (world / "manifest.json").write_text(json.dumps({"name": "of another program"}))
-    check_place(Path("out"), "--out")
+    check_place(Path("out"), "`out`")
 
 
 def test_a_folder_that_appears_whole_needs_a_name(world: Path) -> None:
     for out in (Path(), Path("set/..")):
         with pytest.raises(AttarError, match="is there already; name a new folder or file"):
-            check_place(out, "--out")
-        check_place(out, "--out", adds=["results.json"])
+            check_place(out, "`out`")
+        check_place(out, "`out`", adds=["results.json"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
 def test_a_place_that_records_could_not_name_is_refused(world: Path) -> None:
-    with pytest.raises(AttarError, match=r"--out caf\\udce9: the name is not UTF-8"):
-        check_place(Path(os.fsdecode(b"caf\xe9")), "--out")
+    with pytest.raises(AttarError, match=r"`out` caf\\udce9: the name is not UTF-8"):
+        check_place(Path(os.fsdecode(b"caf\xe9")), "`out`")
 
 
 def test_files_of_other_programs_are_not_overwritten(world: Path) -> None:
     (world / "out").mkdir()
     (world / "out" / "table.md").write_text("mine")
     with pytest.raises(
-        AttarError, match=r"^--out out holds table\.md, but no results\.json of Attar's; choose another"
+        AttarError, match=r"^`out` out holds table\.md, but no results\.json of Attar's; choose another"
     ):
-        check_place(Path("out"), "--out", adds=["results.json", "table.md"])
+        check_place(Path("out"), "`out`", adds=["results.json", "table.md"])
     (world / "out" / "results.json").write_text("[]")
-    check_place(Path("out"), "--out", adds=["results.json", "table.md"])
+    check_place(Path("out"), "`out`", adds=["results.json", "table.md"])
     os.mkfifo("pipe")
     os.mkdir("folder")
     os.symlink("gone", "broken")
     for name in ("pipe", "folder", "broken"):
-        with pytest.raises(AttarError, match=f"--out {name}: is there, and cannot be read as a page"):
-            check_file(Path(name), "--out", "mark", "a page")
-    check_file(Path("new"), "--out", "mark", "a page")
+        with pytest.raises(AttarError, match=f"`out` {name}: is there, and cannot be read as a page"):
+            check_file(Path(name), "`out`", "mark", "a page")
+    check_file(Path("new"), "`out`", "mark", "a page")
 
 
 TRAINED = ["--network", "convnet3-w16", "--seeds", 1, "--set", "steps=1"]
@@ -254,7 +254,7 @@ def test_an_experiment_is_not_written_into_its_data(
     ]
     (world / "file.toml").write_text("\n".join(lines))
     assert attar(monkeypatch, "compare", "file.toml") == 2
-    assert "out data/out lies in the data" in " ".join(capsys.readouterr().err.split())
+    assert "`out` data/out lies in the data" in " ".join(capsys.readouterr().err.split())
 
 
 def test_distances_are_not_written_into_the_data(
@@ -298,5 +298,5 @@ def test_a_set_is_not_exported_into_itself_or_another(world: Path) -> None:
         "two/out": "lies in the distilled set",
         "data/train": "lies in the data",
     }.items():
-        with pytest.raises(AttarError, match=f"--out {out}.*{message}"):
+        with pytest.raises(AttarError, match=f"`out` {out}.*{message}"):
             export(one, "d4m", Path(out))

@@ -70,7 +70,7 @@ def test_the_key_tells_weights_and_schedules_apart(tmp_path: Path) -> None:
 def test_what_is_no_prior_is_refused(tmp_path: Path, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AttarError, match=r"--prior .*(nowhere|empty)"):
+    with pytest.raises(AttarError, match=r"`prior` .*(nowhere|empty)"):
         load_prior(str(tmp_path / wrong) if wrong == "empty" else wrong, device="cpu")
 
 
@@ -208,10 +208,10 @@ def test_a_given_tile_is_proved_once(tmp_path: Path, store: Store, monkeypatch: 
         assert load_prior(folder, device="cpu", tile=1, store=store).batch_size == 1
     assert tried == [3]
     for _ in range(2):
-        with pytest.raises(AttarError, match=r"--tile 5: .* rows beside it on cpu.*; leave it out, and 4 is chosen"):
+        with pytest.raises(AttarError, match=r"`tile` 5: .* rows beside it on cpu.*; leave it out, and 4 is chosen"):
             load_prior(folder, device="cpu", tile=5, store=store)
     assert tried == [3, 5, 16, 8, 32, 4]
-    with pytest.raises(AttarError, match="--tile 0: at least 1"):
+    with pytest.raises(AttarError, match="`tile` 0: at least 1"):
         load_prior(folder, device="cpu", tile=0, store=store)
 
 
@@ -225,7 +225,7 @@ def test_a_given_tile_that_does_not_fit_in_memory_is_refused(
 
     folder = str(save_tiny_dit(tmp_path / "dit", NAMES))
     monkeypatch.setattr(Prior, "exact_at", exact_at)
-    with pytest.raises(AttarError, match=r"--tile 64: it does not fit in memory .* 16 is chosen"):
+    with pytest.raises(AttarError, match=r"`tile` 64: it does not fit in memory .* 16 is chosen"):
         load_prior(folder, device="cpu", tile=64, store=store)
 
 

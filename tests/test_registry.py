@@ -94,5 +94,5 @@ def test_the_rules_of_the_field_are_those_of_the_registry() -> None:
 def test_a_method_opens_with_the_fields_that_its_name_stands_for() -> None:
     noise: Any = METHODS.open("d4m-noise", {"sampler.steps": 3})
     assert (noise.sampler.solver, noise.sampler.guidance, noise.sampler.steps) == ("checkpoint", 8.0, 3)
-    with pytest.raises(AttarError, match=r"herding stands for a rule.*choose --method medoid"):
+    with pytest.raises(AttarError, match=r"herding stands for a rule.*choose `method` medoid"):
         METHODS.open("herding", {"select.rule": "medoid"})

@@ -84,7 +84,7 @@ def test_writers_take_turns(tmp_path: Path) -> None:
 def test_what_is_no_list_of_records_is_refused_and_kept(tmp_path: Path, content: str) -> None:
     file = tmp_path / "results.json"
     file.write_text(content)
-    with pytest.raises(AttarError, match=r"results\.json.*attar evaluate --json"):
+    with pytest.raises(AttarError, match=r"results\.json.*`attar evaluate` wrote"):
         read_records(file)
     with pytest.raises(AttarError):
         write_record(file, record())

@@ -317,7 +317,7 @@ def test_prompts_are_for_priors_that_take_them(tmp_path: Path, store: Store) -> 
     for spec in (Spec(data, dit, prompt="a {name}"), Spec(data, dit, negative_prompt="")):
         with pytest.raises(AttarError, match=r"dit: knows its classes by label, so it takes no prompts"):
             assert Job(spec, store).prior
-    with pytest.raises(AttarError, match=r"--class-map: .*sd is told its classes by prompts"):
+    with pytest.raises(AttarError, match=r"`class_map`: .*sd is told its classes by prompts"):
         assert Job(Spec(data, prior, class_map="map.toml", device="cpu"), store).prior
 
 
@@ -334,7 +334,7 @@ def test_prompts_are_for_priors_that_take_them(tmp_path: Path, store: Store) -> 
 def test_other_networks_are_refused(part: str, change: dict[str, Any], message: str, tmp_path: Path) -> None:
     config = save_tiny_sd(tmp_path / "sd") / part / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
-    with pytest.raises(AttarError, match=rf"--prior .*sd: .*{message}"):
+    with pytest.raises(AttarError, match=rf"`prior` .*sd: .*{message}"):
         load_prior(str(tmp_path / "sd"), device="cpu", tile=1)
 
 
@@ -344,7 +344,7 @@ def test_other_networks_are_refused(part: str, change: dict[str, Any], message: 
 )
 def test_a_missing_part_is_no_stand_in(part: str, message: str, tmp_path: Path) -> None:
     shutil.rmtree(save_tiny_sd(tmp_path / "sd") / part)
-    with pytest.raises(AttarError, match=rf"--prior .*sd: .*{message}"):
+    with pytest.raises(AttarError, match=rf"`prior` .*sd: .*{message}"):
         load_prior(str(tmp_path / "sd"), device="cpu", tile=1)
 
 

@@ -231,7 +231,7 @@ def test_a_wrong_order_of_the_classes_is_refused(folder: Path, order: tuple[int,
     for names in (wrong, None):
         columns = list(range(10)) if names else list(order)
         network = nn.Sequential(teacher.network, _Columns(columns))
-        with pytest.raises(AttarError, match=r"in another order of its classes 9\d.*--teacher-classes"):
+        with pytest.raises(AttarError, match=r"in another order of its classes 9\d.*`teacher_classes`"):
             tried(replace(teacher, network=network, classes=names))
 
 
@@ -312,7 +312,7 @@ def test_classes_that_are_called_by_each_others_names(
     order: dict[int, int], each: int, share: float, words: str
 ) -> None:
     labels = torch.arange(10 * each) % 10
-    with pytest.raises(AttarError, match=f"{words}.* --teacher-classes FILE"):
+    with pytest.raises(AttarError, match=f"{words}.* `teacher_classes` FILE"):
         reading(called(labels, order, share), labels, ANIMALS)
 
 
@@ -358,7 +358,7 @@ def test_a_wrong_normalisation_is_refused() -> None:
     labels = (torch.arange(60) >= 30).long()
     teacher = Pretrained("mine", Threshold(), ("grey", "light"), None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 2)
     examples = Examples(images, labels, ("grey", "light"), "pictures")
-    with pytest.raises(AttarError, match=r"50.0 % right on 60 pictures; with its input .* --teacher-normalise"):
+    with pytest.raises(AttarError, match=r"50.0 % right on 60 pictures; with its input .* `teacher_normalise`"):
         check_teacher(teacher, examples, "imagenet")
     mean, std = STATISTICS["half"]
     fine = check_teacher(replace(teacher, mean=mean, std=std), examples, "imagenet")
@@ -503,7 +503,7 @@ def test_class_lists(name: str, text: str, tmp_path: Path) -> None:
 )
 def test_bad_class_lists(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(AttarError, match="--teacher-classes"):
+    with pytest.raises(AttarError, match="`teacher_classes`"):
         read_classes(tmp_path / name)
 
 

@@ -63,7 +63,7 @@ def test_what_only_makes_sense_together_is_changed_together() -> None:
 def test_another_order() -> None:
     rded, d3hr = RECIPES.open("rded-soft-cifar"), RECIPES.open("d3hr-soft-cifar")
     assert names(rded, d3hr, ("batch_doubled_at", "epochs")) == ["batch", "epochs", "crop"]
-    with pytest.raises(AttarError, match="--order speed"):
+    with pytest.raises(AttarError, match="`order` speed"):
         between(rded, d3hr, ("speed",))
 
 

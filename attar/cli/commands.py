@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -70,7 +71,9 @@ class Command(TyperCommand):
         ending.running.options = dict(ctx.params)
         ending.running.names = names_of(COMMANDS[str(self.name)])
         for option, place in ending.places():
-            check_writable(place, option)
+            check_writable(place, f"`{option}`")
+        notes = logging.getLogger("attar")
+        notes.addFilter(_spoken)
         try:
             result = super().invoke(ctx)
             if ctx.params.get("dry_run"):
@@ -79,6 +82,14 @@ class Command(TyperCommand):
         except KeyboardInterrupt:
             ending.running.stopped = ending.running.stopped or signal.SIGINT
             raise
+        finally:
+            notes.removeFilter(_spoken)
+
+
+def _spoken(record: logging.LogRecord) -> bool:
+    """Lets a warning from below name fields by their flags."""
+    record.msg, record.args = ending.running.spoken(record.getMessage()), ()
+    return True
 
 
 def built(name: str) -> Any:

@@ -126,5 +126,5 @@ def ipcs_of(value: Any) -> list[int]:
         raise AttarError("`ipc`: at least one number")
     if min(ipcs) < 1:
         raise AttarError(f"`ipc` {min(ipcs)}: the number of images per class must be 1 or more")
-    check_most("ipc", max(ipcs), IPC)
+    check_most("`ipc`", max(ipcs), IPC)
     return ipcs

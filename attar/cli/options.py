@@ -265,9 +265,10 @@ def _written(config: Path, known: list[str]) -> tuple[dict[str, Any], dict[str, 
         raise AttarError(f"`config` {config} is not TOML: {error}") from error
     written = {name.replace("-", "_"): value for name, value in written.items()}
     table = written.pop("set", {})
+    known = [*known, "set"]
     unknown = [name + suggestion(name, known) for name in sorted(set(written) - set(known))]
     if unknown:
-        raise AttarError(f"`config` {config}: unknown key {', '.join(unknown)}; known: {', '.join([*known, 'set'])}")
+        raise AttarError(f"`config` {config}: unknown key {', '.join(unknown)}; known: {', '.join(known)}")
     if not isinstance(table, dict):
         raise AttarError(f"`config` {config}: set must be a table, [set]")
     for name in ("out", "method"):

@@ -86,7 +86,7 @@ def evaluate(
 
     found = _found(folders, made(Foreign, foreign, "evaluate"))
     if json_file is not None:
-        check_place(json_file, "json", [asked.test, *(one.manifest["data"]["spec"] for one in found)])
+        check_place(json_file, "`json`", [asked.test, *(one.manifest["data"]["spec"] for one in found)])
         if json_file.exists():
             read_records(json_file)
     if not dry_run:

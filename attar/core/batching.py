@@ -79,7 +79,7 @@ class Probe:
         from attar.core.errors import AttarError
 
         if tile < 1:
-            raise AttarError(f"--tile {tile}: at least 1")
+            raise AttarError(f"`tile` {tile}: at least 1")
         try:
             if tile == 1 or self._remembered(lambda: int(self.exact_at(tile)), tile):
                 return tile
@@ -88,7 +88,7 @@ class Probe:
             torch.cuda.empty_cache()
             why = "it does not fit in memory"
         here = device_class(self.device)
-        raise AttarError(f"--tile {tile}: {why} on {here}; leave it out, and {self.chosen()} is chosen")
+        raise AttarError(f"`tile` {tile}: {why} on {here}; leave it out, and {self.chosen()} is chosen")
 
     def _remembered(self, find: Callable[[], int], *asked: int | str | None) -> int:
         about = [self.key, device_class(self.device), str(self.dtype), torch.__version__, *asked]
@@ -131,10 +131,10 @@ def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         hint = suggestion(device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))
-        raise AttarError(f"--device {device}{hint}: not usable here ({reason}); try auto or cpu") from error
+        raise AttarError(f"`device` {device}{hint}: not usable here ({reason}); try auto or cpu") from error
     formats: dict[str, Any] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype == "auto":
         dtype = "bfloat16" if found.type == "cuda" else "float32"
     if dtype not in formats:
-        raise AttarError(f"--dtype {dtype}{suggestion(dtype, formats)}: choose auto, {', '.join(formats)}")
+        raise AttarError(f"`dtype` {dtype}{suggestion(dtype, formats)}: choose auto, {', '.join(formats)}")
     return found, formats[dtype]

@@ -134,13 +134,13 @@ def permit(file: Path, rights: int) -> None:
         file.chmod(rights & 0o7777)
 
 
-def check_writable(path: Path, flag: str) -> None:
+def check_writable(path: Path, name: str) -> None:
     """Raises AttarError unless a file or folder of this name can be made; makes nothing."""
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise AttarError(f"{flag} {path}: {parent} is not a folder that can be written")
+        raise AttarError(f"{name} {path}: {parent} is not a folder that can be written")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,7 +12,7 @@ from attar.core.errors import AttarError, nearest, written_hint
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
-def check_there(source: str, flag: str, known: Iterable[str] = ()) -> None:
+def check_there(source: str, name: str, known: Iterable[str] = ()) -> None:
     """Raises AttarError for the name of a file or folder that is not there; a name that may be a hub id passes.
 
     Args:
@@ -20,7 +20,7 @@ def check_there(source: str, flag: str, known: Iterable[str] = ()) -> None:
     """
     if not Path(source).expanduser().exists() and not _ID.fullmatch(source):
         raise AttarError(
-            f"{flag} {source}{near(source, known)}: there is no such file or folder; an id of the hub reads owner/name"
+            f"{name} {source}{near(source, known)}: there is no such file or folder; an id of the hub reads owner/name"
         )
 
 

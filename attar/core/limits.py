@@ -35,7 +35,7 @@ def check_guidance(name: str, value: float) -> None:
         raise AttarError(f"{name} {value:g}: must be a number from 0 to {GUIDANCE:g}; 1 guides not at all")
 
 
-def seeds(count: int, name: str = "--seeds") -> range:
+def seeds(count: int, name: str = "`seeds`") -> range:
     """So many seeds of trainings, from 0 on.
 
     Raises:

@@ -43,14 +43,14 @@ def match(
     if several:
         raise AttarError(
             f"the prior has several classes of these names (its labels): {', '.join(several)}; "
-            "choose one with --class-map FILE"
+            "choose one with `class_map` FILE"
         )
     by_name = [] if known is None else [name for name in names if name not in (mapping or {})]
     alike = Counter((found[name][0], normal(name)) for name in by_name)
     if told := [repr(name) for name in by_name if alike[found[name][0], normal(name)] > 1]:
         raise AttarError(
             f"the prior does not tell these classes of the data apart: {', '.join(told)}; rename some, or say which of "
-            "its classes they are with --class-map FILE"
+            "its classes they are with `class_map` FILE"
         )
     return [found[name][0] for name in names]
 
@@ -75,7 +75,7 @@ def matches(
         if rest and not aligned:
             raise AttarError(
                 f"the prior has {n_known} classes without names and the data {len(all_names)}: they cannot be matched; "
-                'add an "id2label" table to its model_index.json, or say which is which with --class-map FILE'
+                'add an "id2label" table to its model_index.json, or say which is which with `class_map` FILE'
             )
         _refuse_numbers(rest, all_names)
         return {name: mapped.get(name, [position[name]]) for name in names}
@@ -117,13 +117,13 @@ def read_class_map(file: Path) -> dict[str, int | str]:
         text = file.read_text(encoding="utf-8")
         table = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError) as error:
-        raise AttarError(f"--class-map {file}: cannot be read as {file.suffix or 'TOML'}: {error}") from error
+        raise AttarError(f"`class_map` {file}: cannot be read as {file.suffix or 'TOML'}: {error}") from error
     if not isinstance(table, dict):
-        raise AttarError(f"--class-map {file}: not a table of data class names")
+        raise AttarError(f"`class_map` {file}: not a table of data class names")
     wrong = [key for key, value in table.items() if isinstance(value, bool) or not isinstance(value, (int, str))]
     if wrong:
         raise AttarError(
-            f"--class-map {file}: {', '.join(map(repr, wrong))}: the value must be a label (a number) or a class name"
+            f"`class_map` {file}: {', '.join(map(repr, wrong))}: the value must be a label (a number) or a class name"
         )
     return table
 
@@ -185,17 +185,17 @@ def _named(name: str, known: Sequence[str]) -> list[int]:
 def _label(name: str, value: int | str, known: Sequence[str] | None, n_known: int) -> int:
     if isinstance(value, int):
         if not 0 <= value < n_known:
-            raise AttarError(f"--class-map: {name!r} = {value}: the prior's labels are 0 to {n_known - 1}")
+            raise AttarError(f"`class_map`: {name!r} = {value}: the prior's labels are 0 to {n_known - 1}")
         return value
     if known is None:
-        raise AttarError(f"--class-map: {name!r} = {value!r}: the prior has no class names; give its label, a number")
+        raise AttarError(f"`class_map`: {name!r} = {value!r}: the prior has no class names; give its label, a number")
     found = _named(value, known)
     if len(found) == 1:
         return found[0]
     if found:
-        raise AttarError(f"--class-map: {name!r} = {value!r}: the prior has several, {found}; give one of these labels")
+        raise AttarError(f"`class_map`: {name!r} = {value!r}: the prior has several, {found}; give one of these labels")
     near = suggestion(normal(value), _words(tuple(known)))
-    raise AttarError(f"--class-map: {name!r} = {value!r}: the prior has no such class{near}")
+    raise AttarError(f"`class_map`: {name!r} = {value!r}: the prior has no such class{near}")
 
 
 def _refuse_numbers(names: Sequence[str], all_names: Sequence[str]) -> None:
@@ -213,18 +213,18 @@ def _refuse_numbers(names: Sequence[str], all_names: Sequence[str]) -> None:
             raise AttarError(
                 "the prior has no class names, and the data's are numbers in another order than they count: "
                 f"{name!r} is its label {place} by place, and {by_number[int(name)]} by number; rename them to sort as "
-                "they count (01, 02 ... 10), or say which is which with --class-map FILE"
+                "they count (01, 02 ... 10), or say which is which with `class_map` FILE"
             )
 
 
 def _strangers(names: Sequence[str], all_names: Sequence[str]) -> str:
     told = [f"{name!r}{suggestion(name, all_names)}" for name in names]
-    return f"--class-map: the data has no class {', '.join(told)}"
+    return f"`class_map`: the data has no class {', '.join(told)}"
 
 
 def _unmatched(unknown: Sequence[str], words: Sequence[str]) -> str:
     told = [f"  {name!r}{suggestion(normal(name), words)}" for name in unknown]
     are = "is" if len(unknown) == 1 else "are"
-    known_as = "known to the prior (say which they are with --class-map FILE)"
+    known_as = "known to the prior (say which they are with `class_map` FILE)"
     title = f"{counted(len(unknown), 'class')} of the data {are} not {known_as}:"
     return "\n".join([title, *told])

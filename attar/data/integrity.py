@@ -48,7 +48,7 @@ def _without(images: ImageSet, bad: Mapping[int, str], on_bad_image: Literal["er
     if on_bad_image == "error":
         raise AttarError(
             f"{len(bad)} of {counted(len(images), 'image')} of {images.spec} cannot be read:\n{_shown(images, bad)}\n"
-            "Mend or remove them, or leave them out with --on-bad-image skip"
+            "Mend or remove them, or leave them out with `on_bad_image=skip`"
         )
     rest = images.without(bad)
     empty = np.flatnonzero(np.bincount(rest.labels, minlength=len(rest.classes)) == 0)

@@ -19,41 +19,41 @@ IN_A_MANIFEST = frozenset(("format", "attar", "run", "method", "ipc", "seed", "c
 """Keys that every manifest of a distilled set has."""
 
 
-def check_place(out: Path, flag: str, data: Iterable[str | None] = (), adds: Sequence[str] = ()) -> None:
+def check_place(out: Path, name: str, data: Iterable[str | None] = (), adds: Sequence[str] = ()) -> None:
     """Raises AttarError unless results may be written to `out`, links resolved; before any work, and makes nothing.
 
     Whether what is there already is a result of the same run, the caller asks.
 
     Args:
-        flag: what the user named the place with.
+        name: what the place is called in messages: "`out`".
         data: specs of all images that are read; None, and data that is not on this machine, stands in nobody's way.
         adds: what is written into the folder `out`, the first of it a record that shows that the rest is Attar's;
             nothing where `out` itself, a file or a folder, appears whole, by a rename.
     """
     if shown(str(out)) != str(out):
         raise AttarError(
-            f"{flag} {shown(str(out))}: the name is not UTF-8, and no record could hold it; choose another"
+            f"{name} {shown(str(out))}: the name is not UTF-8, and no record could hold it; choose another"
         )
     if not adds and out.name in ("", ".."):
-        raise AttarError(f"{flag} {out}: is there already; name a new folder or file")
+        raise AttarError(f"{name} {out}: is there already; name a new folder or file")
     for read in (read for spec in data if spec for read in places(spec)):
         inside, around = _within(out, read), _within(read, out)
         if inside or around:
             told = "is" if inside and around else "lies in" if inside else "holds"
-            raise AttarError(f"{flag} {out} {told} the data, {read}; choose a place apart from it")
+            raise AttarError(f"{name} {out} {told} the data, {read}; choose a place apart from it")
         if _taken_for_a_split(out, read):
             raise AttarError(
-                f"{flag} {out} would be read as a split of the data beside it, {read}; choose another name"
+                f"{name} {out} would be read as a split of the data beside it, {read}; choose another name"
             )
     written = out / adds[0] if adds else out
     if whose := next(filter(_is_set, Path(os.path.realpath(written)).parents), None):
-        raise AttarError(f"{flag} {out} lies in the distilled set {whose}; choose a place apart from it")
+        raise AttarError(f"{name} {out} lies in the distilled set {whose}; choose a place apart from it")
     if adds and not written.exists() and (others := [name for name in adds[1:] if (out / name).exists()]):
-        raise AttarError(f"{flag} {out} holds {others[0]}, but no {adds[0]} of Attar's; choose another folder")
-    check_writable(written, flag)
+        raise AttarError(f"{name} {out} holds {others[0]}, but no {adds[0]} of Attar's; choose another folder")
+    check_writable(written, name)
 
 
-def check_file(file: Path, flag: str, mark: str, what: str) -> None:
+def check_file(file: Path, name: str, mark: str, what: str) -> None:
     """Raises AttarError where something is that is not `what`, a text whose first part holds `mark`, and so is ours."""
     if not os.path.lexists(file):
         return
@@ -62,9 +62,9 @@ def check_file(file: Path, flag: str, mark: str, what: str) -> None:
         with file.open(encoding="utf-8", errors="replace") as opened:
             ours = mark in opened.read(HEAD)
     except OSError as error:
-        raise AttarError(f"{flag} {file}: is there, and cannot be read as {what} ({error})") from error
+        raise AttarError(f"{name} {file}: is there, and cannot be read as {what} ({error})") from error
     if not ours:
-        raise AttarError(f"{flag} {file}: is there, and is not {what}; choose another name, or remove it")
+        raise AttarError(f"{name} {file}: is there, and is not {what}; choose another name, or remove it")
 
 
 def occupied(out: Path) -> bool:
@@ -84,7 +84,7 @@ def ours(out: Path, read: Callable[[Path], T], what: str) -> T | None:
         return read(out)
     except AttarError as error:
         raise AttarError(
-            f"--out {out} is not empty, and holds no {what} of ours: choose another folder, or remove it"
+            f"`out` {out} is not empty, and holds no {what} of ours: choose another folder, or remove it"
         ) from error
 
 
@@ -103,7 +103,7 @@ def own_record(out: Path, name: str, key: str, what: str) -> dict[str, Any] | No
 
     record = ours(out, read, what)
     if record is not None and record["key"] != key:
-        raise AttarError(f"--out {out} is another run's {what}: choose another folder, or remove it")
+        raise AttarError(f"`out` {out} is another run's {what}: choose another folder, or remove it")
     return record
 
 

@@ -103,7 +103,7 @@ def test_spec(spec: str) -> str:
         for name in there:
             if name.lower() == wanted and name != split:
                 return _written(kind, where, name)
-    raise AttarError(f"{spec} has no test split beside it; name the test images with --test")
+    raise AttarError(f"{spec} has no test split beside it; name the test images with `test`")
 
 
 test_spec.__test__ = False  # type: ignore[attr-defined]  # its name is not that of a test

@@ -72,7 +72,7 @@ class Sampler:
             )
 
     def _check_guidance(self) -> None:
-        check_guidance("sampler.guidance", self.guidance)
+        check_guidance("`sampler.guidance`", self.guidance)
         times = self.guided_times
         if times is not None and not (len(times) == 2 and 0 <= times[0] <= times[1]):
             raise AttarError(f"sampler.guided_times {','.join(map(str, times))}: two times, rising, or none for all")

@@ -139,8 +139,8 @@ def checked(
         AttarError: what is wrong and what to do.
     """
     if not ipcs or any(ipc < 1 for ipc in ipcs):
-        raise AttarError(f"--ipc {','.join(map(str, ipcs))}: the number of images per class must be 1 or more")
-    check_most("--ipc", max(ipcs), IPC)
+        raise AttarError(f"`ipc` {','.join(map(str, ipcs))}: the number of images per class must be 1 or more")
+    check_most("`ipc`", max(ipcs), IPC)
     _known_settings(job.spec, name, method)
     resolve(job.spec.device, job.spec.dtype)
     ordered = tuple(sorted(set(ipcs)))
@@ -148,7 +148,7 @@ def checked(
     plan = Plan(job, name, method, ordered, folders, fits)
     if not plan.uses_prior:
         _without_prior(job.spec, name)
-    check_place(out, "--out", [job.spec.data], adds=[folders[ordered[0]].name] if len(ordered) > 1 else ())
+    check_place(out, "`out`", [job.spec.data], adds=[folders[ordered[0]].name] if len(ordered) > 1 else ())
     for folder in filter(occupied, folders.values()):
         _set_in(folder)
     _enough_images(plan, job.picked)
@@ -178,21 +178,21 @@ def _known_settings(spec: Spec, name: str, method: Method) -> None:
 
     if spec.preprocess not in PREPROCESSING:
         hint = suggestion(spec.preprocess, PREPROCESSING)
-        raise AttarError(f"--preprocess {spec.preprocess}{hint}: choose one of {', '.join(PREPROCESSING)}")
+        raise AttarError(f"`preprocess` {spec.preprocess}{hint}: choose one of {', '.join(PREPROCESSING)}")
     if spec.keep_statistics and not getattr(method, "keeps_statistics", False):
-        raise AttarError(f"--keep-statistics: {name} learns no mean and deviation of each class; d3hr does")
+        raise AttarError(f"`keep_statistics`: {name} learns no mean and deviation of each class; d3hr does")
     if spec.keep_statistics and needs_data(method):
-        raise AttarError(f"--keep-statistics: sets are made again without the data, which {needs_data(method)} needs")
+        raise AttarError(f"`keep_statistics`: sets are made again without the data, which {needs_data(method)} needs")
     if spec.output_size is not None and not isinstance(method, LatentMethod):
         raise AttarError(
-            f"--output-size {spec.output_size}: {name} takes no prior, whose images it is for; leave it out"
+            f"`output_size` {spec.output_size}: {name} takes no prior, whose images it is for; leave it out"
         )
 
 
 def _without_prior(spec: Spec, name: str) -> None:
     """Warns of a prior, and what is said to it, that is not asked; without one, what is said to it is a mistake."""
     given = [field for field in ("prior", *FOR_PRIOR) if getattr(spec, field) != getattr(Spec, field)]
-    told = ", ".join(f"--{field.replace('_', '-')} {getattr(spec, field)}" for field in given)
+    told = ", ".join(f"`{field}` {getattr(spec, field)}" for field in given)
     if given and spec.prior is None:
         raise AttarError(f"{told}: {name} asks no prior; leave out what is meant for one")
     if given:
@@ -237,7 +237,7 @@ def _guided(job: Job, sampler: Sampler, say: Say) -> None:
     if guided is not None and guided > channels:
         raise AttarError(f"sampler.guided_channels {guided}: the prior has {channels}; none guides all")
     if guided is not None and guided < channels != 4:
-        say(f"{guided} of the prior's {channels} channels are guided; all with --set sampler.guided_channels=none")
+        say(f"{guided} of the prior's {channels} channels are guided; all with `sampler.guided_channels=none`")
 
 
 def _set_in(folder: Path) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def _set_in(folder: Path) -> dict[str, Any]:
 
     if not (folder / "manifest.json").is_file():
         others = listed(sorted(shown(child.name) for child in folder.iterdir()), 3)
-        raise AttarError(f"--out {folder}: holds other things ({others}), and no distilled set; name a new folder")
+        raise AttarError(f"`out` {folder}: holds other things ({others}), and no distilled set; name a new folder")
     return open_distilled(folder).manifest
 
 
@@ -264,7 +264,7 @@ def _not_foreign(plan: Plan, ipc: int) -> None:
 
 def _foreign(folder: Path, found: dict[str, Any], here: dict[str, Any]) -> AttarError:
     differing = _differing(found, here) or ["versions"]
-    return AttarError(f"{folder} belongs to another run (other {' and '.join(differing)}); choose another --out")
+    return AttarError(f"{folder} belongs to another run (other {' and '.join(differing)}); choose another `out`")
 
 
 def _differing(found: Any, here: dict[str, Any], prefix: str = "") -> list[str]:
@@ -288,7 +288,7 @@ def _enough_images(plan: Plan, images: ImageSet) -> None:
     counts = {name: len(images.of_class(label)) for label, name in enumerate(images.classes)}
     few = ", ".join(f"{name!r} ({count})" for name, count in counts.items() if count < needed)
     if few and real:
-        raise AttarError(f"--ipc {needed}: more real images than these classes have: {few}")
+        raise AttarError(f"`ipc` {needed}: more real images than these classes have: {few}")
     if few:
         raise AttarError(f"{plan.name} needs {counted(needed, 'image')} of each class; too few: {few}")
 

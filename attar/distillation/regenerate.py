@@ -64,7 +64,7 @@ def regenerate(
 
     one = open_distilled(folder)
     if not one.manifest.get("statistics"):
-        raise AttarError(f"{folder} keeps no statistics: distill it with `--method d3hr --keep-statistics`")
+        raise AttarError(f"{folder} keeps no statistics: distill it by d3hr, with `keep_statistics`")
     if problem := next((line for line in verify(folder) if STATISTICS in line or "manifest" in line), None):
         raise AttarError(f"{folder} is damaged ({problem})")
     if wrong := mistake(one.manifest, _NEEDED):
@@ -74,7 +74,7 @@ def regenerate(
     if job.untrained is None and [job.prior.key, job.codec.key] != [
         one.manifest["prior"][name] for name in ("fingerprint", "codec")
     ]:
-        raise AttarError(f"--prior {job.spec.prior}: is not the prior that {folder} was made with; name that one")
+        raise AttarError(f"`prior` {job.spec.prior}: is not the prior that {folder} was made with; name that one")
     if what := needs_data(method):
         raise AttarError(f"{folder} cannot be made again without the data, which {what} needs")
     name, fits, arrays = one.manifest["method"]["name"], job.kept(method), job.arrays()

@@ -128,7 +128,7 @@ def _checked(
     """What the seeds share, and what the outcome of each depends on."""
     place, precision = resolve_precision(device, recipe.precision)
     if not seeds:
-        raise AttarError("no seeds: give at least one, for example --seeds 0")
+        raise AttarError("no seeds: give at least one")
     check_sets(train, test)
     check(network)
     plan, augmentation = training_plan(recipe, train, network, precision)

@@ -33,7 +33,7 @@ def random_real(distilled: DistilledSet, recipe: Recipe, side: int, store: Store
     for label, files in enumerate(distilled.files()):
         name, own = distilled.classes[label], images.of_class(label)
         if len(own) < len(files):
-            raise AttarError(f"class {name!r} has {counted(len(own), 'real image')}: evaluate with --no-baseline")
+            raise AttarError(f"class {name!r} has {counted(len(own), 'real image')}: evaluate with `baseline=false`")
         order = random_order(distilled.manifest["seed"], name, len(own))
         chosen += own[order[: len(files)].numpy()].tolist()
     return real(images, recipe, side, distilled.manifest["preprocess"], chosen)

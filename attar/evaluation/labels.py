@@ -64,8 +64,8 @@ class SoftLabels:
         name = self.recipe.name
         if self.teacher is None and self.given is None:
             raise AttarError(
-                f"recipe {name} learns from a teacher's soft labels: name the teacher with --teacher, or give stored "
-                "labels with --labels"
+                f"recipe {name} learns from a teacher's soft labels: name the teacher with `teacher`, or give stored "
+                "labels with `labels`"
             )
         if self.given is not None:
             if self.labelling is None:

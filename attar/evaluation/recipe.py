@@ -120,7 +120,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_ranges(self, _RANGES, f"recipe {self.name}")
-        check_most(f"recipe {self.name}: size", self.size, SIDE)
+        check_most(f"recipe {self.name}: `size`", self.size, SIDE)
         for words, holds, names in _TABLES:
             for name in names:
                 table = getattr(self, name)

@@ -246,7 +246,7 @@ def write_record(file: Path, record: Record) -> None:
     Raises:
         AttarError: the file is there but holds something else.
     """
-    with writing(file, "name another file with --json"):
+    with writing(file, "name another file with `json`"):
         file.parent.mkdir(parents=True, exist_ok=True)
         with Store().lock("writing", fingerprint(os.path.realpath(file))):
             entries = {_record(entry).identity: entry for entry in (_entries(file) if file.exists() else [])}
@@ -288,7 +288,7 @@ def signed(points: float) -> str:
 
 def _entries(file: Path) -> list[dict[str, Any]]:
     """The records of a file as JSON objects, each of them checked."""
-    hint = "name a file that `attar evaluate --json` wrote, or a new one"
+    hint = "name a file of records that `attar evaluate` wrote, or a new one"
     try:
         records = read_json(file)
     except AttarError as error:

@@ -53,7 +53,7 @@ def relabel(
     say(f"labels of {counted(views, 'view')} ({epochs}), {wanted.bytes:,} bytes as {recipe.scheme}")
     if earlier is not None:
         if other := earlier.differences(wanted):
-            raise AttarError(f"--out {out} holds labels {' and '.join(other)}: choose another folder, or remove it")
+            raise AttarError(f"`out` {out} holds labels {' and '.join(other)}: choose another folder, or remove it")
         say(f"{out} is already there, and holds these labels: nothing to do")
         return
     if dry_run:
@@ -61,7 +61,7 @@ def relabel(
         return
     about = {"recipe": recipe.name.removesuffix(MODIFIED), "changes": changes(recipe)}
     about |= {"teacher": summary(teacher.anywhere, opened_teacher)}
-    remedy = "choose another --out; the same command goes on from there"
+    remedy = "choose another `out`; the same command goes on from there"
     lock = store.lock("relabelling", fingerprint(str(out.absolute())))
     with lock, appearing(out, remedy, wanted.key[:12]) as folder_made:
         write_labels(folder_made, wanted, images, opened_teacher, progress, about)
@@ -71,7 +71,7 @@ def relabel(
 def _checked(folder: Path, out: Path, store: Store, say: Say) -> tuple[DistilledSet, StoredLabels | None]:
     """The set, whole, and the labels that are in `out` already, if any."""
     distilled = open_distilled(folder)
-    check_place(out, "--out", [distilled.manifest["data"]["spec"]])
+    check_place(out, "`out`", [distilled.manifest["data"]["spec"]])
     earlier = ours(out, StoredLabels, "whole labels")
     if problems := verify(folder):
         raise AttarError(f"{folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")

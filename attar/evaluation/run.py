@@ -116,7 +116,7 @@ def _sets_in(folders: Sequence[Path | DistilledSet], labels: Path | None) -> lis
     opened_sets = ([folder] if isinstance(folder, DistilledSet) else find_distilled(folder) for folder in folders)
     sets = list(chain.from_iterable(opened_sets))
     if labels is not None and len(sets) != 1:
-        raise AttarError(f"--labels {labels}: labels are of one set, and {len(sets)} were given")
+        raise AttarError(f"`labels` {labels}: labels are of one set, and {len(sets)} were given")
     return sets
 
 

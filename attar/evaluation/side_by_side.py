@@ -30,10 +30,7 @@ def side_by_side(names: Sequence[str] | None = None, width: int | None = None) -
     networks = "\n".join(f"{recipe.name}: {', '.join(PUBLISHED_NETWORKS[recipe.name])}" for recipe in recipes)
     sources = "\n".join(f"{recipe.name}: {recipe.source}" for recipe in recipes)
     blocks = [*parts, long, f"Networks that they are published with\n{networks}", f"Sources\n{sources}"]
-    return (
-        "\n\n".join(block for block in blocks if block)
-        + "\n\nAny field: --set FIELD=VALUE; the result then says modified."
-    )
+    return "\n\n".join(block for block in blocks if block) + "\n\nAny field can be set; the result then says modified."
 
 
 def _fields() -> list[str]:

@@ -85,8 +85,8 @@ def open_label_source(
         if teacher is not None:
             raise
         raise AttarError(
-            f"the labels' teacher {reference} is not here, or no longer what it was: name it with --teacher, or add "
-            f"--no-baseline ({error})"
+            f"the labels' teacher {reference} is not here, or no longer what it was: name it with `teacher`, or add "
+            f"`baseline=false` ({error})"
         ) from error
     about = summary(reference, opened)
     if stored is not None:
@@ -107,11 +107,11 @@ def _check_same(stored: StoredLabels, teacher: TeacherReference, about: dict[str
     if stored.manifest.get("teacher", {}).get("network") == about["network"]:
         raise AttarError(
             f"{stored.folder} holds labels by {teacher} under another normalise or class order: leave the "
-            "recipe's normalise, --teacher-normalise and --teacher-classes as they were for `attar relabel`"
+            "recipe's normalise, `teacher_normalise` and `teacher_classes` as they were for `attar relabel`"
         )
     raise AttarError(
-        f"{stored.folder} holds labels by another teacher than {teacher}: name theirs with --teacher, or "
-        "evaluate with --no-baseline and without --teacher"
+        f"{stored.folder} holds labels by another teacher than {teacher}: name theirs with `teacher`, or "
+        "evaluate with `baseline=false` and without `teacher`"
     )
 
 
@@ -119,13 +119,13 @@ def check_given(recipe: Recipe, teacher: TeacherReference | None, labels: Path |
     """Raises AttarError unless a teacher or labels are given where the recipe needs them, and nowhere else."""
     if recipe.labels == "hard" and (teacher or labels):
         raise AttarError(
-            f"recipe {recipe.name} learns from hard labels, without {'--teacher' if teacher else '--labels'}: "
+            f"recipe {recipe.name} learns from hard labels, without {'`teacher`' if teacher else '`labels`'}: "
             "choose rded-soft, d3hr-soft or fkd-soft (`attar list recipes`)"
         )
     if recipe.labels == "soft" and not (teacher or labels):
         raise AttarError(
-            f"recipe {recipe.name} learns from a teacher's soft labels: name the teacher with --teacher "
-            "(`attar train-teacher` makes one), or give stored labels with --labels (`attar relabel`)"
+            f"recipe {recipe.name} learns from a teacher's soft labels: name the teacher with `teacher` "
+            "(`attar train-teacher` makes one), or give stored labels with `labels` (`attar relabel`)"
         )
 
 

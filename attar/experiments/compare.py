@@ -47,7 +47,7 @@ def compare(
     """
     grid = Grid(_narrowed(experiment, only), store, progress, say)
     data = [contender.spec.data for contender in experiment.contenders]
-    check_place(experiment.out, "out", [*data, experiment.test], adds=["results.json"])
+    check_place(experiment.out, "`out`", [*data, experiment.test], adds=["results.json"])
     before = summarise(experiment, grid.records())
     if dry_run and experiment.planned and (reason := absent(grid.experiment)):
         say(forecast(grid.experiment, reason, store, progress))
@@ -72,7 +72,7 @@ def _narrowed(experiment: Experiment, only: Sequence[str]) -> Experiment:
     for label in only:
         if label not in labels:
             hint = suggestion(label, labels)
-            raise AttarError(f"--only {label}{hint}: {experiment.file} has the methods {', '.join(labels)}")
+            raise AttarError(f"`only` {label}{hint}: {experiment.file} has the methods {', '.join(labels)}")
     chosen = tuple(contender for contender in experiment.contenders if not only or contender.label in only)
     return replace(experiment, contenders=chosen)
 
@@ -97,7 +97,7 @@ def _why_absent(key: str, value: str) -> str:
     """Why a file or folder cannot be found; nothing where it can, or where it need not be on this machine."""
     try:
         if key in ("prior", "codec"):
-            check_there(value, f"{key} =")
+            check_there(value, f"`{key}`")
         elif not value.startswith(("hf:", "torchvision:")):
             resolve(value)
     except AttarError as error:

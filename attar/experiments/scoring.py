@@ -102,8 +102,8 @@ def scored(
     """
     distilled, own, store = the_set(folder), protocol.own, store or Store()
     if json_file is not None:
-        check_place(json_file, "--json", [distilled.manifest["data"]["spec"], conditions.test])
-        check_file(json_file, "--json", '"full_accuracy": ', "a file of scores")
+        check_place(json_file, "`json`", [distilled.manifest["data"]["spec"], conditions.test])
+        check_file(json_file, "`json`", '"full_accuracy": ', "a file of scores")
     check_inputs(distilled, [own], conditions, store, progress, say)
     say(_cost(distilled, protocol, conditions, store, progress))
     if dry_run:
@@ -120,7 +120,7 @@ def scored(
     hard = evaluated(distilled, hard_label(own), alone, store, progress) if own.labels == "soft" else usual
     scores = Scores(full, usual, plain, hard, protocol.weight)
     if json_file is not None:
-        with writing(json_file, "name another file with --json"):
+        with writing(json_file, "name another file with `json`"):
             write_json(json_file, scores.as_json())
     return scores
 
@@ -188,7 +188,7 @@ def check_inputs(
     for recipe in inputs.values():
         if conditions.teacher is None:
             raise AttarError(
-                f"recipe {recipe.name} learns from a teacher's soft labels: name the teacher with --teacher "
+                f"recipe {recipe.name} learns from a teacher's soft labels: name the teacher with `teacher` "
                 "(`attar train-teacher` makes one)"
             )
         train = opened(distilled, recipe)

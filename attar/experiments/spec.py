@@ -170,7 +170,7 @@ def _experiment(file: Path, written: Table) -> Experiment:
         if needed not in top:
             raise AttarError(f"{needed} is missing")
     ipcs = numbers(top["ipc"], "ipc")
-    check_most("ipc", max(ipcs), IPC)
+    check_most("`ipc`", max(ipcs), IPC)
     defaults = {name: value for name, value in top.items() if name in shared}
     methods = labelled(top["methods"], "methods")
     contenders = tuple(_contender(label, own, defaults) for label, own in methods.items())

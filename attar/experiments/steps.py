@@ -138,7 +138,7 @@ def _ordered(first: Sequence[str]) -> list[tuple[str, ...]]:
     for field in first:
         if field not in known:
             hint = suggestion(field, known)
-            raise AttarError(f"--order {field}{hint}: no such field of a recipe; there are: {', '.join(known)}")
+            raise AttarError(f"`order` {field}{hint}: no such field of a recipe; there are: {', '.join(known)}")
     ahead = list(dict.fromkeys(group for field in first for group in GROUPS if field in group))
     return [*ahead, *(group for group in GROUPS if group not in ahead)]
 

@@ -69,9 +69,9 @@ class Tuning:
 
     def __post_init__(self) -> None:
         if not self.seeds:
-            raise AttarError("--seeds 0: at least 1")
+            raise AttarError("`seeds` 0: at least 1")
         if self.eta < 2:
-            raise AttarError(f"--eta {self.eta}: at least 2")
+            raise AttarError(f"`eta` {self.eta}: at least 2")
         for network in self.networks:
             check(network)
         check_given(self.recipe, self.teacher, None)
@@ -155,7 +155,7 @@ class Race:
         text = "; ".join(f"{label} is {_points(gap)} behind" for label, gap in shown.items())
         pairs = next(iter(shown.values())).pairs
         if pairs == 1:
-            return f"{text}. One training seed tells nothing of the noise: take --seeds 3 or more to know."
+            return f"{text}. One training seed tells nothing of the noise: take `seeds` 3 or more to know."
         over = (
             f"95 % t interval over {pairs} paired training seeds, one distillation seed; an accuracy on "
             f"{last.tested:,} images has a standard error of {error:.1f}"
@@ -269,7 +269,7 @@ def tune(
     choices = candidates(tuning)
     ladder = rungs(len(choices), tuning.eta)
     experiment = _experiment(tuning, choices, ladder)
-    check_place(tuning.out, "--out", [tuning.spec.data], adds=("results.json", "tuned.md", "tuned.json", "tuned.png"))
+    check_place(tuning.out, "`out`", [tuning.spec.data], adds=("results.json", "tuned.md", "tuned.json", "tuned.png"))
     grid = Grid(experiment, store, progress, say)
     say("\n".join(_announced(tuning, choices, ladder)))
     grid.check()
@@ -300,7 +300,7 @@ def default_grid(name: str, fixed: Fields) -> dict[str, Sequence[Any]]:
     usual = {**GRIDS.get(name, {}), **(GUIDANCE if sampled else {})}
     if grid := {field: values for field, values in usual.items() if field not in fixed}:
         return grid
-    raise AttarError(f"{name}: say what to vary with --grid FIELD=VALUE,VALUE (`attar describe {name}` lists fields)")
+    raise AttarError(f"{name}: say what to vary with `grid` FIELD=VALUE,VALUE (`attar describe {name}` lists fields)")
 
 
 def candidates(tuning: Tuning) -> dict[str, Fields]:
@@ -312,19 +312,19 @@ def candidates(tuning: Tuning) -> dict[str, Fields]:
     """
     for field, values in tuning.grid.items():
         if field in tuning.fixed:
-            raise AttarError(f"--grid {field}: the same field is fixed with --set; leave one of them out")
+            raise AttarError(f"`grid` {field}: the same field is fixed, too; leave one of them out")
         if not values or "" in map(str, values):
-            raise AttarError(f"--grid {field}: a value is missing; write it as {field}=VALUE,VALUE")
+            raise AttarError(f"`grid` {field}: a value is missing; write it as {field}=VALUE,VALUE")
     choices: dict[str, Fields] = {}
     labels: dict[Any, str] = {}
     for values in itertools.product(*tuning.grid.values()):
         choice = dict(zip(tuning.grid, values, strict=True))
         label, method = labelled(choice), load_method(tuning.name, {**tuning.fixed, **choice})
         if method in labels:
-            raise AttarError(f"--grid: {labels[method]} and {label} are the same candidate")
+            raise AttarError(f"`grid`: {labels[method]} and {label} are the same candidate")
         choices[label], labels[method] = choice, label
     if len(choices) < 2:
-        raise AttarError("--grid: there is nothing to choose: give at least two values of a field")
+        raise AttarError("`grid`: there is nothing to choose: give at least two values of a field")
     return choices
 
 

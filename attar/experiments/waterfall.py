@@ -101,7 +101,7 @@ def waterfall(
     """
     distilled, store = the_set(folder), store or Store()
     data = distilled.manifest["data"]["spec"]
-    check_place(out, "--out", [data, conditions.test], adds=("results.json", *FILES))
+    check_place(out, "`out`", [data, conditions.test], adds=("results.json", *FILES))
     if (out / "results.json").exists():
         read_records(out / "results.json")
     effective = [_effective(distilled, step.recipe, conditions) for step in steps]

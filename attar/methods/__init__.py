@@ -23,7 +23,7 @@ _TABLE: dict[str, tuple[Method | str, str]] = {
     "medoid": ("attar.methods.real:Real", "real images nearest to k-means centres"),
     "confident": (
         "attar.methods.real:Real",
-        "real images that a teacher classifies most surely; name it with --set select.teacher=DIR",
+        "real images that a teacher classifies most surely; named by `select.teacher`",
     ),
     "prior": ("attar.methods.prior_samples:PriorSamples", "plain samples of the prior"),
     "minimax": ("attar.methods.minimax.method:Minimax", "Minimax Diffusion (Gu et al., CVPR 2024): a tuned prior"),
@@ -68,7 +68,7 @@ class Methods(Registry["Method"]):
         if rule != preset.get("select.rule", rule):
             own = [other for other in self if self._table[other][0] == self._table[name][0] and other != name]
             others = rule if rule in own else " or ".join(own)
-            raise AttarError(f"{name} stands for a rule, and select.rule = {rule} is another: choose --method {others}")
+            raise AttarError(f"{name} stands for a rule, and select.rule = {rule} is another: choose `method` {others}")
         return method
 
 
@@ -91,4 +91,4 @@ def described(name: str) -> str:
         if field not in refused
     ]
     words = [inspect.getdoc(type(method)) or "", inspect.getdoc(inspect.getmodule(type(method))) or ""]
-    return "\n".join([f"{name}: {METHODS.describe(name)}{fixed}", "", *words, "", "Fields (--set field=value):", *rows])
+    return "\n".join([f"{name}: {METHODS.describe(name)}{fixed}", "", *words, "", "Fields:", *rows])

@@ -107,7 +107,7 @@ class D4M(LatentMethod):
     """How far towards noise prototypes are taken: the share of the sampler's steps that brings them back."""
     select: Select = Select()
     refine: Refinement | None = None
-    """How kept latents are improved, if they are: --set refine=true."""
+    """How kept latents are improved; none: not at all, true: with the defaults below."""
 
     def start_time(self, prior: Prior) -> int:
         return start_time(self.sampler, prior, self.strength)

@@ -83,7 +83,7 @@ class Chosen(Fit):
     def for_ipc(self, ipc: int) -> Chosen:
         count = self.count or ipc
         if count < ipc:
-            raise AttarError(f"fit.count {count}: fewer exemplars than --ipc {ipc}")
+            raise AttarError(f"`fit.count` {count}: fewer exemplars than `ipc` {ipc}")
         select, share = self._rule, by_ipc(self.typical, count, "fit.typical") / 100
         if select.teacher is not None and select.rule not in ("first", "confident") and select.share == 1:
             select = replace(select, share=share)
@@ -149,7 +149,7 @@ class Exemplars(LatentMethod):
     select: Select = Select()
     """Which of the denoised images are kept; of a pool, with as large a fit.count."""
     refine: Refinement | None = None
-    """How kept latents are improved, if they are: --set refine=true."""
+    """How kept latents are improved; none: not at all, true: with the defaults below."""
 
     def start_time(self, prior: Prior) -> int:
         return self.fit.turning_time

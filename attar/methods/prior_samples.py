@@ -22,7 +22,7 @@ class PriorSamples(LatentMethod):
     fit: Nothing = Nothing()
     select: Select = Select()
     refine: Refinement | None = None
-    """How kept latents are improved, if they are: --set refine=true."""
+    """How kept latents are improved; none: not at all, true: with the defaults below."""
 
     def start_time(self, prior: Prior) -> int:
         return sampling_times(self.sampler, prior)[-1]

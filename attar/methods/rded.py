@@ -121,13 +121,10 @@ class RDED(ComposedImages):
     def _teacher(self, job: Job) -> SingleTeacher:
         if self.teacher is None:
             raise AttarError(
-                "rded: name the teacher that scores with --set teacher=FOLDER (`attar train-teacher` makes one)"
+                "rded: name the teacher that scores with `teacher=FOLDER` (`attar train-teacher` makes one)"
             )
         reference = TeacherReference(self.teacher, self.teacher_classes, self.teacher_normalise)
-        try:
-            return teacher_for(job, reference, self.side(job))
-        except AttarError as error:
-            raise AttarError(str(error).replace("select.teacher", "teacher")) from error
+        return teacher_for(job, reference, self.side(job))
 
     def inputs(self, job: Job) -> dict[str, Any]:
         settings = {"pool": self.pool, "crops": self.crops, "factor": self.grid(job), "size": self.side(job)}
@@ -152,7 +149,7 @@ class RDED(ComposedImages):
         if self.needs(job, max(ipcs)) > self.pool:
             needed = self.needs(job, max(ipcs))
             raise AttarError(
-                f"--ipc {max(ipcs)}: {needed} crops of as many images, but pool = {self.pool}; --set pool={needed}"
+                f"`ipc` {max(ipcs)}: {needed} crops of as many images, but pool = {self.pool}; set `pool={needed}`"
             )
         self._teacher(job)
 

@@ -83,16 +83,16 @@ def load_prior(
     place, number_format = resolve(str(device), str(dtype).removeprefix("torch."))
     store = store or Store()
     if prompts is not None and not takes_prompts(source):
-        raise AttarError(f"--prior {source}: knows its classes by label, so it takes no prompts; Stable Diffusion does")
+        raise AttarError(f"`prior` {source}: knows its classes by label, so it takes no prompts; Stable Diffusion does")
     folder = _folder(source, store, progress)
     kind = _kind(folder)
     if codec is None or isinstance(codec, str):
         codec = load_prior_codec(folder, device=device, dtype=dtype, tile=tile, codec=codec, store=store)
-    with naming(f"--prior {source}"):
+    with naming(f"`prior` {source}"):
         prior = kind.load(folder, place, number_format, codec, *([prompts] if kind.prompted else []))
-    check_weights(prior.network, f"--prior {source}")
+    check_weights(prior.network, f"`prior` {source}")
     probe = Probe(prior.key, prior.exact_at, place, number_format, store)
-    with naming(f"--prior {source}"):
+    with naming(f"`prior` {source}"):
         return prior.with_batch_size(probe.chosen() if tile is None else probe.proved(tile))
 
 
@@ -121,13 +121,13 @@ def load_prior_codec(
 
     place, number_format = resolve(str(device), str(dtype).removeprefix("torch."))
     if codec is not None and codec != "pixel":
-        check_there(codec, "--codec", ["pixel"])
+        check_there(codec, "`codec`", ["pixel"])
     store = store or Store()
     folder = _folder(source, store, progress)
     shape, own = _kind(folder).latent_space(folder)
     opened = load_codec(codec or own, shape, place, number_format)
     probe = Probe(fingerprint(opened.key, shape), opened.exact_at, place, number_format, store)
-    with naming(f"--codec {codec or own}"):
+    with naming(f"`codec` {codec or own}"):
         return opened.with_batch_size(probe.chosen(most=tile))
 
 
@@ -161,10 +161,10 @@ def _kind(source: str) -> Kind:
     file = Path(source).expanduser()
     if file.suffix in SUFFIXES or file.is_file():
         return PRIORS.open("DiT.pt")
-    check_there(source, "--prior", ["digits"])
+    check_there(source, "`prior`", ["digits"])
     name = read_index(source).get("_class_name")
     pipelines = [pipeline for pipeline in PRIORS if pipeline.endswith("Pipeline")]
     if name not in pipelines:
         hint = suggestion(str(name), pipelines)
-        raise AttarError(f"--prior {source}: a {name}{hint}; it must be one of {', '.join(pipelines)}")
+        raise AttarError(f"`prior` {source}: a {name}{hint}; it must be one of {', '.join(pipelines)}")
     return PRIORS.open(str(name))

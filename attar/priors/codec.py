@@ -157,12 +157,12 @@ def load_codec(source: str, shape: tuple[int, int, int], device: torch.device, d
     channels, side, _ = shape
     if source == "pixel":
         if channels not in (1, 3):
-            raise AttarError(f"--codec pixel: the prior's latents have {channels} channels, so they are no pixels")
+            raise AttarError(f"`codec` pixel: the prior's latents have {channels} channels, so they are no pixels")
         return PixelCodec(size=side, channels=channels)
     vae = load_autoencoder(source)
     if vae.config.latent_channels != channels:
         raise AttarError(
-            f"--codec {source}: its latents have {vae.config.latent_channels} channels, the prior's {channels}; "
+            f"`codec` {source}: its latents have {vae.config.latent_channels} channels, the prior's {channels}; "
             "give the autoencoder that the prior was trained with"
         )
     return autoencoder_codec(vae, side, device, dtype)
@@ -177,20 +177,20 @@ def load_autoencoder(source: str) -> Any:
     from diffusers import AutoencoderKL, AutoencoderTiny
 
     kinds = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny)}
-    check_there(source, "--codec", ("pixel", "grey", "train"))
+    check_there(source, "`codec`", ("pixel", "grey", "train"))
     try:
         inside = _inside(source)
         name = AutoencoderKL.load_config(source, **inside).get("_class_name")
         if name not in kinds:
-            raise AttarError(f"--codec {source}: a {name}; it must be an {' or '.join(kinds)}")
+            raise AttarError(f"`codec` {source}: a {name}; it must be an {' or '.join(kinds)}")
         vae = load_whole(kinds[name], source, **inside)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        why = damaged(source) or f"{unloaded(source, 'an autoencoder', error)}; give --codec FOLDER"
-        raise AttarError(f"--codec {why}") from error
+        why = damaged(source) or f"{unloaded(source, 'an autoencoder', error)}; give `codec` FOLDER"
+        raise AttarError(f"`codec` {why}") from error
     if vae.config.get("latents_mean") is not None:
-        raise AttarError(f"--codec {source}: latents scaled channel by channel (latents_mean) are not supported")
+        raise AttarError(f"`codec` {source}: latents scaled channel by channel (latents_mean) are not supported")
     _check_scale(vae.config, source)
-    check_weights(vae, f"--codec {source}")
+    check_weights(vae, f"`codec` {source}")
     return vae
 
 
@@ -202,7 +202,7 @@ def _check_scale(config: Any, source: str) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
             raise AttarError(
-                f"--codec {source}: its config.json says {field} {value}: "
+                f"`codec` {source}: its config.json says {field} {value}: "
                 f"it must be a number from {least:g} to {most:g}"
             )
 

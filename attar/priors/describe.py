@@ -54,7 +54,7 @@ def described_match(prior: Prior, names: Sequence[str], mapping: ClassMap | None
     width = max(len(repr(name)) for name in names)
     for name, labels in by_name.items():
         shown = " or ".join(_named(prior, label) for label in labels) or "unknown to the prior"
-        lines.append(f"  {name!r:<{width}}  {shown}" + " (choose with --class-map)" * (len(labels) > 1))
+        lines.append(f"  {name!r:<{width}}  {shown}" + " (choose with `class_map`)" * (len(labels) > 1))
     return "\n".join(lines)
 
 

@@ -87,7 +87,7 @@ def load_dit(source: str, device: torch.device, dtype: torch.dtype, codec: Codec
     schedule = load_schedule(source, index)
     if transformer.config.norm_type != "ada_norm_zero":
         raise AttarError(
-            f"--prior {source}: its transformer has norm_type {transformer.config.norm_type!r}, not a DiT's"
+            f"`prior` {source}: its transformer has norm_type {transformer.config.norm_type!r}, not a DiT's"
         )
     for block in transformer.transformer_blocks:
         block.norm1.emb.time_proj.downscale_freq_shift = index.get("_frequency_shift", 1)
@@ -98,7 +98,7 @@ def load_dit(source: str, device: torch.device, dtype: torch.dtype, codec: Codec
         network=network.to(device),
         schedule=schedule,
         codec=codec,
-        classes=None if id2label is None else named(id2label, count, f"--prior {source}: model_index.json"),
+        classes=None if id2label is None else named(id2label, count, f"`prior` {source}: model_index.json"),
         n_classes=count,
         null=count,
         device=device,

@@ -92,7 +92,7 @@ def publish(made: Path, out: Path, records: Mapping[str, Any] | None = None) -> 
     Raises:
         Unwritable: the disk is full, or the place may not be written; what is trained is kept in the cache.
     """
-    with appearing(out, "choose another --out; what is trained is kept in the cache") as copy:
+    with appearing(out, "choose another `out`; what is trained is kept in the cache") as copy:
         shutil.copytree(made, copy, ignore=shutil.ignore_patterns("meta.json", ".*"), dirs_exist_ok=True)
         for name, record in (records or {}).items():
             write_json(copy / name, record)

@@ -135,7 +135,7 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         AttarError: the file is missing, damaged, would run code, or holds no weights of a DiT.
     """
     if not file.is_file():
-        raise AttarError(f"--prior {file}{near(str(file))}: there is no such file")
+        raise AttarError(f"`prior` {file}{near(str(file))}: there is no such file")
     facts: dict[str, Any] = {}
     try:
         if file.suffix == ".safetensors":
@@ -147,14 +147,14 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 mapped = zipfile.is_zipfile(file)
                 weights = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        raise AttarError(f"--prior {file}: not weights alone, and loading it could run code: {error}") from error
+        raise AttarError(f"`prior` {file}: not weights alone, and loading it could run code: {error}") from error
     except Exception as error:
-        raise AttarError(f"--prior {file}: cannot be read ({error}); is it whole? Copy or download it again") from error
+        raise AttarError(f"`prior` {file}: cannot be read ({error}); is it whole? Copy or download it again") from error
     for inner in ("ema", "model"):
         if isinstance(weights, dict) and isinstance(weights.get(inner), dict):
             weights = weights[inner]
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise AttarError(f"--prior {file}: holds no table of weights, neither bare nor under 'ema' or 'model'")
+        raise AttarError(f"`prior` {file}: holds no table of weights, neither bare nor under 'ema' or 'model'")
     return weights, {**facts, **_sidecar(file.with_suffix(".json"))}
 
 
@@ -163,9 +163,9 @@ def _reading(source: str) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise AttarError(f"--prior {source}: no original DiT checkpoint: it has no weight {error}") from error
+        raise AttarError(f"`prior` {source}: no original DiT checkpoint: it has no weight {error}") from error
     except ValueError as error:
-        raise AttarError(f"--prior {source}: no original DiT checkpoint: {error}") from error
+        raise AttarError(f"`prior` {source}: no original DiT checkpoint: {error}") from error
 
 
 def original_transformer(
@@ -200,7 +200,7 @@ def original_transformer(
     try:
         transformer.load_state_dict(converted, strict=True, assign=True)
     except RuntimeError as error:
-        raise AttarError(f"--prior {source}: no original DiT checkpoint: {str(error).splitlines()[-1]}") from error
+        raise AttarError(f"`prior` {source}: no original DiT checkpoint: {str(error).splitlines()[-1]}") from error
     transformer.pos_embed.pos_embed = weights["pos_embed"].float().clone()
     return transformer.eval()
 
@@ -209,7 +209,7 @@ def _heads(hidden: int, num_heads: int | None, source: str) -> int:
     heads = num_heads or HEADS.get(hidden)
     if heads is None or hidden % heads:
         raise AttarError(
-            f"--prior {source}: the number of attention heads for hidden size {hidden} "
+            f"`prior` {source}: the number of attention heads for hidden size {hidden} "
             + ("is not known" if heads is None else f"cannot be {heads}")
             + f'; write it into {Path(source).with_suffix(".json").name} beside it: {{"num_heads": 8}}'
         )

@@ -24,7 +24,7 @@ def opening(source: str, kind: str) -> Iterator[None]:
     except AttarError:
         raise
     except Exception as error:
-        raise AttarError(f"--prior {damaged(source) or unloaded(source, f'a {kind}', error)}") from error
+        raise AttarError(f"`prior` {damaged(source) or unloaded(source, f'a {kind}', error)}") from error
 
 
 def read_index(source: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def load_schedule(source: str, index: Mapping[str, Any], **overrides: Any) -> Sc
     steps = len(forward.alphas_cumprod)
     if steps != TRAINING_STEPS:
         raise AttarError(
-            f"--prior {source}: scheduler/scheduler_config.json has a schedule of {steps} steps; "
+            f"`prior` {source}: scheduler/scheduler_config.json has a schedule of {steps} steps; "
             f"only priors trained with {TRAINING_STEPS} are supported"
         )
     takes = inspect.signature(getattr(diffusers, name, diffusers.DDIMScheduler).__init__).parameters

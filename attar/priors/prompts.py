@@ -57,15 +57,15 @@ def class_prompts(
         names = _distinct_names(classes)
         texts = {name: template.replace("{name}", names[name]) for name in wanted}
         if "{name}" not in template:
-            raise AttarError(f"--prompt {template!r}: must contain {{name}}, which stands for the class name")
+            raise AttarError(f"`prompt` {template!r}: must contain {{name}}, which stands for the class name")
     elif template != TEMPLATE:
-        raise AttarError("--prompt and --prompts: give one of them")
+        raise AttarError("`prompt` and `prompts`: give one of them")
     else:
         texts = _read(file)
         if strangers := [name for name in texts if name not in set(classes)]:
-            raise AttarError(f"--prompts {file}: the data has no class {listed(strangers)}")
+            raise AttarError(f"`prompts` {file}: the data has no class {listed(strangers)}")
         if missing := [name for name in wanted if name not in texts]:
-            raise AttarError(f"--prompts {file}: no prompt for {listed(missing)}")
+            raise AttarError(f"`prompts` {file}: no prompt for {listed(missing)}")
     chosen = set(wanted)
     by_label = tuple(texts[name] if name in chosen else None for name in classes)
     return Prompts(tuple(classes), by_label, NEGATIVE if negative is None else negative)
@@ -96,7 +96,7 @@ def spoken(name: str, detailed: bool = False) -> str:
         return str(_imagenet().label_name_to_description(wnid.group(), detailed=detailed))
     except KeyError as error:
         raise AttarError(
-            f"class {name!r}: ImageNet has no such WordNet id; give prompts with --prompts FILE"
+            f"class {name!r}: ImageNet has no such WordNet id; give prompts with `prompts` FILE"
         ) from error
 
 
@@ -112,7 +112,7 @@ def _read(file: Path) -> dict[str, str]:
         text = file.read_text(encoding="utf-8")
         table = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError) as error:
-        raise AttarError(f"--prompts {file}: cannot be read as {file.suffix or 'TOML'}: {error}") from error
+        raise AttarError(f"`prompts` {file}: cannot be read as {file.suffix or 'TOML'}: {error}") from error
     if not isinstance(table, Mapping) or not all(isinstance(prompt, str) for prompt in table.values()):
-        raise AttarError(f"--prompts {file}: must be a table of prompts (texts) by class name")
+        raise AttarError(f"`prompts` {file}: must be a table of prompts (texts) by class name")
     return dict(table)

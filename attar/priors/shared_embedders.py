@@ -60,7 +60,7 @@ def share_embedders(transformer: Any, source: str) -> SharedDiT:
     Raises:
         AttarError: the blocks' embedders differ, so that no one of them can stand for all.
     """
-    check_alike(transformer, f"--prior {source}")
+    check_alike(transformer, f"`prior` {source}")
     return SharedDiT(copy.deepcopy(transformer).requires_grad_(True))
 
 

@@ -53,7 +53,7 @@ def latent_space(source: str) -> tuple[tuple[int, int, int], str]:
         others.append(f"{channels} input and {config['out_channels']} output channels")
     if others:
         raise AttarError(
-            f"--prior {source}: its U-Net has {', '.join(others)}; "
+            f"`prior` {source}: its U-Net has {', '.join(others)}; "
             "only Stable Diffusion 1.x and 2.x that make images from text alone are supported"
         )
     return (channels, side, side), source
@@ -78,7 +78,7 @@ def load_stable_diffusion(
         unet = load_whole(UNet2DConditionModel, source, subfolder="unet")
     if unet.config.cross_attention_dim != embeddings.shape[-1]:
         raise AttarError(
-            f"--prior {source}: its text encoder's states have {embeddings.shape[-1]} features, "
+            f"`prior` {source}: its text encoder's states have {embeddings.shape[-1]} features, "
             f"its U-Net takes {unet.config.cross_attention_dim}"
         )
     return Prior(
@@ -133,7 +133,7 @@ def _text_encoder(source: str) -> tuple[Any, Any]:
         encoder = load_whole(CLIPTextModel, source, subfolder="text_encoder")
     if len(tokenizer) != encoder.config.vocab_size:
         raise AttarError(
-            f"--prior {source}: its tokenizer knows {len(tokenizer)} words and its text encoder "
+            f"`prior` {source}: its tokenizer knows {len(tokenizer)} words and its text encoder "
             f"{encoder.config.vocab_size}; is the tokenizer's folder whole?"
         )
     return tokenizer, encoder

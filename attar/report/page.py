@@ -129,11 +129,11 @@ def write_report(
             place that nothing may be written to.
     """
     if out.is_dir():
-        raise AttarError(f"--out {out}: is a folder; name the HTML file to write")
-    check_file(out, "--out", GENERATOR, "a report of Attar's")
+        raise AttarError(f"`out` {out}: is a folder; name the HTML file to write")
+    check_file(out, "`out`", GENERATOR, "a report of Attar's")
     by_path = {_path(distilled): distilled for folder in folders for distilled in find_distilled(folder)}
     sets = sorted(by_path.values(), key=lambda distilled: distilled.manifest["ipc"])
-    check_place(out, "--out", [distilled.manifest["data"]["spec"] for distilled in sets])
+    check_place(out, "`out`", [distilled.manifest["data"]["spec"] for distilled in sets])
     latest = list({record.identity: record for record in records}.values())
     names = method_names(sets, latest)
     styles = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}
@@ -158,7 +158,7 @@ def write_report(
     if dry_run:
         say(f"{out.resolve()} would be written: a page of {of}, {len(html.encode()):,} bytes")
     else:
-        with writing(out, "choose another --out"), replacing(out) as temporary:
+        with writing(out, "choose another `out`"), replacing(out) as temporary:
             temporary.write_text(html, encoding="utf-8")
         say(f"wrote {out.resolve()}: a page of {of}")
     return [

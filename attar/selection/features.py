@@ -132,11 +132,7 @@ def teacher_for(job: Job, reference: TeacherReference, side: int | None = None) 
         AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
     """
     if (reference, side) not in job.teachers:
-        try:
-            job.teachers[reference, side] = _opened(job, reference, side)
-        except AttarError as error:
-            text = str(error).replace("--teacher-", "select.teacher_").replace("--teacher", "select.teacher")
-            raise AttarError(text) from error
+        job.teachers[reference, side] = _opened(job, reference, side)
     return job.teachers[reference, side]
 
 
@@ -145,7 +141,7 @@ def _opened(job: Job, reference: TeacherReference, side: int | None) -> SingleTe
     side = side or (job.codec.size if job.spec.prior else job.side)
     every = job.everything.classes
     if not isinstance(reference.source, str):
-        raise AttarError(f"--teacher {reference}: features and losses are those of one network; name one teacher")
+        raise AttarError(f"`teacher` {reference}: features and losses are those of one network; name one teacher")
 
     def known(pretrained: Pretrained) -> tuple[str, ...]:
         return every if pretrained.classes is None or len(job.classes) == 1 else job.classes

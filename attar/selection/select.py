@@ -54,7 +54,7 @@ class Select:
         RULES.check(self.rule)
         if self.pool < 0:
             raise AttarError(f"select.pool {self.pool}: must be 0 or more")
-        check_most("select.pool", self.pool, IPC)
+        check_most("`select.pool`", self.pool, IPC)
         if not 0 < self.share <= 1:
             raise AttarError(f"select.share {self.share}: above 0, at most 1")
         if self.share < 1 and self.rule in ("first", "confident"):
@@ -125,18 +125,18 @@ class Select:
     def check(self, job: Job, ipcs: Sequence[int], generated: bool) -> None:
         """Raises AttarError where it lacks a teacher or a prior, or there is nothing to choose from; opens nothing."""
         if generated and self.rule != "first" and self.pool <= min(ipcs):
-            raise AttarError(f"select.rule {self.rule}: generate more than are kept, with --set select.pool=100")
+            raise AttarError(f"`select.rule` {self.rule}: generate more than are kept, with `select.pool=100`")
         if not generated and self.pool:
             raise AttarError(f"select.pool {self.pool}: real images are chosen from all of their class; leave it out")
         for look in self.needed_features(job):
             if look.of in ("prior", "latents") and job.spec.prior is None:
-                raise AttarError(f"select.features {look.of}: name a prior with --prior, or choose pixels or teacher")
+                raise AttarError(f"`select.features` {look.of}: name a `prior`, or choose pixels or teacher")
             if look.of == "teacher" and look.teacher is None:
                 why = "features are compared"
                 if self.ranks:
                     why = "surest images are kept" if self.rule == "confident" else "surest share is chosen from"
                 raise AttarError(
-                    f"select.teacher is missing, the classifier whose {why}: name it with --set select.teacher=DIR "
+                    f"`select.teacher` is missing, the classifier whose {why}: name it with `select.teacher=DIR` "
                     "(`attar train-teacher` makes one), timm/NAME, torchvision/NAME or NETWORK:FILE"
                 )
 

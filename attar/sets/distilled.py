@@ -75,7 +75,7 @@ def open_distilled(folder: Path) -> DistilledSet:
     if not file.is_file():
         inside = sorted(child.parent.name for child in folder.glob("[!.]*/manifest.json"))
         hint = f"; there are sets inside it: {', '.join(inside)}" if inside else ""
-        hint = hint or "; `attar evaluate --layout` reads sets that other codes wrote"
+        hint = hint or "; sets that other codes wrote are read by `attar evaluate`, told their `layout`"
         raise AttarError(f"{folder}: holds no distilled set (no manifest.json){hint}")
     one = DistilledSet(folder, read_manifest(file))
     known = {folder_name(label, name, len(one.classes)) for label, name in enumerate(one.classes)}
@@ -147,7 +147,7 @@ def write_distilled(
         AttarError: something stands where `folder` would go, or images are equal that must not be.
         Unwritable: the disk is full, or the place may not be written; what is written so far is kept.
     """
-    remedy = "choose another --out; the same command goes on from there"
+    remedy = "choose another `out`; the same command goes on from there"
     with appearing(folder, remedy, manifest["run"][:12]) as made:
         _write(folder, made, classes, images, manifest, prototypes, statistics, distinct)
 

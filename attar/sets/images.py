@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from attar.data import ImageSet
     from attar.sets.distilled import DistilledSet
 
-REMEDY = "bring back the images that it was made from, or distill it again (`attar evaluate --no-baseline` needs none)"
+REMEDY = "bring back the images that it was made from, or distill it again (`baseline=false` needs none)"
 """After an error about changed data."""
 
 
@@ -30,14 +30,14 @@ def tested_images(one: DistilledSet, test: str | None, store: Store, progress: P
     if test == "held-out":
         if not data.get("hold_out"):
             raise AttarError(
-                f"--test held-out: {one.folder} was distilled from all of its data; use --hold-out for both"
+                f"`test` held-out: {one.folder} was distilled from all of its data; distill it with `hold_out`, too"
             )
         images = load_held_out(data["spec"])
     else:
         images = load_data(test or test_spec(data["spec"]))
     picked = images.restricted(one.classes)
     if picked.classes != one.classes:
-        raise AttarError(f"--test {test}: its classes are in another order than those of {one.folder}")
+        raise AttarError(f"`test` {test}: its classes are in another order than those of {one.folder}")
     return without_unreadable(picked, one, store, progress)
 
 

@@ -50,7 +50,7 @@ classes: here a folder's name alone says which class it is.
 
 
 SAY_WHICH = (
-    "say which is which with --class-map FILE (folder = class or label; `attar export` writes one, classes.json)"
+    "say which is which with `class_map` FILE (folder = class or label; `attar export` writes one, classes.json)"
 )
 
 
@@ -75,7 +75,7 @@ def class_folders(layout: str, classes: Sequence[str]) -> list[str]:
         AttarError: no such layout, or it needs WordNet ids and some of the classes have none.
     """
     if layout not in LAYOUTS:
-        raise AttarError(f"--layout {layout}{suggestion(layout, LAYOUTS)}: choose one of {', '.join(LAYOUTS)}")
+        raise AttarError(f"`layout` {layout}{suggestion(layout, LAYOUTS)}: choose one of {', '.join(LAYOUTS)}")
     form = LAYOUTS[layout].folder
     ids: Sequence[str | None] = [None] * len(classes)
     if "{wnid}" in form:
@@ -86,7 +86,7 @@ def class_folders(layout: str, classes: Sequence[str]) -> list[str]:
         if not form:
             others = [other for other in LAYOUTS if other != layout]
             raise AttarError(
-                f"--layout {layout} names folders by WordNet id, and these classes are not ImageNet's: "
+                f"`layout` {layout} names folders by WordNet id, and these classes are not ImageNet's: "
                 f"{', '.join(map(repr, strangers[:5]))}; choose another: {', '.join(others)}"
             )
     safe = [folder_name(label, name, len(classes)) for label, name in enumerate(classes)]
@@ -104,11 +104,11 @@ def export(one: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_r
         AttarError: the set is damaged, the layout does not suit its classes, or `out` is taken.
     """
     folders = class_folders(layout, one.classes)
-    check_place(out, "--out", [one.manifest["data"]["spec"]])
+    check_place(out, "`out`", [one.manifest["data"]["spec"]])
     if problems := verify(one.folder):
         raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
     if occupied(out):
-        raise AttarError(f"--out {out}: something is there already; choose another folder, or remove it")
+        raise AttarError(f"`out` {out}: something is there already; choose another folder, or remove it")
     files = [file for of_class in one.files() for file in of_class]
     told = f"{counted(len(files), 'image')} in {counted(len(folders), 'folder')}, layout {layout}"
     if dry_run:
@@ -116,7 +116,7 @@ def export(one: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_r
         say(f"{told}, {size:,} bytes, and classes.json would be written to {out.resolve()}")
         return
     written = []
-    with appearing(out, "choose another --out") as made:
+    with appearing(out, "choose another `out`") as made:
         for label, (folder, of_class) in enumerate(zip(folders, one.files(), strict=True)):
             (made / folder).mkdir()
             for n, file in enumerate(of_class):
@@ -201,7 +201,7 @@ def _matched(
     if twice := [folder for folder, label in zip(folders, of_folders, strict=True) if of_folders.count(label) > 1]:
         raise AttarError(f"{where}{listed(twice)} are the same class")
     if without := [name for label, name in enumerate(real.classes) if label not in of_folders]:
-        raise AttarError(f"{where}no folder is {listed(without)}; name the set's own classes with --classes")
+        raise AttarError(f"{where}no folder is {listed(without)}; name the set's own classes with `classes`")
     _refuse_numbers(layout, dict(zip(folders, of_folders, strict=True)), real, mapped)
     return of_folders
 
@@ -209,12 +209,12 @@ def _matched(
 def _mapped(root: Path, folder: str, value: int | str, folders: Sequence[str], real: ImageSet) -> int:
     """The label that a class map gives to a folder."""
     if folder not in folders:
-        raise AttarError(f"--class-map: {root} has no folder {folder!r}{suggestion(folder, folders)}")
+        raise AttarError(f"`class_map`: {root} has no folder {folder!r}{suggestion(folder, folders)}")
     label = real.classes.index(value) if value in real.classes else value
     if not isinstance(label, int) or not 0 <= label < len(real.classes):
         near = suggestion(value, real.classes) if isinstance(value, str) else ""
         raise AttarError(
-            f"--class-map: {folder!r} = {value!r}: neither a class of {real.spec} nor a label of one{near}"
+            f"`class_map`: {folder!r} = {value!r}: neither a class of {real.spec} nor a label of one{near}"
         )
     return label
 
@@ -268,10 +268,10 @@ def _hint(layout: str, folders: Sequence[str], classes: Sequence[str]) -> str:
         try:
             compared = partial(_called, other)
             if other != layout and set(map(compared, folders)) <= _known(other, classes, compared).keys():
-                return f"; --layout {other} would fit"
+                return f"; `layout` {other} would fit"
         except AttarError:
             continue
-    return f"; {SAY_WHICH}, or pick other --classes"
+    return f"; {SAY_WHICH}, or pick other `classes`"
 
 
 def _counted(name: str) -> list[int | str]:

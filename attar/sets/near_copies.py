@@ -131,9 +131,9 @@ def nearest(
     from attar.sets.images import real_images
 
     if "teacher" in kinds and teacher is None:
-        raise AttarError("--features teacher: name one with --teacher")
+        raise AttarError("`features` teacher: name one with `teacher`")
     if {"prior", "latents"} & set(kinds) and not (prior or one.manifest["prior"]):
-        raise AttarError(f"--features {','.join(kinds)}: {one.folder} was made without a prior; name one with --prior")
+        raise AttarError(f"`features` {','.join(kinds)}: {one.folder} was made without a prior; name one with `prior`")
     folder = folder_of(one)
     check_place(folder, "attar nearest:", [one.manifest["data"]["spec"]], adds=["nearest.json"])
     if one.elsewhere is None and (problems := verify(one.folder)):

@@ -91,7 +91,7 @@ def _columns(pretrained: Pretrained, classes: Sequence[str]) -> tuple[list[int],
         if pretrained.outputs != len(classes):
             raise AttarError(
                 f"{pretrained.source} has {pretrained.outputs} classes without names and the set {len(classes)}: give "
-                "its class list with --teacher-classes FILE"
+                "its class list with `teacher_classes` FILE"
             )
         return list(range(len(classes))), "by position: the teacher carries no class names"
     known = matches(classes, pretrained.classes, pretrained.outputs, classes)
@@ -99,7 +99,7 @@ def _columns(pretrained: Pretrained, classes: Sequence[str]) -> tuple[list[int],
     if unclear:
         raise AttarError(
             f"{pretrained.source} does not know these classes of the set, or not which: {listed(unclear)}; "
-            f"its own: {listed(pretrained.classes, 10)} (another class list: --teacher-classes FILE)"
+            f"its own: {listed(pretrained.classes, 10)} (another class list: `teacher_classes` FILE)"
         )
     columns = [known[name][0] for name in classes]
     if len(set(columns)) < len(columns):
@@ -137,7 +137,7 @@ def _check_order(predictions: Tensor, labels: Tensor, classes: Sequence[str], re
     raise AttarError(
         f"{result}; in another order of its classes {100 * _share(reordered[predictions] == labels):.1f} %: it calls "
         f"{listed(calls, 3)}{_known_order(order, classes)}. Give its class list, in the order of its logits, with "
-        "--teacher-classes FILE"
+        "`teacher_classes` FILE"
     )
 
 
@@ -206,7 +206,7 @@ def _check_input(teacher: SingleTeacher, examples: Examples, right: Tensor, resu
         if _far_better(better, right):
             raise AttarError(
                 f"{result}; with its input normalised as {name} {100 * _share(better):.1f} %: give its "
-                f"statistics with --teacher-normalise {name}"
+                f"statistics with `teacher_normalise` {name}"
             )
 
 

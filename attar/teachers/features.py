@@ -59,11 +59,11 @@ def last_layer(pretrained: Pretrained) -> nn.Linear:
         AttarError: it has none, or the statistics of its input are not known.
     """
     if pretrained.mean is None:
-        raise AttarError(f"--teacher {pretrained.source}: say how its input is normalised with --teacher-normalise")
+        raise AttarError(f"`teacher` {pretrained.source}: say how its input is normalised with `teacher_normalise`")
     layers = [layer for layer in pretrained.network.modules() if isinstance(layer, nn.Linear)]
     ends = [layer for layer in layers if layer.out_features == pretrained.outputs]
     if not ends:
-        raise AttarError(f"--teacher {pretrained.source}: no linear layer gives its logits, so it has no last features")
+        raise AttarError(f"`teacher` {pretrained.source}: no linear layer gives its logits, so it has no last features")
     return ends[-1]
 
 

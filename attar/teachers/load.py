@@ -46,7 +46,7 @@ def load_pretrained(
     name, colon, file = source.partition(":")
     if normalise is not None and normalise not in STATISTICS:
         hint = suggestion(normalise, STATISTICS)
-        raise AttarError(f"--teacher-normalise {normalise}{hint}: choose one of {', '.join(STATISTICS)}")
+        raise AttarError(f"`teacher_normalise` {normalise}{hint}: choose one of {', '.join(STATISTICS)}")
     if Path(source).is_dir():
         own = _from_folder(Path(source))
     elif source.startswith("timm/") and (not colon or name == "timm/local-dir"):
@@ -57,11 +57,11 @@ def load_pretrained(
         own = _from_file(source, name, Path(file).expanduser(), len(names or ()) or count, size)
     else:
         single = " of one teacher" if "," in source else ""
-        raise AttarError(f"--teacher {source}{near(source)}: there is no such folder{single}; give {FORMS}")
+        raise AttarError(f"`teacher` {source}{near(source)}: there is no such folder{single}; give {FORMS}")
     mean, std = (own.mean, own.std) if normalise is None else STATISTICS[normalise]
     if names is not None and len(names) != own.outputs:
         raise AttarError(
-            f"--teacher-classes {class_list}: {len(names)} names, and the teacher has {own.outputs} classes"
+            f"`teacher_classes` {class_list}: {len(names)} names, and the teacher has {own.outputs} classes"
         )
     network, classes = own.network.eval(), names or own.classes
     return replace(own, source=source, network=network, classes=classes, mean=mean, std=std)
@@ -82,12 +82,12 @@ def read_classes(file: Path) -> tuple[str, ...]:
         else:
             names = [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        raise AttarError(f"--teacher-classes {file}: cannot be read ({error})") from error
+        raise AttarError(f"`teacher_classes` {file}: cannot be read ({error})") from error
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise AttarError(f"--teacher-classes {file}: must be class names: one a line, a JSON list, or classes = [...]")
+        raise AttarError(f"`teacher_classes` {file}: must be class names: one a line, a JSON list, or classes = [...]")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise AttarError(f"--teacher-classes {file}: {twice!r} stands there more than once")
+        raise AttarError(f"`teacher_classes` {file}: {twice!r} stands there more than once")
     return tuple(names)
 
 
@@ -98,7 +98,7 @@ def _from_folder(folder: Path) -> Pretrained:
         name, digest = str(about["network"]), about["weights"]
         mean, std = tuple(map(float, about["mean"])), tuple(map(float, about["std"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AttarError(f"--teacher {folder}: holds no teacher (teacher.json: {error!r}); give {FORMS}") from error
+        raise AttarError(f"`teacher` {folder}: holds no teacher (teacher.json: {error!r}); give {FORMS}") from error
     weights = folder / "model.safetensors"
     if not weights.is_file() or file_digest(weights) != digest:
         raise AttarError(f"{weights} is missing or not what teacher.json says: train or copy the teacher again")
@@ -114,7 +114,7 @@ def _from_timm(source: str) -> Pretrained:
     try:
         network: Any = timm.create_model(name, pretrained=True)
     except Exception as error:
-        raise AttarError(f"--teacher {source}: timm cannot load it with pretrained weights ({error})") from error
+        raise AttarError(f"`teacher` {source}: timm cannot load it with pretrained weights ({error})") from error
     about: dict[str, Any] = network.pretrained_cfg
     outputs = int(network.num_classes)
     names = about.get("label_names") or (imagenet_names() if outputs == 1000 else None)
@@ -131,7 +131,7 @@ def _from_torchvision(source: str) -> Pretrained:
         weights = models.get_model_weights(name).DEFAULT
         network: nn.Module = models.get_model(name, weights=weights)
     except Exception as error:
-        raise AttarError(f"--teacher {source}: torchvision cannot load it with weights ({error})") from error
+        raise AttarError(f"`teacher` {source}: torchvision cannot load it with weights ({error})") from error
     shown = weights.transforms()
     classes = tuple(weights.meta["categories"])
     return Pretrained(source, network, classes, shown.crop_size[0], tuple(shown.mean), tuple(shown.std), len(classes))
@@ -140,7 +140,7 @@ def _from_torchvision(source: str) -> Pretrained:
 def _from_file(source: str, name: str, file: Path, count: int, size: int) -> Pretrained:
     check(name)
     if not file.is_file():
-        raise AttarError(f"--teacher {source}: there is no file {file}{near(str(file))}; give {FORMS}")
+        raise AttarError(f"`teacher` {source}: there is no file {file}{near(str(file))}; give {FORMS}")
     network = build(name, count, size, seed=0)
     _load(network, _state(file), f"{file} as {name} for {count} classes and {size}-pixel images")
     return Pretrained(source, network, None, size, None, None, count)
@@ -149,7 +149,7 @@ def _from_file(source: str, name: str, file: Path, count: int, size: int) -> Pre
 def _state(file: Path) -> dict[str, Tensor]:
     """The state dict in a file, taken from under the usual names, out of DataParallel and torch.compile."""
     if why := damaged(file):
-        raise AttarError(f"--teacher {why}")
+        raise AttarError(f"`teacher` {why}")
     try:
         if file.suffix == ".safetensors":
             state: Any = load_file(file)

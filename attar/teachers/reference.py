@@ -30,10 +30,10 @@ class TeacherReference:
         """
         members = (sources,) if isinstance(sources, str) else tuple(sources)
         if not all(members) or not members:
-            raise AttarError("--teacher: a name is missing")
+            raise AttarError("`teacher`: a name is missing")
         if len(set(members)) < len(members):
             twice = next(name for name in members if members.count(name) > 1)
-            raise AttarError(f"--teacher {twice}: is named twice; a mean counts each teacher once")
+            raise AttarError(f"`teacher` {twice}: is named twice; a mean counts each teacher once")
         return TeacherReference(members if len(members) > 1 else members[0], classes, normalise)
 
     @staticmethod

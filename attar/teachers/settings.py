@@ -65,6 +65,6 @@ class TeacherTraining:
 
     def __post_init__(self) -> None:
         check_ranges(self, _RANGES, "train-teacher")
-        check_most("size", self.size, SIDE)
+        check_most("`size`", self.size, SIDE)
         if self.network is not None:
             check(self.network)

@@ -242,7 +242,7 @@ class StoredLabels:
         if wrong := self.differences(labelling):
             raise AttarError(
                 f"{self.folder} holds labels {' and '.join(wrong)}: make labels for this set, recipe and teacher with "
-                "`attar relabel`, or leave out --labels"
+                "`attar relabel`, or leave out `labels`"
             )
 
 

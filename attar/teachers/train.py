@@ -121,12 +121,12 @@ def train_teacher(
     Raises:
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
-    check_place(out, "--out", [spec.data, spec.test])
+    check_place(out, "`out`", [spec.data, spec.test])
     bench = _Bench(spec, progress, store or Store())
     check_size(bench.name, len(bench.classes), bench.size)
     held = None if spec.test is None else load_data(spec.test).restricted(bench.classes)
     if held is not None and held.classes != bench.classes:
-        raise AttarError(f"--test {spec.test}: its classes are in another order than those of {spec.data}")
+        raise AttarError(f"`test` {spec.test}: its classes are in another order than those of {spec.data}")
     there = _there(out, bench.key)
     if there and (held is None or there.get("test", {}).get("data") == spec.test):
         say(f"{out} is already there, and is this teacher: nothing to do")

@@ -61,7 +61,7 @@ class Invert(Fit):
 
     def check(self, prior: Prior) -> None:
         if self.exact and prior.dtype != torch.float32:
-            raise AttarError("fit.exact: exact inversion needs --dtype float32")
+            raise AttarError("`fit.exact`: exact inversion needs `dtype=float32`")
 
     def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
         """Inverts one class, shard by shard; a finished shard's moments survive an interruption.
@@ -171,7 +171,7 @@ class Invert(Fit):
             raise AttarError(f"fit.times {','.join(map(str, self.times))}: give them once each, rising")
         if not -1 <= self.clean_time < self.times[0]:
             raise AttarError(f"fit.clean_time {self.clean_time}: at least -1, and below fit.times, {self.times[0]}")
-        check_guidance("fit.guidance", self.guidance)
+        check_guidance("`fit.guidance`", self.guidance)
         if self.per_class is not None and self.per_class < 2:
             raise AttarError(f"fit.per_class {self.per_class}: at least 2 images are needed for a variance")
         if not 0 < self.tolerance < 1:

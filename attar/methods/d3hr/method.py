@@ -67,7 +67,7 @@ class D3HR(LatentMethod):
     whatever the seed. Its m = 100000 stands for subsets=100000000."""
     select: Select = Select()
     refine: Refinement | None = None
-    """How kept latents are improved, if they are: --set refine=true."""
+    """How kept latents are improved; none: not at all, true: with the defaults below."""
 
     keeps_statistics = True
 

@@ -32,7 +32,7 @@ class Minimax(LatentMethod):
     select: Select = Select(pool=100)
     """Of 100 samples of each class."""
     refine: Refinement | None = None
-    """How kept latents are improved, if they are: --set refine=true."""
+    """How kept latents are improved; none: not at all, true: with the defaults below."""
 
     def start_time(self, prior: Prior) -> int:
         return PriorSamples(self.sampler).start_time(prior)

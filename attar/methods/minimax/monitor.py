@@ -47,7 +47,7 @@ class MonitorConfig:
         if self.times < 0 or self.times == 1:
             raise AttarError(f"fit.monitor.times {self.times}: 0, 2 or more")
         check_grid("fit.monitor", self.steps, "leading")
-        check_guidance("fit.monitor.guidance", self.guidance)
+        check_guidance("`fit.monitor.guidance`", self.guidance)
         for name in ("samples", "real"):
             if getattr(self, name) <= NEIGHBOURS:
                 raise AttarError(f"fit.monitor.{name} {getattr(self, name)}: must be more than {NEIGHBOURS}")

@@ -43,7 +43,7 @@ def finetune_prior(
     Raises:
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
-    check_place(out, "--out", [spec.data])
+    check_place(out, "`out`", [spec.data])
     run = TrainingRun(spec, store or Store(), progress, say)
     instead = untrained_digits() if dry_run and spec.prior == "digits" and not is_trained(run.store) else None
     source = spec.prior if instead is None else instead.name
@@ -79,7 +79,7 @@ def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[
     """
     transformer: Any = getattr(prior.network, "transformer", None)
     if transformer is None:
-        raise AttarError(f"--prior {source}: a {type(prior.network).__name__}; only DiTs can be fine-tuned")
+        raise AttarError(f"`prior` {source}: a {type(prior.network).__name__}; only DiTs can be fine-tuned")
     network = share_embedders(transformer, source).float()
     known = {}
     if prior.classes is not None or prior.n_classes == len(classes):

@@ -245,9 +245,9 @@ def accelerator(device: str, dtype: str) -> Accelerator:
     """
     place, number_format = resolve(device, dtype)
     if number_format == torch.float16:
-        raise AttarError("--dtype float16: gradients vanish in it; train in bfloat16 or float32")
+        raise AttarError("`dtype` float16: gradients vanish in it; train in bfloat16 or float32")
     if place.index:
-        raise AttarError(f"--device {device}: name one GPU of several with CUDA_VISIBLE_DEVICES={place.index}")
+        raise AttarError(f"`device` {device}: name one GPU of several with CUDA_VISIBLE_DEVICES={place.index}")
     mixed = "bf16" if number_format == torch.bfloat16 else "no"
     if AcceleratorState._shared_state or PartialState._shared_state:
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())

@@ -125,7 +125,7 @@ def train_new_prior(
     Raises:
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
-    check_place(out, "--out", [spec.data])
+    check_place(out, "`out`", [spec.data])
     run = TrainingRun(spec, store or Store(), progress, say)
     codec = _codec(spec, run, dry_run)
     check_patch(spec.training.patch, codec.shape[-1])
@@ -146,9 +146,9 @@ def _codec(spec: NewPrior, run: TrainingRun, dry_run: bool) -> Codec:
     device, source = run.helper.device, spec.codec
     if source == "train":
         if spec.size is None or spec.size % spec.vae.shrink:
-            raise AttarError(f"--codec train needs --size, in pixels, a multiple of {spec.vae.shrink}")
+            raise AttarError(f"`codec` train needs a `size`, in pixels, a multiple of {spec.vae.shrink}")
         if dry_run:
-            raise AttarError("--dry-run: with --codec train the autoencoder comes first; it cannot be tried dry")
+            raise AttarError("`dry_run`: with `codec` train the autoencoder comes first; it cannot be tried dry")
         train_images, how = run.images[0], spec.preprocess
         common = (spec.size, how, spec.flip, spec.vae, run.helper, run.store, run.progress)
         source = str(train_vae(train_images, *common))

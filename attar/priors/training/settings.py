@@ -151,7 +151,7 @@ class Report:
             or not 1 <= self.steps <= 1000
         ):
             raise AttarError("report: every must be 1 or more, samples and judge_steps 2 or more, steps 1 to 1000")
-        check_guidance("report.guidance", self.guidance)
+        check_guidance("`report.guidance`", self.guidance)
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class NewPrior(Material):
         super().__post_init__()
         if self.size is not None and self.size < 1:
             raise AttarError(f"`size` {self.size}: at least 1")
-        check_most("size", self.size, SIDE)
+        check_most("`size`", self.size, SIDE)
 
 
 @dataclass(frozen=True)

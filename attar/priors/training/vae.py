@@ -113,12 +113,12 @@ def open_codec(source: str, size: int | None, device: torch.device, dtype: torch
     """
     if source in ("pixel", "grey"):
         if size is None:
-            raise AttarError(f"--codec {source} needs --size, in pixels")
+            raise AttarError(f"`codec` {source} needs a `size`, in pixels")
         return PixelCodec(size, 3 if source == "pixel" else 1)
     vae = load_autoencoder(source)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     size = size or vae.config.get("sample_size")
     if size is None or size % factor:
-        raise AttarError(f"--codec {source} needs --size, in pixels, a multiple of {factor}")
+        raise AttarError(f"`codec` {source} needs a `size`, in pixels, a multiple of {factor}")
     codec = autoencoder_codec(vae, size // factor, device, dtype)
     return codec.with_batch_size(choose(device, codec.exact_at))
