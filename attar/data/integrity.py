@@ -12,7 +12,7 @@ import PIL
 
 from attar.core.errors import AttarError, BadImage
 from attar.core.progress import Meter, Progress, silent
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 from attar.data.imageset import ImageSet
 from attar.data.threads import in_threads
 
@@ -71,9 +71,9 @@ def _unreadable(images: ImageSet, label: int, store: Store, meter: Meter) -> dic
                 bad.append(place)
         (scratch / "bad.json").write_text(json.dumps(bad), encoding="utf-8")
 
-    key = fingerprint("readable", images.digest(label), PIL.__version__)
-    known = store.has("readable", key)
-    text = (store.once("readable", key, make) / "bad.json").read_text(encoding="utf-8")
+    artefact = Artefact("readable", {"images": images.identity(label), "pillow": PIL.__version__})
+    known = store.has(artefact)
+    text = (store.once(artefact, make) / "bad.json").read_text(encoding="utf-8")
     if known:
         meter.add(len(indices))
     places = [int(place) for place in json.loads(text)]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from attar.core.errors import AttarError, suggestion
 from attar.core.limits import IPC, check_most
 from attar.core.progress import Say
-from attar.core.store import fingerprint
+from attar.core.store import Artefact, fingerprint
 from attar.data.places import check_place
-from attar.distillation.artefacts import Artefact, Artefacts, artefacts
+from attar.distillation.artefacts import Artefacts, artefacts
 from attar.job import Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method, RealImages
 

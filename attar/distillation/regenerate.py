@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
-from attar.core.store import Store
-from attar.distillation.artefacts import Artefact
+from attar.core.store import Artefact, Store
 from attar.job import Job, Spec
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ class Dataless(Job):
         arrays = load_file(self.one.folder / STATISTICS)
         for label, (mean, std) in enumerate(zip(arrays["mean"], arrays["std"], strict=True)):
             kept = {"mean": mean[None], "variance": std[None].double().square()}
-            self.store.once("fit", fits[label].key, partial(make, kept), fits[label].inputs)
+            self.store.once(fits[label], partial(make, kept))
 
     @property
     def _digest(self) -> str:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.core.progress import Progress, Say, quiet, silent
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 
 if TYPE_CHECKING:
-    from attar.distillation.artefacts import Artefact, Artefacts
+    from attar.distillation.artefacts import Artefacts
     from attar.distillation.checks import Plan
     from attar.distillation.pipeline import Engine, Images
     from attar.job import Job, Spec
@@ -77,7 +77,7 @@ def make_sets(
     for ipc in missing:
         made, folder = make(plan, ipc, engine or Local()), plan.folders[ipc]
         begun = time.monotonic()
-        with job.store.lock("writing", fingerprint(str(folder.absolute()))):
+        with job.store.lock(Artefact("writing", {"out": str(folder.absolute())})):
             if [ipc] == plan.missing([ipc], quiet):
                 shown, kept = prototypes(job, made.fitted), statistics(plan, made.fitted)
                 about, generated = manifest(plan, ipc, made), plan.generates

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from attar.core.errors import AttarError
 from attar.core.files import writing
 from attar.core.progress import Progress, silent
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 from attar.data.places import check_place
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def relabel(
         say(f"{out} is already there, and holds these labels: nothing to do")
         return
     remedy = "choose another --out; the same command goes on from there"
-    with kept.lock("relabelling", fingerprint(str(out.absolute()))), writing(out, remedy):
+    with kept.lock(Artefact("relabelling", {"out": str(out.absolute())})), writing(out, remedy):
         partial = out.with_name(f".{out.name}.{wanted.key[:12]}.partial")
         for stale in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
             if stale != partial:

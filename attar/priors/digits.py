@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from attar.core.progress import Progress, silent
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 from attar.priors.training.train import Training, train_prior
 
 RECIPE = Training(hidden=96, layers=3, heads=4, patch=2, steps=1500, batch=64, learning_rate=2e-3)
@@ -23,12 +23,12 @@ def digits_prior(store: Store, progress: Progress = silent) -> Path:
         pixels = to_float(load_pixels(images, range(len(images)), 8, "squash"))[:, :1]
         train_prior(pixels, images.labels, images.classes, RECIPE, scratch, progress)
 
-    return store.once("prior", _key(), make, about=RECIPE)
+    return store.once(_artefact(), make)
 
 
 def is_trained(store: Store) -> bool:
     """Whether it is in the store."""
-    return store.has("prior", _key())
+    return store.has(_artefact())
 
 
 def untrained_digits() -> TemporaryDirectory[str]:
@@ -43,12 +43,12 @@ def untrained_digits() -> TemporaryDirectory[str]:
     return folder
 
 
-def _key() -> str:
+def _artefact() -> Artefact:
     import torch
 
     from attar.core.batching import device_class
     from attar.data import load_data
 
     images = load_data("digits@train")
-    digests = [images.digest(label) for label in range(len(images.classes))]
-    return fingerprint("digits", RECIPE, digests, device_class(torch.device("cpu")), torch.__version__)
+    where = {"device": device_class(torch.device("cpu")), "torch": torch.__version__}
+    return Artefact("prior", {"built in": "digits", "training": RECIPE, "images": images.identities, **where})

@@ -13,6 +13,7 @@ from torch import nn
 
 from attar.core.batching import choose
 from attar.core.errors import AttarError
+from attar.core.fingerprints import Named
 from attar.core.progress import Progress, silent
 from attar.core.store import Store
 from attar.data.class_names import matches
@@ -69,10 +70,10 @@ def finetune_prior(
     prior = load_prior(source, device=str(shop.helper.device), dtype=shop.dtype, tile=1, store=shop.store)
     codec = prior.codec.with_tile(choose(prior.device, prior.codec.exact_at))
     check_batch(spec.training.batch, shop)
-    key = shop.key(prior.key, codec.key)
+    artefact = shop.artefact(prior=Named(spec.prior, prior.key), codec=codec.key)
     if instead is not None:
         say("the prior digits is trained before that")
-    elif check_out(out, key):
+    elif check_out(out, artefact.key):
         say(f"{out} is already there, and is this prior: nothing to do")
         return
     network, kept = adapted_network(prior, shop.classes, spec.prior)
@@ -84,7 +85,7 @@ def finetune_prior(
         work = Work(title, network, parameters, codec, scheduler, spec.training, finished)
         say(estimate(shop, work))
         if not dry_run:
-            produce(shop, work, key, out)
+            produce(shop, work, artefact, out)
 
 
 def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[TiedDiT, dict[str, int]]:

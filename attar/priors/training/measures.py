@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attar.core.finite import naming, save_finite
 from attar.core.progress import Progress, silent
 from attar.core.rng import numpy_generator, seed_of
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_pixels
 from attar.networks import build
 from attar.training import Plan, Step, train
@@ -23,6 +23,8 @@ NETWORK = "convnet3-bn-w32"
 NORMALISE: Literal["half"] = "half"
 LIMIT = 20_000
 """At most so many real images train the classifier."""
+REVISION = 2
+"""Raise it when a change of code changes the classifier."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +64,9 @@ def open_judge(
     from safetensors.torch import load_file
 
     side = _side(size)
-    digests = [[images.digest(c) for c in range(len(images.classes))] for images in (train_images, held)]
-    key = fingerprint("judge", 2, NETWORK, digests, size, how, flip, steps, LIMIT, torch.__version__)
+    shown = {"size": size, "preprocess": how, "flip": flip, "images at most": LIMIT}
+    inputs = {"images": train_images.identities, "held out": held.identities, **shown}
+    inputs |= {"network": NETWORK, "steps": steps, "torch": torch.__version__, "revision": REVISION}
 
     def make(scratch: Path) -> None:
         pixels, labels = _some(train_images, size, how)
@@ -86,7 +89,7 @@ def open_judge(
         found = {**weights, "features": features, "right": right, "gap": gap}
         save_finite(found, scratch / "judge.safetensors", "the classifier that measures samples")
 
-    made = store.once("judge", key, make, about={"data": train_images.spec, "size": size})
+    made = store.once(Artefact("judge", inputs), make)
     found = load_file(made / "judge.safetensors")
     network = _fresh(len(train_images.classes), side).eval()
     network.load_state_dict({name[8:]: value for name, value in found.items() if name.startswith("network.")})
