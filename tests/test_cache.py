@@ -77,9 +77,7 @@ def test_a_damaged_artefact_is_named_discarded_and_made_again(
     folder = store.once(KEY, make)
     change(folder)
     assert not store.has(KEY)
-    with pytest.raises(
-        AttarError, match=rf"kind/{KEY.key}, of the cache, is damaged .*: the same"
-    ):
+    with pytest.raises(AttarError, match=rf"kind/{KEY.key}, of the cache, is damaged .*: the same"):
         store.folder(KEY)
     assert store.once(KEY, make) == folder
     assert (folder / "inner" / "x").read_bytes() == bytes(range(256))

@@ -80,8 +80,9 @@ class Store:
         return self.path(artefact).with_name(f".{artefact.key}.partial")
 
     def has(self, artefact: Artefact) -> bool:
-        """Whether it is finished, and as it was made."""
+        """Whether it is finished, and as it was made. It counts as used."""
         folder = self.path(artefact)
+        _use(folder)
         return folder.is_dir() and not _damage(folder)
 
     def folder(self, artefact: Artefact) -> Path:
@@ -112,7 +113,6 @@ class Store:
             Unwritable: the cache cannot be written.
         """
         target = self.path(artefact)
-        _use(target)
         if self.has(artefact):
             return target
         with self.lock(artefact), writing(self.root, REMEDY):

@@ -15,7 +15,7 @@ from attar import __version__
 from attar.core.files import read_lines
 from attar.distillation.pipeline import Pixels, resized
 from attar.job import Job
-from attar.methods.base import ComposedImages, LatentMethod
+from attar.methods.base import LatentMethod
 from attar.methods.minimax.monitor import MEASURES
 from attar.priors.codec import to_uint8
 from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, evenly
@@ -78,9 +78,6 @@ def seconds(plan: Plan, made: Made) -> dict[str, float]:
     job, totals = plan.job, dict[str, float]()
     for artefact in {artefact.key: artefact for artefact in made.stored}.values():
         totals[artefact.kind] = totals.get(artefact.kind, 0.0) + job.store.seconds(artefact)
-    if not isinstance(plan.method, LatentMethod | ComposedImages):
-        features = [made for look in plan.method.select.looks(job) for made in look.stored(job)]
-        totals |= {"features": sum(map(job.store.seconds, features))} if features else {}
     return {kind: round(total, 3) for kind, total in totals.items()}
 
 

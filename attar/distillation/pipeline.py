@@ -239,10 +239,12 @@ def compose(
             yield label, index, pixels
 
 
-def compare(job: Job, method: RealImages) -> None:
-    """Makes and stores all that the rule compares real images by."""
-    for features in method.select.looks(job):
+def compare(job: Job, method: RealImages) -> list[Artefact]:
+    """All that the rule compares real images by."""
+    looks = method.select.looks(job)
+    for features in looks:
         features.prepare(job)
+    return [stored for features in looks for stored in features.stored(job)]
 
 
 def copy(job: Job, method: RealImages, ipc: int, done: Collection[int] = ()) -> Images:

@@ -139,6 +139,9 @@ class Counted:
     def digest(self, label: int) -> str:
         return self.made_of
 
+    def identity(self, label: int) -> dict[str, Any]:
+        return {"count": self.counts[label], "digest": self.made_of}
+
 
 def _spec(manifest: Mapping[str, Any], prior: str | None, seed: int | None, device: str) -> Spec:
     """The settings that the set was made with, but for those that are given; on other devices, a tile of their own."""

@@ -23,12 +23,12 @@ def digits_prior(store: Store, progress: Progress = silent) -> Path:
         pixels = to_float(load_pixels(images, range(len(images)), 8, "squash"))[:, :1]
         train_prior(pixels, images.labels, images.classes, RECIPE, scratch, progress)
 
-    return store.once(_artefact(), make)
+    return store.once(digits_artefact(), make)
 
 
 def is_trained(store: Store) -> bool:
     """Whether it is in the store."""
-    return store.has(_artefact())
+    return store.has(digits_artefact())
 
 
 def untrained_digits() -> TemporaryDirectory[str]:
@@ -43,7 +43,8 @@ def untrained_digits() -> TemporaryDirectory[str]:
     return folder
 
 
-def _artefact() -> Artefact:
+def digits_artefact() -> Artefact:
+    """What it is made of."""
     import torch
 
     from attar.core.batching import device_class
