@@ -85,8 +85,8 @@ def prune_(
 ) -> None:
     """Remove what was not used for long, or what is too much; the least recently used goes first.
 
-    It may be called while jobs run: what they work on stays, and so does what was used within the last ten minutes.
-    What a job finds gone later it makes again. Interrupted work, with its checkpoints, goes by --older-than alone.
+    It may be called while jobs run: what they have used since they began stays, and so does what they work on.
+    Interrupted work, with its checkpoints, goes by --older-than alone. What a run finds gone it makes again.
     """
     if older_than is None and max_size is None:
         raise AttarError("say what may go: --older-than 30d, --max-size 50GB, or both")
@@ -216,7 +216,7 @@ def pruned(done: Pruned, dry_run: bool) -> Iterable[str]:
         yield f"{verb} {kind}: {len(finished)} finished{rest}, {size}; last used {oldest}"
     if done.in_use:
         size = _size(sum(item.bytes for item in done.in_use))
-        yield f"kept {len(done.in_use)}, {size}: a job works on them, or they were used within the last ten minutes"
+        yield f"kept {len(done.in_use)}, {size}: running jobs have used them"
     yield f"{'would free' if dry_run else 'freed'} {_size(done.freed)}; {_size(done.left)} are left"
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from attar.core.cache import Contents, Record, Unfinished, contents, held
 from attar.core.errors import AttarError
 from attar.core.files import writing
+from attar.core.jobs import oldest_running
 
-RECENT = 600.0
-"""Seconds for which what was used is kept: a running job that found it may not have read it yet."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -26,7 +25,7 @@ class Pruned:
     removed: tuple[Record | Unfinished, ...]
     """What went, the least recently used first."""
     in_use: tuple[Record | Unfinished, ...]
-    """What should have gone, but a process works on it, or used it within the last `RECENT` seconds."""
+    """What should have gone, but a running job has used it since it began, or works on it."""
     left: int
     """Bytes that are left."""
 
@@ -46,7 +45,8 @@ def prune(
 ) -> Pruned:
     """Removes what was not used for `older_than` seconds, then what is above `max_size` bytes; of one `kind`, or all.
 
-    Unfinished work goes by age alone, and never while a process is at it. What a running job finds gone it makes again.
+    What another process has used since it began stays. Unfinished work goes by age alone, and never while a process is
+    at it.
 
     Raises:
         AttarError: neither an age nor a size is given.
@@ -55,18 +55,26 @@ def prune(
     if older_than is None and max_size is None:
         raise AttarError("say what may go: older_than (30d), max_size (50GB), or both")
     found, now = contents(root, kind), time.time()
+    begun = oldest_running(found.root)
     left, removed, in_use = found.bytes, list[Record | Unfinished](), list[Record | Unfinished]()
     for item in sorted((*found.records, *found.unfinished), key=lambda item: item.used):
         old = older_than is not None and now - item.used > older_than
         much = max_size is not None and left > max_size
         if not (old or (much if isinstance(item, Record) else item.left_over)):
             continue
-        if now - item.used < RECENT or not (dry_run or _removed(found, item)):
+        if _in_use(item, begun) or not (dry_run or _removed(found, item)):
             in_use.append(item)
         else:
             removed.append(item)
             left -= item.bytes
     return Pruned(tuple(removed), tuple(in_use), left)
+
+
+def _in_use(item: Record | Unfinished, begun: float | None) -> bool:
+    """Whether a process works on it, or may have used it; the first of those that run began at `begun`."""
+    if isinstance(item, Unfinished):
+        return item.running
+    return begun is not None and item.used >= begun
 
 
 def _removed(found: Contents, item: Record | Unfinished) -> bool:

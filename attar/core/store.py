@@ -16,6 +16,7 @@ from pathlib import Path
 from attar.core.errors import AttarError
 from attar.core.files import check_writable, permit, replacing, resumed, write_json, writing
 from attar.core.fingerprints import Artefact, canonical, digest, file_digest, fingerprint
+from attar.core.jobs import join
 
 __all__ = [
     "Artefact",
@@ -82,7 +83,7 @@ class Store:
     def has(self, artefact: Artefact) -> bool:
         """Whether it is finished, and as it was made. It counts as used."""
         folder = self.path(artefact)
-        _use(folder)
+        self._use(folder)
         return folder.is_dir() and not _damage(folder)
 
     def folder(self, artefact: Artefact) -> Path:
@@ -92,7 +93,7 @@ class Store:
             AttarError: it is damaged, or gone.
         """
         folder = self.path(artefact)
-        _use(folder)
+        self._use(folder)
         if why := _damage(folder) if folder.is_dir() else "it is gone":
             raise AttarError(f"{folder}, of the cache, is damaged ({why}): the same command makes it again")
         return folder
@@ -115,6 +116,7 @@ class Store:
         target = self.path(artefact)
         if self.has(artefact):
             return target
+        join(self.root)
         with self.lock(artefact), writing(self.root, REMEDY):
             if self.has(artefact):
                 return target
@@ -148,6 +150,13 @@ class Store:
         finally:
             lock.release()
 
+    def _use(self, folder: Path) -> None:
+        """Notes that an artefact is used now, as the time of its folder, where the cache can be written."""
+        if folder.is_dir():
+            join(self.root)
+            with suppress(OSError):
+                os.utime(folder)
+
     def _discard(self, folder: Path) -> None:
         """Removes what stands in the place of an artefact, and says why; other processes see all of it or nothing."""
         if not folder.exists():
@@ -160,12 +169,6 @@ class Store:
         aside = folder.with_name(f".{folder.name}.{os.getpid()}.damaged")
         os.rename(folder, aside)
         shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
-
-
-def _use(folder: Path) -> None:
-    """Notes that an artefact is used now, as the time of its folder, where the cache can be written."""
-    with suppress(OSError):
-        os.utime(folder)
 
 
 def _publish(scratch: Path, target: Path, artefact: Artefact, seconds: float) -> None:
