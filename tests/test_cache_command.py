@@ -319,7 +319,7 @@ def test_what_a_job_works_on_stays_and_what_was_given_up_goes_by_age(store: Stor
     reached, go = context.Event(), context.Event()
     job = context.Process(target=waits_in_the_middle, args=(str(store.root), reached, go))
     job.start()
-    reached.wait()
+    assert reached.wait(300)
     (unfinished,) = contents(store.root).unfinished
     aged(unfinished.folder, 40)
     assert unfinished.running
@@ -331,7 +331,7 @@ def test_what_a_job_works_on_stays_and_what_was_given_up_goes_by_age(store: Stor
     go.clear()
     given_up = context.Process(target=waits_in_the_middle, args=(str(store.root / "b"), reached, go))
     given_up.start()
-    reached.wait()
+    assert reached.wait(300)
     given_up.kill()
     given_up.join()
     (unfinished,) = contents(store.root / "b").unfinished
@@ -360,7 +360,7 @@ def test_a_pruning_takes_nothing_from_a_running_job(world: Path, tmp_path: Path)
     words = (str(world), str(store.root), str(tmp_path / "out"), reached, go)
     job = context.Process(target=distill_and_wait, args=words)
     job.start()
-    reached.wait()
+    assert reached.wait(300)
     done = prune(store.root, max_size=0)
     assert {item.kind for item in done.in_use} >= {"fit", "readable"}
     assert {item.kind for item in done.removed} >= {"candidates", "set"}
@@ -410,6 +410,6 @@ def test_from_python(cached: Path) -> None:
     assert package.explain(cached / "set").inputs["method"] == "d3hr"
     assert {record.kind for record in package.cache_contents("fit").records} == {"fit"}
     assert not package.prune_cache(older_than="900w", max_size="1TB", dry_run=True).removed
-    spec = {"data": spec_of(cached).data, "prior": str(cached / "dit"), "device": "cpu"}
+    spec: dict[str, Any] = {"data": spec_of(cached).data, "prior": str(cached / "dit"), "device": "cpu"}
     found = package.explain_run(method="d3hr", ipc=2, out=cached / "c", fields=QUICK, **spec)
     assert not found.missing

@@ -82,9 +82,15 @@ class Contents:
     """What is not."""
 
     @property
+    def by_use(self) -> list[Record | Unfinished]:
+        """All of it, the least recently used first."""
+        both: list[Record | Unfinished] = [*self.records, *self.unfinished]
+        return sorted(both, key=lambda item: item.used)
+
+    @property
     def bytes(self) -> int:
         """What all of it takes of the disk."""
-        return sum(item.bytes for item in (*self.records, *self.unfinished))
+        return sum(item.bytes for item in self.by_use)
 
 
 def contents(root: Path | None = None, kind: str | None = None) -> Contents:

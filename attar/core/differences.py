@@ -96,7 +96,7 @@ class _Comparison:
             yield Difference(field, asked, cached)
             return
         names = [name for name in dict.fromkeys((*asked, *cached)) if name != "digest"]
-        found = []
+        found: list[Difference] = []
         for name in [*names, "digest"]:
             if name != "digest" or not found:
                 found += self.compared(asked.get(name, ABSENT), cached.get(name, ABSENT), _within(field, name))

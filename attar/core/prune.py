@@ -57,7 +57,7 @@ def prune(
     found, now = contents(root, kind), time.time()
     begun = oldest_running(found.root)
     left, removed, in_use = found.bytes, list[Record | Unfinished](), list[Record | Unfinished]()
-    for item in sorted((*found.records, *found.unfinished), key=lambda item: item.used):
+    for item in found.by_use:
         old = older_than is not None and now - item.used > older_than
         much = max_size is not None and left > max_size
         if not (old or (much if isinstance(item, Record) else item.left_over)):

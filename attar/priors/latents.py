@@ -61,10 +61,10 @@ class Latents:
 
     def artefacts(self, label: int, first: int | None = None) -> list[Artefact]:
         """The shards of one class, or those that hold the `first` images of its order."""
-        images = {"class": self.images.classes[label], "images": self.images.identity(label)}
-        read = {**images, "preprocess": self.preprocess, "pillow": PIL.__version__}
+        images, name = self.images.identity(label), self.images.classes[label]
+        read = {"class": name, "images": images, "preprocess": self.preprocess, "pillow": PIL.__version__}
         encoded = {**read, "codec": self.codec.key, "encoding": self.compute, "shard size": SHARD}
-        count = images["images"]["count"] if first is None else min(first, images["images"]["count"])
+        count = images["count"] if first is None else min(first, images["count"])
         return [Artefact("latents", {**encoded, "shard": number}) for number in range(-(-count // SHARD))]
 
     def missing(self, label: int, first: int | None = None) -> int:

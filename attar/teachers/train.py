@@ -122,7 +122,7 @@ class _Bench:
 
     @cached_property
     def artefact(self) -> Artefact:
-        inputs = {"settings": replace(self.spec, data="", test=None, device="", size=self.size)}
+        inputs: dict[str, Any] = {"settings": replace(self.spec, data="", test=None, device="", size=self.size)}
         inputs |= {"images": self.images[0].identities, "held out": self.images[1].identities}
         inputs |= {"crops": "antialiased"} if self.spec.crop else {}
         return Artefact("teacher", {**inputs, "device": device_class(self.device), "torch": torch.__version__})
