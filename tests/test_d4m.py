@@ -206,7 +206,7 @@ def test_a_set_of_several_ipcs_has_prototypes_for_each(world: Path, tmp_path: Pa
     together = distill_sets(spec, "d4m", method, (2, 3), tmp_path / "many", store=store)
     (alone,) = distill_sets(spec, "d4m", method, (3,), tmp_path / "one", store=Store(tmp_path / "other"))
     assert open_distilled(alone).manifest["images"] == open_distilled(together[1]).manifest["images"]
-    kept = [json.loads(file.read_text())["about"]["fit"]["count"] for file in store.root.glob("fit/*/meta.json")]
+    kept = [json.loads(file.read_text())["inputs"]["fit"]["count"] for file in store.root.glob("fit/*/meta.json")]
     assert sorted(kept) == [2] * 4 + [3] * 4
     assert open_distilled(together[0]).manifest["method"]["fit"]["count"] is None
 

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from attar.cli import (
+    cache,
     compare,
     ending,
     export,
@@ -86,6 +87,7 @@ class Command(TyperCommand):
 for name, command in COMMANDS.items():
     summary = " ".join((command.__doc__ or "").partition("\n\n")[0].split())
     app.command(name, cls=Command, short_help=summary)(command)
+app.add_typer(cache.app, name="cache", short_help="Show what is in the cache; explain what is made of what; make room.")
 
 
 @app.callback()

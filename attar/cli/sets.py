@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from attar.sets.distilled import DistilledSet
 
 
+BESIDE = ("sets", "config", "dry_run", "explain")
+"""Options of `distill` that are no settings of the run."""
+
+
 def distill(
     context: typer.Context,
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
@@ -54,21 +58,25 @@ def distill(
     tile: flags.Tile = None,
     on_bad_image: flags.OnBadImage = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate the cost, and stop")] = False,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Check everything, say what is in the cache and what differs there, and stop"),
+    ] = False,
 ) -> None:
     """Distill a labelled image set into a few images per class.
 
     Run the same command again after an interruption: it goes on where it was.
     """
-    given = {name: value for name, value in context.params.items() if name not in ("sets", "config", "dry_run")}
+    given = {name: value for name, value in context.params.items() if name not in BESIDE}
     settings = merged(given, config)
     changes = {**settings.pop("set", {}), **assignments(sets or [])}
     for needed in ("data", "method", "ipc", "out"):
         if needed not in settings:
             raise AttarError(f"--{needed} is missing (on the command line or in --config)")
-    _distill(settings, changes, dry_run)
+    _distill(settings, changes, dry_run, explain)
 
 
-def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool) -> None:
+def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool, explain: bool) -> None:
     from attar.methods import METHODS
 
     METHODS.check(settings["method"])
@@ -81,7 +89,15 @@ def _distill(settings: dict[str, Any], changes: dict[str, Any], dry_run: bool) -
     chosen = load_method(name, changes)
     spec = spec_of(settings, "distill")
     with showing() as progress:
-        distill_sets(spec, name, chosen, ipcs, out, progress=progress, say=say, dry_run=dry_run)
+        if explain:
+            from attar.cli.cache import reused
+            from attar.distillation.reuse import explain_run
+
+            found = explain_run(spec, name, chosen, ipcs, out, progress=progress, say=say)
+        else:
+            distill_sets(spec, name, chosen, ipcs, out, progress=progress, say=say, dry_run=dry_run)
+    for line in reused(found) if explain else ():
+        say(line)
 
 
 def evaluate(
