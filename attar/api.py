@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attar.core.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from attar.methods.base import Method
 
 
 def distill(
     data: str,
     *,
-    method: str,
+    method: str | Method,
     ipc: int | Sequence[int],
     out: str | Path,
     prior: str | None = None,
@@ -27,7 +30,7 @@ def distill(
 
     Args:
         data: images, for example "digits" or "parquet:cifar10@train".
-        method: a name of `attar list methods`.
+        method: a name of `attar list methods`, or a method of your own (`attar.methods.base`): a frozen dataclass.
         ipc: images per class; several make `out/ipc-001`, `out/ipc-010` ...
         prior: "digits", a folder or hub id (DiT or Stable Diffusion); methods of real images need none.
         fields: fields of the method, for example {"sampler.steps": 20}.
@@ -41,12 +44,15 @@ def distill(
     from attar.distillation.run import distill_sets
     from attar.job import Spec
     from attar.methods import load_method
+    from attar.methods.base import own
 
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
     named = {**spec, **({"classes": tuple(classes)} if classes is not None else {})}
     job = changed(Spec(data=data, prior=prior, seed=seed), named, "distill")
-    chosen = load_method(method, dict(fields or {}))
-    return distill_sets(job, method, chosen, ipcs, Path(out), progress=progress, dry_run=dry_run)
+    name = method if isinstance(method, str) else type(method).__name__
+    settings = dict(fields or {})
+    chosen = load_method(method, settings) if isinstance(method, str) else changed(own(method), settings, name)
+    return distill_sets(job, name, chosen, ipcs, Path(out), progress=progress, dry_run=dry_run)
 
 
 def evaluate(
