@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from attar.core.prune import Pruned
     from attar.distillation.reuse import Reuse
     from attar.job import Spec
+    from attar.methods.base import Method
 
 
 def distill(
     data: str,
     *,
-    method: str,
+    method: str | Method,
     ipc: int | Sequence[int],
     out: str | Path,
     prior: str | None = None,
@@ -34,7 +35,7 @@ def distill(
 
     Args:
         data: images, for example "digits" or "parquet:cifar10@train".
-        method: a name of `attar list methods`.
+        method: a name of `attar list methods`, or a method of your own (`attar.methods.base`): a frozen dataclass.
         ipc: images per class; several make `out/ipc-001`, `out/ipc-010` ...
         prior: "digits", a folder or hub id (DiT or Stable Diffusion); methods of real images need none.
         fields: fields of the method, for example {"sampler.steps": 20}.
@@ -44,12 +45,15 @@ def distill(
     Raises:
         AttarError: any input is wrong; before any long work.
     """
+    from attar.core.config import changed
     from attar.distillation.run import distill_sets
     from attar.methods import load_method
+    from attar.methods.base import own
 
-    asked = _spec(data, prior, seed, classes, spec)
-    chosen = load_method(method, dict(fields or {}))
-    return distill_sets(asked, method, chosen, _ipcs(ipc), Path(out), progress=progress, dry_run=dry_run)
+    asked, settings = _spec(data, prior, seed, classes, spec), dict(fields or {})
+    name = method if isinstance(method, str) else type(method).__name__
+    chosen = load_method(method, settings) if isinstance(method, str) else changed(own(method), settings, name)
+    return distill_sets(asked, name, chosen, _ipcs(ipc), Path(out), progress=progress, dry_run=dry_run)
 
 
 def evaluate(

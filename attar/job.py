@@ -1,4 +1,4 @@
-"""The job: what is to be distilled, with which prior, where. Each is opened when first asked for."""
+"""What is to be distilled, with which prior, where. Each is opened when first asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Priors: class- or text-conditional diffusion models behind one contract."""
+"""Class- or text-conditional diffusion models behind one contract."""
 
 from __future__ import annotations
 
