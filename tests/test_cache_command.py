@@ -124,7 +124,7 @@ def test_every_kind_of_artefact_records_the_inputs_that_its_key_is_the_fingerpri
         (root / name).symlink_to(world / name)
     all_kinds(root)
     sources = (file.read_text(encoding="utf-8") for file in Path(package.__file__).parent.rglob("*.py"))
-    kinds = {kind for source in sources for kind in re.findall(r'Artefact\("([a-z-]+)"', source)}
+    kinds = {kind for source in sources for kind in re.findall(r'Artefact\(\s*"([a-z-]+)"', source)}
     metas = list((tmp_path / "cache").glob("*/*/meta.json"))
     assert {file.parent.parent.name for file in metas} == kinds - LOCKS
     known = {file.parent.name for file in metas}

@@ -14,7 +14,7 @@ from toys import attar, save_folder, save_tiny_dit, tint
 
 from attar.core.progress import Meter, duration
 
-FACTS = {"readable", "tile", "digests", "image-digests"}
+FACTS = {"readable", "tile", "digests", "image-digests", ".jobs"}
 """What a dry run may leave in the cache: what its checks have found out."""
 ENDING = "dry run: nothing was trained, made or written"
 TIMES = "; times are those of a few passes of the networks, timed here"
