@@ -1,1 +1,1 @@
-"""What everything stands on: store, configuration, random keys, fixed batch, errors."""
+"""What all stand on: store, configuration, random keys, fixed batch, errors."""

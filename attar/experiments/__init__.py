@@ -1,1 +1,1 @@
-"""Grids of runs, tuning, waterfalls, scores; each resumes, and returns what it came to."""
+"""Grids of runs, tuning, waterfalls, scores; each resumes and returns its results."""
