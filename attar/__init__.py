@@ -13,21 +13,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attar.api import compare, distill, evaluate, tune
+    from attar.api import cache_contents, compare, distill, evaluate, explain, explain_run, prune_cache, tune
     from attar.core.errors import AttarError
     from attar.data import load_data
     from attar.priors import load_prior
 
 __version__ = "0.1.0"
-__all__ = ["AttarError", "__version__", "compare", "distill", "evaluate", "load_data", "load_prior", "tune"]
+__all__ = [
+    "AttarError",
+    "__version__",
+    "cache_contents",
+    "compare",
+    "distill",
+    "evaluate",
+    "explain",
+    "explain_run",
+    "load_data",
+    "load_prior",
+    "prune_cache",
+    "tune",
+]
 
 _HOMES = {
     "AttarError": "attar.core.errors",
+    "cache_contents": "attar.api",
     "compare": "attar.api",
     "distill": "attar.api",
     "evaluate": "attar.api",
+    "explain": "attar.api",
+    "explain_run": "attar.api",
     "load_data": "attar.data",
     "load_prior": "attar.priors",
+    "prune_cache": "attar.api",
     "tune": "attar.api",
 }
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from attar.core.progress import Progress, silent
+from attar.core.errors import AttarError
+from attar.core.progress import Progress, Say, quiet, silent
+
+if TYPE_CHECKING:
+    from attar.core.cache import Contents, Record
+    from attar.core.prune import Pruned
+    from attar.distillation.reuse import Reuse
+    from attar.job import Spec
+    from attar.methods.base import Method
 
 
 def distill(
     data: str,
     *,
-    method: str,
+    method: str | Method,
     ipc: int | Sequence[int],
     out: str | Path,
     prior: str | None = None,
@@ -27,7 +35,7 @@ def distill(
 
     Args:
         data: images, for example "digits" or "parquet:cifar10@train".
-        method: a name of `attar list methods`.
+        method: a name of `attar list methods`, or a method of your own (`attar.methods.base`): a frozen dataclass.
         ipc: images per class; several make `out/ipc-001`, `out/ipc-010` ...
         prior: "digits", a folder or hub id (DiT or Stable Diffusion); methods of real images need none.
         fields: fields of the method, for example {"sampler.steps": 20}.
@@ -39,14 +47,13 @@ def distill(
     """
     from attar.core.config import changed
     from attar.distillation.run import distill_sets
-    from attar.job import Spec
     from attar.methods import load_method
+    from attar.methods.base import own
 
-    ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
-    named = {**spec, **({"classes": tuple(classes)} if classes is not None else {})}
-    job = changed(Spec(data=data, prior=prior, seed=seed), named, "distill")
-    chosen = load_method(method, dict(fields or {}))
-    return distill_sets(job, method, chosen, ipcs, Path(out), progress=progress, dry_run=dry_run)
+    asked, settings = _spec(data, prior, seed, classes, spec), dict(fields or {})
+    name = method if isinstance(method, str) else type(method).__name__
+    chosen = load_method(method, settings) if isinstance(method, str) else changed(own(method), settings, name)
+    return distill_sets(asked, name, chosen, _ipcs(ipc), Path(out), progress=progress, dry_run=dry_run)
 
 
 def evaluate(
@@ -185,3 +192,108 @@ def tune(
         teacher=None if teacher is None else TeacherReference.of(teacher),
     )
     return run(tuning, progress=progress, say=say, dry_run=dry_run).chosen
+
+
+def explain_run(
+    data: str,
+    *,
+    method: str,
+    ipc: int | Sequence[int],
+    out: str | Path,
+    prior: str | None = None,
+    seed: int = 0,
+    fields: Mapping[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+    progress: Progress = silent,
+    say: Say = quiet,
+    **spec: Any,
+) -> Reuse:
+    """`attar distill --explain`: what a run would find in the cache, and what differs where it would not.
+
+    The arguments are those of `distill`. Everything is checked, and nothing is made.
+
+    Raises:
+        AttarError: any input is wrong.
+    """
+    from attar.distillation.reuse import explain_run as explained
+    from attar.methods import load_method
+
+    asked = _spec(data, prior, seed, classes, spec)
+    chosen = load_method(method, dict(fields or {}))
+    return explained(asked, method, chosen, _ipcs(ipc), Path(out), progress=progress, say=say)
+
+
+def cache_contents(kind: str | None = None) -> Contents:
+    """`attar cache`: all that is in the cache, or what it holds of one kind.
+
+    Raises:
+        AttarError: it holds nothing of this kind.
+    """
+    from attar.core.cache import contents
+
+    return contents(kind=kind)
+
+
+def explain(what: str | Path) -> Record:
+    """`attar cache explain`: what an artefact of the cache, or a distilled set, was made of.
+
+    Args:
+        what: a key or its beginning, `3f2a` or `fit/3f2a`; or the folder of an artefact or of a distilled set.
+
+    Raises:
+        AttarError: there is none, or there are several; or the cache does not know the set.
+    """
+    from attar.core.cache import contents, find, read
+
+    folder = Path(what)
+    if (folder / "manifest.json").is_file():
+        from attar.sets.distilled import open_distilled
+
+        run, found = open_distilled(folder).manifest["run"], contents()
+        made = [record for record in found.records if record.kind == "set" and record.inputs.get("run") == run]
+        if not made:
+            raise AttarError(
+                f"{folder}: the cache {found.root} does not know what it was made from: another cache, or an older "
+                "Attar, made it, or that was removed; its settings stand in its manifest.json"
+            )
+        return made[-1]
+    record = read(folder.absolute()) if (folder / "meta.json").is_file() else None
+    return find(str(what)) if record is None else record
+
+
+def prune_cache(
+    *,
+    older_than: str | float | None = None,
+    max_size: str | int | None = None,
+    kind: str | None = None,
+    dry_run: bool = False,
+) -> Pruned:
+    """`attar cache prune`: removes what was not used for long, or is too much; the least recently used goes first.
+
+    Args:
+        older_than: "30d", or seconds.
+        max_size: "50GB", or bytes.
+        kind: only artefacts of this kind.
+        dry_run: nothing is removed.
+
+    Raises:
+        AttarError: neither an age nor a size is given, or one of them cannot be read.
+        Unwritable: the cache cannot be written.
+    """
+    from attar.core.prune import bytes_of, prune, seconds_of
+
+    age = seconds_of(older_than, "older_than") if isinstance(older_than, str) else older_than
+    size = bytes_of(max_size, "max_size") if isinstance(max_size, str) else max_size
+    return prune(older_than=age, max_size=size, kind=kind, dry_run=dry_run)
+
+
+def _spec(data: str, prior: str | None, seed: int, classes: Sequence[str] | None, more: Mapping[str, Any]) -> Spec:
+    from attar.core.config import changed
+    from attar.job import Spec
+
+    named = {"classes": tuple(classes)} if classes is not None else {}
+    return changed(Spec(data=data, prior=prior, seed=seed), {**more, **named}, "distill")
+
+
+def _ipcs(ipc: int | Sequence[int]) -> list[int]:
+    return [ipc] if isinstance(ipc, int) else list(ipc)

@@ -1,4 +1,4 @@
-"""The job: what is to be distilled, with which prior, where. Each is opened when first asked for."""
+"""What is to be distilled, with which prior, where. Each is opened when first asked for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attar.core.errors import AttarError
+from attar.core.fingerprints import Named
 from attar.core.limits import SIDE, TILE, check_most
 from attar.core.progress import Progress, silent
 from attar.core.store import Store, canonical, fingerprint
@@ -171,6 +172,11 @@ class Job:
 
         prompts = self.prompts
         return load_prior(self._prior_name, tile=self.spec.tile, codec=self.codec, prompts=prompts, **self._opening)
+
+    @property
+    def named_prior(self) -> Named:
+        """The prior as keys hold it."""
+        return Named(self._prior_name, self.prior.key)
 
     @cached_property
     def codec(self) -> Codec:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import ast
+import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "attar"
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "attar"
+PAGE = ROOT / "docs" / "architecture.md"
 FLOORS = (
     {"cli"},
     {"api"},
@@ -32,26 +36,26 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py")
 
 
+def _house() -> Any:
+    spec = importlib.util.spec_from_file_location("house", ROOT / "docs" / "house.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+house = _house()
+
+
 def room_of(file: Path) -> str:
     return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imported(source: str) -> set[str]:
-    """The rooms that a file imports anywhere: at its top, in its functions, or for its types."""
-    rooms = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "attar":
-            parts = node.module.split(".")
-            rooms |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            rooms |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("attar.")}
-    return rooms - {"__version__"}
 
 
 def upward(file: Path, source: str) -> set[str]:
     """The rooms that a file must not import: unknown ones, those above it, and others on its floor."""
     own = FLOOR[room_of(file)]
-    return {room for room in imported(source) - {room_of(file)} if FLOOR.get(room, -1) <= own}
+    return {room for room in house.imported_by(source) - {room_of(file)} if FLOOR.get(room, -1) <= own}
 
 
 def test_the_rooms_are_those_that_the_house_has() -> None:
@@ -77,6 +81,24 @@ def test_imports_run_downward(file: Path) -> None:
 )
 def test_the_walk_finds_an_arrow_that_does_not_run_downward(source: str) -> None:
     assert upward(PACKAGE / "data" / "spec.py", source)
+
+
+def test_the_page_shows_the_house_as_it_stands() -> None:
+    assert house.drawn() in PAGE.read_text(encoding="utf-8"), "run `python docs/house.py`"
+
+
+def test_the_page_names_files_that_there_are() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    named = re.findall(r"[a-z0-9_/]+/[a-z0-9_]+\.py", text)
+    assert len(named) > 15
+    assert not [
+        name for name in named if not (PACKAGE / name.removeprefix("attar/")).exists() and not (ROOT / name).exists()
+    ]
+
+
+def test_rooms_in_a_circle_have_no_floors() -> None:
+    with pytest.raises(ValueError, match="a circle among first, second"):
+        house.floors({"top": {"first"}, "first": {"second"}, "second": {"first"}})
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))

@@ -22,7 +22,7 @@ from attar.core import store as cache
 from attar.core.errors import AttarError, Unwritable
 from attar.core.files import replacing, write_json, writing
 from attar.core.finite import save_finite
-from attar.core.store import Store
+from attar.core.store import Artefact, Store
 from attar.distillation.artefacts import fit_artefact
 from attar.distillation.run import distill_sets
 from attar.evaluation.records import write_record
@@ -33,6 +33,7 @@ from attar.priors.training.settings import Optimisation
 from attar.sets.distilled import open_distilled, verify
 from attar.training.checkpoint import Checkpoint
 
+KEY = Artefact("kind", {"of": "these tests"})
 QUICK = {"sampler.steps": 5, "fit.steps": 5, "subsets": 20}
 REST = b"\0" * 64
 
@@ -74,44 +75,45 @@ def test_a_damaged_artefact_is_named_discarded_and_made_again(
     store: Store, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     change, words = DAMAGES[name]
-    folder = store.once("kind", "key", make)
+    folder = store.once(KEY, make)
     change(folder)
-    assert not store.has("kind", "key")
-    with pytest.raises(AttarError, match=r"kind/key, of the cache, is damaged .*: the same command makes it again"):
-        store.folder("kind", "key")
-    assert store.once("kind", "key", make) == folder
+    assert not store.has(KEY)
+    with pytest.raises(AttarError, match=rf"kind/{KEY.key}, of the cache, is damaged .*: the same"):
+        store.folder(KEY)
+    assert store.once(KEY, make) == folder
     assert (folder / "inner" / "x").read_bytes() == bytes(range(256))
     (warning,) = caplog.messages
     assert warning.startswith(f"{folder}, of the cache, is damaged ({words}")
     assert warning.endswith("it is discarded and made again")
-    assert {".key.lock", "key"} <= {file.name for file in folder.parent.iterdir()} <= {".key.lock", "key", "key.moved"}
-    assert store.folder("kind", "key") == folder
+    names = {f".{KEY.key}.lock", KEY.key}
+    assert names <= {file.name for file in folder.parent.iterdir()} <= {*names, f"{KEY.key}.moved"}
+    assert store.folder(KEY) == folder
 
 
 def test_work_of_an_older_attar_is_made_again_and_that_is_said_once(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     for key in ("a", "b"):
-        file = store.once("kind", key, make) / "meta.json"
+        file = store.once(Artefact("kind", {"of": key}), make) / "meta.json"
         file.write_text(json.dumps({"kind": "kind", "seconds": 1.0, "about": None}))
     for key in ("a", "b"):
-        store.once("kind", key, make)
+        store.once(Artefact("kind", {"of": key}), make)
     (warning,) = caplog.messages
     assert warning.startswith(f"{store.root} holds work of an older Attar, without the digests of its files")
 
 
 def test_a_file_is_hashed_once_in_a_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, hashed = store.once("kind", "key", make), list[Path]()
+    folder, hashed = store.once(KEY, make), list[Path]()
 
     def noted(file: Path) -> str:
         hashed.append(file)
         return ""
 
     monkeypatch.setattr(cache, "file_digest", noted)
-    assert all(store.has("kind", "key") for _ in range(3))
+    assert all(store.has(KEY) for _ in range(3))
     assert hashed == []
     os.utime(folder / "inner" / "x")
-    assert not store.has("kind", "key")
+    assert not store.has(KEY)
     assert hashed == [folder / "inner" / "x"]
 
 
@@ -121,16 +123,16 @@ def test_a_huge_file_is_sealed_by_blocks_all_over_it(store: Store, monkeypatch: 
     def make_large(scratch: Path) -> None:
         (scratch / "x").write_bytes(bytes(5 << 20))
 
-    folder = store.once("kind", "key", make_large)
+    folder = store.once(KEY, make_large)
     for place in (0, 3 << 20, (5 << 20) - 1):
         with (folder / "x").open("r+b") as file:
             file.seek(place)
             file.write(b"1")
-        assert not store.has("kind", "key")
+        assert not store.has(KEY)
         with (folder / "x").open("r+b") as file:
             file.seek(place)
             file.write(b"\0")
-        assert store.has("kind", "key")
+        assert store.has(KEY)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +202,7 @@ def test_broken_scratch_folders_do_not_stop_a_run(
 ) -> None:
     job = Job(spec_of(world), store)
     method: Any = load_method("d3hr", QUICK)
-    broken = [store.scratch("fit", fit_artefact(job, method.fit, [label]).key) for label in job.labels]
+    broken = [store.scratch(fit_artefact(job, method.fit, [label])) for label in job.labels]
     for folder in broken:
         folder.mkdir(parents=True)
         for name in (".0", ".seconds", "fitted.safetensors"):
@@ -286,11 +288,11 @@ def test_a_full_cache_is_named(store: Store, writer: str) -> None:
         WRITERS[writer](scratch / "x")
 
     with files_of_at_most(5000), pytest.raises(Unwritable) as raised:
-        store.once("kind", "key", fill)
+        store.once(KEY, fill)
     assert str(raised.value).startswith(f"{store.root} cannot be written: ")
     assert "free space there, or set ATTAR_CACHE to a folder elsewhere" in str(raised.value)
-    assert not store.path("kind", "key").exists()
-    store.once("kind", "key", make)
+    assert not store.path(KEY).exists()
+    store.once(KEY, make)
 
 
 def test_a_full_disk_is_named_and_the_set_goes_on_from_there(
@@ -315,7 +317,7 @@ def test_a_folder_that_may_not_be_written_is_named(
     monkeypatch.setattr(Path, "mkdir", refuse)
     first = "make it writable" if number in (errno.EROFS, errno.EACCES) else "free space there"
     with pytest.raises(Unwritable, match=f"^{store.root} cannot be written: {os.strerror(number)}; {first}, or set AT"):
-        store.once("kind", "key", make)
+        store.once(KEY, make)
     with pytest.raises(Unwritable, match=rf"^{tmp_path}/new/x.json cannot be written: {os.strerror(number)}; {first}$"):
         write_json(tmp_path / "new" / "x.json", 1)
     with pytest.raises(Unwritable, match=rf"x.json cannot be written: {os.strerror(number)}; {first}, or name another"):
@@ -327,7 +329,7 @@ def test_what_cannot_be_read_elsewhere_is_not_laid_at_the_door_of_the_cache(stor
         raise PermissionError(errno.EACCES, "no", str(tmp_path / "data" / "x.png"))
 
     with pytest.raises(PermissionError):
-        store.once("kind", "key", refuse)
+        store.once(KEY, refuse)
 
 
 def test_an_error_of_a_place_goes_through_a_pickle() -> None:

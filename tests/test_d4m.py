@@ -206,7 +206,7 @@ def test_a_set_of_several_ipcs_has_prototypes_for_each(world: Path, tmp_path: Pa
     together = distill_sets(spec, "d4m", method, (2, 3), tmp_path / "many", store=store)
     (alone,) = distill_sets(spec, "d4m", method, (3,), tmp_path / "one", store=Store(tmp_path / "other"))
     assert open_distilled(alone).manifest["images"] == open_distilled(together[1]).manifest["images"]
-    kept = [json.loads(file.read_text())["about"]["fit"]["count"] for file in store.root.glob("fit/*/meta.json")]
+    kept = [json.loads(file.read_text())["inputs"]["fit"]["count"] for file in store.root.glob("fit/*/meta.json")]
     assert sorted(kept) == [2] * 4 + [3] * 4
     assert open_distilled(together[0]).manifest["method"]["fit"]["count"] is None
 
@@ -249,10 +249,9 @@ def test_the_set_keeps_its_prototypes_as_pictures_and_their_inertia(world: Path,
 
 def test_pictures_of_prototypes_are_no_images_to_other_readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
-    pixels = np.zeros((8, 8, 3), np.uint8)
     manifest: dict[str, Any] = {"method": {"name": "d4m"}, "ipc": 1, "seed": 0, "data": {"spec": "x"}, "prior": None}
     manifest |= {"attar": "0", "run": "0123456789abcdef", "seconds": {}}
-    images = [(label, 0, pixels) for label in range(2)]
+    images = [(label, 0, np.full((8, 8, 3), 9 * label, np.uint8)) for label in range(2)]
     write_distilled(tmp_path / "set", ["ant", "bee"], lambda done: images, manifest, images)
     assert len(list((tmp_path / "set" / PROTOTYPES).rglob("*.png"))) == 2
     found = datasets.load_dataset(

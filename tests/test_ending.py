@@ -90,7 +90,7 @@ def at_event(place: str, number: int, act: Act, kind: str | None = None) -> None
     plain = getattr(pkgutil.resolve_name(owner), name)
 
     def watched(*words: Any, **more: Any) -> Any:
-        if kind is None or kind in words:
+        if kind is None or kind in [getattr(word, "kind", None) for word in words]:
             seen.append(None)
             if len(seen) == number:
                 patch.undo()

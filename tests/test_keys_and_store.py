@@ -10,7 +10,9 @@ import torch
 from kills import context
 
 from attar.core.rng import generator, noise, seed_of
-from attar.core.store import Store, fingerprint, note_seconds, replacing
+from attar.core.store import Artefact, Store, fingerprint, note_seconds, replacing
+
+KEY = Artefact("kind", {"of": "these tests"})
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def test_finished_work_is_not_done_twice(store: Store) -> None:
         (scratch / "x").write_text("x")
 
     for _ in range(2):
-        assert (store.once("kind", "key", make) / "x").read_text() == "x"
+        assert (store.once(KEY, make) / "x").read_text() == "x"
     assert len(made) == 1
 
 
@@ -75,11 +77,11 @@ def test_an_interrupted_artefact_is_absent_and_its_scratch_is_found_again(store:
         (scratch / "whole").write_text("whole")
 
     with pytest.raises(KeyboardInterrupt):
-        store.once("kind", "key", dies)
-    assert not store.has("kind", "key")
-    folder = store.once("kind", "key", goes_on)
+        store.once(KEY, dies)
+    assert not store.has(KEY)
+    folder = store.once(KEY, goes_on)
     assert sorted(file.name for file in folder.iterdir()) == ["meta.json", "whole"]
-    assert store.seconds("kind", "key") == pytest.approx(1e6, rel=1e-2)
+    assert store.seconds(KEY) == pytest.approx(1e6, rel=1e-2)
 
 
 def _make_slowly(root: str, gate: str) -> None:
@@ -88,7 +90,7 @@ def _make_slowly(root: str, gate: str) -> None:
             file.write("made\n")
         (scratch / "x").write_text("x")
 
-    Store(Path(root)).once("kind", "key", make)
+    Store(Path(root)).once(KEY, make)
 
 
 @pytest.mark.parametrize("damaged", [False, True])
@@ -96,7 +98,7 @@ def test_processes_that_want_the_same_artefact_make_it_once(tmp_path: Path, dama
     gate = tmp_path / "gate"
     if damaged:
         _make_slowly(str(tmp_path / "s"), str(gate))
-        (tmp_path / "s" / "kind" / "key" / "x").write_text("y")
+        (Store(tmp_path / "s").path(KEY) / "x").write_text("y")
         gate.unlink()
     workers = [context.Process(target=_make_slowly, args=(str(tmp_path / "s"), str(gate))) for _ in range(3)]
     for worker in workers:
@@ -104,7 +106,7 @@ def test_processes_that_want_the_same_artefact_make_it_once(tmp_path: Path, dama
     for worker in workers:
         worker.join()
     assert gate.read_text() == "made\n"
-    assert (tmp_path / "s" / "kind" / "key" / "x").read_text() == "x"
+    assert (Store(tmp_path / "s").path(KEY) / "x").read_text() == "x"
 
 
 def _fail_half_way(file: Path) -> None:

@@ -221,7 +221,7 @@ def test_a_weight_adds_its_criterion_to_the_loss(
             }
         )
         learnt(job, fit, [0, 1])
-    look = read_lines(job.store.path("fit", fit_artefact(job, fit, [0, 1]).key) / MEASURES)[-1]
+    look = read_lines(job.store.path(fit_artefact(job, fit, [0, 1])) / MEASURES)[-1]
     assert look[criterion] > 0.05
     assert (sum(told[6:]) - sum(told[:6])) / 6 == pytest.approx(3 * look[criterion], rel=1e-4)
 
@@ -301,7 +301,7 @@ def test_sets_of_smaller_ipc_are_the_beginnings_of_one_pool(world: Path, tmp_pat
         assert [few[0].read_bytes()] == [many[0].read_bytes()]
     job = Job(spec, store)
     method: Any = load_method("minimax", FAST)
-    assert artefacts(job, method, 3).candidates[0].made(job)
+    assert job.store.has(artefacts(job, method, 3).candidates[0])
 
 
 def test_the_report_shows_how_the_prior_was_tuned(world: Path, tmp_path: Path, store: Store) -> None:

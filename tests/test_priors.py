@@ -12,7 +12,7 @@ from toys import save_folder, save_tiny_dit
 
 from attar.core.errors import AttarError
 from attar.core.rng import generator
-from attar.core.store import Store
+from attar.core.store import Artefact, Store
 from attar.data import load_data
 from attar.data.class_names import match
 from attar.priors import known_classes, load_prior
@@ -241,8 +241,8 @@ class Recording(Store):
         super().__init__(root)
         self.keys: list[str] = []
 
-    def once(self, kind: str, key: str, make: object, about: object = None, seconds: float = 0.0) -> Path:
-        self.keys.append(key)
+    def once(self, artefact: Artefact, make: object, seconds: float = 0.0) -> Path:
+        self.keys.append(artefact.key)
         return self.root
 
 
@@ -278,7 +278,7 @@ def test_the_key_of_an_autoencoder_tells_how_it_was_computed(tmp_path: Path, mon
 
 def test_the_key_of_latents_tells_decoders_apart(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     latents = Latents(load_data(str(save_folder(tmp_path / "data", ["a"], 1))), PixelCodec(8), "adm", store, {})
-    key = latents.key(0)
-    assert latents.key(0) == key
+    (shard,) = latents.artefacts(0)
+    assert latents.artefacts(0)[0].key == shard.key
     monkeypatch.setattr("PIL.__version__", "0.0")
-    assert latents.key(0) != key
+    assert latents.artefacts(0)[0].key != shard.key

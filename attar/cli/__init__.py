@@ -1,4 +1,7 @@
-"""The command line. The commands are imported by `main`, so that an interruption of the imports ends well, too."""
+"""The commands; flags are named nowhere else.
+
+The commands are imported by `main`, so that an interruption of the imports ends well, too.
+"""
 
 from __future__ import annotations
 

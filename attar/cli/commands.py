@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from attar.cli import (
+    cache,
     compare,
     ending,
     export,
@@ -57,6 +58,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "describe": lists.describe,
     "demo": sets.demo,
 }
+GROUPS: dict[str, tuple[typer.Typer, str]] = {
+    "cache": (cache.app, "Show what is in the cache; explain what is made of what; make room."),
+}
+"""Commands that have commands of their own, and what they do."""
 
 
 TIMES = "; times are those of a few passes of the networks, timed here"
@@ -94,6 +99,8 @@ def _spoken(record: logging.LogRecord) -> bool:
 
 def built(name: str) -> Any:
     """A command with its options; they are made for the command that is asked for alone."""
+    if name in GROUPS:
+        return typer.main.get_command(GROUPS[name][0])
     one = typer.Typer(add_completion=False, **SHOWN)
     one.command(name, cls=Command)(expanded(COMMANDS[name]))
     return typer.main.get_command(one)
@@ -103,18 +110,19 @@ class Commands(TyperGroup):
     """The commands by name, each built when it is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *GROUPS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            ctx.fail(f"no command {cmd_name!r}{suggestion(cmd_name, COMMANDS)}; `attar --help` lists them")
+        if cmd_name not in (known := self.list_commands(ctx)):
+            ctx.fail(f"no command {cmd_name!r}{suggestion(cmd_name, known)}; `attar --help` lists them")
         if cmd_name not in self.commands:
             self.commands[cmd_name] = built(cmd_name)
         return self.commands[cmd_name]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
+        rows = [(name, _summary(command)) for name, command in COMMANDS.items()]
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _summary(command)) for name, command in COMMANDS.items()])
+            formatter.write_dl(rows + [(name, summary) for name, (_, summary) in GROUPS.items()])
 
 
 def _summary(command: Callable[..., None]) -> str:

@@ -197,7 +197,8 @@ def _cached(root: Path) -> str:
     done, begun = Counter[str](), []
     for made in (made for kind in _glob(root, "[!.]*") for made in _glob(kind, "*")):
         try:
-            recent = made.is_dir() and made.stat().st_mtime >= running.begun - 1
+            written = made if made.name.startswith(".") else made / "meta.json"  # a finished folder's time is its use
+            recent = made.is_dir() and written.stat().st_mtime >= running.begun - 1
         except OSError:
             continue
         if recent and not made.name.startswith("."):

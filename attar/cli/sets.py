@@ -30,6 +30,10 @@ def distill(
     sets: flags.MethodFields,
     config: flags.Config = None,
     dry_run: flags.DryRun = False,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Check everything, say what is in the cache and what differs there, and stop"),
+    ] = False,
 ) -> None:
     """Distill a labelled image set into a few images per class.
 
@@ -41,7 +45,15 @@ def distill(
 
     chosen = load_method(method, sets)
     with showing() as progress:
-        distill_sets(spec, method, chosen, ipcs, out, progress=progress, say=say, dry_run=dry_run)
+        if explain:
+            from attar.cli.cache import reused
+            from attar.distillation.reuse import explain_run
+
+            reuse = explain_run(spec, method, chosen, ipcs, out, progress=progress, say=say)
+        else:
+            distill_sets(spec, method, chosen, ipcs, out, progress=progress, say=say, dry_run=dry_run)
+    for line in reused(reuse) if explain else ():
+        say(line)
 
 
 @dataclass(frozen=True)

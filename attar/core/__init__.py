@@ -1,1 +1,1 @@
-"""What everything stands on: the store, configuration, random keys, the fixed batch, progress, errors."""
+"""What all stand on: store, configuration, random keys, fixed batch, errors."""

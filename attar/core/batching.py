@@ -8,7 +8,7 @@ it stands and whatever stands beside it; `choose` proves that for the network at
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from attar.core.finite import finite
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 
 CPU_BATCH_SIZES = (16, 8, 32, 4, 2, 1)
 GPU_BATCH_SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
@@ -59,8 +59,8 @@ def choose(device: torch.device, exact_at: Callable[[int], bool], most: int | No
 class Probe:
     """What is proved of one network's batch sizes on one device, found once and kept in the store."""
 
-    key: str
-    """Of the network: its weights and the sizes of its rows."""
+    network: Mapping[str, Any]
+    """The digests of the network's weights and the sizes of its rows, by name."""
     exact_at: Callable[[int], bool]
     device: torch.device
     dtype: torch.dtype
@@ -68,7 +68,7 @@ class Probe:
 
     def chosen(self, most: int | None = None) -> int:
         """The batch size that `choose` finds."""
-        return self._remembered(lambda: choose(self.device, self.exact_at, most), "at most", most)
+        return self._remembered(lambda: choose(self.device, self.exact_at, most), {"at most": most})
 
     def proved(self, tile: int) -> int:
         """`tile` itself.
@@ -81,7 +81,7 @@ class Probe:
         if tile < 1:
             raise AttarError(f"`tile` {tile}: at least 1")
         try:
-            if tile == 1 or self._remembered(lambda: int(self.exact_at(tile)), tile):
+            if tile == 1 or self._remembered(lambda: int(self.exact_at(tile)), {"tile": tile}):
                 return tile
             why = "a row's bytes would depend on the rows beside it"
         except torch.OutOfMemoryError:
@@ -90,13 +90,13 @@ class Probe:
         here = device_class(self.device)
         raise AttarError(f"`tile` {tile}: {why} on {here}; leave it out, and {self.chosen()} is chosen")
 
-    def _remembered(self, find: Callable[[], int], *asked: int | str | None) -> int:
-        about = [self.key, device_class(self.device), str(self.dtype), torch.__version__, *asked]
+    def _remembered(self, find: Callable[[], int], asked: Mapping[str, int | None]) -> int:
+        where = {"device": device_class(self.device), "dtype": str(self.dtype), "torch": torch.__version__}
 
         def make(scratch: Path) -> None:
             (scratch / "tile").write_text(str(find()))
 
-        return int((self.store.once("tile", fingerprint(*about), make, about=about) / "tile").read_text())
+        return int((self.store.once(Artefact("tile", {**self.network, **where, **asked}), make) / "tile").read_text())
 
 
 def exact(network: Callable[..., Tensor], *rows: Tensor) -> bool:

@@ -1,8 +1,7 @@
-"""Fingerprints, locks, scratch folders and atomic publication: what lets every stage resume."""
+"""The store: locks, scratch folders and atomic publication, which let every stage resume."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -10,15 +9,17 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from attar.core.errors import AttarError
 from attar.core.files import check_writable, permit, replacing, resumed, write_json, writing
+from attar.core.fingerprints import Artefact, canonical, digest, file_digest, fingerprint
+from attar.core.jobs import join
 
 __all__ = [
+    "Artefact",
     "Store",
     "cache_folder",
     "canonical",
@@ -32,42 +33,7 @@ __all__ = [
 ]
 
 META = "meta.json"
-"""What an artefact is, how long it took, and the size and digest of each of its files."""
-
-
-def canonical(value: Any) -> Any:
-    """A JSON value that is equal for equal objects: frozen dataclasses become their name and fields.
-
-    Raises:
-        TypeError: the value holds something whose equality a file cannot record (a tensor, a function, a path).
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"is": type(value).__qualname__, **fields}
-    if isinstance(value, dict):
-        return {str(k): canonical(v) for k, v in sorted(value.items())}
-    if isinstance(value, (list, tuple)):
-        return [canonical(v) for v in value]
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    raise TypeError(f"cannot fingerprint a {type(value).__name__}")
-
-
-def fingerprint(*values: Any) -> str:
-    """A 32-digit hexadecimal key: equal values give equal keys, in every process and on every machine."""
-    text = json.dumps(canonical(values), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def digest(data: bytes) -> str:
-    """The fingerprint of file contents."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """The fingerprint of a file's contents, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+"""What an artefact is and was made of, how long it took, and the size and digest of each of its files."""
 
 
 def cache_folder() -> Path:
@@ -93,6 +59,9 @@ _warn_once = lru_cache(_log.warning)
 class Store:
     """Finished work, one folder an artefact: `root/kind/key/`, beside a `meta.json` that says what it is.
 
+    Its key is the fingerprint of all that it is made of, and its meta.json holds the same, so that whoever asks can be
+    told why it was used or not (attar.core.cache).
+
     An artefact appears by a rename, so it is whole or absent. Work in progress lives in a scratch folder that survives
     an interruption, so that whoever takes the work up again finds the checkpoints left there.
 
@@ -103,37 +72,39 @@ class Store:
     def __init__(self, root: Path | None = None) -> None:
         self.root = root if root is not None else cache_folder()
 
-    def path(self, kind: str, key: str) -> Path:
-        """Where the artefact lies, or will lie."""
-        return self.root / kind / key
+    def path(self, artefact: Artefact) -> Path:
+        """Where it lies, or will lie."""
+        return self.root / artefact.kind / artefact.key
 
-    def scratch(self, kind: str, key: str) -> Path:
-        """Where the artefact is made."""
-        return self.path(kind, key).with_name(f".{key}.partial")
+    def scratch(self, artefact: Artefact) -> Path:
+        """Where it is made."""
+        return self.path(artefact).with_name(f".{artefact.key}.partial")
 
-    def has(self, kind: str, key: str) -> bool:
-        """Whether the artefact is finished, and as it was made."""
-        folder = self.path(kind, key)
+    def has(self, artefact: Artefact) -> bool:
+        """Whether it is finished, and as it was made. It counts as used."""
+        folder = self.path(artefact)
+        self._use(folder)
         return folder.is_dir() and not _damage(folder)
 
-    def folder(self, kind: str, key: str) -> Path:
-        """Where a finished artefact lies.
+    def folder(self, artefact: Artefact) -> Path:
+        """Where it lies, finished. It counts as used.
 
         Raises:
             AttarError: it is damaged, or gone.
         """
-        folder = self.path(kind, key)
+        folder = self.path(artefact)
+        self._use(folder)
         if why := _damage(folder) if folder.is_dir() else "it is gone":
             raise AttarError(f"{folder}, of the cache, is damaged ({why}): the same command makes it again")
         return folder
 
-    def seconds(self, kind: str, key: str) -> float:
-        """How long the artefact took to make, interruptions included only as far as they left checkpoints."""
-        meta = json.loads((self.folder(kind, key) / META).read_text(encoding="utf-8"))
+    def seconds(self, artefact: Artefact) -> float:
+        """How long it took to make, interruptions included only as far as they left checkpoints."""
+        meta = json.loads((self.folder(artefact) / META).read_text(encoding="utf-8"))
         return float(meta["seconds"])
 
-    def once(self, kind: str, key: str, make: Callable[[Path], None], about: Any = None, seconds: float = 0.0) -> Path:
-        """The artefact's folder, made by `make(scratch)` if it is not there yet; `about` goes into its meta.json.
+    def once(self, artefact: Artefact, make: Callable[[Path], None], seconds: float = 0.0) -> Path:
+        """The artefact's folder, made by `make(scratch)` if it is not there yet. It counts as used.
 
         Processes that want the same artefact wait for the one that makes it. `make` fills the scratch folder, may
         leave checkpoints in it under names that begin with a dot, and is called again with what it left if it was
@@ -142,25 +113,26 @@ class Store:
         Raises:
             Unwritable: the cache cannot be written.
         """
-        target = self.path(kind, key)
-        if self.has(kind, key):
+        target = self.path(artefact)
+        if self.has(artefact):
             return target
-        with self.lock(kind, key), writing(self.root, REMEDY):
-            if self.has(kind, key):
+        join(self.root)
+        with self.lock(artefact), writing(self.root, REMEDY):
+            if self.has(artefact):
                 return target
             self._discard(target)
-            scratch = self.scratch(kind, key)
+            scratch = self.scratch(artefact)
             scratch.mkdir(exist_ok=True)
             earlier, begun = seconds + _noted(scratch), time.monotonic()
             make(scratch)
             spent = earlier + time.monotonic() - begun
             for checkpoint in scratch.glob(".*"):
                 shutil.rmtree(checkpoint) if checkpoint.is_dir() else checkpoint.unlink()
-            _publish(scratch, target, {"kind": kind, "seconds": round(spent, 3), "about": canonical(about)})
+            _publish(scratch, target, artefact, spent)
         return target
 
     @contextmanager
-    def lock(self, kind: str, key: str) -> Iterator[None]:
+    def lock(self, artefact: Artefact) -> Iterator[None]:
         """Held by one process at a time; the system releases it when that process dies.
 
         Raises:
@@ -168,8 +140,8 @@ class Store:
         """
         import filelock
 
-        folder = self.root / kind
-        lock = filelock.FileLock(folder / f".{key}.lock")
+        folder = self.path(artefact).parent
+        lock = filelock.FileLock(folder / f".{artefact.key}.lock")
         with writing(self.root, REMEDY):
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -177,6 +149,13 @@ class Store:
             yield
         finally:
             lock.release()
+
+    def _use(self, folder: Path) -> None:
+        """Notes that an artefact is used now, as the time of its folder, where the cache can be written."""
+        if folder.is_dir():
+            join(self.root)
+            with suppress(OSError):
+                os.utime(folder)
 
     def _discard(self, folder: Path) -> None:
         """Removes what stands in the place of an artefact, and says why; other processes see all of it or nothing."""
@@ -192,11 +171,13 @@ class Store:
         shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
 
 
-def _publish(scratch: Path, target: Path, meta: dict[str, Any]) -> None:
-    """Puts a finished folder into its place, the digests of its files in its meta.json."""
+def _publish(scratch: Path, target: Path, artefact: Artefact, seconds: float) -> None:
+    """Puts a finished folder into its place; its meta.json says what it is made of, and has its files' digests."""
     names = sorted(name for name in _stamps(scratch) if name != META)
     files = {name: {"bytes": (scratch / name).stat().st_size, "digest": _seal(scratch / name)} for name in names}
-    write_json(scratch / META, {**meta, "files": files})
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    about = {"kind": artefact.kind, "inputs": artefact.recorded, "made": made, "seconds": round(seconds, 3)}
+    write_json(scratch / META, {**about, "files": files})
     for name in names:
         permit(scratch / name, (scratch / META).stat().st_mode)
     os.rename(scratch, target)

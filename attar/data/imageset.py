@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from attar.core.errors import AttarError, BadImage, suggestion
 from attar.core.rng import numpy_generator
-from attar.core.store import Store, digest, fingerprint
+from attar.core.store import Artefact, Store, digest, fingerprint
 from attar.core.words import counted
 from attar.data.decode import reason, upright
 from attar.data.imagenet import SUBSETS
@@ -97,8 +98,17 @@ class ImageSet:
         Of large sets it is remembered in the default store, by path, size and times of the files.
         """
         if label not in self._digests:
-            self._digests[label] = self._digest(self._rows[self.of_class(label)])
+            self._digests[label] = self._digest(label, self._rows[self.of_class(label)])
         return self._digests[label]
+
+    def identity(self, label: int) -> dict[str, Any]:
+        """A class's images as keys hold them: how many there are, and their digest."""
+        return {"count": len(self.of_class(label)), "digest": self.digest(label)}
+
+    @property
+    def identities(self) -> list[dict[str, Any]]:
+        """Those of all classes, by name, in label order."""
+        return [{"class": name, **self.identity(label)} for label, name in enumerate(self.classes)]
 
     def restricted(self, names: Sequence[str]) -> ImageSet:
         """Only these classes, relabelled from 0 in the data's own order.
@@ -160,7 +170,7 @@ class ImageSet:
         kept, skipped = kept or self._kept, self.skipped if skipped is None else skipped
         return ImageSet(self.spec, self._source, self._rows[keep], kept, skipped)
 
-    def _digest(self, rows: Ints) -> str:
+    def _digest(self, label: int, rows: Ints) -> str:
         def row_hash(row: int) -> str:
             try:
                 return digest(self._source.content(row))
@@ -179,12 +189,13 @@ class ImageSet:
             signature = self._source.signature(rows)
             if signature is None:
                 return content_hash()
-            key = fingerprint("class digest", signature)
+            files = {"data": self.spec, "class": self.classes[label], "images": len(rows)}
+            artefact = Artefact("digests", {**files, "names, sizes and times": fingerprint(signature)})
 
             def make(scratch: Path) -> None:
                 (scratch / "digest.txt").write_text(content_hash())
 
-            return (Store().once("digests", key, make) / "digest.txt").read_text()
+            return (Store().once(artefact, make) / "digest.txt").read_text()
         except OSError as error:
             raise AttarError(f"{self.spec} cannot be read: {error}") from error
 

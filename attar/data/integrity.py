@@ -12,7 +12,7 @@ import PIL
 
 from attar.core.errors import AttarError, BadImage
 from attar.core.progress import Meter, Progress, silent
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 from attar.core.words import counted
 from attar.data.contents import Contents, Look, check_contents
 from attar.data.imageset import ImageSet
@@ -73,9 +73,11 @@ def _looked(images: ImageSet, label: int, store: Store, meter: Meter) -> tuple[d
                 bad.append(place)
         (scratch / "looked.json").write_text(json.dumps([bad, *Contents.of(looks)]), encoding="utf-8")
 
-    key = fingerprint("readable", "contents", images.digest(label), PIL.__version__)
-    known = store.has("readable", key)
-    text = (store.once("readable", key, make) / "looked.json").read_text(encoding="utf-8")
+    artefact = Artefact(
+        "readable", {"images": images.identity(label), "pillow": PIL.__version__, "looked at": "contents"}
+    )
+    known = store.has(artefact)
+    text = (store.once(artefact, make) / "looked.json").read_text(encoding="utf-8")
     if known:
         meter.add(len(indices))
     bad, *contents = json.loads(text)

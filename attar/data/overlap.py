@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attar.core.store import Store, digest, fingerprint
+from attar.core.store import Artefact, Store, digest
 from attar.data.imageset import ImageSet
 from attar.data.source import Ints
 from attar.data.threads import in_threads
@@ -30,6 +30,6 @@ def _digests(images: ImageSet, store: Store) -> Ints:
     def make(scratch: Path) -> None:
         np.save(scratch / "digests.npy", np.fromiter(in_threads(of, range(len(images))), np.int64, len(images)))
 
-    key = fingerprint("image digests", [images.digest(label) for label in range(len(images.classes))])
-    found: Ints = np.load(store.once("image-digests", key, make) / "digests.npy", allow_pickle=False)
+    artefact = Artefact("image-digests", {"images": images.identities})
+    found: Ints = np.load(store.once(artefact, make) / "digests.npy", allow_pickle=False)
     return found

@@ -130,7 +130,7 @@ class Parquet:
         """The bytes of the images as an uncompressed Arrow file, made once, a few rows in memory at a time."""
         import pyarrow as pa
 
-        from attar.core.store import Store, fingerprint
+        from attar.core.store import Artefact, Store
 
         def make(scratch: Path) -> None:
             schema = pa.schema([(self.column, pa.large_binary())])
@@ -141,8 +141,9 @@ class Parquet:
                 for images in self._leaves("bytes", pa.large_binary()):
                     to.write_batch(pa.record_batch([images], schema=schema))
 
-        key = fingerprint("unpacked bytes", self._state, self.column)
-        return Store().once("unpacked", key, make, about=[str(file) for file in self.files]) / "images.arrow"
+        names = ("file", "bytes", "modified", "changed")
+        files = [dict(zip(names, state, strict=True)) for state in self._state]
+        return Store().once(Artefact("unpacked", {"files": files, "column": self.column}), make) / "images.arrow"
 
 
 def _opened(file: Path) -> Any:

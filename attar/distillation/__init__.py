@@ -1,1 +1,1 @@
-"""A run: checks, pipeline, manifest, cost."""
+"""A run: checks, artefacts, the stages of the pipeline, manifest, cost."""

@@ -4,52 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file
 
-from attar.core.store import fingerprint
+from attar.core.store import Artefact
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, Tensors
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from attar.job import Job
-
-
-@dataclass(frozen=True, eq=False)
-class Artefact:
-    """One piece of work in the store: its kind, and all that it depends on."""
-
-    kind: str
-    inputs: Mapping[str, Any]
-
-    @cached_property
-    def key(self) -> str:
-        """The fingerprint of the inputs."""
-        return fingerprint(self.kind, self.inputs)
-
-    def made(self, job: Job) -> bool:
-        """Whether it is in the store."""
-        return job.store.has(self.kind, self.key)
-
-    def folder(self, job: Job) -> Path:
-        """Where it lies, finished.
-
-        Raises:
-            AttarError: it is damaged, or gone.
-        """
-        return job.store.folder(self.kind, self.key)
-
-    def load(self, job: Job) -> Tensors:
-        """Its tensors, on the CPU."""
-        return load_file(self.folder(job) / f"{self.kind}.safetensors")
-
-    def seconds(self, job: Job) -> float:
-        """How long it took to make."""
-        return job.store.seconds(self.kind, self.key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +44,24 @@ def artefacts(job: Job, method: LatentMethod, ipc: int, fits: Mapping[int, Artef
     return Artefacts(groups, fits, candidates, refined if method.refine is not None else {})
 
 
+def load(job: Job, artefact: Artefact) -> Tensors:
+    """The tensors of a finished artefact, on the CPU.
+
+    Raises:
+        AttarError: it is damaged, or gone.
+    """
+    return load_file(job.store.folder(artefact) / f"{artefact.kind}.safetensors")
+
+
 def fit_artefact(job: Job, fit: Fit, group: Group) -> Artefact:
     """What a fit learns of a group of classes: it depends on their latents, and on the prior if it runs it."""
     prior = None
     if fit.uses_prior:
-        prior = {"prior": job.prior.key, "told": [job.told(label) for label in group], "compute": job.compute}
+        prior = {"network": job.named_prior, "told": [job.told(label) for label in group], "compute": job.compute}
     inputs = {
         "fit": job.to_config(fit),
         "classes": [job.classes[label] for label in group],
-        "latents": [job.latents.key(label) for label in group],
+        "latents": [shard for label in group for shard in job.latents.artefacts(label)],
         "prior": prior,
         "encoding": job.encoding,
         "scikit-learn": version("scikit-learn"),
@@ -101,11 +74,11 @@ def candidates_artefact(job: Job, method: LatentMethod, label: int, count: int, 
     making = {name: value for name, value in vars(method).items() if name not in ("select", "refine", "fit")}
     inputs = {
         "method": {"is": type(method).__qualname__, **making},
-        "fit": fit.key if fit is not None else None,
+        "fit": fit,
         "class": job.classes[label],
         "told": job.told(label),
         "seed": job.spec.seed,
-        "prior": job.prior.key,
+        "prior": job.named_prior,
         "compute": job.compute,
         "count": count,
     }
@@ -115,11 +88,11 @@ def candidates_artefact(job: Job, method: LatentMethod, label: int, count: int, 
 def refined_artefact(job: Job, method: LatentMethod, label: int, ipc: int, candidates: Artefact) -> Artefact:
     """A class's kept latents after refinement, which looks at the class's real images."""
     inputs = {
-        "candidates": candidates.key,
+        "candidates": candidates,
         "select": method.select.identity(job),
         "refine": method.refine,
         "ipc": ipc,
-        "images": job.images.digest(label),
+        "images": job.images.identity(label),
         "preprocess": job.spec.preprocess,
         "codec": job.codec.key,
         "encoding": job.encoding,
@@ -132,7 +105,7 @@ def prepared_artefact(job: Job, method: ComposedImages, label: int) -> Artefact:
     inputs = {
         "method": {"is": type(method).__qualname__, **method.inputs(job)},
         "class": job.classes[label],
-        "images": job.images.digest(label),
+        "images": job.images.identity(label),
         "seed": job.spec.seed,
     }
     return Artefact("prepared", inputs)

@@ -28,7 +28,7 @@ def remaining(plan: Plan, ipcs: Sequence[int]) -> str:
     """
     job, method = plan.job, plan.method
     if isinstance(method, ComposedImages):
-        left = [label for label in job.labels if not prepared_artefact(job, method, label).made(job)]
+        left = [label for label in job.labels if not job.store.has(prepared_artefact(job, method, label))]
         return method.estimate(job, left)
     assert isinstance(method, LatentMethod)
     unfitted, missing = _unfitted(plan, ipcs), _missing(plan, ipcs)
@@ -60,21 +60,21 @@ def _unfitted(plan: Plan, ipcs: Sequence[int]) -> list[tuple[Fit, Group]]:
     for ipc in ipcs:
         asked, fit = plan.artefacts[ipc], plan.method.for_ipc(ipc).fit
         made = {group: asked.fits[group[0]] for group in asked.groups if group[0] in asked.fits}
-        wanted |= {one.key: (fit, group) for group, one in made.items() if not one.made(plan.job)}
+        wanted |= {one.key: (fit, group) for group, one in made.items() if not plan.job.store.has(one)}
     return list(wanted.values())
 
 
 def _missing(plan: Plan, ipcs: Sequence[int]) -> list[int]:
     """How many candidates are still to be sampled, of each class and IPC that lacks some."""
     candidates = {made.key: made for ipc in ipcs for made in plan.artefacts[ipc].candidates.values()}
-    return [int(made.inputs["count"]) for made in candidates.values() if not made.made(plan.job)]
+    return [int(made.inputs["count"]) for made in candidates.values() if not plan.job.store.has(made)]
 
 
 def _refining(plan: Plan, method: LatentMethod, ipcs: Sequence[int]) -> tuple[int, float]:
     """How many images are still to be refined, and in how many seconds."""
     if method.refine is None:
         return 0, 0.0
-    left = {ipc: sum(not made.made(plan.job) for made in plan.artefacts[ipc].refined.values()) for ipc in ipcs}
+    left = {ipc: sum(not plan.job.store.has(made) for made in plan.artefacts[ipc].refined.values()) for ipc in ipcs}
     seconds = sum(classes * method.refine.seconds(plan.job, ipc) for ipc, classes in left.items() if classes)
     return sum(ipc * classes for ipc, classes in left.items()), seconds
 

@@ -15,13 +15,13 @@ from attar import __version__
 from attar.core.files import read_lines
 from attar.distillation.pipeline import Pixels, resized
 from attar.job import Job
-from attar.methods.base import ComposedImages, LatentMethod
+from attar.methods.base import LatentMethod
 from attar.methods.minimax.monitor import MEASURES
 from attar.priors.codec import to_uint8
 from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, evenly
 
 if TYPE_CHECKING:
-    from attar.distillation.artefacts import Artefact
+    from attar.core.store import Artefact
     from attar.distillation.checks import Plan
     from attar.distillation.run import Made
     from attar.methods.base import Tensors
@@ -69,7 +69,7 @@ def measures(job: Job, made: Made) -> list[dict[str, Any]]:
     by_group: dict[str, tuple[Artefact, list[str]]] = {}
     for label, fit in (made.asked.fits if made.asked else {}).items():
         by_group.setdefault(fit.key, (fit, []))[1].append(job.classes[label])
-    looks = [(classes, read_lines(fit.folder(job) / MEASURES)) for fit, classes in by_group.values()]
+    looks = [(classes, read_lines(job.store.folder(fit) / MEASURES)) for fit, classes in by_group.values()]
     return [{"classes": classes, "looks": of} for classes, of in looks if of]
 
 
@@ -77,10 +77,7 @@ def seconds(plan: Plan, made: Made) -> dict[str, float]:
     """Seconds by stage, summed over what the set was made from, whichever run made it."""
     job, totals = plan.job, dict[str, float]()
     for artefact in {artefact.key: artefact for artefact in made.stored}.values():
-        totals[artefact.kind] = totals.get(artefact.kind, 0.0) + artefact.seconds(job)
-    if not isinstance(plan.method, LatentMethod | ComposedImages):
-        features = [key for look in plan.method.select.needed_features(job) for key in look.stored(job)]
-        totals |= {"features": sum(job.store.seconds("features", key) for key in features)} if features else {}
+        totals[artefact.kind] = totals.get(artefact.kind, 0.0) + job.store.seconds(artefact)
     return {kind: round(total, 3) for kind, total in totals.items()}
 
 

@@ -24,9 +24,10 @@ from torch import Tensor
 from attar.core.errors import AttarError, NotFinite
 from attar.core.finite import finite, naming, save_finite
 from attar.core.progress import Meter
+from attar.core.store import Artefact
 from attar.diffusion import sample as denoise
 from attar.diffusion import times_from
-from attar.distillation.artefacts import Artefact, Artefacts, prepared_artefact
+from attar.distillation.artefacts import Artefacts, load, prepared_artefact
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, RealImages, Start, Tensors
 from attar.priors.codec import to_uint8
@@ -65,7 +66,7 @@ class Latents:
 
     def load(self, job: Job) -> Tensor:
         """(IPC, C, H, W), float32, on the CPU."""
-        z = self.stored.load(job)["z"]
+        z = load(job, self.stored)["z"]
         return z if self.rows is None else z[self.rows]
 
 
@@ -81,14 +82,14 @@ def fit_group(job: Job, fit: Fit, item: tuple[Group, Artefact]) -> Tensors:
     """What the fit learns of one group of classes."""
     group, artefact = item
     what = f"fitting {job.classes[group[0]]!r}" + (f" and {len(group) - 1} more" if group[1:] else "")
-    return _once(job, artefact, partial(fit.run, job, group), what).load(job)
+    return load(job, _once(job, artefact, partial(fit.run, job, group), what))
 
 
 def sample(job: Job, method: LatentMethod, asked: Artefacts, fitted: Mapping[int, Tensors]) -> dict[int, Artefact]:
     """Each class's candidates: its starts, denoised from their time to 0. Batched across classes."""
     bundles = asked.groups if method.fit.tunes else [tuple(job.labels)]
     for bundle in bundles:
-        missing = [label for label in bundle if not asked.candidates[label].made(job)]
+        missing = [label for label in bundle if not job.store.has(asked.candidates[label])]
         if missing:
             with method.fit.adapted(job.prior, fitted.get(bundle[0], {})) as prior:
                 _sample_missing(job, prior, method, asked, fitted, missing)
@@ -159,7 +160,7 @@ def step_noise(job: Job, rows: Sequence[tuple[int, int]], t: int) -> Tensor:
 def select(job: Job, method: LatentMethod, candidates: Mapping[int, Artefact], ipc: int) -> dict[int, Latents]:
     """The candidates of each class that are kept."""
     return {
-        label: Latents(made, method.select(job, label, made.load(job)["z"], ipc)) for label, made in candidates.items()
+        label: Latents(made, method.select(job, label, load(job, made)["z"], ipc)) for label, made in candidates.items()
     }
 
 
@@ -234,14 +235,16 @@ def compose(
 ) -> Images:
     """The images of all classes that are not `done`, from what was prepared of them."""
     for label in (label for label in prepared if label not in done):
-        for index, pixels in enumerate(method.images(job, label, prepared[label].load(job), ipc)):
+        for index, pixels in enumerate(method.images(job, label, load(job, prepared[label]), ipc)):
             yield label, index, pixels
 
 
-def compare(job: Job, method: RealImages) -> None:
-    """Makes and stores all that the rule compares real images by."""
-    for features in method.select.needed_features(job):
+def compare(job: Job, method: RealImages) -> list[Artefact]:
+    """All that the rule compares real images by."""
+    looks = method.select.needed_features(job)
+    for features in looks:
         features.prepare(job)
+    return [stored for features in looks for stored in features.stored(job)]
 
 
 def copy(job: Job, method: RealImages, ipc: int, done: Collection[int] = ()) -> Images:
@@ -267,7 +270,7 @@ def _once(job: Job, artefact: Artefact, make: Callable[[Path], Tensors], what: s
             tensors = make(scratch)
         save_finite(tensors, scratch / f"{artefact.kind}.safetensors", what)
 
-    job.store.once(artefact.kind, artefact.key, save, artefact.inputs, seconds)
+    job.store.once(artefact, save, seconds)
     return artefact
 
 

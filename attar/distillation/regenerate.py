@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from attar.core.errors import AttarError, reason
 from attar.core.json_shapes import TABLE, TEXT, Many, Maybe, Shape, mistake, whole
 from attar.core.progress import Progress, silent
-from attar.core.store import Store
+from attar.core.store import Artefact, Store
 from attar.core.words import counted
-from attar.distillation.artefacts import Artefact
 from attar.job import Job, Spec
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ class Dataless(Job):
 
         for label, (mean, std) in enumerate(zip(arrays["mean"], arrays["std"], strict=True)):
             kept = {"mean": mean[None], "variance": std[None].double().square()}
-            self.store.once("fit", fits[label].key, partial(make, kept), fits[label].inputs)
+            self.store.once(fits[label], partial(make, kept))
 
     @property
     def _digest(self) -> str:
@@ -186,6 +185,9 @@ class Counted:
 
     def digest(self, label: int) -> str:
         return self.made_of
+
+    def identity(self, label: int) -> dict[str, Any]:
+        return {"count": self.counts[label], "digest": self.made_of}
 
 
 def _spec(manifest: Mapping[str, Any], prior: str | None, seed: int | None, device: str) -> Spec:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.core.progress import Progress, Say, quiet, silent
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store, write_json
 from attar.core.words import counted
 
 if TYPE_CHECKING:
-    from attar.distillation.artefacts import Artefact, Artefacts
+    from attar.distillation.artefacts import Artefacts
     from attar.distillation.checks import Plan
     from attar.distillation.pipeline import Engine, Images
     from attar.job import Job, Spec
@@ -78,11 +78,12 @@ def make_sets(
     for ipc in missing:
         made, folder = make(plan, ipc, engine or Local()), plan.folders[ipc]
         begun = time.monotonic()
-        with job.store.lock("writing", fingerprint(str(folder.absolute()))):
+        with job.store.lock(Artefact("writing", {"out": str(folder.absolute())})):
             if [ipc] == plan.missing([ipc], quiet):
                 shown, kept = prototypes(job, made.fitted), statistics(plan, made.fitted)
                 about, generated = manifest(plan, ipc, made), plan.generates
                 write_distilled(folder, job.classes, made.images, about, shown, kept, generated)
+                job.store.once(set_artefact(plan, ipc, made), partial(_noted, folder))
         say(f"wrote {folder} in {time.monotonic() - begun:.1f} s")
     return list(plan.folders.values())
 
@@ -97,13 +98,26 @@ class Made:
     """What the fit learnt of each class."""
     asked: Artefacts | None = None
     prepared: Mapping[int, Artefact] = field(default_factory=dict)
+    compared: Sequence[Artefact] = ()
+    """What real images are chosen by."""
 
     @property
     def stored(self) -> list[Artefact]:
         """All that lies in the store."""
         if self.asked is None:
-            return list(self.prepared.values())
+            return [*self.prepared.values(), *self.compared]
         return [one for of in (self.asked.candidates, self.asked.fits, self.asked.refined) for one in of.values()]
+
+
+def set_artefact(plan: Plan, ipc: int, made: Made) -> Artefact:
+    """What the cache remembers of a set that was written: what it was made from (`attar cache explain DIR`)."""
+    spec = plan.job.spec
+    asked = {"run": plan.key(ipc), "method": plan.name, "ipc": ipc, "data": spec.data, "seed": spec.seed}
+    return Artefact("set", {**asked, "made from": list({one.key: one for one in made.stored}.values())})
+
+
+def _noted(folder: Path, scratch: Path) -> None:
+    write_json(scratch / "set.json", {"folder": str(folder.absolute())})
 
 
 def make(plan: Plan, ipc: int, engine: Engine) -> Made:
@@ -113,8 +127,7 @@ def make(plan: Plan, ipc: int, engine: Engine) -> Made:
 
     job, method = plan.job, plan.method
     if isinstance(method, RealImages):
-        pipeline.compare(job, method)
-        return Made(partial(pipeline.copy, job, method, ipc))
+        return Made(partial(pipeline.copy, job, method, ipc), compared=pipeline.compare(job, method))
     if isinstance(method, ComposedImages):
         prepared = pipeline.prepare(job, method, engine)
         return Made(partial(pipeline.compose, job, method, prepared, ipc), prepared=prepared)

@@ -1,4 +1,4 @@
-"""How a set is judged: recipes, and the evaluator that trains networks by them. Importing this loads no torch."""
+"""How a set is judged: recipes, the evaluator that trains networks, records. Importing this loads no torch."""
 
 from __future__ import annotations
 

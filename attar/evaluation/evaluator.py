@@ -22,7 +22,7 @@ from attar.core.errors import AttarError
 from attar.core.finite import naming
 from attar.core.progress import Progress, silent
 from attar.core.rng import seed_of
-from attar.core.store import Store, fingerprint, write_json
+from attar.core.store import Artefact, Store, write_json
 from attar.evaluation.images import Images, check_sets, resized
 from attar.evaluation.labels import SoftLabels, views_of
 from attar.evaluation.native import Native
@@ -104,14 +104,15 @@ def trainings(
     store: Store | None = None,
     teacher: nn.Module | None = None,
     labels: StoredLabels | None = None,
-) -> set[str]:
-    """The keys of what `evaluate` would train, one for each seed; nothing is trained.
+) -> dict[str, Artefact]:
+    """What `evaluate` would train, one artefact for each seed, by its key; nothing is trained.
 
     Raises:
         AttarError: as `evaluate` does before any training.
     """
     _, items = _checked(train, test, recipe, network, seeds, device, store, teacher, labels)
-    return {fingerprint(about) for about in items.values()}
+    wanted = (Artefact("evaluation", about) for about in items.values())
+    return {artefact.key: artefact for artefact in wanted}
 
 
 def _checked(
@@ -135,8 +136,8 @@ def _checked(
     check_size(network, len(train.classes), augmentation.size)
     teacher = None if recipe.labels == "hard" or teacher is None else teacher.to(place).eval()
     job = _Job(train, test, recipe, network, plan, augmentation, place, teacher, labels, store)
-    about = {"network": network, "train": train.digest, "test": test.digest, "revision": REVISION}
-    about |= {"recipe": replace(recipe, name="", source=""), "plan": plan, "labels": job.soft and job.soft.key}
+    about = {"network": network, "train": train.identity, "test": test.identity, "revision": REVISION}
+    about |= {"recipe": replace(recipe, name="", source=""), "plan": plan, "labels": job.soft and job.soft.identity}
     about |= {"device": device_class(place), "torch": torch.__version__}
     about |= {library: version(library) for library in ("torchvision", "timm")}
     return job, {seed: {**about, "seed": seed} for seed in seeds}
@@ -304,7 +305,7 @@ def _outcome(
     if store is None:
         return job.run(seed, told)
     make = partial(_write_outcome, job, seed, told)
-    path = store.once("evaluation", fingerprint(about), make, about=about) / "outcome.json"
+    path = store.once(Artefact("evaluation", about), make) / "outcome.json"
     outcome: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
     return outcome
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +51,11 @@ class Images:
             return fingerprint(self.pictures.digest, labels, len(self.classes))
         parts = [digest(self.pixels[i : i + 4096].tobytes()) for i in range(0, len(self.pixels), 4096)]
         return fingerprint(self.pixels.shape, parts, labels, len(self.classes))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The set as keys hold it: how many images and classes there are, and the digest."""
+        return {"images": len(self.labels), "classes": len(self.classes), "digest": self.digest}
 
 
 def resized(pixels: np.ndarray | Native, size: int, shorter: int | None = None) -> np.ndarray:

@@ -13,10 +13,10 @@ import torch
 from attar.core.batching import device_class
 from attar.core.errors import AttarError
 from attar.core.progress import Progress
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 from attar.evaluation.recipe import Recipe
 from attar.teachers.label_schemes import Scheme
-from attar.teachers.soft_labels import Labelling, StoredLabels, Views, write_labels
+from attar.teachers.soft_labels import FORMAT, Labelling, StoredLabels, Views, write_labels
 from attar.teachers.teacher import digest_of
 
 if TYPE_CHECKING:
@@ -97,17 +97,18 @@ class SoftLabels:
         assert self.teacher is not None
         make = partial(write_labels, labelling=self.labelling, images=images, teacher=self.teacher, progress=told)
         store = self.store or Store(Path(self._folder.name))
-        key = fingerprint(self.labelling.key, device_class(images.device), torch.__version__)
-        return StoredLabels(store.once("soft-labels", key, make, about=self.labelling))
+        inputs = {"labels": self.labelling, "format": FORMAT}
+        inputs |= {"device": device_class(images.device), "torch": torch.__version__}
+        return StoredLabels(store.once(Artefact("soft-labels", inputs), make))
 
     @cached_property
     def _folder(self) -> TemporaryDirectory[str]:
         return TemporaryDirectory(prefix="attar-labels-")
 
     @property
-    def key(self) -> str:
-        """Equal keys, equal labels."""
-        return self.by if self.labelling is None else self.labelling.key
+    def identity(self) -> Any:
+        """The labels as keys hold them: equal ones, equal labels."""
+        return {"teacher": self.by} if self.labelling is None else self.labelling
 
     def record(self) -> dict[str, Any]:
         """The digest of the "teacher", the "scheme", how many "epochs" have labels of their own, the "bytes" stored."""

@@ -17,7 +17,7 @@ from attar.data.contents import Look
 from attar.data.threads import in_threads
 
 SHARE = 4
-"""Decoded images may fill this part (a quarter) of the memory; the others are decoded each time that they are needed."""
+"""Decoded images may fill this part (a quarter) of the memory; the others are decoded whenever they are needed."""
 UNKNOWN = 2**33
 """How many bytes of memory are taken for granted where the system does not say."""
 CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))

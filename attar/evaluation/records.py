@@ -17,7 +17,7 @@ from attar.core.errors import AttarError
 from attar.core.files import write_json, writing
 from attar.core.json_shapes import TABLE, TEXT, WHOLE, Kind, Many, Maybe, Shape, mistake, number, read_json, whole
 from attar.core.progress import duration
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 from attar.evaluation.recipes import MODIFIED
 
 ALL_DATA = "all data"
@@ -248,7 +248,7 @@ def write_record(file: Path, record: Record) -> None:
     """
     with writing(file, "name another file with `json`"):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with Store().lock("writing", fingerprint(os.path.realpath(file))):
+        with Store().lock(Artefact("writing", {"file": os.path.realpath(file)})):
             entries = {_record(entry).identity: entry for entry in (_entries(file) if file.exists() else [])}
             entries[record.identity] = record.as_json()
             write_json(file, list(entries.values()))

@@ -7,7 +7,7 @@ from pathlib import Path
 from attar.core.errors import AttarError
 from attar.core.files import appearing
 from attar.core.progress import Progress, Say, silent
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 from attar.core.words import counted
 from attar.data.places import check_place, ours
 from attar.evaluation.evaluator import labelling
@@ -62,7 +62,7 @@ def relabel(
     about = {"recipe": recipe.name.removesuffix(MODIFIED), "changes": changes(recipe)}
     about |= {"teacher": summary(teacher.anywhere, opened_teacher)}
     remedy = "choose another `out`; the same command goes on from there"
-    lock = store.lock("relabelling", fingerprint(str(out.absolute())))
+    lock = store.lock(Artefact("relabelling", {"out": str(out.absolute())}))
     with lock, appearing(out, remedy, wanted.key[:12]) as folder_made:
         write_labels(folder_made, wanted, images, opened_teacher, progress, about)
     say(f"wrote {out.resolve()}")

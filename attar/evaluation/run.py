@@ -11,7 +11,7 @@ from typing import Any
 from attar.core.batching import resolve
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
-from attar.core.store import Store
+from attar.core.store import Artefact, Store
 from attar.core.words import counted
 from attar.data import load_data, test_spec, usual_side
 from attar.evaluation.evaluator import evaluate, trainings
@@ -58,7 +58,7 @@ def evaluate_sets(
     labels = None if labels is None else Path(labels)
     check_given(recipe, teacher, labels)
     resolve(device, "auto")
-    sets, tested, wanted = _sets_in(folders, labels), {}, set[str]()
+    sets, tested, wanted = _sets_in(folders, labels), {}, dict[str, Artefact]()
     for distilled in sets:
         _check_undamaged(distilled)
         tested[distilled.folder] = tested_images(distilled, test, store, progress)
@@ -75,7 +75,7 @@ def evaluate_sets(
             common |= {"network": network, "teacher": source.teacher}
             if dry_run:
                 wanted |= trainings(train, tests, labels=source.labels, **common)
-                wanted |= trainings(random, tests, **common) if random is not None else set()
+                wanted |= trainings(random, tests, **common) if random is not None else {}
                 continue
             shown = _prefixed(progress, str(distilled.folder))
             result = evaluate(train, tests, labels=source.labels, progress=shown, **common)
@@ -83,7 +83,7 @@ def evaluate_sets(
             beside = None if random is None else evaluate(random, tests, progress=shown, **common)
             yield Record.of(result, **about, teacher=source.about, baseline=beside)
     if dry_run:
-        cached = sum(store.has("evaluation", key) for key in wanted)
+        cached = sum(map(store.has, wanted.values()))
         say(f"{counted(len(wanted), 'training')}: {cached:,} in the cache, {len(wanted) - cached:,} to be done")
 
 

@@ -1,1 +1,1 @@
-"""Methods and settings compared: each experiment is run as resumable items, and returns what it came to."""
+"""Grids of runs, tuning, waterfalls, scores; each resumes and returns its results."""

@@ -1,4 +1,4 @@
-"""Distillers, one file each. Listing them imports neither them nor torch."""
+"""Distillers: a file or a folder each, and their contract. Listing them imports neither them nor torch."""
 
 from __future__ import annotations
 

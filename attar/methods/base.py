@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
+from attar.core.errors import AttarError
 from attar.diffusion import Sampler
 from attar.selection import Select
 
@@ -201,6 +202,21 @@ class LatentMethod:
 
 Method = RealImages | ComposedImages | LatentMethod
 
+
+def own(method: Method) -> Method:
+    """A method that Attar has no name for, as it is.
+
+    Raises:
+        AttarError: it is not of one of the three kinds, or not a frozen dataclass.
+    """
+    frozen = is_dataclass(method) and type(method).__dataclass_params__.frozen
+    if not isinstance(method, Method) or not frozen:
+        raise AttarError(
+            f"method {method!r}: a name, or a frozen dataclass that is RealImages, ComposedImages or LatentMethod"
+        )
+    return method
+
+
 __all__ = [
     "ComposedImages",
     "Fit",
@@ -213,4 +229,5 @@ __all__ = [
     "Select",
     "Start",
     "Tensors",
+    "own",
 ]

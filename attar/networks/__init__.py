@@ -1,4 +1,4 @@
-"""Evaluation networks by name: the published ones of this package, and any of torchvision and timm."""
+"""Evaluation networks by name: the published ones, and any of torchvision and timm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Priors: class- or text-conditional diffusion models behind one contract."""
+"""Class- or text-conditional diffusion models behind one contract."""
 
 from __future__ import annotations
 
@@ -77,6 +77,7 @@ def load_prior(
         NotFinite: its weights, or what it makes of noise, are NaN or infinite.
     """
     from attar.core.batching import Probe, resolve
+    from attar.core.fingerprints import Named
     from attar.core.finite import check_weights, naming
     from attar.core.store import Store
 
@@ -91,7 +92,7 @@ def load_prior(
     with naming(f"`prior` {source}"):
         prior = kind.load(folder, place, number_format, codec, *([prompts] if kind.prompted else []))
     check_weights(prior.network, f"`prior` {source}")
-    probe = Probe(prior.key, prior.exact_at, place, number_format, store)
+    probe = Probe({"prior": Named(source, prior.key)}, prior.exact_at, place, number_format, store)
     with naming(f"`prior` {source}"):
         return prior.with_batch_size(probe.chosen() if tile is None else probe.proved(tile))
 
@@ -116,7 +117,7 @@ def load_prior_codec(
     """
     from attar.core.batching import Probe, resolve
     from attar.core.finite import naming
-    from attar.core.store import Store, fingerprint
+    from attar.core.store import Store
     from attar.priors.codec import load_codec
 
     place, number_format = resolve(str(device), str(dtype).removeprefix("torch."))
@@ -126,7 +127,7 @@ def load_prior_codec(
     folder = _folder(source, store, progress)
     shape, own = _kind(folder).latent_space(folder)
     opened = load_codec(codec or own, shape, place, number_format)
-    probe = Probe(fingerprint(opened.key, shape), opened.exact_at, place, number_format, store)
+    probe = Probe({"codec": opened.key, "latents": shape}, opened.exact_at, place, number_format, store)
     with naming(f"`codec` {codec or own}"):
         return opened.with_batch_size(probe.chosen(most=tile))
 

@@ -9,7 +9,7 @@ import torch
 
 from attar.core.batching import device_class
 from attar.core.progress import Progress, silent
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 from attar.data import load_data, load_pixels
 from attar.data.digits import Digits
 from attar.priors.codec import to_float
@@ -29,12 +29,12 @@ def digits_prior(store: Store, progress: Progress = silent) -> Path:
         pixels = to_float(load_pixels(images, range(len(images)), 8, "squash"))[:, :1]
         train_prior(pixels, images.labels, images.classes, RECIPE, scratch, progress)
 
-    return store.once("prior", _key(), make, about=RECIPE)
+    return store.once(digits_artefact(), make)
 
 
 def is_trained(store: Store) -> bool:
     """Whether it is in the store."""
-    return store.has("prior", _key())
+    return store.has(digits_artefact())
 
 
 def untrained_digits() -> TemporaryDirectory[str]:
@@ -45,7 +45,8 @@ def untrained_digits() -> TemporaryDirectory[str]:
     return folder
 
 
-def _key() -> str:
+def digits_artefact() -> Artefact:
+    """What it is made of."""
     images = load_data("digits@train")
-    digests = [images.digest(label) for label in range(len(images.classes))]
-    return fingerprint("digits", RECIPE, digests, device_class(torch.device("cpu")), torch.__version__)
+    where = {"device": device_class(torch.device("cpu")), "torch": torch.__version__}
+    return Artefact("prior", {"built in": "digits", "training": RECIPE, "images": images.identities, **where})

@@ -17,7 +17,7 @@ from attar.core.errors import NotFinite
 from attar.core.finite import save_finite
 from attar.core.progress import Meter, Progress, silent
 from attar.core.rng import noise, numpy_generator
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_pixels
 from attar.priors.codec import Codec, to_float
 
@@ -59,29 +59,31 @@ class Latents:
         name = self.images.classes[label]
         return numpy_generator("latents", name).permutation(len(self.images.of_class(label)))
 
-    def key(self, label: int) -> str:
-        """The fingerprint of one class's latents."""
-        name = self.images.classes[label]
-        read = [self.images.digest(label), name, self.preprocess, PIL.__version__]
-        return fingerprint(read, self.codec.key, SHARD, self.compute)
+    def artefacts(self, label: int, first: int | None = None) -> list[Artefact]:
+        """The shards of one class, or those that hold the `first` images of its order."""
+        images, name = self.images.identity(label), self.images.classes[label]
+        read = {"class": name, "images": images, "preprocess": self.preprocess, "pillow": PIL.__version__}
+        encoded = {**read, "codec": self.codec.key, "encoding": self.compute, "shard size": SHARD}
+        count = images["count"] if first is None else min(first, images["count"])
+        return [Artefact("latents", {**encoded, "shard": number}) for number in range(-(-count // SHARD))]
 
     def missing(self, label: int, first: int | None = None) -> int:
         """How many of the class's images, or of the `first` of its order, are not encoded yet."""
-        count = len(self.order(label)[:first])
-        shards = range(-(-count // SHARD))
-        return sum(min(SHARD, count - number * SHARD) for number in shards if not self._has(label, number))
+        count, shards = len(self.order(label)[:first]), self.artefacts(label, first)
+        sizes = (min(SHARD, count - begin) for begin in range(0, count, SHARD))
+        return sum(size for size, shard in zip(sizes, shards, strict=True) if not self.store.has(shard))
 
     def shards(self, label: int, first: int | None = None, progress: Progress = silent) -> Iterator[Shard]:
         """The class's latents, or those of the `first` images of its order, shard by shard."""
         order = self.order(label)[:first]
         meter = Meter(progress, f"encoding {self.images.classes[label]}", len(order), "images")
-        for begin in range(0, len(order), SHARD):
-            positions = order[begin : begin + SHARD]
-            tensors = load_file(self._encoded(label, begin // SHARD) / "latents.safetensors")
+        for number, shard in enumerate(self.artefacts(label, first)):
+            positions = order[number * SHARD : (number + 1) * SHARD]
+            tensors = load_file(self._encoded(label, number, shard) / "latents.safetensors")
             meter.add(len(positions))
             yield Shard(positions, tensors["mean"][: len(positions)], tensors["std"][: len(positions)])
 
-    def _encoded(self, label: int, number: int) -> Path:
+    def _encoded(self, label: int, number: int, shard: Artefact) -> Path:
         def make(scratch: Path) -> None:
             indices = self.images.of_class(label)[self.order(label)][number * SHARD : (number + 1) * SHARD]
             encoded = [self._encode(indices[begin : begin + 64]) for begin in range(0, len(indices), 64)]
@@ -89,7 +91,7 @@ class Latents:
             what = f"the latents of class {self.images.classes[label]!r}"
             save_finite({"mean": mean, "std": std}, scratch / "latents.safetensors", what)
 
-        return self.store.once("latents", self._shard_key(label, number), make, about=self.images.classes[label])
+        return self.store.once(shard, make)
 
     def _encode(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Tensor, Tensor]:
         pixels = load_pixels(self.images, indices, self.codec.size, self.preprocess)
@@ -98,9 +100,3 @@ class Latents:
         except NotFinite as error:
             names = [self.images.name(int(indices[row])) for row in error.rows[:1]]
             raise NotFinite(f"encoding {', '.join(names)}: {error}") from error
-
-    def _has(self, label: int, number: int) -> bool:
-        return self.store.has("latents", self._shard_key(label, number))
-
-    def _shard_key(self, label: int, number: int) -> str:
-        return fingerprint(self.key(label), number)

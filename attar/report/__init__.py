@@ -1,4 +1,4 @@
-"""Results and distilled sets as one self-contained HTML page, for people who would rather look than read."""
+"""Results as one self-contained HTML page; all tables, all charts."""
 
 from attar.report.page import write_report
 

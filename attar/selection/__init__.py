@@ -1,4 +1,4 @@
-"""Which candidates of a class are kept: rules that work on any pool, real or generated."""
+"""Which candidates of a class are kept: rules for any pool, real or generated."""
 
 from attar.selection.select import Select, random_order
 

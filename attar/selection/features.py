@@ -16,10 +16,11 @@ from torch import Tensor
 
 from attar.core.batching import resolve
 from attar.core.errors import AttarError
+from attar.core.fingerprints import Named
 from attar.core.finite import save_finite
 from attar.core.progress import Meter
 from attar.core.rng import numpy_generator
-from attar.core.store import digest, fingerprint
+from attar.core.store import Artefact, digest
 from attar.data import load_pixels, preprocess
 from attar.priors.codec import to_float, to_uint8
 from attar.priors.features import TIME, prior_features
@@ -63,19 +64,22 @@ class Features:
         """The teacher's cross-entropy (N,) for the pool's class: the lower, the surer it is of an image."""
         return load_file(self._stored(job, label, pool))["losses"].double().numpy()
 
-    def key(self, job: Job, label: int, pool: Tensor) -> str:
-        """The fingerprint of a pool's features, as the store has them."""
+    def artefact(self, job: Job, label: int, pool: Tensor) -> Artefact:
+        """A pool's features, as the store has them."""
         if pool.ndim > 1:
-            images: Any = (digest(pool.contiguous().numpy().tobytes()), job.codec.key, job.encoding)
+            drawn = {"count": len(pool), "digest": digest(pool.contiguous().numpy().tobytes())}
+            images: dict[str, Any] = {"latents": drawn, "codec": job.codec.key, "encoding": job.encoding}
         else:
-            images = (job.images.digest(label), PIL.__version__)
-        by: Any = SIDE
+            images = {"images": job.images.identity(label), "pillow": PIL.__version__}
+        by: dict[str, Any] = {"size": SIDE}
         if self.of == "teacher":
             teacher = self._teacher(job)
-            by = (teacher.network_key, teacher.logits[label])
+            by = {"teacher": Named(str(self.teacher), teacher.network_key), "logit": teacher.logits[label]}
         elif self.of == "prior":
-            by = (job.prior.key, job.codec.key, TIME, job.compute, job.encoding)
-        return fingerprint(self.of, by, images, job.spec.preprocess, job.machine)
+            by = {"prior": job.named_prior, "codec": job.codec.key, "time": TIME}
+            by |= {"compute": job.compute, "encoding": job.encoding}
+        images = {"class": job.classes[label], **images, "preprocess": job.spec.preprocess}
+        return Artefact("features", {"of": self.of, "by": by, **images, "machine": job.machine})
 
     def prepare(self, job: Job) -> None:
         """Makes and stores those of all real images, class by class."""
@@ -91,12 +95,12 @@ class Features:
         if self.of == "latents":
             return job.latents.missing(label)
         pool = torch.from_numpy(job.images.of_class(label))
-        return 0 if job.store.has("features", self.key(job, label, pool)) else len(pool)
+        return 0 if job.store.has(self.artefact(job, label, pool)) else len(pool)
 
-    def stored(self, job: Job) -> list[str]:
-        """The keys of the real images' features, class by class; latents are kept by themselves."""
+    def stored(self, job: Job) -> list[Artefact]:
+        """The real images' features, class by class; latents are kept by themselves."""
         pools = (torch.from_numpy(job.images.of_class(label)) for label in job.labels)
-        return [] if self.of == "latents" else [self.key(job, label, pool) for label, pool in enumerate(pools)]
+        return [] if self.of == "latents" else [self.artefact(job, label, pool) for label, pool in enumerate(pools)]
 
     def _teacher(self, job: Job) -> SingleTeacher:
         assert self.teacher is not None, "the rule was checked"
@@ -107,8 +111,7 @@ class Features:
             what = f"the features of {job.classes[label]!r}, by the {self.of}"
             save_finite(self._made(job, label, pool), scratch / "features.safetensors", what)
 
-        about = {"of": self.of, "class": job.classes[label], "images": len(pool)}
-        return job.store.once("features", self.key(job, label, pool), make, about) / "features.safetensors"
+        return job.store.once(self.artefact(job, label, pool), make) / "features.safetensors"
 
     def _made(self, job: Job, label: int, pool: Tensor) -> dict[str, Tensor]:
         if self.of == "prior":

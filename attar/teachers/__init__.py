@@ -1,1 +1,1 @@
-"""Networks that label: trained here, or taken from timm, torchvision or a checkpoint; checked before they are used."""
+"""Networks that label, checked before they do; soft labels of every view."""

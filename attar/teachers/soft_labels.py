@@ -211,7 +211,11 @@ class StoredLabels:
 
     def _read(self, shard: int) -> dict[str, Tensor]:
         file = self.folder / _name(shard)
-        if file_digest(file) != self._digests[file.name]:
+        try:
+            made = file_digest(file)
+        except FileNotFoundError as error:
+            raise AttarError(f"{file} is gone since it was opened: the same command makes it again") from error
+        if made != self._digests[file.name]:
             raise AttarError(f"{file} was altered since it was written; `attar relabel` makes labels again")
         return load_file(file)
 

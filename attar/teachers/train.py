@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from attar.core.batching import device_class, resolve
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, duration, silent
 from attar.core.rng import seed_of
-from attar.core.store import Store, file_digest, fingerprint, write_json
+from attar.core.store import Artefact, Store, file_digest, write_json
 from attar.data import ImageSet, load_data, load_pixels, readable, usual_side
 from attar.data.places import check_place, own_record
 from attar.networks import build, check_size
@@ -71,12 +71,12 @@ class _Bench:
     def steps(self) -> int:
         return self.spec.epochs * max(1, len(self.images[0]) // self.spec.batch)
 
-    @property
-    def key(self) -> str:
-        settings = replace(self.spec, data="", test=None, device="", size=self.size)
-        digests = [[part.digest(label) for label in range(len(self.classes))] for part in self.images]
-        where = [device_class(self.device), torch.__version__, *(["antialiased"] if self.spec.crop else [])]
-        return fingerprint("teacher", settings, digests, list(self.classes), where)
+    @cached_property
+    def artefact(self) -> Artefact:
+        inputs: dict[str, Any] = {"settings": replace(self.spec, data="", test=None, device="", size=self.size)}
+        inputs |= {"images": self.images[0].identities, "held out": self.images[1].identities}
+        inputs |= {"crops": "antialiased"} if self.spec.crop else {}
+        return Artefact("teacher", {**inputs, "device": device_class(self.device), "torch": torch.__version__})
 
     def opened(self, images: ImageSet) -> Set:
         pixels = load_pixels(images, np.arange(len(images)), self.size, self.spec.preprocess)
@@ -127,21 +127,20 @@ def train_teacher(
     held = None if spec.test is None else load_data(spec.test).restricted(bench.classes)
     if held is not None and held.classes != bench.classes:
         raise AttarError(f"`test` {spec.test}: its classes are in another order than those of {spec.data}")
-    there = _there(out, bench.key)
+    there = _there(out, bench.artefact.key)
     if there and (held is None or there.get("test", {}).get("data") == spec.test):
         say(f"{out} is already there, and is this teacher: nothing to do")
         return
-    done = "tested" if there else "copied" if bench.store.has("teacher", bench.key) else None
+    done = "tested" if there else "copied" if bench.store.has(bench.artefact) else None
     say(_estimate(bench) if done is None else f"trained already: it is only {done}")
     if dry_run:
         return
-    about = replace(bench.spec, data=bench.images[0].spec)
-    made = out if there else bench.store.once("teacher", bench.key, partial(_make, bench), about=about)
+    made = out if there else bench.store.once(bench.artefact, partial(_make, bench))
     record = {**_read(made), **_tested(bench, made, held)}
     if there:
         write_json(out / "teacher.json", record)
     else:
-        publish(made, out, {"teacher.json": {**record, "seconds": bench.store.seconds("teacher", bench.key)}})
+        publish(made, out, {"teacher.json": {**record, "seconds": bench.store.seconds(bench.artefact)}})
     found = [
         f"{record[name]['accuracy']:.2f} % on {record[name]['images']:,} {words}"
         for name, words in (("held_out", "images held out"), ("test", f"images of {spec.test}"))
@@ -190,7 +189,7 @@ def _make(bench: _Bench, scratch: Path) -> None:
         "images": len(bench.images[0]),
         "settings": asdict(bench.spec),
         "device": device_class(bench.device),
-        "key": bench.key,
+        "key": bench.artefact.key,
     }
     write_json(scratch / "teacher.json", record)
 

@@ -1,4 +1,4 @@
-"""The one supervised loop that students and teachers share."""
+"""The supervised loop that students and teachers share; batched augmentation."""
 
 from __future__ import annotations
 

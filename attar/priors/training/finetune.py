@@ -13,6 +13,7 @@ from torch import nn
 
 from attar.core.batching import choose
 from attar.core.errors import AttarError
+from attar.core.fingerprints import Named
 from attar.core.progress import Progress, silent
 from attar.core.store import Store
 from attar.data.class_names import matches
@@ -50,10 +51,10 @@ def finetune_prior(
     prior = load_prior(source, device=str(run.helper.device), dtype=run.dtype, tile=1, store=run.store)
     codec = prior.codec.with_batch_size(choose(prior.device, prior.codec.exact_at))
     check_batch(spec.training.batch, run)
-    key = run.key(prior.key, codec.key)
+    artefact = run.artefact(prior=Named(spec.prior, prior.key), codec=codec.key)
     if instead is not None:
         say("the prior digits is trained before that")
-    elif check_out(out, key):
+    elif check_out(out, artefact.key):
         say(f"{out} is already there, and is this prior: nothing to do")
         return
     network, known = adapted_network(prior, run.classes, spec.prior)
@@ -65,7 +66,7 @@ def finetune_prior(
         task = TrainingTask(title, network, parameters, codec, scheduler, spec.training, finished)
         say(estimate(run, task))
         if not dry_run:
-            produce(run, task, key, out)
+            produce(run, task, artefact, out)
 
 
 def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[SharedDiT, dict[str, int]]:

@@ -15,7 +15,7 @@ from torchvision.transforms.v2.functional import resize
 from attar.core.finite import naming, save_finite
 from attar.core.progress import Progress, silent
 from attar.core.rng import numpy_generator, seed_of
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_pixels
 from attar.networks import build
 from attar.training import Plan, Step, train
@@ -25,6 +25,8 @@ NETWORK = "convnet3-bn-w32"
 NORMALISE: Literal["half"] = "half"
 LIMIT = 20_000
 """The most real images that the classifier is trained on."""
+REVISION = 2
+"""Raise it when a change of code changes the classifier."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +64,9 @@ def open_classifier(
     It sees images that a prior of `size` pixels could make: brought to that size, then to 16, 32 or 64 pixels.
     """
     side = _side(size)
-    digests = [[images.digest(c) for c in range(len(images.classes))] for images in (train_images, held)]
-    key = fingerprint("judge", 2, NETWORK, digests, size, how, flip, steps, LIMIT, torch.__version__)
+    shown = {"size": size, "preprocess": how, "flip": flip, "images at most": LIMIT}
+    inputs = {"images": train_images.identities, "held out": held.identities, **shown}
+    inputs |= {"network": NETWORK, "steps": steps, "torch": torch.__version__, "revision": REVISION}
 
     def make(scratch: Path) -> None:
         pixels, labels = _random_images(train_images, size, how)
@@ -74,7 +77,7 @@ def open_classifier(
         tensors = _tensors(network, *_random_images(held, size, how), pixels)
         save_finite(tensors, scratch / "judge.safetensors", "the classifier that measures samples")
 
-    folder = store.once("judge", key, make, about={"data": train_images.spec, "size": size})
+    folder = store.once(Artefact("judge", inputs), make)
     tensors = load_file(folder / "judge.safetensors")
     network = _untrained(len(train_images.classes), side).eval()
     network.load_state_dict({name[8:]: value for name, value in tensors.items() if name.startswith("network.")})

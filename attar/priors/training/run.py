@@ -17,7 +17,7 @@ from attar.core.batching import device_class
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, duration, silent
 from attar.core.rng import noise
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_data, readable
 from attar.data.places import check_place
 from attar.diffusion import Schedule
@@ -71,12 +71,14 @@ class TrainingRun:
         """Of the networks' products."""
         return torch.bfloat16 if self.helper.mixed_precision == "bf16" else torch.float32
 
-    def key(self, *parts: Any) -> str:
-        """The fingerprint of a training: its parts, the images, the material's settings, device and versions."""
-        digests = [[images.digest(label) for label in range(len(self.classes))] for images in self.images]
-        settings = replace(self.material, data="", device="", dtype="")
-        where = [device_class(self.helper.device), str(self.dtype), self.helper.num_processes, torch.__version__]
-        return fingerprint("prior", parts, settings, digests, list(self.classes), where)
+    def artefact(self, **begun_from: Any) -> Artefact:
+        """The prior that a training makes: of what it begins from, the images and the material's settings."""
+        train_images, held = self.images
+        inputs = {**begun_from, "settings": replace(self.material, data="", device="", dtype="")}
+        inputs |= {"images": train_images.identities, "held out": held.identities}
+        inputs |= {"device": device_class(self.helper.device), "dtype": str(self.dtype).removeprefix("torch.")}
+        inputs |= {"processes": self.helper.num_processes, "torch": torch.__version__}
+        return Artefact("prior", inputs)
 
     def encoded(self, codec: Codec) -> LatentSet:
         """All latents of the images to train on."""
@@ -130,8 +132,8 @@ def train_new_prior(
     codec = _codec(spec, run, dry_run)
     check_patch(spec.training.patch, codec.shape[-1])
     check_batch(spec.training.batch, run)
-    key = run.key(codec.key)
-    if check_out(out, key):
+    artefact = run.artefact(codec=codec.key)
+    if check_out(out, artefact.key):
         say(f"{out} is already there, and is this prior: nothing to do")
         return
     network = untrained(codec.shape, len(run.classes), spec.training, spec.training.seed, "train-prior", "weights")
@@ -139,7 +141,7 @@ def train_new_prior(
     task = TrainingTask(title, network, None, codec, linear_scheduler(), spec.training, lambda folder: network)
     say(estimate(run, task))
     if not dry_run:
-        produce(run, task, key, out)
+        produce(run, task, artefact, out)
 
 
 def _codec(spec: NewPrior, run: TrainingRun, dry_run: bool) -> Codec:
@@ -177,17 +179,17 @@ def estimate(run: TrainingRun, task: TrainingTask) -> str:
     )
 
 
-def produce(run: TrainingRun, task: TrainingTask, key: str, out: Path) -> None:
+def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path) -> None:
     """Trains in the store's scratch folder, resuming what is there, and copies the finished folder to `out`."""
     helper, store = run.helper, run.store
-    scratch = store.scratch("prior", key)
-    finished = store.has("prior", key)
+    scratch = store.scratch(artefact)
+    finished = store.has(artefact)
     helper.wait_for_everyone()
     if not finished and not helper.is_main_process:
         _trained(run, task, scratch, None)
     if helper.is_main_process:
         run.say(f"progress pictures: {scratch}")
-        made = store.once("prior", key, lambda folder: _made(run, task, key, folder), about=task.training)
+        made = store.once(artefact, lambda folder: _made(run, task, artefact.key, folder))
         publish(made, out)
         run.say(f"wrote {out.resolve()}")
     helper.wait_for_everyone()

@@ -15,7 +15,7 @@ from attar.core.batching import choose, device_class
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
 from attar.core.rng import generator, seed_of
-from attar.core.store import Store, fingerprint
+from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_pixels
 from attar.priors.codec import SCALES, Codec, PixelCodec, autoencoder_codec, load_autoencoder, to_float
 from attar.priors.training.optimise import Session, optimise
@@ -41,9 +41,9 @@ def train_vae(
 
     Resumes like everything in the store; images are read as they are drawn, so memory does not grow with the data.
     """
-    digests = [images.digest(label) for label in range(len(images.classes))]
-    where = [device_class(helper.device), helper.mixed_precision, helper.num_processes, torch.__version__]
-    key = fingerprint("vae", digests, size, how, flip, plan, where)
+    inputs = {"images": images.identities, "size": size, "preprocess": how, "flip": flip, "training": plan}
+    inputs |= {"device": device_class(helper.device), "mixed precision": helper.mixed_precision}
+    inputs |= {"processes": helper.num_processes, "torch": torch.__version__}
 
     def make(scratch: Path) -> None:
         vae = _untrained(size, plan).to(helper.device)
@@ -58,7 +58,7 @@ def train_vae(
         vae.register_to_config(scaling_factor=1 / deviation)
         vae.save_pretrained(scratch)
 
-    return store.once("vae", key, make, about=plan)
+    return store.once(Artefact("vae", inputs), make)
 
 
 def _untrained(size: int, plan: Autoencoding) -> Any:
