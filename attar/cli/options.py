@@ -208,7 +208,7 @@ class _Command:
         written: dict[str, Any] = {}
         tables = {name: {} for name in self.words}
         if given.get("config") is not None:
-            usual = [name for name in self.plain if name not in ("config", "dry_run")]
+            usual = [name for name in self.plain if name != "config" and self.own[name].default is not False]
             written, tables["sets"] = _written(given["config"], [*options, *usual])
         for name, mark in self.words.items():
             tables[name] = {**tables[name], **assignments(given[name] or [], mark.flag)}

@@ -129,7 +129,7 @@ def find(word: str, root: Path | None = None) -> Record:
         raise AttarError(f"{len(found)} artefacts begin with {word}: {', '.join(named[:SHOWN])}{more}; write more")
     record = read(found[0]) if found else None
     if record is None:
-        raise AttarError(f"no artefact of the cache {root} begins with {word}; `attar cache --kind KIND` lists keys")
+        raise AttarError(f"no artefact of the cache {root} begins with {word}; `attar cache` lists those of a `kind`")
     return record
 
 
