@@ -29,13 +29,12 @@ from attar.evaluation import RECIPES, modified
 from attar.evaluation.run import evaluate_sets
 from attar.job import Spec
 from attar.methods import load_method
-from attar.priors.training.monitor import Report
-from attar.priors.training.run import NewPrior, train_new_prior
-from attar.priors.training.train import Training
-from attar.priors.training.vae import Autoencoding
+from attar.priors.training.run import train_new_prior
+from attar.priors.training.settings import Autoencoding, NewPrior, Report, Training
 from attar.teachers.label_schemes import Scheme
+from attar.teachers.settings import TeacherTraining
 from attar.teachers.soft_labels import Labelling, StoredLabels, Views, write_labels
-from attar.teachers.train import TeacherTraining, train_teacher
+from attar.teachers.train import train_teacher
 from attar.training.augment import Augmentation
 
 LOCKS = {"writing", "relabelling"}

@@ -336,7 +336,7 @@ KEPT: list[tuple[str, Any, str]] = [
     ("prior.codec_source", REMOVED, "prior.codec_source is missing"),
     ("prior.labels", [7, 999], "prior.labels has 999, and the prior 2 classes"),
     ("compute", None, "compute is null, not an object"),
-    ("compute.tile", 10**9, "--tile 1000000000: at most 4,096"),
+    ("compute.tile", 10**9, "`tile` 1000000000: at most 4,096"),
     ("compute.dtype", "float3", "float3"),
     ("output_size", REMOVED, "output_size is missing"),
     ("output_size", -3, "output_size is -3, not a whole number of 1 or more"),

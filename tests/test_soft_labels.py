@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attar.cli.teachers import labelled_recipe
+from attar.cli.sets import labelled_recipe
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.evaluation import RECIPES, Images, evaluate, modified

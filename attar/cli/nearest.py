@@ -40,8 +40,8 @@ def nearest(
     reference = named_teacher(teacher)
     for one in [one for folder in folders for one in find_distilled(folder)]:
         with showing() as progress:
-            how = {"prior": prior, **device, "progress": progress, "say": say, "dry_run": dry_run}
-            found = measured(one, cast("list[Kind]", kinds), reference, **cast("dict[str, Any]", how))
+            how: dict[str, Any] = {"prior": prior, **device, "progress": progress, "say": say, "dry_run": dry_run}
+            found = measured(one, cast("list[Kind]", kinds), reference, **how)
         for measure in found:
             say(f"{one.folder}: {measure}")
         if not dry_run:

@@ -7,6 +7,7 @@ command with a parameter `config` takes all of these, and its own parameters, fr
 
 from __future__ import annotations
 
+import functools
 import inspect
 import keyword
 import tomllib
@@ -150,6 +151,7 @@ class _Command:
     words: dict[str, Assignments]
 
     @staticmethod
+    @functools.cache
     def of(function: Callable[..., None]) -> _Command:
         every = inspect.signature(function, eval_str=True).parameters
         marks = {name: getattr(one.annotation, "__metadata__", (None,))[0] for name, one in every.items()}
@@ -166,7 +168,7 @@ class _Command:
 
     def names(self) -> Names:
         """Field or parameter -> flag; and what the command can set beside them."""
-        flags = {}
+        flags: dict[str, str] = {}
         for name in self.plain:
             info = getattr(self.own[name].annotation, "__metadata__", (None,))[0]
             if not isinstance(info, ArgumentInfo):
@@ -189,11 +191,12 @@ class _Command:
                     annotation = option.annotation(names, default=not mark.optional)
                     seen.append(_keyword(option.parameter, annotation, self._default(option.default, mark)))
             elif name in self.words:
-                mark = self.words[name]
-                seen.append(_keyword(name, Annotated[list[str] | None, typer.Option(mark.flag, help=mark.help)], None))
+                words = self.words[name]
+                info = typer.Option(words.flag, help=words.help)
+                seen.append(_keyword(name, Annotated[list[str] | None, info], None))
             elif "config" in self.own and one.default is inspect.Parameter.empty:
-                base, *info = typing.get_args(one.annotation)
-                seen.append(_keyword(name, Annotated[base | None, *info], None))
+                base, info = typing.get_args(one.annotation)
+                seen.append(_keyword(name, Annotated[base | None, info], None))
             else:
                 seen.append(one.replace(kind=inspect.Parameter.KEYWORD_ONLY))
         return seen
@@ -206,7 +209,7 @@ class _Command:
         """What the function is called with."""
         options = {one.name: one for _, options in self.groups.values() for one in options}
         written: dict[str, Any] = {}
-        tables = {name: {} for name in self.words}
+        tables: dict[str, dict[str, Any]] = {name: {} for name in self.words}
         if given.get("config") is not None:
             usual = [name for name in self.plain if name != "config" and self.own[name].default is not False]
             written, tables["sets"] = _written(given["config"], [*options, *usual])

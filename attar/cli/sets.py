@@ -102,8 +102,8 @@ def evaluate(
         if json_file.exists():
             read_records(json_file)
     if not dry_run:
-        trainings = counted(len(found) * len(asked.network) * len(seeds) * (2 if baseline else 1), "training")
-        say(f"{trainings} at most; what is in the cache is not done again")
+        most = counted(len(found) * len(asked.network) * len(seeds) * (2 if baseline else 1), "training")
+        say(f"{most} at most; what is in the cache is not done again")
     with showing() as progress:
         for record in evaluate_sets(
             found,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 import inspect
 import itertools
 import textwrap
@@ -137,7 +136,6 @@ def is_plain(kind: Any) -> bool:
     return all(part in plain or isinstance(part, str) or (typing.get_args(part) and is_plain(part)) for part in inner)
 
 
-@functools.cache
 def notes(cls: type) -> dict[str, str]:
     """The strings that stand below the fields of a dataclass, and below those that it inherits."""
     found = {}

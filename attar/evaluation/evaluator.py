@@ -165,7 +165,7 @@ def training_plan(
         hint = f"the recipe {small}, or " if small in RECIPES else ""
         raise AttarError(f"recipe {recipe.name} enlarges {own_size}-pixel images to {size}: use {hint}another `size`")
     if (recipe.epochs is None) == (recipe.steps is None):
-        raise AttarError(f"recipe {recipe.name}: set one of `epochs` and `steps`, and the other to none")
+        raise AttarError(f"recipe {recipe.name}: give one of `epochs` and `steps`, and none for the other")
     epochs = None if recipe.epochs is None else by_ipc(recipe.epochs, ipc, "epochs")
     batch = by_ipc(recipe.batch, ipc, "batch") * (2 if classes in recipe.batch_doubled_at else 1)
     lr, weight_decay = by_network(recipe.lr, network, "lr"), recipe.weight_decay
