@@ -176,7 +176,7 @@ def test_in_an_experiment(
         ([teachers[0], "nobody"], "[evaluations.soft] teacher nobody: there is no such file or folder"),
         ([teachers[0]] * 2, "is named twice"),
         ([3], "[evaluations.soft] teacher = [3]: a list of texts"),
-        ([], "--teacher: a name is missing"),
+        ([], "`teacher`: a name is missing"),
     ):
         file.write_text(EXPERIMENT.format(out=tmp_path / "other", teacher=json.dumps(teacher)))
         assert attar(monkeypatch, "compare", file) == 2

@@ -368,7 +368,7 @@ def test_the_command_fails_if_anything_does(
         ("ipc = [1, 2]", "", "ipc is missing"),
         ("seeds = 2\ndist", "seeds = 0\ndist", "seeds = 0: at least 1"),
         ("seeds = 2\ndist", 'seeds = "pair"\ndist', "seeds = 'pair': give a number, a list of seeds, or \"paired\""),
-        ('device = "cpu"', 'device = "cpu"\ntile = 0', "--tile 0"),
+        ('device = "cpu"', 'device = "cpu"\ntile = 0', "`tile` 0"),
         ('device = "cpu"', 'device = "cpu"\nseed = 3', "no key 'seed'"),
         ('device = "cpu"', 'device = "cpu"\ntest = "held-out"', "needs hold_out = true"),
         ('device = "cpu"', 'device = "cpu"\nreferences = ["rondom"]', "no method 'rondom' (did you mean 'random'?)"),

@@ -79,22 +79,24 @@ def with_weights(world: Path, tmp_path: Path, part: str, change: Callable[[torch
     return str(folder)
 
 
-@pytest.mark.parametrize(("part", "flag"), [("transformer", "--prior"), ("vae", "--codec")])
-def test_a_weight_that_is_no_number(world: Path, tmp_path: Path, store: Store, part: str, flag: str) -> None:
+@pytest.mark.parametrize(("part", "field"), [("transformer", "`prior`"), ("vae", "`codec`")])
+def test_a_weight_that_is_no_number(world: Path, tmp_path: Path, store: Store, part: str, field: str) -> None:
     bad = with_weights(world, tmp_path, part, lambda model: list(model.parameters())[3].view(-1)[0].fill_(NAN))
-    with pytest.raises(NotFinite, match=rf"{flag} {bad}: its weights are damaged.*1 of the [\d,]+ numbers of \w+\."):
+    with pytest.raises(NotFinite, match=rf"{field} {bad}: its weights are damaged.*1 of the [\d,]+ numbers of \w+\."):
         distilled(world, tmp_path, store, prior=bad)
     assert not any(stored(store, kind) for kind in ("latents", "fit", "candidates"))
 
 
-@pytest.mark.parametrize(("part", "flag"), [("transformer", "--prior"), ("vae", "--codec")])
-def test_weights_that_make_no_numbers_of_noise(world: Path, tmp_path: Path, store: Store, part: str, flag: str) -> None:
+@pytest.mark.parametrize(("part", "field"), [("transformer", "`prior`"), ("vae", "`codec`")])
+def test_weights_that_make_no_numbers_of_noise(
+    world: Path, tmp_path: Path, store: Store, part: str, field: str
+) -> None:
     def enlarge(model: torch.nn.Module) -> None:
         for parameter in model.parameters():
             parameter.mul_(1e30)
 
     bad = with_weights(world, tmp_path, part, enlarge)
-    with pytest.raises(NotFinite, match=f"{flag} {bad}: what it makes of noise: .* are NaN or infinite"):
+    with pytest.raises(NotFinite, match=f"{field} {bad}: what it makes of noise: .* are NaN or infinite"):
         load_prior(bad, device="cpu", store=store)
 
 

@@ -193,16 +193,16 @@ HARM: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any] | None, str]] =
         lambda out: None,
         "d4m",
         None,
-        "is the folder '0'; these folders are no class of it: 00000, .*--layout rded would fit",
+        "is the folder '0'; these folders are no class of it: 00000, .*`layout` rded would fit",
     ),
     "a layout that is none": (
         lambda out: None,
         "rdde",
         None,
-        r"--layout rdde \(did you mean 'rded'\?\): choose one of minimax, ",
+        r"`layout` rdde \(did you mean 'rded'\?\): choose one of minimax, ",
     ),
     "a stranger": (lambda out: made(out, ["00012"]), "rded", None, "no class of it: 00012; say which is which"),
-    "a class missing": (lambda out: gone(out / "00004"), "rded", None, "no folder is class e; name .*--classes"),
+    "a class missing": (lambda out: gone(out / "00004"), "rded", None, "no folder is class e; name .*`classes`"),
     "one class twice": (lambda out: made(out, ["x"]), "rded", {"x": "class b"}, "00001, x are the same class"),
     "a map of no folder": (lambda out: None, "rded", {"y": 1}, "has no folder 'y'"),
     "a map of a mistyped folder": (lambda out: made(out, ["x"]), "rded", {"X": 1}, r"no folder 'X' .did you mean 'x'"),
@@ -247,7 +247,7 @@ def test_folders_that_count_otherwise_than_they_sort_are_not_guessed(tmp_path: P
     one = open_distilled(distilled(tmp_path, numbers))
     export(one, "d4m", tmp_path / "out")
     message = (
-        r"the folder '\d+' is label .* but may also be named after its class '\d+': .*--class-map FILE .*classes.json"
+        r"the folder '\d+' is label .* but may also be named after its class '\d+': .*`class_map` FILE .*classes.json"
     )
     with pytest.raises(AttarError, match=message):
         read(tmp_path, tmp_path / "out", "d4m")
@@ -317,7 +317,7 @@ def test_from_the_command_line(
     for wrong, message in (
         (["--layout", "d3hr"], "name real images"),
         (["--data", "digits"], "name its --layout"),
-        ([], "--layout` reads sets that other codes wrote"),
+        ([], "sets that other codes wrote are read by `attar evaluate`, told their --layout"),
     ):
         assert attar(monkeypatch, "evaluate", out, *wrong) == 2
         assert message in capsys.readouterr().err

@@ -131,7 +131,7 @@ def test_near_copies_are_counted_against_real_images() -> None:
     ("words", "said"),
     [
         (["--features", "prior"], "made without a prior"),
-        (["--features", "teacher"], "name one with --teacher"),
+        (["--features", "teacher"], "name one with `teacher`"),
         (["--features", "colour"], "choose among pixels, teacher, prior, latents"),
     ],
 )

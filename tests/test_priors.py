@@ -176,15 +176,15 @@ def test_names_that_do_not_fit_are_refused(id2label: object, message: str, tmp_p
         load_prior(str(tmp_path / "dit"), device="cpu", tile=1)
 
 
-@pytest.mark.parametrize(("part", "flag"), [("transformer", "--prior"), ("vae", "--codec")])
-def test_missing_weights_are_named(part: str, flag: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("part", "field"), [("transformer", "`prior`"), ("vae", "`codec`")])
+def test_missing_weights_are_named(part: str, field: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     file = save_tiny_dit(tmp_path / "dit", NAMES) / part / "diffusion_pytorch_model.safetensors"
     weights = load_file(file)
     lost = sorted(weights)[5]
     save_file({name: weight for name, weight in weights.items() if name != lost}, file, {"format": "pt"})
-    with pytest.raises(AttarError, match=rf"{flag} .*dit: .* lacks the weights {lost}"):
+    with pytest.raises(AttarError, match=rf"{field} .*dit: .* lacks the weights {lost}"):
         load_prior(str(tmp_path / "dit"), device="cpu", tile=1)
 
 

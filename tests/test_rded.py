@@ -174,7 +174,7 @@ def test_the_teacher_is_part_of_a_sets_identity(store: Store, tmp_path: Path, te
     [
         ({"teacher": None}, 1, "name the teacher"),
         ({"teacher": "nowhere"}, 1, "there is no such folder"),
-        ({"pool": 7, "factor": 2}, 2, r"8 crops of as many images, but pool = 7; --set pool=8"),
+        ({"pool": 7, "factor": 2}, 2, r"8 crops of as many images, but pool = 7; set `pool=8`"),
         ({"factor": 9, "pool": 100}, 1, "9 crops do not fit into 8 pixels"),
         ({"factor": 12, "size": 24, "pool": 300}, 1, "too few"),
     ],

@@ -285,11 +285,11 @@ def test_a_part_of_the_classes_is_judged_among_all_that_the_teacher_knows(world:
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("confident", {}, "select.teacher is missing, the classifier whose surest images are kept"),
-        ("herding", {"select.features": "teacher"}, "select.teacher is missing"),
-        ("herding", {"select.share": 0.5}, "select.teacher is missing"),
-        ("herding", {"select.features": "prior"}, "select.features prior: name a prior with --prior"),
-        ("confident", {"select.teacher": "nowhere"}, "select.teacher nowhere: there is no such folder"),
+        ("confident", {}, "`select.teacher` is missing, the classifier whose surest images are kept"),
+        ("herding", {"select.features": "teacher"}, "`select.teacher` is missing"),
+        ("herding", {"select.share": 0.5}, "`select.teacher` is missing"),
+        ("herding", {"select.features": "prior"}, "`select.features` prior: name a `prior`, or"),
+        ("confident", {"select.teacher": "nowhere"}, "`teacher` nowhere: there is no such folder"),
         ("random", {"select.teacher": "nowhere"}, "select.rule random asks no teacher here"),
         ("random", {"select.features": "pixels"}, "only herding, k-center, medoid compare features"),
         ("herding", {"select.teacher_normalise": "half"}, "name select.teacher too"),
@@ -297,9 +297,9 @@ def test_a_part_of_the_classes_is_judged_among_all_that_the_teacher_knows(world:
         ("confident", {"select.share": 0.5}, "of no use to select.rule confident"),
         ("herding", {"select.pool": 10}, "real images are chosen from all of their class"),
         ("k-center", {"select.rule": "farthest"}, "choose one of first, random, herding"),
-        ("herding", {"select.rule": "random"}, "select.rule = random is another: choose --method random$"),
-        ("random", {"select.rule": "k-center"}, "select.rule = k-center is another: choose --method k-center$"),
-        ("random", {"select": {"rule": "first"}}, "choose --method herding or k-center or medoid or confident$"),
+        ("herding", {"select.rule": "random"}, "select.rule = random is another: choose `method` random$"),
+        ("random", {"select.rule": "k-center"}, "select.rule = k-center is another: choose `method` k-center$"),
+        ("random", {"select": {"rule": "first"}}, "choose `method` herding or k-center or medoid or confident$"),
         ("prior", {"select.rule": "herding", "select.pool": 2}, "generate more than are kept"),
     ],
 )
@@ -316,7 +316,7 @@ def test_what_cannot_be_is_said_before_any_work(
 def test_a_teacher_of_other_classes_is_refused(world: Path, store: Store, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("cat\nant\nbee\n")
     select = teacher_of(world, rule="confident", teacher_classes=str(tmp_path / "names.txt"))
-    with pytest.raises(AttarError, match=r"another order.*select\.teacher_classes"):
+    with pytest.raises(AttarError, match=r"another order.*`teacher_classes`"):
         select.try_teacher(job_of(world, store))
 
 
@@ -344,7 +344,7 @@ def test_any_method_chooses_among_what_it_makes(world: Path, store: Store, tmp_p
 
 def test_a_rule_on_real_images_describes_itself() -> None:
     head, *text = described("confident").splitlines()
-    assert head.startswith("confident: real images that a teacher classifies most surely; name it with --set select.t")
+    assert head.startswith("confident: real images that a teacher classifies most surely; name it with `select.t")
     assert head.endswith("(select.rule = confident)")
     assert any("(one of auto, teacher, prior, latents, pixels)" in line for line in text)
     assert not any(line.startswith(("  select.rule =", "  select.pool =")) for line in text)

@@ -196,7 +196,7 @@ def test_prompts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     for template, table, message in (
         ("{name}", file, "the data has no class wasp, fly"),
         ("a photo", None, "must contain {name}"),
-        ("my {name}", file, "--prompt and --prompts: give one"),
+        ("my {name}", file, "`prompt` and `prompts`: give one"),
         ("{name}", tmp_path, "cannot be read"),
     ):
         with pytest.raises(AttarError, match=message):

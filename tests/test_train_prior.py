@@ -223,10 +223,10 @@ def test_what_is_in_the_way_is_refused(data: Path, tmp_path: Path, store: Store)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"size": None}, "needs --size"),
+        ({"size": None}, "needs a `size`"),
         ({"size": 9}, "patch 2 does not divide"),
         ({"codec": "train", "size": 9}, "multiple of 4"),
-        ({"codec": "."}, r"--codec \."),
+        ({"codec": "."}, r"`codec` \."),
         ({"data": "nowhere"}, "nowhere"),
     ],
 )
@@ -309,7 +309,7 @@ def test_the_command_reads_flags_and_toml(data: Path, tmp_path: Path, monkeypatc
     assert isinstance(done.exception, AttarError)
     assert "did you mean 'hidden'" in str(done.exception)
     done = CliRunner().invoke(app, ["train-prior", "--data", str(data)])
-    assert "--out is missing" in str(done.exception)
+    assert "`out` is missing" in str(done.exception)
 
 
 def test_tied_networks_compile_nothing_into_their_files() -> None:

@@ -249,7 +249,10 @@ def test_changes_without_effect_are_not_trained(world: Path, monkeypatch: pytest
         (["--to", "rded-soft-cifar"], "name the teacher with --teacher (`attar train-teacher` makes one)\n"),
         (["--to", "nowhere"], "no recipe 'nowhere'"),
         (["--to", "minimax-hard"], "enlarges 16-pixel images to 224"),
-        (["--change", "crop=none", "--set", "epochs=5"], "give one of --set epochs and --set steps, and none for the other"),
+        (
+            ["--change", "crop=none", "--set", "epochs=5"],
+            "give one of --set epochs and --set steps, and none for the other",
+        ),
         (["--change", "crops=none"], "its fields: labels,"),
         (["--change", "crop=none", "--order", "crop"], "--order is for --to"),
     ],

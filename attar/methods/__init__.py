@@ -23,7 +23,7 @@ _TABLE: dict[str, tuple[Method | str, str]] = {
     "medoid": ("attar.methods.real:Real", "real images nearest to k-means centres"),
     "confident": (
         "attar.methods.real:Real",
-        "real images that a teacher classifies most surely; named by `select.teacher`",
+        "real images that a teacher classifies most surely; name it with `select.teacher`",
     ),
     "prior": ("attar.methods.prior_samples:PriorSamples", "plain samples of the prior"),
     "minimax": ("attar.methods.minimax.method:Minimax", "Minimax Diffusion (Gu et al., CVPR 2024): a tuned prior"),
