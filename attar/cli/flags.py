@@ -32,15 +32,13 @@ class Trainings:
     """The trainings that judge a set."""
 
     recipe: str = "quick"
-    """The evaluation protocol (`attar list recipes`)."""
+    """The evaluation protocol (`attar list recipes`); one that learns from soft labels needs a `teacher`."""
     network: tuple[str, ...] = ("convnet3",)
     """Networks to train (`attar list networks`, or any of timm); several: A,B or repeat it."""
     seeds: int = 3
     """Number of training seeds."""
     test: str | None = None
     """Test images, or held-out; none: the test split of the set's data."""
-    device: str = "auto"
-    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
 
     def __post_init__(self) -> None:
         for name in self.network:
@@ -62,7 +60,6 @@ def _method(options: Mapping[str, Any]) -> Method:
     return METHODS.open(str(options["method"]))
 
 
-Job = Annotated[Settings, Fields(Spec)]
 Device = Annotated[Settings, Fields(Spec, only=("device",))]
 Teacher = Annotated[
     Settings,

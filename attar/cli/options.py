@@ -192,7 +192,7 @@ class _Command:
                     seen.append(_keyword(option.parameter, annotation, self._default(option.default, mark)))
             elif name in self.words:
                 words = self.words[name]
-                info = typer.Option(words.flag, help=words.help)
+                info = typer.Option(words.flag, help=words.help, metavar="FIELD=VALUE")
                 seen.append(_keyword(name, Annotated[list[str] | None, info], None))
             elif "config" in self.own and one.default is inspect.Parameter.empty:
                 base, info = typing.get_args(one.annotation)

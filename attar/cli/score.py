@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.flags import DryRun, RecipeFields, Teacher, Trainings, named_teacher, say, showing
+from attar.cli.flags import Device, DryRun, RecipeFields, Teacher, Trainings, named_teacher, say, showing
 from attar.cli.options import Fields, Settings, made
 from attar.core.errors import AttarError
 from attar.core.limits import seeds as numbered
@@ -19,6 +19,7 @@ def score(
     folder: Annotated[Path, typer.Argument(help="A distilled set", metavar="DIR")],
     trainings: Annotated[Settings, Fields(Trainings)],
     protocol: Annotated[Settings, Fields(Protocol, only=("full_epochs", "weight"))],
+    device: Device,
     teacher: Teacher,
     sets: RecipeFields,
     full_accuracy: Annotated[
@@ -41,7 +42,7 @@ def score(
     own = modified(named_recipe(asked.recipe), sets)
     known = None if full_accuracy is None else full_accuracy / 100
     chosen = made(Protocol, protocol, "score", own=own, full_accuracy=known)
-    conditions = Conditions(network, seeds, asked.test, True, named_teacher(teacher), asked.device)
+    conditions = Conditions(network, seeds, asked.test, True, named_teacher(teacher), **device)
     from attar.experiments.scoring import scored
     from attar.report.tables import scores_text
 

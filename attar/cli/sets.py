@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def distill(
-    settings: flags.Job,
+    settings: Annotated[Settings, Fields(Spec)],
     method: flags.MethodName,
     ipc: flags.Ipc,
     out: flags.Sets,
@@ -73,6 +73,7 @@ class Foreign:
 def evaluate(
     folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
     trainings: Annotated[Settings, Fields(Trainings)],
+    device: flags.Device,
     sets: flags.RecipeFields,
     teacher: flags.Teacher,
     foreign: Annotated[Settings, Fields(Foreign)],
@@ -114,7 +115,7 @@ def evaluate(
             baseline=baseline,
             teacher=named_teacher(teacher),
             labels=labels,
-            device=asked.device,
+            **device,
             progress=progress,
             say=say,
             dry_run=dry_run,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.flags import DryRun, RecipeFields, Teacher, Trainings, named_teacher, say, showing
+from attar.cli.flags import Device, DryRun, RecipeFields, Teacher, Trainings, named_teacher, say, showing
 from attar.cli.options import Fields, Settings, assignments, made
 from attar.core.errors import AttarError
 from attar.core.limits import seeds as numbered
@@ -19,6 +19,7 @@ from attar.experiments.steps import around, between, with_shared, with_tests
 def waterfall(
     folder: Annotated[Path, typer.Argument(help="A distilled set", metavar="DIR")],
     trainings: Annotated[Settings, Fields(Trainings, without=("recipe",))],
+    device: Device,
     teacher: Teacher,
     sets: RecipeFields,
     start: Annotated[str, typer.Option("--from", help="The recipe to begin with (`attar list recipes`)")] = "quick",
@@ -64,6 +65,6 @@ def waterfall(
         steps = with_tests(steps)
     from attar.report.run import waterfall as run
 
-    conditions = Conditions(network, seeds, asked.test, baseline, named_teacher(teacher), asked.device)
+    conditions = Conditions(network, seeds, asked.test, baseline, named_teacher(teacher), **device)
     with showing() as progress:
         run(folder, steps, conditions, out, progress=progress, say=say, dry_run=dry_run)
