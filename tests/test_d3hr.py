@@ -362,7 +362,7 @@ def test_what_cannot_be_regenerated_is_refused(
         return str(capsys.readouterr().err)
 
     distill_sets(spec_of(world), "d3hr", d3hr(), (1,), tmp_path / "plain", store=Store(tmp_path / "cache"))
-    assert "--keep-statistics" in refused(tmp_path / "plain")
+    assert "keep_statistics" in refused(tmp_path / "plain")
     other = save_tiny_dit(tmp_path / "other", CLASSES, learned_sigma=False)
     assert "is not the prior" in refused(kept / "ipc-001", "--prior", other)
     copy = shutil.copytree(kept / "ipc-001", tmp_path / "copy")

@@ -121,11 +121,11 @@ def test_with_a_teacher_images_stay_closer_to_the_exemplars() -> None:
             lambda: load_method("exemplars", {"sampler.steps": 20, "fit.select.teacher": "one"}),
             "fit.time 280 .* sampler.steps = 20; the nearest is 300",
         ),
-        (lambda: Chosen(guidance=float("nan")), "fit.guidance nan"),
+        (lambda: Chosen(guidance=float("nan")), "`fit.guidance` nan"),
         (lambda: Chosen(typical="1:0.5, 100"), "fit.typical 1:0.5, 100: whole per cents"),
         (lambda: Chosen(count=0), "fit.count 0"),
         (lambda: Chosen(typical="1:0, 100"), "fit.typical"),
-        (lambda: Chosen(count=3).for_ipc(4), "fit.count 3: fewer exemplars than --ipc 4"),
+        (lambda: Chosen(count=3).for_ipc(4), "`fit.count` 3: fewer exemplars than `ipc` 4"),
         (lambda: load_method("exemplars", {"select.pool": 20}), "set fit.count to as many"),
     ],
 )
@@ -137,7 +137,7 @@ def test_wrong_fields_are_named(make: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "ipc", "said"),
     [
-        ({"fit.select.rule": "confident"}, 2, "select.teacher is missing"),
+        ({"fit.select.rule": "confident"}, 2, "`select.teacher` is missing"),
         ({"fit.count": 21}, 2, "needs 21 images of each class"),
         ({}, 21, "needs 21 images of each class"),
         ({"fit.select.pool": 30}, 2, "real images are chosen from all"),

@@ -335,7 +335,7 @@ def test_bad_settings_are_refused_before_any_work(world: Path, store: Store, tmp
         ({"fit.monitor.samples": 5}, "fit.monitor.samples 5"),
         ({"fit.max_steps": 0}, "fit.max_steps 0"),
         ({"fit.monitor.steps": 0}, "fit.monitor.steps 0"),
-        ({"fit.monitor.guidance": "nan"}, "fit.monitor.guidance nan"),
+        ({"fit.monitor.guidance": "nan"}, "`fit.monitor.guidance` nan"),
         ({"fit.learning_rate": "nan"}, "fit.learning_rate nan"),
         ({"fit.ema_decay": 1}, "fit.ema_decay 1"),
         ({"fit.label_dropout": -1}, "fit.label_dropout -1"),

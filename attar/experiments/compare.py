@@ -97,7 +97,7 @@ def _why_absent(key: str, value: str) -> str:
     """Why a file or folder cannot be found; nothing where it can, or where it need not be on this machine."""
     try:
         if key in ("prior", "codec"):
-            check_there(value, f"`{key}`")
+            check_there(value, f"{key} =")
         elif not value.startswith(("hf:", "torchvision:")):
             resolve(value)
     except AttarError as error:
