@@ -60,7 +60,7 @@ def test_changed_data_is_said(
 ) -> None:
     change(world / "data" / "train")
     said = f"imagefolder:{world / 'data'}@train has changed since {world / 'set'} was distilled from it ({how})"
-    remedy = "bring back the images that it was made from, or distill it again (--no-baseline needs none)"
+    remedy = "bring back the images that it was made from, or distill it again (`attar evaluate` with "
     test = ["--test", world / "data" / "test"]
     for words in (
         ["evaluate", world / "set", *QUICK, *test],
