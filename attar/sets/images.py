@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from attar.data import ImageSet
     from attar.sets.distilled import DistilledSet
 
-REMEDY = "bring back the images that it was made from, or distill it again (`attar evaluate` with `baseline=false` needs none)"
+REMEDY = (
+    "bring back the images that it was made from, or distill it again "
+    "(`attar evaluate` with `baseline=false` needs none)"
+)
 """After an error about changed data."""
 
 
