@@ -138,12 +138,9 @@ def checked(
     Raises:
         AttarError: what is wrong and what to do.
     """
-    if not ipcs or any(ipc < 1 for ipc in ipcs):
-        raise AttarError(f"`ipc` {','.join(map(str, ipcs))}: the number of images per class must be 1 or more")
-    check_most("`ipc`", max(ipcs), IPC)
+    ordered = _ordered(ipcs)
     _known_settings(job.spec, name, method)
     resolve(job.spec.device, job.spec.dtype)
-    ordered = tuple(sorted(set(ipcs)))
     folders = {ipc: out if len(ordered) == 1 else out / f"ipc-{ipc:03d}" for ipc in ordered}
     plan = Plan(job, name, method, ordered, folders, fits)
     if not plan.uses_prior:
@@ -162,15 +159,31 @@ def checked(
     _enough_images(plan, job.images)
     if isinstance(method, ComposedImages):
         method.check(job, ordered)
-    if names := job.images.skipped:
-        more = " ..." if len(names) > 5 else ""
-        say(f"left out: {counted(len(names), 'unreadable image')}: {', '.join(names[:5])}{more}")
+    _left_out(job, say)
     method.select.try_teacher(job)
     for ipc in ordered:
         _not_foreign(plan, ipc)
     if plan.uses_prior and job.prior.classes is None and not job.spec.class_map:
         say("the prior carries no class names: its classes are taken to be the data's, in the data's order")
     return plan
+
+
+def _ordered(ipcs: Sequence[int]) -> tuple[int, ...]:
+    """Each IPC once, rising.
+
+    Raises:
+        AttarError: one is no number of images, or there is none.
+    """
+    if not ipcs or any(ipc < 1 for ipc in ipcs):
+        raise AttarError(f"`ipc` {','.join(map(str, ipcs))}: the number of images per class must be 1 or more")
+    check_most("`ipc`", max(ipcs), IPC)
+    return tuple(sorted(set(ipcs)))
+
+
+def _left_out(job: Job, say: Say) -> None:
+    if names := job.images.skipped:
+        more = " ..." if len(names) > 5 else ""
+        say(f"left out: {counted(len(names), 'unreadable image')}: {', '.join(names[:5])}{more}")
 
 
 def _known_settings(spec: Spec, name: str, method: Method) -> None:

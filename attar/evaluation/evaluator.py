@@ -73,10 +73,16 @@ def evaluate(
         told = partial(_told, progress or silent, title, i, len(items))
         with naming(title):
             outcomes.append(_outcome(job, seed, about, store, told))
+    return _result(job, outcomes)
+
+
+def _result(job: _Job, outcomes: Sequence[dict[str, float]]) -> Result:
+    """The outcomes of all seeds as one result."""
     accuracies = tuple(outcome["accuracy"] for outcome in outcomes)
+    train, test = job.train, job.test
     return Result(
-        recipe=recipe.name,
-        network=network,
+        recipe=job.recipe.name,
+        network=job.network,
         ipc=len(train.labels) / len(train.classes),
         n_train=len(train.labels),
         n_test=len(test.labels),

@@ -135,10 +135,26 @@ def write_report(
     sets = sorted(by_path.values(), key=lambda distilled: distilled.manifest["ipc"])
     check_place(out, "`out`", [distilled.manifest["data"]["spec"] for distilled in sets])
     latest = list({record.identity: record for record in records}.values())
+    html, walls = _page(sets, latest, title)
+    of = f"{counted(len(sets), 'set')} and {counted(len(latest), 'result')}"
+    if dry_run:
+        say(f"{out.resolve()} would be written: a page of {of}, {len(html.encode()):,} bytes")
+    else:
+        with writing(out, "choose another `out`"), replacing(out) as temporary:
+            temporary.write_text(html, encoding="utf-8")
+        say(f"wrote {out.resolve()}: a page of {of}")
+    return [
+        f"{distilled.folder} is not as it was written ({wall.problems[0]}; {len(wall.problems)} in all)"
+        for distilled, wall in zip(sets, walls, strict=True)
+        if wall.problems
+    ]
+
+
+def _page(sets: Sequence[DistilledSet], latest: Sequence[Record], title: str) -> tuple[str, list[Wall]]:
+    """The page of sets and their latest results, and what it shows of each set."""
     names = method_names(sets, latest)
     styles = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}
-    walls = _walls(sets, latest, names, styles)
-    tunings = _fine_tunings(sets, names, styles)
+    walls, tunings = _walls(sets, latest, names, styles), _fine_tunings(sets, names, styles)
     html = _template().render(
         title=title,
         version=__version__,
@@ -154,18 +170,7 @@ def write_report(
         time=duration(sum(map(_seconds, latest))),
         devices=sorted({record.device for record in latest}),
     )
-    of = f"{counted(len(sets), 'set')} and {counted(len(latest), 'result')}"
-    if dry_run:
-        say(f"{out.resolve()} would be written: a page of {of}, {len(html.encode()):,} bytes")
-    else:
-        with writing(out, "choose another `out`"), replacing(out) as temporary:
-            temporary.write_text(html, encoding="utf-8")
-        say(f"wrote {out.resolve()}: a page of {of}")
-    return [
-        f"{distilled.folder} is not as it was written ({wall.problems[0]}; {len(wall.problems)} in all)"
-        for distilled, wall in zip(sets, walls, strict=True)
-        if wall.problems
-    ]
+    return html, walls
 
 
 def _template() -> jinja2.Template:

@@ -127,17 +127,10 @@ def nearest(
     """
     from attar.job import Job
     from attar.selection.features import Features
-    from attar.sets.distilled import verify
     from attar.sets.images import real_images
 
-    if "teacher" in kinds and teacher is None:
-        raise AttarError("`features` teacher: name one with `teacher`")
-    if {"prior", "latents"} & set(kinds) and not (prior or one.manifest["prior"]):
-        raise AttarError(f"`features` {','.join(kinds)}: {one.folder} was made without a prior; name one with `prior`")
+    _check(one, kinds, teacher, prior)
     folder = folder_of(one)
-    check_place(folder, "attar nearest:", [one.manifest["data"]["spec"]], adds=["nearest.json"])
-    if one.elsewhere is None and (problems := verify(one.folder)):
-        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
     job = Job(_spec(one, prior, device), store, progress, dry_run)
     real = real_images(one, job.store)
     if dry_run:
@@ -147,15 +140,28 @@ def nearest(
         files = f"nearest.json and {counted(len(kinds), 'picture')} of the closest pairs"
         say(f"{beside} would be compared by {', '.join(kinds)}; {files} would be written to {folder}")
         return []
-    found = [_measured(job, one, Features(kind, teacher if kind == "teacher" else None)) for kind in kinds]
+    measured = [_measured(job, one, Features(kind, teacher if kind == "teacher" else None)) for kind in kinds]
     with writing(folder):
         folder.mkdir(exist_ok=True)
-        for measure in found:
+        for measure in measured:
             with replacing(folder / f"closest-{measure.kind}.png") as temporary:
                 _pairs(job, one, measure).save(temporary, format="PNG")
-    kept = {measure.kind: vars(measure) for measure in [*_still_valid(one), *found]}
-    write_json(folder / "nearest.json", {"set": one.manifest["digest"], "measures": list(kept.values())})
-    return found
+    by_kind = {measure.kind: vars(measure) for measure in [*_still_valid(one), *measured]}
+    write_json(folder / "nearest.json", {"set": one.manifest["digest"], "measures": list(by_kind.values())})
+    return measured
+
+
+def _check(one: DistilledSet, kinds: Sequence[Kind], teacher: TeacherReference | None, prior: str | None) -> None:
+    """Raises AttarError where something is not named, the set is damaged, or nothing may be written beside it."""
+    from attar.sets.distilled import verify
+
+    if "teacher" in kinds and teacher is None:
+        raise AttarError("`features` teacher: name one with `teacher`")
+    if {"prior", "latents"} & set(kinds) and not (prior or one.manifest["prior"]):
+        raise AttarError(f"`features` {','.join(kinds)}: {one.folder} was made without a prior; name one with `prior`")
+    check_place(folder_of(one), "attar nearest:", [one.manifest["data"]["spec"]], adds=["nearest.json"])
+    if one.elsewhere is None and (problems := verify(one.folder)):
+        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
 
 
 def _open(job: Job, kinds: Sequence[Kind], teacher: TeacherReference | None) -> None:
