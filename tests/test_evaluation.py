@@ -231,7 +231,7 @@ def test_modified() -> None:
         (lambda: modified(RECIPES.open("quick"), {"schedule": "steep"}), "schedule.*half-cosine"),
         (lambda: modified(RECIPES.open("quick"), {"name": "mine"}), "name"),
         (lambda: run(seeds=()), "seeds"),
-        (lambda: run(RECIPES.open("rded-soft-cifar")), "rded-soft-cifar.*--teacher.*--labels"),
+        (lambda: run(RECIPES.open("rded-soft-cifar")), "rded-soft-cifar.*`teacher`.*`labels`"),
         (lambda: modified(RECIPES.open("rded-soft"), {"scheme": "int8"}), "scheme = int8.*views = image"),
         (lambda: modified(RECIPES.open("fkd-soft"), {"scheme": "int7"}), "int7.*int8.*top5-int8"),
         (

@@ -59,15 +59,8 @@ def regenerate(
     """
     from attar.distillation.checks import needs_data
     from attar.distillation.run import make_sets
-    from attar.sets.distilled import STATISTICS, open_distilled, verify
 
-    one = open_distilled(folder)
-    if not one.manifest.get("statistics"):
-        raise AttarError(f"{folder} keeps no statistics: distill it by d3hr, with `keep_statistics`")
-    if problem := next((line for line in verify(folder) if STATISTICS in line or "manifest" in line), None):
-        raise AttarError(f"{folder} is damaged ({problem})")
-    if wrong := mistake(one.manifest, _NEEDED):
-        raise _damaged(one, wrong)
+    one = _with_statistics(folder)
     method = _method(one)
     job = Dataless(one, _spec(one.manifest, prior, seed, device), store, progress, dry_run)
     if job.untrained is None and [job.prior.key, job.codec.key] != [
@@ -80,6 +73,20 @@ def regenerate(
     if not dry_run:
         job.store_kept(fits, arrays)
     return make_sets(job, name, method, ipcs, out, say=say, dry_run=dry_run, fits=fits)
+
+
+def _with_statistics(folder: Path) -> DistilledSet:
+    """The set in a folder, if it has all that its like can be made from."""
+    from attar.sets.distilled import STATISTICS, open_distilled, verify
+
+    one = open_distilled(folder)
+    if not one.manifest.get("statistics"):
+        raise AttarError(f"{folder} keeps no statistics: distill it by d3hr, with `keep_statistics`")
+    if problem := next((line for line in verify(folder) if STATISTICS in line or "manifest" in line), None):
+        raise AttarError(f"{folder} is damaged ({problem})")
+    if wrong := mistake(one.manifest, _NEEDED):
+        raise _damaged(one, wrong)
+    return one
 
 
 NAMES = {"mean": "mean", "std": "deviation"}

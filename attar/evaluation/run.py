@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,11 +16,12 @@ from attar.core.store import Artefact, Store
 from attar.core.words import counted
 from attar.data import load_data, test_spec, usual_side
 from attar.evaluation.evaluator import evaluate, trainings
+from attar.evaluation.images import Images
 from attar.evaluation.inputs import in_memory, opened, random_real, real, teacher_examples
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import changes
 from attar.evaluation.records import ALL_DATA, Record
-from attar.evaluation.teaching import check_given, open_label_source
+from attar.evaluation.teaching import LabelSource, check_given, open_label_source
 from attar.sets.distilled import DistilledSet, find_distilled, verify
 from attar.sets.images import check_data, tested_images
 from attar.teachers.reference import TeacherReference
@@ -63,28 +65,51 @@ def evaluate_sets(
         _check_undamaged(distilled)
         tested[distilled.folder] = tested_images(distilled, test, store, progress)
         check_data(distilled, tested[distilled.folder], baseline, store, say)
+    common: dict[str, Any] = {"recipe": recipe, "seeds": seeds, "device": device, "store": store}
     for distilled in sets:
         train = opened(distilled, recipe)
-        side, about = train.side, _about(distilled, test, recipe)
-        random = random_real(distilled, recipe, side, store) if baseline else None
-        tests = in_memory(tested[distilled.folder], recipe.shorter_side(recipe.size or side), "resize-crop")
-        tried_on = partial(teacher_examples, distilled, train, store)
-        source = open_label_source(recipe, train, teacher, labels, tried_on, device, baseline)
-        common: dict[str, Any] = {"recipe": recipe, "seeds": seeds, "device": device, "store": store}
-        for network in networks:
-            common |= {"network": network, "teacher": source.teacher}
-            if dry_run:
-                wanted |= trainings(train, tests, labels=source.labels, **common)
-                wanted |= trainings(random, tests, **common) if random is not None else {}
-                continue
-            shown = _prefixed(progress, str(distilled.folder))
-            result = evaluate(train, tests, labels=source.labels, progress=shown, **common)
-            shown = _prefixed(progress, f"random real images beside {distilled.folder}")
-            beside = None if random is None else evaluate(random, tests, progress=shown, **common)
-            yield Record.of(result, **about, teacher=source.about, baseline=beside)
+        random = random_real(distilled, recipe, train.side, store) if baseline else None
+        tests = in_memory(tested[distilled.folder], recipe.shorter_side(recipe.size or train.side), "resize-crop")
+        examples = partial(teacher_examples, distilled, train, store)
+        source = open_label_source(recipe, train, teacher, labels, examples, device, baseline)
+        judged = _Judged(distilled, train, random, tests, source, common)
+        if dry_run:
+            wanted |= {key: artefact for network in networks for key, artefact in judged.trainings(network).items()}
+            continue
+        about = _about(distilled, test, recipe)
+        yield from (judged.record(network, progress, about) for network in networks)
     if dry_run:
         cached = sum(map(store.has, wanted.values()))
         say(f"{counted(len(wanted), 'training')}: {cached:,} in the cache, {len(wanted) - cached:,} to be done")
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """A set with all that it is judged by."""
+
+    distilled: DistilledSet
+    train: Images
+    random: Images | None
+    """Random real images of the same count, which are evaluated beside it."""
+    tests: Images
+    source: LabelSource
+    common: dict[str, Any]
+    """What the evaluations of all sets and networks share."""
+
+    def trainings(self, network: str) -> dict[str, Artefact]:
+        """What there is to train, by its key."""
+        common = {**self.common, "network": network, "teacher": self.source.teacher}
+        beside = {} if self.random is None else trainings(self.random, self.tests, **common)
+        return trainings(self.train, self.tests, labels=self.source.labels, **common) | beside
+
+    def record(self, network: str, progress: Progress, about: dict[str, Any]) -> Record:
+        """What a network that is trained on it comes to, and beside it one that is trained on the random images."""
+        common = {**self.common, "network": network, "teacher": self.source.teacher}
+        shown = _prefixed(progress, str(self.distilled.folder))
+        result = evaluate(self.train, self.tests, labels=self.source.labels, progress=shown, **common)
+        shown = _prefixed(progress, f"random real images beside {self.distilled.folder}")
+        beside = None if self.random is None else evaluate(self.random, self.tests, progress=shown, **common)
+        return Record.of(result, **about, teacher=self.source.about, baseline=beside)
 
 
 def evaluate_all(
