@@ -305,6 +305,25 @@ def test_work_of_an_older_attar_and_damaged_work_is_told_apart_and_goes_by_age(
     assert [item.folder for item in prune(store.root, older_than=DAY).removed] == [older]
 
 
+def test_every_edit_of_a_record_is_shown_and_told_apart(
+    cached: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = next((cached / "cache" / "latents").glob("*/meta.json"))
+    written = json.loads(file.read_text(encoding="utf-8"))
+    edits = [("inputs", value) for value in ({"images": [1]}, {"images": [{}]}, {"classes": [1, 2]}, [], None)]
+    edits += [(name, value) for name in ("seconds", "files") for value in ("x", None, [])]
+    try:
+        for name, value in [*edits, ("made", "yesterday"), ("made", 1)]:
+            file.write_text(json.dumps({**written, name: value}), encoding="utf-8")
+            (record,) = (record for record in contents(kind="latents").records if record.folder == file.parent)
+            wrong = {"inputs": OLDER, "made": ""}.get(name, "its meta.json cannot be read")
+            assert (name, value, record.wrong) == (name, value, wrong)
+            for words in ([], ["--kind", "latents"], ["explain", file.parent.name], ["prune", "--older-than", "99w"]):
+                assert attar(monkeypatch, "cache", *words) == 0, (name, value, words, capsys.readouterr().err)
+    finally:
+        file.write_text(json.dumps(written), encoding="utf-8")
+
+
 def waits_in_the_middle(root: str, reached: Any, go: Any) -> None:
     def make(scratch: Path) -> None:
         (scratch / ".checkpoint").write_text("half")
