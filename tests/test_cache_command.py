@@ -336,7 +336,7 @@ def waits_in_the_middle(root: str, reached: Any, go: Any) -> None:
 
 def test_what_a_job_works_on_stays_and_what_was_given_up_goes_by_age(store: Store) -> None:
     reached, go = context.Event(), context.Event()
-    job = context.Process(target=waits_in_the_middle, args=(str(store.root), reached, go))
+    job = context.Process(target=waits_in_the_middle, args=(str(store.root), reached, go), daemon=True)
     job.start()
     assert reached.wait(300)
     (unfinished,) = contents(store.root).unfinished
@@ -348,7 +348,7 @@ def test_what_a_job_works_on_stays_and_what_was_given_up_goes_by_age(store: Stor
     assert job.exitcode == 0
     reached.clear()
     go.clear()
-    given_up = context.Process(target=waits_in_the_middle, args=(str(store.root / "b"), reached, go))
+    given_up = context.Process(target=waits_in_the_middle, args=(str(store.root / "b"), reached, go), daemon=True)
     given_up.start()
     assert reached.wait(300)
     given_up.kill()
@@ -377,7 +377,7 @@ def test_a_pruning_takes_nothing_from_a_running_job(world: Path, tmp_path: Path)
         aged(record.folder, 40)
     reached, go = context.Event(), context.Event()
     words = (str(world), str(store.root), str(tmp_path / "out"), reached, go)
-    job = context.Process(target=distill_and_wait, args=words)
+    job = context.Process(target=distill_and_wait, args=words, daemon=True)
     job.start()
     assert reached.wait(300)
     done = prune(store.root, max_size=0)
@@ -390,6 +390,20 @@ def test_a_pruning_takes_nothing_from_a_running_job(world: Path, tmp_path: Path)
     assert len(prune(store.root, max_size=0).removed) > 0
     assert not contents(store.root).records, "no job runs any more"
     assert not list((store.root / ".jobs").glob("*[0-9]"))
+
+
+def test_what_is_used_while_a_pruning_begins_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, moved = made(store, 1, days=40), os.rename
+
+    def used_before(source: Path, target: Path) -> None:
+        if source == folder:
+            assert store.has(Artefact("kind", {"n": 1}))
+        moved(source, target)
+
+    monkeypatch.setattr("attar.core.prune.os.rename", used_before)
+    done = prune(store.root, older_than=30 * DAY)
+    assert (done.removed, [item.folder for item in done.in_use]) == ((), [folder])
+    assert (folder / "x").is_file()
 
 
 def test_what_is_gone_is_made_again_or_named(store: Store, tmp_path: Path) -> None:
