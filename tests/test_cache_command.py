@@ -304,6 +304,25 @@ def test_work_of_an_older_attar_and_damaged_work_is_told_apart_and_goes_by_age(
     assert [item.folder for item in prune(store.root, older_than=DAY).removed] == [older]
 
 
+def test_every_edit_of_a_record_is_shown_and_told_apart(
+    cached: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = next((cached / "cache" / "latents").glob("*/meta.json"))
+    written = json.loads(file.read_text(encoding="utf-8"))
+    edits = [("inputs", value) for value in ({"images": [1]}, {"images": [{}]}, {"classes": [1, 2]}, [], None)]
+    edits += [(name, value) for name in ("seconds", "files") for value in ("x", None, [])]
+    try:
+        for name, value in [*edits, ("made", "yesterday"), ("made", 1)]:
+            file.write_text(json.dumps({**written, name: value}), encoding="utf-8")
+            (record,) = (record for record in contents(kind="latents").records if record.folder == file.parent)
+            wrong = {"inputs": OLDER, "made": ""}.get(name, "its meta.json cannot be read")
+            assert (name, value, record.wrong) == (name, value, wrong)
+            for words in ([], ["--kind", "latents"], ["explain", file.parent.name], ["prune", "--older-than", "99w"]):
+                assert attar(monkeypatch, "cache", *words) == 0, (name, value, words, capsys.readouterr().err)
+    finally:
+        file.write_text(json.dumps(written), encoding="utf-8")
+
+
 def waits_in_the_middle(root: str, reached: Any, go: Any) -> None:
     def make(scratch: Path) -> None:
         (scratch / ".checkpoint").write_text("half")
@@ -316,7 +335,7 @@ def waits_in_the_middle(root: str, reached: Any, go: Any) -> None:
 
 def test_what_a_job_works_on_stays_and_what_was_given_up_goes_by_age(store: Store) -> None:
     reached, go = context.Event(), context.Event()
-    job = context.Process(target=waits_in_the_middle, args=(str(store.root), reached, go))
+    job = context.Process(target=waits_in_the_middle, args=(str(store.root), reached, go), daemon=True)
     job.start()
     assert reached.wait(300)
     (unfinished,) = contents(store.root).unfinished
@@ -328,7 +347,7 @@ def test_what_a_job_works_on_stays_and_what_was_given_up_goes_by_age(store: Stor
     assert job.exitcode == 0
     reached.clear()
     go.clear()
-    given_up = context.Process(target=waits_in_the_middle, args=(str(store.root / "b"), reached, go))
+    given_up = context.Process(target=waits_in_the_middle, args=(str(store.root / "b"), reached, go), daemon=True)
     given_up.start()
     assert reached.wait(300)
     given_up.kill()
@@ -357,7 +376,7 @@ def test_a_pruning_takes_nothing_from_a_running_job(world: Path, tmp_path: Path)
         aged(record.folder, 40)
     reached, go = context.Event(), context.Event()
     words = (str(world), str(store.root), str(tmp_path / "out"), reached, go)
-    job = context.Process(target=distill_and_wait, args=words)
+    job = context.Process(target=distill_and_wait, args=words, daemon=True)
     job.start()
     assert reached.wait(300)
     done = prune(store.root, max_size=0)
@@ -370,6 +389,20 @@ def test_a_pruning_takes_nothing_from_a_running_job(world: Path, tmp_path: Path)
     assert len(prune(store.root, max_size=0).removed) > 0
     assert not contents(store.root).records, "no job runs any more"
     assert not list((store.root / ".jobs").glob("*[0-9]"))
+
+
+def test_what_is_used_while_a_pruning_begins_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, moved = made(store, 1, days=40), os.rename
+
+    def used_before(source: Path, target: Path) -> None:
+        if source == folder:
+            assert store.has(Artefact("kind", {"n": 1}))
+        moved(source, target)
+
+    monkeypatch.setattr("attar.core.prune.os.rename", used_before)
+    done = prune(store.root, older_than=30 * DAY)
+    assert (done.removed, [item.folder for item in done.in_use]) == ((), [folder])
+    assert (folder / "x").is_file()
 
 
 def test_what_is_gone_is_made_again_or_named(store: Store, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from attar.networks import build
 from attar.priors import load_prior, load_prior_codec
 from attar.priors.training.adaptors import DiffFit
 from attar.teachers.load import load_pretrained
+from attar.teachers.reference import TeacherReference
 
 ID = ": there is no such file or folder; an id of the hub reads owner/name"
 
@@ -39,6 +40,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("runs/prior-1/transformers", f" (did you mean 'runs/prior-1/transformer'?){ID}"),
         ("ruins/prior-1/vae", f" (did you mean 'runs'?){ID}"),
         ("../no-such-folder", ID),
+        ("~no-such-user/prior", ID),
+        ("runs/prior-1/model_index.json/vae", ID),
     ],
 )
 def test_a_name_that_can_only_be_a_folder_is_not_asked_of_the_hub(
@@ -71,6 +74,13 @@ def test_a_checkpoint_and_a_teacher_that_are_not_there(world: Path, store: Store
         load_pretrained("runs/prior1", None, 2, 16)
     with pytest.raises(AttarError, match=r"there is no file dit1.pt \(did you mean 'dit.pt'\?\); give a folder of"):
         load_pretrained("convnet3:dit1.pt", None, 2, 16)
+
+
+def test_a_home_folder_may_be_a_tilde(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(world))
+    with pytest.raises(AttarError, match=f"^--teacher {re.escape(str(world))}/runs: holds no teacher"):
+        load_pretrained("~/runs", None, 2, 16)
+    assert TeacherReference.of("~/runs").anywhere.source == str(world / "runs")
 
 
 def cut(file: Path) -> Path:

@@ -140,12 +140,10 @@ def read(folder: Path) -> Record | None:
     except FileNotFoundError:
         return None
     meta, wrong = _meta(folder)
-    inputs = meta["inputs"] if isinstance(meta.get("inputs"), dict) else {}
-    if not wrong:
-        wrong = _wrong(folder, meta, files)
-    made = timegm(strptime(meta["made"], "%Y-%m-%dT%H:%M:%SZ")) if isinstance(meta.get("made"), str) else used
+    wrong = wrong or _wrong(folder, meta, files)
+    inputs = {} if wrong == OLDER or "inputs" not in meta else meta["inputs"]
     seconds = float(meta["seconds"]) if isinstance(meta.get("seconds"), (int, float)) else 0.0
-    return Record(folder.parent.name, folder.name, folder, inputs, made, used, seconds, files, wrong)
+    return Record(folder.parent.name, folder.name, folder, inputs, _made(meta, used), used, seconds, files, wrong)
 
 
 def subject(inputs: dict[str, Any]) -> str:
@@ -218,12 +216,21 @@ def _meta(folder: Path) -> tuple[dict[str, Any], str]:
     return (meta, "") if isinstance(meta, dict) else ({}, f"its {META} cannot be read")
 
 
+def _made(meta: dict[str, Any], unknown: float) -> float:
+    """When an artefact was made, in seconds since 1970; `unknown` where its meta.json does not tell."""
+    try:
+        return timegm(strptime(meta["made"], "%Y-%m-%dT%H:%M:%SZ"))
+    except (KeyError, TypeError, ValueError):
+        return unknown
+
+
 def _wrong(folder: Path, meta: dict[str, Any], files: dict[str, int]) -> str:
     """Why an artefact will not be used, as far as the names and sizes of its files tell."""
     if "inputs" not in meta or key_of(folder.parent.name, meta["inputs"]) != folder.name:
         return OLDER
     try:
         sizes = {str(name): int(of["bytes"]) for name, of in meta["files"].items()}
+        float(meta["seconds"])
     except (KeyError, TypeError, ValueError, AttributeError):
         return f"its {META} cannot be read"
     odd = next((name for name, size in sizes.items() if files.get(name) != size), None)

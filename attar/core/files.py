@@ -128,6 +128,11 @@ def _put(made: Path, folder: Path) -> None:
         raise AttarError(f"{folder}: cannot be written, something else is there ({error.strerror})") from error
 
 
+def expanded(name: str | Path) -> Path:
+    """A path as it was named, its `~` made the home folder; the `~` of a user that there is none of stays."""
+    return Path(os.path.expanduser(name))
+
+
 def permit(file: Path, rights: int) -> None:
     """Gives a file the rights of another."""
     if file.stat().st_mode != rights:

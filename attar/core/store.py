@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from attar.core.errors import AttarError
-from attar.core.files import check_writable, permit, replacing, resumed, write_json, writing
+from attar.core.files import check_writable, expanded, permit, replacing, resumed, write_json, writing
 from attar.core.fingerprints import Artefact, canonical, digest, file_digest, fingerprint
 from attar.core.jobs import join
 
@@ -41,7 +41,7 @@ def cache_folder() -> Path:
     import platformdirs
 
     named = os.environ.get("ATTAR_CACHE")
-    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("attar"))
+    return expanded(named) if named else Path(platformdirs.user_cache_dir("attar"))
 
 
 OLDER = "without the digests of its files"

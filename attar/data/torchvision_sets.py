@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.files import expanded
 from attar.core.store import cache_folder
 from attar.data.source import Ints, labelled
 
@@ -85,7 +86,7 @@ class Torchvision:
 
 def _root() -> Path:
     named = os.environ.get("ATTAR_DATA")
-    return Path(named).expanduser() if named else cache_folder() / "torchvision"
+    return expanded(named) if named else cache_folder() / "torchvision"
 
 
 def _class(where: str) -> Any:

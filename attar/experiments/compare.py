@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.files import expanded
 from attar.core.hub_ids import check_there
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint
@@ -177,7 +178,7 @@ class Grid:
             for source in evaluation.teacher.sources if evaluation.teacher else ():
                 if source.startswith(("timm/", "torchvision/")):
                     continue
-                if not Path(source.partition(":")[2] or source).expanduser().exists():
+                if not expanded(source.partition(":")[2] or source).exists():
                     raise AttarError(
                         f"[evaluations.{evaluation.label}] teacher {source}: there is no such file or folder; "
                         "`attar train-teacher` makes one"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -13,6 +12,7 @@ from huggingface_hub.errors import HFValidationError
 
 from attar.core.batching import device_class, resolve
 from attar.core.errors import AttarError
+from attar.core.files import expanded
 from attar.core.progress import Progress, duration
 from attar.core.store import Store
 from attar.core.words import counted
@@ -100,7 +100,7 @@ def absent(experiment: Experiment) -> str | None:
 
 
 def _is_here(prior: str) -> bool:
-    if prior in ("", "digits") or Path(prior).expanduser().exists():
+    if prior in ("", "digits") or expanded(prior).exists():
         return True
     try:
         return isinstance(try_to_load_from_cache(prior, "model_index.json"), str)

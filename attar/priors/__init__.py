@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.files import expanded
 from attar.core.hub_ids import check_there
 from attar.core.progress import Progress, silent
 from attar.core.registry import Registry
@@ -159,7 +159,7 @@ def _kind(source: str) -> Kind:
     from attar.priors.original_dit import SUFFIXES
     from attar.priors.pipeline import read_index
 
-    file = Path(source).expanduser()
+    file = expanded(source)
     if file.suffix in SUFFIXES or file.is_file():
         return PRIORS.open("DiT.pt")
     check_there(source, "`prior`", ["digits"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from attar.core.batching import exact, in_batches
 from attar.core.errors import AttarError
+from attar.core.files import expanded
 from attar.core.finite import check_weights, finite
 from attar.core.hub_ids import check_there, unloaded
 from attar.core.rng import noise
@@ -255,7 +255,7 @@ def _inside(source: str) -> dict[str, str]:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    folder, vae = Path(source).expanduser(), {"subfolder": "vae"}
+    folder, vae = expanded(source), {"subfolder": "vae"}
     if folder.is_dir():
         return vae if (folder / "model_index.json").is_file() else {}
     try:

@@ -23,6 +23,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from attar.core.errors import AttarError
+from attar.core.files import expanded
 from attar.core.hub_ids import near
 from attar.data.class_names import imagenet_names, named
 from attar.data.source import listed
@@ -95,7 +96,7 @@ def latent_space(source: str) -> tuple[tuple[int, int, int], str]:
     Raises:
         AttarError: the file is no such checkpoint.
     """
-    weights, _ = read_checkpoint(Path(source).expanduser())
+    weights, _ = read_checkpoint(expanded(source))
     with _reading(source):
         sizes = Sizes.of(weights)
     return (sizes.channels, sizes.input_size, sizes.input_size), VAE
@@ -110,7 +111,7 @@ def load_checkpoint(source: str, device: torch.device, dtype: torch.dtype, codec
     Raises:
         AttarError: the file is no such checkpoint, or its number of heads is not known.
     """
-    file = Path(source).expanduser()
+    file = expanded(source)
     weights, facts = read_checkpoint(file)
     transformer = original_transformer(weights, facts.get("num_heads"), source=source)
     network, classes = DiT(transformer), Sizes.of(weights).classes

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.files import expanded
 from attar.core.hub_ids import near
 from attar.core.store import file_digest
 from attar.core.weights import damaged
@@ -47,14 +48,14 @@ def load_pretrained(
     if normalise is not None and normalise not in STATISTICS:
         hint = suggestion(normalise, STATISTICS)
         raise AttarError(f"`teacher_normalise` {normalise}{hint}: choose one of {', '.join(STATISTICS)}")
-    if Path(source).is_dir():
-        own = _from_folder(Path(source))
+    if expanded(source).is_dir():
+        own = _from_folder(expanded(source))
     elif source.startswith("timm/") and (not colon or name == "timm/local-dir"):
         own = _from_timm(source)
     elif source.startswith("torchvision/") and not colon:
         own = _from_torchvision(source)
     elif colon:
-        own = _from_file(source, name, Path(file).expanduser(), len(names or ()) or count, size)
+        own = _from_file(source, name, expanded(file), len(names or ()) or count, size)
     else:
         single = " of one teacher" if "," in source else ""
         raise AttarError(f"`teacher` {source}{near(source)}: there is no such folder{single}; give {FORMS}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attar.core.errors import AttarError
+from attar.core.files import expanded
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,6 @@ class TeacherReference:
 
 def _anywhere(source: str) -> str:
     network, colon, file = source.partition(":")
-    if Path(source).is_dir():
-        return str(Path(source).absolute())
-    return f"{network}:{Path(file).expanduser().absolute()}" if colon else source
+    if expanded(source).is_dir():
+        return str(expanded(source).absolute())
+    return f"{network}:{expanded(file).absolute()}" if colon else source

@@ -13,6 +13,7 @@ from torch import nn
 
 from attar.core.batching import choose
 from attar.core.errors import AttarError
+from attar.core.files import expanded
 from attar.core.fingerprints import Named
 from attar.core.progress import Progress, silent
 from attar.core.store import Store
@@ -125,7 +126,7 @@ def _adaptation(
 
 
 def _scheduler(source: str, store: Store) -> Any:
-    if Path(source).expanduser().is_file():
+    if expanded(source).is_file():
         return linear_scheduler()
     return DDIMScheduler.from_pretrained(
         str(digits_prior(store)) if source == "digits" else source, subfolder="scheduler"
