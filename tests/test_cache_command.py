@@ -309,10 +309,10 @@ def test_every_edit_of_a_record_is_shown_and_told_apart(
 ) -> None:
     file = next((cached / "cache" / "latents").glob("*/meta.json"))
     written = json.loads(file.read_text(encoding="utf-8"))
-    edits: list[tuple[str, Any]] = [
-        ("inputs", value) for value in ({"images": [1]}, {"images": [{}]}, {"classes": [1, 2]}, [], None)
-    ]
-    edits += [(name, value) for name in ("seconds", "files") for value in ("x", None, [])]
+    inputs: list[Any] = [{"images": [1]}, {"images": [{}]}, {"classes": [1, 2]}, [], None]
+    others: list[Any] = ["x", None, []]
+    edits = [("inputs", value) for value in inputs]
+    edits += [(name, value) for name in ("seconds", "files") for value in others]
     try:
         for name, value in [*edits, ("made", "yesterday"), ("made", 1)]:
             file.write_text(json.dumps({**written, name: value}), encoding="utf-8")
