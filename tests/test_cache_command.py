@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -310,8 +311,9 @@ def test_every_edit_of_a_record_is_shown_and_told_apart(
 ) -> None:
     file = next((cached / "cache" / "latents").glob("*/meta.json"))
     written = json.loads(file.read_text(encoding="utf-8"))
-    edits = [("inputs", value) for value in ({"images": [1]}, {"images": [{}]}, {"classes": [1, 2]}, [], None)]
-    edits += [(name, value) for name in ("seconds", "files") for value in ("x", None, [])]
+    inputs: tuple[Any, ...] = ({"images": [1]}, {"images": [{}]}, {"classes": [1, 2]}, [], None)
+    edits: list[tuple[str, Any]] = [("inputs", value) for value in inputs]
+    edits += itertools.product(("seconds", "files"), ("x", None, []))
     try:
         for name, value in [*edits, ("made", "yesterday"), ("made", 1)]:
             file.write_text(json.dumps({**written, name: value}), encoding="utf-8")
