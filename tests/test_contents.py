@@ -13,6 +13,7 @@ from toys import attar, save_folder
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.data import load_data, readable
+from attar.data.contents import ACCIDENT, Contents, Look, check_contents
 from attar.distillation.run import distill_sets
 from attar.job import Spec
 from attar.methods import METHODS, load_method
@@ -122,3 +123,14 @@ def test_a_set_of_our_own_is_looked_at_before_it_is_judged(
     }
     assert f"{data.parent / 'set'}: " in (error := capsys.readouterr().err)
     assert told[how] in error
+
+
+def test_a_photograph_of_two_classes_may_be_all_that_a_set_shows_of_both() -> None:
+    """A data set may hold it in both; that its classes are copies cannot be told from one image."""
+    one = Contents.of([Look("a", False)])
+    check_contents({"ant": one, "bee": one}, "set", ACCIDENT)
+    with pytest.raises(AttarError, match="hold the same images"):
+        check_contents({"ant": one, "bee": one}, "data")
+    two = Contents.of([Look("a", False), Look("b", False)])
+    with pytest.raises(AttarError, match="hold the same images"):
+        check_contents({"ant": two, "bee": two}, "set", ACCIDENT)

@@ -163,8 +163,10 @@ def test_sets_are_found_by_ipc(tmp_path: Path) -> None:
     with pytest.raises(AttarError, match="there are sets inside it: ipc-010"):
         open_distilled(tmp_path)
     assert [one.folder.name for one in find_distilled(tmp_path)] == ["ipc-010"]
-    with pytest.raises(AttarError, match=r"no manifest.json"):
+    with pytest.raises(AttarError, match=r"nowhere: there is no such folder"):
         find_distilled(tmp_path / "nowhere")
+    with pytest.raises(AttarError, match=r"no manifest.json"):
+        find_distilled(tmp_path / "ipc-010" / "images")
 
 
 def test_the_card_cannot_be_broken_by_a_class_name(tmp_path: Path) -> None:

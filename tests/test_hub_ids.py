@@ -14,6 +14,7 @@ from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.networks import build
 from attar.priors import load_prior, load_prior_codec
+from attar.priors.codec import load_autoencoder
 from attar.priors.training.adaptors import DiffFit
 from attar.teachers.load import load_pretrained
 from attar.teachers.reference import TeacherReference
@@ -78,7 +79,7 @@ def test_a_checkpoint_and_a_teacher_that_are_not_there(world: Path, store: Store
 
 def test_a_home_folder_may_be_a_tilde(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(world))
-    with pytest.raises(AttarError, match=f"^--teacher {re.escape(str(world))}/runs: holds no teacher"):
+    with pytest.raises(AttarError, match=f"^`teacher` {re.escape(str(world))}/runs: holds no teacher"):
         load_pretrained("~/runs", None, 2, 16)
     assert TeacherReference.of("~/runs").anywhere.source == str(world / "runs")
 
@@ -119,3 +120,11 @@ def test_a_folder_that_is_no_prior_is_told_as_a_folder(world: Path, store: Store
         AttarError, match=f"^`prior` {data}: cannot be loaded as a diffusers pipeline: .*model_index.json"
     ):
         load_prior(str(data), device="cpu", store=store)
+
+
+def test_a_prior_and_a_codec_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From TOML and Python no shell writes ~ out."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_tiny_dit(tmp_path / "dit", ["ant", "bee"])
+    assert load_prior("~/dit", device="cpu", tile=1).classes == ("ant", "bee")
+    assert load_autoencoder("~/dit/vae") is not None

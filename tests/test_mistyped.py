@@ -143,6 +143,16 @@ def test_labels_and_features(here: Path, monkeypatch: Any, capsys: Any) -> None:
     assert "(did you mean 'pixel'?)" in capsys.readouterr().err
 
 
+def test_folders_of_data_and_of_sets(here: Path, monkeypatch: Any, capsys: Any) -> None:
+    (here / "photos").mkdir()
+    for spec in ("imagefolder:phots@train", "imagefolder:phots", "parquet:phots"):
+        assert attar(monkeypatch, "distill", "--data", spec, *RANDOM[3:]) == 2
+        assert f"no file or folder {here}/{spec.partition(':')[2]} (did you mean 'photos'?)" in capsys.readouterr().err
+    for words in (["evaluate", "phots"], ["report", "phots"], ["nearest", "phots"]):
+        assert attar(monkeypatch, *words) == 2
+        assert "phots (did you mean 'photos'?): there is no such folder" in capsys.readouterr().err
+
+
 def test_from_python() -> None:
     with pytest.raises(AttributeError, match=r"no attribute 'distil' \(did you mean 'distill'\?\)"):
         _ = package.distil

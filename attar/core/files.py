@@ -106,7 +106,7 @@ def appearing(folder: Path, remedy: str = "", run: str | None = None) -> Iterato
     with writing(folder, remedy):
         folder.parent.mkdir(parents=True, exist_ok=True)
         for stale in [path for path in folder.parent.iterdir() if left.fullmatch(path.name)]:
-            if stale != temporary or run is None:
+            if stale.is_dir() and (stale != temporary or run is None):
                 shutil.rmtree(stale)
         temporary.mkdir(exist_ok=True)
         try:
@@ -131,6 +131,11 @@ def _put(made: Path, folder: Path) -> None:
 def expanded(name: str | Path) -> Path:
     """A path as it was named, its `~` made the home folder; the `~` of a user that there is none of stays."""
     return Path(os.path.expanduser(name))
+
+
+def at_home(source: str) -> str:
+    """A name that may be a path or an id of the hub: a path of the home folder is written out."""
+    return str(expanded(source)) if source.startswith("~") else source
 
 
 def permit(file: Path, rights: int) -> None:

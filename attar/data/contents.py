@@ -11,7 +11,7 @@ from attar.core.words import counted
 from attar.data.source import listed
 
 ACCIDENT = 2
-"""So many equal images may be one that the data holds twice, chosen twice."""
+"""Two equal images may be one that the data holds twice, chosen twice, and so may one in each of two classes."""
 
 
 class Look(NamedTuple):
@@ -59,7 +59,7 @@ def check_contents(classes: Mapping[str, Contents], where: str, accident: int = 
     if equal := [_named(name, of) for name, of in classes.items() if of.distinct == 1 and of.images > accident]:
         raise AttarError(f"{where}: all images are equal in {_classes(equal)}; {remedy}")
     bearers: dict[str, list[str]] = {}
-    for name, of in classes.items():
+    for name, of in ((name, of) for name, of in classes.items() if of.images >= accident):
         bearers.setdefault(of.digest, []).append(repr(name))
     if twins := next((names for names in bearers.values() if len(names) > 1), None):
         raise AttarError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.hub_ids import near
 from attar.core.registry import Registry
 from attar.data.source import Source, listed, shown
 
@@ -161,7 +162,9 @@ def _path_and_split(text: str) -> tuple[str | None, str | None]:
 
 def _unknown(spec: str, kind: str, rest: str) -> str:
     if kind:
-        return f"{spec}: no file or folder {os.path.abspath(os.path.expanduser(rest))}"
+        head, _, tail = rest.rpartition("@")
+        hint = near(head if head and "/" not in tail else rest)
+        return f"{spec}: no file or folder {os.path.abspath(os.path.expanduser(rest))}{hint}"
     head = spec.partition(":")[0].partition("@")[0]
     return f"{spec}: neither a folder nor a known form of data{suggestion(head, SOURCES)}; known are {_forms()}"
 

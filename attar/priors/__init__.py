@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from attar.core.errors import AttarError, suggestion
-from attar.core.files import expanded
+from attar.core.files import at_home, expanded
 from attar.core.hub_ids import check_there
 from attar.core.progress import Progress, silent
 from attar.core.registry import Registry
@@ -138,7 +138,7 @@ def takes_prompts(source: str) -> bool:
     Raises:
         AttarError: there is no prior of that name.
     """
-    return source != "digits" and _kind(source).prompted
+    return source != "digits" and _kind(at_home(source)).prompted
 
 
 def known_classes(source: str) -> tuple[str, ...] | None:
@@ -149,10 +149,12 @@ def known_classes(source: str) -> tuple[str, ...] | None:
 
 
 def _folder(source: str, store: Store, progress: Progress) -> str:
-    """The source itself, or the folder of a built-in prior, which is trained if it is not there yet."""
+    """The source, or the folder of a built-in prior, which is trained if it is not there yet."""
     from attar.priors.digits import digits_prior
 
-    return str(digits_prior(store, progress)) if source == "digits" else source
+    if source == "digits":
+        return str(digits_prior(store, progress))
+    return at_home(source)
 
 
 def _kind(source: str) -> Kind:

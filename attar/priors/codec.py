@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attar.core.batching import exact, in_batches
 from attar.core.errors import AttarError
-from attar.core.files import expanded
+from attar.core.files import at_home, expanded
 from attar.core.finite import check_weights, finite
 from attar.core.hub_ids import check_there, unloaded
 from attar.core.rng import noise
@@ -178,6 +178,7 @@ def load_autoencoder(source: str) -> Any:
 
     kinds = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny)}
     check_there(source, "`codec`", ("pixel", "grey", "train"))
+    source = at_home(source)
     try:
         inside = _inside(source)
         name = AutoencoderKL.load_config(source, **inside).get("_class_name")

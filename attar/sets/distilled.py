@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attar.core.errors import AttarError
 from attar.core.files import appearing, replacing, write_json
+from attar.core.hub_ids import near
 from attar.core.store import digest, file_digest, fingerprint
 from attar.data.contents import ACCIDENT
 from attar.sets.card import card
@@ -72,6 +73,8 @@ def open_distilled(folder: Path) -> DistilledSet:
         AttarError: there is none, a newer Attar wrote it, or its manifest is damaged: names the key.
     """
     file = folder / "manifest.json"
+    if not folder.exists():
+        raise AttarError(f"{folder}{near(str(folder))}: there is no such folder")
     if not file.is_file():
         inside = sorted(child.parent.name for child in folder.glob("[!.]*/manifest.json"))
         hint = f"; there are sets inside it: {', '.join(inside)}" if inside else ""
