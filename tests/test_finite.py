@@ -30,7 +30,7 @@ from attar.priors.training.monitor import Report
 from attar.priors.training.run import NewPrior, train_new_prior
 from attar.priors.training.train import Training
 from attar.priors.training.vae import Autoencoding
-from attar.sets.distilled import write_distilled
+from attar.sets.distilled import _check_distinct, write_distilled
 from attar.teachers.train import TeacherTraining, train_teacher
 
 NAN = float("nan")
@@ -299,6 +299,15 @@ def test_images_that_are_all_equal(tmp_path: Path, same: str, ipc: int, distinct
     if words is None:
         write()
     assert (tmp_path / "out").exists() == (words is None)
+
+
+def test_each_image_is_looked_at_once_however_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("attar.sets.distilled.Path", lambda file: seen.append(file) or Path(file))
+    names = [f"{label:03d}_c" for label in range(50)]
+    images = {f"images/{name}/{index:04d}.png": f"{name}{index}" for name in names for index in (0, 1)}
+    _check_distinct(Path("set"), names, names, images, accident=1)
+    assert sorted(seen) == sorted(images)
 
 
 def test_nothing_that_is_no_number_is_written(tmp_path: Path) -> None:
