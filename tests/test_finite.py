@@ -28,7 +28,7 @@ from attar.priors.codec import AutoencoderCodec, load_autoencoder, to_float, to_
 from attar.priors.prior import Prior
 from attar.priors.training.run import train_new_prior
 from attar.priors.training.settings import Autoencoding, NewPrior, Report, Training
-from attar.sets.distilled import write_distilled
+from attar.sets.distilled import _check_distinct, write_distilled
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
 
@@ -300,6 +300,20 @@ def test_images_that_are_all_equal(tmp_path: Path, same: str, ipc: int, distinct
     if words is None:
         write()
     assert (tmp_path / "out").exists() == (words is None)
+
+
+def test_each_image_is_looked_at_once_however_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def noted(file: str) -> Path:
+        seen.append(file)
+        return Path(file)
+
+    monkeypatch.setattr("attar.sets.distilled.Path", noted)
+    names = [f"{label:03d}_c" for label in range(50)]
+    images = {f"images/{name}/{index:04d}.png": f"{name}{index}" for name in names for index in (0, 1)}
+    _check_distinct(Path("set"), names, names, images, accident=1)
+    assert sorted(seen) == sorted(images)
 
 
 def test_nothing_that_is_no_number_is_written(tmp_path: Path) -> None:

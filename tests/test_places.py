@@ -15,7 +15,7 @@ from toys import attar, save_folder
 
 from attar.api import evaluate
 from attar.core.errors import AttarError
-from attar.core.files import appearing
+from attar.core.files import appearing, check_writable
 from attar.core.store import Store
 from attar.data.places import check_file, check_place
 from attar.distillation.run import distill_sets
@@ -300,3 +300,25 @@ def test_a_set_is_not_exported_into_itself_or_another(world: Path) -> None:
     }.items():
         with pytest.raises(AttarError, match=f"`out` {out}.*{message}"):
             export(one, "d4m", Path(out))
+
+
+@pytest.mark.parametrize("run", [None, "0" * 12])
+def test_a_name_that_is_too_long_for_its_stand_in(tmp_path: Path, run: str | None) -> None:
+    most = os.pathconf(tmp_path, "PC_NAME_MAX") - 22
+    fits = tmp_path / ("é" * (most // 2)).ljust(most - most // 2, "a")
+    check_writable(fits, "--out")
+    with appearing(fits, run=run):
+        pass
+    with pytest.raises(AttarError, match=rf"the name is too long; at most {most} bytes can be written there"):
+        check_writable(fits.with_name(fits.name + "a"), "--out")
+    with pytest.raises(OSError, match="File name too long"), appearing(fits.with_name(fits.name + "a"), run="0" * 12):
+        pass
+
+
+def test_a_set_is_not_put_where_something_else_than_a_folder_is(world: Path) -> None:
+    Path("file").write_text("mine")
+    Path("dangling").symlink_to("nowhere")
+    for out in ("file", "dangling"):
+        with pytest.raises(AttarError, match=f"^{out}: is there already, and is no folder; choose another place"):
+            distill_sets(Spec("data@train"), "random", load_method("random"), [1], Path(out))
+    assert Path("file").read_text() == "mine"

@@ -18,6 +18,8 @@ from attar.core.errors import AttarError, Unwritable
 
 T = TypeVar("T")
 
+STAND_IN = len("..partial") + 13
+"""So many bytes longer than a name is that of the longest stand-in for it (`appearing`)."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _log = logging.getLogger("attar")
@@ -151,6 +153,9 @@ def check_writable(path: Path, name: str) -> None:
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise AttarError(f"{name} {path}: {parent} is not a folder that can be written")
+    most = os.pathconf(parent, "PC_NAME_MAX") - STAND_IN
+    if len(os.fsencode(path.name)) > most:
+        raise AttarError(f"{name} {path}: the name is too long; at most {most} bytes can be written there")
 
 
 def write_json(path: Path, value: Any) -> None:

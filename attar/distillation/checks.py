@@ -261,6 +261,8 @@ def _set_in(folder: Path) -> dict[str, Any]:
     """
     from attar.sets.distilled import open_distilled
 
+    if not folder.is_dir():
+        raise AttarError(f"{folder}: is there already, and is no folder; choose another place")
     if not (folder / "manifest.json").is_file():
         others = listed(sorted(shown(child.name) for child in folder.iterdir()), 3)
         raise AttarError(f"`out` {folder}: holds other things ({others}), and no distilled set; name a new folder")

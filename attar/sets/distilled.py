@@ -210,8 +210,10 @@ def _check_distinct(
 ) -> None:
     """Raises AttarError where all images of a class, or all of the set, are equal; `images` are digests by name."""
     why = "the prior or its codec is broken" if accident == 1 else "look at the data that they are from"
-    for name, safe in zip(classes, names, strict=True):
-        own = [image for file, image in images.items() if Path(file).parent.name == safe]
+    by_class: dict[str, list[str]] = {safe: [] for safe in names}
+    for file, image in images.items():
+        by_class[Path(file).parent.name].append(image)
+    for name, own in zip(classes, by_class.values(), strict=True):
         if len(own) > accident and len(set(own)) == 1:
             raise AttarError(f"{folder}: all {len(own)} images of {name!r} are equal: {why}")
     if len(images) > 1 and len(set(images.values())) == 1:
