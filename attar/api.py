@@ -296,4 +296,4 @@ def _spec(data: str, prior: str | None, seed: int, classes: Sequence[str] | None
 
 
 def _ipcs(ipc: int | Sequence[int]) -> list[int]:
-    return [ipc] if isinstance(ipc, int) else list(ipc)
+    return list(ipc) if isinstance(ipc, Sequence) and not isinstance(ipc, str) else [ipc]

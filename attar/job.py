@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attar.core.errors import AttarError
 from attar.core.fingerprints import Named
-from attar.core.limits import SIDE, TILE, check_most
+from attar.core.limits import SIDE, TILE, check_most, check_seed
 from attar.core.progress import Progress, silent
 from attar.core.store import Store, canonical, fingerprint
 
@@ -84,6 +84,7 @@ class Spec:
     """Images in one call of the prior's network; none: found by probing, as the codec's (attar.core.batching)."""
 
     def __post_init__(self) -> None:
+        check_seed("`seed`", self.seed)
         for name, value in (("tile", self.tile), ("output_size", self.output_size)):
             if value is not None and value < 1:
                 raise AttarError(f"`{name}` {value}: at least 1")

@@ -447,3 +447,9 @@ def test_from_python(cached: Path) -> None:
     spec: dict[str, Any] = {"data": spec_of(cached).data, "prior": str(cached / "dit"), "device": "cpu"}
     found = package.explain_run(method="d3hr", ipc=2, out=cached / "c", fields=QUICK, **spec)
     assert not found.missing
+
+
+@pytest.mark.parametrize("wrong", [{"max_size": -5}, {"older_than": -1.0}, {"older_than": float("nan")}])
+def test_nothing_goes_by_less_than_nothing(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(AttarError, match="must be 0 or more"):
+        prune(tmp_path, **wrong)

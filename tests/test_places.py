@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from toys import attar, save_folder
 
-from attar.api import evaluate
+from attar.api import distill, evaluate
 from attar.core.errors import AttarError
 from attar.core.files import appearing, check_writable
 from attar.core.store import Store
@@ -322,3 +322,32 @@ def test_a_set_is_not_put_where_something_else_than_a_folder_is(world: Path) -> 
         with pytest.raises(AttarError, match=f"^{out}: is there already, and is no folder; choose another place"):
             distill_sets(Spec("data@train"), "random", load_method("random"), [1], Path(out))
     assert Path("file").read_text() == "mine"
+
+
+def test_the_cache_and_the_data_are_apart(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(out: Path) -> None:
+        distill_sets(Spec("data@train"), "random", load_method("random"), [1], out)
+
+    monkeypatch.setenv("ATTAR_CACHE", "cache")
+    with pytest.raises(AttarError, match=r"^`out` cache/x lies in the cache, cache, which may be removed"):
+        made(Path("cache/x"))
+    monkeypatch.setenv("ATTAR_CACHE", "data/train/cache")
+    with pytest.raises(AttarError, match=r"^the cache data/train/cache lies in the data, .*: set ATTAR_CACHE"):
+        made(Path("out"))
+    assert not Path("data/train/cache").exists()
+    Path("file").write_text("mine")
+    monkeypatch.setenv("ATTAR_CACHE", "file")
+    with pytest.raises(AttarError, match=r"^the cache file is no folder: set ATTAR_CACHE to one"):
+        made(Path("out"))
+
+
+@pytest.mark.parametrize("seed", [2**60, True, "a", 1.5])
+def test_a_seed_that_no_manifest_holds(seed: Any) -> None:
+    with pytest.raises(AttarError, match=rf"^`seed` {seed}: must be a whole number"):
+        Spec("digits", seed=seed)
+
+
+@pytest.mark.parametrize("ipc", ["1", 1.0, True, None, []])
+def test_what_is_no_number_of_images(world: Path, ipc: Any) -> None:
+    with pytest.raises(AttarError, match=r"^`ipc` .*: the number of images per class must be 1 or more"):
+        distill("data@train", method="random", ipc=ipc, out="out")

@@ -9,6 +9,9 @@ from attar.core.errors import AttarError
 GUIDANCE = 100.0
 """The most that guidance may be: papers use 1 to 20, and beyond it images are saturated whatever the prior."""
 
+SEED = 2**53
+"""Beyond it JSON holds no whole numbers."""
+
 
 class Limit(NamedTuple):
     """The largest number of its kind, and why there is one."""
@@ -33,6 +36,12 @@ def check_guidance(name: str, value: float) -> None:
     """Raises AttarError unless the number can be a guidance."""
     if not 0 <= value <= GUIDANCE:
         raise AttarError(f"{name} {value:g}: must be a number from 0 to {GUIDANCE:g}; 1 guides not at all")
+
+
+def check_seed(name: str, value: object) -> None:
+    """Raises AttarError unless the value is a whole number that a manifest can hold."""
+    if isinstance(value, bool) or not isinstance(value, int) or not -SEED <= value <= SEED:
+        raise AttarError(f"{name} {value}: must be a whole number from -2^53 to 2^53")
 
 
 def seeds(count: int, name: str = "`seeds`") -> range:

@@ -54,6 +54,9 @@ def prune(
     """
     if older_than is None and max_size is None:
         raise AttarError("say what may go: older_than (30d), max_size (50GB), or both")
+    for name, value in (("older_than", older_than), ("max_size", max_size)):
+        if value is not None and not value >= 0:
+            raise AttarError(f"`{name}` {value}: must be 0 or more")
     found, now = contents(root, kind), time.time()
     begun = oldest_running(found.root)
     left, removed, in_use = found.bytes, list[Record | Unfinished](), list[Record | Unfinished]()

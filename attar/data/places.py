@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from attar.core.errors import AttarError
 from attar.core.json_shapes import read_json
-from attar.core.store import check_writable
+from attar.core.store import cache_folder, check_writable
 from attar.data.folder import SPLITS
 from attar.data.source import refuse_no_file, shown
 from attar.data.spec import places
@@ -36,7 +36,12 @@ def check_place(out: Path, name: str, data: Iterable[str | None] = (), adds: Seq
         )
     if not adds and out.name in ("", ".."):
         raise AttarError(f"{name} {out}: is there already; name a new folder or file")
+    cache = cache_folder()
+    if _within(out, cache):
+        raise AttarError(f"{name} {out} lies in the cache, {cache}, which may be removed; choose another place")
     for read in (read for spec in data if spec for read in places(spec)):
+        if read.is_dir() and _within(cache, read):
+            raise AttarError(f"the cache {cache} lies in the data, {read}: set ATTAR_CACHE to a folder elsewhere")
         inside, around = _within(out, read), _within(read, out)
         if inside or around:
             told = "is" if inside and around else "lies in" if inside else "holds"

@@ -174,7 +174,7 @@ def _ordered(ipcs: Sequence[int]) -> tuple[int, ...]:
     Raises:
         AttarError: one is no number of images, or there is none.
     """
-    if not ipcs or any(ipc < 1 for ipc in ipcs):
+    if not ipcs or any(isinstance(ipc, bool) or not isinstance(ipc, int) or ipc < 1 for ipc in ipcs):
         raise AttarError(f"`ipc` {','.join(map(str, ipcs))}: the number of images per class must be 1 or more")
     check_most("`ipc`", max(ipcs), IPC)
     return tuple(sorted(set(ipcs)))

@@ -105,6 +105,8 @@ class Result:
         shares = [f"{share:.1f} %" for share in self.learnt if share <= self.chance]
         who = "the network" if self.n == 1 else f"{len(shares)} of {self.n} networks"
         its = "its" if len(shares) == 1 else "their"
+        if shares and self.chance >= 100:
+            return "a network cannot be wrong about a single class: this measures nothing"
         told = f"{who} did not learn {its} training set ({', '.join(shares)}, as by chance): lower lr, or train longer"
         return told if shares else ""
 
