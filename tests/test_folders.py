@@ -191,3 +191,11 @@ def test_mistyped_classes_and_subsets(tmp_path: Path) -> None:
     for wrong, told in {"CAT": "'CAT ' or 'Cat' or 'cat'", "dgo": "'dog'", "ImageWoof": "'imagewoof'"}.items():
         with pytest.raises(AttarError, match=rf"no class '{wrong}' \(did you mean {told}\?\)"):
             images.restricted([wrong])
+
+
+def test_splits_without_classes_are_no_classes(tmp_path: Path) -> None:
+    for name in ("train", "test", "val"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8), "red").save(tmp_path / name / "0.png")
+    with pytest.raises(AttarError, match="test, train, val hold images and no class folders; put a folder for each"):
+        load_data(f"imagefolder:{tmp_path}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from toys import original_weights, save_folder, save_tiny_dit
 
 from attar.core.errors import AttarError
@@ -128,3 +128,11 @@ def test_a_prior_and_a_codec_may_lie_in_the_home_folder(tmp_path: Path, monkeypa
     save_tiny_dit(tmp_path / "dit", ["ant", "bee"])
     assert load_prior("~/dit", device="cpu", tile=1).classes == ("ant", "bee")
     assert load_autoencoder("~/dit/vae") is not None
+
+
+def test_a_prior_of_nothing_but_zeros_is_refused(tmp_path: Path) -> None:
+    save_tiny_dit(tmp_path / "dit", ["ant", "bee"])
+    (file,) = (tmp_path / "dit" / "transformer").glob("*.safetensors")
+    save_file({name: torch.zeros_like(value) for name, value in load_file(file).items()}, file)
+    with pytest.raises(AttarError, match="all of its weights are 0; give other files"):
+        load_prior(str(tmp_path / "dit"), device="cpu", tile=1)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attar.core.errors import NotFinite
+from attar.core.errors import AttarError, NotFinite
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,7 +44,10 @@ def bounded(loss: Tensor, what: str) -> float:
 
 
 def check_weights(network: nn.Module, what: str) -> None:
-    """Raises NotFinite, which names the tensor, where a weight or buffer holds a NaN or an infinity."""
+    """Raises AttarError where every weight is 0; NotFinite, which names the tensor, where one is NaN or infinite."""
+    weights = list(network.parameters())
+    if weights and not any(values.any() for values in weights):
+        raise AttarError(f"{what}: all of its weights are 0; give other files")
     for name, values in (*network.named_parameters(), *network.named_buffers()):
         if not values.isfinite().all():
             bad, all_of_it = int((~values.isfinite()).sum()), values.numel()

@@ -64,6 +64,10 @@ def load(where: str, split: str | None) -> Folder:
             raise AttarError(f"{root} has no class folders: put the images of each class into a folder named after it")
         if classes == ["images"] and (root / "manifest.json").is_file():
             raise AttarError(f"{root} is a distilled set: its class folders are in {root / 'images'}")
+        if len(classes) > 1 and all(name.lower() in SPLITS for name in classes):
+            raise AttarError(
+                f"{root}: {listed(classes)} hold images and no class folders; put a folder for each class into them"
+            )
         of_classes = [list(_images(root, name)) for name in classes]
     files = [file for of_class in of_classes for file in of_class]
     if odd := [shown(name) for name in (*classes, *files) if shown(name) != name]:
