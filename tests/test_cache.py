@@ -302,7 +302,7 @@ def test_a_full_disk_is_named_and_the_set_goes_on_from_there(
     with files_of_at_most(800), pytest.raises(Unwritable) as raised:
         distilled(world, tmp_path / "set", Store(root))
     assert str(raised.value).startswith(f"{tmp_path / 'set'} cannot be written: ")
-    assert "choose another --out; the same command goes on from there" in str(raised.value)
+    assert "choose another `out`; the same command goes on from there" in str(raised.value)
     assert not (tmp_path / "set").exists()
     assert distilled(world, tmp_path / "set", Store(root)) == open_distilled(world / "set").manifest["images"]
 

@@ -62,7 +62,7 @@ def test_a_rows_bytes_do_not_depend_on_its_company(tmp_path: Path, store: Store)
 
 @pytest.mark.parametrize(
     ("device", "dtype", "said"),
-    [("cuda:99", "auto", "--device"), ("nonsense", "auto", "--device"), ("cpu", "int8", "--dtype")],
+    [("cuda:99", "auto", "`device`"), ("nonsense", "auto", "`device`"), ("cpu", "int8", "`dtype`")],
 )
 def test_unusable_devices_and_formats_are_refused(device: str, dtype: str, said: str) -> None:
     with pytest.raises(AttarError, match=said):
