@@ -45,14 +45,9 @@ def distill(
     Raises:
         AttarError: any input is wrong; before any long work.
     """
-    from attar.core.config import changed
     from attar.distillation.run import distill_sets
-    from attar.methods import load_method
-    from attar.methods.base import own
 
-    asked, settings = _spec(data, prior, seed, classes, spec), dict(fields or {})
-    name = method if isinstance(method, str) else type(method).__name__
-    chosen = load_method(method, settings) if isinstance(method, str) else changed(own(method), settings, name)
+    asked, (name, chosen) = _spec(data, prior, seed, classes, spec), _method(method, dict(fields or {}))
     return distill_sets(asked, name, chosen, _ipcs(ipc), Path(out), progress=progress, dry_run=dry_run)
 
 
@@ -197,7 +192,7 @@ def tune(
 def explain_run(
     data: str,
     *,
-    method: str,
+    method: str | Method,
     ipc: int | Sequence[int],
     out: str | Path,
     prior: str | None = None,
@@ -216,11 +211,9 @@ def explain_run(
         AttarError: any input is wrong.
     """
     from attar.distillation.reuse import explain_run as explained
-    from attar.methods import load_method
 
-    asked = _spec(data, prior, seed, classes, spec)
-    chosen = load_method(method, dict(fields or {}))
-    return explained(asked, method, chosen, _ipcs(ipc), Path(out), progress=progress, say=say)
+    asked, (name, chosen) = _spec(data, prior, seed, classes, spec), _method(method, dict(fields or {}))
+    return explained(asked, name, chosen, _ipcs(ipc), Path(out), progress=progress, say=say)
 
 
 def cache_contents(kind: str | None = None) -> Contents:
@@ -293,6 +286,18 @@ def _spec(data: str, prior: str | None, seed: int, classes: Sequence[str] | None
 
     named = {"classes": tuple(classes)} if classes is not None else {}
     return changed(Spec(data=data, prior=prior, seed=seed), {**more, **named}, "distill")
+
+
+def _method(method: str | Method, fields: dict[str, Any]) -> tuple[str, Method]:
+    """A method, by its name or one of the user's own, with fields set, and what it is called."""
+    from attar.core.config import changed
+    from attar.methods import load_method
+    from attar.methods.base import own
+
+    if isinstance(method, str):
+        return method, load_method(method, fields)
+    name = type(method).__name__
+    return name, changed(own(method), fields, name)
 
 
 def _ipcs(ipc: int | Sequence[int]) -> list[int]:
