@@ -16,7 +16,6 @@ from attar.priors.pipeline import load_schedule, opening, read_index
 from attar.priors.prior import Prior
 from attar.priors.prompts import Prompts
 
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 PIPELINE_SETTINGS = {"steps_offset": 1, "clip_sample": False}
 """What diffusers' Stable Diffusion pipelines set in every scheduler that they are given, whatever its file says."""
 
