@@ -69,7 +69,8 @@ def test_its_cost_can_be_told_without_its_data(
             compare(experiment, store=store, dry_run=True)
         told = str(error.value)
         assert f"{file} names what is not here (its paths are relative to the current folder, {tmp_path}):" in told
-        for line in ("data = parquet:../shared/data/cifar10@train: no file or folder ", "prior = ../shared/priors/"):
+        named = tomllib.loads(file.read_text(encoding="utf-8"))
+        for line in (f"data = {named['data']}: no file or folder ", f"prior = {named['prior']}: "):
             assert f"\n  {line}" in told
         assert told.endswith("\nedit data and prior in the file to say where yours are")
         return

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
+from attar.core.batching import device_class
 from attar.core.finite import naming, save_finite
 from attar.core.progress import Progress, silent
 from attar.core.rng import numpy_generator, seed_of
@@ -23,6 +24,7 @@ from attar.training.augment import Augmentation, normalised
 
 NETWORK = "convnet3-bn-w32"
 NORMALISE: Literal["half"] = "half"
+CPU = torch.device("cpu")
 LIMIT = 20_000
 """The most real images that the classifier is trained on."""
 REVISION = 2
@@ -58,8 +60,9 @@ def open_classifier(
     store: Store,
     progress: Progress = silent,
     steps: int = 800,
+    device: torch.device = CPU,
 ) -> Classifier:
-    """The classifier of a data set, trained once on the CPU and stored.
+    """The classifier of a data set, trained once on the device and stored.
 
     It sees images that a prior of `size` pixels could make: brought to that size, then to 16, 32 or 64 pixels.
     """
@@ -67,13 +70,14 @@ def open_classifier(
     shown = {"size": size, "preprocess": how, "flip": flip, "images at most": LIMIT}
     inputs = {"images": train_images.identities, "held out": held.identities, **shown}
     inputs |= {"network": NETWORK, "steps": steps, "torch": torch.__version__, "revision": REVISION}
+    if device != CPU:
+        inputs["device"] = device_class(device)
 
     def make(scratch: Path) -> None:
         pixels, labels = _random_images(train_images, size, how)
-        network = _untrained(len(train_images.classes), side)
-        _train(
-            network, pixels, labels, Augmentation(size=side, crop=0.5, flip=flip, normalise=NORMALISE), steps, progress
-        )
+        network = _untrained(len(train_images.classes), side).to(device)
+        augmentation = Augmentation(size=side, crop=0.5, flip=flip, normalise=NORMALISE)
+        _train(network, pixels.to(device), labels.to(device), augmentation, steps, progress)
         tensors = _tensors(network, *_random_images(held, size, how), pixels)
         save_finite(tensors, scratch / "judge.safetensors", "the classifier that measures samples")
 
@@ -81,7 +85,7 @@ def open_classifier(
     tensors = load_file(folder / "judge.safetensors")
     network = _untrained(len(train_images.classes), side).eval()
     network.load_state_dict({name[8:]: value for name, value in tensors.items() if name.startswith("network.")})
-    return Classifier(network, side, tensors["features"], float(tensors["right"]), float(tensors["gap"]))
+    return Classifier(network.to(device), side, tensors["features"], float(tensors["right"]), float(tensors["gap"]))
 
 
 def _train(
@@ -103,7 +107,7 @@ def _tensors(network: Any, real: Tensor, labels: Tensor, train_pixels: Tensor) -
     features, logits = _features_and_logits(network, real)
     right = 100 * (logits.argmax(1) == labels).float().mean()
     gap = torch.tensor(frechet(_features_and_logits(network, train_pixels[: len(real)])[0], features))
-    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+    weights = {f"network.{name}": value.cpu() for name, value in network.state_dict().items()}
     return {**weights, "features": features, "right": right, "gap": gap}
 
 
@@ -143,11 +147,12 @@ def _untrained(classes: int, side: int) -> Any:
 
 @torch.inference_mode()
 def _features_and_logits(network: Any, pixels: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:
-    """Features (N, D), means over the pixels of the last block, and logits (N, classes)."""
+    """Features (N, D), means over the pixels of the last block, and logits (N, classes), on the CPU."""
+    device = next(network.parameters()).device
     body, head = nn.Sequential(*list(network)[:-2]), nn.Sequential(*list(network)[-2:])
     features, logits = [], []
     for part in pixels.split(batch):
-        maps = body(normalised(part, NORMALISE))
-        features.append(maps.mean((2, 3)))
-        logits.append(head(maps))
+        maps = body(normalised(part.to(device), NORMALISE))
+        features.append(maps.mean((2, 3)).cpu())
+        logits.append(head(maps).cpu())
     return torch.cat(features), torch.cat(logits)

@@ -228,7 +228,7 @@ def _made(run: TrainingRun, task: TrainingTask, key: str, folder: Path) -> None:
 def _monitor(run: TrainingRun, task: TrainingTask, folder: Path) -> Monitor:
     material, (train_images, held) = run.material, run.images
     size, report = task.codec.size, material.report
-    looks = (size, material.preprocess, material.flip, run.store, run.progress, report.judge_steps)
+    looks = (size, material.preprocess, material.flip, run.store, run.progress, report.judge_steps, run.helper.device)
     return Monitor(
         folder=folder,
         report=report,
