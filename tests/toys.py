@@ -121,15 +121,22 @@ def original_dit(w: dict[str, Tensor], z: Tensor, t: Tensor, y: Tensor, heads: i
 
 
 def save_tiny_dit(
-    folder: Path, classes: list[str] | None, *, vae: bool = True, learned_sigma: bool = True, tied: bool = True
+    folder: Path,
+    classes: list[str] | None,
+    *,
+    vae: bool = True,
+    learned_sigma: bool = True,
+    tied: bool = True,
+    channels: int = 3,
 ) -> Path:
     """A random DiTPipeline folder: 16-pixel images, 8 x 8 latents of 4 channels; seconds to use.
 
-    Its blocks' embedders are equal, as those of trained priors are, unless they are not to be `tied`.
+    Its blocks' embedders are equal, as those of trained priors are, unless they are not to be `tied`. Without a vae it
+    is of pixels, 8 x 8 of this many `channels`.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
-    channels, count = (4 if vae else 3), len(classes) if classes else 10
+    channels, count = (4 if vae else channels), len(classes) if classes else 10
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformer = DiTTransformer2DModel(

@@ -245,10 +245,10 @@ def _known_to_prior(job: Job) -> None:
 
 
 def _guided(job: Job, sampler: Sampler, say: Say) -> None:
-    """Says where only some channels of a prior that has not the usual four are guided, and refuses more than it has."""
+    """Says where other channels are guided than those that the field counts on: the first of the usual four."""
     guided, channels = sampler.guided_channels, job.prior.codec.shape[0]
     if guided is not None and guided > channels:
-        raise AttarError(f"sampler.guided_channels {guided}: the prior has {channels}; none guides all")
+        say(f"`sampler.guided_channels={guided}`: the prior has {channels}, all of which are guided")
     if guided is not None and guided < channels != 4:
         say(f"{guided} of the prior's {channels} channels are guided; all with `sampler.guided_channels=none`")
 
