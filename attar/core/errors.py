@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -26,8 +27,6 @@ def written_hint(near: Sequence[str]) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """The known names that a mistyped one may mean: those that differ in case alone, else up to three near ones."""
-    from difflib import get_close_matches
-
     known = list(dict.fromkeys(known))
     folded: dict[str, list[str]] = {}
     for one in known:

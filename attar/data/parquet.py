@@ -10,9 +10,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
+from pyarrow import compute
 
 from attar.core.errors import AttarError
+from attar.core.store import Artefact, Store
 from attar.data import shards
 from attar.data.columns import agreed, check_images, columns, features, groups
 from attar.data.decode import opened
@@ -95,8 +99,6 @@ class Parquet:
     @cached_property
     def _cells(self) -> Any:
         """The bytes of the images, as a chunked array."""
-        import pyarrow as pa
-
         if self._small:
             return pa.chunked_array(self._leaves("bytes", pa.large_binary()), pa.large_binary())
         return pa.ipc.open_file(pa.memory_map(str(self._unpacked()))).read_all().column(0)
@@ -104,15 +106,10 @@ class Parquet:
     @cached_property
     def _paths(self) -> Any:
         """What the files of the images were called, as a chunked array; null where the table does not say."""
-        import pyarrow as pa
-
         return pa.chunked_array(self._leaves("path", pa.string()), pa.string())
 
     def _leaves(self, leaf: str, kind: Any) -> Iterator[Any]:
         """The `bytes` or the `path` of the images, a few hundred rows at a time; a plain column is all bytes."""
-        import pyarrow as pa
-        from pyarrow import compute
-
         for file in self.files:
             with _told(file):
                 table = _opened(file)
@@ -128,9 +125,6 @@ class Parquet:
 
     def _unpacked(self) -> Path:
         """The bytes of the images as an uncompressed Arrow file, made once, a few rows in memory at a time."""
-        import pyarrow as pa
-
-        from attar.core.store import Artefact, Store
 
         def make(scratch: Path) -> None:
             schema = pa.schema([(self.column, pa.large_binary())])
@@ -147,17 +141,13 @@ class Parquet:
 
 
 def _opened(file: Path) -> Any:
-    import pyarrow.parquet as pq
-
     refuse_no_file(file)
     return pq.ParquetFile(file)
 
 
 @contextmanager
 def _told(file: Path) -> Iterator[None]:
-    from pyarrow import ArrowException
-
     try:
         yield
-    except (ArrowException, ValueError, KeyError, OSError) as error:
+    except (pa.ArrowException, ValueError, KeyError, OSError) as error:
         raise AttarError(f"{file} cannot be read as parquet: {error}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torchvision import datasets
 
 from attar.core.errors import AttarError, suggestion
 from attar.core.files import expanded
@@ -90,8 +91,6 @@ def _root() -> Path:
 
 
 def _class(where: str) -> Any:
-    from torchvision import datasets
-
     known = {name.lower(): name for name in datasets.__all__}
     if where.lower() not in known:
         raise AttarError(f"torchvision has no data set {where!r}{suggestion(where, known.values())}")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DiTTransformer2DModel
 from safetensors import safe_open
 from torch import Tensor
 
@@ -179,8 +180,6 @@ def original_transformer(
     Raises:
         AttarError: weights are missing, of odd shapes or unknown, or the number of heads is not known.
     """
-    from diffusers import DiTTransformer2DModel
-
     with _reading(source):
         sizes = Sizes.of(weights)
         converted = _converted(merged(weights), sizes.depth)

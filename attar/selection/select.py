@@ -7,18 +7,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from attar.core.errors import AttarError
 from attar.core.limits import IPC, check_most
+from attar.core.rng import generator
 from attar.core.store import canonical
+from attar.selection.features import Features, Kind, teacher_for
 from attar.selection.rules import COMPARING, RULES, Places, surest
 from attar.teachers.reference import TeacherReference
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from attar.job import Job
-    from attar.selection.features import Features, Kind
     from attar.teachers.teacher import SingleTeacher
 
 TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
@@ -104,14 +105,10 @@ class Select:
         return self._features(self.features)
 
     def _features(self, of: Kind) -> Features:
-        from attar.selection.features import Features
-
         return Features(of, self.reference if of == "teacher" else None)
 
     def _teacher(self, job: Job) -> SingleTeacher | None:
         """Its teacher, opened, if it names one."""
-        from attar.selection.features import teacher_for
-
         return None if self.reference is None else teacher_for(job, self.reference)
 
     def needed_features(self, job: Job) -> list[Features]:
@@ -174,8 +171,6 @@ class Select:
 
         The pool holds latents (N, C, H, W), or the numbers (N,) in the data set of all of the class's real images.
         """
-        import torch
-
         among = self._among(job, label, pool, ipc)
         return torch.from_numpy(among[RULES.open(self.rule)(self._values(job, label, pool, among), ipc)])
 
@@ -202,8 +197,4 @@ class Select:
 
 def random_order(seed: int, class_name: str, pool: int) -> Tensor:
     """The order in which the images of a class are chosen at random: the method `random`, and every baseline."""
-    import torch
-
-    from attar.core.rng import generator
-
     return torch.randperm(pool, generator=generator(seed, "select", class_name))
