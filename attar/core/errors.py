@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -39,6 +40,17 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 def reason(error: Exception) -> str:
     """What went wrong, in words; of an error of the system neither its number nor the file, told elsewhere."""
     return str(getattr(error, "strerror", None) or error)
+
+
+@contextmanager
+def explained(what: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turns an error of these kinds into an AttarError of `what` and its text; an AttarError passes as it is."""
+    try:
+        yield
+    except AttarError:
+        raise
+    except kinds as error:
+        raise AttarError(f"{what}: {error}") from error
 
 
 class NotFinite(AttarError):

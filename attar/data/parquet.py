@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 from pyarrow import compute
 
-from attar.core.errors import AttarError
+from attar.core.errors import AttarError, explained
 from attar.core.store import Artefact, Store
 from attar.data import shards
 from attar.data.columns import agreed, check_images, columns, features, groups
 from attar.data.decode import opened
-from attar.data.source import Ints, labelled, refuse_no_file
+from attar.data.source import Ints, labelled, refuse_no_file, state
 
 IN_MEMORY = 2**29
 """Image columns up to this many bytes are read whole; larger ones are unpacked into the cache and memory-mapped."""
@@ -40,10 +40,10 @@ def load(where: str, split: str | None) -> Parquet:
     path = Path(where)
     if path.is_file():
         return Parquet([path])
-    found = shards.files(path)
-    if split is None or split not in found:
+    files = shards.files(path)
+    if split is None or split not in files:
         raise AttarError(f"{path} holds no parquet file")
-    return Parquet(shards.whole(split, found[split]))
+    return Parquet(shards.whole(split, files[split]))
 
 
 class Parquet:
@@ -51,13 +51,13 @@ class Parquet:
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
-        with _told(files[0]):
+        with _reading(files[0]):
             schema = _opened(files[0]).schema_arrow
         self.column, label, names = columns(features(schema), schema.names, str(files[0]))
         values: list[object] = []
         self._begins = [0]
         for file in files:
-            with _told(file):
+            with _reading(file):
                 table = _opened(file)
                 names = agreed(file, table.schema_arrow, files[0], (self.column, label), names)
                 check_images(file, table, self.column)
@@ -88,8 +88,7 @@ class Parquet:
 
     @cached_property
     def _state(self) -> list[Any]:
-        states = [(file, file.stat()) for file in self.files]
-        return [[str(file), state.st_size, state.st_mtime_ns, state.st_ctime_ns] for file, state in states]
+        return [state(file) for file in self.files]
 
     @cached_property
     def _small(self) -> bool:
@@ -111,7 +110,7 @@ class Parquet:
     def _leaves(self, leaf: str, kind: Any) -> Iterator[Any]:
         """The `bytes` or the `path` of the images, a few hundred rows at a time; a plain column is all bytes."""
         for file in self.files:
-            with _told(file):
+            with _reading(file):
                 table = _opened(file)
                 held = table.schema_arrow.field(self.column).type
                 nested = pa.types.is_struct(held)
@@ -136,7 +135,7 @@ class Parquet:
                     to.write_batch(pa.record_batch([images], schema=schema))
 
         names = ("file", "bytes", "modified", "changed")
-        files = [dict(zip(names, state, strict=True)) for state in self._state]
+        files = [dict(zip(names, values, strict=True)) for values in self._state]
         return Store().once(Artefact("unpacked", {"files": files, "column": self.column}), make) / "images.arrow"
 
 
@@ -145,9 +144,5 @@ def _opened(file: Path) -> Any:
     return pq.ParquetFile(file)
 
 
-@contextmanager
-def _told(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, ValueError, KeyError, OSError) as error:
-        raise AttarError(f"{file} cannot be read as parquet: {error}") from error
+def _reading(file: Path) -> AbstractContextManager[None]:
+    return explained(f"{file} cannot be read as parquet", pa.ArrowException, ValueError, KeyError, OSError)

@@ -26,8 +26,8 @@ from torch import Tensor
 from attar.core.errors import AttarError
 from attar.core.files import expanded
 from attar.core.hub_ids import near
+from attar.core.words import listed
 from attar.data.class_names import imagenet_names, named
-from attar.data.source import listed
 from attar.diffusion import Schedule
 from attar.priors.codec import Codec
 from attar.priors.dit import DiT, prior_key
