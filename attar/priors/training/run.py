@@ -15,7 +15,7 @@ from torch import nn
 
 from attar.core.batching import device_class
 from attar.core.errors import AttarError
-from attar.core.progress import Progress, duration, silent
+from attar.core.progress import Progress, Say, duration, silent
 from attar.core.rng import noise
 from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_data, readable
@@ -34,8 +34,6 @@ from attar.priors.training.vae import open_codec, train_vae
 
 if TYPE_CHECKING:
     from attar.priors.codec import Codec
-
-Say = Callable[[str], None]
 
 
 @dataclass(eq=False)
