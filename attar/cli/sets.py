@@ -93,7 +93,7 @@ def evaluate(
     seeds = numbered(asked.seeds)
     if sets:
         protocol = modified(protocol, sets)
-    from attar.data.places import check_place
+    from attar.data.output_places import check_place
     from attar.evaluation.records import read_records, write_record
     from attar.evaluation.run import evaluate_sets
 

@@ -10,7 +10,7 @@ from typing import Any
 import diffusers
 
 from attar.core.files import appearing, write_json
-from attar.data.places import own_record
+from attar.data.output_places import own_record
 
 
 def linear_scheduler() -> Any:

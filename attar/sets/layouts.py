@@ -15,7 +15,7 @@ from attar.core.files import appearing, write_json
 from attar.core.progress import Say, quiet
 from attar.core.store import Store
 from attar.core.words import counted, listed
-from attar.data.places import check_place, occupied
+from attar.data.output_places import check_place, occupied
 from attar.sets.distilled import DistilledSet, folder_name, verify
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from attar.core.fingerprints import Named
 from attar.core.progress import Progress, Say, silent
 from attar.core.store import Store
 from attar.data.class_names import matches
-from attar.data.places import check_place
+from attar.data.output_places import check_place
 from attar.priors import load_prior
 from attar.priors.digits import digits_prior, is_trained, untrained_digits
 from attar.priors.folder import check_out, linear_scheduler

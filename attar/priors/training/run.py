@@ -19,15 +19,15 @@ from attar.core.progress import Progress, Say, duration, silent
 from attar.core.rng import noise
 from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_data, readable
-from attar.data.places import check_place
+from attar.data.output_places import check_place
 from attar.diffusion import Schedule
 from attar.priors.folder import check_out, linear_scheduler, publish, write_card, write_pipeline
 from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT, untrained
 from attar.priors.training.latent_set import LatentSet, held_in_memory, load_latents
-from attar.priors.training.measures import open_classifier
 from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Moment, accelerator
+from attar.priors.training.sample_quality import open_classifier
 from attar.priors.training.settings import Denoising, Material, NewPrior
 from attar.priors.training.train import check_patch, step_seconds, train_network, training_session
 from attar.priors.training.vae import open_codec, train_vae
