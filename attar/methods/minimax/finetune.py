@@ -113,15 +113,10 @@ class Tune(Fit):
             data=data,
             y=job.conditions(group),
             null=prior.null,
-            batch=self.batch,
-            balanced=self.balanced,
-            label_dropout=self.label_dropout,
-            representativeness=self.representativeness,
-            diversity=self.diversity,
+            fit=self,
             real=real,
             generated=generated,
             means=CriterionMeans(torch.zeros(3, device=prior.device)),
-            seed=self.seed,
             helper=helper,
         )
 

@@ -20,6 +20,8 @@ from attar.priors.training.latent_set import LatentSet
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from attar.methods.minimax.finetune import Tune
+
 
 @dataclass(frozen=True, eq=False)
 class MinimaxLoss:
@@ -35,24 +37,14 @@ class MinimaxLoss:
     """The prior's labels (classes,) of the data's, on the device."""
     null: int
     """The prior's label of no class."""
-    batch: int
-    """Latents in a step."""
-    balanced: bool
-    """Whether classes are drawn evenly, not as often as they have images."""
-    label_dropout: float
-    """Share of the labels that are replaced by the null label."""
-    representativeness: float
-    """w_r."""
-    diversity: float
-    """w_d."""
+    fit: Tune
+    """The settings, among them the weights of the criteria, w_r and w_d."""
     real: Memory
     """M."""
     generated: Memory
     """D."""
     means: CriterionMeans
     """Of the two criteria, unweighted."""
-    seed: int
-    """Seed of every step's key."""
     helper: Accelerator
     """For its number format."""
 
@@ -66,7 +58,7 @@ class MinimaxLoss:
         # x0 = (z_t - sqrt(1 - abar_t) eps(z_t, t, y)) / sqrt(abar_t)
         clean = self.forward.clean(output, noisy, times)
         criteria = representativeness(clean, labels, self.real), diversity(clean, labels, self.generated)
-        for weight, criterion in zip((self.representativeness, self.diversity), criteria, strict=True):
+        for weight, criterion in zip((self.fit.representativeness, self.fit.diversity), criteria, strict=True):
             if weight:
                 loss = loss + weight * criterion
         self.means.add(*criteria)
@@ -76,11 +68,11 @@ class MinimaxLoss:
 
     def _drawn(self, step: int) -> tuple[Tensor, ...]:
         """Latents, their labels in the data, times, noise and the prior's labels of a step, on the device."""
-        draw = generator(self.seed, "minimax", step)
-        picked = self.data.evenly(self.batch, draw) if self.balanced else self.data.in_turn(self.batch, step, self.seed)
+        fit, draw = self.fit, generator(self.fit.seed, "minimax", step)
+        picked = self.data.evenly(fit.batch, draw) if fit.balanced else self.data.in_turn(fit.batch, step, fit.seed)
         z, labels = self.data.take(picked, draw)
         times = torch.randint(len(self.forward.betas), (len(z),), generator=draw)
         noise = torch.randn(z.shape, generator=draw)
-        dropped = torch.rand(len(z), generator=draw) < self.label_dropout
+        dropped = torch.rand(len(z), generator=draw) < fit.label_dropout
         z, labels, times, noise, dropped = (part.to(self.y.device) for part in (z, labels, times, noise, dropped))
         return z, labels, times, noise, torch.where(dropped, self.null, self.y[labels])

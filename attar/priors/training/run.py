@@ -26,10 +26,10 @@ from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT, untrained
 from attar.priors.training.latent_set import LatentSet, held_in_memory, load_latents
 from attar.priors.training.monitor import Monitor
-from attar.priors.training.optimise import Moment, accelerator
+from attar.priors.training.optimise import Moment, Session, accelerator
 from attar.priors.training.sample_quality import open_classifier
 from attar.priors.training.settings import Denoising, Material, NewPrior
-from attar.priors.training.train import check_patch, step_seconds, train_network, training_session
+from attar.priors.training.train import TRAINING, check_patch, step_seconds, train_network
 from attar.priors.training.vae import open_codec, train_vae
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path)
 
 
 def _trained(run: TrainingRun, task: TrainingTask, scratch: Path, after: Callable[[Moment], None] | None) -> float:
-    data, session = run.encoded(task.codec), training_session(scratch, run.helper, run.progress)
+    data, session = run.encoded(task.codec), Session(scratch, run.helper, TRAINING, run.progress)
     classes = len(run.classes)
     return train_network(task.network, data, task.scheduler, classes, task.training, session, task.parameters, after)
 

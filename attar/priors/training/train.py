@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+TRAINING = "training a prior"
+"""What progress and errors call it."""
+
+
 def train_prior(
     latents: Tensor,
     labels: np.ndarray[Any, np.dtype[np.int64]],
@@ -43,14 +47,9 @@ def train_prior(
     check_patch(training.patch, latents.shape[-1])
     network = untrained(tuple(latents.shape[1:]), len(classes), training, training.seed, "train-prior", "weights")
     scheduler = linear_scheduler()
-    session = training_session(folder, accelerator("cpu", "float32"), progress)
+    session = Session(folder, accelerator("cpu", "float32"), TRAINING, progress)
     train_network(network, data, scheduler, len(classes), training, session)
     write_pipeline(folder, network.with_own_embedders(), scheduler, classes, None)
-
-
-def training_session(scratch: Path, helper: Accelerator, progress: Progress = silent) -> Session:
-    """The session of a prior's training."""
-    return Session(scratch, helper, "training a prior", progress)
 
 
 def check_patch(patch: int, side: int) -> None:
