@@ -123,12 +123,12 @@ def find(word: str, root: Path | None = None) -> Record:
     root = cache_folder() if root is None else root
     kind, _, begin = word.rpartition("/")
     finished = [folder for folder in _folders(root) if not folder.name.startswith(".")]
-    found = [f for f in finished if f.name.startswith(begin.lower()) and kind in ("", f.parent.name)]
-    if len(found) > 1:
-        named = [f"{folder.parent.name}/{folder.name[: max(12, len(begin) + 4)]}" for folder in found]
-        more = ", ..." if len(found) > SHOWN else ""
-        raise AttarError(f"{len(found)} artefacts begin with {word}: {', '.join(named[:SHOWN])}{more}; write more")
-    record = read(found[0]) if found else None
+    matching = [f for f in finished if f.name.startswith(begin.lower()) and kind in ("", f.parent.name)]
+    if len(matching) > 1:
+        named = [f"{folder.parent.name}/{folder.name[: max(12, len(begin) + 4)]}" for folder in matching]
+        more = ", ..." if len(matching) > SHOWN else ""
+        raise AttarError(f"{len(matching)} artefacts begin with {word}: {', '.join(named[:SHOWN])}{more}; write more")
+    record = read(matching[0]) if matching else None
     if record is None:
         raise AttarError(f"no artefact of the cache {root} begins with {word}; `attar cache` lists those of a `kind`")
     return record
@@ -197,8 +197,8 @@ def _is_key(name: str) -> bool:
 
 
 def _files(folder: Path) -> dict[str, int]:
-    found = (file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in found}
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
 
 
 def _meta(folder: Path) -> tuple[dict[str, Any], str]:

@@ -138,14 +138,14 @@ def is_plain(kind: Any) -> bool:
 
 def notes(cls: type) -> dict[str, str]:
     """The strings that stand below the fields of a dataclass, and below those that it inherits."""
-    found = {}
+    texts = {}
     for base in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
         assert isinstance(body, ast.ClassDef)
         for field, text in itertools.pairwise(body.body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                found[ast.unparse(field.target)] = inspect.cleandoc(str(text.value.value)).replace("\n", " ")
-    return found
+                texts[ast.unparse(field.target)] = inspect.cleandoc(str(text.value.value)).replace("\n", " ")
+    return texts
 
 
 def _optional(value: Any, kinds: tuple[Any, ...], owner: str) -> Any:
@@ -183,7 +183,7 @@ def _unknown(name: str, names: list[str], thing: Any, owner: str) -> str:
 
 
 def by_ipc(table: int | str, ipc: float, field: str) -> int:
-    """The entry of a table such as "9:15, 49:50, 100" for so many images per class."""
+    """The entry of a table such as "9:15, 49:50, 100" for this many images per class."""
     return int(number_by_ipc(table, ipc, field))
 
 

@@ -51,14 +51,14 @@ class Catalogue:
     def nearest(self, asked: Artefact) -> Nearest | None:
         """Of the same kind, and class if there are any, that with the fewest differences; None where none is there."""
         same = self._classes.get(_class(asked.kind, asked.recorded)) or self._kinds.get(asked.kind, [])
-        found = [Nearest(record, self.differences(asked, record)) for record in same]
-        return min(found, key=lambda near: (len(near.differences), -near.record.used), default=None)
+        candidates = [Nearest(record, self.differences(asked, record)) for record in same]
+        return min(candidates, key=lambda near: (len(near.differences), -near.record.used), default=None)
 
     def differences(self, asked: Artefact, record: Record) -> tuple[Difference, ...]:
         """The inputs that differ. Artefacts among them are followed to their own inputs, where those are known."""
         comparison = _Comparison({**self._inputs, **dict(_parts(asked))})
-        found = comparison.compared(asked.recorded, record.inputs, "")
-        return tuple({(one.field, str(one.asked), str(one.cached)): one for one in found}.values())
+        differing = comparison.compared(asked.recorded, record.inputs, "")
+        return tuple({(each.field, str(each.asked), str(each.cached)): each for each in differing}.values())
 
 
 class _Comparison:
@@ -96,11 +96,11 @@ class _Comparison:
             yield Difference(field, asked, cached)
             return
         names = [name for name in dict.fromkeys((*asked, *cached)) if name != "digest"]
-        found: list[Difference] = []
+        differing: list[Difference] = []
         for name in [*names, "digest"]:
-            if name != "digest" or not found:
-                found += self.compared(asked.get(name, ABSENT), cached.get(name, ABSENT), _within(field, name))
-        yield from found
+            if name != "digest" or not differing:
+                differing += self.compared(asked.get(name, ABSENT), cached.get(name, ABSENT), _within(field, name))
+        yield from differing
 
 
 def _within(field: str, name: str) -> str:

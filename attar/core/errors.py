@@ -30,11 +30,12 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     """The known names that a mistyped one may mean: those that differ in case alone, else up to three near ones."""
     known = list(dict.fromkeys(known))
     folded: dict[str, list[str]] = {}
-    for one in known:
-        folded.setdefault(one.strip().casefold(), []).append(one)
+    for candidate in known:
+        folded.setdefault(candidate.strip().casefold(), []).append(candidate)
     asked = name.strip().casefold()
-    near = folded.get(asked) or [one for word in get_close_matches(asked, folded, n=3) for one in folded[word]]
-    return [one for one in near if one != name][:3]
+    alike = [asked] if asked in folded else get_close_matches(asked, folded, n=3)
+    near = [candidate for word in alike for candidate in folded[word]]
+    return [candidate for candidate in near if candidate != name][:3]
 
 
 def reason(error: Exception) -> str:

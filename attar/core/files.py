@@ -19,7 +19,7 @@ from attar.core.errors import AttarError, Unwritable
 T = TypeVar("T")
 
 STAND_IN = len("..partial") + 13
-"""So many bytes longer than a name is that of the longest stand-in for it (`appearing`)."""
+"""Bytes by which the longest stand-in for a name is longer than it (`appearing`)."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _log = logging.getLogger("attar")
@@ -51,8 +51,8 @@ def _why(error: Exception, place: Path) -> str | None:
     if isinstance(error, AttarError):
         return None
     number, named = getattr(error, "errno", None), [getattr(error, name, None) for name in ("filename", "filename2")]
-    if told := re.search(r"(?:os error|\[Errno) (\d+)", str(error)):  # of safetensors and shutil
-        number = int(told[1])
+    if match := re.search(r"(?:os error|\[Errno) (\d+)", str(error)):  # of safetensors and shutil
+        number = int(match[1])
     if isinstance(error, RuntimeError) and "inline_container.cc" in str(error):  # of torch.save
         number = errno.ENOSPC
     unnamed = number in _FULL and not any(named)
@@ -62,9 +62,9 @@ def _why(error: Exception, place: Path) -> str | None:
 
 def _at(file: Any, place: Path) -> bool:
     """Whether a file is a place, in it, above it, or its temporary stand-in."""
-    one, place = Path(os.fsdecode(file)).absolute(), place.absolute()
+    path, place = Path(os.fsdecode(file)).absolute(), place.absolute()
     stand_in = str(place.with_name(f".{place.name}."))
-    return one.is_relative_to(place) or place.is_relative_to(one) or str(one).startswith(stand_in)
+    return path.is_relative_to(place) or place.is_relative_to(path) or str(path).startswith(stand_in)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ MOST = 2**53
 LONGEST = 4096
 """Characters of a text that is used: longer ones are no names of anything."""
 DEEPEST = 50
-"""So many lists and objects may stand in one another."""
+"""How many lists and objects may stand in one another."""
 
 
 class Kind(NamedTuple):
@@ -86,8 +86,8 @@ def mistake(value: Any, shape: Shape, name: str = "it") -> str | None:
         return f"{name} is {_short(value)}, not an object"
     inside = "" if name == "it" else f"{name}."
     if isinstance(shape, Values):
-        found = (mistake(one, shape.of, f"{inside}{key}") for key, one in value.items())
-        return next((wrong for wrong in found if wrong), None)
+        mistakes = (mistake(part, shape.of, f"{inside}{key}") for key, part in value.items())
+        return next((wrong for wrong in mistakes if wrong), None)
     for written, inner in shape.items():
         key = written.removesuffix("?")
         if key == written and key not in value:
@@ -102,8 +102,8 @@ def _mistake_in_list(value: Any, shape: Many, name: str) -> str | None:
         return f"{name} is {_short(value)}, not a list"
     if len(value) < shape.least:
         return f"{name} is an empty list"
-    found = (mistake(one, shape.of, f"{name}[{place}]") for place, one in enumerate(value))
-    if wrong := next((wrong for wrong in found if wrong), None):
+    mistakes = (mistake(part, shape.of, f"{name}[{place}]") for place, part in enumerate(value))
+    if wrong := next((wrong for wrong in mistakes if wrong), None):
         return wrong
     return f"{name} names something twice" if shape.unique and len(set(value)) < len(value) else None
 
@@ -116,21 +116,21 @@ def read_json(file: Path) -> Any:
             characters, lists in lists in lists.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_once)
-        _walk(found, DEEPEST)
+        value = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_once)
+        _walk(value, DEEPEST)
     except OSError as error:
         raise AttarError(f"{file} cannot be read ({reason(error)})") from error
     except (ValueError, RecursionError) as error:
         raise AttarError(f"{file} is damaged: not JSON as Attar writes it ({error})") from error
-    return found
+    return value
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    table = dict(pairs)
+    if len(table) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
-    return found
+    return table
 
 
 def _walk(value: Any, left: int) -> None:
@@ -139,8 +139,8 @@ def _walk(value: Any, left: int) -> None:
     if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
         raise ValueError(f"{value[:50]!r} is no text")
     if isinstance(value, (dict, list)):
-        for one in [*value, *value.values()] if isinstance(value, dict) else value:
-            _walk(one, left - 1)
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            _walk(part, left - 1)
 
 
 def _short(value: Any) -> str:

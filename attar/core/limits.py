@@ -45,7 +45,7 @@ def check_seed(name: str, value: object) -> None:
 
 
 def seeds(count: int, name: str = "`seeds`") -> range:
-    """So many seeds of trainings, from 0 on.
+    """The seeds of this many trainings, from 0 on.
 
     Raises:
         AttarError: none, or too many.

@@ -57,7 +57,7 @@ class Meter:
     def __init__(self, progress: Progress, text: str, total: int, unit: str) -> None:
         self.progress, self.text, self.total, self.unit = progress, text, total, unit
         self.done = 0
-        self.begun = self.told = time.monotonic()
+        self.begun = self.shown_at = time.monotonic()
         if total:
             progress(f"{text}, 0/{total:,} {unit}", 0.0)
 
@@ -65,11 +65,11 @@ class Meter:
         """`count` more units are done."""
         self.done += count
         now = time.monotonic()
-        if now - self.told < 0.2 and self.done < self.total:
+        if now - self.shown_at < 0.2 and self.done < self.total:
             return
-        self.told = now
-        told = f"{self.text}, {self.done:,}/{self.total:,} {self.unit}, {per_second(self.done, now - self.begun)}"
-        self.progress(told, min(1.0, self.done / max(self.total, 1)))
+        self.shown_at = now
+        text = f"{self.text}, {self.done:,}/{self.total:,} {self.unit}, {per_second(self.done, now - self.begun)}"
+        self.progress(text, min(1.0, self.done / max(self.total, 1)))
 
     def within(self, count: int, steps: int) -> Callable[[object], None]:
         """To be called `steps` times while the next `count` units are worked on: moves the bar, counts nothing yet."""
@@ -79,8 +79,8 @@ class Meter:
             nonlocal taken
             taken += 1
             now = time.monotonic()
-            if now - self.told >= 0.2:
-                self.told = now
+            if now - self.shown_at >= 0.2:
+                self.shown_at = now
                 fraction = (self.done + count * taken / steps) / max(self.total, 1)
                 self.progress(f"{self.text}, {self.done:,}/{self.total:,} {self.unit}", min(1.0, fraction))
 
@@ -119,14 +119,14 @@ def bar() -> Iterator[Progress]:
 
 @contextmanager
 def lines(seconds: float = 10.0) -> Iterator[Progress]:
-    """A line on standard error when a stage has gone on for so many seconds since the last one."""
-    told = begun = time.monotonic()
+    """A line on standard error when a stage has gone on for this many seconds since the last one."""
+    shown_at = begun = time.monotonic()
 
     def show(text: str, fraction: float) -> None:
-        nonlocal told
+        nonlocal shown_at
         now = time.monotonic()
-        if now - told >= seconds:
-            told = now
+        if now - shown_at >= seconds:
+            shown_at = now
             print(f"[{now - begun:6.0f} s] {fraction:4.0%} {text}", file=sys.stderr, flush=True)
 
     yield show

@@ -57,15 +57,15 @@ def prune(
     for name, value in (("older_than", older_than), ("max_size", max_size)):
         if value is not None and not value >= 0:
             raise AttarError(f"`{name}` {value}: must be 0 or more")
-    found, now = contents(root, kind), time.time()
-    begun = oldest_running(found.root)
-    left, removed, in_use = found.bytes, list[Record | Unfinished](), list[Record | Unfinished]()
-    for item in found.by_use:
+    cache, now = contents(root, kind), time.time()
+    begun = oldest_running(cache.root)
+    left, removed, in_use = cache.bytes, list[Record | Unfinished](), list[Record | Unfinished]()
+    for item in cache.by_use:
         old = older_than is not None and now - item.used > older_than
         much = max_size is not None and left > max_size
         if not (old or (much if isinstance(item, Record) else item.left_over)):
             continue
-        if _in_use(item, begun) or not (dry_run or _removed(found, item)):
+        if _in_use(item, begun) or not (dry_run or _removed(cache, item)):
             in_use.append(item)
         else:
             removed.append(item)
@@ -80,10 +80,10 @@ def _in_use(item: Record | Unfinished, begun: float | None) -> bool:
     return begun is not None and item.used >= begun
 
 
-def _removed(found: Contents, item: Record | Unfinished) -> bool:
+def _removed(cache: Contents, item: Record | Unfinished) -> bool:
     """Removes a folder, unless a process works on it or has used it meanwhile: aside by a rename, then for good."""
     aside = item.folder.with_name(f".{item.key}.{os.getpid()}.pruned")
-    with writing(found.root), held(found.root, item.kind, item.key) as free:
+    with writing(cache.root), held(cache.root, item.kind, item.key) as free:
         if not free:
             return False
         try:

@@ -47,7 +47,7 @@ def cache_folder() -> Path:
 OLDER = "without the digests of its files"
 """What is wrong with the artefacts of an Attar that wrote none."""
 HUGE, BLOCKS = 8 << 30, 512
-"""A file of more bytes is sealed by so many blocks of a MiB: to read all of it would take minutes at every start."""
+"""A file of more bytes is sealed by this many blocks of a MiB: to read all of it would take minutes at every start."""
 REMEDY = "set ATTAR_CACHE to a folder elsewhere; what is finished is kept, and the same command goes on from there"
 
 _WHOLE: dict[Path, dict[str, tuple[int, int]]] = {}
@@ -235,8 +235,8 @@ def _seal(file: Path) -> str:
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
     """The size of every file in a folder and when it was last changed, in nanoseconds, by its name there."""
-    found = ((file, file.stat()) for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): (of.st_size, of.st_mtime_ns) for file, of in found}
+    files = ((file, file.stat()) for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): (state.st_size, state.st_mtime_ns) for file, state in files}
 
 
 def note_seconds(scratch: Path, seconds: float) -> None:

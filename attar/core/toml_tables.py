@@ -65,26 +65,26 @@ def table(written: Any, where: str) -> Table:
 
 def texts(written: Any, where: str) -> list[str]:
     """One text or a list of them, none twice."""
-    found = [written] if isinstance(written, str) else written
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+    values = [written] if isinstance(written, str) else written
+    if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
         raise AttarError(f"{where} = {written!r}: a list of texts")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(values))
 
 
 def numbers(written: Any, where: str) -> tuple[int, ...]:
     """One whole number above 0 or a list of them, in order, none twice."""
-    found = parsed(written if isinstance(written, list) else [written], tuple[int, ...], where)
-    if not found or min(found) < 1:
+    values = parsed(written if isinstance(written, list) else [written], tuple[int, ...], where)
+    if not values or min(values) < 1:
         raise AttarError(f"{where} = {written!r}: whole numbers of 1 or more")
-    return tuple(sorted(set(found)))
+    return tuple(sorted(set(values)))
 
 
 def seeds(written: Any, where: str) -> tuple[int, ...]:
     """How many seeds, from 0 on, or a list of them."""
     if not isinstance(written, list):
         return tuple(limits.seeds(parsed(written, int, where), f"{where} ="))
-    found = parsed(written, tuple[int, ...], where)
-    if not found:
+    values = parsed(written, tuple[int, ...], where)
+    if not values:
         raise AttarError(f"{where} = {written!r}: at least one")
-    limits.check_most(f"{where}, of which there are", len(found), limits.SEEDS)
-    return tuple(dict.fromkeys(found))
+    limits.check_most(f"{where}, of which there are", len(values), limits.SEEDS)
+    return tuple(dict.fromkeys(values))

@@ -33,24 +33,24 @@ def match(
         AttarError: lists every class that the prior does not know, that it knows more than once, that differs from
             another in capitals and spaces alone, or that `mapping` has and the data has not.
     """
-    found = matches(names, known, n_known, all_names, mapping)
-    unknown = [name for name, labels in found.items() if not labels]
+    by_name = matches(names, known, n_known, all_names, mapping)
+    unknown = [name for name, labels in by_name.items() if not labels]
     if unknown:
         raise AttarError(_unmatched(unknown, [] if known is None else list(_words(tuple(known)))))
-    several = [f"{name!r} ({', '.join(map(str, labels))})" for name, labels in found.items() if len(labels) > 1]
+    several = [f"{name!r} ({', '.join(map(str, labels))})" for name, labels in by_name.items() if len(labels) > 1]
     if several:
         raise AttarError(
             f"the prior has several classes of these names (its labels): {', '.join(several)}; "
             "choose one with `class_map` FILE"
         )
-    by_name = [] if known is None else [name for name in names if name not in (mapping or {})]
-    alike = Counter((found[name][0], normal(name)) for name in by_name)
-    if told := [repr(name) for name in by_name if alike[found[name][0], normal(name)] > 1]:
+    unmapped = [] if known is None else [name for name in names if name not in (mapping or {})]
+    bearers = Counter((by_name[name][0], normal(name)) for name in unmapped)
+    if alike := [repr(name) for name in unmapped if bearers[by_name[name][0], normal(name)] > 1]:
         raise AttarError(
-            f"the prior does not tell these classes of the data apart: {', '.join(told)}; rename some, or say which of "
-            "its classes they are with `class_map` FILE"
+            f"the prior does not tell these classes of the data apart: {', '.join(alike)}; rename some, or say which "
+            "of its classes they are with `class_map` FILE"
         )
-    return [found[name][0] for name in names]
+    return [by_name[name][0] for name in names]
 
 
 def matches(
@@ -183,11 +183,13 @@ def _label(name: str, value: int | str, known: Sequence[str] | None, n_known: in
         return value
     if known is None:
         raise AttarError(f"`class_map`: {name!r} = {value!r}: the prior has no class names; give its label, a number")
-    found = _named(value, known)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise AttarError(f"`class_map`: {name!r} = {value!r}: the prior has several, {found}; give one of these labels")
+    labels = _named(value, known)
+    if len(labels) == 1:
+        return labels[0]
+    if labels:
+        raise AttarError(
+            f"`class_map`: {name!r} = {value!r}: the prior has several, {labels}; give one of these labels"
+        )
     near = suggestion(normal(value), _words(tuple(known)))
     raise AttarError(f"`class_map`: {name!r} = {value!r}: the prior has no such class{near}")
 
@@ -212,13 +214,13 @@ def _refuse_numbers(names: Sequence[str], all_names: Sequence[str]) -> None:
 
 
 def _strangers(names: Sequence[str], all_names: Sequence[str]) -> str:
-    told = [f"{name!r}{suggestion(name, all_names)}" for name in names]
-    return f"`class_map`: the data has no class {', '.join(told)}"
+    hinted = [f"{name!r}{suggestion(name, all_names)}" for name in names]
+    return f"`class_map`: the data has no class {', '.join(hinted)}"
 
 
 def _unmatched(unknown: Sequence[str], words: Sequence[str]) -> str:
-    told = [f"  {name!r}{suggestion(normal(name), words)}" for name in unknown]
+    lines = [f"  {name!r}{suggestion(normal(name), words)}" for name in unknown]
     are = "is" if len(unknown) == 1 else "are"
     known_as = "known to the prior (say which they are with `class_map` FILE)"
     title = f"{counted(len(unknown), 'class')} of the data {are} not {known_as}:"
-    return "\n".join([title, *told])
+    return "\n".join([title, *lines])

@@ -61,14 +61,16 @@ def agreed(file: Path, schema: Any, first: Path, needed: tuple[str, str], names:
     own = _class_names(features(schema), needed[1], str(file))
     if not own or not names or own == names:
         return names or own
-    differing = (label for label, (one, other) in enumerate(zip(own, names, strict=False)) if one != other)
+    differing = (label for label, (own_name, name) in enumerate(zip(own, names, strict=False)) if own_name != name)
     label = next(differing, None)
-    told = (
+    difference = (
         f"{counted(len(own), 'class')}, and not {len(names)}"
         if label is None
         else f"label {label} is {own[label]!r}, and not {names[label]!r}"
     )
-    raise AttarError(f"{file}: its list of classes is not that of {first.name}: {told}; write all shards with one list")
+    raise AttarError(
+        f"{file}: its list of classes is not that of {first.name}: {difference}; write all shards with one list"
+    )
 
 
 def check_images(file: Path, table: Any, column: str) -> None:
@@ -98,11 +100,11 @@ def check_images(file: Path, table: Any, column: str) -> None:
 
 def groups(table: Any, column: str) -> list[Any]:
     """The metadata of each row group's bytes of images."""
-    found = []
+    parts = []
     for group in map(table.metadata.row_group, range(table.metadata.num_row_groups)):
         chunks = map(group.column, range(group.num_columns))
-        found += [chunk for chunk in chunks if chunk.path_in_schema in (column, f"{column}.bytes")]
-    return found
+        parts += [chunk for chunk in chunks if chunk.path_in_schema in (column, f"{column}.bytes")]
+    return parts
 
 
 def _nulls(table: Any, column: str) -> int:

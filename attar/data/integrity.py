@@ -82,8 +82,8 @@ def _looked(images: ImageSet, label: int, store: Store, meter: Meter) -> tuple[d
         meter.add(len(indices))
     bad, *contents = json.loads(text)
     why = {int(indices[place]): _look(images, int(indices[place])) for place in bad}
-    told = {index: text if isinstance(text, str) else "it cannot be decoded" for index, text in why.items()}
-    return told, Contents(*contents)
+    reasons = {index: text if isinstance(text, str) else "it cannot be decoded" for index, text in why.items()}
+    return reasons, Contents(*contents)
 
 
 def _look(images: ImageSet, index: int) -> Look | str:

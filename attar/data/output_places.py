@@ -44,8 +44,8 @@ def check_place(out: Path, name: str, data: Iterable[str | None] = (), adds: Seq
             raise AttarError(f"the cache {cache} lies in the data, {read}: set ATTAR_CACHE to a folder elsewhere")
         inside, around = _within(out, read), _within(read, out)
         if inside or around:
-            told = "is" if inside and around else "lies in" if inside else "holds"
-            raise AttarError(f"{name} {out} {told} the data, {read}; choose a place apart from it")
+            relation = "is" if inside and around else "lies in" if inside else "holds"
+            raise AttarError(f"{name} {out} {relation} the data, {read}; choose a place apart from it")
         if _taken_for_a_split(out, read):
             raise AttarError(
                 f"{name} {out} would be read as a split of the data beside it, {read}; choose another name"
@@ -101,10 +101,10 @@ def own_record(out: Path, name: str, key: str, what: str) -> dict[str, Any] | No
     """
 
     def read(folder: Path) -> dict[str, Any]:
-        found = read_json(folder / name)
-        if not isinstance(found, dict) or not found.get("key"):
+        record = read_json(folder / name)
+        if not isinstance(record, dict) or not record.get("key"):
             raise AttarError(f"{folder / name} has no key")
-        return found
+        return record
 
     record = ours(out, read, what)
     if record is not None and record["key"] != key:
@@ -120,7 +120,7 @@ def _within(inner: Path, outer: Path) -> bool:
     """Whether a place is another one or lies in it, links resolved, whatever capitals the file system tells apart."""
     real = Path(os.path.realpath(inner))
     return os.path.exists(outer) and any(
-        os.path.samefile(one, outer) for one in (real, *real.parents) if os.path.exists(one)
+        os.path.samefile(folder, outer) for folder in (real, *real.parents) if os.path.exists(folder)
     )
 
 

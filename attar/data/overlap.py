@@ -31,5 +31,5 @@ def _digests(images: ImageSet, store: Store) -> Ints:
         np.save(scratch / "digests.npy", np.fromiter(in_threads(of, range(len(images))), np.int64, len(images)))
 
     artefact = Artefact("image-digests", {"images": images.identities})
-    found: Ints = np.load(store.once(artefact, make) / "digests.npy", allow_pickle=False)
-    return found
+    numbers: Ints = np.load(store.once(artefact, make) / "digests.npy", allow_pickle=False)
+    return numbers

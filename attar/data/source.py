@@ -118,8 +118,8 @@ def labelled(
     if wrong:
         raise AttarError(f"{called(number)} {wrong}")
     if isinstance(plain[0], str):
-        found, text = np.unique(np.asarray(plain, dtype=str), return_inverse=True)
-        return tuple(str(name) for name in found), text.astype(np.int64)
+        distinct, places = np.unique(np.asarray(plain, dtype=str), return_inverse=True)
+        return tuple(str(name) for name in distinct), places.astype(np.int64)
     number, wrong = _first_beyond(plain, len(plain) if names is None else len(names), named=names is not None)
     if wrong:
         raise AttarError(f"{called(number)} {wrong}")
@@ -156,8 +156,8 @@ def _first_wrong(values: Sequence[Any]) -> tuple[int, str]:
         if isinstance(value, str) and _is_path(value):
             return place, f"has the label {value!r}, which is the path of an image; labels are class names or numbers"
         if not isinstance(value, (int, str)):
-            told = f"{value!r}"[:60]
-            return place, f"has the label {told}, a {type(value).__name__}; labels are whole numbers or text"
+            text = f"{value!r}"[:60]
+            return place, f"has the label {text}, a {type(value).__name__}; labels are whole numbers or text"
         if isinstance(value, str) != isinstance(values[0], str):
             return place, f"has the label {value!r}, where that of the first image is {values[0]!r}: numbers or text"
     return 0, ""

@@ -27,7 +27,7 @@ class SharedDiT(nn.Module):
         self.transformer = transformer.eval()
         self.embedder: Any = transformer.transformer_blocks[0].norm1.emb
         for block in transformer.transformer_blocks:
-            block.norm1.emb = _Given()
+            block.norm1.emb = _GivenConditioning()
 
     def forward(self, z: Tensor, times: Tensor, y: Tensor) -> Tensor:
         conditioning = self.embedder(times, y, hidden_dtype=z.dtype)
@@ -48,7 +48,7 @@ class SharedDiT(nn.Module):
         return transformer.eval()
 
 
-class _Given(nn.Module):
+class _GivenConditioning(nn.Module):
     """Stands for a block's embedder where the conditioning is given in place of the time."""
 
     def forward(self, timestep: Tensor, class_labels: Tensor, hidden_dtype: torch.dtype | None = None) -> Tensor:

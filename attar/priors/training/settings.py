@@ -1,4 +1,4 @@
-"""What a training of a prior is told: the data, the network, the optimiser. Loads no torch, for the command line."""
+"""The settings of a prior's training: the data, the network, the optimiser. Loads no torch, for the command line."""
 
 from __future__ import annotations
 
