@@ -133,7 +133,7 @@ def test_mirrored_images_are_encoded_too(tmp_path: Path, store: Store) -> None:
     reopened = pickle.loads(pickle.dumps(mirrored))
     assert np.array_equal(np.asarray(reopened.open(1)), np.asarray(mirrored.open(1)))
     codec = load_prior(str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu").codec
-    latents = load_latents(images, lambda some: Latents(some, codec, "adm", store, {}), flip=True)
+    latents = load_latents(Latents(images, codec, "adm", store, {}), flip=True)
     assert latents.mean.shape == (2, 6, 4, 8, 8)
     assert latents.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert latents.std is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from calendar import timegm
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 
 from attar.core.errors import AttarError, suggestion
 from attar.core.fingerprints import key_of
-from attar.core.store import META, cache_folder
+from attar.core.store import UNREADABLE, cache_folder, read_meta
 from attar.core.words import listed
 
 OLDER = "of an older Attar"
@@ -140,7 +139,7 @@ def read(folder: Path) -> Record | None:
         used, files = folder.stat().st_mtime, _files(folder)
     except FileNotFoundError:
         return None
-    meta, wrong = _meta(folder)
+    meta, wrong = read_meta(folder)
     wrong = wrong or _wrong(folder, meta, files)
     inputs = {} if wrong == OLDER or "inputs" not in meta else meta["inputs"]
     seconds = float(meta["seconds"]) if isinstance(meta.get("seconds"), (int, float)) else 0.0
@@ -201,17 +200,6 @@ def _files(folder: Path) -> dict[str, int]:
     return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
 
 
-def _meta(folder: Path) -> tuple[dict[str, Any], str]:
-    """What a meta.json holds, and what is wrong with it."""
-    try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}, f"its {META} is missing"
-    except (OSError, ValueError):
-        return {}, f"its {META} cannot be read"
-    return (meta, "") if isinstance(meta, dict) else ({}, f"its {META} cannot be read")
-
-
 def _made(meta: dict[str, Any], unknown: float) -> float:
     """When an artefact was made, in seconds since 1970; `unknown` where its meta.json does not tell."""
     try:
@@ -228,7 +216,7 @@ def _wrong(folder: Path, meta: dict[str, Any], files: dict[str, int]) -> str:
         sizes = {str(name): int(of["bytes"]) for name, of in meta["files"].items()}
         float(meta["seconds"])
     except (KeyError, TypeError, ValueError, AttributeError):
-        return f"its {META} cannot be read"
+        return UNREADABLE
     odd = next((name for name, size in sizes.items() if files.get(name) != size), None)
     return "" if odd is None else f"its {odd} {'has changed' if odd in files else 'is missing'}"
 

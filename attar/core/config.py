@@ -117,7 +117,7 @@ def field_rows(thing: Any, prefix: str = "") -> list[tuple[str, str, str, str]]:
 def _shown(kind: Any) -> str:
     """A type in words."""
     if typing.get_origin(kind) is typing.Literal:
-        return f"one of {', '.join(map(str, typing.get_args(kind)))}"
+        return _in_words(kind)
     return kind.__name__ if isinstance(kind, type) else str(kind)
 
 

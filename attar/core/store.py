@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -44,7 +45,8 @@ def cache_folder() -> Path:
     return expanded(named) if named else Path(platformdirs.user_cache_dir("attar"))
 
 
-OLDER = "without the digests of its files"
+UNREADABLE = f"its {META} cannot be read"
+UNSEALED = "without the digests of its files"
 """What is wrong with the artefacts of an Attar that wrote none."""
 HUGE, BLOCKS = 8 << 30, 512
 """A file of more bytes is sealed by this many blocks of a MiB: to read all of it would take minutes at every start."""
@@ -164,7 +166,7 @@ class Store:
         if not folder.exists():
             return
         why = _damage(folder) if folder.is_dir() else "it is no folder"
-        if why == OLDER:
+        if why == UNSEALED:
             _warn_once(f"{self.root} holds work of an older Attar, {why}: it is made again where it is needed")
         else:
             _log.warning("%s, of the cache, is damaged (%s): it is discarded and made again", folder, why)
@@ -199,16 +201,16 @@ def _compared(folder: Path) -> str:
     stamps = _stamps(folder)
     if _WHOLE.get(folder) == stamps:
         return ""
+    meta, wrong = read_meta(folder)
+    if wrong:
+        return wrong
+    if "files" not in meta:
+        return UNSEALED
     try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        if isinstance(meta, dict) and "files" not in meta:
-            return OLDER
         files = {str(name): (int(of["bytes"]), str(of["digest"])) for name, of in meta["files"].items()}
         float(meta["seconds"])
-    except FileNotFoundError:
-        return f"its {META} is missing"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return f"its {META} cannot be read"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return UNREADABLE
     for name, (size, made) in files.items():
         if name not in stamps:
             return f"its {name} is missing"
@@ -218,6 +220,17 @@ def _compared(folder: Path) -> str:
             return f"its {name} has changed"
     _WHOLE[folder] = stamps
     return ""
+
+
+def read_meta(folder: Path) -> tuple[dict[str, Any], str]:
+    """What the meta.json of an artefact holds, and what is wrong with it; "" where nothing is."""
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}, f"its {META} is missing"
+    except (OSError, ValueError):
+        return {}, UNREADABLE
+    return (meta, "") if isinstance(meta, dict) else ({}, UNREADABLE)
 
 
 def _seal(file: Path) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 import diffusers
 
 from attar.core.files import appearing, write_json
-from attar.data.output_places import own_record
+
+RECORD = "training.json"
+"""All that is recorded of a training: its key, its settings, its measures."""
 
 
 def linear_scheduler() -> Any:
@@ -42,7 +44,7 @@ def write_pipeline(folder: Path, transformer: Any, scheduler: Any, classes: Sequ
 
 def write_card(folder: Path, title: str, record: Mapping[str, Any]) -> None:
     """Writes `training.json`, all of `record`, and README.md, a model card made of it."""
-    write_json(folder / "training.json", dict(record))
+    write_json(folder / RECORD, dict(record))
     classes, measures = record["classes"], record["measures"]
     opening = "" if record["vae"] else ", vae=None"
     lines = [
@@ -71,15 +73,6 @@ def write_card(folder: Path, title: str, record: Mapping[str, Any]) -> None:
         "- All settings: `training.json`. Progress: `samples/`, `loss.png`, `losses.jsonl`.",
     ]
     (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def check_out(out: Path, key: str) -> bool:
-    """Whether `out` already holds the prior of this key.
-
-    Raises:
-        AttarError: something else is there.
-    """
-    return own_record(out, "training.json", key, "prior") is not None
 
 
 def publish(made: Path, out: Path, records: Mapping[str, Any] | None = None) -> None:

@@ -106,7 +106,7 @@ class Invert(Fit):
             unconverged += (~(residual <= self.tolerance)).sum()
             if self.exact and first and not len(errors):
                 errors = self.round_trip(job.prior, z[:RETURNED], latents[:RETURNED, -1], y[:RETURNED])
-        of_shard = {**moments.tensors(), "unconverged": unconverged, "errors": errors}
+        of_shard = {**vars(moments), "unconverged": unconverged, "errors": errors}
         with replacing(checkpoint) as temporary:
             save_file(of_shard, temporary)
         note_seconds(checkpoint.parent, time.monotonic() - begun)

@@ -38,10 +38,6 @@ class Moments:
         """With n - 1, as the authors' code takes it."""
         return self.squares / (self.count - 1)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The arguments with which `Moments(**tensors)` makes it again."""
-        return {"count": self.count, "mean": self.mean, "squares": self.squares}
-
 
 def error_of_mean(count: int, total: int) -> float:
     """Standard error of a mean of `count` of `total` values drawn without replacement, in their standard deviations."""

@@ -154,7 +154,7 @@ class Tune(Fit):
     def data(self, job: Job, group: Group) -> LatentSet:
         """The group's posteriors, mirrored ones too, their labels counted within the group."""
         images = job.images.restricted([job.classes[label] for label in group])
-        return load_latents(images, lambda some: replace(job.latents, images=some), self.flip, job.progress)
+        return load_latents(replace(job.latents, images=images), self.flip, job.progress)
 
     def adapted(self, prior: Prior, fitted: Tensors) -> AbstractContextManager[Prior]:
         return self._adaptor.adapted(prior, fitted)

@@ -18,7 +18,7 @@ from attar.diffusion import Sampler, check_grid, grid, network_passes, sample
 from attar.job import Job
 from attar.methods.base import Group
 from attar.priors.training.latent_set import LatentSet
-from attar.priors.training.monitor import Averaged, holding
+from attar.priors.training.monitor import NetworkDenoiser, holding
 from attar.priors.training.optimise import Moment
 
 MEASURES = "measures.jsonl"
@@ -132,7 +132,7 @@ class Monitor:
         z = noise((config.samples, *prior.codec.shape), self.seed, "look", name).to(prior.device)
         y = self.job.conditions([label]).expand(config.samples)
         start = grid(config.steps, "leading", len(prior.schedule))[-1]
-        denoiser = Averaged(prior.schedule, prior.null, self.network, prior.device, prior.dtype)
+        denoiser = NetworkDenoiser(prior.schedule, prior.null, self.network, prior.device, prior.dtype)
         return sample(denoiser, z, start, y, Sampler(steps=config.steps, guidance=config.guidance)).cpu()
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image, ImageOps
@@ -15,9 +14,6 @@ from attar.core.rng import generator
 from attar.core.store import fingerprint
 from attar.data import ImageSet
 from attar.priors.latents import Latents
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,18 +75,16 @@ def held_in_memory(latents: Tensor, labels: Tensor) -> LatentSet:
     return LatentSet(latents[None], None, labels)
 
 
-def load_latents(
-    images: ImageSet, latents_of: Callable[[ImageSet], Latents], flip: bool, progress: Progress = silent
-) -> LatentSet:
-    """The cached latents of all of the images, class by class, encoded where they are missing.
+def load_latents(latents: Latents, flip: bool, progress: Progress = silent) -> LatentSet:
+    """The latents of all images, class by class, in memory; encoded where they are missing.
 
     With `flip`, mirrored images are encoded, too: a codec's latents of a mirrored image are not its mirrored latents.
     Takes 4 bytes a value in memory (2 where latents are exact), twice as many with `flip`.
     """
-    stacks = [_stacked(latents_of(images), progress)]
+    images, stacks = latents.images, [_stacked(latents, progress)]
     exact = not stacks[0][1].any()
     if flip and not exact:
-        stacks.append(_stacked(latents_of(Mirrored(images)), progress))
+        stacks.append(_stacked(replace(latents, images=Mirrored(images)), progress))
     mean, std = (torch.stack(parts) for parts in zip(*stacks, strict=True))
     labels = torch.cat([torch.full((len(images.of_class(c)),), c) for c in range(len(images.classes))])
     return LatentSet(mean, None if exact else std, labels, mirrored=flip and exact)

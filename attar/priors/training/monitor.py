@@ -76,7 +76,7 @@ class Monitor:
     def _sampled(self, labels: Sequence[int], z: Tensor, batch: int = 100) -> Tensor:
         """Images (N, 3, H, W) in [-1, 1] of prior labels, from noise (N, C, h, w)."""
         sampler = Sampler(steps=self.report.steps, guidance=self.report.guidance)
-        denoiser = Averaged(self.schedule, len(self.classes), self.network, self.device)
+        denoiser = NetworkDenoiser(self.schedule, len(self.classes), self.network, self.device)
         start = grid(sampler.steps, sampler.spacing, len(self.schedule))[-1]
         images = []
         for begin in range(0, len(z), batch):
@@ -96,8 +96,8 @@ class Monitor:
 
 
 @dataclass(frozen=True, eq=False)
-class Averaged:
-    """The network as what `sample` takes."""
+class NetworkDenoiser:
+    """A network in training, as a denoiser that can be sampled."""
 
     schedule: Schedule
     null: int

@@ -19,9 +19,9 @@ from attar.core.progress import Progress, Say, duration, silent
 from attar.core.rng import noise
 from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_data, readable
-from attar.data.output_places import check_place
+from attar.data.output_places import check_place, own_record
 from attar.diffusion import Schedule
-from attar.priors.folder import check_out, linear_scheduler, publish, write_card, write_pipeline
+from attar.priors.folder import RECORD, linear_scheduler, publish, write_card, write_pipeline
 from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT, untrained
 from attar.priors.training.latent_set import LatentSet, held_in_memory, load_latents
@@ -87,13 +87,9 @@ class TrainingRun:
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
         }
-        how = self.material.preprocess
-
-        def opened(images: ImageSet) -> Latents:
-            return Latents(images, codec, how, self.store, compute)
-
+        latents = Latents(self.images[0], codec, self.material.preprocess, self.store, compute)
         with self.helper.main_process_first():
-            return load_latents(self.images[0], opened, self.material.flip, self.progress)
+            return load_latents(latents, self.material.flip, self.progress)
 
 
 @dataclass(eq=False)
@@ -131,7 +127,7 @@ def train_new_prior(
     check_patch(spec.training.patch, codec.shape[-1])
     check_batch(spec.training.batch, run)
     artefact = run.artefact(codec=codec.key)
-    if check_out(out, artefact.key):
+    if own_record(out, RECORD, artefact.key, "prior"):
         say(f"{out} is already there, and is this prior: nothing to do")
         return
     network = untrained(codec.shape, len(run.classes), spec.training, spec.training.seed, "train-prior", "weights")
