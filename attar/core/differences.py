@@ -49,7 +49,7 @@ class Catalogue:
                 self._classes.setdefault(_class(record.kind, record.inputs), []).append(record)
 
     def nearest(self, asked: Artefact) -> Nearest | None:
-        """Of the same kind, and class if there are any, that with the fewest differences; None where none is there."""
+        """The artefact of the same kind, and class if possible, with the fewest differences; None if there is none."""
         same = self._classes.get(_class(asked.kind, asked.recorded)) or self._kinds.get(asked.kind, [])
         candidates = [Nearest(record, self.differences(asked, record)) for record in same]
         return min(candidates, key=lambda near: (len(near.differences), -near.record.used), default=None)

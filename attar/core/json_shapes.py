@@ -66,7 +66,7 @@ def number(least: float = -math.inf, most: float = math.inf) -> Kind:
 
 WHOLE = whole(-MOST)
 MEASURED = Kind("a number", lambda x: isinstance(x, float) or WHOLE.holds(x))
-"""One that may have come out as not finite."""
+"""A measured number, which may be NaN or infinite."""
 TEXT = Kind(f"a text of at most {LONGEST} characters", lambda x: isinstance(x, str) and len(x) <= LONGEST)
 NAME = Kind("a word", lambda x: isinstance(x, str) and bool(re.fullmatch(r"[a-z0-9-]{1,60}", x)))
 FLAG = Kind("true or false", lambda x: isinstance(x, bool))

@@ -10,7 +10,7 @@ GUIDANCE = 100.0
 """The most that guidance may be: papers use 1 to 20, and beyond it images are saturated whatever the prior."""
 
 SEED = 2**53
-"""Beyond it JSON holds no whole numbers."""
+"""The largest seed: JSON readers round larger whole numbers."""
 
 
 class Limit(NamedTuple):

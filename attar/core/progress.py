@@ -72,7 +72,7 @@ class Meter:
         self.progress(text, min(1.0, self.done / max(self.total, 1)))
 
     def within(self, count: int, steps: int) -> Callable[[object], None]:
-        """To be called `steps` times while the next `count` units are worked on: moves the bar, counts nothing yet."""
+        """What to call at each of `steps` of the next `count` units of work: it moves the bar and counts nothing."""
         taken = 0
 
         def step(_: object) -> None:

@@ -31,7 +31,7 @@ def generator(*parts: Part) -> torch.Generator:
 
 
 def numpy_generator(*parts: Part) -> np.random.Generator:
-    """The same for NumPy and scikit-learn."""
+    """A generator of its own for this key, for NumPy and scikit-learn."""
     return np.random.default_rng(seed_of(*parts))
 
 

@@ -197,7 +197,7 @@ def _damage(folder: Path) -> str:
 
 
 def _compared(folder: Path) -> str:
-    """The same, unless another process takes a damaged one away meanwhile."""
+    """As `_damage`; raises FileNotFoundError where another process takes the folder away meanwhile."""
     stamps = _stamps(folder)
     if _WHOLE.get(folder) == stamps:
         return ""

@@ -17,13 +17,13 @@ class Look(NamedTuple):
     """What is noted of an image when it is decoded."""
 
     digest: str
-    """Of its pixels."""
+    """The digest of its pixels."""
     plain: bool
     """Whether all of its pixels, more than one, are of a single colour."""
 
     @staticmethod
     def of(pixels: bytes) -> Look:
-        """From its RGB values, pixel by pixel."""
+        """What is noted of an image with these RGB values, pixel by pixel."""
         return Look(digest(pixels), len(pixels) > 3 and pixels[3:] == pixels[:-3])
 
 
@@ -37,11 +37,11 @@ class Contents(NamedTuple):
     plain: int
     """How many are of a single colour."""
     digest: str
-    """Of the images, in whatever order, each once."""
+    """The digest of the distinct images, whatever their order."""
 
     @staticmethod
     def of(looks: Iterable[Look]) -> Contents:
-        """From what was noted of each image."""
+        """What the images show of which this was noted."""
         looks = list(looks)
         distinct = sorted({look.digest for look in looks})
         return Contents(len(looks), len(distinct), sum(look.plain for look in looks), fingerprint(distinct))

@@ -13,7 +13,7 @@ from attar.data.source import Ints
 
 
 def splits(where: str) -> tuple[str, ...]:
-    """Of every class, in scikit-learn's order, each fifth image from the first is "test", the others are "train"."""
+    """The splits: of each class every fifth image, from the first, is "test", and the others are "train"."""
     return ("train", "test", "all")
 
 

@@ -46,14 +46,14 @@ class ImageSet:
     """
 
     def __init__(
-        self, spec: str, source: Source, rows: Ints, kept: tuple[int, ...], skipped: tuple[str, ...] = ()
+        self, spec: str, source: Source, rows: Ints, source_labels: tuple[int, ...], skipped: tuple[str, ...] = ()
     ) -> None:
-        """`rows` (N,) are the source's images that are in the set, `kept` the source's labels of its classes."""
+        """`rows` (N,) are the source's images that are in the set, `source_labels` its classes' labels there."""
         self.spec, self.skipped = spec, skipped
-        self._source, self._rows, self._kept = source, rows, kept
-        self.classes = tuple(source.classes[label] for label in kept)
+        self._source, self._rows, self._source_labels = source, rows, source_labels
+        self.classes = tuple(source.classes[label] for label in source_labels)
         relabelled = np.full(len(source.classes), -1, np.int64)
-        relabelled[list(kept)] = np.arange(len(kept))
+        relabelled[list(source_labels)] = np.arange(len(source_labels))
         self.labels = relabelled[source.labels[rows]]
         self.labels.setflags(write=False)
         self._digests: dict[int, str] = {}
@@ -61,7 +61,7 @@ class ImageSet:
     def __reduce__(self) -> tuple[Callable[..., ImageSet], tuple[object, ...]]:
         whole = len(self._rows) == len(self._source.labels)
         rows = None if whole else self._rows.astype(np.uint32)
-        return _reopened, (self.spec, len(self._source.labels), rows, self._kept, self.skipped)
+        return _reopened, (self.spec, len(self._source.labels), rows, self._source_labels, self.skipped)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -107,7 +107,7 @@ class ImageSet:
 
     @property
     def identities(self) -> list[dict[str, Any]]:
-        """Those of all classes, by name, in label order."""
+        """The identities of all classes, with their names, in label order."""
         return [{"class": name, **self.identity(label)} for label, name in enumerate(self.classes)]
 
     def restricted(self, names: Sequence[str]) -> ImageSet:
@@ -119,8 +119,9 @@ class ImageSet:
         unknown = [name for name in dict.fromkeys(names) if name not in self.classes]
         if unknown or not names:
             raise AttarError(_no_such_classes(unknown, self.classes) if unknown else "no class is named")
-        kept = tuple(k for k, name in zip(self._kept, self.classes, strict=True) if name in set(names))
-        return self._view(np.isin(self._source.labels[self._rows], kept), kept=kept)
+        pairs = zip(self._source_labels, self.classes, strict=True)
+        source_labels = tuple(label for label, name in pairs if name in set(names))
+        return self._view(np.isin(self._source.labels[self._rows], source_labels), source_labels=source_labels)
 
     def long_tailed(self, factor: float, seed: int) -> ImageSet:
         """Class c of C keeps the largest class's count times factor ** (-c / (C - 1)), rounded down, as in CIFAR-LT.
@@ -165,10 +166,10 @@ class ImageSet:
         return self._view(keep, skipped=(*self.skipped, *(self.name(index) for index in bad)))
 
     def _view(
-        self, keep: np.ndarray, kept: tuple[int, ...] | None = None, skipped: tuple[str, ...] | None = None
+        self, keep: np.ndarray, source_labels: tuple[int, ...] | None = None, skipped: tuple[str, ...] | None = None
     ) -> ImageSet:
-        kept, skipped = kept or self._kept, self.skipped if skipped is None else skipped
-        return ImageSet(self.spec, self._source, self._rows[keep], kept, skipped)
+        source_labels, skipped = source_labels or self._source_labels, self.skipped if skipped is None else skipped
+        return ImageSet(self.spec, self._source, self._rows[keep], source_labels, skipped)
 
     def _digest(self, label: int, rows: Ints) -> str:
         def row_hash(row: int) -> str:
@@ -197,13 +198,16 @@ class ImageSet:
             return (Store().once(artefact, make) / "digest.txt").read_text()
 
 
-def _reopened(spec: str, length: int, rows: Ints | None, kept: tuple[int, ...], skipped: tuple[str, ...]) -> ImageSet:
+def _reopened(
+    spec: str, length: int, rows: Ints | None, source_labels: tuple[int, ...], skipped: tuple[str, ...]
+) -> ImageSet:
     source = _SOURCES.get(spec)
     if source is None:
         source = _SOURCES[spec] = open_source(spec)
     if len(source.labels) != length:
         raise AttarError(f"{spec} has changed while it was in use: {length} images before, {len(source.labels)} now")
-    return ImageSet(spec, source, np.arange(length) if rows is None else rows.astype(np.int64), kept, skipped)
+    rows = np.arange(length) if rows is None else rows.astype(np.int64)
+    return ImageSet(spec, source, rows, source_labels, skipped)
 
 
 def _no_such_classes(unknown: Sequence[str], classes: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""From an image of any size to a square of uint8: the ways that the published methods take."""
+"""Preprocessing: how the published methods bring an image of any size to a square of uint8."""
 
 from __future__ import annotations
 

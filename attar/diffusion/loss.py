@@ -90,7 +90,7 @@ class Forward:
 
     @cached_property
     def _posterior(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of q(z_{t-1} | z_t, z_0): the weights of z_0 and z_t in its mean, its log variance, and log beta."""
+        """Weights of z_0 and z_t in the mean of q(z_{t-1} | z_t, z_0), its log variance, and log beta."""
         below = torch.cat([torch.ones_like(self.abar[:1]), self.abar[:-1]])
         variance = self.betas * (1 - below) / (1 - self.abar)
         variance = torch.cat([variance[1:2], variance[1:]])

@@ -28,7 +28,7 @@ SCHEDULERS = (
     "SASolverScheduler",
     "UniPCMultistepScheduler",
 )
-"""Those that can be given any schedule, ask the network at whole times and draw noise from generators."""
+"""The schedulers that take any schedule, ask the network at whole times and draw noise from generators."""
 
 
 def check_scheduler(owner: str, name: str, steps: int, spacing: str, clean_time: int) -> None:

@@ -24,7 +24,7 @@ class Walk:
     y: Tensor
     """Prior labels (N,)."""
     guidance: Callable[[int], float]
-    """By time."""
+    """The guidance at each time."""
     channels: int | None
     """How many channels are guided; None: all."""
     times: Sequence[int]
@@ -80,7 +80,10 @@ def ddpm(walk: Walk, z: Tensor) -> Tensor:
 
 
 def _deviation(raw: Tensor | None, beta: float, at: float, to: float) -> Tensor | float:
-    """In float64 inside, so that vectorised and scalar exponentials round to the same float32 wherever a row stands."""
+    """The deviation of a step's noise.
+
+    It is computed in float64, so that vectorised and scalar exponentials round to the same float32 in every row.
+    """
     posterior = beta * (1 - to) / (1 - at)
     if raw is None:
         return posterior**0.5

@@ -61,7 +61,7 @@ class RDED(ComposedImages):
     images, at most 224. The code has 128 for its ConvNets on ImageNette, ImageWoof and ImageNet-100."""
 
     def side(self, job: Job) -> int:
-        """Of the distilled images, in pixels."""
+        """Side of the distilled images, in pixels."""
         return self.size or min(224, job.side)
 
     def grid(self, job: Job) -> int:

@@ -157,7 +157,7 @@ class Aim:
     """What real images are like, at one depth of a network."""
 
     mean: Tensor
-    """Of their features, (D,)."""
+    """Mean of their features, (D,)."""
     spread: Tensor
     """Their mean squared distance from it, ()."""
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 LAYERS = (6, 12, 24, 16)
-"""Of the four dense blocks, as DenseNet-121."""
+"""Layers of the four dense blocks, as in DenseNet-121."""
 
 
 class Dense(nn.Module):

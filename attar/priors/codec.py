@@ -23,7 +23,7 @@ from attar.core.store import fingerprint
 from attar.core.weights import damaged
 
 SCALES = (1e-4, 1e4)
-"""Between these lies 1 / the deviation of an autoencoder's latents: Stable Diffusion's is 0.18215."""
+"""The least and the largest scale, 1 / the deviation of an autoencoder's latents; Stable Diffusion's is 0.18215."""
 
 
 class Codec(Protocol):

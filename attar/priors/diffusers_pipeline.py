@@ -1,4 +1,4 @@
-"""What all priors that come as a diffusers pipeline share: a folder or hub id, read part by part."""
+"""A prior that comes as a diffusers pipeline: a folder or hub id, read part by part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attar.core.weights import damaged
 from attar.diffusion import Schedule
 
 TRAINING_STEPS = 1000
-"""Of every prior's schedule: samplers' grids and methods' times count in them."""
+"""Steps of every prior's schedule: samplers' grids and methods' times count in them."""
 
 
 @contextmanager

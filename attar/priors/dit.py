@@ -18,12 +18,12 @@ from attar.priors.prior import Prior
 
 @dataclass(frozen=True)
 class Conventions:
-    """In what diffusers' DiT and the original's differ; these defaults are diffusers'."""
+    """Where diffusers' DiT and the original differ; the defaults are diffusers'."""
 
     frequency_shift: int = 1
     """The timestep embedding's frequencies are divided by 128 less this; the original's by 128."""
     norm_eps: float = 1e-5
-    """Of the layer norm before each feed-forward branch; the original's 1e-6, as that of all others."""
+    """Epsilon of the layer norm before each feed-forward branch; the original's is 1e-6, as that of all others."""
 
 
 class DiT(nn.Module):
@@ -39,7 +39,7 @@ class DiT(nn.Module):
 
     @property
     def conventions(self) -> Conventions:
-        """Those that this network computes with."""
+        """The conventions that this network computes with."""
         embedder = self.transformer.transformer_blocks[0].norm1.emb
         return Conventions(int(embedder.time_proj.downscale_freq_shift), self.transformer.config.norm_eps)
 

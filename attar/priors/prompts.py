@@ -30,7 +30,7 @@ class Prompts:
     classes: tuple[str, ...] = ()
     """Class names by label, of the whole data set, so that a class's label does not depend on which are distilled."""
     texts: tuple[str | None, ...] = ()
-    """By label; None for classes that are not to be distilled."""
+    """Prompts by label; None for classes that are not to be distilled."""
     negative: str = NEGATIVE
 
 
@@ -71,7 +71,7 @@ def class_prompts(
 
 
 def _distinct_names(classes: Sequence[str]) -> dict[str, str]:
-    """By class name: its name in words; of ImageNet's classes that share one, its meaning too."""
+    """Each class's name in words; for ImageNet's classes that share one, its meaning too."""
     bearers = Counter(map(spoken, classes))
     ids = imagenet_wnids() if is_imagenet(classes) else classes
     return {

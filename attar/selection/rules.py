@@ -24,7 +24,7 @@ CHUNK = 1024
 def herding(rows: Rows, count: int) -> Places:
     """Each next one brings the mean of those kept nearest to the mean of all (Welling, 2009; iCaRL, 2017, section 2.2).
 
-    Nested: a smaller choice is the beginning of a larger one.
+    A smaller choice begins a larger one.
     """
     mean, total = rows.mean(0, dtype=np.float64), np.zeros(rows.shape[1])
     chosen: list[int] = []
@@ -39,7 +39,7 @@ def herding(rows: Rows, count: int) -> Places:
 def k_center(rows: Rows, count: int) -> Places:
     """The one nearest to the mean, then each time the one that is farthest from all kept (Sener and Savarese, 2018).
 
-    Nested.
+    A smaller choice begins a larger one.
     """
     chosen = [int(distances(rows, rows.mean(0, dtype=np.float64)).argmin())]
     nearest = distances(rows, rows[chosen[0]])
@@ -68,7 +68,7 @@ def medoids(rows: Rows, count: int) -> Places:
 
 
 def surest(losses: Numbers, count: int) -> Places:
-    """Those with the lowest losses (N,), in rising order. Nested."""
+    """The candidates with the lowest losses (N,), in rising order. A smaller choice begins a larger one."""
     return losses.argsort(kind="stable")[:count]
 
 
@@ -79,7 +79,7 @@ def distances(rows: Rows, point: np.ndarray[Any, Any]) -> Numbers:
 
 
 def foremost(order: Places, count: int) -> Places:
-    """The first of an order. Nested."""
+    """The first of an order. A smaller choice begins a larger one."""
     return order[:count]
 
 

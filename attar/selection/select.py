@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from attar.core.errors import AttarError
 from attar.core.limits import IPC, check_most
 from attar.core.rng import generator
 from attar.core.store import canonical
-from attar.selection.features import Features, Kind, teacher_for
 from attar.selection.rules import COMPARING, RULES, Places, surest
 from attar.teachers.reference import TeacherReference
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from attar.job import Job
+    from attar.selection.features import Features, Kind
     from attar.teachers.teacher import SingleTeacher
 
 TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
@@ -105,6 +105,8 @@ class Select:
         return self._features(self.features)
 
     def _features(self, of: Kind) -> Features:
+        from attar.selection.features import Features
+
         return Features(of, self.reference if of == "teacher" else None)
 
     def needed_features(self, job: Job) -> list[Features]:
@@ -139,6 +141,8 @@ class Select:
         Raises:
             AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
         """
+        from attar.selection.features import teacher_for
+
         return None if self.reference is None else teacher_for(job, self.reference)
 
     def identity(self, job: Job) -> Any:
@@ -167,6 +171,8 @@ class Select:
 
         The pool holds latents (N, C, H, W), or the numbers (N,) in the data set of all of the class's real images.
         """
+        import torch
+
         among = self._among(job, label, pool, ipc)
         return torch.from_numpy(among[RULES.open(self.rule)(self._values(job, label, pool, among), ipc)])
 
@@ -193,4 +199,6 @@ class Select:
 
 def random_order(seed: int, class_name: str, pool: int) -> Tensor:
     """The order in which the images of a class are chosen at random: the method `random`, and every baseline."""
+    import torch
+
     return torch.randperm(pool, generator=generator(seed, "select", class_name))

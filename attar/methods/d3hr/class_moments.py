@@ -50,9 +50,9 @@ class Invert(Fit):
     exact: bool = False
     """Find what sampling would take back to the latents, by fixed-point iteration; plain inversion is the paper's."""
     tolerance: float = 1e-4
-    """Of exact inversion: a step is solved when an iteration moves a latent by at most this share of its norm."""
+    """A step of exact inversion is solved when an iteration moves a latent by at most this share of its norm."""
     iterations: int = 30
-    """Of exact inversion: the most iterations of a step."""
+    """The most iterations of a step of exact inversion."""
     seed: int = 0
     """Seed of the posterior samples."""
 

@@ -52,9 +52,9 @@ class D3HR(LatentMethod):
     """`search`, the paper's; or `moments`: one drawn group, moved and scaled to have the class's mean and deviation. At
     IPC 1 a draw has no deviation to match, at 2 the starts mirror each other, at 3 little is free (see `matched`)."""
     subsets: int = 100_000
-    """Of the search: how many groups are drawn, of which the best is kept (section 3.4)."""
+    """Groups that the search draws, of which the best is kept (section 3.4)."""
     score: Literal["paper", "kl", "sinkhorn"] = "paper"
-    """Of the search: what the best is. At IPC 1 every score is the gap of the mean."""
+    """The score by which the search finds the best group. At IPC 1 every score is the gap of the mean."""
     mean_weight: float = 1.0
     """Weight of the gap of the means in the paper's score."""
     std_weight: float = 1.0

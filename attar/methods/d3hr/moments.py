@@ -35,7 +35,7 @@ class Moments:
         return Moments(count, self.mean + gap * share, squares)
 
     def variance(self) -> Tensor:
-        """With n - 1, as the authors' code takes it."""
+        """The variance with n - 1, as the authors' code takes it."""
         return self.squares / (self.count - 1)
 
 

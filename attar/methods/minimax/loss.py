@@ -44,9 +44,9 @@ class MinimaxLoss:
     generated: Memory
     """D."""
     means: CriterionMeans
-    """Of the two criteria, unweighted."""
+    """Means of the two criteria, unweighted."""
     helper: Accelerator
-    """For its number format."""
+    """The Accelerator, for its number format."""
 
     def __call__(self, step: int) -> Tensor:
         z, labels, times, noise, y = self._drawn(step)

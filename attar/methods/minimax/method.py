@@ -30,7 +30,7 @@ class Minimax(LatentMethod):
     sampler: Sampler = Sampler(solver="ddpm", steps=50, guidance=4.0, guided_channels=3, spacing="linspace")
     """Ancestral sampling with guidance of the first three channels, as in the code."""
     select: Select = Select(pool=100)
-    """Of 100 samples of each class."""
+    """Which are kept of a pool of 100 samples of each class: the first."""
     refine: Refinement | None = None
     """How kept latents are improved; none: not at all, true: with the defaults below."""
 

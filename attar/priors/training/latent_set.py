@@ -23,7 +23,7 @@ class LatentSet:
     mean: Tensor
     """(V, N, C, H, W), bfloat16 or float32."""
     std: Tensor | None
-    """Of the same shape; None where latents are exact."""
+    """Deviations, in the same shape; None where latents are exact."""
     labels: Tensor
     """(N,), int64; `evenly` wants them in order."""
     mirrored: bool = False
@@ -40,7 +40,7 @@ class LatentSet:
         return self.take(torch.randint(self.mean.shape[1], (size,), generator=draw), draw)
 
     def take(self, picked: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The same of the images numbered in `picked` (size,)."""
+        """As `batch`, of the images numbered in `picked` (size,)."""
         size = len(picked)
         view = torch.randint(len(self.mean), (size,), generator=draw)
         z = self.mean[view, picked].float()

@@ -38,7 +38,7 @@ class Monitor:
     network: nn.Module
     """Called with latents, times and labels."""
     parameters: Sequence[nn.Parameter]
-    """Those that are trained."""
+    """The parameters that are trained."""
     schedule: Schedule
     codec: Codec
     classes: Sequence[str]

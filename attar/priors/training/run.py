@@ -52,7 +52,7 @@ class TrainingRun:
 
     @cached_property
     def images(self) -> tuple[ImageSet, ImageSet]:
-        """Those to train on, and the fixed tenth (attar.data.load_held_out), whichever images cannot be read."""
+        """The images to train on, and the fixed tenth (attar.data.load_held_out), whichever images cannot be read."""
         images, bad = load_data(self.material.data), self.material.on_bad_image
         if bad == "error":
             return readable(images, bad, self.store, self.progress).held_out()
@@ -66,7 +66,7 @@ class TrainingRun:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the networks' products."""
+        """The number format of the networks' products."""
         return torch.bfloat16 if self.helper.mixed_precision == "bf16" else torch.float32
 
     def artefact(self, **begun_from: Any) -> Artefact:
@@ -99,7 +99,7 @@ class TrainingTask:
     title: str
     network: SharedDiT
     parameters: Sequence[nn.Parameter] | None
-    """Those to train; None: all."""
+    """The parameters to train; None: all."""
     codec: Codec
     scheduler: Any
     training: Denoising

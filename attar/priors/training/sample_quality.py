@@ -37,7 +37,7 @@ class Classifier:
 
     network: nn.Module
     side: int
-    """Of what it sees, in pixels."""
+    """Side of the images that it sees, in pixels."""
     features: Tensor
     """(M, D) of the held-out real images."""
     accuracy_real: float
