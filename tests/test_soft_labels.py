@@ -24,7 +24,7 @@ from attar.networks import build
 from attar.teachers import soft_labels
 from attar.teachers.label_schemes import Scheme
 from attar.teachers.soft_labels import Labelling, StoredLabels, Views, write_labels
-from attar.training import Plan, batches, train
+from attar.training import Plan, Supervision, batches, train
 from attar.training.augment import Augmentation, normalised
 
 HOW = Augmentation(8, crop=0.3, flip=True, jitter=0.2, mix="cutmix", normalise="half")
@@ -112,7 +112,7 @@ def test_a_student_of_the_batch_form_is_shown_the_batches_that_were_mixed() -> N
         return torch.zeros(len(index), 5)
 
     train(build("convnet3-w8", 5, 8, 0), images(), torch.zeros(23, dtype=torch.int64), replace(plan, temperature=4.0),
-          views.how, 0, views=views, labelled=labelled)  # fmt: skip
+          views.how, 0, supervision=Supervision(views=views, labelled=labelled))  # fmt: skip
     assert torch.equal(torch.cat(seen), torch.cat(orders))
 
 
@@ -215,7 +215,7 @@ def test_a_student_of_stored_labels_is_the_student_of_the_teacher(tmp_path: Path
     for taught in ({"teacher": teacher()}, {"labelled": StoredLabels(tmp_path)}):
         student = build("convnet3-w8", 5, 8, 0)
         plan = Plan(epochs=6, batch=7, lr=0.05, temperature=4.0)
-        train(student, images(), torch.zeros(23, dtype=torch.int64), plan, HOW, 0, views=VIEWS, **taught)
+        train(student, images(), torch.zeros(23, dtype=torch.int64), plan, HOW, 0, supervision=Supervision(views=VIEWS, **taught))
         weights.append(torch.cat([p.detach().flatten() for p in student.parameters()]))
     untrained = torch.cat([p.detach().flatten() for p in build("convnet3-w8", 5, 8, 0).parameters()])
     assert (weights[0] - untrained).abs().max() > 1e-2
