@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from attar.core.cache import Contents, Record
     from attar.core.prune import Pruned
     from attar.distillation.reuse import Reuse
+    from attar.evaluation import Recipe
+    from attar.evaluation.conditions import Conditions
     from attar.job import Spec
     from attar.methods.base import Method
 
@@ -46,9 +48,13 @@ def distill(
         AttarError: any input is wrong; before any long work.
     """
     from attar.distillation.run import distill_sets
+    from attar.job import Job
 
-    asked, (name, chosen) = _spec(data, prior, seed, classes, spec), _method(method, dict(fields or {}))
-    return distill_sets(asked, name, chosen, _ipcs(ipc), Path(out), progress=progress, dry_run=dry_run)
+    asked, (name, chosen) = (
+        _spec("distill", data, prior, classes, {"seed": seed, **spec}),
+        _method(method, dict(fields or {})),
+    )
+    return distill_sets(Job(asked, progress=progress, dry=dry_run), name, chosen, _ipcs(ipc), Path(out))
 
 
 def evaluate(
@@ -85,20 +91,20 @@ def evaluate(
     Raises:
         AttarError: any input is wrong; before any training.
     """
-    from attar.core.limits import seeds as numbered
-    from attar.evaluation import modified, named_recipe
     from attar.evaluation.run import evaluate_sets
 
     records = evaluate_sets(
         [Path(folder)],
-        modified(named_recipe(recipe), dict(fields)) if fields else named_recipe(recipe),
-        [network] if isinstance(network, str) else network,
-        numbered(seeds) if isinstance(seeds, int) else seeds,
-        test=test,
-        baseline=baseline,
-        teacher=teacher,
-        labels=labels,
-        device=device,
+        _recipe(recipe, fields),
+        _conditions(
+            network,
+            seeds,
+            teacher,
+            test=test,
+            baseline=baseline,
+            labels=None if labels is None else Path(labels),
+            device=device,
+        ),
         progress=progress,
         say=say,
         dry_run=dry_run,
@@ -163,28 +169,21 @@ def tune(
     Raises:
         AttarError: any input is wrong; before any long work.
     """
-    from attar.core.config import changed
-    from attar.core.limits import seeds as numbered
-    from attar.evaluation import modified, named_recipe
-    from attar.experiments.tune import Tuning, default_grid
-    from attar.job import Spec
+    from attar.experiments.settings import Tuning
+    from attar.experiments.tune import default_grid
     from attar.report.run import tune as run
-    from attar.teachers.reference import TeacherReference
 
-    named = {**spec, **({"classes": tuple(classes)} if classes is not None else {})}
     fixed = dict(fields or {})
     tuning = Tuning(
-        spec=changed(Spec(data=data, prior=prior), named, "tune"),
+        spec=_spec("tune", data, prior, classes, spec),
         name=method,
         fixed=fixed,
         grid=default_grid(method, fixed) if grid is None else grid,
-        ipcs=(ipc,) if isinstance(ipc, int) else tuple(sorted(set(ipc))),
+        ipcs=tuple(sorted(set(_ipcs(ipc)))),
         out=Path(out),
-        recipe=modified(named_recipe(recipe), dict(recipe_fields or {})),
-        networks=(network,) if isinstance(network, str) else tuple(network),
-        seeds=tuple(numbered(seeds) if isinstance(seeds, int) else seeds),
+        recipe=_recipe(recipe, recipe_fields),
+        conditions=_conditions(network, seeds, teacher),
         eta=eta,
-        teacher=None if teacher is None else TeacherReference.of(teacher),
     )
     return run(tuning, progress=progress, say=say, dry_run=dry_run).chosen
 
@@ -212,7 +211,10 @@ def explain_run(
     """
     from attar.distillation.reuse import explain_run as explained
 
-    asked, (name, chosen) = _spec(data, prior, seed, classes, spec), _method(method, dict(fields or {}))
+    asked, (name, chosen) = (
+        _spec("distill", data, prior, classes, {"seed": seed, **spec}),
+        _method(method, dict(fields or {})),
+    )
     return explained(asked, name, chosen, _ipcs(ipc), Path(out), progress=progress, say=say)
 
 
@@ -280,12 +282,33 @@ def prune_cache(
     return prune(older_than=age, max_size=size, kind=kind, dry_run=dry_run)
 
 
-def _spec(data: str, prior: str | None, seed: int, classes: Sequence[str] | None, more: Mapping[str, Any]) -> Spec:
+def _spec(command: str, data: str, prior: str | None, classes: Sequence[str] | None, fields: Mapping[str, Any]) -> Spec:
     from attar.core.config import changed
     from attar.job import Spec
 
     named = {"classes": tuple(classes)} if classes is not None else {}
-    return changed(Spec(data=data, prior=prior, seed=seed), {**more, **named}, "distill")
+    return changed(Spec(data=data, prior=prior), {**fields, **named}, command)
+
+
+def _recipe(name: str, fields: Mapping[str, Any] | None) -> Recipe:
+    from attar.evaluation import modified, named_recipe
+
+    return modified(named_recipe(name), dict(fields)) if fields else named_recipe(name)
+
+
+def _conditions(
+    network: str | Sequence[str], seeds: int | Sequence[int], teacher: str | Sequence[str] | None, **others: Any
+) -> Conditions:
+    from attar.core.limits import seeds as numbered
+    from attar.evaluation.conditions import Conditions
+    from attar.teachers.reference import TeacherReference
+
+    return Conditions(
+        (network,) if isinstance(network, str) else tuple(network),
+        tuple(numbered(seeds) if isinstance(seeds, int) else seeds),
+        teacher=None if teacher is None else TeacherReference.of(teacher),
+        **others,
+    )
 
 
 def _method(method: str | Method, fields: dict[str, Any]) -> tuple[str, Method]:

@@ -17,8 +17,9 @@ from sklearn.datasets import load_digits
 from attar import training
 from attar.core.config import by_ipc, by_network
 from attar.core.errors import AttarError
+from attar.core.progress import silent
 from attar.core.store import Store
-from attar.evaluation import RECIPES, Images, Recipe, Record, changes, evaluate, evaluator, modified
+from attar.evaluation import RECIPES, Images, Recipe, Record, Students, changes, evaluate, evaluator, modified
 from attar.evaluation.evaluator import training_plan
 from attar.evaluation.images import resized
 from attar.networks import build
@@ -38,8 +39,9 @@ TRAIN, TEST = digits(40), digits(90, first=400)
 
 
 def run(recipe: Recipe = TINY, train: Images = TRAIN, test: Images = TEST, seeds: Any = (0,), **more: Any) -> Any:
-    more = {"network": "convnet3-w8", "device": "cpu", **more}
-    return evaluate(train, test, recipe=recipe, seeds=seeds, **more)
+    more = {"network": "convnet3-w8", "device": "cpu", "progress": silent, **more}
+    progress = more.pop("progress")
+    return evaluate(Students(train, test, recipe, **more), seeds, progress)
 
 
 @pytest.mark.slow

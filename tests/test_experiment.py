@@ -90,13 +90,13 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     from attar.evaluation import evaluator
 
     seeds: list[int] = []
-    run = evaluator._Job.run
+    run = evaluator.Students.run
 
     def counted(self: Any, seed: int, *rest: Any) -> dict[str, float]:
         seeds.append(seed)
         return run(self, seed, *rest)
 
-    monkeypatch.setattr(evaluator._Job, "run", counted)
+    monkeypatch.setattr(evaluator.Students, "run", counted)
     return seeds
 
 
@@ -294,8 +294,8 @@ def test_a_network_that_fails_leaves_the_others_alone(
             raise AttarError("too thin")
         return run(self, seed, *rest)
 
-    run = evaluator._Job.run
-    monkeypatch.setattr(evaluator._Job, "run", broken)
+    run = evaluator.Students.run
+    monkeypatch.setattr(evaluator.Students, "run", broken)
     text = FILE.format(world=world, out=tmp_path / "out")
     text = text.replace("networks = [", 'networks = ["convnet3-w8", ').replace("ipc = [1, 2]", "ipc = 1")
     failures = compare(read_experiment(written(tmp_path, text)), only=["random"], store=store)

@@ -16,10 +16,11 @@ from attar.cli.options import Assignments, Fields, Settings
 from attar.core.config import parsed
 from attar.core.errors import AttarError
 from attar.core.limits import IPC, check_most
+from attar.core.limits import seeds as numbered
 from attar.evaluation import RECIPES, Recipe
+from attar.evaluation.conditions import Conditions
 from attar.job import Spec
 from attar.methods import METHODS
-from attar.networks import check
 from attar.teachers.reference import TeacherReference
 
 if TYPE_CHECKING:
@@ -40,15 +41,9 @@ class Trainings:
     test: str | None = None
     """Test images, or held-out; none: the test split of the set's data."""
 
-    def __post_init__(self) -> None:
-        for name in self.network:
-            check(name)
-
-    def one_network(self) -> str:
-        """The network, of commands that train one alone."""
-        if len(self.network) > 1:
-            raise AttarError(f"`network` {','.join(self.network)}: name one")
-        return self.network[0]
+    def conditions(self, **others: Any) -> Conditions:
+        """These trainings, with what else evaluations share."""
+        return Conditions(tuple(dict.fromkeys(self.network)), tuple(numbered(self.seeds)), self.test, **others)
 
 
 def a_recipe(options: Mapping[str, Any]) -> Recipe:

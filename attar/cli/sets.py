@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ from attar.core.errors import AttarError
 from attar.core.limits import seeds as numbered
 from attar.core.words import counted
 from attar.evaluation import Recipe, modified, named_recipe
-from attar.job import Spec
+from attar.job import Job, Spec
 from attar.methods import METHODS, load_method
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def distill(
 
             reuse = explain_run(spec, method, chosen, ipcs, out, progress=progress, say=say)
         else:
-            distill_sets(spec, method, chosen, ipcs, out, progress=progress, say=say, dry_run=dry_run)
+            distill_sets(Job(spec, progress=progress, dry=dry_run), method, chosen, ipcs, out, say=say)
     for line in reused(reuse) if explain else ():
         say(line)
 
@@ -89,43 +90,36 @@ def evaluate(
     Sets of other codes: --layout says how their folders are named, --data which real images they stand for.
     """
     asked = made(Trainings, trainings, "evaluate")
-    protocol = named_recipe(asked.recipe) if labels is None else labelled_recipe(labels, trainings.get("recipe"))
-    seeds = numbered(asked.seeds)
-    if sets:
-        protocol = modified(protocol, sets)
-    from attar.data.places import check_place
-    from attar.evaluation.records import read_records, write_record
+    recipe = named_recipe(asked.recipe) if labels is None else labelled_recipe(labels, trainings.get("recipe"))
+    recipe = modified(recipe, sets) if sets else recipe
+    conditions = asked.conditions(baseline=baseline, teacher=named_teacher(teacher), labels=labels, **device)
+    from attar.evaluation.records import write_record
     from attar.evaluation.run import evaluate_sets
 
-    found = _found(folders, made(Foreign, foreign, "evaluate"))
+    chosen = _sets_in(folders, made(Foreign, foreign, "evaluate"))
     if json_file is not None:
-        check_place(json_file, "`json`", [asked.test, *(one.manifest["data"]["spec"] for one in found)])
-        if json_file.exists():
-            read_records(json_file)
+        _check_records(json_file, [asked.test, *(distilled.manifest["data"]["spec"] for distilled in chosen)])
+    records = len(chosen) * len(conditions.networks)
     if not dry_run:
-        most = counted(len(found) * len(asked.network) * len(seeds) * (2 if baseline else 1), "training")
-        say(f"{most} at most; what is in the cache is not done again")
+        trainings_left = records * len(conditions.seeds) * (2 if baseline else 1)
+        say(f"{counted(trainings_left, 'training')} at most; what is in the cache is not done again")
     with showing() as progress:
-        for record in evaluate_sets(
-            found,
-            protocol,
-            asked.network,
-            seeds,
-            test=asked.test,
-            baseline=baseline,
-            teacher=named_teacher(teacher),
-            labels=labels,
-            **device,
-            progress=progress,
-            say=say,
-            dry_run=dry_run,
-        ):
+        for record in evaluate_sets(chosen, recipe, conditions, progress=progress, say=say, dry_run=dry_run):
             say(record.row)
             if json_file is not None:
                 write_record(json_file, record)
     if json_file is not None:
-        records = counted(len(found) * len(asked.network), "record")
-        say(f"{records} would be kept in {json_file}" if dry_run else f"{records} kept in {json_file}")
+        say(f"{counted(records, 'record')} {'would be kept' if dry_run else 'kept'} in {json_file}")
+
+
+def _check_records(file: Path, inputs: Sequence[str | None]) -> None:
+    """Raises AttarError unless records of these inputs can be kept in a file."""
+    from attar.data.places import check_place
+    from attar.evaluation.records import read_records
+
+    check_place(file, "`json`", inputs)
+    if file.exists():
+        read_records(file)
 
 
 def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
@@ -139,7 +133,7 @@ def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
     return modified(named_recipe(recipe), {"scheme": own.scheme, "label_epochs": own.label_epochs})
 
 
-def _found(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:
+def _sets_in(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:
     """The sets in some folders: Attar's own, or, with a layout, those of other codes, said how they are understood."""
     from attar.sets.distilled import find_distilled
 

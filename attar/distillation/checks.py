@@ -145,9 +145,7 @@ def checked(
     plan = Plan(job, name, method, ordered, folders, fits)
     if not plan.uses_prior:
         _without_prior(job.spec, name)
-    check_place(out, "`out`", [job.spec.data], adds=[folders[ordered[0]].name] if len(ordered) > 1 else ())
-    for folder in filter(occupied, folders.values()):
-        _set_in(folder)
+    _check_folders(plan, out)
     _enough_images(plan, job.picked)
     method.select.check(job, ordered, generated=isinstance(method, LatentMethod))
     if plan.uses_prior:
@@ -178,6 +176,13 @@ def _ordered(ipcs: Sequence[int]) -> tuple[int, ...]:
         raise AttarError(f"`ipc` {','.join(map(str, ipcs))}: the number of images per class must be 1 or more")
     check_most("`ipc`", max(ipcs), IPC)
     return tuple(sorted(set(ipcs)))
+
+
+def _check_folders(plan: Plan, out: Path) -> None:
+    """Raises AttarError where the sets may not be written, or something else is there already."""
+    check_place(out, "`out`", [plan.job.spec.data], adds=[plan.folders[plan.ipcs[0]].name] if plan.ipcs[1:] else ())
+    for folder in filter(occupied, plan.folders.values()):
+        _set_in(folder)
 
 
 def _left_out(job: Job, say: Say) -> None:

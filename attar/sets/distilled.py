@@ -239,6 +239,12 @@ def _saved_statistics(root: Path, statistics: Mapping[str, Tensor]) -> dict[str,
     return {STATISTICS: file_digest(root / STATISTICS)}
 
 
+def check_undamaged(distilled: DistilledSet) -> None:
+    """Raises AttarError where the files of one of Attar's own sets are not what its manifest says."""
+    if distilled.elsewhere is None and (problems := verify(distilled.folder)):
+        raise AttarError(f"{distilled.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
+
+
 def verify(folder: Path) -> list[str]:
     """What is wrong with a distilled set: missing, extra and altered files, one line each; an empty list if nothing."""
     distilled = open_distilled(folder)

@@ -16,7 +16,7 @@ from attar.core.progress import Say, quiet
 from attar.core.store import Store
 from attar.core.words import counted
 from attar.data.places import check_place, occupied
-from attar.sets.distilled import DistilledSet, folder_name, verify
+from attar.sets.distilled import DistilledSet, check_undamaged, folder_name
 
 if TYPE_CHECKING:
     from attar.data import ImageSet
@@ -105,8 +105,7 @@ def export(one: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_r
     """
     folders = class_folders(layout, one.classes)
     check_place(out, "`out`", [one.manifest["data"]["spec"]])
-    if problems := verify(one.folder):
-        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
+    check_undamaged(one)
     if occupied(out):
         raise AttarError(f"`out` {out}: something is there already; choose another folder, or remove it")
     files = [file for of_class in one.files() for file in of_class]

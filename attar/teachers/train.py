@@ -124,11 +124,9 @@ def train_teacher(
     check_place(out, "`out`", [spec.data, spec.test])
     bench = _Bench(spec, progress, store or Store())
     check_size(bench.name, len(bench.classes), bench.size)
-    held = None if spec.test is None else load_data(spec.test).restricted(bench.classes)
-    if held is not None and held.classes != bench.classes:
-        raise AttarError(f"`test` {spec.test}: its classes are in another order than those of {spec.data}")
+    tests = _test_images(bench)
     there = _there(out, bench.artefact.key)
-    if there and (held is None or there.get("test", {}).get("data") == spec.test):
+    if there and (tests is None or there.get("test", {}).get("data") == spec.test):
         say(f"{out} is already there, and is this teacher: nothing to do")
         return
     done = "tested" if there else "copied" if bench.store.has(bench.artefact) else None
@@ -136,17 +134,33 @@ def train_teacher(
     if dry_run:
         return
     made = out if there else bench.store.once(bench.artefact, partial(_make, bench))
-    record = {**_read(made), **_tested(bench, made, held)}
+    record = {**_read(made), **_tested(bench, made, tests)}
     if there:
         write_json(out / "teacher.json", record)
     else:
         publish(made, out, {"teacher.json": {**record, "seconds": bench.store.seconds(bench.artefact)}})
-    found = [
-        f"{record[name]['accuracy']:.2f} % on {record[name]['images']:,} {words}"
-        for name, words in (("held_out", "images held out"), ("test", f"images of {spec.test}"))
+    say(f"wrote {out.resolve()}: {bench.name}, {_accuracies(record, spec.test)}")
+
+
+def _test_images(bench: _Bench) -> ImageSet | None:
+    """The test images, in the order of the teacher's classes; None where it is not tested."""
+    spec = bench.spec
+    if spec.test is None:
+        return None
+    tests = load_data(spec.test).restricted(bench.classes)
+    if tests.classes != bench.classes:
+        raise AttarError(f"`test` {spec.test}: its classes are in another order than those of {spec.data}")
+    return tests
+
+
+def _accuracies(record: dict[str, Any], test: str | None) -> str:
+    """What the record says of how good the teacher is, in words."""
+    words = {"held_out": "images held out", "test": f"images of {test}"}
+    return ", ".join(
+        f"{record[name]['accuracy']:.2f} % on {record[name]['images']:,} {images}"
+        for name, images in words.items()
         if name in record
-    ]
-    say(f"wrote {out.resolve()}: {bench.name}, {', '.join(found)}")
+    )
 
 
 def _there(out: Path, key: str) -> dict[str, Any]:
