@@ -285,8 +285,8 @@ class Job:
             "skipped": list(self.images.skipped),
         }
 
-    def told(self, label: int) -> int | str | None:
-        """How the prior is told a class: by its own label, or by a prompt. Results of the class depend on it."""
+    def named_condition(self, label: int) -> int | str | None:
+        """A class's condition as keys hold it: the prior's own label, or the prompt."""
         prompts = self.prior.prompts
         return self.prior_labels[label] if prompts is None else prompts.texts[self.prior_labels[label]]
 

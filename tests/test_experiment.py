@@ -20,6 +20,7 @@ from attar.evaluation.records import read_records
 from attar.experiments import compare as grid
 from attar.experiments.spec import Experiment, read_experiment
 from attar.experiments.summary import Cell, Panel, Summary, paired, summarise
+from attar.job import Job
 from attar.report.run import compare
 from attar.report.tables import MISSING, latex
 
@@ -342,9 +343,9 @@ def test_other_terms_are_not_mixed(experiment: Experiment, world: Path, store: S
 def test_the_command_fails_if_anything_does(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*words: Any, dry_run: bool, say: Any, **more: Any) -> None:
+    def broken(job: Job, *words: Any, say: Any) -> None:
         say("it looks well")
-        if not dry_run:
+        if not job.dry:
             raise AttarError("no luck")
 
     monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))

@@ -21,7 +21,7 @@ from attar.networks import build
 from attar.training import Checkpoint, Plan, Precision, Shown, Step, Supervision, batches, rate, seeded, top1, train
 from attar.training.augment import Augmentation, apply, draw, mixed, normalised
 from attar.training.loop import _taught_most
-from attar.training.tally import Fit
+from attar.training.meters import Fit
 
 PLAIN = Augmentation(size=8, normalise="half")
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from attar import api
-from attar.cli.flags import say
+from attar.cli.shared import say
 from attar.core.cache import OLDER, Contents, Record, Unfinished, contents, listed, subject
 from attar.core.errors import AttarError
 from attar.core.fingerprints import is_artefact, is_named
@@ -74,10 +74,10 @@ def explain(
 @app.command("prune", cls=TyperCommand)
 def prune_(
     older_than: Annotated[
-        str | None, typer.Option(help="Remove what was not used for so long: 45m, 12h, 30d or 8w")
+        str | None, typer.Option(help="Remove what was not used for this long: 45m, 12h, 30d or 8w")
     ] = None,
     max_size: Annotated[
-        str | None, typer.Option(help="Remove the least recently used until so much is left: 500MB, 50GB or 2TB")
+        str | None, typer.Option(help="Remove the least recently used until this much is left: 500MB, 50GB or 2TB")
     ] = None,
     kind: Kind = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing")] = False,
@@ -115,7 +115,7 @@ def explained(record: Record) -> Iterable[str]:
         yield f"  it will not be used: {_wrong(record)}"
     if not record.inputs:
         return
-    known = {one.key: one for one in contents(record.folder.parent.parent).records}
+    known = {other.key: other for other in contents(record.folder.parent.parent).records}
     yield "made of"
     for name, value in record.inputs.items():
         yield from _branch(name, value, known, "  ")
@@ -195,12 +195,12 @@ def _why(missing: Missing) -> str:
     return "; ".join(dict.fromkeys(map(_differs, missing.nearest.differences)))
 
 
-def _differs(one: Difference) -> str:
+def _differs(difference: Difference) -> str:
     """`fit.guidance 4.0, in the cache 1.5`."""
-    asked, cached = word(one.asked), word(one.cached)
-    if one.field.endswith("digest") or asked == cached:
-        return f"{one.field.removesuffix('.digest')} of other content"
-    return f"{one.field} {asked}, in the cache {cached}"
+    asked, cached = word(difference.asked), word(difference.cached)
+    if difference.field.endswith("digest") or asked == cached:
+        return f"{difference.field.removesuffix('.digest')} of other content"
+    return f"{difference.field} {asked}, in the cache {cached}"
 
 
 def pruned(done: Pruned, dry_run: bool) -> Iterable[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.flags import DryRun, say
+from attar.cli.shared import DryRun, say
 
 
 def export(

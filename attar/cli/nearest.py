@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from attar.cli.flags import Device, DryRun, Teacher, named_teacher, say, showing
+from attar.cli.shared import Device, DryRun, Teacher, named_teacher, say, showing
 from attar.core.errors import AttarError, suggestion
 
 if TYPE_CHECKING:

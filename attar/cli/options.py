@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from typer.models import ArgumentInfo
 
-from attar.cli import ending
+from attar.cli import failures
 from attar.cli.naming import Example, Names
 from attar.core.config import changed, is_plain, notes
 from attar.core.errors import AttarError, reason, suggestion
@@ -218,7 +218,7 @@ class _Command:
         said = {one.name: given[one.parameter] for one in options.values()}
         said = {**written, **{name: _joined(value) for name, value in said.items() if value is not None}}
         own = {name: self._own(name, written) if given[name] is None else given[name] for name in self.plain}
-        ending.running.options |= own
+        failures.running.options |= own
         self._check_there(said, own)
         values = {
             name: {one.field: said[one.name] for one in options if one.name in said}

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.flags import DryRun, Ipc, Sets, ipcs_of, say, showing
 from attar.cli.options import Fields, Settings, made
+from attar.cli.shared import DryRun, Ipc, Sets, ipcs_of, say, showing
 from attar.distillation.regenerate import Overrides
 
 

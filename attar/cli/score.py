@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.flags import Device, DryRun, RecipeFields, Teacher, Trainings, named_teacher, say, showing
 from attar.cli.options import Fields, Settings, made
+from attar.cli.shared import Device, DryRun, RecipeFields, Teacher, Trainings, named_teacher, say, showing
 from attar.core.errors import AttarError
 from attar.evaluation import modified, named_recipe
 from attar.experiments.settings import Protocol

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attar.cli import flags
-from attar.cli.flags import Trainings, ipcs_of, named_teacher, say, showing
+from attar.cli import shared
 from attar.cli.options import Fields, Settings, made
+from attar.cli.shared import Trainings, ipcs_of, named_teacher, say, showing
 from attar.core.errors import AttarError
 from attar.core.limits import seeds as numbered
 from attar.core.words import counted
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 def distill(
     settings: Annotated[Settings, Fields(Spec)],
-    method: flags.MethodName,
-    ipc: flags.Ipc,
-    out: flags.Sets,
-    sets: flags.MethodFields,
-    config: flags.Config = None,
-    dry_run: flags.DryRun = False,
+    method: shared.MethodName,
+    ipc: shared.Ipc,
+    out: shared.Sets,
+    sets: shared.MethodFields,
+    config: shared.Config = None,
+    dry_run: shared.DryRun = False,
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Check everything, say what is in the cache and what differs there, and stop"),
@@ -74,16 +74,16 @@ class Foreign:
 def evaluate(
     folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
     trainings: Annotated[Settings, Fields(Trainings)],
-    device: flags.Device,
-    sets: flags.RecipeFields,
-    teacher: flags.Teacher,
+    device: shared.Device,
+    sets: shared.RecipeFields,
+    teacher: shared.Teacher,
     foreign: Annotated[Settings, Fields(Foreign)],
     labels: Annotated[
         Path | None, typer.Option(help="Labels that `attar relabel` wrote for the set; their recipe is the default")
     ] = None,
     baseline: Annotated[bool, typer.Option(help="Evaluate random real images of the same count beside it")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the records in this file")] = None,
-    dry_run: flags.DryRun = False,
+    dry_run: shared.DryRun = False,
 ) -> None:
     """Train networks on distilled sets and test them on real images.
 
@@ -141,7 +141,7 @@ def _sets_in(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:
         for name in ("data", "classes", "class_map"):
             if getattr(foreign, name) is not None:
                 raise AttarError(f"`{name}` says what a set from elsewhere is of; name its `layout`, too")
-        return [one for folder in folders for one in find_distilled(folder)]
+        return [distilled for folder in folders for distilled in find_distilled(folder)]
     if foreign.data is None:
         raise AttarError(f"`layout` {foreign.layout}: name real images of the set's classes with `data`")
     from attar.core.store import Store
@@ -154,17 +154,17 @@ def _sets_in(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:
     if foreign.classes is not None:
         real = real.restricted(named_classes(foreign.classes, real.classes))
     mapping = None if foreign.class_map is None else read_class_map(Path(foreign.class_map))
-    found = [open_layout(folder, foreign.layout, real, mapping, Store()) for folder in folders]
-    for one in found:
-        say(understood(one))
-    return found
+    sets = [open_layout(folder, foreign.layout, real, mapping, Store()) for folder in folders]
+    for distilled in sets:
+        say(understood(distilled))
+    return sets
 
 
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
     results: Annotated[list[Path] | None, typer.Option("--results", help="Files written by evaluate --json")] = None,
     out: Annotated[Path, typer.Option(help="The HTML page to write")] = Path("report.html"),
-    dry_run: flags.DryRun = False,
+    dry_run: shared.DryRun = False,
 ) -> None:
     """Make one self-contained HTML page of distilled sets and their results."""
     from attar.evaluation.records import read_records
@@ -181,12 +181,12 @@ def verify(folder: Annotated[Path, typer.Argument(help="A distilled set, or a fo
     from attar.sets.distilled import verify as problems_of
 
     wrong = 0
-    for one in find_distilled(folder):
-        problems = problems_of(one.folder)
+    for distilled in find_distilled(folder):
+        problems = problems_of(distilled.folder)
         for problem in problems:
-            say(f"{one.folder}: {problem}")
+            say(f"{distilled.folder}: {problem}")
         if not problems:
-            say(f"{one.folder}: {counted(len(one.manifest['images']), 'image')}, all as written")
+            say(f"{distilled.folder}: {counted(len(distilled.manifest['images']), 'image')}, all as written")
         wrong += len(problems)
     if wrong:
         raise typer.Exit(1)

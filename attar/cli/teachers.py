@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from attar.cli.flags import Config, Device, DryRun, RecipeFields, Teacher, named_teacher, say, showing
 from attar.cli.options import Assignments, Fields, Settings, made
+from attar.cli.shared import Config, Device, DryRun, RecipeFields, Teacher, named_teacher, say, showing
 from attar.core.errors import AttarError
 from attar.evaluation import Recipe, modified, named_recipe
 from attar.teachers.settings import TeacherTraining

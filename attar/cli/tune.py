@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from attar.cli.flags import (
+from attar.cli.options import Assignments, Fields, Settings, assignments, made
+from attar.cli.shared import (
     DryRun,
     Ipc,
     MethodFields,
@@ -20,7 +21,6 @@ from attar.cli.flags import (
     say,
     showing,
 )
-from attar.cli.options import Assignments, Fields, Settings, assignments, made
 from attar.core.errors import AttarError
 from attar.evaluation import modified, named_recipe
 from attar.experiments.settings import Tuning

@@ -84,7 +84,7 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
 
     Of generated images the decoding is not counted.
     """
-    told, made = [], sum({method.select.candidates(ipc) for ipc in ipcs}) * len(job.labels)
+    parts, made = [], sum({method.select.candidates(ipc) for ipc in ipcs}) * len(job.labels)
     rules = [(method.select, not isinstance(method, LatentMethod))]
     chosen = [method.for_ipc(ipc).fit.chooses for ipc in ipcs] if isinstance(method, LatentMethod) else []
     rules += [(rule, True) for rule in chosen if rule is not None]
@@ -93,8 +93,8 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
         if count and look.of != "pixels":
             taken = about(count * look_seconds(job, look, real))
             work = "to encode" if look.of == "latents" else f"for the {look.of} to look at"
-            told.append(f"{counted(count, 'image')} {work}, {taken}")
-    return "".join(f"; {text}" for text in told)
+            parts.append(f"{counted(count, 'image')} {work}, {taken}")
+    return "".join(f"; {text}" for text in parts)
 
 
 def look_seconds(job: Job, look: Features, real: bool) -> float:

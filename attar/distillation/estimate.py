@@ -74,7 +74,7 @@ class Outlook:
 def outlook(
     job: Job, method: Method, counts: Sequence[int], ipc: int, measures: Measures | None, refining: float = 0.0
 ) -> Outlook:
-    """The cost of the set of one IPC, for classes with so many images; real images (no measures) cost nothing.
+    """The cost of the set of one IPC, for classes with this many images; real images (no measures) cost nothing.
 
     Args:
         refining: seconds that the refinement of a class takes; its FLOPs are not counted.

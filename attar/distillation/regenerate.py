@@ -150,29 +150,29 @@ class Dataless(Job):
 
         file, shape = self.origin.folder / STATISTICS, (len(self.classes), *self.codec.shape)
         try:
-            found = load_file(file)
+            tensors = load_file(file)
         except Exception as error:  # safetensors has many kinds
             raise AttarError(
                 f"{file} cannot be read ({reason(error)}); copy the set again, or distill it again"
             ) from error
         for name in ("mean", "std"):
-            if name not in found or tuple(found[name].shape) != shape or not found[name].is_floating_point():
+            if name not in tensors or tuple(tensors[name].shape) != shape or not tensors[name].is_floating_point():
                 sizes = " x ".join(map(str, shape))
                 raise AttarError(f"{file} is damaged: {name} is no array of {sizes} numbers; distill the set again")
-            if not found[name].isfinite().all() or (name == "std" and (found[name] < 0).any()):
+            if not tensors[name].isfinite().all() or (name == "std" and (tensors[name] < 0).any()):
                 raise AttarError(f"{file} is damaged: {name} holds what is no {NAMES[name]}; distill the set again")
-        return found
+        return tensors
 
     def store_kept(self, fits: Mapping[int, Artefact], arrays: Mapping[str, Tensor]) -> None:
         """Puts it into the store, where the stages look for it."""
         from safetensors.torch import save_file
 
-        def make(kept: Mapping[str, Tensor], scratch: Path) -> None:
-            save_file(dict(kept), scratch / "fit.safetensors")
+        def make(statistics: Mapping[str, Tensor], scratch: Path) -> None:
+            save_file(dict(statistics), scratch / "fit.safetensors")
 
         for label, (mean, std) in enumerate(zip(arrays["mean"], arrays["std"], strict=True)):
-            kept = {"mean": mean[None], "variance": std[None].double().square()}
-            self.store.once(fits[label], partial(make, kept))
+            statistics = {"mean": mean[None], "variance": std[None].double().square()}
+            self.store.once(fits[label], partial(make, statistics))
 
     @property
     def _digest(self) -> str:

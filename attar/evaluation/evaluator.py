@@ -34,7 +34,7 @@ from attar.networks import build, check, check_size
 from attar.teachers.soft_labels import Labelling, StoredLabels, Views
 from attar.training import Pictures, Plan, Precision, Step, Supervision, top1, train
 from attar.training.augment import Augmentation
-from attar.training.tally import Fit, Tally
+from attar.training.meters import Fit, Tally
 
 __all__ = ["Images", "Students", "evaluate", "training_plan"]
 
@@ -52,9 +52,9 @@ def evaluate(students: Students, seeds: Sequence[int], progress: Progress = sile
     outcomes, inputs = [], students.inputs(seeds)
     for i, (seed, about) in enumerate(inputs.items()):
         title = f"{students.network}, {students.recipe.name}, seed {seed}"
-        told = partial(_told, progress, title, i, len(inputs))
+        shown = partial(_seed_progress, progress, title, i, len(inputs))
         with naming(title):
-            outcomes.append(students.outcome(seed, about, told))
+            outcomes.append(students.outcome(seed, about, shown))
     return _result(students, outcomes)
 
 
@@ -198,19 +198,19 @@ class Students:
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.tensor(np.ascontiguousarray(values), device=self.place)
 
-    def outcome(self, seed: int, about: dict[str, Any], told: Progress) -> dict[str, float]:
+    def outcome(self, seed: int, about: dict[str, Any], progress: Progress) -> dict[str, float]:
         """What the student of one seed comes to; `about` is what that depends on."""
         if self.store is None:
-            return self.run(seed, told)
-        make = partial(self._write_outcome, seed, told)
+            return self.run(seed, progress)
+        make = partial(self._write_outcome, seed, progress)
         path = self.store.once(Artefact("evaluation", about), make) / "outcome.json"
         outcome: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
         return outcome
 
-    def _write_outcome(self, seed: int, told: Progress, scratch: Path) -> None:
-        write_json(scratch / "outcome.json", self.run(seed, told))
+    def _write_outcome(self, seed: int, progress: Progress, scratch: Path) -> None:
+        write_json(scratch / "outcome.json", self.run(seed, progress))
 
-    def run(self, seed: int, told: Progress) -> dict[str, float]:
+    def run(self, seed: int, progress: Progress) -> dict[str, float]:
         """Trains and tests the network of one seed."""
         begun = time.monotonic()
         images, labels = self.pictures, self.train_labels
@@ -218,17 +218,17 @@ class Students:
         student = student.to(self.place).to(memory_format=torch.channels_last)
         every, first = _interval(self.recipe.test_every, self.plan), self.untested
         tests: list[float] = []
-        tally, fit = Tally(told, "epoch" if self.plan.steps is None else "step"), Fit()
+        tally, fit = Tally(progress, "epoch" if self.plan.steps is None else "step"), Fit()
 
         def after(step: Step) -> None:
             tally.add(step)
             fit.add(step)
             due = every is not None and step.epoch % every == 0 and step.epoch > first
             if step.last and (step.epoch == step.epochs or due):
-                told(f"{tally.text}; testing", step.done / step.total)
+                progress(f"{tally.text}; testing", step.done / step.total)
                 tests.append(self._test(student))
 
-        stored = None if self.soft is None else self.soft.stored(images, told)
+        stored = None if self.soft is None else self.soft.stored(images, progress)
         supervision = Supervision(self.views, self.labeller if stored is None else None, stored)
         tf32 = self.plan.precision == "tf32"
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
@@ -252,7 +252,7 @@ class Students:
         return top1(student, images, labels, self.recipe.normalise, precision=self.plan.precision)
 
 
-def _told(progress: Progress, title: str, index: int, count: int, text: str, fraction: float) -> None:
+def _seed_progress(progress: Progress, title: str, index: int, count: int, text: str, fraction: float) -> None:
     progress(f"{title}: {text}", (index + fraction) / count)
 
 

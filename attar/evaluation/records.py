@@ -81,9 +81,9 @@ class Result:
     """Training and tests of all seeds, also of those that were found finished."""
     device: str
     learnt: tuple[float, ...] = ()
-    """How well each network fits its training set, in per cent (`attar.training.tally.Fit`); none of old records."""
+    """How well each network fits its training set, in per cent (`attar.training.meters.Fit`); none of old records."""
     chance: float = 0.0
-    """Up to which of these, in per cent, a network may have learnt nothing (`attar.training.tally.Fit.chance`)."""
+    """Up to which of these, in per cent, a network may have learnt nothing (`attar.training.meters.Fit.chance`)."""
     precision: str = "float32"
     """What the networks were trained and tested in: the recipe's, or float32 where the device lacks it."""
     labels: Mapping[str, Any] | None = None

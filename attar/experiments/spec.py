@@ -115,7 +115,7 @@ class Planned:
     images: int
     classes: int
     prior: str
-    """The name of an architecture (attar.priors.training.described)."""
+    """The name of an architecture (attar.priors.training.weightless)."""
 
 
 @dataclass(frozen=True)

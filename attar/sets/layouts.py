@@ -95,7 +95,7 @@ def class_folders(layout: str, classes: Sequence[str]) -> list[str]:
     ]
 
 
-def export(one: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_run: bool = False) -> None:
+def export(distilled: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_run: bool = False) -> None:
     """Writes the images of a set, bit for bit, in a layout, with classes.json, which says whose folder is whose.
 
     `out` appears whole, by one rename. A dry run ends after the checks, having said what would be written.
@@ -103,29 +103,29 @@ def export(one: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_r
     Raises:
         AttarError: the set is damaged, the layout does not suit its classes, or `out` is taken.
     """
-    folders = class_folders(layout, one.classes)
-    check_place(out, "`out`", [one.manifest["data"]["spec"]])
-    check_undamaged(one)
+    folders = class_folders(layout, distilled.classes)
+    check_place(out, "`out`", [distilled.manifest["data"]["spec"]])
+    check_undamaged(distilled)
     if occupied(out):
         raise AttarError(f"`out` {out}: something is there already; choose another folder, or remove it")
-    files = [file for of_class in one.files() for file in of_class]
-    told = f"{counted(len(files), 'image')} in {counted(len(folders), 'folder')}, layout {layout}"
+    files = [file for of_class in distilled.files() for file in of_class]
+    summary = f"{counted(len(files), 'image')} in {counted(len(folders), 'folder')}, layout {layout}"
     if dry_run:
         size = sum(file.stat().st_size for file in files)
-        say(f"{told}, {size:,} bytes, and classes.json would be written to {out.resolve()}")
+        say(f"{summary}, {size:,} bytes, and classes.json would be written to {out.resolve()}")
         return
     written = []
     with appearing(out, "choose another `out`") as made:
-        for label, (folder, of_class) in enumerate(zip(folders, one.files(), strict=True)):
+        for label, (folder, of_class) in enumerate(zip(folders, distilled.files(), strict=True)):
             (made / folder).mkdir()
             for n, file in enumerate(of_class):
                 name = f"{folder}/{LAYOUTS[layout].file.format(label=label, n=n)}"
                 shutil.copyfile(file, made / name)
                 written.append(str(out.absolute() / name))
-        write_json(made / "classes.json", dict(zip(folders, one.classes, strict=True)))
+        write_json(made / "classes.json", dict(zip(folders, distilled.classes, strict=True)))
         if layout == "d3hr":
             (made / "train.txt").write_text("\n".join(written) + "\n", encoding="utf-8")
-    say(f"wrote {out.resolve()}: {told}; classes.json says which class each folder is")
+    say(f"wrote {out.resolve()}: {summary}; classes.json says which class each folder is")
 
 
 def open_layout(
@@ -162,14 +162,14 @@ def open_layout(
     return DistilledSet(folder, manifest, tuple(files))
 
 
-def understood(one: DistilledSet) -> str:
+def understood(distilled: DistilledSet) -> str:
     """What was made of a set from elsewhere, in a line."""
-    manifest, counts = one.manifest, sorted({len(files) for files in one.files()})
-    pairs = [f"{own} = {name!r}" for own, name in zip(manifest["folders"], one.classes, strict=True)]
+    manifest, counts = distilled.manifest, sorted({len(files) for files in distilled.files()})
+    pairs = [f"{own} = {name!r}" for own, name in zip(manifest["folders"], distilled.classes, strict=True)]
     more = " ..." if len(pairs) > 4 else ""
     each = counted(counts[0], "image") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} images"
     return (
-        f"{one.folder}: layout {manifest['layout']}, {each} of each of {counted(len(pairs), 'class')} of "
+        f"{distilled.folder}: layout {manifest['layout']}, {each} of each of {counted(len(pairs), 'class')} of "
         f"{manifest['data']['spec']}: {', '.join(pairs[:4])}{more}"
     )
 

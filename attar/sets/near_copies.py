@@ -89,17 +89,17 @@ def read_nearest(distilled: DistilledSet) -> list[Nearest]:
     file = folder_of(distilled) / "nearest.json"
     if not file.is_file():
         return []
-    kept = read_json(file)
-    wrong = mistake(kept, {"set": TEXT})
-    if wrong is None and kept["set"] != distilled.manifest["digest"]:
+    record = read_json(file)
+    wrong = mistake(record, {"set": TEXT})
+    if wrong is None and record["set"] != distilled.manifest["digest"]:
         return []
     each = [len(files) for files in distilled.files()]
-    for of in kept["measures"] if (wrong := wrong or mistake(kept, _SHAPE)) is None else ():
+    for of in record["measures"] if (wrong := wrong or mistake(record, _SHAPE)) is None else ():
         if [len(values) for values in of["distances"]] != each or [len(values) for values in of["numbers"]] != each:
             wrong = f"{of['kind']}: not one distance for each image"
     if wrong is not None:
         raise AttarError(f"{file} is damaged: {wrong}; remove it, or run `attar nearest` again")
-    return [Nearest(**{field.name: of[field.name] for field in fields(Nearest)}) for of in kept["measures"]]
+    return [Nearest(**{field.name: of[field.name] for field in fields(Nearest)}) for of in record["measures"]]
 
 
 @dataclass(frozen=True)
@@ -217,20 +217,20 @@ def _measured(job: Job, distilled: DistilledSet, by: Features) -> Nearest:
 
     from attar.selection import random_order
 
-    found = Nearest(by.of, [], [], [])
+    nearest = Nearest(by.of, [], [], [])
     meter = Meter(job.progress, f"comparing {by.of}", len(distilled.classes), "classes")
     for label, files in enumerate(distilled.files()):
         numbers = job.images.of_class(label)
         rows = by.rows(job, label, torch.from_numpy(numbers))
         unit = 2 * rows.shape[1] ** 0.5 if by.of == "pixels" else 1.0
         distances, places = _neighbours(rows, _features(job, by, label, files))
-        found.distances.append((distances / unit).tolist())
-        found.numbers.append(numbers[places].tolist())
+        nearest.distances.append((distances / unit).tolist())
+        nearest.numbers.append(numbers[places].tolist())
         order = random_order(0, distilled.classes[label], len(rows))[:COMPARED].numpy()
         others, _ = _neighbours(rows, rows[order], own=order) if len(rows) > 1 else (np.empty(0), None)
-        found.real.append((others / unit).tolist())
+        nearest.real.append((others / unit).tolist())
         meter.add()
-    return found
+    return nearest
 
 
 def _neighbours(rows: Any, points: Any, own: Any = None) -> tuple[Any, Any]:
@@ -242,8 +242,8 @@ def _neighbours(rows: Any, points: Any, own: Any = None) -> tuple[Any, Any]:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1):
-        found = NearestNeighbors(n_neighbors=1 if own is None else 2, algorithm="brute").fit(rows)
-        places = found.kneighbors(points, return_distance=False)
+        search = NearestNeighbors(n_neighbors=1 if own is None else 2, algorithm="brute").fit(rows)
+        places = search.kneighbors(points, return_distance=False)
     chosen = places[:, 0] if own is None else np.where(places[:, 0] == own, places[:, 1], places[:, 0])
     return np.linalg.norm(points.astype(np.float64) - rows[chosen], axis=1), chosen
 

@@ -26,12 +26,12 @@ from attar.networks import build, check_size
 from attar.priors.folder import publish
 from attar.teachers.load import load_pretrained
 from attar.teachers.settings import TeacherTraining
-from attar.training import Plan, Step, top1, train
+from attar.training import Plan, top1, train
 from attar.training.augment import STATISTICS, Augmentation
 from attar.training.checkpoint import Checkpoint
+from attar.training.meters import Tally
 
 Say = Callable[[str], None]
-TOLD_SECONDS = 1.0
 USUAL, SMALL = "airbench-w32", "convnet3-bn-w48"
 """The networks that teach unless one is named: SMALL for images below 32 pixels."""
 Set = tuple[Tensor, Tensor]
@@ -50,11 +50,11 @@ class _Bench:
     """Those to train on, and the fixed tenth."""
 
     def __post_init__(self) -> None:
-        found = load_data(self.spec.data)
+        images = load_data(self.spec.data)
         if self.spec.on_bad_image == "error":
-            self.images = readable(found, "error", self.store, self.progress).held_out()
+            self.images = readable(images, "error", self.store, self.progress).held_out()
         else:
-            left, right = (readable(part, "skip", self.store, self.progress) for part in found.held_out())
+            left, right = (readable(part, "skip", self.store, self.progress) for part in images.held_out())
             self.images = left, right
         self.size = usual_side(self.images[0]) if self.spec.size is None else self.spec.size
         self.name = self.spec.network or (USUAL if self.size >= 32 else SMALL)
@@ -184,9 +184,13 @@ def _tested(bench: _Bench, folder: Path, held: ImageSet | None) -> dict[str, Any
 def _make(bench: _Bench, scratch: Path) -> None:
     network = bench.network()
     plan, how = bench.plan(bench.steps)
-    told = _Teller(bench.progress, f"training {bench.name}")
+
+    def show(text: str, fraction: float) -> None:
+        bench.progress(f"training {bench.name}, {text}", fraction)
+
     images, labels = bench.opened(bench.images[0])
-    train(network, images, labels, plan, how, bench.spec.seed, "teacher", after=told, checkpoint=Checkpoint(scratch))
+    key, report = (bench.spec.seed, "teacher"), Tally(show, "epoch").add
+    train(network, images, labels, plan, how, *key, after=report, checkpoint=Checkpoint(scratch))
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if not all(value.isfinite().all() for value in state.values()):
         raise AttarError(f"the training diverged, to weights that are not finite numbers: lower lr = {bench.lr}")
@@ -232,26 +236,3 @@ def _estimate(bench: _Bench) -> str:
         f"{sum(p.numel() for p in network.parameters()):,} parameters; {spec.epochs} epochs, {bench.steps:,} steps of "
         f"{spec.batch}: about {duration(seconds)} on {device_class(bench.device)}"
     )
-
-
-class _Teller:
-    """Tells steps, loss, speed and the time that remains, about once a second."""
-
-    def __init__(self, progress: Progress, title: str) -> None:
-        self.progress, self.title = progress, title
-        self.begun = self.told = time.monotonic()
-        self.first: int | None = None
-
-    def __call__(self, step: Step) -> None:
-        now = time.monotonic()
-        if self.first is None:
-            self.first = step.done - 1
-        if now - self.told < TOLD_SECONDS and step.done < step.total:
-            return
-        self.told = now
-        speed = (step.done - self.first) / max(now - self.begun, 1e-9)
-        left = duration((step.total - step.done) / speed)
-        right = 100 * int(step.correct) / step.images
-        text = f"step {step.done:,}/{step.total:,}, loss {float(step.loss):.3f}, train {right:.0f} %"
-        told = f"{self.title}, {text}, {speed * step.images:,.0f} images/s, {left} left"
-        self.progress(told, step.done / step.total)

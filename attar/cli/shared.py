@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attar.cli import ending
+from attar.cli import failures
 from attar.cli.options import Assignments, Fields, Settings
 from attar.core.config import parsed
 from attar.core.errors import AttarError
@@ -81,7 +81,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say w
 
 def say(text: str) -> None:
     """A line for the user."""
-    print(ending.running.spoken(text), flush=True)
+    print(failures.running.spoken(text), flush=True)
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def showing() -> Iterator[Progress]:
     with bar() if sys.stderr.isatty() else lines() as progress:
 
         def show(text: str, fraction: float) -> None:
-            ending.running.stage = text
+            failures.running.stage = text
             progress(text, fraction)
 
         yield show
