@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from attar.core.cache import Contents, Record
     from attar.core.prune import Pruned
     from attar.distillation.reuse import Reuse
-    from attar.evaluation import Recipe
     from attar.evaluation.conditions import Conditions
     from attar.job import Spec
     from attar.methods.base import Method
@@ -91,11 +90,12 @@ def evaluate(
     Raises:
         AttarError: any input is wrong; before any training.
     """
+    from attar.evaluation import named_recipe
     from attar.evaluation.run import evaluate_sets
 
     records = evaluate_sets(
         [Path(folder)],
-        _recipe(recipe, fields),
+        named_recipe(recipe, fields),
         _conditions(
             network,
             seeds,
@@ -169,6 +169,7 @@ def tune(
     Raises:
         AttarError: any input is wrong; before any long work.
     """
+    from attar.evaluation import named_recipe
     from attar.experiments.settings import Tuning
     from attar.experiments.tune import default_grid
     from attar.report.run import tune as run
@@ -181,7 +182,7 @@ def tune(
         grid=default_grid(method, fixed) if grid is None else grid,
         ipcs=tuple(sorted(set(_ipcs(ipc)))),
         out=Path(out),
-        recipe=_recipe(recipe, recipe_fields),
+        recipe=named_recipe(recipe, recipe_fields),
         conditions=_conditions(network, seeds, teacher),
         eta=eta,
     )
@@ -244,11 +245,11 @@ def explain(what: str | Path) -> Record:
     if (folder / "manifest.json").is_file():
         from attar.sets.distilled import open_distilled
 
-        run, found = open_distilled(folder).manifest["run"], contents()
-        made = [record for record in found.records if record.kind == "set" and record.inputs.get("run") == run]
+        run, cached = open_distilled(folder).manifest["run"], contents()
+        made = [record for record in cached.records if record.kind == "set" and record.inputs.get("run") == run]
         if not made:
             raise AttarError(
-                f"{folder}: the cache {found.root} does not know what it was made from: another cache, or an older "
+                f"{folder}: the cache {cached.root} does not know what it was made from: another cache, or an older "
                 "Attar, made it, or that was removed; its settings stand in its manifest.json"
             )
         return made[-1]
@@ -288,12 +289,6 @@ def _spec(command: str, data: str, prior: str | None, classes: Sequence[str] | N
 
     named = {"classes": tuple(classes)} if classes is not None else {}
     return changed(Spec(data=data, prior=prior), {**fields, **named}, command)
-
-
-def _recipe(name: str, fields: Mapping[str, Any] | None) -> Recipe:
-    from attar.evaluation import modified, named_recipe
-
-    return modified(named_recipe(name), dict(fields)) if fields else named_recipe(name)
 
 
 def _conditions(

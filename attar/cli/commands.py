@@ -101,9 +101,9 @@ def built(name: str) -> Any:
     """A command with its options; they are made for the command that is asked for alone."""
     if name in GROUPS:
         return typer.main.get_command(GROUPS[name][0])
-    one = typer.Typer(add_completion=False, **SHOWN)
-    one.command(name, cls=Command)(expanded(COMMANDS[name]))
-    return typer.main.get_command(one)
+    group = typer.Typer(add_completion=False, **SHOWN)
+    group.command(name, cls=Command)(expanded(COMMANDS[name]))
+    return typer.main.get_command(group)
 
 
 class Commands(TyperGroup):

@@ -10,7 +10,7 @@ import typer
 from attar.cli.options import Fields, Settings, made
 from attar.cli.shared import Device, DryRun, RecipeFields, Teacher, Trainings, named_teacher, say, showing
 from attar.core.errors import AttarError
-from attar.evaluation import modified, named_recipe
+from attar.evaluation import named_recipe
 from attar.experiments.settings import Protocol
 
 
@@ -37,7 +37,7 @@ def score(
     conditions = asked.conditions(teacher=named_teacher(teacher), **device)
     if full_accuracy is not None and not 0 <= full_accuracy <= 100:
         raise AttarError(f"`full_accuracy` {full_accuracy}: a number from 0 to 100")
-    own = modified(named_recipe(asked.recipe), sets)
+    own = named_recipe(asked.recipe, sets)
     known = None if full_accuracy is None else full_accuracy / 100
     chosen = made(Protocol, protocol, "score", own=own, full_accuracy=known)
     from attar.experiments.scoring import scored

@@ -90,8 +90,8 @@ def evaluate(
     Sets of other codes: --layout says how their folders are named, --data which real images they stand for.
     """
     asked = made(Trainings, trainings, "evaluate")
-    recipe = named_recipe(asked.recipe) if labels is None else labelled_recipe(labels, trainings.get("recipe"))
-    recipe = modified(recipe, sets) if sets else recipe
+    own = named_recipe(asked.recipe) if labels is None else labelled_recipe(labels, trainings.get("recipe"))
+    recipe = modified(own, sets)
     conditions = asked.conditions(baseline=baseline, teacher=named_teacher(teacher), labels=labels, **device)
     from attar.evaluation.records import write_record
     from attar.evaluation.run import evaluate_sets
@@ -127,10 +127,10 @@ def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
     from attar.teachers.soft_labels import StoredLabels
 
     stored = StoredLabels(labels)
-    own = modified(named_recipe(stored.about("recipe")), stored.about("changes"))
+    own = named_recipe(stored.about("recipe"), stored.about("changes"))
     if recipe is None:
         return own
-    return modified(named_recipe(recipe), {"scheme": own.scheme, "label_epochs": own.label_epochs})
+    return named_recipe(recipe, {"scheme": own.scheme, "label_epochs": own.label_epochs})
 
 
 def _sets_in(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:

@@ -10,7 +10,7 @@ import typer
 from attar.cli.options import Assignments, Fields, Settings, made
 from attar.cli.shared import Config, Device, DryRun, RecipeFields, Teacher, named_teacher, say, showing
 from attar.core.errors import AttarError
-from attar.evaluation import Recipe, modified, named_recipe
+from attar.evaluation import Recipe, named_recipe
 from attar.teachers.settings import TeacherTraining
 
 
@@ -53,7 +53,7 @@ def relabel(
     reference = named_teacher(teacher)
     if reference is None:
         raise AttarError("`teacher` is missing")
-    protocol = modified(named_recipe(recipe), {**sets, **labels})
+    protocol = named_recipe(recipe, {**sets, **labels})
     from attar.evaluation.relabel import relabel as write
 
     with showing() as progress:

@@ -22,7 +22,7 @@ from attar.cli.shared import (
     showing,
 )
 from attar.core.errors import AttarError
-from attar.evaluation import modified, named_recipe
+from attar.evaluation import named_recipe
 from attar.experiments.settings import Tuning
 from attar.job import Spec
 from attar.methods import METHODS
@@ -75,7 +75,7 @@ def tune(
         grid=_grid(grid) if grid else default_grid(method, sets),
         ipcs=tuple(sorted(set(ipcs_of(ipc)))),
         out=out,
-        recipe=modified(named_recipe(asked.recipe), recipe_sets),
+        recipe=named_recipe(asked.recipe, recipe_sets),
         conditions=asked.conditions(teacher=named_teacher(teacher)),
     )
     with showing() as progress:
@@ -84,10 +84,10 @@ def tune(
 
 def _grid(words: list[str]) -> dict[str, list[str]]:
     """`field=value,value` words, or `field=value;value`, as fields and their values."""
-    found: dict[str, list[str]] = {}
+    grid: dict[str, list[str]] = {}
     for word in words:
         ((name, values),) = assignments([word], "--grid").items()
-        if name in found:
+        if name in grid:
             raise AttarError(f"--grid {word}: {name} has values already; give them all at once")
-        found[name] = [value.strip() for value in values.split(";" if ";" in values else ",")]
-    return found
+        grid[name] = [value.strip() for value in values.split(";" if ";" in values else ",")]
+    return grid

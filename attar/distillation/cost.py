@@ -60,7 +60,7 @@ def _unfitted(plan: Plan, ipcs: Sequence[int]) -> list[tuple[Fit, Group]]:
     for ipc in ipcs:
         asked, fit = plan.artefacts[ipc], plan.method.for_ipc(ipc).fit
         made = {group: asked.fits[group[0]] for group in asked.groups if group[0] in asked.fits}
-        wanted |= {one.key: (fit, group) for group, one in made.items() if not plan.job.store.has(one)}
+        wanted |= {artefact.key: (fit, group) for group, artefact in made.items() if not plan.job.store.has(artefact)}
     return list(wanted.values())
 
 

@@ -109,9 +109,6 @@ class Dataless(Job):
         super().__init__(spec, store, progress, dry)
         self.origin = origin
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Dataless, (self.origin, self.spec, self.store, silent))
-
     @cached_property
     def everything(self) -> ImageSet:
         return cast("ImageSet", Counted(self.origin.classes, self.origin.manifest["data"]["counts"], self._digest))

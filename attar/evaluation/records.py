@@ -107,8 +107,8 @@ class Result:
         its = "its" if len(shares) == 1 else "their"
         if shares and self.chance >= 100:
             return "a network cannot be wrong about a single class: this measures nothing"
-        told = f"{who} did not learn {its} training set ({', '.join(shares)}, as by chance): lower lr, or train longer"
-        return told if shares else ""
+        text = f"{who} did not learn {its} training set ({', '.join(shares)}, as by chance): lower lr, or train longer"
+        return text if shares else ""
 
     @property
     def accuracy(self) -> str:
@@ -275,7 +275,7 @@ def in_words(recipe: str, changes: Mapping[str, Any], test: str | None = None, l
 
 def assignments(changes: Mapping[str, Any]) -> list[str]:
     """The changes of a recipe as `--set` takes them, by field: "flip=false", "steps=300"."""
-    return [f"{name}={_word(value)}" for name, value in sorted(changes.items())]
+    return [f"{name}={as_text(value)}" for name, value in sorted(changes.items())]
 
 
 def spread(mean: str, std: float | None) -> str:
@@ -340,7 +340,8 @@ def _wrong(record: Any) -> str | None:
     return None
 
 
-def _word(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A field's value as the command line takes it: none, true, "7,8"."""
     if isinstance(value, (list, tuple)):
-        return ",".join(map(_word, value))
+        return ",".join(map(as_text, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

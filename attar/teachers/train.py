@@ -189,7 +189,7 @@ def _make(bench: _Bench, scratch: Path) -> None:
         bench.progress(f"training {bench.name}, {text}", fraction)
 
     images, labels = bench.opened(bench.images[0])
-    key, report = (bench.spec.seed, "teacher"), Tally(show, "epoch").add
+    key, report = (bench.spec.seed, "teacher"), Tally(show, "step").add
     train(network, images, labels, plan, how, *key, after=report, checkpoint=Checkpoint(scratch))
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if not all(value.isfinite().all() for value in state.values()):

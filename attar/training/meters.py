@@ -10,6 +10,9 @@ import torch
 from attar.core.progress import Progress
 from attar.training import Step
 
+SECONDS = 0.3
+"""Least time between two reports."""
+
 
 class Tally:
     """Reports loss, accuracy and speed, each since the last report, a few times a second."""
@@ -22,7 +25,7 @@ class Tally:
     def add(self, step: Step) -> None:
         self.steps.append(step)
         now = time.monotonic()
-        if now - self.since < 0.3 and step.done < step.total:
+        if now - self.since < SECONDS and step.done < step.total:
             return
         images = sum(s.images for s in self.steps)
         loss = float(torch.stack([s.loss for s in self.steps]).mean())
