@@ -83,7 +83,7 @@ def evaluate(
         fields: fields of the recipe, for example {"flip": False}.
         test: test images; None is the test split of the set's own data.
         baseline: whether random real images of the same count are evaluated beside each set.
-        teacher: who gives soft labels, as `--teacher`; of several, the mean of their logits.
+        teacher: who gives soft labels (`attar.teachers.load.load_pretrained`); of several, the mean of their logits.
         labels: a folder that `attar relabel` wrote.
         say: told where the data has changed, or shares images with the test set; in a dry run what there is to train.
 

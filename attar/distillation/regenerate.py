@@ -57,7 +57,7 @@ def regenerate(
     say: Say = print,
     dry_run: bool = False,
 ) -> list[Path]:
-    """Writes sets of these IPCs from what `--keep-statistics` kept in `folder`, as `distill_sets` does.
+    """Writes sets of these IPCs from what `keep_statistics` kept in `folder`, as `distill_sets` does.
 
     Raises:
         AttarError: the set keeps no statistics or is damaged, the prior is another one, or as `distill_sets`.

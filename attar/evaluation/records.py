@@ -256,17 +256,6 @@ def write_record(file: Path, record: Record) -> None:
             write_json(file, list(entries.values()))
 
 
-def record_of(entry: Any) -> Record:
-    """The record that a JSON object describes.
-
-    Raises:
-        AttarError: it describes none; says which key is wrong.
-    """
-    if wrong := _wrong(entry):
-        raise AttarError(wrong)
-    return _record(entry)
-
-
 def in_words(recipe: str, changes: Mapping[str, Any], test: str | None = None, labelled: str = "") -> str:
     """A recipe with its changes, and the test images: "quick with flip=false, steps=300; tested on digits@test"."""
     changed = f" with {', '.join(assignments(changes))}" if changes else ""

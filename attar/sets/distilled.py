@@ -28,7 +28,7 @@ IMAGES_SHOWN = 10
 PROTOTYPES = "__prototypes__"
 """Folder of the prototypes' pictures: `datasets` overlooks names of this form, and takes any other for images."""
 STATISTICS = "statistics.safetensors"
-"""What `--keep-statistics` keeps."""
+"""What `keep_statistics` keeps."""
 SPLIT_WORDS = frozenset(
     ["train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "evaluation"]
 )
@@ -107,7 +107,7 @@ def find_distilled(folder: Path) -> list[DistilledSet]:
 
 
 def evenly(labels: Sequence[int], count: int) -> list[int]:
-    """So many of these labels, evenly spaced; all of them, if there are no more."""
+    """`count` of these labels, evenly spaced; all of them, if there are no more."""
     count = min(len(labels), count)
     return [labels[k * len(labels) // count] for k in range(count)]
 
