@@ -282,19 +282,19 @@ def _not_foreign(plan: Plan, ipc: int) -> None:
             raise _foreign(folder, manifest, asked)
 
 
-def _foreign(folder: Path, found: dict[str, Any], here: dict[str, Any]) -> AttarError:
-    differing = _differing(found, here) or ["versions"]
+def _foreign(folder: Path, manifest: dict[str, Any], here: dict[str, Any]) -> AttarError:
+    differing = _differing(manifest, here) or ["versions"]
     return AttarError(f"{folder} belongs to another run (other {' and '.join(differing)}); choose another `out`")
 
 
-def _differing(found: Any, here: dict[str, Any], prefix: str = "") -> list[str]:
+def _differing(manifest: Any, here: dict[str, Any], prefix: str = "") -> list[str]:
     """The settings that are not as they are here, those of the method and of its parts each by its own name."""
     names = []
     for name, value in here.items():
-        there = found.get(name)
-        if isinstance(value, dict) and isinstance(there, dict) and there.get("name") == value.get("name"):
-            names += _differing(there, value, f"{prefix}{name}.")
-        elif there != value:
+        other = manifest.get(name)
+        if isinstance(value, dict) and isinstance(other, dict) and other.get("name") == value.get("name"):
+            names += _differing(other, value, f"{prefix}{name}.")
+        elif other != value:
             names.append(prefix + name)
     return names
 

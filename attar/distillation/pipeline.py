@@ -224,10 +224,10 @@ def compose(
 
 def compare(job: Job, method: RealImages) -> list[Artefact]:
     """All that the rule compares real images by."""
-    looks = method.select.needed_features(job)
-    for features in looks:
+    needed = method.select.needed_features(job)
+    for features in needed:
         features.prepare(job)
-    return [stored for features in looks for stored in features.stored(job)]
+    return [stored for features in needed for stored in features.stored(job)]
 
 
 def copy(job: Job, method: RealImages, ipc: int, done: Collection[int] = ()) -> Images:

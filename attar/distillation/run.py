@@ -65,8 +65,8 @@ def _write(plan: Plan, ipc: int, made: Made) -> None:
     with job.store.lock(Artefact("writing", {"out": str(folder.absolute())})):
         if not plan.missing([ipc], quiet):
             return
-        shown, kept = prototypes(job, made.fitted), statistics(plan, made.fitted)
-        write_distilled(folder, job.classes, made.images, manifest(plan, ipc, made), shown, kept, plan.generates)
+        beside = (prototypes(job, made.fitted), statistics(plan, made.fitted))
+        write_distilled(folder, job.classes, made.images, manifest(plan, ipc, made), *beside, plan.generates)
         job.store.once(set_artefact(plan, ipc, made), partial(_noted, folder))
 
 
@@ -118,8 +118,8 @@ def make(plan: Plan, ipc: int) -> Made:
     method, asked = method.for_ipc(ipc), plan.artefacts[ipc]
     fitted = pipeline.fit(job, method, asked)
     candidates = pipeline.sample(job, method, asked, fitted)
-    kept = pipeline.select(job, method, candidates, ipc)
-    refined = pipeline.refine(job, method, asked, fitted, kept)
+    selected = pipeline.select(job, method, candidates, ipc)
+    refined = pipeline.refine(job, method, asked, fitted, selected)
     return Made(partial(pipeline.decode, job, refined, ipc), fitted, asked)
 
 

@@ -120,7 +120,6 @@ class Students:
             AttarError: sets that do not fit each other, an unknown network or one that cannot take the images, a
                 missing teacher, labels of something else, or a bad field of the recipe.
         """
-        place = self.place
         if not seeds:
             raise AttarError("no seeds: give at least one")
         check_sets(self.train, self.test)
@@ -129,7 +128,7 @@ class Students:
         about: dict[str, Any] = {"network": self.network, "train": self.train.identity, "test": self.test.identity}
         about |= {"revision": REVISION, "recipe": replace(self.recipe, name="", source=""), "plan": self.plan}
         about |= {"labels": self.soft and self.soft.identity}
-        about |= {"device": device_class(place), "torch": torch.__version__}
+        about |= {"device": device_class(self.place), "torch": torch.__version__}
         about |= {library: version(library) for library in ("torchvision", "timm")}
         return {seed: {**about, "seed": seed} for seed in seeds}
 

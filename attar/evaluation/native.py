@@ -72,8 +72,8 @@ class Native:
 
     def picture(self, number: int) -> np.ndarray:
         """The image of this number, uint8 (H, W, 3)."""
-        kept = self._kept.get(number)
-        return self._decode(number) if kept is None else kept
+        pixels = self._kept.get(number)
+        return self._decode(number) if pixels is None else pixels
 
     def to(self, device: torch.device) -> Native:
         """The same images for another device."""

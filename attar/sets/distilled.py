@@ -168,10 +168,10 @@ def _write(
     begun = time.monotonic()
     (partial / "images").mkdir(exist_ok=True)
     names = [folder_name(label, name, len(classes)) for label, name in enumerate(classes)]
-    there = [label for label, name in enumerate(names) if (partial / "images" / name).is_dir()]
-    kept = [label for label in there[:-1] if _readable(partial / "images" / names[label], manifest["ipc"])]
+    opened = [label for label, name in enumerate(names) if (partial / "images" / name).is_dir()]
+    finished = [label for label in opened[:-1] if _readable(partial / "images" / names[label], manifest["ipc"])]
     written = {
-        "images": _saved(partial, "images", names, images(kept)),
+        "images": _saved(partial, "images", names, images(finished)),
         "prototypes": _saved(partial, PROTOTYPES, names, prototypes),
     }
     _check_distinct(folder, classes, names, written["images"], 1 if distinct else ACCIDENT)

@@ -58,12 +58,12 @@ def wordnet_ids(classes: Sequence[str]) -> list[str | None]:
     """The WordNet id of each class that is one of ImageNet's, whether it is called by it or by name; else None."""
     from attar.data.class_names import imagenet_names, imagenet_wnids, matches
 
-    found = matches(classes, imagenet_names(), 1000, classes)
+    matched = matches(classes, imagenet_names(), 1000, classes)
     ids: list[str | None] = []
     for name in classes:
-        labels, told = found[name], re.search(r" \((\d+)\)$", name)
-        if told and int(told.group(1)) in labels:
-            labels = [int(told.group(1))]
+        labels, number = matched[name], re.search(r" \((\d+)\)$", name)
+        if number and int(number.group(1)) in labels:
+            labels = [int(number.group(1))]
         ids.append(imagenet_wnids()[labels[0]] if len(labels) == 1 else None)
     return ids
 
@@ -182,21 +182,21 @@ def _matched(
 
     mapped = {folder: _mapped(root, folder, value, folders, real) for folder, value in mapping.items()}
     exactly, alike = _known(layout, real.classes, str), _known(layout, real.classes, partial(_called, layout))
-    found = [
+    possible = [
         {mapped[folder]} if folder in mapped else exactly.get(folder) or alike.get(_called(layout, folder), set())
         for folder in folders
     ]
     where = f"{root}: in layout {layout} the class {real.classes[0]!r} of {real.spec} is the folder "
     where += f"{class_folders(layout, real.classes)[0]!r}; "
-    if strange := [folder for folder, labels in zip(folders, found, strict=True) if not labels]:
+    if strange := [folder for folder, labels in zip(folders, possible, strict=True) if not labels]:
         raise AttarError(
             f"{where}these folders are no class of it: {listed(strange)}{_hint(layout, folders, real.classes)}"
         )
-    for folder, labels in zip(folders, found, strict=True):
+    for folder, labels in zip(folders, possible, strict=True):
         if len(labels) > 1:
             them = listed([repr(real.classes[label]) for label in sorted(labels)])
             raise AttarError(f"{where}{folder!r} may be any of its classes {them}: {SAY_WHICH}")
-    of_folders = [min(labels) for labels in found]
+    of_folders = [min(labels) for labels in possible]
     if twice := [folder for folder, label in zip(folders, of_folders, strict=True) if of_folders.count(label) > 1]:
         raise AttarError(f"{where}{listed(twice)} are the same class")
     if without := [name for label, name in enumerate(real.classes) if label not in of_folders]:

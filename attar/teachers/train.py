@@ -125,17 +125,17 @@ def train_teacher(
     bench = _Bench(spec, progress, store or Store())
     check_size(bench.name, len(bench.classes), bench.size)
     tests = _test_images(bench)
-    there = _there(out, bench.artefact.key)
-    if there and (tests is None or there.get("test", {}).get("data") == spec.test):
+    earlier = _earlier(out, bench.artefact.key)
+    if earlier and (tests is None or earlier.get("test", {}).get("data") == spec.test):
         say(f"{out} is already there, and is this teacher: nothing to do")
         return
-    done = "tested" if there else "copied" if bench.store.has(bench.artefact) else None
+    done = "tested" if earlier else "copied" if bench.store.has(bench.artefact) else None
     say(_estimate(bench) if done is None else f"trained already: it is only {done}")
     if dry_run:
         return
-    made = out if there else bench.store.once(bench.artefact, partial(_make, bench))
+    made = out if earlier else bench.store.once(bench.artefact, partial(_make, bench))
     record = {**_read(made), **_tested(bench, made, tests)}
-    if there:
+    if earlier:
         write_json(out / "teacher.json", record)
     else:
         publish(made, out, {"teacher.json": {**record, "seconds": bench.store.seconds(bench.artefact)}})
@@ -163,7 +163,7 @@ def _accuracies(record: dict[str, Any], test: str | None) -> str:
     )
 
 
-def _there(out: Path, key: str) -> dict[str, Any]:
+def _earlier(out: Path, key: str) -> dict[str, Any]:
     """The record of the teacher of this key in `out`, {} where nothing is; raises AttarError for anything else."""
     return own_record(out, "teacher.json", key, "teacher") or {}
 
