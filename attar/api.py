@@ -93,22 +93,10 @@ def evaluate(
     from attar.evaluation import named_recipe
     from attar.evaluation.run import evaluate_sets
 
-    records = evaluate_sets(
-        [Path(folder)],
-        named_recipe(recipe, fields),
-        _conditions(
-            network,
-            seeds,
-            teacher,
-            test=test,
-            baseline=baseline,
-            labels=None if labels is None else Path(labels),
-            device=device,
-        ),
-        progress=progress,
-        say=say,
-        dry_run=dry_run,
-    )
+    stored = None if labels is None else Path(labels)
+    conditions = _conditions(network, seeds, teacher, test=test, baseline=baseline, labels=stored, device=device)
+    chosen = named_recipe(recipe, fields)
+    records = evaluate_sets([Path(folder)], chosen, conditions, progress=progress, say=say, dry_run=dry_run)
     return [record.as_json() for record in records]
 
 

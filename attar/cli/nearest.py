@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from attar.cli.shared import Device, DryRun, Teacher, named_teacher, say, showing
+from attar.cli.shared import Device, DryRun, SetFolders, Teacher, named_teacher, say, showing
 from attar.core.errors import AttarError, suggestion
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ KINDS = ("pixels", "teacher", "prior", "latents")
 
 
 def nearest(
-    folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
+    folders: SetFolders,
     teacher: Teacher,
     device: Device,
     features: Annotated[

@@ -72,7 +72,7 @@ class Foreign:
 
 
 def evaluate(
-    folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
+    folders: shared.SetFolders,
     trainings: Annotated[Settings, Fields(Trainings)],
     device: shared.Device,
     sets: shared.RecipeFields,
@@ -161,7 +161,7 @@ def _sets_in(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
+    folders: shared.SetFolders,
     results: Annotated[list[Path] | None, typer.Option("--results", help="Files written by evaluate --json")] = None,
     out: Annotated[Path, typer.Option(help="The HTML page to write")] = Path("report.html"),
     dry_run: shared.DryRun = False,

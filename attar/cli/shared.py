@@ -73,6 +73,8 @@ RecipeFields = Annotated[
     Assignments("A field of the recipe: --set steps=200 (`attar list recipes` lists them)", a_recipe),
 ]
 MethodName = Annotated[str, typer.Option(help="The distiller (`attar list methods`)")]
+SetFolder = Annotated[Path, typer.Argument(help="A distilled set", metavar="DIR")]
+SetFolders = Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")]
 Ipc = Annotated[str, typer.Option(help="Images per class; several as 1,10,50")]
 Sets = Annotated[Path, typer.Option(help="Folder to write; several IPCs go to OUT/ipc-001, OUT/ipc-010 ...")]
 Config = Annotated[Path | None, typer.Option(help="TOML with any of these options, and a table [set]; flags win")]

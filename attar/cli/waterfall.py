@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from attar.cli.options import Fields, Settings, assignments, made
-from attar.cli.shared import Device, DryRun, RecipeFields, Teacher, Trainings, named_teacher, say, showing
+from attar.cli.shared import Device, DryRun, RecipeFields, SetFolder, Teacher, Trainings, named_teacher, say, showing
 from attar.core.errors import AttarError
 from attar.evaluation import modified, named_recipe
 from attar.experiments.steps import around, between, with_shared, with_tests
 
 
 def waterfall(
-    folder: Annotated[Path, typer.Argument(help="A distilled set", metavar="DIR")],
+    folder: SetFolder,
     trainings: Annotated[Settings, Fields(Trainings, without=("recipe",))],
     device: Device,
     teacher: Teacher,

@@ -82,16 +82,8 @@ class _Judged:
 
     def _students(self, network: str) -> tuple[Students, Students | None]:
         """Those of the set, and those of the random images."""
-        own = Students(
-            self.train,
-            self.tests,
-            self.recipe,
-            network,
-            self.conditions.device,
-            self.source.teacher,
-            self.source.labels,
-            self.store,
-        )
+        device, source = self.conditions.device, self.source
+        own = Students(self.train, self.tests, self.recipe, network, device, source.teacher, source.labels, self.store)
         return own, None if self.random is None else replace(own, train=self.random, labels=None)
 
     def trainings(self, network: str) -> dict[str, Artefact]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from attar.core.errors import AttarError, suggestion
 from attar.core.files import expanded
@@ -244,17 +245,12 @@ class Grid:
                 yield f"evaluating {item}, {networks.pop(0)}: {error}"
 
     def _evaluate(self, item: Item, distilled: DistilledSet, networks: Sequence[str]) -> Iterator[Record]:
+        evaluation, device = item.evaluation, item.contender.spec.device
         conditions = Conditions(
-            tuple(networks),
-            item.seeds,
-            self.experiment.test,
-            baseline=False,
-            teacher=item.evaluation.teacher,
-            device=item.contender.spec.device,
+            tuple(networks), item.seeds, self.experiment.test, False, evaluation.teacher, device=device
         )
-        recipe, folders = item.evaluation.recipe, [distilled.folder]
-        judging = evaluate_sets(folders, recipe, conditions, store=self.store, progress=self.progress, say=self._note)
-        for record in judging:
+        how: dict[str, Any] = {"store": self.store, "progress": self.progress, "say": self._note}
+        for record in evaluate_sets([distilled.folder], evaluation.recipe, conditions, **how):
             self.say(record.row)
             yield replace(record, trial=self._trial(item, record.network, distilled))
 

@@ -44,10 +44,14 @@ class Scheme:
         """Logits (n, C) as the tensors to store, each with n rows; those of `top` need fewer than C, and a temperature.
 
         Raises:
-            AttarError: logits that are too far apart, or a `top` of C or more.
+            AttarError: logits that are not finite or too far apart, or a `top` of C or more.
         """
         import torch
 
+        if not torch.isfinite(logits).all():
+            raise AttarError(
+                "the teacher gives logits that are not finite numbers: its weights or its input are broken"
+            )
         below = logits.float() - logits.float().amax(1, keepdim=True)
         if self.top is None:
             return self._encoded(below)
