@@ -17,7 +17,7 @@ from attar.data import load_data
 from attar.diffusion import Sampler, grid, sample
 from attar.priors import load_prior
 from attar.priors.codec import to_uint8
-from attar.priors.training.measures import open_classifier
+from attar.priors.training.sample_quality import open_classifier
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from toys import attar, save_folder
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.data import load_data, readable
-from attar.data.contents import ACCIDENT, Contents, Look, check_contents
+from attar.data.degenerate import ACCIDENT, Contents, Look, check_contents
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import METHODS, load_method

@@ -299,7 +299,7 @@ def test_exact_inversion_is_in_float32() -> None:
         ({"fit.times": 610}, "nearest is 600"),
         ({"fit.times": "600,500"}, "rising"),
         ({"time": 500}, "none of d3hr.fit.times 600"),
-        ({"sampler.steps": 7}, "not a time of the sampler's grid"),
+        ({"sampler.steps": 7}, "not on the sampler's grid"),
         ({"subsets": 0}, "at least 1"),
         ({"score": "skew"}, "choose one of paper, kl, sinkhorn"),
         ({"fit.per_class": 1}, "at least 2"),

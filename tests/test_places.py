@@ -17,7 +17,7 @@ from attar.api import distill, evaluate
 from attar.core.errors import AttarError
 from attar.core.files import appearing, check_writable
 from attar.core.store import Store
-from attar.data.places import check_file, check_place
+from attar.data.output_places import check_file, check_place
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method

@@ -27,9 +27,9 @@ from attar.priors.folder import publish
 from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT, share_embedders, untrained
 from attar.priors.training.latent_set import LatentSet, Mirrored, load_latents
-from attar.priors.training.measures import frechet
 from attar.priors.training.optimise import Moment, Session, accelerator, optimise
 from attar.priors.training.run import train_new_prior
+from attar.priors.training.sample_quality import frechet
 from attar.priors.training.settings import Autoencoding, NewPrior, Optimisation, Report, Training
 
 TINY = Training(hidden=16, layers=2, heads=2, patch=2, steps=12, batch=8, learning_rate=1e-3, warmup=2)

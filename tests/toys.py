@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -316,3 +317,41 @@ def save_random_set(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data = f"imagefolder:{root / 'data'}@train"
     attar(monkeypatch, "distill", "--data", data, "--method", "random", "--ipc", 2, "--out", root / "set")
     return root
+
+
+ORIGINAL_IN_BLOCK = {
+    "scale": {
+        "attn.gamma1": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
+        "attn.gamma2": ("attn1.to_out.0",),
+        "gamma1": ("attn1",),
+        "gamma2": ("ff",),
+    },
+    "bias": {
+        "attn.qkv.bias": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
+        "attn.proj.bias": ("attn1.to_out.0",),
+        "mlp.fc1.bias": ("ff.net.0.proj",),
+        "mlp.fc2.bias": ("ff.net.2",),
+        "adaLN_modulation.1.bias": ("norm1.linear",),
+    },
+}
+ORIGINAL_OUTSIDE = {
+    "x_embedder.proj.bias": "pos_embed.proj.bias",
+    "t_embedder.mlp.0.bias": "embedder.timestep_embedder.linear_1.bias",
+    "t_embedder.mlp.2.bias": "embedder.timestep_embedder.linear_2.bias",
+    "y_embedder.embedding_table.weight": "embedder.class_embedder.embedding_table.weight",
+    "final_layer.linear.bias": "proj_out_2.bias",
+    "final_layer.adaLN_modulation.1.bias": "proj_out_1.bias",
+}
+
+
+def under_original_names(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A DiffFit adaptor's values under the names of the original DiT and Minimax, q, k and v in one."""
+    renamed = {original: values[name].detach() for original, name in ORIGINAL_OUTSIDE.items() if name in values}
+    numbers = {int(name.split(".")[1]) for name in values if name.startswith("transformer_blocks.")}
+    for number in sorted(numbers):
+        for leaf, table in ORIGINAL_IN_BLOCK.items():
+            for original, names in table.items():
+                parts = [f"transformer_blocks.{number}.{name}.{leaf}" for name in names]
+                if parts[0] in values:
+                    renamed[f"blocks.{number}.{original}"] = torch.cat([values[part].detach() for part in parts])
+    return renamed

@@ -13,11 +13,12 @@ from typer.core import TyperCommand
 
 from attar import api
 from attar.cli.shared import say
-from attar.core.cache import OLDER, Contents, Record, Unfinished, contents, listed, subject
+from attar.core.cache import OLDER, Contents, Record, Unfinished, contents, subject
 from attar.core.errors import AttarError
 from attar.core.fingerprints import is_artefact, is_named
 from attar.core.progress import duration
 from attar.core.prune import Pruned, bytes_of, prune, seconds_of
+from attar.core.words import listed
 
 if TYPE_CHECKING:
     from attar.core.differences import Difference
@@ -186,7 +187,7 @@ def reused(reuse: Reuse) -> Iterable[str]:
 
 
 def _of(subjects: list[str]) -> str:
-    return listed(list(dict.fromkeys(subjects)))
+    return listed(list(dict.fromkeys(subjects)), 3)
 
 
 def _why(missing: Missing) -> str:

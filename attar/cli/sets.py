@@ -114,7 +114,7 @@ def evaluate(
 
 def _check_records(file: Path, inputs: Sequence[str | None]) -> None:
     """Raises AttarError unless records of these inputs can be kept in a file."""
-    from attar.data.places import check_place
+    from attar.data.output_places import check_place
     from attar.evaluation.records import read_records
 
     check_place(file, "`json`", inputs)

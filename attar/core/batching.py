@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attar.core.errors import AttarError, suggestion
 from attar.core.finite import finite
 from attar.core.store import Artefact, Store
 
@@ -76,8 +77,6 @@ class Probe:
         Raises:
             AttarError: it does not fit in memory, or at it a row's bytes would depend on the others.
         """
-        from attar.core.errors import AttarError
-
         if tile < 1:
             raise AttarError(f"`tile` {tile}: at least 1")
         try:
@@ -121,8 +120,6 @@ def device_class(device: torch.device) -> str:
 
 def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     """The device and number format that `auto` means here: a GPU in bfloat16 where there is one, else CPU, float32."""
-    from attar.core.errors import AttarError, suggestion
-
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

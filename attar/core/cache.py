@@ -14,6 +14,7 @@ from typing import Any
 from attar.core.errors import AttarError, suggestion
 from attar.core.fingerprints import key_of
 from attar.core.store import META, cache_folder
+from attar.core.words import listed
 
 OLDER = "of an older Attar"
 """What is wrong with artefacts whose keys are built in another way: none of them is used any more."""
@@ -152,19 +153,14 @@ def subject(inputs: dict[str, Any]) -> str:
         shard = inputs.get("shard", 0)
         return f"{inputs['class']}, shard {shard}" if shard else str(inputs["class"])
     if isinstance(classes := inputs.get("classes"), list):
-        return listed(classes)
+        return listed(classes, 3)
     if "ipc" in inputs and "method" in inputs:
         return f"{inputs['method']}, IPC {inputs['ipc']}"
     if "network" in inputs and "seed" in inputs:
         return f"{inputs['network']}, seed {inputs['seed']}"
     if isinstance(images := inputs.get("images"), list):
-        return listed([part["class"] for part in images])
+        return listed([part["class"] for part in images], 3)
     return ""
-
-
-def listed(names: list[str]) -> str:
-    """Some names: `ant, bee and 8 more`."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -26,8 +28,6 @@ def written_hint(near: Sequence[str]) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """The known names that a mistyped one may mean: those that differ in case alone, else up to three near ones."""
-    from difflib import get_close_matches
-
     known = list(dict.fromkeys(known))
     folded: dict[str, list[str]] = {}
     for one in known:
@@ -40,6 +40,17 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 def reason(error: Exception) -> str:
     """What went wrong, in words; of an error of the system neither its number nor the file, told elsewhere."""
     return str(getattr(error, "strerror", None) or error)
+
+
+@contextmanager
+def explained(what: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turns an error of these kinds into an AttarError of `what` and its text; an AttarError passes as it is."""
+    try:
+        yield
+    except AttarError:
+        raise
+    except kinds as error:
+        raise AttarError(f"{what}: {error}") from error
 
 
 class NotFinite(AttarError):

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from attar.core.errors import AttarError, NotFinite
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 DIVERGED = 1e4
 """No loss here is so large while anything is learnt: to guess costs a denoiser about 1, a classifier log(classes)."""
@@ -63,8 +62,6 @@ def save_finite(tensors: Mapping[str, Tensor], file: Path, what: str) -> None:
     Raises:
         NotFinite: an array holds a NaN or an infinity; nothing is written.
     """
-    from safetensors.torch import save_file
-
     save_file({name: finite(values, f"{what} ({name})").contiguous() for name, values in tensors.items()}, file)
 
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 Part = str | int
@@ -31,8 +32,6 @@ def generator(*parts: Part) -> torch.Generator:
 
 def numpy_generator(*parts: Part) -> np.random.Generator:
     """The same for NumPy and scikit-learn."""
-    import numpy as np
-
     return np.random.default_rng(seed_of(*parts))
 
 

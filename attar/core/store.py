@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
+import platformdirs
+
 from attar.core.cache_users import join
 from attar.core.errors import AttarError
 from attar.core.files import check_writable, expanded, permit, replacing, resumed, write_json, writing
@@ -38,8 +40,6 @@ META = "meta.json"
 
 def cache_folder() -> Path:
     """`ATTAR_CACHE`, or the platform's user cache folder."""
-    import platformdirs
-
     named = os.environ.get("ATTAR_CACHE")
     return expanded(named) if named else Path(platformdirs.user_cache_dir("attar"))
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from attar.core import limits
 from attar.core.config import parsed
-from attar.core.errors import AttarError, suggestion
+from attar.core.errors import AttarError, explained, suggestion
 
 Table = dict[str, Any]
+
+
+def read(file: Path, field: str) -> Any:
+    """What the TOML file, or by its suffix the JSON file, that a field names holds.
+
+    Raises:
+        AttarError: it cannot be read as such.
+    """
+    with explained(f"`{field}` {file}: cannot be read as {file.suffix or 'TOML'}", OSError, ValueError):
+        text = file.read_text(encoding="utf-8")
+        return json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
 
 
 def keyed(written: Table, allowed: Collection[str], where: str) -> Table:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from attar.core.files import expanded
 
 
 def damaged(source: str | Path) -> str:
     """Which safetensors file of a folder, or the file itself, cannot be read, and what to do; "" where none is."""
-    from safetensors import SafetensorError, safe_open
-
     place = expanded(source)
     for file in sorted(place.rglob("*.safetensors")) if place.is_dir() else [place]:
         if file.suffix != ".safetensors" or not file.is_file():

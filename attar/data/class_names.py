@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from attar.core import toml_tables
 from attar.core.errors import AttarError, suggestion
-from attar.core.words import counted
-from attar.data.source import listed
+from attar.core.words import counted, listed
 
 ClassMap = Mapping[str, int | str]
 """Data class name -> label or class name of the prior."""
@@ -113,11 +111,7 @@ def read_class_map(file: Path) -> dict[str, int | str]:
     Raises:
         AttarError: the file cannot be read as such a table.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-        table = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as error:
-        raise AttarError(f"`class_map` {file}: cannot be read as {file.suffix or 'TOML'}: {error}") from error
+    table = toml_tables.read(file, "class_map")
     if not isinstance(table, dict):
         raise AttarError(f"`class_map` {file}: not a table of data class names")
     wrong = [key for key, value in table.items() if isinstance(value, bool) or not isinstance(value, (int, str))]

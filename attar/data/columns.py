@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pyarrow import types
+
 from attar.core.errors import AttarError, suggestion
 from attar.core.words import counted
 
@@ -78,8 +80,6 @@ def check_images(file: Path, table: Any, column: str) -> None:
     Raises:
         AttarError: the column cannot hold encoded images, or there is none in any row.
     """
-    from pyarrow import types
-
     rows, kind = table.metadata.num_rows, table.schema_arrow.field(column).type
     if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type

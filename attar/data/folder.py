@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from attar.core.errors import AttarError
-from attar.core.words import counted
+from attar.core.errors import AttarError, explained
+from attar.core.words import counted, listed
 from attar.data.decode import opened
-from attar.data.source import SUFFIXES, Ints, file_bytes, is_no_file, listed, shown
+from attar.data.source import SUFFIXES, Ints, file_bytes, is_no_file, shown, state
 
 _warn_once = lru_cache(logging.getLogger("attar").warning)
 
@@ -25,7 +25,7 @@ SPLITS = ("train", "test", "validation", "valid", "val")
 def splits(where: str) -> tuple[str, ...]:
     """The children named as splits are, in capitals or not, where they hold class folders; else none."""
     root = Path(where)
-    with _told(root):
+    with _reading(root):
         named = [name for name in _class_folders(root) if name.lower() in SPLITS and _is_split(root, name)]
     return tuple(sorted(named, key=lambda name: (SPLITS.index(name.lower()), name)))
 
@@ -33,17 +33,18 @@ def splits(where: str) -> tuple[str, ...]:
 def beside_splits(where: str) -> tuple[str, ...]:
     """The folders of images that lie beside those named as splits are."""
     root = Path(where)
-    with _told(root):
+    with _reading(root):
         others = [name for name in _class_folders(root) if name.lower() not in SPLITS]
         return tuple(sorted(name for name in others if any(_images(root, name))))
 
 
 def linked(root: Path) -> list[Path]:
     """The class folders and splits that are links to folders elsewhere."""
-    with _told(root):
+    with _reading(root):
         inside = [root / name for name in _class_folders(root)]
-        of_splits = [one / name for one in inside if one.name.lower() in SPLITS for name in _class_folders(one)]
-    return [one for one in (*inside, *of_splits) if one.is_symlink()]
+        splits = [folder for folder in inside if folder.name.lower() in SPLITS]
+        of_splits = [split / name for split in splits for name in _class_folders(split)]
+    return [folder for folder in (*inside, *of_splits) if folder.is_symlink()]
 
 
 def load(where: str, split: str | None) -> Folder:
@@ -56,7 +57,7 @@ def load(where: str, split: str | None) -> Folder:
     root = Path(where) / split if split else Path(where)
     if not root.is_dir():
         raise AttarError(f"{root} is not a folder; imagefolder: needs a folder of class folders")
-    with _told(root):
+    with _reading(root):
         classes = _class_folders(root)
         if lost := [shown(e.path) for e in os.scandir(root) if e.is_symlink() and not os.path.exists(e.path)]:
             raise AttarError(f"{listed(lost)}: a link that leads nowhere, perhaps a class; mend it, or remove it")
@@ -83,17 +84,17 @@ def load(where: str, split: str | None) -> Folder:
 
 def _warn_of_rest(root: Path, of_classes: list[list[str]]) -> None:
     """A line each for images that are no class's, and for those that are in folders below one."""
-    with _told(root):
+    with _reading(root):
         loose, _ = _inside(root)
         hidden = [entry.name for entry in os.scandir(root) if entry.name.startswith(".") and _is_folder(entry)]
         unseen = {name: sum(1 for _ in _images(root, name)) for name in sorted(hidden)}
     below = sum(file.count("/") > 1 for of_class in of_classes for file in of_class)
     if loose:
-        told = listed(sorted(loose), 3)
-        _warn_once(f"{root}: left out: {counted(len(loose), 'image')} beside the class folders ({told})")
-    if named := [name for name, count in unseen.items() if count]:
-        told = counted(sum(unseen.values()), "image")
-        _warn_once(f"{root}: left out: {told} in hidden folders ({listed(named, 3)})")
+        count, names = counted(len(loose), "image"), listed(sorted(loose), 3)
+        _warn_once(f"{root}: left out: {count} beside the class folders ({names})")
+    if holding := [name for name, images in unseen.items() if images]:
+        count, names = counted(sum(unseen.values()), "image"), listed(holding, 3)
+        _warn_once(f"{root}: left out: {count} in hidden folders ({names})")
     if below:
         _warn_once(f"{root}: taken for their class's: {counted(below, 'image')} in folders below a class folder")
 
@@ -114,18 +115,16 @@ class Folder:
         return file_bytes(self.root / self.files[index])
 
     def signature(self, indices: Ints) -> object:
-        """Path, size and times of every file."""
-        found: list[list[str | int]] = []
-        for index in indices.tolist():
-            name = self.files[index]
+        """Path, size and times of every file; the path alone of a link that leads nowhere."""
+        states: list[list[str | int]] = []
+        for name in (self.files[index] for index in indices.tolist()):
             try:
-                state = os.stat(self.root / name)
-                found.append([name, state.st_size, state.st_mtime_ns, state.st_ctime_ns])
+                states.append([name, *state(self.root / name)[1:]])
             except OSError as error:
                 if not is_no_file(error):
                     raise
-                found.append([name])  # a link that leads nowhere
-        return [str(self.root), found]
+                states.append([name])
+        return [str(self.root), states]
 
 
 def _class_folders(root: Path) -> list[str]:
@@ -157,7 +156,7 @@ def _images(root: Path, folder: str, above: tuple[str, ...] = ()) -> Iterator[st
     But not those that lead to a folder in which they lie: `above` are the folders on the way, links resolved.
     """
     real, above = os.path.realpath(root / folder), above or (os.path.realpath(root),)
-    if any(os.path.commonpath([real, one]) == real for one in above):
+    if any(os.path.commonpath([real, folder_above]) == real for folder_above in above):
         return
     images, folders = _inside(root / folder)
     yield from (f"{folder}/{name}" for name in images)
@@ -175,9 +174,5 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-@contextmanager
-def _told(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise AttarError(f"{root} cannot be read as a folder of class folders: {error}") from error
+def _reading(root: Path) -> AbstractContextManager[None]:
+    return explained(f"{root} cannot be read as a folder of class folders", OSError)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +14,13 @@ from PIL import Image
 from attar.core.errors import AttarError
 from attar.data.columns import columns
 from attar.data.decode import opened
-from attar.data.source import Ints, file_bytes, labelled
+from attar.data.source import Ints, file_bytes, labelled, state
 
 
 def splits(where: str) -> tuple[str, ...]:
     """The splits of a repository, or of a folder that `save_to_disk` wrote or that `load_dataset` can read."""
     datasets = _library()
-    with _told(where):
+    with _loading(where):
         if _saved(where):
             saved = datasets.load_from_disk(where)
             return tuple(str(name) for name in saved) if isinstance(saved, dict) else ()
@@ -31,7 +30,7 @@ def splits(where: str) -> tuple[str, ...]:
 def load(where: str, split: str | None) -> Hub:
     """The images of a split; downloads what is not in the library's cache."""
     datasets = _library()
-    with _told(where):
+    with _loading(where):
         if _saved(where):
             saved = datasets.load_from_disk(where)
             return Hub(where, saved[split] if split else saved)
@@ -65,8 +64,7 @@ class Hub:
         files = [file["filename"] for file in self._table.cache_files]
         if not files or not self._table[int(indices[0])][self.column]["bytes"]:
             return None
-        states = [(file, os.stat(file)) for file in files]
-        return [[[file, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for file, s in states], indices.tolist()]
+        return [[state(file) for file in files], indices.tolist()]
 
 
 def _saved(where: str) -> bool:
@@ -81,7 +79,7 @@ def _library() -> ModuleType:
 
 
 @contextmanager
-def _told(where: str) -> Iterator[None]:
+def _loading(where: str) -> Iterator[None]:
     try:
         yield
     except AttarError:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from attar.core.errors import AttarError, BadImage, suggestion
+from attar.core.errors import AttarError, BadImage, explained, suggestion
 from attar.core.rng import numpy_generator
 from attar.core.store import Artefact, Store, digest, fingerprint
 from attar.core.words import counted
@@ -185,19 +185,16 @@ class ImageSet:
                 whole.update(bytes.fromhex(part))
             return whole.hexdigest()
 
-        try:
+        def make(scratch: Path) -> None:
+            (scratch / "digest.txt").write_text(content_hash())
+
+        with explained(f"{self.spec} cannot be read", OSError):
             signature = self._source.signature(rows)
             if signature is None:
                 return content_hash()
             files = {"data": self.spec, "class": self.classes[label], "images": len(rows)}
             artefact = Artefact("digests", {**files, "names, sizes and times": fingerprint(signature)})
-
-            def make(scratch: Path) -> None:
-                (scratch / "digest.txt").write_text(content_hash())
-
             return (Store().once(artefact, make) / "digest.txt").read_text()
-        except OSError as error:
-            raise AttarError(f"{self.spec} cannot be read: {error}") from error
 
 
 def _reopened(spec: str, length: int, rows: Ints | None, kept: tuple[int, ...], skipped: tuple[str, ...]) -> ImageSet:
@@ -210,5 +207,5 @@ def _reopened(spec: str, length: int, rows: Ints | None, kept: tuple[int, ...], 
 
 
 def _no_such_classes(unknown: Sequence[str], classes: Sequence[str]) -> str:
-    told = [f"{name!r}{suggestion(name, (*classes, *SUBSETS))}" for name in unknown]
-    return f"the data has no class {', '.join(told)}"
+    names = [f"{name!r}{suggestion(name, (*classes, *SUBSETS))}" for name in unknown]
+    return f"the data has no class {', '.join(names)}"

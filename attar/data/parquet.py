@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
+from pyarrow import compute
 
-from attar.core.errors import AttarError
+from attar.core.errors import AttarError, explained
+from attar.core.store import Artefact, Store
 from attar.data import shards
 from attar.data.columns import agreed, check_images, columns, features, groups
 from attar.data.decode import opened
-from attar.data.source import Ints, labelled, refuse_no_file
+from attar.data.source import Ints, labelled, refuse_no_file, state
 
 IN_MEMORY = 2**29
 """Image columns up to this many bytes are read whole; larger ones are unpacked into the cache and memory-mapped."""
@@ -36,10 +40,10 @@ def load(where: str, split: str | None) -> Parquet:
     path = Path(where)
     if path.is_file():
         return Parquet([path])
-    found = shards.files(path)
-    if split is None or split not in found:
+    files = shards.files(path)
+    if split is None or split not in files:
         raise AttarError(f"{path} holds no parquet file")
-    return Parquet(shards.whole(split, found[split]))
+    return Parquet(shards.whole(split, files[split]))
 
 
 class Parquet:
@@ -47,13 +51,13 @@ class Parquet:
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
-        with _told(files[0]):
+        with _reading(files[0]):
             schema = _opened(files[0]).schema_arrow
         self.column, label, names = columns(features(schema), schema.names, str(files[0]))
         values: list[object] = []
         self._begins = [0]
         for file in files:
-            with _told(file):
+            with _reading(file):
                 table = _opened(file)
                 names = agreed(file, table.schema_arrow, files[0], (self.column, label), names)
                 check_images(file, table, self.column)
@@ -84,8 +88,7 @@ class Parquet:
 
     @cached_property
     def _state(self) -> list[Any]:
-        states = [(file, file.stat()) for file in self.files]
-        return [[str(file), state.st_size, state.st_mtime_ns, state.st_ctime_ns] for file, state in states]
+        return [state(file) for file in self.files]
 
     @cached_property
     def _small(self) -> bool:
@@ -95,8 +98,6 @@ class Parquet:
     @cached_property
     def _cells(self) -> Any:
         """The bytes of the images, as a chunked array."""
-        import pyarrow as pa
-
         if self._small:
             return pa.chunked_array(self._leaves("bytes", pa.large_binary()), pa.large_binary())
         return pa.ipc.open_file(pa.memory_map(str(self._unpacked()))).read_all().column(0)
@@ -104,17 +105,12 @@ class Parquet:
     @cached_property
     def _paths(self) -> Any:
         """What the files of the images were called, as a chunked array; null where the table does not say."""
-        import pyarrow as pa
-
         return pa.chunked_array(self._leaves("path", pa.string()), pa.string())
 
     def _leaves(self, leaf: str, kind: Any) -> Iterator[Any]:
         """The `bytes` or the `path` of the images, a few hundred rows at a time; a plain column is all bytes."""
-        import pyarrow as pa
-        from pyarrow import compute
-
         for file in self.files:
-            with _told(file):
+            with _reading(file):
                 table = _opened(file)
                 held = table.schema_arrow.field(self.column).type
                 nested = pa.types.is_struct(held)
@@ -128,9 +124,6 @@ class Parquet:
 
     def _unpacked(self) -> Path:
         """The bytes of the images as an uncompressed Arrow file, made once, a few rows in memory at a time."""
-        import pyarrow as pa
-
-        from attar.core.store import Artefact, Store
 
         def make(scratch: Path) -> None:
             schema = pa.schema([(self.column, pa.large_binary())])
@@ -142,22 +135,14 @@ class Parquet:
                     to.write_batch(pa.record_batch([images], schema=schema))
 
         names = ("file", "bytes", "modified", "changed")
-        files = [dict(zip(names, state, strict=True)) for state in self._state]
+        files = [dict(zip(names, values, strict=True)) for values in self._state]
         return Store().once(Artefact("unpacked", {"files": files, "column": self.column}), make) / "images.arrow"
 
 
 def _opened(file: Path) -> Any:
-    import pyarrow.parquet as pq
-
     refuse_no_file(file)
     return pq.ParquetFile(file)
 
 
-@contextmanager
-def _told(file: Path) -> Iterator[None]:
-    from pyarrow import ArrowException
-
-    try:
-        yield
-    except (ArrowException, ValueError, KeyError, OSError) as error:
-        raise AttarError(f"{file} cannot be read as parquet: {error}") from error
+def _reading(file: Path) -> AbstractContextManager[None]:
+    return explained(f"{file} cannot be read as parquet", pa.ArrowException, ValueError, KeyError, OSError)

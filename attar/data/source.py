@@ -14,13 +14,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from attar.core.errors import AttarError
-from attar.core.words import counted
+from attar.core.words import counted, listed
 
 Ints = npt.NDArray[np.int64]
 
-SUFFIXES = frozenset(
-    f".{name}" for name in ("jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp", "bmp", "tif", "tiff")
-) | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga"}
+_FORMATS = ("jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm")
+SUFFIXES = frozenset(f".{name}" for name in (*_FORMATS, "jp2", "avif", "tga"))
 """Files with these suffixes, in capitals or not, are images; all others are passed over."""
 
 
@@ -131,6 +130,12 @@ def labelled(
     return classes, labels
 
 
+def state(file: str | Path) -> list[str | int]:
+    """What changes whenever a file does: its path, size and times."""
+    seen = os.stat(file)
+    return [str(file), seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns]
+
+
 def refuse_empty(classes: Sequence[str], labels: Ints, where: str) -> None:
     """Raises an AttarError that names every class without an image."""
     empty = [
@@ -138,11 +143,6 @@ def refuse_empty(classes: Sequence[str], labels: Ints, where: str) -> None:
     ]
     if empty:
         raise AttarError(f"{where}: no images of class {listed(empty)}; add some, or remove the class from the data")
-
-
-def listed(names: Sequence[str], shown: int = 20) -> str:
-    """The names with commas between them; of very many the first, and how many more there are."""
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def _first_wrong(values: Sequence[Any]) -> tuple[int, str]:

@@ -9,7 +9,9 @@ from typing import Protocol
 from attar.core.errors import AttarError, suggestion
 from attar.core.hub_ids import near
 from attar.core.registry import Registry
-from attar.data.source import Source, listed, shown
+from attar.core.words import listed
+from attar.data.folder import beside_splits, linked
+from attar.data.source import Source, shown
 
 TEST_SPLITS = ("test", "validation", "valid", "val")
 
@@ -82,8 +84,6 @@ def places(spec: str) -> list[Path]:
     except AttarError:
         return []
     if kind == "imagefolder":
-        from attar.data.folder import linked
-
         return [Path(where), *linked(Path(where))]
     return [Path(where)] if kind in ("parquet", "hf") and os.path.exists(where) else []
 
@@ -112,8 +112,6 @@ test_spec.__test__ = False  # type: ignore[attr-defined]  # its name is not that
 
 def _refuse_mixture(spec: str, where: str, splits: tuple[str, ...]) -> None:
     """Raises an AttarError where folders that look like splits lie among class folders."""
-    from attar.data.folder import beside_splits
-
     if classes := beside_splits(where) if splits else ():
         raise AttarError(
             f"{spec}: {listed(splits)} may be a split, for class folders are in it, or a class, for the class folders "

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torchvision import datasets
 
-from attar.core.errors import AttarError, suggestion
+from attar.core.errors import AttarError, explained, suggestion
 from attar.core.files import expanded
 from attar.core.store import cache_folder
 from attar.data.source import Ints, labelled
@@ -44,13 +45,10 @@ def load(where: str, split: str | None) -> Torchvision:
     chosen: dict[str, Any] = {"train": split == "train"} if "train" in takes else {"split": split} if split else {}
     if "download" in takes:
         chosen["download"] = True
-    try:
+    # it raises many kinds: no network, a damaged archive, a set that must be fetched by hand
+    with explained(f"torchvision:{where} cannot be loaded from {_root()}", Exception):
         _root().mkdir(parents=True, exist_ok=True)
         return Torchvision(where, kind(str(_root()), **chosen))
-    except AttarError:
-        raise
-    except Exception as error:  # no network, a damaged archive, a set that must be fetched by hand
-        raise AttarError(f"torchvision:{where} cannot be loaded from {_root()}: {error}") from error
 
 
 class Torchvision:
@@ -90,8 +88,6 @@ def _root() -> Path:
 
 
 def _class(where: str) -> Any:
-    from torchvision import datasets
-
     known = {name.lower(): name for name in datasets.__all__}
     if where.lower() not in known:
         raise AttarError(f"torchvision has no data set {where!r}{suggestion(where, known.values())}")

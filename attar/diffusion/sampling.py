@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attar.core.errors import AttarError, suggestion
 from attar.core.limits import check_guidance
-from attar.diffusion.schedule import Denoiser, Schedule, check_grid, grid
+from attar.diffusion.schedule import Denoiser, Schedule, check_grid, check_on_grid, grid
 from attar.diffusion.schedulers import (
     SCHEDULERS,
     by_scheduler,
@@ -128,9 +128,7 @@ def times_from(sampler: Sampler, denoiser: Denoiser, t: int) -> list[int]:
         AttarError: t is none of the `sampling_times`.
     """
     times = sampling_times(sampler, denoiser)
-    if t not in times:
-        near = min(times, key=lambda known: abs(known - t))
-        raise AttarError(f"time {t} is not on the sampler's grid of {sampler.steps} steps; the nearest is {near}")
+    check_on_grid("time", t, times, f"the sampler's grid of {sampler.steps} steps")
     return denoiser.schedule.even_times(t, sampler.steps) if sampler.spacing == EVEN else times[: times.index(t) + 1]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, repeat
 from typing import Any, Protocol
@@ -91,6 +91,13 @@ def check_grid(owner: str, steps: int, spacing: str) -> None:
     if spacing not in SPACINGS:
         hint = suggestion(spacing, SPACINGS)
         raise AttarError(f"{owner}.spacing {spacing!r}{hint}: choose one of {', '.join(SPACINGS)}")
+
+
+def check_on_grid(name: str, t: int, times: Sequence[int], of: str) -> None:
+    """Raises AttarError, which names the nearest, for a time that is none of `times`, those of a grid."""
+    if t not in times:
+        near = min(times, key=lambda other: abs(other - t))
+        raise AttarError(f"{name} {t} is not on {of}; the nearest is {near}")
 
 
 def grid(steps: int, spacing: str = "leading", total: int = 1000) -> list[int]:

@@ -14,9 +14,9 @@ from attar.core.errors import AttarError, suggestion
 from attar.core.limits import IPC, check_most
 from attar.core.progress import Say
 from attar.core.store import Artefact, fingerprint
-from attar.core.words import counted
-from attar.data.places import check_place, occupied
-from attar.data.source import listed, shown
+from attar.core.words import counted, listed
+from attar.data.output_places import check_place, occupied
+from attar.data.source import shown
 from attar.distillation.artefacts import Artefacts, artefacts
 from attar.job import FOR_PRIOR, Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method, RealImages

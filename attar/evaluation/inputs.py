@@ -12,7 +12,7 @@ from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.core.words import counted
 from attar.data import ImageSet, decode, load_pixels, preprocess
-from attar.data.contents import ACCIDENT, Contents, check_contents
+from attar.data.degenerate import ACCIDENT, Contents, check_contents
 from attar.evaluation.images import Images
 from attar.evaluation.native import Native
 from attar.evaluation.recipe import Recipe

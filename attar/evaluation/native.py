@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attar.core.store import fingerprint
-from attar.data.contents import Look
+from attar.data.degenerate import Look
 from attar.data.threads import in_threads
 
 SHARE = 4

@@ -13,7 +13,7 @@ from attar.core.files import write_json, writing
 from attar.core.progress import Progress, Say, about
 from attar.core.store import Store
 from attar.core.words import counted
-from attar.data.places import check_file, check_place
+from attar.data.output_places import check_file, check_place
 from attar.distillation.estimate import training_seconds
 from attar.evaluation import Recipe
 from attar.evaluation.conditions import Conditions

@@ -14,7 +14,7 @@ from torch import nn
 from attar.core.progress import Progress, Say, about
 from attar.core.store import Store, write_json
 from attar.core.words import counted
-from attar.data.places import check_place
+from attar.data.output_places import check_place
 from attar.evaluation import Recipe
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import training_plan

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from attar.core.errors import AttarError
 from attar.diffusion import Sampler
-from attar.selection import Select
+from attar.selection import Select as Select
 
 if TYPE_CHECKING:
     import numpy as np
@@ -215,19 +215,3 @@ def own(method: Method) -> Method:
             f"method {method!r}: a name, or a frozen dataclass that is RealImages, ComposedImages or LatentMethod"
         )
     return method
-
-
-__all__ = [
-    "ComposedImages",
-    "Fit",
-    "Group",
-    "LatentMethod",
-    "Method",
-    "Nothing",
-    "RealImages",
-    "Refine",
-    "Select",
-    "Start",
-    "Tensors",
-    "own",
-]

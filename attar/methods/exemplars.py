@@ -18,19 +18,13 @@ from attar.core.errors import AttarError
 from attar.core.progress import Meter
 from attar.core.store import canonical
 from attar.data import load_pixels
-from attar.diffusion import CHECKPOINT, EVEN, Sampler, check_grid, grid
+from attar.diffusion import CHECKPOINT, EVEN, Sampler, check_grid, check_on_grid, grid
 from attar.job import Job
 from attar.methods.base import Fit, Group, LatentMethod, Select, Start, Tensors
 from attar.methods.d3hr.class_moments import Invert
 from attar.methods.refine import Refinement
 from attar.priors.codec import to_float
 from attar.priors.prior import Prior
-
-
-def _check_time(time: int, times: Sequence[int], of: str) -> None:
-    if time not in times:
-        near = min(times, key=lambda other: abs(other - time))
-        raise AttarError(f"fit.time {time} is not on the grid of {of}; the nearest is {near}")
 
 
 @dataclass(frozen=True)
@@ -130,7 +124,7 @@ class Chosen(Fit):
         if not all(1 <= share <= 100 and share == int(share) for _, share in entries(self.typical, "fit.typical")):
             raise AttarError(f"fit.typical {self.typical}: whole per cents from 1 to 100")
         check_grid("fit", self.steps, "leading")
-        _check_time(self.turning_time, grid(self.steps), f"fit.steps = {self.steps}")
+        check_on_grid("fit.time", self.turning_time, grid(self.steps), f"the grid of fit.steps = {self.steps}")
         _ = self.inversion  # has checks of its own
 
 
@@ -164,5 +158,5 @@ class Exemplars(LatentMethod):
             raise AttarError(f"exemplars.select.pool {self.select.pool}: set fit.count to as many exemplars, too")
         sampler = self.sampler
         if sampler.spacing != EVEN and sampler.solver != CHECKPOINT:
-            times = grid(sampler.steps, sampler.spacing)
-            _check_time(self.fit.turning_time, times, f"sampler.steps = {sampler.steps}")
+            times, of = grid(sampler.steps, sampler.spacing), f"the grid of sampler.steps = {sampler.steps}"
+            check_on_grid("fit.time", self.fit.turning_time, times, of)

@@ -157,8 +157,8 @@ def _folder(source: str, store: Store, progress: Progress) -> str:
 
 
 def _kind(source: str) -> Kind:
+    from attar.priors.diffusers_pipeline import read_index
     from attar.priors.original_dit import SUFFIXES
-    from attar.priors.pipeline import read_index
 
     file = expanded(source)
     if file.suffix in SUFFIXES or file.is_file():

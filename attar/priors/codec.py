@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -253,9 +255,6 @@ def _inside(source: str) -> dict[str, str]:
     Raises:
         LocalEntryNotFoundError: it is neither in the hub's local cache nor can the hub be reached.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
     folder, vae = expanded(source), {"subfolder": "vae"}
     if folder.is_dir():
         return vae if (folder / "model_index.json").is_file() else {}

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
+
 from attar.core.files import appearing, write_json
-from attar.data.places import own_record
+from attar.data.output_places import own_record
 
 
 def linear_scheduler() -> Any:
     """DDIM with linear betas from 1e-4 to 0.02 in 1000 steps, which does not clip."""
-    from diffusers import DDIMScheduler
-
-    return DDIMScheduler(beta_schedule="linear", clip_sample=False)
+    return diffusers.DDIMScheduler(beta_schedule="linear", clip_sample=False)
 
 
 def write_pipeline(folder: Path, transformer: Any, scheduler: Any, classes: Sequence[str], vae: Any | None) -> None:
@@ -24,8 +24,6 @@ def write_pipeline(folder: Path, transformer: Any, scheduler: Any, classes: Sequ
     A pixel-space prior has no VAE: diffusers opens its folder with `vae=None`. A network with the original's timestep
     frequencies (attar.priors.dit.Conventions) says so under `_frequency_shift`; diffusers itself knows only its own.
     """
-    import diffusers
-
     transformer.save_pretrained(folder / "transformer")
     scheduler.save_pretrained(folder / "scheduler")
     if vae is not None:

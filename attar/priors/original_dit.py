@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DiTTransformer2DModel
 from safetensors import safe_open
 from torch import Tensor
 
 from attar.core.errors import AttarError
 from attar.core.files import expanded
 from attar.core.hub_ids import near
+from attar.core.words import listed
 from attar.data.class_names import imagenet_names, named
-from attar.data.source import listed
 from attar.diffusion import Schedule
 from attar.priors.codec import Codec
 from attar.priors.dit import DiT, prior_key
@@ -179,8 +180,6 @@ def original_transformer(
     Raises:
         AttarError: weights are missing, of odd shapes or unknown, or the number of heads is not known.
     """
-    from diffusers import DiTTransformer2DModel
-
     with _reading(source):
         sizes = Sizes.of(weights)
         converted = _converted(merged(weights), sizes.depth)

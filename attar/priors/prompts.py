@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attar.core import toml_tables
 from attar.core.errors import AttarError
+from attar.core.words import listed
 from attar.data.class_names import imagenet_wnids, is_imagenet
-from attar.data.source import listed
 
 if TYPE_CHECKING:
     from timm.data import ImageNetInfo
@@ -108,11 +107,7 @@ def _imagenet() -> ImageNetInfo:
 
 
 def _read(file: Path) -> dict[str, str]:
-    try:
-        text = file.read_text(encoding="utf-8")
-        table = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as error:
-        raise AttarError(f"`prompts` {file}: cannot be read as {file.suffix or 'TOML'}: {error}") from error
+    table = toml_tables.read(file, "prompts")
     if not isinstance(table, Mapping) or not all(isinstance(prompt, str) for prompt in table.values()):
         raise AttarError(f"`prompts` {file}: must be a table of prompts (texts) by class name")
     return dict(table)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
 from attar.core.errors import AttarError
@@ -87,8 +88,6 @@ def check_alike(transformer: Any, source: str) -> None:
 
 def untrained(shape: tuple[int, ...], classes: int, training: Any, *key: Part) -> SharedDiT:
     """A fresh network for latents (C, S, S), initialised as the original DiT is: gates, modulation and output zero."""
-    from diffusers import DiTTransformer2DModel
-
     channels, side = shape[0], shape[-1]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(*key))

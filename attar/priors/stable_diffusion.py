@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attar.core.errors import AttarError
 from attar.core.store import digest, fingerprint
 from attar.priors.codec import Codec, load_whole, weights_key
-from attar.priors.pipeline import load_schedule, opening, read_index
+from attar.priors.diffusers_pipeline import load_schedule, opening, read_index
 from attar.priors.prior import Prior
 from attar.priors.prompts import Prompts
 

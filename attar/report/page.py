@@ -18,7 +18,7 @@ from attar.core.errors import AttarError, reason
 from attar.core.files import replacing, writing
 from attar.core.progress import Say, duration, quiet
 from attar.core.words import counted
-from attar.data.places import check_file, check_place
+from attar.data.output_places import check_file, check_place
 from attar.evaluation.records import ALL_DATA, Record
 from attar.report.charts import COLOURS, distances, measures_by_step, symbol
 from attar.report.results import results_tables

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from attar.core.registry import Registry
 
@@ -55,7 +56,6 @@ def medoids(rows: Rows, count: int) -> Places:
     Not nested. k-means begins from a fixed seed and runs on one thread.
     """
     from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1):
         centres = KMeans(n_clusters=count, random_state=0, n_init="auto").fit(rows).cluster_centers_

@@ -7,18 +7,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from attar.core.errors import AttarError
 from attar.core.limits import IPC, check_most
+from attar.core.rng import generator
 from attar.core.store import canonical
+from attar.selection.features import Features, Kind, teacher_for
 from attar.selection.rules import COMPARING, RULES, Places, surest
 from attar.teachers.reference import TeacherReference
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from attar.job import Job
-    from attar.selection.features import Features, Kind
     from attar.teachers.teacher import SingleTeacher
 
 TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
@@ -95,7 +96,7 @@ class Select:
 
     def compared(self, job: Job) -> Features | None:
         """The features that the rule compares; None of the rules that compare none."""
-        if self.rule not in COMPARING:
+        if not self.compares:
             return None
         if self.features == "teacher" or (self.features == "auto" and self.teacher is not None):
             return self._features("teacher")
@@ -104,23 +105,15 @@ class Select:
         return self._features(self.features)
 
     def _features(self, of: Kind) -> Features:
-        from attar.selection.features import Features
-
         return Features(of, self.reference if of == "teacher" else None)
-
-    def _teacher(self, job: Job) -> SingleTeacher | None:
-        """Its teacher, opened, if it names one."""
-        from attar.selection.features import teacher_for
-
-        return None if self.reference is None else teacher_for(job, self.reference)
 
     def needed_features(self, job: Job) -> list[Features]:
         """All that is to be known of each candidate before any is kept."""
-        return list(dict.fromkeys(look for look in (self.ranked(), self.compared(job)) if look is not None))
+        return list(dict.fromkeys(features for features in (self.ranked(), self.compared(job)) if features is not None))
 
     def uses_prior(self, job: Job) -> bool:
         """Whether candidates are compared by what a prior makes of them."""
-        return any(look.of in ("prior", "latents") for look in self.needed_features(job))
+        return any(features.of in ("prior", "latents") for features in self.needed_features(job))
 
     def check(self, job: Job, ipcs: Sequence[int], generated: bool) -> None:
         """Raises AttarError where it lacks a teacher or a prior, or there is nothing to choose from; opens nothing."""
@@ -128,10 +121,10 @@ class Select:
             raise AttarError(f"`select.rule` {self.rule}: generate more than are kept, with `select.pool=100`")
         if not generated and self.pool:
             raise AttarError(f"select.pool {self.pool}: real images are chosen from all of their class; leave it out")
-        for look in self.needed_features(job):
-            if look.of in ("prior", "latents") and job.spec.prior is None:
-                raise AttarError(f"`select.features` {look.of}: name a `prior`, or choose pixels or teacher")
-            if look.of == "teacher" and look.teacher is None:
+        for features in self.needed_features(job):
+            if features.of in ("prior", "latents") and job.spec.prior is None:
+                raise AttarError(f"`select.features` {features.of}: name a `prior`, or choose pixels or teacher")
+            if features.of == "teacher" and features.teacher is None:
                 why = "features are compared"
                 if self.ranks:
                     why = "surest images are kept" if self.rule == "confident" else "surest share is chosen from"
@@ -140,17 +133,17 @@ class Select:
                     "(`attar train-teacher` makes one), timm/NAME, torchvision/NAME or NETWORK:FILE"
                 )
 
-    def try_teacher(self, job: Job) -> None:
-        """Opens its teacher, if it asks one, and tries it on images of the data.
+    def try_teacher(self, job: Job) -> SingleTeacher | None:
+        """Its teacher, opened and tried on images of the data; None where it asks none.
 
         Raises:
             AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
         """
-        self._teacher(job)
+        return None if self.reference is None else teacher_for(job, self.reference)
 
     def identity(self, job: Job) -> Any:
         """Its fields as keys and manifests hold them: what `auto` is, and the teacher by digest, wherever it lies."""
-        compared, teacher = self.compared(job), self._teacher(job)
+        compared, teacher = self.compared(job), self.try_teacher(job)
         resolved = self if compared is None else replace(self, features=compared.of)
         if teacher is not None:
             resolved = replace(resolved, teacher=teacher.key, teacher_classes=None, teacher_normalise=None)
@@ -158,7 +151,7 @@ class Select:
 
     def teacher_summary(self, job: Job) -> dict[str, Any] | None:
         """What a manifest says of its teacher: how it was named, and how it did when it was tried."""
-        teacher = self._teacher(job)
+        teacher = self.try_teacher(job)
         if teacher is None:
             return None
         named = {name: getattr(self, name) for name in TEACHER}
@@ -174,8 +167,6 @@ class Select:
 
         The pool holds latents (N, C, H, W), or the numbers (N,) in the data set of all of the class's real images.
         """
-        import torch
-
         among = self._among(job, label, pool, ipc)
         return torch.from_numpy(among[RULES.open(self.rule)(self._values(job, label, pool, among), ipc)])
 
@@ -202,8 +193,4 @@ class Select:
 
 def random_order(seed: int, class_name: str, pool: int) -> Tensor:
     """The order in which the images of a class are chosen at random: the method `random`, and every baseline."""
-    import torch
-
-    from attar.core.rng import generator
-
     return torch.randperm(pool, generator=generator(seed, "select", class_name))

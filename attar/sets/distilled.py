@@ -14,7 +14,7 @@ from attar.core.errors import AttarError
 from attar.core.files import appearing, replacing, write_json
 from attar.core.hub_ids import near
 from attar.core.store import digest, file_digest, fingerprint
-from attar.data.contents import ACCIDENT
+from attar.data.degenerate import ACCIDENT
 from attar.sets.card import card
 from attar.sets.manifest import FORMAT, read_manifest
 

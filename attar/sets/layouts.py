@@ -14,8 +14,8 @@ from attar.core.errors import AttarError, suggestion
 from attar.core.files import appearing, write_json
 from attar.core.progress import Say, quiet
 from attar.core.store import Store
-from attar.core.words import counted
-from attar.data.places import check_place, occupied
+from attar.core.words import counted, listed
+from attar.data.output_places import check_place, occupied
 from attar.sets.distilled import DistilledSet, check_undamaged, folder_name
 
 if TYPE_CHECKING:
@@ -178,7 +178,6 @@ def _matched(
     root: Path, layout: str, folders: Sequence[str], real: ImageSet, mapping: Mapping[str, int | str]
 ) -> list[int]:
     """The label of each folder."""
-    from attar.data.source import listed
 
     mapped = {folder: _mapped(root, folder, value, folders, real) for folder, value in mapping.items()}
     exactly, alike = _known(layout, real.classes, str), _known(layout, real.classes, partial(_called, layout))

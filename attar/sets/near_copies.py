@@ -15,7 +15,7 @@ from attar.core.json_shapes import NAME, TEXT, Many, Shape, mistake, number, rea
 from attar.core.progress import Meter, Progress, Say, quiet, silent
 from attar.core.store import Store, write_json
 from attar.core.words import counted
-from attar.data.places import check_place
+from attar.data.output_places import check_place
 from attar.sets.distilled import check_undamaged
 
 if TYPE_CHECKING:

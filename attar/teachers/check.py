@@ -28,8 +28,8 @@ from scipy.stats import binom, norm
 from torch import Tensor
 
 from attar.core.errors import AttarError
+from attar.core.words import listed
 from attar.data.class_names import matches
-from attar.data.source import listed
 from attar.teachers.teacher import Ensemble, Pretrained, SingleTeacher, Teacher
 from attar.training.augment import STATISTICS, normalised
 

@@ -21,7 +21,7 @@ from attar.core.progress import Progress, duration, silent
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, file_digest, write_json
 from attar.data import ImageSet, load_data, load_pixels, readable, usual_side
-from attar.data.places import check_place, own_record
+from attar.data.output_places import check_place, own_record
 from attar.networks import build, check_size
 from attar.priors.folder import publish
 from attar.teachers.load import load_pretrained

@@ -20,7 +20,7 @@ from attar.core.files import replacing, resumed
 from attar.core.limits import check_guidance
 from attar.core.progress import Meter
 from attar.core.store import note_seconds
-from attar.diffusion import FixedPoint, Sampler, check_grid, grid, inverted, network_passes, sample
+from attar.diffusion import FixedPoint, Sampler, check_grid, check_on_grid, grid, inverted, network_passes, sample
 from attar.job import Job
 from attar.methods.base import Fit, Group, Tensors
 from attar.methods.d3hr.moments import Moments, error_of_mean
@@ -163,10 +163,8 @@ class Invert(Fit):
         check_grid("fit", self.steps, "leading")
         if not self.times:
             raise AttarError("fit.times: at least one")
-        if off_grid := [t for t in self.times if t not in grid(self.steps)]:
-            t = off_grid[0]
-            near = min(grid(self.steps), key=lambda other: abs(other - t))
-            raise AttarError(f"fit.times {t} is not on the grid of {self.steps} steps; the nearest is {near}")
+        for t in self.times:
+            check_on_grid("fit.times", t, grid(self.steps), f"the grid of {self.steps} steps")
         if list(self.times) != sorted(set(self.times)):
             raise AttarError(f"fit.times {','.join(map(str, self.times))}: give them once each, rising")
         if not -1 <= self.clean_time < self.times[0]:

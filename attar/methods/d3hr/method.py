@@ -20,7 +20,7 @@ from torch import Tensor
 from attar.core.config import Range, check_ranges
 from attar.core.errors import AttarError
 from attar.core.rng import seed_of
-from attar.diffusion import EVEN, Sampler, grid
+from attar.diffusion import EVEN, Sampler, check_on_grid, grid
 from attar.job import Job
 from attar.methods.base import LatentMethod, Select, Start, Tensors
 from attar.methods.d3hr.class_moments import Invert
@@ -135,12 +135,8 @@ class D3HR(LatentMethod):
             if self.reference_quirks:
                 raise AttarError(f"d3hr.sampler.spacing {EVEN}: reference_quirks start on a grid; choose leading")
             return
-        if self.matched_time not in (steps := _sampler_grid(self)):
-            near = min(steps, key=lambda time: abs(time - self.matched_time))
-            raise AttarError(
-                f"d3hr.fit.times {self.matched_time} is not a time of the sampler's grid; the nearest is {near}"
-            )
-        if self.reference_quirks and self.matched_time == steps[-1]:
+        check_on_grid("d3hr.fit.times", self.matched_time, _sampler_grid(self), "the sampler's grid")
+        if self.reference_quirks and self.matched_time == _sampler_grid(self)[-1]:
             raise AttarError(
                 f"d3hr.fit.times {times}: with reference_quirks, below the last time of the sampler's grid"
             )

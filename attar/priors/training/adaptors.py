@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from attar.core.errors import AttarError
 from attar.core.rng import Part, seed_of
@@ -24,25 +24,6 @@ SCALED = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn1", "
 MERGED_INTO = {"attn1": "attn1.to_out.0", "ff": "ff.net.2"}
 """The last linear layer of each branch: a scale of the branch is one of that layer's output."""
 
-_ORIGINAL = {
-    "scale": {"attn.gamma1": SCALED[:3], "attn.gamma2": SCALED[3:4], "gamma1": SCALED[4:5], "gamma2": SCALED[5:]},
-    "bias": {
-        "attn.qkv.bias": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
-        "attn.proj.bias": ("attn1.to_out.0",),
-        "mlp.fc1.bias": ("ff.net.0.proj",),
-        "mlp.fc2.bias": ("ff.net.2",),
-        "adaLN_modulation.1.bias": ("norm1.linear",),
-    },
-}
-_ORIGINAL_OUTSIDE = {
-    "x_embedder.proj.bias": "pos_embed.proj.bias",
-    "t_embedder.mlp.0.bias": "embedder.timestep_embedder.linear_1.bias",
-    "t_embedder.mlp.2.bias": "embedder.timestep_embedder.linear_2.bias",
-    "y_embedder.embedding_table.weight": "embedder.class_embedder.embedding_table.weight",
-    "final_layer.linear.bias": "proj_out_2.bias",
-    "final_layer.adaLN_modulation.1.bias": "proj_out_1.bias",
-}
-
 
 @dataclass(frozen=True, eq=False)
 class DiffFit:
@@ -50,18 +31,14 @@ class DiffFit:
 
     Of biases alone it is BitFit (Ben Zaken et al., ACL 2022), which Minimax's code offers too.
     Names are those of diffusers, the one embedder of times and labels under `embedder`; `NAME.scale` multiplies the
-    output of module NAME. A network is a DiTTransformer2DModel or a SharedDiT.
+    output of module NAME.
     """
 
     values: dict[str, nn.Parameter]
 
     @staticmethod
-    def of(network: nn.Module, biases_alone: bool = False) -> DiffFit:
-        """A fresh adaptor, which changes nothing: copies of the biases and the label table, scales of 1.
-
-        Raises:
-            AttarError: the embedders of the network's blocks differ.
-        """
+    def of(network: SharedDiT, biases_alone: bool = False) -> DiffFit:
+        """A fresh adaptor, which changes nothing: copies of the biases and the label table, scales of 1."""
         modules = _modules(network)
         values = {
             f"{name}.{leaf}": value.detach().clone()
@@ -69,7 +46,7 @@ class DiffFit:
             for leaf, value in module.named_parameters(recurse=False)
             if leaf == "bias" or (isinstance(module, nn.Embedding) and not biases_alone)
         }
-        blocks = 0 if biases_alone else len(_transformer(network).transformer_blocks)
+        blocks = 0 if biases_alone else len(network.transformer.transformer_blocks)
         for number in range(min(SCALED_BLOCKS, blocks)):
             for name in SCALED:
                 full = f"transformer_blocks.{number}.{name}"
@@ -82,71 +59,46 @@ class DiffFit:
         return list(self.values.values())
 
     @contextmanager
-    def attached(self, network: nn.Module) -> Iterator[None]:
+    def attached(self, network: SharedDiT) -> Iterator[None]:
         """Within it the network computes with the adaptor, whose gradients are kept; afterwards it is as it was.
 
-        Its weights are not touched: biases and the label table are exchanged, scales are hooks, embedders are shared.
+        Its weights are not touched: biases and the label table are exchanged, scales are hooks.
 
         Raises:
             AttarError: the adaptor is of another network.
         """
-        with _one_embedder(network):
-            modules = _modules(network)
-            self._check(modules)
-            replaced: list[tuple[nn.Module, str, nn.Parameter]] = []
-            hooks = []
-            try:
-                for name, value in self.values.items():
-                    owner, _, leaf = name.rpartition(".")
-                    if leaf == "scale":
-                        hooks.append(modules[owner].register_forward_hook(_scaling(value)))
-                    else:
-                        replaced.append((modules[owner], leaf, getattr(modules[owner], leaf)))
-                        setattr(modules[owner], leaf, value)
-                yield
-            finally:
-                for hook in hooks:
-                    hook.remove()
-                for module, leaf, parameter in reversed(replaced):
-                    setattr(module, leaf, parameter)
-
-    @torch.no_grad()
-    def merge(self, network: nn.Module) -> None:
-        """Writes the adaptor into the network's own weights: every scale is one of a linear layer's output.
-
-        Embedders that are not shared are all given the adaptor's label table and biases.
-        """
-        with _one_embedder(network):
-            modules = _modules(network)
-            self._check(modules)
-            for name, value in self.values.items():
-                owner, _, leaf = name.rpartition(".")
-                if leaf != "scale":
-                    getattr(modules[owner], leaf).copy_(value)
+        modules = self._checked_modules(network)
+        replaced: list[tuple[nn.Module, str, nn.Parameter]] = []
+        hooks = []
+        try:
             for name, value in self.values.items():
                 owner, _, leaf = name.rpartition(".")
                 if leaf == "scale":
-                    linear = modules[_linear(owner)]
-                    linear.weight.mul_(value[:, None])
-                    linear.bias.mul_(value)
-        if not isinstance(network, SharedDiT):
-            first, *others = (block.norm1.emb for block in _transformer(network).transformer_blocks)
-            for other in others:
-                other.load_state_dict(first.state_dict())
+                    hooks.append(modules[owner].register_forward_hook(_scaling(value)))
+                else:
+                    replaced.append((modules[owner], leaf, getattr(modules[owner], leaf)))
+                    setattr(modules[owner], leaf, value)
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for module, leaf, parameter in reversed(replaced):
+                setattr(module, leaf, parameter)
 
-    def as_original(self) -> dict[str, Tensor]:
-        """The values under the names of the original DiT and Minimax, q, k and v in one."""
-        outside = {original: name for original, name in _ORIGINAL_OUTSIDE.items() if name in self.values}
-        values = {original: self.values[name].detach() for original, name in outside.items()}
-        numbers = {int(name.split(".")[1]) for name in self.values if name.startswith("transformer_blocks.")}
-        for number in sorted(numbers):
-            for leaf, table in _ORIGINAL.items():
-                for original, names in table.items():
-                    parts = [f"transformer_blocks.{number}.{name}.{leaf}" for name in names]
-                    if parts[0] in self.values:
-                        joined = torch.cat([self.values[part].detach() for part in parts])
-                        values[f"blocks.{number}.{original}"] = joined
-        return values
+    @torch.no_grad()
+    def merge(self, network: SharedDiT) -> None:
+        """Writes the adaptor into the network's own weights: every scale is one of a linear layer's output."""
+        modules = self._checked_modules(network)
+        for name, value in self.values.items():
+            owner, _, leaf = name.rpartition(".")
+            if leaf != "scale":
+                getattr(modules[owner], leaf).copy_(value)
+        for name, value in self.values.items():
+            owner, _, leaf = name.rpartition(".")
+            if leaf == "scale":
+                linear = modules[_linear(owner)]
+                linear.weight.mul_(value[:, None])
+                linear.bias.mul_(value)
 
     def save(self, file: Path) -> None:
         """Writes a safetensors file."""
@@ -173,7 +125,9 @@ class DiffFit:
             raise AttarError(f"{file}: not a DiffFit adaptor (its metadata say {kind!r})")
         return DiffFit(values)
 
-    def _check(self, modules: dict[str, Any]) -> None:
+    def _checked_modules(self, network: SharedDiT) -> dict[str, Any]:
+        """The network's modules by name; raises AttarError where the adaptor is of another network."""
+        modules = _modules(network)
         for name, value in self.values.items():
             owner, _, leaf = name.rpartition(".")
             linear = modules.get(_linear(owner) if leaf == "scale" else owner)
@@ -183,6 +137,7 @@ class DiffFit:
                 raise AttarError(
                     f"the adaptor is of another network: its {name} {tuple(value.shape)} meets {shape} there"
                 )
+        return modules
 
 
 def check_lora() -> None:
@@ -224,18 +179,10 @@ def merge_lora(network: SharedDiT) -> None:
             network.transformer.get_submodule(parent).register_module(leaf, module.get_base_layer())
 
 
-def _transformer(network: nn.Module) -> Any:
-    return network.transformer if isinstance(network, SharedDiT) else network
-
-
-def _embedder(network: nn.Module) -> Any:
-    return network.embedder if isinstance(network, SharedDiT) else _transformer(network).transformer_blocks[0].norm1.emb
-
-
-def _modules(network: nn.Module) -> dict[str, Any]:
-    """The network's modules by name, all but the embedders in blocks, the one embedder under `embedder`."""
-    modules = {n: m for n, m in _transformer(network).named_modules() if ".norm1.emb" not in n and n}
-    embedder = {f"embedder.{name}": module for name, module in _embedder(network).named_modules() if name}
+def _modules(network: SharedDiT) -> dict[str, Any]:
+    """The network's modules under diffusers' names, the one embedder under `embedder`."""
+    modules = {n: m for n, m in network.transformer.named_modules() if ".norm1.emb" not in n and n}
+    embedder = {f"embedder.{name}": module for name, module in network.embedder.named_modules() if name}
     return {**modules, **embedder}
 
 
@@ -247,23 +194,3 @@ def _linear(name: str) -> str:
 
 def _scaling(scale: nn.Parameter) -> Any:
     return lambda module, inputs, output: output * scale
-
-
-@contextmanager
-def _one_embedder(network: nn.Module) -> Iterator[None]:
-    """Within it all blocks of a diffusers network share the first one's embedder."""
-    if isinstance(network, SharedDiT):
-        yield
-        return
-    blocks = _transformer(network).transformer_blocks
-    own = [block.norm1.emb for block in blocks]
-    states = [embedder.state_dict() for embedder in own]
-    if any(not torch.equal(states[0][name], state[name]) for state in states[1:] for name in states[0]):
-        raise AttarError("the embedders of the network's blocks differ, so that DiffFit cannot tune one for all")
-    try:
-        for block in blocks:
-            block.norm1.emb = own[0]
-        yield
-    finally:
-        for block, embedder in zip(blocks, own, strict=True):
-            block.norm1.emb = embedder

@@ -15,16 +15,16 @@ from attar.core.batching import choose
 from attar.core.errors import AttarError
 from attar.core.files import expanded
 from attar.core.fingerprints import Named
-from attar.core.progress import Progress, silent
+from attar.core.progress import Progress, Say, silent
 from attar.core.store import Store
 from attar.data.class_names import matches
-from attar.data.places import check_place
+from attar.data.output_places import check_place
 from attar.priors import load_prior
 from attar.priors.digits import digits_prior, is_trained, untrained_digits
 from attar.priors.folder import check_out, linear_scheduler
 from attar.priors.shared_embedders import SharedDiT, share_embedders
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
-from attar.priors.training.run import Say, TrainingRun, TrainingTask, check_batch, estimate, produce
+from attar.priors.training.run import TrainingRun, TrainingTask, check_batch, estimate, produce
 from attar.priors.training.settings import AdaptedPrior
 
 if TYPE_CHECKING:

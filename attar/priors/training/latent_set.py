@@ -74,9 +74,9 @@ def _order(images: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(images, generator=generator(seed, "epoch", epoch))
 
 
-def held_in_memory(latents: Tensor, labels: Tensor, mirrored: bool = False) -> LatentSet:
+def held_in_memory(latents: Tensor, labels: Tensor) -> LatentSet:
     """Exact latents (N, C, H, W), for example pixels in [-1, 1]."""
-    return LatentSet(latents[None], None, labels, mirrored)
+    return LatentSet(latents[None], None, labels)
 
 
 def load_latents(

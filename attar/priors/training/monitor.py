@@ -21,8 +21,8 @@ from attar.priors.codec import Codec, to_uint8
 from attar.priors.training.settings import Report
 
 if TYPE_CHECKING:
-    from attar.priors.training.measures import Classifier
     from attar.priors.training.optimise import Moment
+    from attar.priors.training.sample_quality import Classifier
 
 COLUMNS, MOST_ROWS = 8, 20
 

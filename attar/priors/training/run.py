@@ -15,27 +15,25 @@ from torch import nn
 
 from attar.core.batching import device_class
 from attar.core.errors import AttarError
-from attar.core.progress import Progress, duration, silent
+from attar.core.progress import Progress, Say, duration, silent
 from attar.core.rng import noise
 from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_data, readable
-from attar.data.places import check_place
+from attar.data.output_places import check_place
 from attar.diffusion import Schedule
 from attar.priors.folder import check_out, linear_scheduler, publish, write_card, write_pipeline
 from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT, untrained
 from attar.priors.training.latent_set import LatentSet, held_in_memory, load_latents
-from attar.priors.training.measures import open_classifier
 from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Moment, accelerator
+from attar.priors.training.sample_quality import ClassifierTraining, open_classifier
 from attar.priors.training.settings import Denoising, Material, NewPrior
 from attar.priors.training.train import check_patch, step_seconds, train_network, training_session
 from attar.priors.training.vae import open_codec, train_vae
 
 if TYPE_CHECKING:
     from attar.priors.codec import Codec
-
-Say = Callable[[str], None]
 
 
 @dataclass(eq=False)
@@ -228,7 +226,7 @@ def _made(run: TrainingRun, task: TrainingTask, key: str, folder: Path) -> None:
 def _monitor(run: TrainingRun, task: TrainingTask, folder: Path) -> Monitor:
     material, (train_images, held) = run.material, run.images
     size, report = task.codec.size, material.report
-    looks = (size, material.preprocess, material.flip, run.store, run.progress, report.judge_steps, run.helper.device)
+    trained = ClassifierTraining(size, material.preprocess, material.flip, report.judge_steps, run.helper.device)
     return Monitor(
         folder=folder,
         report=report,
@@ -238,7 +236,7 @@ def _monitor(run: TrainingRun, task: TrainingTask, folder: Path) -> Monitor:
         schedule=Schedule(task.scheduler.alphas_cumprod, task.scheduler.config.prediction_type),
         codec=task.codec,
         classes=run.classes,
-        classifier=open_classifier(train_images, held, *looks),
+        classifier=open_classifier(train_images, held, trained, run.store, run.progress),
         device=run.helper.device,
         seed=task.training.seed,
         progress=run.progress,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL, DiTTransformer2DModel, UNet2DConditionModel
 from torch import nn
 
 from attar.core.batching import CPU_BATCH_SIZES, GPU_BATCH_SIZES
@@ -60,8 +61,6 @@ _Parts = tuple[nn.Module, nn.Module, Schedule, int, float]
 
 def _dit_xl() -> _Parts:
     """facebook/DiT-XL-2-256 (Peebles and Xie, ICCV 2023, table 1)."""
-    from diffusers import DiTTransformer2DModel
-
     transformer = DiTTransformer2DModel(
         num_layers=28,
         num_attention_heads=16,
@@ -77,8 +76,6 @@ def _dit_xl() -> _Parts:
 
 def _stable_diffusion_1() -> _Parts:
     """The U-Net of Stable Diffusion 1.5 (Rombach et al., CVPR 2022): diffusers' defaults but for the text's width."""
-    from diffusers import UNet2DConditionModel
-
     unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
     schedule = _schedule(0.00085, 0.012, 0.5, ("PNDMScheduler", _PNDM))
     return PromptedUNet(unet, torch.zeros(1001, 77, 768)), unet.mid_block, schedule, 512, 0.18215
@@ -109,8 +106,6 @@ def _schedule(first: float, last: float, power: float, scheduler: tuple[str, dic
 
 def _autoencoder(size: int) -> Any:
     """Stable Diffusion's autoencoder, which DiT uses too: 8 pixels to a latent of 4 channels."""
-    from diffusers import AutoencoderKL
-
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
