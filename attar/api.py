@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from attar.core.cache import Contents, Record
     from attar.core.prune import Pruned
     from attar.distillation.reuse import Reuse
+    from attar.evaluation.conditions import Conditions
     from attar.job import Spec
     from attar.methods.base import Method
 
@@ -46,9 +47,13 @@ def distill(
         AttarError: any input is wrong; before any long work.
     """
     from attar.distillation.run import distill_sets
+    from attar.job import Job
 
-    asked, (name, chosen) = _spec(data, prior, seed, classes, spec), _method(method, dict(fields or {}))
-    return distill_sets(asked, name, chosen, _ipcs(ipc), Path(out), progress=progress, dry_run=dry_run)
+    asked, (name, chosen) = (
+        _spec("distill", data, prior, classes, {"seed": seed, **spec}),
+        _method(method, dict(fields or {})),
+    )
+    return distill_sets(Job(asked, progress=progress, dry=dry_run), name, chosen, _ipcs(ipc), Path(out))
 
 
 def evaluate(
@@ -78,31 +83,20 @@ def evaluate(
         fields: fields of the recipe, for example {"flip": False}.
         test: test images; None is the test split of the set's own data.
         baseline: whether random real images of the same count are evaluated beside each set.
-        teacher: who gives soft labels, as `--teacher`; of several, the mean of their logits.
+        teacher: who gives soft labels (`attar.teachers.load.load_pretrained`); of several, the mean of their logits.
         labels: a folder that `attar relabel` wrote.
         say: told where the data has changed, or shares images with the test set; in a dry run what there is to train.
 
     Raises:
         AttarError: any input is wrong; before any training.
     """
-    from attar.core.limits import seeds as numbered
-    from attar.evaluation import modified, named_recipe
+    from attar.evaluation import named_recipe
     from attar.evaluation.run import evaluate_sets
 
-    records = evaluate_sets(
-        [Path(folder)],
-        modified(named_recipe(recipe), dict(fields)) if fields else named_recipe(recipe),
-        [network] if isinstance(network, str) else network,
-        numbered(seeds) if isinstance(seeds, int) else seeds,
-        test=test,
-        baseline=baseline,
-        teacher=teacher,
-        labels=labels,
-        device=device,
-        progress=progress,
-        say=say,
-        dry_run=dry_run,
-    )
+    stored = None if labels is None else Path(labels)
+    conditions = _conditions(network, seeds, teacher, test=test, baseline=baseline, labels=stored, device=device)
+    chosen = named_recipe(recipe, fields)
+    records = evaluate_sets([Path(folder)], chosen, conditions, progress=progress, say=say, dry_run=dry_run)
     return [record.as_json() for record in records]
 
 
@@ -163,28 +157,22 @@ def tune(
     Raises:
         AttarError: any input is wrong; before any long work.
     """
-    from attar.core.config import changed
-    from attar.core.limits import seeds as numbered
-    from attar.evaluation import modified, named_recipe
-    from attar.experiments.tune import Tuning, default_grid
-    from attar.job import Spec
+    from attar.evaluation import named_recipe
+    from attar.experiments.settings import Tuning
+    from attar.experiments.tune import default_grid
     from attar.report.run import tune as run
-    from attar.teachers.reference import TeacherReference
 
-    named = {**spec, **({"classes": tuple(classes)} if classes is not None else {})}
     fixed = dict(fields or {})
     tuning = Tuning(
-        spec=changed(Spec(data=data, prior=prior), named, "tune"),
+        spec=_spec("tune", data, prior, classes, spec),
         name=method,
         fixed=fixed,
         grid=default_grid(method, fixed) if grid is None else grid,
-        ipcs=(ipc,) if isinstance(ipc, int) else tuple(sorted(set(ipc))),
+        ipcs=tuple(sorted(set(_ipcs(ipc)))),
         out=Path(out),
-        recipe=modified(named_recipe(recipe), dict(recipe_fields or {})),
-        networks=(network,) if isinstance(network, str) else tuple(network),
-        seeds=tuple(numbered(seeds) if isinstance(seeds, int) else seeds),
+        recipe=named_recipe(recipe, recipe_fields),
+        conditions=_conditions(network, seeds, teacher),
         eta=eta,
-        teacher=None if teacher is None else TeacherReference.of(teacher),
     )
     return run(tuning, progress=progress, say=say, dry_run=dry_run).chosen
 
@@ -212,7 +200,10 @@ def explain_run(
     """
     from attar.distillation.reuse import explain_run as explained
 
-    asked, (name, chosen) = _spec(data, prior, seed, classes, spec), _method(method, dict(fields or {}))
+    asked, (name, chosen) = (
+        _spec("distill", data, prior, classes, {"seed": seed, **spec}),
+        _method(method, dict(fields or {})),
+    )
     return explained(asked, name, chosen, _ipcs(ipc), Path(out), progress=progress, say=say)
 
 
@@ -242,11 +233,11 @@ def explain(what: str | Path) -> Record:
     if (folder / "manifest.json").is_file():
         from attar.sets.distilled import open_distilled
 
-        run, found = open_distilled(folder).manifest["run"], contents()
-        made = [record for record in found.records if record.kind == "set" and record.inputs.get("run") == run]
+        run, cached = open_distilled(folder).manifest["run"], contents()
+        made = [record for record in cached.records if record.kind == "set" and record.inputs.get("run") == run]
         if not made:
             raise AttarError(
-                f"{folder}: the cache {found.root} does not know what it was made from: another cache, or an older "
+                f"{folder}: the cache {cached.root} does not know what it was made from: another cache, or an older "
                 "Attar, made it, or that was removed; its settings stand in its manifest.json"
             )
         return made[-1]
@@ -280,12 +271,27 @@ def prune_cache(
     return prune(older_than=age, max_size=size, kind=kind, dry_run=dry_run)
 
 
-def _spec(data: str, prior: str | None, seed: int, classes: Sequence[str] | None, more: Mapping[str, Any]) -> Spec:
+def _spec(command: str, data: str, prior: str | None, classes: Sequence[str] | None, fields: Mapping[str, Any]) -> Spec:
     from attar.core.config import changed
     from attar.job import Spec
 
     named = {"classes": tuple(classes)} if classes is not None else {}
-    return changed(Spec(data=data, prior=prior, seed=seed), {**more, **named}, "distill")
+    return changed(Spec(data=data, prior=prior), {**fields, **named}, command)
+
+
+def _conditions(
+    network: str | Sequence[str], seeds: int | Sequence[int], teacher: str | Sequence[str] | None, **others: Any
+) -> Conditions:
+    from attar.core.limits import seeds as numbered
+    from attar.evaluation.conditions import Conditions
+    from attar.teachers.reference import TeacherReference
+
+    return Conditions(
+        (network,) if isinstance(network, str) else tuple(network),
+        tuple(numbered(seeds) if isinstance(seeds, int) else seeds),
+        teacher=None if teacher is None else TeacherReference.of(teacher),
+        **others,
+    )
 
 
 def _method(method: str | Method, fields: dict[str, Any]) -> tuple[str, Method]:

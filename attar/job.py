@@ -35,7 +35,7 @@ REVISION = 3
 
 @dataclass(frozen=True)
 class Spec:
-    """A job in words: everything that decides its result but the method and the IPC. Picklable."""
+    """A job in words: everything that decides its result but the method and the IPC."""
 
     data: str
     """Images to distill: digits, parquet:PATH (Hugging Face layout), imagefolder:PATH or just PATH, hf:REPO,
@@ -124,9 +124,6 @@ class Job:
         """Nothing is trained: a built-in prior that is still to be trained is counted and timed as it is before."""
         self.teachers: dict[tuple[TeacherReference, int | None], SingleTeacher] = {}
         """Those that were opened and tried (attar.selection.features.teacher_for)."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Job, (self.spec, self.store))
 
     @cached_property
     def everything(self) -> ImageSet:
@@ -285,8 +282,8 @@ class Job:
             "skipped": list(self.images.skipped),
         }
 
-    def told(self, label: int) -> int | str | None:
-        """How the prior is told a class: by its own label, or by a prompt. Results of the class depend on it."""
+    def named_condition(self, label: int) -> int | str | None:
+        """A class's condition as keys hold it: the prior's own label, or the prompt."""
         prompts = self.prior.prompts
         return self.prior_labels[label] if prompts is None else prompts.texts[self.prior_labels[label]]
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from attar.core.rng import numpy_generator
 from attar.core.store import Store
 from attar.data import load_data
-from attar.evaluation import RECIPES, Images, Recipe, evaluate, modified
+from attar.evaluation import RECIPES, Images, Recipe, Students, evaluate, modified
 from attar.evaluation.images import resized
 from attar.networks import build
 from attar.teachers.check import Examples, check_teacher
@@ -145,15 +145,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     first = None
     for changes in tried:
-        result = evaluate(
-            images,
-            test,
-            recipe=modified(recipe, changes),
-            network=args.network,
-            seeds=range(args.seeds),
-            store=Store(),
-            teacher=teacher,
-        )
+        students = Students(images, test, modified(recipe, changes), args.network, teacher=teacher, store=Store())
+        result = evaluate(students, range(args.seeds))
         assert result.labels is not None
         first = first or result
         assert first.labels is not None

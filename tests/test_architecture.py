@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -104,6 +105,33 @@ def test_rooms_in_a_circle_have_no_floors() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_a_file_fits_in_a_head(file: Path) -> None:
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+def unwieldy(source: str, signatures: bool = True) -> list[str]:
+    """Functions of more than 40 lines or 8 parameters; without their signatures, those of more than 40 lines below."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) and node.body[1:] else node.body
+            lines = (node.end_lineno or 0) - (node.lineno if signatures else body[0].lineno) + 1
+            parameters = len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs])
+            parameters -= bool(node.args.args) and node.args.args[0].arg in ("self", "cls")
+            if lines > 40 or (signatures and parameters > 8):
+                names.append(node.name)
+    return names
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_function_fits_on_a_screen(file: Path) -> None:
+    """A command's signature is what a user can say, however much that is."""
+    assert not unwieldy(file.read_text(encoding="utf-8"), signatures=room_of(file) not in ("cli", "api"))
+
+
+def test_an_unwieldy_function_is_found() -> None:
+    long, wide = "def f():\n" + "    x = 1\n" * 40, f"def f({', '.join('abcdefghi')}):\n    pass\n"
+    assert unwieldy(long) == unwieldy(wide) == ["f"]
+    assert not unwieldy(long, signatures=False)
+    assert not unwieldy(wide.replace("(a", "(self"))
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def spec_of(world: Path) -> Spec:
 
 def distilled(world: Path, out: Path, store: Store) -> dict[str, str]:
     """The digests of the images of a set."""
-    distill_sets(spec_of(world), "d3hr", load_method("d3hr", QUICK), (2,), out, store=store)
+    distill_sets(Job(spec_of(world), store), "d3hr", load_method("d3hr", QUICK), (2,), out)
     assert verify(out) == []
     images: dict[str, str] = open_distilled(out).manifest["images"]
     return images

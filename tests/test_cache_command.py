@@ -26,12 +26,14 @@ from attar.data import load_data
 from attar.distillation.reuse import Reuse, explain_run
 from attar.distillation.run import distill_sets
 from attar.evaluation import RECIPES, modified
+from attar.evaluation.conditions import Conditions
 from attar.evaluation.run import evaluate_sets
-from attar.job import Spec
+from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.priors.training.run import train_new_prior
 from attar.priors.training.settings import Autoencoding, NewPrior, Report, Training
 from attar.teachers.label_schemes import Scheme
+from attar.teachers.reference import TeacherReference
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.soft_labels import Labelling, StoredLabels, Views, write_labels
 from attar.teachers.train import train_teacher
@@ -53,7 +55,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny_dit(root / "dit", ["ant", "bee"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATTAR_CACHE", str(root / "cache"))
-        distill_sets(spec_of(root), "d3hr", load_method("d3hr", QUICK), (2,), root / "set")
+        distill_sets(Job(spec_of(root)), "d3hr", load_method("d3hr", QUICK), (2,), root / "set")
     return root
 
 
@@ -93,13 +95,14 @@ def all_kinds(world: Path) -> None:
     data = f"imagefolder:{world / 'data'}@train"
     network = TeacherTraining(data, "convnet3-bn-w16", flip=False, shift=0, epochs=30, batch=10, lr=0.25, device="cpu")
     train_teacher(network, world / "teacher", say=print)
-    distill_sets(spec_of(world), "d3hr", load_method("d3hr", {**QUICK, **REFINED}), (2,), world / "refined")
+    distill_sets(Job(spec_of(world)), "d3hr", load_method("d3hr", {**QUICK, **REFINED}), (2,), world / "refined")
     herding = load_method("herding", {"select.features": "pixels"})
-    distill_sets(spec_of(world, prior=None), "herding", herding, (2,), world / "herding")
+    distill_sets(Job(spec_of(world, prior=None)), "herding", herding, (2,), world / "herding")
     rded = load_method("rded", {"teacher": str(world / "teacher"), "pool": 4, "crops": 2})
-    distill_sets(spec_of(world, prior=None), "rded", rded, (1,), world / "rded")
+    distill_sets(Job(spec_of(world, prior=None)), "rded", rded, (1,), world / "rded")
     recipe = modified(RECIPES.open("fkd-soft-cifar"), {"epochs": 2, "crop": 0.3})
-    list(evaluate_sets([world / "set"], recipe, ["convnet3-w8"], (0,), teacher=str(world / "teacher"), device="cpu"))
+    teacher = TeacherReference.of(str(world / "teacher"))
+    list(evaluate_sets([world / "set"], recipe, Conditions(("convnet3-w8",), (0,), teacher=teacher, device="cpu")))
     training = Training(hidden=16, layers=2, heads=2, patch=2, steps=4, batch=4, warmup=0)
     vae, report = (
         Autoencoding(steps=4, batch=4, width=4, channels=2, warmup=0),
@@ -369,7 +372,7 @@ def distill_and_wait(world: str, cache: str, out: str, reached: Any, go: Any) ->
             go.wait()
 
     method = load_method("d3hr", {**QUICK, "sampler.guidance": 2.0})
-    distill_sets(spec_of(Path(world)), "d3hr", method, (2,), Path(out), store=Store(Path(cache)), progress=progress)
+    distill_sets(Job(spec_of(Path(world)), Store(Path(cache)), progress), "d3hr", method, (2,), Path(out))
 
 
 def test_a_pruning_takes_nothing_from_a_running_job(world: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from attar.core.store import Store
 from attar.data import load_data, readable
 from attar.data.degenerate import ACCIDENT, Contents, Look, check_contents
 from attar.distillation.run import distill_sets
-from attar.job import Spec
+from attar.job import Job, Spec
 from attar.methods import METHODS, load_method
 from attar.methods.base import LatentMethod
 
@@ -65,7 +65,7 @@ def test_methods_of_real_images_refuse_them(data: Path, store: Store, name: str)
     taught = {"confident": {"select.teacher": "nowhere"}, "rded": {"teacher": "nowhere"}}
     method = load_method(name, taught.get(name))
     with pytest.raises(AttarError, match=MESSAGES["equal"]):
-        distill_sets(Spec(f"{data}@train"), name, method, (1,), data.parent / "out", store=store)
+        distill_sets(Job(Spec(f"{data}@train"), store), name, method, (1,), data.parent / "out")
     assert not (data.parent / "out").exists()
 
 
@@ -113,7 +113,7 @@ def test_a_set_of_our_own_is_looked_at_before_it_is_judged(
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     pixels = pixels if how == "equal" else np.zeros_like(pixels)
     monkeypatch.setattr("attar.distillation.pipeline.np.asarray", lambda _: pixels)
-    distill_sets(Spec(f"{data}@train"), "random", load_method("random"), (3,), data.parent / "set")
+    distill_sets(Job(Spec(f"{data}@train")), "random", load_method("random"), (3,), data.parent / "set")
     monkeypatch.undo()
     monkeypatch.setenv("ATTAR_CACHE", str(data.parent / "cache"))
     assert attar(monkeypatch, "evaluate", data.parent / "set", "--network", "convnet3-w8", "--set", "steps=1") == 2

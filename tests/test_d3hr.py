@@ -253,7 +253,7 @@ def test_one_and_two_matched_latents() -> None:
 @pytest.mark.parametrize("changes", [{"matching": "moments"}, {"score": "kl"}, {"score": "sinkhorn"}])
 def test_other_matchings_make_sets(world: Path, tmp_path: Path, store: Store, changes: dict[str, Any]) -> None:
     sets = [
-        distill_sets(spec_of(world), "d3hr", d3hr(**more), (2,), tmp_path / str(number), store=store)[0]
+        distill_sets(Job(spec_of(world), store), "d3hr", d3hr(**more), (2,), tmp_path / str(number))[0]
         for number, more in enumerate(({}, changes))
     ]
     plain, other = (open_distilled(folder).manifest["images"] for folder in sets)
@@ -266,14 +266,14 @@ def test_the_fast_solver_starts_at_the_matched_time(world: Path, tmp_path: Path,
 
     fast = {**FAST, "sampler.solver": "dpm++", "sampler.steps": 12, "sampler.spacing": "log-snr"}
     method: Any = load_method("d3hr", fast)
-    (folder,) = distill_sets(spec_of(world), "d3hr", method, (1,), tmp_path / "out", store=store)
+    (folder,) = distill_sets(Job(spec_of(world), store), "d3hr", method, (1,), tmp_path / "out")
     assert verify(folder) == []
     assert passes_per_image(Job(spec_of(world), store), method) == 12 * 2
 
 
 def test_exact_inversion_reports_how_exact_it_was(world: Path, tmp_path: Path, store: Store) -> None:
     method = d3hr(fit__exact=True, fit__guidance=1)
-    (folder,) = distill_sets(spec_of(world), "d3hr", method, (1,), tmp_path / "out", store=store)
+    (folder,) = distill_sets(Job(spec_of(world), store), "d3hr", method, (1,), tmp_path / "out")
     told = open_distilled(folder).manifest["learnt"]
     assert told["count"] == 48
     assert told["error_of_mean"] == 0
@@ -318,7 +318,7 @@ def kept(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sets of IPC 1 and 3 with statistics, of two of three times' moments one."""
     root = tmp_path_factory.mktemp("kept")
     method, spec = d3hr(fit__times="400,600", time=400), spec_of(world, keep_statistics=True, seed=3)
-    distill_sets(spec, "d3hr", method, (1, 3), root / "sets", store=Store(root / "cache"))
+    distill_sets(Job(spec, Store(root / "cache")), "d3hr", method, (1, 3), root / "sets")
     return root / "sets"
 
 
@@ -361,7 +361,7 @@ def test_what_cannot_be_regenerated_is_refused(
         assert attar(monkeypatch, "regenerate", *words, "--ipc", 1, "--out", tmp_path / "out") == 2
         return str(capsys.readouterr().err)
 
-    distill_sets(spec_of(world), "d3hr", d3hr(), (1,), tmp_path / "plain", store=Store(tmp_path / "cache"))
+    distill_sets(Job(spec_of(world), Store(tmp_path / "cache")), "d3hr", d3hr(), (1,), tmp_path / "plain")
     assert "keep_statistics" in refused(tmp_path / "plain")
     other = save_tiny_dit(tmp_path / "other", CLASSES, learned_sigma=False)
     assert "is not the prior" in refused(kept / "ipc-001", "--prior", other)
@@ -370,10 +370,10 @@ def test_what_cannot_be_regenerated_is_refused(
     (copy / "manifest.json").write_text(json.dumps({**manifest, "seed": 9}))
     assert "damaged" in refused(copy)
     with pytest.raises(AttarError, match="`keep_statistics`: prior learns no mean"):
-        distill_sets(spec_of(world, keep_statistics=True), "prior", load_method("prior"), (1,), tmp_path / "p")
+        distill_sets(Job(spec_of(world, keep_statistics=True)), "prior", load_method("prior"), (1,), tmp_path / "p")
     refined = load_method("d3hr", {"refine": "true"})
     with pytest.raises(AttarError, match="without the data, which refine needs"):
-        distill_sets(spec_of(world, keep_statistics=True), "d3hr", refined, (1,), tmp_path / "p")
+        distill_sets(Job(spec_of(world, keep_statistics=True)), "d3hr", refined, (1,), tmp_path / "p")
 
 
 def test_the_report_says_how_a_regenerated_set_was_made(kept: Path, tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_a_set_that_needs_the_data_again_is_not_regenerated(
 
     method: Any = load_method("d3hr", {"select.pool": 2, "subsets": 10})
     out, store = tmp_path / "out", Store(tmp_path / "cache")
-    (folder,) = distill_sets(spec_of(world, keep_statistics=True), "d3hr", method, (1,), out, store=store)
+    (folder,) = distill_sets(Job(spec_of(world, keep_statistics=True), store), "d3hr", method, (1,), out)
     monkeypatch.setattr("attar.distillation.checks.needs_data", lambda method: "refine")
     with pytest.raises(AttarError, match="cannot be made again without the data, which refine needs"):
         regenerate(folder, [1], tmp_path / "again", store=store)

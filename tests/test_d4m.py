@@ -18,7 +18,7 @@ from attar.core.store import Store
 from attar.diffusion import start_time
 from attar.distillation.artefacts import artefacts
 from attar.distillation.manifest import prototypes
-from attar.distillation.pipeline import Local, Pixels, fit
+from attar.distillation.pipeline import Pixels, fit
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.d4m import Prototypes
@@ -49,7 +49,7 @@ def blobs(count: int = 53, seed: int = 0) -> Rows:
 
 def pictured(job: Job, method: Any, ipc: int) -> Iterator[tuple[int, int, Pixels]]:
     own = method.for_ipc(ipc)
-    return prototypes(job, fit(job, own, artefacts(job, own, ipc), Local()))
+    return prototypes(job, fit(job, own, artefacts(job, own, ipc)))
 
 
 @pytest.mark.golden
@@ -203,8 +203,8 @@ def test_a_set_of_several_ipcs_has_prototypes_for_each(world: Path, tmp_path: Pa
 
     spec = job_of(world, store).spec
     method = load_method("d4m", {"sampler.steps": 5})
-    together = distill_sets(spec, "d4m", method, (2, 3), tmp_path / "many", store=store)
-    (alone,) = distill_sets(spec, "d4m", method, (3,), tmp_path / "one", store=Store(tmp_path / "other"))
+    together = distill_sets(Job(spec, store), "d4m", method, (2, 3), tmp_path / "many")
+    (alone,) = distill_sets(Job(spec, Store(tmp_path / "other")), "d4m", method, (3,), tmp_path / "one")
     assert open_distilled(alone).manifest["images"] == open_distilled(together[1]).manifest["images"]
     kept = [json.loads(file.read_text())["inputs"]["fit"]["count"] for file in store.root.glob("fit/*/meta.json")]
     assert sorted(kept) == [2] * 4 + [3] * 4
@@ -215,7 +215,7 @@ def test_a_fixed_number_of_prototypes_is_learnt_once_and_repeated(world: Path, t
     from attar.distillation.run import distill_sets
 
     method = load_method("d4m", {"sampler.steps": 5, "fit.count": 2})
-    folders = distill_sets(job_of(world, store).spec, "d4m", method, (2, 4), tmp_path / "out", store=store)
+    folders = distill_sets(Job(job_of(world, store).spec, store), "d4m", method, (2, 4), tmp_path / "out")
     assert len(list(store.root.glob("fit/*/meta.json"))) == 4
     images = [open_distilled(folder).manifest["images"] for folder in folders]
     assert images[0].items() <= images[1].items()
@@ -229,7 +229,7 @@ def test_the_set_keeps_its_prototypes_as_pictures_and_their_inertia(world: Path,
     from attar.report import write_report
 
     job, method = job_of(world, store), load_method("d4m", {"sampler.steps": 5})
-    (folder,) = distill_sets(job.spec, "d4m", method, (3,), tmp_path / "out", store=store)
+    (folder,) = distill_sets(Job(job.spec, store), "d4m", method, (3,), tmp_path / "out")
     one = open_distilled(folder)
     assert [len(files) for files in one.prototypes()] == [3] * 4
     made = {(label, index): pixels for label, index, pixels in pictured(job, method, 3)}

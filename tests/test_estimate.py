@@ -16,7 +16,7 @@ from attar.evaluation import RECIPES
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.priors import load_prior
-from attar.priors.training.described import described_prior
+from attar.priors.training.weightless import described_prior
 
 CPU = torch.device("cpu")
 

@@ -6,6 +6,7 @@ import json
 import statistics
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from sklearn.datasets import load_digits
 from attar import training
 from attar.core.config import by_ipc, by_network
 from attar.core.errors import AttarError
+from attar.core.progress import silent
 from attar.core.store import Store
-from attar.evaluation import RECIPES, Images, Recipe, Record, changes, evaluate, evaluator, modified
+from attar.evaluation import RECIPES, Images, Recipe, Record, Students, changes, evaluate, evaluator, modified
+from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import training_plan
 from attar.evaluation.images import resized
 from attar.networks import build
@@ -38,8 +41,9 @@ TRAIN, TEST = digits(40), digits(90, first=400)
 
 
 def run(recipe: Recipe = TINY, train: Images = TRAIN, test: Images = TEST, seeds: Any = (0,), **more: Any) -> Any:
-    more = {"network": "convnet3-w8", "device": "cpu", **more}
-    return evaluate(train, test, recipe=recipe, seeds=seeds, **more)
+    more = {"network": "convnet3-w8", "device": "cpu", "progress": silent, **more}
+    progress = more.pop("progress")
+    return evaluate(Students(train, test, recipe, **more), seeds, progress)
 
 
 @pytest.mark.slow
@@ -307,3 +311,16 @@ def test_every_field_can_be_shown() -> None:
     for recipe in map(RECIPES.open, RECIPES):
         assert recipe.source
         assert all(isinstance(getattr(recipe, f.name), str | int | float | bool | tuple | None) for f in fields(recipe))
+
+
+def test_conditions_say_what_is_missing() -> None:
+    conditions = Conditions(("convnet3-w8", "convnet3-w16"), (0,))
+    assert replace(conditions, networks=("convnet3-w8",)).network == "convnet3-w8"
+    with pytest.raises(AttarError, match="`network` convnet3-w8,convnet3-w16: name one"):
+        _ = conditions.network
+    with pytest.raises(AttarError, match="`seeds` 0: at least 1"):
+        replace(conditions, seeds=())
+    with pytest.raises(AttarError, match="name the teacher with `teacher`"):
+        conditions.check(RECIPES.open("fkd-soft"))
+    with pytest.raises(AttarError, match="learns from hard labels, without `labels`"):
+        replace(conditions, labels=Path("labels")).check(RECIPES.open("quick"))

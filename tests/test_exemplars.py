@@ -101,7 +101,7 @@ def test_a_count_serves_every_smaller_ipc_with_the_first_of_one_fit(world: Path,
     method = Exemplars(quick(count=4), QUICK)
     assert method.fit.for_ipc(1) == method.fit.for_ipc(4)
     spec = Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu")
-    one, four = distill_sets(spec, "exemplars", method, (1, 4), tmp_path / "out", store=store)
+    one, four = distill_sets(Job(spec, store), "exemplars", method, (1, 4), tmp_path / "out")
     pixels = [[np.asarray(Image.open(file)) for file in files] for files in open_distilled(four).files()]
     for files, whole in zip(open_distilled(one).files(), pixels, strict=True):
         assert np.array_equal(np.asarray(Image.open(files[0])), whole[0])
@@ -149,7 +149,7 @@ def test_what_cannot_work_is_found_before_any_work(
 ) -> None:
     spec = Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu")
     with pytest.raises(AttarError, match=said):
-        distill_sets(spec, "exemplars", load_method("exemplars", fields), (ipc,), tmp_path / "out", store=store)
+        distill_sets(Job(spec, store), "exemplars", load_method("exemplars", fields), (ipc,), tmp_path / "out")
 
 
 def test_a_set_says_who_chose_and_its_command_makes_it_again(world: Path, store: Store, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_set_says_who_chose_and_its_command_makes_it_again(world: Path, store:
     method = load_method("exemplars", fields)
     said: list[str] = []
     spec = Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu")
-    (folder,) = distill_sets(spec, "exemplars", method, (2,), tmp_path / "out", store=store, say=said.append)
+    (folder,) = distill_sets(Job(spec, store), "exemplars", method, (2,), tmp_path / "out", say=said.append)
     assert any("72 network passes (24 to fit, 48 to sample 6)" in line for line in said)
     assert any("for the teacher to look at" in line for line in said)
     one = open_distilled(folder)

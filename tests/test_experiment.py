@@ -20,6 +20,7 @@ from attar.evaluation.records import read_records
 from attar.experiments import compare as grid
 from attar.experiments.spec import Experiment, read_experiment
 from attar.experiments.summary import Cell, Panel, Summary, paired, summarise
+from attar.job import Job
 from attar.report.run import compare
 from attar.report.tables import MISSING, latex
 
@@ -90,13 +91,13 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     from attar.evaluation import evaluator
 
     seeds: list[int] = []
-    run = evaluator._Job.run
+    run = evaluator.Students.run
 
     def counted(self: Any, seed: int, *rest: Any) -> dict[str, float]:
         seeds.append(seed)
         return run(self, seed, *rest)
 
-    monkeypatch.setattr(evaluator._Job, "run", counted)
+    monkeypatch.setattr(evaluator.Students, "run", counted)
     return seeds
 
 
@@ -294,8 +295,8 @@ def test_a_network_that_fails_leaves_the_others_alone(
             raise AttarError("too thin")
         return run(self, seed, *rest)
 
-    run = evaluator._Job.run
-    monkeypatch.setattr(evaluator._Job, "run", broken)
+    run = evaluator.Students.run
+    monkeypatch.setattr(evaluator.Students, "run", broken)
     text = FILE.format(world=world, out=tmp_path / "out")
     text = text.replace("networks = [", 'networks = ["convnet3-w8", ').replace("ipc = [1, 2]", "ipc = 1")
     failures = compare(read_experiment(written(tmp_path, text)), only=["random"], store=store)
@@ -342,9 +343,9 @@ def test_other_terms_are_not_mixed(experiment: Experiment, world: Path, store: S
 def test_the_command_fails_if_anything_does(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*words: Any, dry_run: bool, say: Any, **more: Any) -> None:
+    def broken(job: Job, *words: Any, say: Any) -> None:
         say("it looks well")
-        if not dry_run:
+        if not job.dry:
             raise AttarError("no luck")
 
     monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))

@@ -20,8 +20,9 @@ from attar.core.store import Store
 from attar.diffusion import FixedPoint, Schedule, invert
 from attar.distillation.run import distill_sets
 from attar.evaluation import modified, named_recipe
+from attar.evaluation.conditions import Conditions
 from attar.evaluation.run import evaluate_sets
-from attar.job import Spec
+from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.priors import load_prior
 from attar.priors.codec import AutoencoderCodec, load_autoencoder, to_float, to_uint8
@@ -50,7 +51,7 @@ def distilled(
 ) -> None:
     given = {"prior": str(world / "dit"), "device": "cpu", **spec}
     distill_sets(
-        Spec(data=str(world / "data"), **given), name, load_method(name, changes), (2,), tmp_path / "out", store=store
+        Job(Spec(data=str(world / "data"), **given), store), name, load_method(name, changes), (2,), tmp_path / "out"
     )
 
 
@@ -258,7 +259,7 @@ def test_a_network_that_breaks_in_its_last_step_is_not_right_by_chance(
     monkeypatch.setattr(torch.optim.AdamW, "step", breaks)
     recipe = modified(named_recipe("quick"), {"steps": 1, "optimiser": "adamw"})
     with pytest.raises(NotFinite, match="seed 0: the training diverged: the network's outputs on the test images"):
-        list(evaluate_sets([root / "set"], recipe, ["convnet3-w8"], (0,), device="cpu"))
+        list(evaluate_sets([root / "set"], recipe, Conditions(("convnet3-w8",), (0,), device="cpu")))
 
 
 def test_a_generated_image_of_a_single_colour(

@@ -20,7 +20,9 @@ from attar.cli.naming import Names
 from attar.cli.options import Assignments, Fields, Settings, made
 from attar.core.config import notes
 from attar.core.errors import AttarError
-from attar.experiments.conditions import Conditions, Protocol
+from attar.distillation.regenerate import Overrides
+from attar.evaluation.conditions import Conditions
+from attar.experiments.settings import Protocol, Tuning
 from attar.job import Spec
 from attar.methods import METHODS
 from attar.priors.training.settings import AdaptedPrior, Autoencoding, NewPrior, Report, Training
@@ -208,6 +210,8 @@ def test_no_flag_is_named_below_the_command_line(file: Path) -> None:
         TeacherReference,
         Conditions,
         Protocol,
+        Tuning,
+        Overrides,
     ],
 )
 def test_every_field_that_an_option_is_made_of_has_a_note(thing: type) -> None:

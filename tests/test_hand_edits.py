@@ -17,14 +17,14 @@ from toys import attar, save_folder, save_tiny_dit, tint
 from attar.core.errors import AttarError
 from attar.core.progress import quiet
 from attar.core.store import Store, file_digest, fingerprint
-from attar.distillation.regenerate import regenerate
+from attar.distillation.regenerate import Overrides, regenerate
 from attar.distillation.run import distill_sets
 from attar.evaluation.records import read_records
-from attar.job import Spec
+from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.report import write_report
 from attar.sets.distilled import open_distilled, verify
-from attar.sets.near_copies import folder_of, nearest
+from attar.sets.near_copies import Metrics, folder_of, nearest
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
 
@@ -46,7 +46,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     new = TeacherTraining(data, "convnet3-bn-w16", flip=False, shift=0, epochs=30, batch=14, lr=0.25, device="cpu")
     train_teacher(new, root / "teacher", store=store, say=quiet)
     spec = Spec(data=data, prior=str(root / "dit"), device="cpu")
-    distill_sets(spec, "prior", load_method("prior", {"sampler.steps": 2}), (2,), root / "set", store=store)
+    distill_sets(Job(spec, store), "prior", load_method("prior", {"sampler.steps": 2}), (2,), root / "set")
     return root
 
 
@@ -299,7 +299,7 @@ def test_what_is_wrong_with_a_result_is_named(change: dict[str, Any], said: str,
 def test_every_edit_of_distances_works_or_is_said(world: Path, tmp_path: Path, store: Store) -> None:
     shutil.copytree(world / "set", tmp_path / "set")
     one = open_distilled(tmp_path / "set")
-    nearest(one, store=store, device="cpu")
+    nearest(one, Metrics(device="cpu"), store=store)
     file, refused = folder_of(one) / "nearest.json", 0
     kept = json.loads(file.read_text())
     for path in [("set",), ("measures",), *paths(kept["measures"][0])]:
@@ -324,7 +324,7 @@ def kept(world: Path) -> Path:
     """A set with statistics."""
     spec = Spec(data=f"{world / 'data'}@train", prior=str(world / "dit"), device="cpu", keep_statistics=True)
     method = load_method("d3hr", {"sampler.steps": 5, "fit.steps": 5, "subsets": 20})
-    distill_sets(spec, "d3hr", method, (1,), world / "kept", store=Store(world / "cache"))
+    distill_sets(Job(spec, Store(world / "cache")), "d3hr", method, (1,), world / "kept")
     return world / "kept"
 
 
@@ -366,7 +366,7 @@ def test_edits_of_a_set_with_statistics_are_said(kept: Path, tmp_path: Path, pat
 def _refused(kept: Path, folder: Path, root: Path, said: str) -> None:
     store = Store(kept.parent / "cache")
     with pytest.raises(AttarError, match=re.escape(said)):
-        regenerate(folder, [1], root / "out", device="cpu", store=store, say=quiet)
+        regenerate(folder, [1], root / "out", Overrides(device="cpu"), store=store, say=quiet)
     assert not (root / "out").exists()
 
 

@@ -27,6 +27,7 @@ from attar.data.class_names import read_class_map
 from attar.data.imagenet import subset
 from attar.distillation.run import distill_sets
 from attar.evaluation import modified, named_recipe
+from attar.evaluation.conditions import Conditions
 from attar.evaluation.inputs import opened
 from attar.evaluation.run import evaluate_sets
 from attar.methods import load_method
@@ -57,9 +58,9 @@ def distilled(root: Path, classes: Sequence[str], ipc: int = 2) -> Path:
 
 
 def distill_sets_in(root: Path, data: str, method: Any, ipc: int) -> Path:
-    from attar.job import Spec
+    from attar.job import Job, Spec
 
-    return distill_sets(Spec(data), "random", method, [ipc], root / "set", store=Store(root / "cache"))[0]
+    return distill_sets(Job(Spec(data), Store(root / "cache")), "random", method, [ipc], root / "set")[0]
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +295,8 @@ def test_evaluated_as_the_set_itself(tmp_path: Path) -> None:
     export(one, "d4m", tmp_path / "out")
     recipe = modified(QUICK, {"steps": "20", "batch": "8", "flip": "false"})
     found = open_layout(tmp_path / "out", "d4m", load_data("digits"), None, Store(tmp_path / "cache"))
-    judged = partial(evaluate_sets, recipe=recipe, networks=["convnet3-bn-w16"], seeds=[0], device="cpu")
+    conditions = Conditions(("convnet3-bn-w16",), (0,), device="cpu")
+    judged = partial(evaluate_sets, recipe=recipe, conditions=conditions)
     (own,) = judged([one.folder], store=Store(tmp_path / "a"))
     (again,) = judged([found], store=Store(tmp_path / "b"))
     assert again.accuracies == own.accuracies

@@ -17,7 +17,7 @@ from toys import original_weights, save_folder, save_tiny_dit, save_tiny_sd
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.distillation.run import distill_sets
-from attar.job import Spec
+from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.sets.distilled import open_distilled, verify
 from attar.teachers.settings import TeacherTraining
@@ -116,10 +116,10 @@ def test_it_makes_a_set(world: Path, prior: Made, cache: Store, tmp_path: Path, 
     method = load_method(name, {**settings, **chosen})
     if name == "minimax" and where.name == "sd":
         with pytest.raises(AttarError, match="minimax tunes DiTs only"):
-            distill_sets(spec, name, method, (2,), tmp_path / "out", store=cache)
+            distill_sets(Job(spec, cache), name, method, (2,), tmp_path / "out")
         assert not list(cache.root.glob("latents/*"))
         return
-    (folder,) = distill_sets(spec, name, method, (2,), tmp_path / "out", store=cache)
+    (folder,) = distill_sets(Job(spec, cache), name, method, (2,), tmp_path / "out")
     assert verify(folder) == []
     files = open_distilled(folder).files()
     assert [len(of_class) for of_class in files] == [2] * len(CLASSES)

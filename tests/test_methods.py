@@ -63,7 +63,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def distilled(world: Path, out: Path, name: str, store: Store, ipcs: tuple[int, ...] = (3,), **spec: Any) -> list[Path]:
     job = Spec(data=f"imagefolder:{world / 'data'}", prior=str(world / "dit"), device="cpu", **spec)
     teacher = {TAUGHT[name]: str(world / "teacher")} if name in TAUGHT else {}
-    return distill_sets(job, name, load_method(name, {**FAST.get(name, {}), **teacher}), ipcs, out, store=store)
+    return distill_sets(Job(job, store), name, load_method(name, {**FAST.get(name, {}), **teacher}), ipcs, out)
 
 
 def digests(folder: Path) -> dict[tuple[str, str], str]:
@@ -205,7 +205,7 @@ def images_of(world: Path, out: Path, store: Store, **parts: Any) -> list[np.nda
 
     method: Any = dataclasses.replace(load_method("prior", FAST["prior"]), **parts)  # type: ignore[type-var]
     spec = Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu")
-    (folder,) = distill_sets(spec, "prior", method, (2,), out, store=store)
+    (folder,) = distill_sets(Job(spec, store), "prior", method, (2,), out)
     return [np.asarray(Image.open(file)) for files in open_distilled(folder).files() for file in files]
 
 

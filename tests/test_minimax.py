@@ -294,7 +294,7 @@ def test_a_group_is_tuned_on_its_own_classes_with_the_priors_labels(world: Path,
 
 def test_sets_of_smaller_ipc_are_the_beginnings_of_one_pool(world: Path, tmp_path: Path, store: Store) -> None:
     spec = job_of(world, store).spec
-    small, large = distill_sets(spec, "minimax", load_method("minimax", FAST), [1, 3], tmp_path / "out", store=store)
+    small, large = distill_sets(Job(spec, store), "minimax", load_method("minimax", FAST), [1, 3], tmp_path / "out")
     one, three = open_distilled(small), open_distilled(large)
     for few, many in zip(one.files(), three.files(), strict=True):
         assert [few[0].read_bytes()] == [many[0].read_bytes()]
@@ -315,7 +315,7 @@ def test_the_report_shows_how_the_prior_was_tuned(world: Path, tmp_path: Path, s
     }
     spec = job_of(world, store).spec
     (folder,) = distill_sets(
-        spec, "minimax", load_method("minimax", {**FAST, **looks}), [2], tmp_path / "out", store=store
+        Job(spec, store), "minimax", load_method("minimax", {**FAST, **looks}), [2], tmp_path / "out"
     )
     groups = open_distilled(folder).manifest["measures"]
     assert [group["classes"] for group in groups] == [["ant", "bee"], ["cat", "dog"]]
@@ -344,23 +344,20 @@ def test_bad_settings_are_refused_before_any_work(world: Path, store: Store, tmp
             load_method("minimax", changes)
     with pytest.raises(AttarError, match=r"fit.batch 64: more than the 48 images"):
         distill_sets(
-            job_of(world, store).spec,
+            Job(job_of(world, store).spec, store),
             "minimax",
             load_method("minimax", {**FAST, "fit.batch": 64}),
             [1],
             tmp_path / "out",
-            store=store,
         )
 
 
 def test_float16_samples_and_does_not_train(world: Path, store: Store, tmp_path: Path) -> None:
     spec = replace(job_of(world, store).spec, dtype="float16")
-    (folder,) = distill_sets(
-        spec, "prior", load_method("prior", {"sampler.steps": 4}), [1], tmp_path / "a", store=store
-    )
+    (folder,) = distill_sets(Job(spec, store), "prior", load_method("prior", {"sampler.steps": 4}), [1], tmp_path / "a")
     assert open_distilled(folder).manifest["compute"]["dtype"] == "float16"
     with pytest.raises(AttarError, match="`dtype` float16: gradients vanish in it; train in bfloat16 or float32"):
-        distill_sets(spec, "minimax", load_method("minimax", FAST), [1], tmp_path / "b", store=store)
+        distill_sets(Job(spec, store), "minimax", load_method("minimax", FAST), [1], tmp_path / "b")
     assert not (tmp_path / "b").exists()
 
 
@@ -373,4 +370,4 @@ def test_a_prior_that_cannot_be_tuned_is_refused(world: Path, store: Store, tmp_
     save_tiny_dit(tmp_path / "untied", CLASSES, tied=False)
     spec = replace(job_of(world, store).spec, prior=str(tmp_path / "untied"))
     with pytest.raises(AttarError, match="the embedders of the prior's blocks differ"):
-        distill_sets(spec, "minimax", load_method("minimax", FAST), [1], tmp_path / "out", store=store)
+        distill_sets(Job(spec, store), "minimax", load_method("minimax", FAST), [1], tmp_path / "out")

@@ -14,8 +14,7 @@ from PIL import Image
 from attar.core.errors import AttarError
 from attar.data import load_data
 from attar.data.pixels import preprocess
-from attar.evaluation import RECIPES, Images, evaluate, modified, native, precision
-from attar.evaluation.evaluator import _Job, training_plan
+from attar.evaluation import RECIPES, Images, Students, evaluate, modified, native, precision
 from attar.evaluation.images import resized
 from attar.evaluation.inputs import native as native_images
 from attar.evaluation.inputs import real
@@ -104,7 +103,7 @@ def test_a_recipe_with_a_size_sees_real_images_as_they_are(tmp_path: Path) -> No
 def test_a_recipe_that_resizes_first_does_so_from_the_image_itself() -> None:
     """minimax-hard's squares are torchvision's Resize and CenterCrop of each image, not of a square made before."""
     recipe, train = modified(RECIPES.open("minimax-hard"), {"size": 12}), images()
-    job = _Job(train, train, recipe, "any", *training_plan(recipe, train, "any"), torch.device("cpu"), None, None, None)
+    job = Students(train, train, recipe, "any", "cpu")
     assert isinstance(job.pictures, torch.Tensor)
     for number, pixels in enumerate(pictures()):
         expected = preprocess(Image.fromarray(pixels), 12, "resize-crop")
@@ -115,13 +114,13 @@ def test_a_recipe_that_resizes_first_does_so_from_the_image_itself() -> None:
 def test_networks_learn_from_images_of_differing_sizes(store: Any) -> None:
     teacher = build("convnet3-bn-w8", 2, 16, 0)
     test = Images(np.stack(pictures([(16, 16)] * 4)), np.arange(4) % 2, ("a", "b"))
-    common: dict[str, Any] = {"network": "convnet3-bn-w8", "seeds": (0,), "device": "cpu", "teacher": teacher}
+    common: dict[str, Any] = {"network": "convnet3-bn-w8", "device": "cpu", "teacher": teacher}
     stored = {"views": "image", "scheme": "fp16", "box": "batch", "extra_forward": False}
     for recipe in (SOFT, modified(SOFT, stored)):
-        first = evaluate(images(), test, recipe=recipe, store=store, **common)
-        again = evaluate(images(), test, recipe=recipe, **common)
+        first = evaluate(Students(images(), test, recipe, store=store, **common), (0,))
+        again = evaluate(Students(images(), test, recipe, **common), (0,))
         assert first.accuracies == again.accuracies
-        other = evaluate(images(SIZES[::-1]), test, recipe=recipe, **common)
+        other = evaluate(Students(images(SIZES[::-1]), test, recipe, **common), (0,))
         assert (other.n_train, other.ipc) == (6, 3.0)
 
 
@@ -136,7 +135,7 @@ def test_a_cpu_uses_float32_and_the_record_says_so(asked: Any) -> None:
     assert precision.resolve_precision("cpu", asked) == (torch.device("cpu"), "float32")
     small = Images(np.stack(pictures([(8, 8)] * 4)), np.arange(4) % 2, ("a", "b"))
     recipe = modified(RECIPES.open("quick"), {"steps": 1, "precision": asked})
-    found = evaluate(small, small, recipe=recipe, network="convnet3-w8", seeds=(0,), device="cpu")
+    found = evaluate(Students(small, small, recipe, "convnet3-w8", "cpu"), (0,))
     assert found.precision == "float32"
 
 

@@ -16,11 +16,12 @@ from attar.cli import app
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.distillation.run import distill_sets
-from attar.job import Spec
+from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.report import write_report
+from attar.selection.features import Kind
 from attar.sets.distilled import DistilledSet, open_distilled, verify
-from attar.sets.near_copies import COMPARED, Nearest, folder_of, nearest, read_nearest
+from attar.sets.near_copies import COMPARED, Metrics, Nearest, folder_of, nearest, read_nearest
 from attar.teachers.reference import TeacherReference
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
@@ -44,7 +45,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(world: Path, out: Path, store: Store, name: str, ipc: int = 3, **spec: Any) -> DistilledSet:
     fields: dict[str, Any] = {} if name == "random" else {"sampler.steps": 3}
     job = Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu", **spec)
-    (folder,) = distill_sets(job, name, load_method(name, fields), (ipc,), out, store=store)
+    (folder,) = distill_sets(Job(job, store), name, load_method(name, fields), (ipc,), out)
     return open_distilled(folder)
 
 
@@ -55,7 +56,7 @@ def pixels(files: list[Path]) -> np.ndarray[Any, Any]:
 
 def test_distances_agree_with_a_search_in_loops(world: Path, store: Store, tmp_path: Path) -> None:
     one = made(world, tmp_path / "prior", store, "prior")
-    (found,) = nearest(one, store=store, device="cpu")
+    (found,) = nearest(one, Metrics(device="cpu"), store=store)
     for label, files in enumerate(one.files()):
         real = pixels(sorted((world / "data" / CLASSES[label]).iterdir()))
         for index, image in enumerate(pixels(files)):
@@ -70,8 +71,8 @@ def test_distances_agree_with_a_search_in_loops(world: Path, store: Store, tmp_p
 def test_copies_are_found_and_are_near_copies_by_every_measure(world: Path, store: Store, tmp_path: Path) -> None:
     one = made(world, tmp_path / "random", store, "random")
     teacher = TeacherReference(str(world / "teacher"))
-    kinds = ("pixels", "teacher", "prior", "latents")
-    found = nearest(one, kinds, teacher, prior=str(world / "dit"), store=store, device="cpu")  # type: ignore[arg-type]
+    kinds: tuple[Kind, ...] = ("pixels", "teacher", "prior", "latents")
+    found = nearest(one, Metrics(kinds, teacher, str(world / "dit"), "cpu"), store=store)
     assert [of.kind for of in found] == list(kinds)
     for of in found:
         assert max(of.all) < 0.02 * np.median(of.all_real), of.kind
@@ -93,13 +94,13 @@ def _file(folder: Path, data: bytes) -> Path:
 def test_what_is_kept_stands_beside_the_set_and_goes_with_it(world: Path, store: Store, tmp_path: Path) -> None:
     one = made(world, tmp_path / "set", store, "prior")
     assert read_nearest(one) == []
-    found = nearest(one, store=store, device="cpu")
+    found = nearest(one, Metrics(device="cpu"), store=store)
     assert read_nearest(one) == found
     assert verify(one.folder) == []
     folder = folder_of(one)
     assert sorted(file.name for file in folder.iterdir()) == ["closest-pixels.png", "nearest.json"]
     assert size_of(folder / "closest-pixels.png") == (9 * 16, 2 * 16)
-    nearest(one, ("latents",), prior=str(world / "dit"), store=store, device="cpu")
+    nearest(one, Metrics(("latents",), prior=str(world / "dit"), device="cpu"), store=store)
     assert [of.kind for of in read_nearest(one)] == ["pixels", "latents"], "another measure leaves those before"
     kept = json.loads((folder / "nearest.json").read_text())
     (folder / "nearest.json").write_text(json.dumps({**kept, "set": "another"}))
@@ -112,7 +113,7 @@ def test_what_is_kept_stands_beside_the_set_and_goes_with_it(world: Path, store:
 def test_the_report_shows_it(world: Path, store: Store, tmp_path: Path) -> None:
     one = made(world, tmp_path / "set", store, "prior")
     write_report([one.folder], [], tmp_path / "before.html")
-    nearest(one, store=store, device="cpu")
+    nearest(one, Metrics(device="cpu"), store=store)
     write_report([one.folder], [], tmp_path / "after.html")
     before, after = ((tmp_path / f"{name}.html").read_text() for name in ("before", "after"))
     assert "How far these images are from real ones" in after

@@ -13,7 +13,7 @@ from toys import save_folder, save_tiny_dit
 
 from attar.core.store import Store
 from attar.distillation.run import distill_sets
-from attar.job import Spec
+from attar.job import Job, Spec
 from attar.methods import METHODS, load_method
 from attar.sets.distilled import open_distilled, verify
 from attar.teachers.settings import TeacherTraining
@@ -57,9 +57,7 @@ def test_every_method_makes_a_set_of_a_colour_prior_in_pixels(
     teacher = {TAUGHT[name]: str(world / "teacher")} if name in TAUGHT else {}
     spec = Spec(data=str(world / "data"), prior=str(world / "dit"), codec="pixel", device="cpu")
     method = load_method(name, {**settings, **teacher})
-    for ipc, folder in zip(
-        (1, 3), distill_sets(spec, name, method, (1, 3), tmp_path / "out", store=store), strict=True
-    ):
+    for ipc, folder in zip((1, 3), distill_sets(Job(spec, store), name, method, (1, 3), tmp_path / "out"), strict=True):
         assert verify(folder) == []
         files = open_distilled(folder).files()
         assert [len(of_class) for of_class in files] == [ipc] * len(CLASSES)

@@ -19,7 +19,7 @@ from attar.core.files import appearing, check_writable
 from attar.core.store import Store
 from attar.data.output_places import check_file, check_place
 from attar.distillation.run import distill_sets
-from attar.job import Spec
+from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.sets.layouts import export
 
@@ -31,7 +31,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for split in ("train", "test"):
         save_folder(tmp_path / "data" / split, ["ant", "bee"], each=3, size=8)
-    distill_sets(Spec("data@train"), "random", load_method("random"), [1], Path("set"), store=Store(tmp_path / "cache"))
+    distill_sets(Job(Spec("data@train"), Store(tmp_path / "cache")), "random", load_method("random"), [1], Path("set"))
     (tmp_path / "link").symlink_to("data/train")
     return tmp_path
 
@@ -94,9 +94,7 @@ def test_a_folder_of_other_things_is_no_place_for_a_set(world: Path, ipcs: list[
     (world / place / "notes.txt").write_text("mine")
     told = rf"^`out` {place}: holds other things \(notes.txt\), and no distilled set; name a new folder$"
     with pytest.raises(AttarError, match=told):
-        distill_sets(
-            Spec("data@train"), "random", load_method("random"), ipcs, Path("mine"), store=Store(Path("cache"))
-        )
+        distill_sets(Job(Spec("data@train"), Store(Path("cache"))), "random", load_method("random"), ipcs, Path("mine"))
 
 
 def test_not_into_a_distilled_set(world: Path) -> None:
@@ -290,7 +288,7 @@ def test_a_set_is_not_exported_into_itself_or_another(world: Path) -> None:
     from attar.sets.distilled import open_distilled
 
     one = open_distilled(Path("set"))
-    distill_sets(Spec("data@test"), "random", load_method("random"), [1], Path("two"), store=Store(world / "cache"))
+    distill_sets(Job(Spec("data@test"), Store(world / "cache")), "random", load_method("random"), [1], Path("two"))
     for out, message in {
         "set": "something is there already",
         "set/images": "lies in the distilled set",
@@ -320,13 +318,13 @@ def test_a_set_is_not_put_where_something_else_than_a_folder_is(world: Path) -> 
     Path("dangling").symlink_to("nowhere")
     for out in ("file", "dangling"):
         with pytest.raises(AttarError, match=f"^{out}: is there already, and is no folder; choose another place"):
-            distill_sets(Spec("data@train"), "random", load_method("random"), [1], Path(out))
+            distill_sets(Job(Spec("data@train")), "random", load_method("random"), [1], Path(out))
     assert Path("file").read_text() == "mine"
 
 
 def test_the_cache_and_the_data_are_apart(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def made(out: Path) -> None:
-        distill_sets(Spec("data@train"), "random", load_method("random"), [1], out)
+        distill_sets(Job(Spec("data@train")), "random", load_method("random"), [1], out)
 
     monkeypatch.setenv("ATTAR_CACHE", "cache")
     with pytest.raises(AttarError, match=r"^`out` cache/x lies in the cache, cache, which may be removed"):

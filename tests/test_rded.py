@@ -19,7 +19,7 @@ from toys import save_folder
 from attar import cli
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.distillation.pipeline import Local, compose, prepare
+from attar.distillation.pipeline import compose, prepare
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
@@ -44,7 +44,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def distilled(store: Store, out: Path, teacher: str | None, ipcs: list[int], spec: Spec = SPEC, **fields: Any) -> Any:
     method = RDED(teacher=teacher, **{"pool": 12, "crops": 3, **fields})
-    return distill_sets(spec, "rded", method, ipcs, out, store=store)
+    return distill_sets(Job(spec, store), "rded", method, ipcs, out)
 
 
 def pictures(folder: Path) -> dict[str, np.ndarray]:
@@ -151,7 +151,7 @@ def test_classes_alone_and_after_a_kill_come_out_alike(store: Store, tmp_path: P
         assert np.array_equal(picture, whole[name])
     job = Job(SPEC, store)
     method = RDED(teacher=teacher, pool=12, crops=3, factor=2)
-    after = list(compose(job, method, prepare(job, method, Local()), 2, done=range(8)))
+    after = list(compose(job, method, prepare(job, method), 2, done=range(8)))
     assert [(label, index) for label, index, _ in after] == [(8, 0), (8, 1), (9, 0), (9, 1)]
     assert np.array_equal(after[0][2], whole["8/0000"])
 

@@ -192,16 +192,16 @@ def test_a_refined_set_says_so_resumes_and_follows_its_data(world: Path, store: 
     method = load_method("prior", fields)
     said: list[str] = []
     spec = Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu")
-    (folder,) = distill_sets(spec, "prior", method, (2,), tmp_path / "one", store=store, say=said.append)
+    (folder,) = distill_sets(Job(spec, store), "prior", method, (2,), tmp_path / "one", say=said.append)
     manifest = open_distilled(folder).manifest
     assert manifest["method"]["refine"]["networks"] == ["convnet3-w16"]
     assert manifest["seconds"].keys() == {"candidates", "refined", "images"}
     assert any("6 images to refine" in line for line in said)
-    distill_sets(spec, "prior", method, (2,), tmp_path / "two", store=store, say=said.append)
+    distill_sets(Job(spec, store), "prior", method, (2,), tmp_path / "two", say=said.append)
     assert not any("to refine" in line for line in said[-3:])
-    plain = distill_sets(spec, "prior", load_method("prior", {"sampler.steps": 5}), (2,), tmp_path / "p", store=store)
+    plain = distill_sets(Job(spec, store), "prior", load_method("prior", {"sampler.steps": 5}), (2,), tmp_path / "p")
     assert open_distilled(plain[0]).manifest["images"].values() != manifest["images"].values()
     other = save_folder(tmp_path / "data", CLASSES, each=12, seed=1)
     elsewhere = replace(spec, data=str(other))
-    (third,) = distill_sets(elsewhere, "prior", method, (2,), tmp_path / "three", store=store)
+    (third,) = distill_sets(Job(elsewhere, store), "prior", method, (2,), tmp_path / "three")
     assert set(open_distilled(third).manifest["images"].values()).isdisjoint(manifest["images"].values())

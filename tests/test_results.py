@@ -9,7 +9,7 @@ import pytest
 
 from attar.core.errors import AttarError
 from attar.core.progress import duration
-from attar.evaluation.records import Record, read_records, record_of, signed, write_record
+from attar.evaluation.records import Record, _record, read_records, signed, write_record
 
 
 def result(mean: float = 40.0, n: int = 3, **more: Any) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def entry(**more: Any) -> dict[str, Any]:
 
 
 def record(**more: Any) -> Record:
-    return record_of(entry(**more))
+    return _record(entry(**more))
 
 
 TRIAL = {"item": "i", "judged": "j", "label": "slow", "seeds": [0, 1, 2], "distilling": 1.5, "bytes": 9}
@@ -120,7 +120,7 @@ def test_a_row_says_what_was_not_learnt() -> None:
         "random real images: 3 of 3 networks did not learn their training set (9.8 %, 10.0 %, 10.1 %, as by chance): "
         "lower lr, or train longer"
     ]
-    assert record_of(told.as_json()) == told
+    assert _record(told.as_json()) == told
 
 
 def test_terms_say_the_changes_and_the_test() -> None:

@@ -15,7 +15,7 @@ from toys import save_folder, save_tiny_dit
 
 from attar.core.store import Store
 from attar.distillation.run import distill_sets
-from attar.job import Spec
+from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.priors.training import optimise
 from attar.sets.distilled import open_distilled, verify
@@ -29,7 +29,7 @@ def distill_once(spec: Spec, name: str, settings: dict[str, Any], root: Path, wh
     optimise.CHECKPOINT_SECONDS = 0.0
     events = Events(root, what, nth)
     method = load_method(name, settings)
-    distill_sets(spec, name, method, (1, 4), root / "out", store=Store(root / "cache"), progress=events.progress)
+    distill_sets(Job(spec, Store(root / "cache"), events.progress), name, method, (1, 4), root / "out")
     events.save(root / "events.json")
 
 

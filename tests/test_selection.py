@@ -242,7 +242,7 @@ def test_generated_images_are_judged_as_they_are_decoded(world: Path, store: Sto
 def test_features_are_made_once_for_all_rules_and_ipcs(world: Path, store: Store, tmp_path: Path) -> None:
     for number, (rule, share) in enumerate(itertools.product(("herding", "k-center", "medoid"), (1.0, 0.5))):
         chosen = load_method(rule, {"select.teacher": str(world / "teacher"), "select.share": share})
-        distill_sets(job_of(world, store).spec, rule, chosen, (1, 3), tmp_path / str(number), store=store)
+        distill_sets(Job(job_of(world, store).spec, store), rule, chosen, (1, 3), tmp_path / str(number))
     assert len(list((store.root / "features").glob("[!.]*"))) == len(CLASSES)
 
 
@@ -251,11 +251,11 @@ def test_a_teacher_is_known_by_what_it_is_and_not_by_where_it_lies(
     world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, method = job_of(world, store), load_method("confident", {"select.teacher": str(world / "teacher")})
-    (out,) = distill_sets(job.spec, "confident", method, (2,), tmp_path / "out", store=store)
+    (out,) = distill_sets(Job(job.spec, store), "confident", method, (2,), tmp_path / "out")
     monkeypatch.chdir(world)
     said: list[str] = []
     moved = load_method("confident", {"select.teacher": "teacher"})
-    distill_sets(job.spec, "confident", moved, (2,), out, store=store, say=said.append)
+    distill_sets(Job(job.spec, store), "confident", moved, (2,), out, say=said.append)
     assert any("already there" in text for text in said)
     one = open_distilled(out)
     assert str(world) not in str(one.manifest["method"])
@@ -270,7 +270,7 @@ def test_a_teacher_is_known_by_what_it_is_and_not_by_where_it_lies(
     other = f"convnet3-bn-w16:{tmp_path / 'other.safetensors'}"
     fields = {"select.teacher": other, "select.teacher_normalise": "cifar"}
     with pytest.raises(AttarError, match="another run"):
-        distill_sets(job.spec, "confident", load_method("confident", fields), (2,), out, store=store)
+        distill_sets(Job(job.spec, store), "confident", load_method("confident", fields), (2,), out)
 
 
 def test_a_part_of_the_classes_is_judged_among_all_that_the_teacher_knows(world: Path, store: Store) -> None:
@@ -308,7 +308,7 @@ def test_what_cannot_be_is_said_before_any_work(
 ) -> None:
     job = job_of(world, store, prior=name == "prior")
     with pytest.raises(AttarError, match=message):
-        distill_sets(job.spec, name, load_method(name, fields), (2, 4), tmp_path / "out", store=store)
+        distill_sets(Job(job.spec, store), name, load_method(name, fields), (2, 4), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not list((store.root / "features").glob("*"))
 
@@ -325,9 +325,7 @@ def test_any_method_chooses_among_what_it_makes(world: Path, store: Store, tmp_p
     steps = {"sampler.steps": 4, "select.pool": 6}
     teacher = {"select.rule": "confident", "select.teacher": str(world / "teacher")}
     pools = [
-        distill_sets(job.spec, "prior", load_method("prior", {**steps, **more}), ipcs, tmp_path / str(k), store=store)[
-            0
-        ]
+        distill_sets(Job(job.spec, store), "prior", load_method("prior", {**steps, **more}), ipcs, tmp_path / str(k))[0]
         for k, (more, ipcs) in enumerate(((({}), (6,)), (teacher, (2, 3)), ({"select.rule": "herding"}, (2,))))
     ]
     assert len(list((store.root / "candidates").glob("[!.]*"))) == len(CLASSES), "one pool serves all rules"
@@ -357,11 +355,10 @@ def test_a_dry_run_counts_what_is_to_be_looked_at(world: Path, store: Store, tmp
         (True, {"select.features": "prior"}, "60 images for the prior to look at"),
     ):
         job, method, said = job_of(world, store, prior), load_method("herding", fields), list[str]()
-        run: dict[str, Any] = {"store": store, "say": said.append}
-        distill_sets(job.spec, "herding", method, (1, 2), tmp_path / "out", dry_run=True, **run)
+        distill_sets(Job(job.spec, store, dry=True), "herding", method, (1, 2), tmp_path / "out", say=said.append)
         assert message in said[-1]
-        distill_sets(job.spec, "herding", method, (1, 2), tmp_path / message, store=store)
-        distill_sets(job.spec, "herding", method, (1, 2), tmp_path / "out", dry_run=True, **run)
+        distill_sets(Job(job.spec, store), "herding", method, (1, 2), tmp_path / message)
+        distill_sets(Job(job.spec, store, dry=True), "herding", method, (1, 2), tmp_path / "out", say=said.append)
         assert "look at" not in said[-1]
         assert "encode" not in said[-1]
 

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from attar.cli.sets import labelled_recipe
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.evaluation import RECIPES, Images, evaluate, modified
+from attar.evaluation import RECIPES, Images, Students, evaluate, modified
+from attar.evaluation.conditions import Conditions
 from attar.evaluation.teaching import open_label_source
 from attar.networks import build
 from attar.teachers import soft_labels
 from attar.teachers.label_schemes import Scheme
 from attar.teachers.soft_labels import Labelling, StoredLabels, Views, write_labels
-from attar.training import Plan, batches, train
+from attar.training import Plan, Supervision, batches, train
 from attar.training.augment import Augmentation, normalised
 
 HOW = Augmentation(8, crop=0.3, flip=True, jitter=0.2, mix="cutmix", normalise="half")
@@ -112,7 +113,7 @@ def test_a_student_of_the_batch_form_is_shown_the_batches_that_were_mixed() -> N
         return torch.zeros(len(index), 5)
 
     train(build("convnet3-w8", 5, 8, 0), images(), torch.zeros(23, dtype=torch.int64), replace(plan, temperature=4.0),
-          views.how, 0, views=views, labelled=labelled)  # fmt: skip
+          views.how, 0, supervision=Supervision(views=views, labelled=labelled))  # fmt: skip
     assert torch.equal(torch.cat(seen), torch.cat(orders))
 
 
@@ -215,7 +216,15 @@ def test_a_student_of_stored_labels_is_the_student_of_the_teacher(tmp_path: Path
     for taught in ({"teacher": teacher()}, {"labelled": StoredLabels(tmp_path)}):
         student = build("convnet3-w8", 5, 8, 0)
         plan = Plan(epochs=6, batch=7, lr=0.05, temperature=4.0)
-        train(student, images(), torch.zeros(23, dtype=torch.int64), plan, HOW, 0, views=VIEWS, **taught)
+        train(
+            student,
+            images(),
+            torch.zeros(23, dtype=torch.int64),
+            plan,
+            HOW,
+            0,
+            supervision=Supervision(views=VIEWS, **taught),
+        )
         weights.append(torch.cat([p.detach().flatten() for p in student.parameters()]))
     untrained = torch.cat([p.detach().flatten() for p in build("convnet3-w8", 5, 8, 0).parameters()])
     assert (weights[0] - untrained).abs().max() > 1e-2
@@ -308,16 +317,17 @@ def test_labels_written_from_python_do_not_say_their_recipe(tmp_path: Path) -> N
     write_labels(tmp_path, labelling(), images(), teacher())
     with pytest.raises(AttarError, match="was not written by `attar relabel`, and does not say its recipe"):
         labelled_recipe(tmp_path, None)
+    conditions = Conditions(("convnet3-w8",), (0,), labels=tmp_path, device="cpu")
     with pytest.raises(AttarError, match="does not say its teacher"):
-        open_label_source(RECIPE, digits(23), None, tmp_path, lambda: (digits(5), "images"), "cpu", baseline=True)
+        open_label_source(RECIPE, digits(23), conditions, lambda: (digits(5), "images"))
 
 
 def test_the_temperature_is_of_the_largest_alone(store: Store) -> None:
-    common: dict[str, Any] = {"network": "convnet3-w8", "device": "cpu", "teacher": teacher(), "seeds": (0,)}
+    common: dict[str, Any] = {"network": "convnet3-w8", "device": "cpu", "teacher": teacher()}
     for changes in ({"scheme": "int8"}, {"scheme": "top2-int8"}):
         for temperature in (4.0, 20.0):
             recipe = modified(RECIPE, {**changes, "temperature": temperature, "epochs": 1})
-            evaluate(digits(20), digits(30), recipe=recipe, store=store, **common)
+            evaluate(Students(digits(20), digits(30), recipe, store=store, **common), (0,))
     found = [StoredLabels(folder).scheme.top for folder in (store.root / "soft-labels").iterdir() if folder.is_dir()]
     assert sorted(found, key=str) == [2, 2, None], "int8 once, and the two largest at each temperature"
 
@@ -329,28 +339,28 @@ def digits(n: int) -> Images:
 
 def test_evaluation_stores_labels_once_and_students_share_them(store: Store) -> None:
     common: dict[str, Any] = {"network": "convnet3-w8", "device": "cpu", "teacher": teacher()}
-    found = evaluate(digits(20), digits(30), recipe=RECIPE, seeds=(0, 1), store=store, **common)
+    found = evaluate(Students(digits(20), digits(30), RECIPE, store=store, **common), (0, 1))
     assert found.labels is not None
     assert (found.labels["scheme"], found.labels["epochs"], found.labels["bytes"]) == ("fp16", 3, 3 * 20 * 10)
     (folder,) = [path for path in (store.root / "soft-labels").iterdir() if path.is_dir()]
     stored = StoredLabels(folder)
     before = (folder / "labels-00000.safetensors").stat().st_mtime_ns
     common["teacher"] = None
-    again = evaluate(digits(20), digits(30), recipe=RECIPE, seeds=(0, 1, 2), store=store, labels=stored, **common)
+    again = evaluate(Students(digits(20), digits(30), RECIPE, store=store, labels=stored, **common), (0, 1, 2))
     assert again.accuracies[:2] == found.accuracies
     assert (folder / "labels-00000.safetensors").stat().st_mtime_ns == before
     with pytest.raises(AttarError, match="of other images"):
-        evaluate(digits(21), digits(30), recipe=RECIPE, seeds=(0,), labels=stored, **common)
+        evaluate(Students(digits(21), digits(30), RECIPE, labels=stored, **common), (0,))
     with pytest.raises(AttarError, match="uses no stored labels"):
-        evaluate(digits(20), digits(30), recipe=RECIPES.open("rded-soft-cifar"), seeds=(0,), labels=stored, **common)
+        evaluate(Students(digits(20), digits(30), RECIPES.open("rded-soft-cifar"), labels=stored, **common), (0,))
 
 
 @pytest.mark.filterwarnings("ignore:Implicitly cleaning up")  # labels without a store end with what asked for them
 def test_online_and_stored_students_agree_and_fewer_epochs_are_smaller() -> None:
-    common: dict[str, Any] = {"network": "convnet3-w8", "device": "cpu", "teacher": teacher(), "seeds": (0,)}
+    common: dict[str, Any] = {"network": "convnet3-w8", "device": "cpu", "teacher": teacher()}
     sizes = []
     for changes in ({"scheme": "online"}, {}, {"scheme": "int4"}, {"scheme": "int8", "label_epochs": 1}):
-        found = evaluate(digits(20), digits(200), recipe=modified(RECIPE, changes), **common)
+        found = evaluate(Students(digits(20), digits(200), modified(RECIPE, changes), **common), (0,))
         assert found.labels is not None
         sizes.append(found.labels["bytes"])
     assert sizes == [0, 3 * 20 * 10, 3 * 20 * (3 + 2), 20 * (5 + 2)]

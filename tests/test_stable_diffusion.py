@@ -251,7 +251,7 @@ def test_a_class_is_the_same_whichever_others_there_are(tmp_path: Path) -> None:
     for classes in (None, ("bee",)):
         job = Job(Spec(data, prior, classes=classes, device="cpu"), Store(tmp_path / str(classes)))
         asked, label = artefacts(job, METHOD, 2), job.classes.index("bee")
-        fitted = stages.fit(job, METHOD, asked, stages.Local())
+        fitted = stages.fit(job, METHOD, asked)
         candidates = stages.sample(job, METHOD, asked, fitted)
         assert job.prior_labels[label] == 1
         keys.append(candidates[label].key)

@@ -88,7 +88,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "Checkpoint", Eager)
-    monkeypatch.setattr(training, "TOLD_SECONDS", 0.0)
+    monkeypatch.setattr("attar.training.meters.SECONDS", 0.0)
     store, out = Store(tmp_path / "cache"), tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         train_teacher(SPEC, out, store=store, progress=stop, say=quiet)

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
 from attar.networks import build
-from attar.training import Checkpoint, Plan, Precision, Shown, Step, batches, rate, seeded, top1, train
+from attar.training import Checkpoint, Plan, Precision, Shown, Step, Supervision, batches, rate, seeded, top1, train
 from attar.training.augment import Augmentation, apply, draw, mixed, normalised
 from attar.training.loop import _taught_most
-from attar.training.tally import Fit
+from attar.training.meters import Fit
 
 PLAIN = Augmentation(size=8, normalise="half")
 
@@ -155,7 +155,7 @@ def test_soft_labels_at_a_temperature() -> None:
     network, teacher = build("convnet3-w8", 2, 8, 0), build("convnet3-w8", 2, 8, 1).eval()
     told: list[Step] = []
     plan = Plan(epochs=1, temperature=4.0, lr=0.0)
-    train(network, images, labels, plan, PLAIN, 0, teacher=teacher, after=told.append)
+    train(network, images, labels, plan, PLAIN, 0, supervision=Supervision(teacher=teacher), after=told.append)
     x = images.permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
         p, q = (F.softmax(n(x) / 4, 1) for n in (teacher, network))
@@ -283,7 +283,7 @@ def test_views_are_counted_against_what_they_were_taught_most_of() -> None:
         assert int((logits.argmax(1) == _taught_most(labels, index, shown, None)).sum()) == expected
     network, told = build("convnet3-w8", 2, 8, 0), list[Step]()
     plan = replace(nothing, temperature=1.0)
-    train(network, images, 1 - labels, plan, PLAIN, 0, teacher=network, after=told.append)
+    train(network, images, 1 - labels, plan, PLAIN, 0, supervision=Supervision(teacher=network), after=told.append)
     assert int(told[0].correct) == 8
 
 

@@ -43,7 +43,7 @@ GRID = {"fit.time": ["200", "400"], "sampler.guidance": ["2", "4"]}
 FIELDS = {"fit.steps": "5", "sampler.steps": "5", "fit.select.features": "latents"}
 FIRST, LAST = 3, 6
 """Steps of the two rungs; their trainings are told apart by these."""
-REALLY = evaluator._Job.run
+REALLY = evaluator.Students.run
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def first(world: Path) -> Iterator[First]:
         return {"accuracy": accuracy, "best": accuracy, "learnt": 100.0, "chance": 20.0, "seconds": 1.0}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluator._Job, "run", quick)
+        patch.setattr(evaluator.Students, "run", quick)
         patch.setenv("ATTAR_CACHE", str(world / "cache"))
         chosen = tuned(world, world / "tuned")
         assert len(done) == 2 * 2 * (4 + 2 * 2), "IPCs, networks, and the trainings of the two rungs"
@@ -260,7 +260,7 @@ def test_the_test_split_stays_shut(world: Path, tmp_path: Path, monkeypatch: pyt
         opened.append(spec.rpartition("@")[2])
         return open_source(spec)
 
-    monkeypatch.setattr(evaluator._Job, "run", REALLY)
+    monkeypatch.setattr(evaluator.Students, "run", REALLY)
     monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(imageset, "open_source", noted)
     monkeypatch.setattr(imageset, "_SOURCES", {})
@@ -390,11 +390,12 @@ def test_networks_count_alike() -> None:
 
 
 def test_candidates_are_in_the_order_of_the_grid(tmp_path: Path) -> None:
-    from attar.experiments.tune import Tuning
+    from attar.evaluation.conditions import Conditions
+    from attar.experiments.settings import Tuning
     from attar.job import Spec
 
-    judged = (named_recipe("quick"), ("convnet3",), (0,))
-    tuning = Tuning(Spec("digits"), "exemplars", FIELDS, GRID, (1,), tmp_path, *judged)
+    conditions = Conditions(("convnet3",), (0,))
+    tuning = Tuning(Spec("digits"), "exemplars", FIELDS, GRID, (1,), tmp_path, named_recipe("quick"), conditions)
     assert [list(fields.values()) for fields in candidates(tuning).values()] == [
         ["200", "2"],
         ["200", "4"],

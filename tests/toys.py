@@ -290,7 +290,7 @@ def result_record(*accuracies: float, **more: Any) -> Record:
 
 def learnt(job: Job, fit: Fit, group: Group) -> Tensors:
     """What a fit learns of a group of classes, from the job's store if it is there."""
-    return fit_group(job, fit, (group, fit_artefact(job, fit, group)))
+    return fit_group(job, fit, group, fit_artefact(job, fit, group))
 
 
 def attar(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:

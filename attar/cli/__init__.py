@@ -11,15 +11,15 @@ from typing import Any
 
 def main() -> None:
     """The command `attar`."""
-    from attar.cli import ending
+    from attar.cli import failures
 
-    ending.watch()
+    failures.watch()
     try:
         from attar.cli.commands import app
 
         app()
     except BaseException as error:
-        sys.exit(ending.told(error))
+        sys.exit(failures.report(error))
 
 
 def __getattr__(name: str) -> Any:

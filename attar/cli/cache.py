@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from attar import api
-from attar.cli.flags import say
+from attar.cli.shared import say
 from attar.core.cache import OLDER, Contents, Record, Unfinished, contents, subject
 from attar.core.errors import AttarError
 from attar.core.fingerprints import is_artefact, is_named
@@ -43,13 +43,13 @@ def cache(context: typer.Context, kind: Kind = None, as_json: Json = False) -> N
     """
     if context.invoked_subcommand is not None:
         return
-    found = contents(kind=kind)
+    cached = contents(kind=kind)
     if as_json:
-        say(json.dumps(_contents_json(found), indent=2, ensure_ascii=False))
+        say(json.dumps(_contents_json(cached), indent=2, ensure_ascii=False))
     elif kind is None:
-        _show_kinds(found)
+        _show_kinds(cached)
     else:
-        _show_artefacts(found)
+        _show_artefacts(cached)
 
 
 @app.command(cls=TyperCommand)
@@ -75,10 +75,10 @@ def explain(
 @app.command("prune", cls=TyperCommand)
 def prune_(
     older_than: Annotated[
-        str | None, typer.Option(help="Remove what was not used for so long: 45m, 12h, 30d or 8w")
+        str | None, typer.Option(help="Remove what was not used for this long: 45m, 12h, 30d or 8w")
     ] = None,
     max_size: Annotated[
-        str | None, typer.Option(help="Remove the least recently used until so much is left: 500MB, 50GB or 2TB")
+        str | None, typer.Option(help="Remove the least recently used until this much is left: 500MB, 50GB or 2TB")
     ] = None,
     kind: Kind = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing")] = False,
@@ -116,7 +116,7 @@ def explained(record: Record) -> Iterable[str]:
         yield f"  it will not be used: {_wrong(record)}"
     if not record.inputs:
         return
-    known = {one.key: one for one in contents(record.folder.parent.parent).records}
+    known = {other.key: other for other in contents(record.folder.parent.parent).records}
     yield "made of"
     for name, value in record.inputs.items():
         yield from _branch(name, value, known, "  ")
@@ -170,18 +170,19 @@ def word(value: Any) -> str:
 def reused(reuse: Reuse) -> Iterable[str]:
     """What a run will find in the cache and what differs from what it will not find, line by line."""
     yield f"in the cache {reuse.root}:"
-    kinds = dict.fromkeys([one.kind for one in reuse.found] + [one.artefact.kind for one in reuse.missing])
+    every = [*reuse.found, *(absent.artefact for absent in reuse.missing)]
+    kinds = dict.fromkeys(artefact.kind for artefact in every)
     if not kinds:
         yield "  this run needs nothing of it"
     for kind in kinds:
-        there = [artefact for artefact in reuse.found if artefact.kind == kind]
-        if there:
-            yield f"  {kind}: {len(there)} found ({_of([subject(dict(one.recorded)) for one in there])})"
+        found = [artefact for artefact in reuse.found if artefact.kind == kind]
+        if found:
+            yield f"  {kind}: {len(found)} found ({_of([subject(dict(artefact.recorded)) for artefact in found])})"
         by_words: dict[str, list[Missing]] = {}
-        for one in (one for one in reuse.missing if one.artefact.kind == kind):
-            by_words.setdefault(_why(one), []).append(one)
+        for absent in (absent for absent in reuse.missing if absent.artefact.kind == kind):
+            by_words.setdefault(_why(absent), []).append(absent)
         for words, missing in by_words.items():
-            of = _of([subject(one.artefact.recorded) for one in missing])
+            of = _of([subject(absent.artefact.recorded) for absent in missing])
             yield f"  {kind}: {len(missing)} to make ({of}); {words}"
 
 
@@ -196,12 +197,12 @@ def _why(missing: Missing) -> str:
     return "; ".join(dict.fromkeys(map(_differs, missing.nearest.differences)))
 
 
-def _differs(one: Difference) -> str:
+def _differs(difference: Difference) -> str:
     """`fit.guidance 4.0, in the cache 1.5`."""
-    asked, cached = word(one.asked), word(one.cached)
-    if one.field.endswith("digest") or asked == cached:
-        return f"{one.field.removesuffix('.digest')} of other content"
-    return f"{one.field} {asked}, in the cache {cached}"
+    asked, cached = word(difference.asked), word(difference.cached)
+    if difference.field.endswith("digest") or asked == cached:
+        return f"{difference.field.removesuffix('.digest')} of other content"
+    return f"{difference.field} {asked}, in the cache {cached}"
 
 
 def pruned(done: Pruned, dry_run: bool) -> Iterable[str]:
@@ -221,22 +222,22 @@ def pruned(done: Pruned, dry_run: bool) -> Iterable[str]:
     yield f"{'would free' if dry_run else 'freed'} {_size(done.freed)}; {_size(done.left)} are left"
 
 
-def _show_kinds(found: Contents) -> None:
-    kinds = dict.fromkeys(record.kind for record in found.records)
+def _show_kinds(cached: Contents) -> None:
+    kinds = dict.fromkeys(record.kind for record in cached.records)
     rows = []
     for kind in kinds:
-        records = [record for record in found.records if record.kind == kind]
+        records = [record for record in cached.records if record.kind == kind]
         made, used = min(record.made for record in records), max(record.used for record in records)
         took = duration(sum(record.seconds for record in records))
         size = _size(sum(record.bytes for record in records))
         rows.append([kind, f"{len(records):,}", size, took, _ago(made), _ago(used)])
     if rows:
         _table(["kind", "count", "size", "took", "oldest made", "last used"], rows)
-    say(f"{len(found.records):,} artefacts, {_size(found.bytes)}, in {found.root}")
-    _say_odd(found)
+    say(f"{len(cached.records):,} artefacts, {_size(cached.bytes)}, in {cached.root}")
+    _say_odd(cached)
 
 
-def _show_artefacts(found: Contents) -> None:
+def _show_artefacts(cached: Contents) -> None:
     rows = [
         [
             record.key[:SHORT],
@@ -246,25 +247,26 @@ def _show_artefacts(found: Contents) -> None:
             _ago(record.used),
             _wrong(record),
         ]
-        for record in found.records
+        for record in cached.records
     ]
     if rows:
         _table(["key", "of", "size", "took", "last used", ""], rows)
-    _say_odd(found)
+    _say_odd(cached)
 
 
-def _say_odd(found: Contents) -> None:
+def _say_odd(cached: Contents) -> None:
     """What is not finished, and what will not be used."""
-    for item in found.unfinished:
+    for item in cached.unfinished:
         state = "being made" if item.running else "left over from a removal" if item.left_over else "interrupted"
         say(
             f"{item.kind} {item.key[:SHORT]}: {state}, {_size(item.bytes)}, written to {_ago(item.used)}: {item.folder}"
         )
-    for record in (record for record in found.records if record.wrong):
+    for record in (record for record in cached.records if record.wrong):
         if record.wrong != OLDER:
             say(f"{record.kind} {record.key[:SHORT]}: {_wrong(record)}")
-    if older := [record for record in found.records if record.wrong == OLDER]:
-        say(f"{len(older)} are of an older Attar, {_size(sum(one.bytes for one in older))}: no run uses them any more")
+    if older := [record for record in cached.records if record.wrong == OLDER]:
+        size = _size(sum(record.bytes for record in older))
+        say(f"{len(older)} are of an older Attar, {size}: no run uses them any more")
 
 
 def _wrong(record: Record) -> str:
@@ -300,16 +302,12 @@ def _record_json(record: Record) -> dict[str, Any]:
     return {**asdict(record), "folder": str(record.folder), "bytes": record.bytes}
 
 
-def _unfinished_json(item: Unfinished) -> dict[str, Any]:
-    return {**asdict(item), "folder": str(item.folder)}
-
-
-def _contents_json(found: Contents) -> dict[str, Any]:
+def _contents_json(cached: Contents) -> dict[str, Any]:
     return {
-        "folder": str(found.root),
-        "bytes": found.bytes,
-        "artefacts": [_record_json(record) for record in found.records],
-        "unfinished": [_unfinished_json(item) for item in found.unfinished],
+        "folder": str(cached.root),
+        "bytes": cached.bytes,
+        "artefacts": [_record_json(record) for record in cached.records],
+        "unfinished": [{**asdict(item), "folder": str(item.folder)} for item in cached.unfinished],
     }
 
 

@@ -13,8 +13,8 @@ from typer.core import TyperCommand, TyperGroup
 from attar.cli import (
     cache,
     compare,
-    ending,
     export,
+    failures,
     lists,
     nearest,
     priors,
@@ -25,8 +25,8 @@ from attar.cli import (
     tune,
     waterfall,
 )
-from attar.cli.flags import say
 from attar.cli.options import expanded, names_of
+from attar.cli.shared import say
 from attar.core.errors import suggestion
 from attar.core.store import check_writable
 
@@ -73,9 +73,9 @@ class Command(TyperCommand):
     """A command that looks first at where it is to write, and whose options are known to whoever tells how it ended."""
 
     def invoke(self, ctx: Any) -> Any:
-        ending.running.options = dict(ctx.params)
-        ending.running.names = names_of(COMMANDS[str(self.name)])
-        for option, place in ending.places():
+        failures.running.options = dict(ctx.params)
+        failures.running.names = names_of(COMMANDS[str(self.name)])
+        for option, place in failures.places():
             check_writable(place, f"`{option}`")
         notes = logging.getLogger("attar")
         notes.addFilter(_spoken)
@@ -85,7 +85,7 @@ class Command(TyperCommand):
                 say(f"dry run: nothing was trained, made or written{'' if self.name in UNTIMED else TIMES}")
             return result
         except KeyboardInterrupt:
-            ending.running.stopped = ending.running.stopped or signal.SIGINT
+            failures.running.stopped = failures.running.stopped or signal.SIGINT
             raise
         finally:
             notes.removeFilter(_spoken)
@@ -93,7 +93,7 @@ class Command(TyperCommand):
 
 def _spoken(record: logging.LogRecord) -> bool:
     """Lets a warning from below name fields by their flags."""
-    record.msg, record.args = ending.running.spoken(record.getMessage()), ()
+    record.msg, record.args = failures.running.spoken(record.getMessage()), ()
     return True
 
 
@@ -101,9 +101,9 @@ def built(name: str) -> Any:
     """A command with its options; they are made for the command that is asked for alone."""
     if name in GROUPS:
         return typer.main.get_command(GROUPS[name][0])
-    one = typer.Typer(add_completion=False, **SHOWN)
-    one.command(name, cls=Command)(expanded(COMMANDS[name]))
-    return typer.main.get_command(one)
+    group = typer.Typer(add_completion=False, **SHOWN)
+    group.command(name, cls=Command)(expanded(COMMANDS[name]))
+    return typer.main.get_command(group)
 
 
 class Commands(TyperGroup):

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from attar.cli import ending
-from attar.cli.flags import DryRun, say, showing
+from attar.cli import failures
+from attar.cli.shared import DryRun, say, showing
 from attar.experiments import spec
 
 
@@ -27,11 +27,11 @@ def compare(
     from attar.report.run import compare as run
 
     asked = spec.read_experiment(file)
-    ending.running.options["out"] = asked.out
+    failures.running.options["out"] = asked.out
     with showing() as progress:
-        failures = run(asked, only=only or (), progress=progress, say=say, dry_run=dry_run)
-    if failures:
-        say("\n".join([f"{len(failures)} failed:", *(f"  {failure}" for failure in failures)]))
+        failed = run(asked, only=only or (), progress=progress, say=say, dry_run=dry_run)
+    if failed:
+        say("\n".join([f"{len(failed)} failed:", *(f"  {failure}" for failure in failed)]))
         raise typer.Exit(1)
 
 

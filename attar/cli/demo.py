@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attar.core.progress import Progress, Say
 from attar.core.words import counted
+
+if TYPE_CHECKING:
+    from attar.evaluation.records import Record
 
 METHODS = ("random", "prior", "d3hr")
 IPCS = (1, 10)
@@ -21,40 +25,46 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
 
     What is already there is not made again, so an interrupted demonstration goes on where it was.
     """
-    from attar.distillation.run import distill_sets
-    from attar.evaluation import RECIPES, modified
-    from attar.evaluation.records import Record, write_record
-    from attar.evaluation.run import evaluate_all, evaluate_sets
-    from attar.job import Spec
-    from attar.methods import load_method
+    from attar.evaluation.records import write_record
     from attar.report import write_report
 
-    steps = len(METHODS) + len(METHODS) + 2
+    steps = 2 * len(METHODS) + 2
     for number, name in enumerate(METHODS):
         say(f"[{number + 1}/{steps}] distilling the digits by {name}, {' and '.join(map(str, IPCS))} images per class")
-        spec = Spec(data="digits", prior=None if name == "random" else "digits")
-        distill_sets(spec, name, load_method(name, FIELDS.get(name)), IPCS, out / name, progress=progress, say=say)
-    recipe = modified(RECIPES.open("quick"), {"flip": False, "steps": STEPS})
-    chosen: dict[str, Any] = {
-        "recipe": recipe,
-        "networks": ["convnet3-bn-w48"],
-        "seeds": range(seeds),
-        "progress": progress,
-    }
+        _distill(name, out / name, progress, say)
     records: list[Record] = []
-
-    def keep(results: Iterable[Record]) -> None:
+    for number, (what, results) in enumerate(_results(out, seeds, progress)):
+        say(f"[{len(METHODS) + number + 1}/{steps}] training on {what}")
         for record in results:
             say(record.row)
             write_record(out / "results.json", record)
             records.append(record)
-
-    for number, name in enumerate(METHODS):
-        say(f"[{len(METHODS) + number + 1}/{steps}] training on the sets of {name}, {counted(seeds, 'seed')} each")
-        keep(evaluate_sets([out / name], **chosen, baseline=name != "random"))
-    say(f"[{steps - 1}/{steps}] training on all of the digits")
-    keep(evaluate_all("digits", **chosen))
     page = out / "report.html"
     say(f"[{steps}/{steps}] writing the page")
     write_report([out / name for name in METHODS], records, page, title="Attar: handwritten digits, distilled")
     return page.resolve()
+
+
+def _distill(method: str, out: Path, progress: Progress, say: Say) -> None:
+    from attar.distillation.run import distill_sets
+    from attar.job import Job, Spec
+    from attar.methods import load_method
+
+    spec = Spec(data="digits", prior=None if method == "random" else "digits")
+    job = Job(spec, progress=progress)
+    distill_sets(job, method, load_method(method, FIELDS.get(method)), IPCS, out, say=say)
+
+
+def _results(out: Path, seeds: int, progress: Progress) -> Iterator[tuple[str, Iterable[Record]]]:
+    """What is trained on, in words, and the records that come of it: each method's sets, and all of the data."""
+    from attar.evaluation import RECIPES, modified
+    from attar.evaluation.conditions import Conditions
+    from attar.evaluation.run import evaluate_all, evaluate_sets
+
+    recipe = modified(RECIPES.open("quick"), {"flip": False, "steps": STEPS})
+    conditions = Conditions(("convnet3-bn-w48",), tuple(range(seeds)))
+    for name in METHODS:
+        own = replace(conditions, baseline=name != "random")
+        words = f"the sets of {name}, {counted(seeds, 'seed')} each"
+        yield words, evaluate_sets([out / name], recipe, own, progress=progress)
+    yield "all of the digits", evaluate_all("digits", recipe, conditions, progress=progress)

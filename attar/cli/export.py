@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.flags import DryRun, say
+from attar.cli.shared import DryRun, SetFolder, say
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="A distilled set", metavar="DIR")],
+    folder: SetFolder,
     layout: Annotated[str, typer.Option(help="minimax, rded, d4m, d3hr, or folder (named by class)")],
     out: Annotated[Path, typer.Option(help="Folder to write; it must not be there yet")],
     dry_run: DryRun = False,

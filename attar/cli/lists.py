@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from attar import __version__
-from attar.cli.flags import say, showing
 from attar.cli.options import Fields, Settings, made
+from attar.cli.shared import say, showing
 from attar.core.errors import AttarError, suggestion
 from attar.evaluation.side_by_side import side_by_side
 from attar.job import Spec
@@ -74,13 +74,13 @@ def describe_prior(
     spec = made(Spec, settings, "describe-prior", data=data or "")
     images = None if data is None else load_data(data)
     mapping = None if spec.class_map is None else read_class_map(Path(spec.class_map))
-    told = None
+    prompts = None
     if takes_prompts(source) or settings.keys() & {"prompt", "prompts", "negative_prompt"}:
         names = () if images is None else images.classes
         file = None if spec.prompts is None else Path(spec.prompts)
-        told = class_prompts(names, names, spec.prompt, file, spec.negative_prompt)
+        prompts = class_prompts(names, names, spec.prompt, file, spec.negative_prompt)
     with showing() as progress:
-        prior = load_prior(source, device="cpu", tile=1, codec=spec.codec, prompts=told, progress=progress)
+        prior = load_prior(source, device="cpu", tile=1, codec=spec.codec, prompts=prompts, progress=progress)
     say(described(prior))
     if images is not None:
         say(described_match(prior, images.classes, mapping))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from attar.cli.flags import Device, DryRun, Teacher, named_teacher, say, showing
+from attar.cli.shared import Device, DryRun, SetFolders, Teacher, named_teacher, say, showing
 from attar.core.errors import AttarError, suggestion
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ KINDS = ("pixels", "teacher", "prior", "latents")
 
 
 def nearest(
-    folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
+    folders: SetFolders,
     teacher: Teacher,
     device: Device,
     features: Annotated[
@@ -31,18 +30,17 @@ def nearest(
 ) -> None:
     """Measure how far each image is from the nearest real one of its class; `attar report` shows what was found."""
     from attar.sets.distilled import find_distilled
-    from attar.sets.near_copies import folder_of
+    from attar.sets.near_copies import Metrics, folder_of
     from attar.sets.near_copies import nearest as measured
 
     kinds = list(dict.fromkeys((features or "pixels").split(",") + (["teacher"] if teacher else [])))
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise AttarError(f"`features` {unknown[0]}{suggestion(unknown[0], KINDS)}: choose among {', '.join(KINDS)}")
-    reference = named_teacher(teacher)
-    for one in [one for folder in folders for one in find_distilled(folder)]:
+    metrics = Metrics(cast("tuple[Kind, ...]", tuple(kinds)), named_teacher(teacher), prior, **device)
+    for distilled in [distilled for folder in folders for distilled in find_distilled(folder)]:
         with showing() as progress:
-            how: dict[str, Any] = {"prior": prior, **device, "progress": progress, "say": say, "dry_run": dry_run}
-            found = measured(one, cast("list[Kind]", kinds), reference, **how)
-        for measure in found:
-            say(f"{one.folder}: {measure}")
+            measures = measured(distilled, metrics, progress=progress, say=say, dry_run=dry_run)
+        for measure in measures:
+            say(f"{distilled.folder}: {measure}")
         if not dry_run:
-            say(f"wrote {folder_of(one)}")
+            say(f"wrote {folder_of(distilled)}")

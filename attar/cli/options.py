@@ -13,14 +13,14 @@ import keyword
 import tomllib
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.models import ArgumentInfo
 
-from attar.cli import ending
+from attar.cli import failures
 from attar.cli.naming import Example, Names
 from attar.core.config import changed, is_plain, notes
 from attar.core.errors import AttarError, reason, suggestion
@@ -95,14 +95,11 @@ class Fields:
 
     def options(self) -> list[Option]:
         """An option for each of the fields."""
-        every = {one.field: one for one in _options(self.thing, None, "")}
+        every = {option.field: option for option in _options(self.thing, None, "")}
         own = [name for name in every if "." not in name and name not in self.without]
         chosen = list(self.only or own) + [name for name in every if name.rpartition(".")[0] in self.parts]
         chosen += [name for name in self.renamed if name not in chosen]
-        made = (every[name] for name in chosen)
-        return [
-            Option(self.renamed.get(one.field, one.name), one.field, one.kind, one.default, one.note) for one in made
-        ]
+        return [replace(every[name], name=self.renamed.get(name, every[name].name)) for name in chosen]
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,8 @@ class Assignments:
 
 def made(thing: type, settings: Settings, command: str, **given: Any) -> Any:
     """A frozen object with the fields that the user set; a field that must be given is in the settings."""
-    needed = {one.name for one in fields(thing) if one.init and one.default is MISSING and one.name in settings}
+    required = {attribute.name for attribute in fields(thing) if attribute.init and attribute.default is MISSING}
+    needed = required & settings.keys()
     changes = {name: value for name, value in settings.items() if name not in needed}
     start = {name: _text(settings[name], f"{command}.{name}") for name in needed}
     return changed(thing(**start, **given), changes, command)
@@ -133,7 +131,7 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
     parameters = command.parameters()
     run.__name__, run.__doc__ = function.__name__, function.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
@@ -154,7 +152,7 @@ class _Command:
     @functools.cache
     def of(function: Callable[..., None]) -> _Command:
         every = inspect.signature(function, eval_str=True).parameters
-        marks = {name: getattr(one.annotation, "__metadata__", (None,))[0] for name, one in every.items()}
+        marks = {name: getattr(parameter.annotation, "__metadata__", (None,))[0] for name, parameter in every.items()}
         return _Command(
             dict(every),
             {name: (mark, mark.options()) for name, mark in marks.items() if isinstance(mark, Fields)},
@@ -176,15 +174,15 @@ class _Command:
                 written = str(declared).split("/")[0] if isinstance(declared, str) else f"--{name.replace('_', '-')}"
                 flags |= {name: written, written[2:].replace("-", "_"): written}
         for _, options in self.groups.values():
-            flags |= {one.field: one.flag for one in options if "." in one.field}
-            flags |= {one.name: one.flag for one in options}
+            flags |= {option.field: option.flag for option in options if "." in option.field}
+            flags |= {option.name: option.flag for option in options}
         flags |= {mark.flag[2:].replace("-", "_"): mark.flag for mark in self.words.values()}
         return Names(flags, {mark.flag: mark.of for mark in self.words.values()})
 
     def parameters(self) -> list[inspect.Parameter]:
         """Those that typer sees: one for each option."""
         names, seen = self.names(), []
-        for name, one in self.own.items():
+        for name, parameter in self.own.items():
             if name in self.groups:
                 mark, options = self.groups[name]
                 for option in options:
@@ -194,11 +192,11 @@ class _Command:
                 words = self.words[name]
                 info = typer.Option(words.flag, help=words.help, metavar="FIELD=VALUE")
                 seen.append(_keyword(name, Annotated[list[str] | None, info], None))
-            elif "config" in self.own and one.default is inspect.Parameter.empty:
-                base, info = typing.get_args(one.annotation)
+            elif "config" in self.own and parameter.default is inspect.Parameter.empty:
+                base, info = typing.get_args(parameter.annotation)
                 seen.append(_keyword(name, Annotated[base | None, info], None))
             else:
-                seen.append(one.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+                seen.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
         return seen
 
     def _default(self, default: Any, mark: Fields) -> Any:
@@ -207,7 +205,7 @@ class _Command:
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """What the function is called with."""
-        options = {one.name: one for _, options in self.groups.values() for one in options}
+        options = {option.name: option for _, options in self.groups.values() for option in options}
         written: dict[str, Any] = {}
         tables: dict[str, dict[str, Any]] = {name: {} for name in self.words}
         if given.get("config") is not None:
@@ -215,13 +213,13 @@ class _Command:
             written, tables["sets"] = _written(given["config"], [*options, *usual])
         for name, mark in self.words.items():
             tables[name] = {**tables[name], **assignments(given[name] or [], mark.flag)}
-        said = {one.name: given[one.parameter] for one in options.values()}
+        said = {option.name: given[option.parameter] for option in options.values()}
         said = {**written, **{name: _joined(value) for name, value in said.items() if value is not None}}
         own = {name: self._own(name, written) if given[name] is None else given[name] for name in self.plain}
-        ending.running.options |= own
+        failures.running.options |= own
         self._check_there(said, own)
         values = {
-            name: {one.field: said[one.name] for one in options if one.name in said}
+            name: {option.field: said[option.name] for option in options if option.name in said}
             for name, (_, options) in self.groups.items()
         }
         return {**own, **tables, **values}
@@ -236,7 +234,7 @@ class _Command:
         if "config" not in self.own:
             return
         groups = self.groups.values()
-        needed = [one.name for mark, options in groups for one in options if one.default is MISSING]
+        needed = [option.name for mark, options in groups for option in options if option.default is MISSING]
         for name in [name for name in needed if name not in said] + [
             name for name, value in own.items() if value is None and self.own[name].default is inspect.Parameter.empty
         ]:
@@ -245,13 +243,13 @@ class _Command:
 
 def assignments(words: list[str], flag: str = "--set") -> dict[str, str]:
     """`field=value` words as a dictionary."""
-    found = {}
+    values = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise AttarError(f"{flag} {word}: write it as field=value")
-        found[name.strip()] = value.strip()
-    return found
+        values[name.strip()] = value.strip()
+    return values
 
 
 def _written(config: Path, known: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -298,13 +296,13 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 def _options(thing: type, values: Any, prefix: str) -> Iterator[Option]:
     """The fields that a text can set, those of parts included; `values`: an object whose values are the defaults."""
     kinds, texts = typing.get_type_hints(thing), notes(thing)
-    for one in fields(thing):
-        default = one.default if values is None else getattr(values, one.name)
-        name, kind = prefix + one.name, kinds[one.name]
+    for attribute in fields(thing):
+        default = attribute.default if values is None else getattr(values, attribute.name)
+        name, kind = prefix + attribute.name, kinds[attribute.name]
         if is_dataclass(default):
             yield from _options(type(default), default, f"{name}.")
-        elif one.init and is_plain(kind):
-            yield Option(one.name, name, kind, default, texts.get(one.name, ""))
+        elif attribute.init and is_plain(kind):
+            yield Option(attribute.name, name, kind, default, texts.get(attribute.name, ""))
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from attar.cli.flags import Config, DryRun, say, showing
 from attar.cli.options import Assignments, Fields, Settings, made
+from attar.cli.shared import Config, DryRun, say, showing
 from attar.priors.training.settings import AdaptedPrior, NewPrior
 
 REPORT = {"report.every": "report_every", "report.samples": "report_samples", "report.guidance": "guidance"}

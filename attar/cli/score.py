@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.flags import Device, DryRun, RecipeFields, Teacher, Trainings, named_teacher, say, showing
 from attar.cli.options import Fields, Settings, made
+from attar.cli.shared import Device, DryRun, RecipeFields, SetFolder, Teacher, Trainings, named_teacher, say, showing
 from attar.core.errors import AttarError
-from attar.core.limits import seeds as numbered
-from attar.evaluation import modified, named_recipe
-from attar.experiments.conditions import Conditions, Protocol
+from attar.evaluation import named_recipe
+from attar.experiments.settings import Protocol
 
 
 def score(
-    folder: Annotated[Path, typer.Argument(help="A distilled set", metavar="DIR")],
+    folder: SetFolder,
     trainings: Annotated[Settings, Fields(Trainings)],
     protocol: Annotated[Settings, Fields(Protocol, only=("full_epochs", "weight"))],
     device: Device,
@@ -35,14 +34,12 @@ def score(
     an ordinary evaluation: run the same command again after an interruption, and it goes on where it was.
     """
     asked = made(Trainings, trainings, "score")
-    seeds = tuple(numbered(asked.seeds))
+    conditions = asked.conditions(teacher=named_teacher(teacher), **device)
     if full_accuracy is not None and not 0 <= full_accuracy <= 100:
         raise AttarError(f"`full_accuracy` {full_accuracy}: a number from 0 to 100")
-    network = asked.one_network()
-    own = modified(named_recipe(asked.recipe), sets)
+    own = named_recipe(asked.recipe, sets)
     known = None if full_accuracy is None else full_accuracy / 100
     chosen = made(Protocol, protocol, "score", own=own, full_accuracy=known)
-    conditions = Conditions(network, seeds, asked.test, True, named_teacher(teacher), **device)
     from attar.experiments.scoring import scored
     from attar.report.tables import scores_text
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attar.cli import flags
-from attar.cli.flags import Trainings, ipcs_of, named_teacher, say, showing
+from attar.cli import shared
 from attar.cli.options import Fields, Settings, made
+from attar.cli.shared import Trainings, ipcs_of, named_teacher, say, showing
 from attar.core.errors import AttarError
 from attar.core.limits import seeds as numbered
 from attar.core.words import counted
 from attar.evaluation import Recipe, modified, named_recipe
-from attar.job import Spec
+from attar.job import Job, Spec
 from attar.methods import METHODS, load_method
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
 def distill(
     settings: Annotated[Settings, Fields(Spec)],
-    method: flags.MethodName,
-    ipc: flags.Ipc,
-    out: flags.Sets,
-    sets: flags.MethodFields,
-    config: flags.Config = None,
-    dry_run: flags.DryRun = False,
+    method: shared.MethodName,
+    ipc: shared.Ipc,
+    out: shared.Sets,
+    sets: shared.MethodFields,
+    config: shared.Config = None,
+    dry_run: shared.DryRun = False,
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Check everything, say what is in the cache and what differs there, and stop"),
@@ -51,7 +52,7 @@ def distill(
 
             reuse = explain_run(spec, method, chosen, ipcs, out, progress=progress, say=say)
         else:
-            distill_sets(spec, method, chosen, ipcs, out, progress=progress, say=say, dry_run=dry_run)
+            distill_sets(Job(spec, progress=progress, dry=dry_run), method, chosen, ipcs, out, say=say)
     for line in reused(reuse) if explain else ():
         say(line)
 
@@ -71,61 +72,54 @@ class Foreign:
 
 
 def evaluate(
-    folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
+    folders: shared.SetFolders,
     trainings: Annotated[Settings, Fields(Trainings)],
-    device: flags.Device,
-    sets: flags.RecipeFields,
-    teacher: flags.Teacher,
+    device: shared.Device,
+    sets: shared.RecipeFields,
+    teacher: shared.Teacher,
     foreign: Annotated[Settings, Fields(Foreign)],
     labels: Annotated[
         Path | None, typer.Option(help="Labels that `attar relabel` wrote for the set; their recipe is the default")
     ] = None,
     baseline: Annotated[bool, typer.Option(help="Evaluate random real images of the same count beside it")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the records in this file")] = None,
-    dry_run: flags.DryRun = False,
+    dry_run: shared.DryRun = False,
 ) -> None:
     """Train networks on distilled sets and test them on real images.
 
     Sets of other codes: --layout says how their folders are named, --data which real images they stand for.
     """
     asked = made(Trainings, trainings, "evaluate")
-    protocol = named_recipe(asked.recipe) if labels is None else labelled_recipe(labels, trainings.get("recipe"))
-    seeds = numbered(asked.seeds)
-    if sets:
-        protocol = modified(protocol, sets)
-    from attar.data.output_places import check_place
-    from attar.evaluation.records import read_records, write_record
+    own = named_recipe(asked.recipe) if labels is None else labelled_recipe(labels, trainings.get("recipe"))
+    recipe = modified(own, sets)
+    conditions = asked.conditions(baseline=baseline, teacher=named_teacher(teacher), labels=labels, **device)
+    from attar.evaluation.records import write_record
     from attar.evaluation.run import evaluate_sets
 
-    found = _found(folders, made(Foreign, foreign, "evaluate"))
+    chosen = _sets_in(folders, made(Foreign, foreign, "evaluate"))
     if json_file is not None:
-        check_place(json_file, "`json`", [asked.test, *(one.manifest["data"]["spec"] for one in found)])
-        if json_file.exists():
-            read_records(json_file)
+        _check_records(json_file, [asked.test, *(distilled.manifest["data"]["spec"] for distilled in chosen)])
+    records = len(chosen) * len(conditions.networks)
     if not dry_run:
-        most = counted(len(found) * len(asked.network) * len(seeds) * (2 if baseline else 1), "training")
-        say(f"{most} at most; what is in the cache is not done again")
+        trainings_left = records * len(conditions.seeds) * (2 if baseline else 1)
+        say(f"{counted(trainings_left, 'training')} at most; what is in the cache is not done again")
     with showing() as progress:
-        for record in evaluate_sets(
-            found,
-            protocol,
-            asked.network,
-            seeds,
-            test=asked.test,
-            baseline=baseline,
-            teacher=named_teacher(teacher),
-            labels=labels,
-            **device,
-            progress=progress,
-            say=say,
-            dry_run=dry_run,
-        ):
+        for record in evaluate_sets(chosen, recipe, conditions, progress=progress, say=say, dry_run=dry_run):
             say(record.row)
             if json_file is not None:
                 write_record(json_file, record)
     if json_file is not None:
-        records = counted(len(found) * len(asked.network), "record")
-        say(f"{records} would be kept in {json_file}" if dry_run else f"{records} kept in {json_file}")
+        say(f"{counted(records, 'record')} {'would be kept' if dry_run else 'kept'} in {json_file}")
+
+
+def _check_records(file: Path, inputs: Sequence[str | None]) -> None:
+    """Raises AttarError unless records of these inputs can be kept in a file."""
+    from attar.data.output_places import check_place
+    from attar.evaluation.records import read_records
+
+    check_place(file, "`json`", inputs)
+    if file.exists():
+        read_records(file)
 
 
 def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
@@ -133,13 +127,13 @@ def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
     from attar.teachers.soft_labels import StoredLabels
 
     stored = StoredLabels(labels)
-    own = modified(named_recipe(stored.about("recipe")), stored.about("changes"))
+    own = named_recipe(stored.about("recipe"), stored.about("changes"))
     if recipe is None:
         return own
-    return modified(named_recipe(recipe), {"scheme": own.scheme, "label_epochs": own.label_epochs})
+    return named_recipe(recipe, {"scheme": own.scheme, "label_epochs": own.label_epochs})
 
 
-def _found(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:
+def _sets_in(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:
     """The sets in some folders: Attar's own, or, with a layout, those of other codes, said how they are understood."""
     from attar.sets.distilled import find_distilled
 
@@ -147,7 +141,7 @@ def _found(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:
         for name in ("data", "classes", "class_map"):
             if getattr(foreign, name) is not None:
                 raise AttarError(f"`{name}` says what a set from elsewhere is of; name its `layout`, too")
-        return [one for folder in folders for one in find_distilled(folder)]
+        return [distilled for folder in folders for distilled in find_distilled(folder)]
     if foreign.data is None:
         raise AttarError(f"`layout` {foreign.layout}: name real images of the set's classes with `data`")
     from attar.core.store import Store
@@ -160,17 +154,17 @@ def _found(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:
     if foreign.classes is not None:
         real = real.restricted(named_classes(foreign.classes, real.classes))
     mapping = None if foreign.class_map is None else read_class_map(Path(foreign.class_map))
-    found = [open_layout(folder, foreign.layout, real, mapping, Store()) for folder in folders]
-    for one in found:
-        say(understood(one))
-    return found
+    sets = [open_layout(folder, foreign.layout, real, mapping, Store()) for folder in folders]
+    for distilled in sets:
+        say(understood(distilled))
+    return sets
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")],
+    folders: shared.SetFolders,
     results: Annotated[list[Path] | None, typer.Option("--results", help="Files written by evaluate --json")] = None,
     out: Annotated[Path, typer.Option(help="The HTML page to write")] = Path("report.html"),
-    dry_run: flags.DryRun = False,
+    dry_run: shared.DryRun = False,
 ) -> None:
     """Make one self-contained HTML page of distilled sets and their results."""
     from attar.evaluation.records import read_records
@@ -187,12 +181,12 @@ def verify(folder: Annotated[Path, typer.Argument(help="A distilled set, or a fo
     from attar.sets.distilled import verify as problems_of
 
     wrong = 0
-    for one in find_distilled(folder):
-        problems = problems_of(one.folder)
+    for distilled in find_distilled(folder):
+        problems = problems_of(distilled.folder)
         for problem in problems:
-            say(f"{one.folder}: {problem}")
+            say(f"{distilled.folder}: {problem}")
         if not problems:
-            say(f"{one.folder}: {counted(len(one.manifest['images']), 'image')}, all as written")
+            say(f"{distilled.folder}: {counted(len(distilled.manifest['images']), 'image')}, all as written")
         wrong += len(problems)
     if wrong:
         raise typer.Exit(1)

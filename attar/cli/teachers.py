@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from attar.cli.flags import Config, Device, DryRun, RecipeFields, Teacher, named_teacher, say, showing
 from attar.cli.options import Assignments, Fields, Settings, made
+from attar.cli.shared import Config, Device, DryRun, RecipeFields, SetFolder, Teacher, named_teacher, say, showing
 from attar.core.errors import AttarError
-from attar.evaluation import Recipe, modified, named_recipe
+from attar.evaluation import Recipe, named_recipe
 from attar.teachers.settings import TeacherTraining
 
 
@@ -35,7 +35,7 @@ def train_teacher(
 
 
 def relabel(
-    folder: Annotated[Path, typer.Argument(help="A distilled set", metavar="DIR")],
+    folder: SetFolder,
     teacher: Teacher,
     out: Annotated[Path, typer.Option(help="Folder to write")],
     labels: Annotated[Settings, Fields(Recipe, only=("scheme", "label_epochs"), optional=True)],
@@ -53,7 +53,7 @@ def relabel(
     reference = named_teacher(teacher)
     if reference is None:
         raise AttarError("`teacher` is missing")
-    protocol = modified(named_recipe(recipe), {**sets, **labels})
+    protocol = named_recipe(recipe, {**sets, **labels})
     from attar.evaluation.relabel import relabel as write
 
     with showing() as progress:

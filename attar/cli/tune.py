@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from attar.cli.flags import (
+from attar.cli.options import Assignments, Fields, Settings, assignments, made
+from attar.cli.shared import (
     DryRun,
     Ipc,
     MethodFields,
@@ -20,11 +21,11 @@ from attar.cli.flags import (
     say,
     showing,
 )
-from attar.cli.options import Assignments, Fields, Settings, assignments, made
 from attar.core.errors import AttarError
-from attar.core.limits import seeds as numbered
-from attar.evaluation import modified, named_recipe
+from attar.evaluation import named_recipe
+from attar.experiments.settings import Tuning
 from attar.job import Spec
+from attar.methods import METHODS
 
 
 def tune(
@@ -39,6 +40,7 @@ def tune(
         Assignments("A field of the recipe: --recipe-set flip=false", a_recipe, "--recipe-set"),
     ],
     teacher: Teacher,
+    halving: Annotated[Settings, Fields(Tuning, only=("eta",))],
     grid: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,7 +49,6 @@ def tune(
             "fit.time=280,600"
         ),
     ] = None,
-    eta: Annotated[int, typer.Option(help="1/ETA of the candidates go on to ETA times the training")] = 3,
     dry_run: DryRun = False,
 ) -> None:
     """Choose a method's settings on a tenth of your data, for each IPC: every candidate cheaply, the best in full.
@@ -59,26 +60,23 @@ def tune(
 
     Run the same command again after an interruption: it goes on where it was, and does nothing twice.
     """
-    from attar.methods import METHODS
-
     METHODS.check(method)
-    asked = made(Trainings, trainings, "tune")
-    protocol = modified(named_recipe(asked.recipe), recipe_sets)
-    from attar.experiments.tune import Tuning, default_grid
+    asked, own = made(Trainings, trainings, "tune"), made(Spec, spec, "tune")
+    from attar.experiments.tune import default_grid
     from attar.report.run import tune as run
 
-    tuning = Tuning(
-        spec=made(Spec, spec, "tune"),
+    tuning = made(
+        Tuning,
+        halving,
+        "tune",
+        spec=own,
         name=method,
         fixed=sets,
         grid=_grid(grid) if grid else default_grid(method, sets),
         ipcs=tuple(sorted(set(ipcs_of(ipc)))),
         out=out,
-        recipe=protocol,
-        networks=tuple(dict.fromkeys(asked.network)),
-        seeds=tuple(numbered(asked.seeds)),
-        eta=eta,
-        teacher=named_teacher(teacher),
+        recipe=named_recipe(asked.recipe, recipe_sets),
+        conditions=asked.conditions(teacher=named_teacher(teacher)),
     )
     with showing() as progress:
         run(tuning, progress=progress, say=say, dry_run=dry_run)
@@ -86,10 +84,10 @@ def tune(
 
 def _grid(words: list[str]) -> dict[str, list[str]]:
     """`field=value,value` words, or `field=value;value`, as fields and their values."""
-    found: dict[str, list[str]] = {}
+    grid: dict[str, list[str]] = {}
     for word in words:
         ((name, values),) = assignments([word], "--grid").items()
-        if name in found:
+        if name in grid:
             raise AttarError(f"--grid {word}: {name} has values already; give them all at once")
-        found[name] = [value.strip() for value in values.split(";" if ";" in values else ",")]
-    return found
+        grid[name] = [value.strip() for value in values.split(";" if ";" in values else ",")]
+    return grid

@@ -7,17 +7,15 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.flags import Device, DryRun, RecipeFields, Teacher, Trainings, named_teacher, say, showing
 from attar.cli.options import Fields, Settings, assignments, made
+from attar.cli.shared import Device, DryRun, RecipeFields, SetFolder, Teacher, Trainings, named_teacher, say, showing
 from attar.core.errors import AttarError
-from attar.core.limits import seeds as numbered
 from attar.evaluation import modified, named_recipe
-from attar.experiments.conditions import Conditions
 from attar.experiments.steps import around, between, with_shared, with_tests
 
 
 def waterfall(
-    folder: Annotated[Path, typer.Argument(help="A distilled set", metavar="DIR")],
+    folder: SetFolder,
     trainings: Annotated[Settings, Fields(Trainings, without=("recipe",))],
     device: Device,
     teacher: Teacher,
@@ -52,7 +50,7 @@ def waterfall(
     if (end is None) == (not change):
         raise AttarError("give either --to RECIPE or --change FIELD=VALUE (`attar list recipes` shows both)")
     asked = made(Trainings, trainings, "waterfall")
-    seeds, network = tuple(numbered(asked.seeds)), asked.one_network()
+    conditions = asked.conditions(baseline=baseline, teacher=named_teacher(teacher), **device)
     first = named_recipe(start)
     if end is not None:
         names = [name.strip() for name in order.split(",")] if order else []
@@ -65,6 +63,5 @@ def waterfall(
         steps = with_tests(steps)
     from attar.report.run import waterfall as run
 
-    conditions = Conditions(network, seeds, asked.test, baseline, named_teacher(teacher), **device)
     with showing() as progress:
         run(folder, steps, conditions, out, progress=progress, say=say, dry_run=dry_run)

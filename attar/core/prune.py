@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attar.core.cache import Contents, Record, Unfinished, contents, held
+from attar.core.cache_users import oldest_running
 from attar.core.errors import AttarError
 from attar.core.files import writing
-from attar.core.jobs import oldest_running
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -16,10 +16,10 @@ from typing import Any
 
 import platformdirs
 
+from attar.core.cache_users import join
 from attar.core.errors import AttarError
 from attar.core.files import check_writable, expanded, permit, replacing, resumed, write_json, writing
 from attar.core.fingerprints import Artefact, canonical, digest, file_digest, fingerprint
-from attar.core.jobs import join
 
 __all__ = [
     "Artefact",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attar.diffusion.guidance import guided
 from attar.diffusion.schedule import Denoiser, ddim_move
-from attar.diffusion.watched import Watched
+from attar.diffusion.watched_denoiser import Watched
 
 
 @dataclass(frozen=True)

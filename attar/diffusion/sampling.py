@@ -21,7 +21,7 @@ from attar.diffusion.schedulers import (
     own_scheduler,
 )
 from attar.diffusion.solvers import Noise, Walk, ddim, ddpm, dpm_plus_plus
-from attar.diffusion.watched import Watched
+from attar.diffusion.watched_denoiser import Watched
 
 SOLVERS = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_plus_plus}
 EVEN = "log-snr"

@@ -57,7 +57,11 @@ def fit_artefact(job: Job, fit: Fit, group: Group) -> Artefact:
     """What a fit learns of a group of classes: it depends on their latents, and on the prior if it runs it."""
     prior = None
     if fit.uses_prior:
-        prior = {"network": job.named_prior, "told": [job.told(label) for label in group], "compute": job.compute}
+        prior = {
+            "network": job.named_prior,
+            "told": [job.named_condition(label) for label in group],
+            "compute": job.compute,
+        }
     inputs = {
         "fit": job.to_config(fit),
         "classes": [job.classes[label] for label in group],
@@ -76,7 +80,7 @@ def candidates_artefact(job: Job, method: LatentMethod, label: int, count: int, 
         "method": {"is": type(method).__qualname__, **making},
         "fit": fit,
         "class": job.classes[label],
-        "told": job.told(label),
+        "told": job.named_condition(label),
         "seed": job.spec.seed,
         "prior": job.named_prior,
         "compute": job.compute,

@@ -67,8 +67,8 @@ class Plan:
         job = self.job
         inputs: Any = None
         if self.uses_prior:
-            told = [job.told(label) for label in job.labels]
-            inputs = (job.prior.key, job.codec.key, told, job.compute, job.encoding)
+            conditions = [job.named_condition(label) for label in job.labels]
+            inputs = (job.prior.key, job.codec.key, conditions, job.compute, job.encoding)
         elif isinstance(self.method, ComposedImages):
             inputs = self.method.inputs(job)
         spec = (self.job.spec.seed, self.job.spec.preprocess, self.job.spec.output_size, *_filter(job.spec).values())
@@ -88,12 +88,12 @@ class Plan:
         folder = self.folders[ipc]
         if not occupied(folder):
             return False
-        found = _set_in(folder)
+        manifest = _set_in(folder)
         if self.uses_prior and self.job.untrained:
             say(f"{folder} is there; whether this run made it is seen when the prior digits is trained")
             return True
-        if found["run"] != self.key(ipc):
-            raise _foreign(folder, found, self.described(ipc))
+        if manifest["run"] != self.key(ipc):
+            raise _foreign(folder, manifest, self.described(ipc))
         if problems := verify(folder):
             raise AttarError(f"{folder} is damaged ({problems[0]}, {len(problems)} in all); remove it to write it anew")
         say(f"{folder} is already there")
@@ -145,9 +145,7 @@ def checked(
     plan = Plan(job, name, method, ordered, folders, fits)
     if not plan.uses_prior:
         _without_prior(job.spec, name)
-    check_place(out, "`out`", [job.spec.data], adds=[folders[ordered[0]].name] if len(ordered) > 1 else ())
-    for folder in filter(occupied, folders.values()):
-        _set_in(folder)
+    _check_folders(plan, out)
     _enough_images(plan, job.picked)
     method.select.check(job, ordered, generated=isinstance(method, LatentMethod))
     if plan.uses_prior:
@@ -180,6 +178,13 @@ def _ordered(ipcs: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(set(ipcs)))
 
 
+def _check_folders(plan: Plan, out: Path) -> None:
+    """Raises AttarError where the sets may not be written, or something else is there already."""
+    check_place(out, "`out`", [plan.job.spec.data], adds=[plan.folders[plan.ipcs[0]].name] if plan.ipcs[1:] else ())
+    for folder in filter(occupied, plan.folders.values()):
+        _set_in(folder)
+
+
 def _left_out(job: Job, say: Say) -> None:
     if names := job.images.skipped:
         more = " ..." if len(names) > 5 else ""
@@ -205,11 +210,11 @@ def _known_settings(spec: Spec, name: str, method: Method) -> None:
 def _without_prior(spec: Spec, name: str) -> None:
     """Warns of a prior, and what is said to it, that is not asked; without one, what is said to it is a mistake."""
     given = [field for field in ("prior", *FOR_PRIOR) if getattr(spec, field) != getattr(Spec, field)]
-    told = ", ".join(f"`{field}` {getattr(spec, field)}" for field in given)
+    text = ", ".join(f"`{field}` {getattr(spec, field)}" for field in given)
     if given and spec.prior is None:
-        raise AttarError(f"{told}: {name} asks no prior; leave out what is meant for one")
+        raise AttarError(f"{text}: {name} asks no prior; leave out what is meant for one")
     if given:
-        _warn_once(f"{name} asks no prior: {told} {'has' if len(given) == 1 else 'have'} no effect")
+        _warn_once(f"{name} asks no prior: {text} {'has' if len(given) == 1 else 'have'} no effect")
 
 
 def _filter(spec: Spec) -> dict[str, str]:
@@ -272,24 +277,24 @@ def _set_in(folder: Path) -> dict[str, Any]:
 def _not_foreign(plan: Plan, ipc: int) -> None:
     folder, asked = plan.folders[ipc], plan.asked(ipc)
     if occupied(folder):
-        found = _set_in(folder)
-        if any(found.get(name) != value for name, value in asked.items()):
-            raise _foreign(folder, found, asked)
+        manifest = _set_in(folder)
+        if any(manifest.get(name) != value for name, value in asked.items()):
+            raise _foreign(folder, manifest, asked)
 
 
-def _foreign(folder: Path, found: dict[str, Any], here: dict[str, Any]) -> AttarError:
-    differing = _differing(found, here) or ["versions"]
+def _foreign(folder: Path, manifest: dict[str, Any], here: dict[str, Any]) -> AttarError:
+    differing = _differing(manifest, here) or ["versions"]
     return AttarError(f"{folder} belongs to another run (other {' and '.join(differing)}); choose another `out`")
 
 
-def _differing(found: Any, here: dict[str, Any], prefix: str = "") -> list[str]:
+def _differing(manifest: Any, here: dict[str, Any], prefix: str = "") -> list[str]:
     """The settings that are not as they are here, those of the method and of its parts each by its own name."""
     names = []
     for name, value in here.items():
-        there = found.get(name)
-        if isinstance(value, dict) and isinstance(there, dict) and there.get("name") == value.get("name"):
-            names += _differing(there, value, f"{prefix}{name}.")
-        elif there != value:
+        other = manifest.get(name)
+        if isinstance(value, dict) and isinstance(other, dict) and other.get("name") == value.get("name"):
+            names += _differing(other, value, f"{prefix}{name}.")
+        elif other != value:
             names.append(prefix + name)
     return names
 
@@ -313,7 +318,7 @@ def _prior(job: Job) -> dict[str, Any]:
     files = {"source": spec.prior, "fingerprint": job.prior.key, "codec": job.codec.key, "codec_source": spec.codec}
     if job.prior.prompts is not None:
         asked = {"prompt": spec.prompt, "prompts": spec.prompts, "negative_prompt": job.prior.prompts.negative}
-        return {**files, **asked, "told": [job.told(label) for label in job.labels], "matched": "by prompt"}
+        return {**files, **asked, "told": [job.named_condition(label) for label in job.labels], "matched": "by prompt"}
     return {
         **files,
         "class_map": spec.class_map,

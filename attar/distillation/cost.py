@@ -60,7 +60,7 @@ def _unfitted(plan: Plan, ipcs: Sequence[int]) -> list[tuple[Fit, Group]]:
     for ipc in ipcs:
         asked, fit = plan.artefacts[ipc], plan.method.for_ipc(ipc).fit
         made = {group: asked.fits[group[0]] for group in asked.groups if group[0] in asked.fits}
-        wanted |= {one.key: (fit, group) for group, one in made.items() if not plan.job.store.has(one)}
+        wanted |= {artefact.key: (fit, group) for group, artefact in made.items() if not plan.job.store.has(artefact)}
     return list(wanted.values())
 
 
@@ -84,25 +84,26 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
 
     Of generated images the decoding is not counted.
     """
-    told, made = [], sum({method.select.candidates(ipc) for ipc in ipcs}) * len(job.labels)
+    parts, made = [], sum({method.select.candidates(ipc) for ipc in ipcs}) * len(job.labels)
     rules = [(method.select, not isinstance(method, LatentMethod))]
     chosen = [method.for_ipc(ipc).fit.chooses for ipc in ipcs] if isinstance(method, LatentMethod) else []
     rules += [(rule, True) for rule in chosen if rule is not None]
-    for look, real in dict.fromkeys((look, real) for rule, real in rules for look in rule.needed_features(job)):
-        count = sum(look.missing(job, label) for label in job.labels) if real else made * (look.of != "latents")
-        if count and look.of != "pixels":
-            taken = about(count * look_seconds(job, look, real))
-            work = "to encode" if look.of == "latents" else f"for the {look.of} to look at"
-            told.append(f"{counted(count, 'image')} {work}, {taken}")
-    return "".join(f"; {text}" for text in told)
+    needed = ((features, real) for rule, real in rules for features in rule.needed_features(job))
+    for features, real in dict.fromkeys(needed):
+        count = sum(features.missing(job, label) for label in job.labels) if real else made * (features.of != "latents")
+        if count and features.of != "pixels":
+            taken = about(count * features_seconds(job, features, real))
+            work = "to encode" if features.of == "latents" else f"for the {features.of} to look at"
+            parts.append(f"{counted(count, 'image')} {work}, {taken}")
+    return "".join(f"; {text}" for text in parts)
 
 
-def look_seconds(job: Job, look: Features, real: bool) -> float:
+def features_seconds(job: Job, features: Features, real: bool) -> float:
     """Seconds that the features of one image take on this device: one batch, timed; reading it is not counted."""
-    if look.of == "teacher":
-        return 0.0 if look.teacher is None else seconds_per_image(teacher_for(job, look.teacher))
+    if features.of == "teacher":
+        return 0.0 if features.teacher is None else seconds_per_image(teacher_for(job, features.teacher))
     encoding = 1 / encoded_per_second(job.codec) if real else 0.0
-    return encoding + (1 / passes_per_second(job.prior) if look.of == "prior" else 0.0)
+    return encoding + (1 / passes_per_second(job.prior) if features.of == "prior" else 0.0)
 
 
 def _unencoded(job: Job, fit: Fit, label: int) -> int:

@@ -74,7 +74,7 @@ class Outlook:
 def outlook(
     job: Job, method: Method, counts: Sequence[int], ipc: int, measures: Measures | None, refining: float = 0.0
 ) -> Outlook:
-    """The cost of the set of one IPC, for classes with so many images; real images (no measures) cost nothing.
+    """The cost of the set of one IPC, for classes with this many images; real images (no measures) cost nothing.
 
     Args:
         refining: seconds that the refinement of a class takes; its FLOPs are not counted.
@@ -123,7 +123,7 @@ def measured(prior: Prior, block: nn.Module | None = None) -> Measures:
         decoder = _flops(lambda: vae.decode(z))
         decoding = codec.batch_size * _peak(vae, lambda: vae.decode(z))
     flops = _flops(lambda: network(z, times, y))
-    trained, kept = _training(network, z, times, y)
+    trained, activations = _training(network, z, times, y)
     if block is None:
         per_second, how = flops * passes_per_second(prior), "one pass of the network timed"
     else:
@@ -134,7 +134,7 @@ def measured(prior: Prior, block: nn.Module | None = None) -> Measures:
         decoder=decoder,
         weights=sum(p.numel() * p.element_size() for part in weights for p in part.parameters()),
         sampling=max(prior.batch_size * _peak(network, lambda: network(z, times, y)), decoding) // half,
-        training=kept // half,
+        training=activations // half,
         trained=trained,
         latent=4 * z.numel(),
         per_second=per_second,
@@ -177,16 +177,16 @@ def _training(network: nn.Module, z: Tensor, times: Tensor, y: Tensor) -> tuple[
         return 0, 0
     shared = SharedDiT(copy.deepcopy(transformer)).requires_grad_(False)
     adaptor = DiffFit.of(shared)
-    kept: dict[int, Tensor] = {}
+    saved: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         if not isinstance(tensor, nn.Parameter) and not isinstance(tensor._base, nn.Parameter):
-            kept[tensor.untyped_storage()._cdata] = tensor
+            saved[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     with adaptor.attached(shared), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         shared(z, times, y)
-    bytes_kept = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    bytes_kept = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
     return sum(p.numel() for p in adaptor.parameters()), bytes_kept
 
 

@@ -99,5 +99,5 @@ def statistics(plan: Plan, fitted: Mapping[int, Tensors]) -> dict[str, Tensor] |
     if not plan.job.spec.keep_statistics:
         return None
     assert isinstance(plan.method, LatentMethod), "`checked` has seen to it"
-    kept = [plan.method.statistics(fitted[label]) for label in plan.job.labels]
-    return {name: torch.stack([tensors[name] for tensors in kept]) for name in kept[0]}
+    moments = [plan.method.statistics(fitted[label]) for label in plan.job.labels]
+    return {name: torch.stack([tensors[name] for tensors in moments]) for name in moments[0]}

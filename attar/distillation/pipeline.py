@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,24 +36,9 @@ from attar.priors.prior import Prior
 BUNDLE = 4
 """Tiles that are denoised or decoded at a time: finished classes are stored after each bundle."""
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Images = Iterator[tuple[int, int, Pixels]]
 """(label, index, uint8 (H, W, 3)) of each image, in order."""
-
-
-class Engine(Protocol):
-    """Where the items of a stage are worked on."""
-
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]: ...
-
-
-class Local:
-    """One after another, in this process."""
-
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        yield from map(function, items)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,17 +55,15 @@ class Latents:
         return z if self.rows is None else z[self.rows]
 
 
-def fit(job: Job, method: LatentMethod, asked: Artefacts, engine: Engine) -> dict[int, Tensors]:
+def fit(job: Job, method: LatentMethod, asked: Artefacts) -> dict[int, Tensors]:
     """What the fit learns of each class, by label; classes that are fitted together have the same."""
     groups = [group for group in asked.groups if group[0] in asked.fits]
-    items = [(group, asked.fits[group[0]]) for group in groups]
-    learnt = engine.map(partial(fit_group, job, method.fit), items)
-    return {label: tensors for group, tensors in zip(groups, learnt, strict=True) for label in group}
+    learnt = {group: fit_group(job, method.fit, group, asked.fits[group[0]]) for group in groups}
+    return {label: tensors for group, tensors in learnt.items() for label in group}
 
 
-def fit_group(job: Job, fit: Fit, item: tuple[Group, Artefact]) -> Tensors:
+def fit_group(job: Job, fit: Fit, group: Group, artefact: Artefact) -> Tensors:
     """What the fit learns of one group of classes."""
-    group, artefact = item
     what = f"fitting {job.classes[group[0]]!r}" + (f" and {len(group) - 1} more" if group[1:] else "")
     return load(job, _once(job, artefact, partial(fit.run, job, group), what))
 
@@ -216,17 +199,17 @@ def _decoded(job: Job, labels: Sequence[int], z: Tensor) -> Pixels:
     return images
 
 
-def prepare(job: Job, method: ComposedImages, engine: Engine) -> dict[int, Artefact]:
+def prepare(job: Job, method: ComposedImages) -> dict[int, Artefact]:
     """The long work of a method that composes images, for each class."""
-    items = [(label, prepared_artefact(job, method, label)) for label in job.labels]
-    meter = Meter(job.progress, "preparing", len(items), "classes")
-    for _ in engine.map(partial(_prepare_class, job, method), items):
+    artefacts = {label: prepared_artefact(job, method, label) for label in job.labels}
+    meter = Meter(job.progress, "preparing", len(artefacts), "classes")
+    for label, artefact in artefacts.items():
+        _prepare_class(job, method, label, artefact)
         meter.add()
-    return dict(items)
+    return artefacts
 
 
-def _prepare_class(job: Job, method: ComposedImages, item: tuple[int, Artefact]) -> None:
-    label, artefact = item
+def _prepare_class(job: Job, method: ComposedImages, label: int, artefact: Artefact) -> None:
     _once(job, artefact, lambda _: method.prepare(job, label), f"preparing {job.classes[label]!r}")
 
 
@@ -241,10 +224,10 @@ def compose(
 
 def compare(job: Job, method: RealImages) -> list[Artefact]:
     """All that the rule compares real images by."""
-    looks = method.select.needed_features(job)
-    for features in looks:
+    needed = method.select.needed_features(job)
+    for features in needed:
         features.prepare(job)
-    return [stored for features in looks for stored in features.stored(job)]
+    return [stored for features in needed for stored in features.stored(job)]
 
 
 def copy(job: Job, method: RealImages, ipc: int, done: Collection[int] = ()) -> Images:

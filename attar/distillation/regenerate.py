@@ -34,83 +34,84 @@ _NEEDED: Shape = {
 """Keys of a manifest that are looked at here beside those that every one must have."""
 
 
+@dataclass(frozen=True)
+class Overrides:
+    """What may be otherwise than it was for the set that is made again."""
+
+    prior: str | None = None
+    """Where the set's prior lies now, if it was moved; it must be the same one."""
+    seed: int | None = None
+    """Seed of all randomness; none: the set's own, with which the IPC that it has gives the images that it has."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
+
+
 def regenerate(
     folder: Path,
     ipcs: Sequence[int],
     out: Path,
+    overrides: Overrides = Overrides(),
     *,
-    prior: str | None = None,
-    seed: int | None = None,
-    device: str = "auto",
     store: Store | None = None,
     progress: Progress = silent,
     say: Say = print,
     dry_run: bool = False,
 ) -> list[Path]:
-    """Writes sets of these IPCs from what `--keep-statistics` kept in `folder`, as `distill_sets` does.
-
-    With the seed of that set, the default, the IPC that it has gives the images that it has.
-
-    Args:
-        prior: where the prior lies now, if it was moved; it must be the same one.
+    """Writes sets of these IPCs from what `keep_statistics` kept in `folder`, as `distill_sets` does.
 
     Raises:
         AttarError: the set keeps no statistics or is damaged, the prior is another one, or as `distill_sets`.
     """
     from attar.distillation.checks import needs_data
-    from attar.distillation.run import make_sets
+    from attar.distillation.run import distill_sets
 
-    one = _with_statistics(folder)
-    method = _method(one)
-    job = Dataless(one, _spec(one.manifest, prior, seed, device), store, progress, dry_run)
-    if job.untrained is None and [job.prior.key, job.codec.key] != [
-        one.manifest["prior"][name] for name in ("fingerprint", "codec")
-    ]:
+    origin = _with_statistics(folder)
+    method = _method(origin)
+    job = Dataless(origin, _spec(origin.manifest, overrides), store, progress, dry_run)
+    keys = [origin.manifest["prior"][name] for name in ("fingerprint", "codec")]
+    if job.untrained is None and [job.prior.key, job.codec.key] != keys:
         raise AttarError(f"`prior` {job.spec.prior}: is not the prior that {folder} was made with; name that one")
     if what := needs_data(method):
         raise AttarError(f"{folder} cannot be made again without the data, which {what} needs")
-    name, fits, arrays = one.manifest["method"]["name"], job.kept(method), job.arrays()
+    fits, arrays = job.kept(method), job.arrays()
     if not dry_run:
         job.store_kept(fits, arrays)
-    return make_sets(job, name, method, ipcs, out, say=say, dry_run=dry_run, fits=fits)
+    return distill_sets(job, origin.manifest["method"]["name"], method, ipcs, out, say=say, fits=fits)
 
 
 def _with_statistics(folder: Path) -> DistilledSet:
     """The set in a folder, if it has all that its like can be made from."""
     from attar.sets.distilled import STATISTICS, open_distilled, verify
 
-    one = open_distilled(folder)
-    if not one.manifest.get("statistics"):
+    origin = open_distilled(folder)
+    if not origin.manifest.get("statistics"):
         raise AttarError(f"{folder} keeps no statistics: distill it by d3hr, with `keep_statistics`")
     if problem := next((line for line in verify(folder) if STATISTICS in line or "manifest" in line), None):
         raise AttarError(f"{folder} is damaged ({problem})")
-    if wrong := mistake(one.manifest, _NEEDED):
-        raise _damaged(one, wrong)
-    return one
+    if wrong := mistake(origin.manifest, _NEEDED):
+        raise _damaged(origin, wrong)
+    return origin
 
 
 NAMES = {"mean": "mean", "std": "deviation"}
 
 
-def _damaged(one: DistilledSet, wrong: str) -> AttarError:
-    return AttarError(f"{one.folder / 'manifest.json'} is damaged: {wrong}; copy the set again, or distill it again")
+def _damaged(origin: DistilledSet, wrong: str) -> AttarError:
+    return AttarError(f"{origin.folder / 'manifest.json'} is damaged: {wrong}; copy the set again, or distill it again")
 
 
 class Dataless(Job):
     """A job whose classes, and what was learnt of them, come from a distilled set instead of images."""
 
     def __init__(
-        self, one: DistilledSet, spec: Spec, store: Store | None, progress: Progress, dry: bool = False
+        self, origin: DistilledSet, spec: Spec, store: Store | None, progress: Progress, dry: bool = False
     ) -> None:
         super().__init__(spec, store, progress, dry)
-        self.one = one
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Dataless, (self.one, self.spec, self.store, silent))
+        self.origin = origin
 
     @cached_property
     def everything(self) -> ImageSet:
-        return cast("ImageSet", Counted(self.one.classes, self.one.manifest["data"]["counts"], self._digest))
+        return cast("ImageSet", Counted(self.origin.classes, self.origin.manifest["data"]["counts"], self._digest))
 
     @cached_property
     def images(self) -> ImageSet:
@@ -118,14 +119,14 @@ class Dataless(Job):
 
     @cached_property
     def prior_labels(self) -> list[int]:
-        labels = self.one.manifest["prior"].get("labels") or super().prior_labels
+        labels = self.origin.manifest["prior"].get("labels") or super().prior_labels
         if max(labels) >= self.prior.n_classes:
             known = counted(self.prior.n_classes, "class")
-            raise _damaged(self.one, f"prior.labels has {max(labels)}, and the prior {known}")
+            raise _damaged(self.origin, f"prior.labels has {max(labels)}, and the prior {known}")
         return labels
 
     def about_data(self) -> dict[str, Any]:
-        return {**self.one.manifest["data"], "regenerated_from": self._digest}
+        return {**self.origin.manifest["data"], "regenerated_from": self._digest}
 
     def kept(self, method: D3HR) -> dict[int, Artefact]:
         """What the set kept of each class, as what the method's fit has learnt."""
@@ -144,35 +145,35 @@ class Dataless(Job):
 
         from attar.sets.distilled import STATISTICS
 
-        file, shape = self.one.folder / STATISTICS, (len(self.classes), *self.codec.shape)
+        file, shape = self.origin.folder / STATISTICS, (len(self.classes), *self.codec.shape)
         try:
-            found = load_file(file)
+            tensors = load_file(file)
         except Exception as error:  # safetensors has many kinds
             raise AttarError(
                 f"{file} cannot be read ({reason(error)}); copy the set again, or distill it again"
             ) from error
         for name in ("mean", "std"):
-            if name not in found or tuple(found[name].shape) != shape or not found[name].is_floating_point():
+            if name not in tensors or tuple(tensors[name].shape) != shape or not tensors[name].is_floating_point():
                 sizes = " x ".join(map(str, shape))
                 raise AttarError(f"{file} is damaged: {name} is no array of {sizes} numbers; distill the set again")
-            if not found[name].isfinite().all() or (name == "std" and (found[name] < 0).any()):
+            if not tensors[name].isfinite().all() or (name == "std" and (tensors[name] < 0).any()):
                 raise AttarError(f"{file} is damaged: {name} holds what is no {NAMES[name]}; distill the set again")
-        return found
+        return tensors
 
     def store_kept(self, fits: Mapping[int, Artefact], arrays: Mapping[str, Tensor]) -> None:
         """Puts it into the store, where the stages look for it."""
         from safetensors.torch import save_file
 
-        def make(kept: Mapping[str, Tensor], scratch: Path) -> None:
-            save_file(dict(kept), scratch / "fit.safetensors")
+        def make(statistics: Mapping[str, Tensor], scratch: Path) -> None:
+            save_file(dict(statistics), scratch / "fit.safetensors")
 
         for label, (mean, std) in enumerate(zip(arrays["mean"], arrays["std"], strict=True)):
-            kept = {"mean": mean[None], "variance": std[None].double().square()}
-            self.store.once(fits[label], partial(make, kept))
+            statistics = {"mean": mean[None], "variance": std[None].double().square()}
+            self.store.once(fits[label], partial(make, statistics))
 
     @property
     def _digest(self) -> str:
-        return next(iter(self.one.manifest["statistics"].values()))
+        return next(iter(self.origin.manifest["statistics"].values()))
 
 
 @dataclass(frozen=True)
@@ -197,29 +198,29 @@ class Counted:
         return {"count": self.counts[label], "digest": self.made_of}
 
 
-def _spec(manifest: Mapping[str, Any], prior: str | None, seed: int | None, device: str) -> Spec:
+def _spec(manifest: Mapping[str, Any], overrides: Overrides) -> Spec:
     """The settings that the set was made with, but for those that are given; on other devices, a tile of their own."""
     from attar.core.batching import device_class, resolve
 
     made_with, compute = manifest["prior"], manifest["compute"]
-    alike = device_class(resolve(device, "auto")[0]) == compute["device"]
+    alike = device_class(resolve(overrides.device, "auto")[0]) == compute["device"]
     prompting = {name: made_with[name] for name in ("prompt", "prompts", "negative_prompt") if name in made_with}
     return Spec(
         data=manifest["data"]["spec"],
-        prior=prior or made_with["source"],
+        prior=overrides.prior or made_with["source"],
         codec=made_with["codec_source"],
-        seed=manifest["seed"] if seed is None else seed,
+        seed=manifest["seed"] if overrides.seed is None else overrides.seed,
         preprocess=manifest["preprocess"],
         output_size=manifest["output_size"],
         output_filter=manifest.get("output_filter", Spec.output_filter),
-        device=device,
+        device=overrides.device,
         dtype=compute["dtype"] if alike else "auto",
         tile=compute["tile"] if alike else None,
         **prompting,
     )
 
 
-def _method(one: DistilledSet) -> D3HR:
+def _method(origin: DistilledSet) -> D3HR:
     """The method that the set was made with, its fit brought to the one time whose statistics were kept."""
     from attar.methods import load_method
 
@@ -227,16 +228,16 @@ def _method(one: DistilledSet) -> D3HR:
         plain = {name: value for name, value in values.items() if name not in ("is", "name")}
         return {name: fields(value) if isinstance(value, Mapping) else value for name, value in plain.items()}
 
-    manifest = one.manifest
+    manifest = origin.manifest
     name, changes = manifest["method"]["name"], fields(manifest["method"])
     if teacher := manifest["selected_by"]:
         changes["select"] |= teacher["named"]
     try:
         made_by = load_method(name, changes)
     except AttarError as error:
-        raise _damaged(one, f"method: {error}") from error
+        raise _damaged(origin, f"method: {error}") from error
     if not getattr(made_by, "keeps_statistics", False):
-        raise _damaged(one, f"method.name is {name}, which keeps no statistics")
+        raise _damaged(origin, f"method.name is {name}, which keeps no statistics")
     method = cast("D3HR", made_by)
     time = method.matched_time
     return replace(method, time=None, fit=replace(method.fit, times=(time,)))

@@ -83,7 +83,7 @@ def _asked(plan: Plan, ipcs: Sequence[int]) -> Iterator[Artefact]:
         for ipc in ipcs:
             yield from _of_latents(plan, method.for_ipc(ipc), ipc)
     else:
-        yield from (made for look in method.select.needed_features(job) for made in look.stored(job))
+        yield from (made for features in method.select.needed_features(job) for made in features.stored(job))
 
 
 def _of_latents(plan: Plan, method: LatentMethod, ipc: int) -> Iterator[Artefact]:

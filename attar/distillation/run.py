@@ -13,79 +13,61 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attar.core.progress import Progress, Say, quiet, silent
-from attar.core.store import Artefact, Store, write_json
+from attar.core.progress import Say, quiet
+from attar.core.store import Artefact, write_json
 from attar.core.words import counted
 
 if TYPE_CHECKING:
     from attar.distillation.artefacts import Artefacts
     from attar.distillation.checks import Plan
-    from attar.distillation.pipeline import Engine, Images
-    from attar.job import Job, Spec
+    from attar.distillation.pipeline import Images
+    from attar.job import Job
     from attar.methods.base import Method, Tensors
 
 
 def distill_sets(
-    spec: Spec,
-    name: str,
-    method: Method,
-    ipcs: Sequence[int],
-    out: Path,
-    *,
-    store: Store | None = None,
-    engine: Engine | None = None,
-    progress: Progress = silent,
-    say: Say = quiet,
-    dry_run: bool = False,
-) -> list[Path]:
-    """Distills, and writes one set for each IPC: `out` itself, or `out/ipc-001`, `out/ipc-010` ... for several.
-
-    A set that is already there is left as it is; a dry run ends after the checks and the estimate.
-
-    Raises:
-        AttarError: any input is wrong, or a folder belongs to another run; before any long work.
-    """
-    from attar.job import Job
-
-    return make_sets(
-        Job(spec, store, progress, dry_run), name, method, ipcs, out, engine=engine, say=say, dry_run=dry_run
-    )
-
-
-def make_sets(
     job: Job,
     name: str,
     method: Method,
     ipcs: Sequence[int],
     out: Path,
     *,
-    engine: Engine | None = None,
     say: Say = quiet,
-    dry_run: bool = False,
     fits: Mapping[int, Artefact] | None = None,
 ) -> list[Path]:
-    """The same for a job, which says where images and prior come from; `fits` are what was learnt elsewhere."""
+    """Distills, and writes one set for each IPC: `out` itself, or `out/ipc-001`, `out/ipc-010` ... for several.
+
+    A set that is already there is left as it is; a dry run ends after the checks and the estimate. `fits` are what was
+    learnt of each class elsewhere.
+
+    Raises:
+        AttarError: any input is wrong, or a folder belongs to another run; before any long work.
+    """
     from attar.distillation.checks import checked
-    from attar.distillation.manifest import manifest, prototypes, statistics
-    from attar.distillation.pipeline import Local
-    from attar.sets.distilled import write_distilled
 
     plan = checked(job, name, method, ipcs, out, say, fits)
     missing = plan.missing(plan.ipcs, say)
     say(_estimate(plan, missing))
-    if dry_run:
-        return list(plan.folders.values())
-    for ipc in missing:
-        made, folder = make(plan, ipc, engine or Local()), plan.folders[ipc]
+    for ipc in () if job.dry else missing:
+        made = make(plan, ipc)
         begun = time.monotonic()
-        with job.store.lock(Artefact("writing", {"out": str(folder.absolute())})):
-            if [ipc] == plan.missing([ipc], quiet):
-                shown, kept = prototypes(job, made.fitted), statistics(plan, made.fitted)
-                about, generated = manifest(plan, ipc, made), plan.generates
-                write_distilled(folder, job.classes, made.images, about, shown, kept, generated)
-                job.store.once(set_artefact(plan, ipc, made), partial(_noted, folder))
-        say(f"wrote {folder} in {time.monotonic() - begun:.1f} s")
+        _write(plan, ipc, made)
+        say(f"wrote {plan.folders[ipc]} in {time.monotonic() - begun:.1f} s")
     return list(plan.folders.values())
+
+
+def _write(plan: Plan, ipc: int, made: Made) -> None:
+    """Writes the set of one IPC, unless another run has done so meanwhile."""
+    from attar.distillation.manifest import manifest, prototypes, statistics
+    from attar.sets.distilled import write_distilled
+
+    job, folder = plan.job, plan.folders[ipc]
+    with job.store.lock(Artefact("writing", {"out": str(folder.absolute())})):
+        if not plan.missing([ipc], quiet):
+            return
+        beside = (prototypes(job, made.fitted), statistics(plan, made.fitted))
+        write_distilled(folder, job.classes, made.images, manifest(plan, ipc, made), *beside, plan.generates)
+        job.store.once(set_artefact(plan, ipc, made), partial(_noted, folder))
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,21 +88,23 @@ class Made:
         """All that lies in the store."""
         if self.asked is None:
             return [*self.prepared.values(), *self.compared]
-        return [one for of in (self.asked.candidates, self.asked.fits, self.asked.refined) for one in of.values()]
+        return [
+            made for stage in (self.asked.candidates, self.asked.fits, self.asked.refined) for made in stage.values()
+        ]
 
 
 def set_artefact(plan: Plan, ipc: int, made: Made) -> Artefact:
     """What the cache remembers of a set that was written: what it was made from (`attar cache explain DIR`)."""
     spec = plan.job.spec
     asked = {"run": plan.key(ipc), "method": plan.name, "ipc": ipc, "data": spec.data, "seed": spec.seed}
-    return Artefact("set", {**asked, "made from": list({one.key: one for one in made.stored}.values())})
+    return Artefact("set", {**asked, "made from": list({artefact.key: artefact for artefact in made.stored}.values())})
 
 
 def _noted(folder: Path, scratch: Path) -> None:
     write_json(scratch / "set.json", {"folder": str(folder.absolute())})
 
 
-def make(plan: Plan, ipc: int, engine: Engine) -> Made:
+def make(plan: Plan, ipc: int) -> Made:
     """The images of one IPC, stage by stage."""
     from attar.distillation import pipeline
     from attar.methods.base import ComposedImages, RealImages
@@ -129,13 +113,13 @@ def make(plan: Plan, ipc: int, engine: Engine) -> Made:
     if isinstance(method, RealImages):
         return Made(partial(pipeline.copy, job, method, ipc), compared=pipeline.compare(job, method))
     if isinstance(method, ComposedImages):
-        prepared = pipeline.prepare(job, method, engine)
+        prepared = pipeline.prepare(job, method)
         return Made(partial(pipeline.compose, job, method, prepared, ipc), prepared=prepared)
     method, asked = method.for_ipc(ipc), plan.artefacts[ipc]
-    fitted = pipeline.fit(job, method, asked, engine)
+    fitted = pipeline.fit(job, method, asked)
     candidates = pipeline.sample(job, method, asked, fitted)
-    kept = pipeline.select(job, method, candidates, ipc)
-    refined = pipeline.refine(job, method, asked, fitted, kept)
+    selected = pipeline.select(job, method, candidates, ipc)
+    refined = pipeline.refine(job, method, asked, fitted, selected)
     return Made(partial(pipeline.decode, job, refined, ipc), fitted, asked)
 
 

@@ -9,13 +9,24 @@ from attar.evaluation.recipes import RECIPES, changes, modified, named_recipe
 from attar.evaluation.records import Record, Result
 
 if TYPE_CHECKING:
-    from attar.evaluation.evaluator import Images, evaluate
+    from attar.evaluation.evaluator import Images, Students, evaluate
 
-__all__ = ["RECIPES", "Images", "Recipe", "Record", "Result", "changes", "evaluate", "modified", "named_recipe"]
+__all__ = [
+    "RECIPES",
+    "Images",
+    "Recipe",
+    "Record",
+    "Result",
+    "Students",
+    "changes",
+    "evaluate",
+    "modified",
+    "named_recipe",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Images", "evaluate"):
+    if name in ("Images", "Students", "evaluate"):
         from attar.evaluation import evaluator
 
         return getattr(evaluator, name)

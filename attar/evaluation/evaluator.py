@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -32,57 +32,39 @@ from attar.evaluation.recipes import MODIFIED, RECIPES
 from attar.evaluation.records import Result
 from attar.networks import build, check, check_size
 from attar.teachers.soft_labels import Labelling, StoredLabels, Views
-from attar.training import Pictures, Plan, Precision, Step, top1, train
+from attar.training import Pictures, Plan, Precision, Step, Supervision, top1, train
 from attar.training.augment import Augmentation
-from attar.training.tally import Fit, Tally
+from attar.training.meters import Fit, Tally
 
-__all__ = ["Images", "evaluate", "training_plan"]
+__all__ = ["Images", "Students", "evaluate", "training_plan"]
 
 REVISION = 4
 """Part of every item's key: raise it when a change of the code changes what a recipe measures."""
 
 
-def evaluate(
-    train: Images,
-    test: Images,
-    *,
-    recipe: Recipe,
-    network: str,
-    seeds: Sequence[int],
-    device: str = "auto",
-    store: Store | None = None,
-    progress: Progress | None = None,
-    teacher: nn.Module | None = None,
-    labels: StoredLabels | None = None,
-) -> Result:
-    """Trains one network for each seed on `train` by the recipe and tests it on `test`.
-
-    With a store, a finished seed is never trained again. Recipes with soft labels need a teacher, which takes images of
-    the recipe's size, normalised as the recipe says, and gives one logit for each class; or `labels`, stored for this
-    set and recipe. Where the recipe stores labels and none are given, they are made first.
+def evaluate(students: Students, seeds: Sequence[int], progress: Progress = silent) -> Result:
+    """Trains one student for each seed and tests it. With a store, a finished seed is never trained again.
 
     Raises:
-        AttarError: sets that do not fit each other, an unknown network or one that cannot take the images, a missing
-            teacher, labels of something else, or a bad field of the recipe; before any training.
+        AttarError: as `Students.inputs`; before any training.
         NotFinite: a training diverged; nothing of it is kept.
     """
-    job, items = _checked(train, test, recipe, network, seeds, device, store, teacher, labels)
-    outcomes = []
-    for i, (seed, about) in enumerate(items.items()):
-        title = f"{network}, {recipe.name}, seed {seed}"
-        told = partial(_told, progress or silent, title, i, len(items))
+    outcomes, inputs = [], students.inputs(seeds)
+    for i, (seed, about) in enumerate(inputs.items()):
+        title = f"{students.network}, {students.recipe.name}, seed {seed}"
+        shown = partial(_seed_progress, progress, title, i, len(inputs))
         with naming(title):
-            outcomes.append(_outcome(job, seed, about, store, told))
-    return _result(job, outcomes)
+            outcomes.append(students.outcome(seed, about, shown))
+    return _result(students, outcomes)
 
 
-def _result(job: _Job, outcomes: Sequence[dict[str, float]]) -> Result:
+def _result(students: Students, outcomes: Sequence[dict[str, float]]) -> Result:
     """The outcomes of all seeds as one result."""
     accuracies = tuple(outcome["accuracy"] for outcome in outcomes)
-    train, test = job.train, job.test
+    train, test = students.train, students.test
     return Result(
-        recipe=job.recipe.name,
-        network=job.network,
+        recipe=students.recipe.name,
+        network=students.network,
         ipc=len(train.labels) / len(train.classes),
         n_train=len(train.labels),
         n_test=len(test.labels),
@@ -93,70 +75,192 @@ def _result(job: _Job, outcomes: Sequence[dict[str, float]]) -> Result:
         mean=statistics.fmean(accuracies),
         std=statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
         seconds=sum(outcome["seconds"] for outcome in outcomes),
-        device=device_class(job.device),
-        precision=job.plan.precision,
-        labels=None if job.soft is None else job.soft.record(),
+        device=device_class(students.place),
+        precision=students.plan.precision,
+        labels=None if students.soft is None else students.soft.record(),
     )
-
-
-def trainings(
-    train: Images,
-    test: Images,
-    *,
-    recipe: Recipe,
-    network: str,
-    seeds: Sequence[int],
-    device: str = "auto",
-    store: Store | None = None,
-    teacher: nn.Module | None = None,
-    labels: StoredLabels | None = None,
-) -> dict[str, Artefact]:
-    """What `evaluate` would train, one artefact for each seed, by its key; nothing is trained.
-
-    Raises:
-        AttarError: as `evaluate` does before any training.
-    """
-    _, items = _checked(train, test, recipe, network, seeds, device, store, teacher, labels)
-    wanted = (Artefact("evaluation", about) for about in items.values())
-    return {artefact.key: artefact for artefact in wanted}
-
-
-def _checked(
-    train: Images,
-    test: Images,
-    recipe: Recipe,
-    network: str,
-    seeds: Sequence[int],
-    device: str,
-    store: Store | None,
-    teacher: nn.Module | None,
-    labels: StoredLabels | None,
-) -> tuple[_Job, dict[int, dict[str, Any]]]:
-    """What the seeds share, and what the outcome of each depends on."""
-    place, precision = resolve_precision(device, recipe.precision)
-    if not seeds:
-        raise AttarError("no seeds: give at least one")
-    check_sets(train, test)
-    check(network)
-    plan, augmentation = training_plan(recipe, train, network, precision)
-    check_size(network, len(train.classes), augmentation.size)
-    teacher = None if recipe.labels == "hard" or teacher is None else teacher.to(place).eval()
-    job = _Job(train, test, recipe, network, plan, augmentation, place, teacher, labels, store)
-    about = {"network": network, "train": train.identity, "test": test.identity, "revision": REVISION}
-    about |= {"recipe": replace(recipe, name="", source=""), "plan": plan, "labels": job.soft and job.soft.identity}
-    about |= {"device": device_class(place), "torch": torch.__version__}
-    about |= {library: version(library) for library in ("torchvision", "timm")}
-    return job, {seed: {**about, "seed": seed} for seed in seeds}
 
 
 def labelling(train: Images, recipe: Recipe, teacher: nn.Module, device: str) -> tuple[Labelling, Pictures]:
     """What the stored labels of a set depend on, and its images on the device, ready to be labelled."""
-    place, _ = resolve_precision(device, recipe.precision)
-    plan, augmentation = training_plan(recipe, train, "any")
-    job = _Job(train, train, recipe, "any", plan, augmentation, place, teacher.to(place).eval(), None, None)
-    assert job.soft is not None
-    assert job.soft.labelling is not None
-    return job.soft.labelling, job.pictures
+    students = Students(train, train, recipe, "any", device, teacher)
+    assert students.soft is not None
+    assert students.soft.labelling is not None
+    return students.soft.labelling, students.pictures
+
+
+@dataclass(frozen=True, eq=False)
+class Students:
+    """Networks of one kind that learn from one set by a recipe and are tested on another, one for each training seed.
+
+    The sets go to the device when the first unfinished seed asks for them.
+    """
+
+    train: Images
+    """The images that they learn from."""
+    test: Images
+    """The images that they are tested on."""
+    recipe: Recipe
+    """How they are trained and tested."""
+    network: str
+    """Which network they are (`attar list networks`)."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
+    teacher: nn.Module | None = None
+    """Gives soft labels, one logit for each class, for images of the recipe's size, normalised as the recipe says."""
+    labels: StoredLabels | None = None
+    """Soft labels that are stored for this set and recipe; none: a recipe that stores labels makes them first."""
+    store: Store | None = None
+    """Keeps the outcome of each seed, and the labels that are made; none: nothing is kept."""
+
+    def inputs(self, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Checks everything; for each seed, what its outcome depends on.
+
+        Raises:
+            AttarError: sets that do not fit each other, an unknown network or one that cannot take the images, a
+                missing teacher, labels of something else, or a bad field of the recipe.
+        """
+        if not seeds:
+            raise AttarError("no seeds: give at least one")
+        check_sets(self.train, self.test)
+        check(self.network)
+        check_size(self.network, len(self.train.classes), self.augmentation.size)
+        about: dict[str, Any] = {"network": self.network, "train": self.train.identity, "test": self.test.identity}
+        about |= {"revision": REVISION, "recipe": replace(self.recipe, name="", source=""), "plan": self.plan}
+        about |= {"labels": self.soft and self.soft.identity}
+        about |= {"device": device_class(self.place), "torch": torch.__version__}
+        about |= {library: version(library) for library in ("torchvision", "timm")}
+        return {seed: {**about, "seed": seed} for seed in seeds}
+
+    def trainings(self, seeds: Sequence[int]) -> dict[str, Artefact]:
+        """What there is to train, by its key; nothing is trained. Raises as `inputs`."""
+        artefacts = (Artefact("evaluation", about) for about in self.inputs(seeds).values())
+        return {artefact.key: artefact for artefact in artefacts}
+
+    @cached_property
+    def _placed(self) -> tuple[torch.device, Precision]:
+        return resolve_precision(self.device, self.recipe.precision)
+
+    @property
+    def place(self) -> torch.device:
+        """The device that they are trained on."""
+        return self._placed[0]
+
+    @cached_property
+    def _planned(self) -> tuple[Plan, Augmentation]:
+        return training_plan(self.recipe, self.train, self.network, self._placed[1])
+
+    @property
+    def plan(self) -> Plan:
+        """How they are trained, in numbers."""
+        return self._planned[0]
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What happens to the images that they learn from."""
+        return self._planned[1]
+
+    @cached_property
+    def labeller(self) -> nn.Module | None:
+        """The teacher on the device, where the recipe asks one."""
+        return None if self.recipe.labels == "hard" or self.teacher is None else self.teacher.to(self.place).eval()
+
+    @cached_property
+    def views(self) -> Views | None:
+        return views_of(self.recipe, self.plan, self.augmentation, len(self.train.labels))
+
+    @cached_property
+    def soft(self) -> SoftLabels | None:
+        if self.recipe.labels == "hard":
+            return None
+        digest, classes = self.train.digest, len(self.train.classes)
+        return SoftLabels(self.recipe, self.views, digest, classes, self.labeller, self.labels, self.store)
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """What is augmented, on the device."""
+        pixels, recipe = self.train.pictures, self.recipe
+        if recipe.resize_first or recipe.crop is None:
+            pixels = resized(pixels, self.augmentation.size)
+        return pixels.to(self.place) if isinstance(pixels, Native) else self._tensor(pixels)
+
+    @cached_property
+    def train_labels(self) -> Tensor:
+        return self._tensor(self.train.labels.astype(np.int64))
+
+    @cached_property
+    def test_tensors(self) -> tuple[Tensor, Tensor]:
+        size = self.augmentation.size
+        pixels = resized(self.test.pictures, size, self.recipe.shorter_side(size))
+        return self._tensor(pixels), self._tensor(self.test.labels.astype(np.int64))
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.tensor(np.ascontiguousarray(values), device=self.place)
+
+    def outcome(self, seed: int, about: dict[str, Any], progress: Progress) -> dict[str, float]:
+        """What the student of one seed comes to; `about` is what that depends on."""
+        if self.store is None:
+            return self.run(seed, progress)
+        make = partial(self._write_outcome, seed, progress)
+        path = self.store.once(Artefact("evaluation", about), make) / "outcome.json"
+        outcome: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+        return outcome
+
+    def _write_outcome(self, seed: int, progress: Progress, scratch: Path) -> None:
+        write_json(scratch / "outcome.json", self.run(seed, progress))
+
+    def run(self, seed: int, progress: Progress) -> dict[str, float]:
+        """Trains and tests the network of one seed."""
+        begun = time.monotonic()
+        images, labels = self.pictures, self.train_labels
+        student = build(self.network, len(self.train.classes), self.augmentation.size, seed_of(seed, "network"))
+        student = student.to(self.place).to(memory_format=torch.channels_last)
+        every, first = _interval(self.recipe.test_every, self.plan), self.untested
+        tests: list[float] = []
+        tally, fit = Tally(progress, "epoch" if self.plan.steps is None else "step"), Fit()
+
+        def after(step: Step) -> None:
+            tally.add(step)
+            fit.add(step)
+            due = every is not None and step.epoch % every == 0 and step.epoch > first
+            if step.last and (step.epoch == step.epochs or due):
+                progress(f"{tally.text}; testing", step.done / step.total)
+                tests.append(self._test(student))
+
+        stored = None if self.soft is None else self.soft.stored(images, progress)
+        supervision = Supervision(self.views, self.labeller if stored is None else None, stored)
+        tf32 = self.plan.precision == "tf32"
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
+            train(student, images, labels, self.plan, self.augmentation, seed, supervision=supervision, after=after)
+        learnt = {"learnt": fit.share, "chance": fit.chance(self.largest)}
+        return {"accuracy": tests[-1], "best": max(tests), **learnt, "seconds": time.monotonic() - begun}
+
+    @property
+    def largest(self) -> float:
+        """The share of the class that has most of the training images."""
+        return float(np.bincount(self.train.labels).max() / len(self.train.labels))
+
+    @property
+    def untested(self) -> float:
+        """The epoch, or step, up to which there is no test."""
+        first = number_by_ipc(self.recipe.test_from, len(self.train.labels) / len(self.train.classes), "test_from")
+        return first * (self.plan.steps or self.plan.epochs or 0) if first < 1 else first
+
+    def _test(self, student: nn.Module) -> float:
+        images, labels = self.test_tensors
+        return top1(student, images, labels, self.recipe.normalise, precision=self.plan.precision)
+
+
+def _seed_progress(progress: Progress, title: str, index: int, count: int, text: str, fraction: float) -> None:
+    progress(f"{title}: {text}", (index + fraction) / count)
+
+
+def _interval(every: int | str | None, plan: Plan) -> int | None:
+    """How many epochs lie between two tests."""
+    if every is None:
+        return None
+    share, is_share, _ = str(every).partition("%")
+    return max(1, (plan.steps or plan.epochs or 1) * int(share) // 100) if is_share else int(share)
 
 
 def training_plan(
@@ -213,120 +317,3 @@ def _augmentation(recipe: Recipe, size: int) -> Augmentation:
         mix_probability=recipe.mix_probability,
         mix_alpha=recipe.mix_alpha,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """What the seeds share; the sets go to the device when the first unfinished seed asks for them."""
-
-    train: Images
-    test: Images
-    recipe: Recipe
-    network: str
-    plan: Plan
-    augmentation: Augmentation
-    device: torch.device
-    teacher: nn.Module | None
-    labels: StoredLabels | None
-    store: Store | None
-
-    @cached_property
-    def views(self) -> Views | None:
-        return views_of(self.recipe, self.plan, self.augmentation, len(self.train.labels))
-
-    @cached_property
-    def soft(self) -> SoftLabels | None:
-        if self.recipe.labels == "hard":
-            return None
-        digest, classes = self.train.digest, len(self.train.classes)
-        return SoftLabels(self.recipe, self.views, digest, classes, self.teacher, self.labels, self.store)
-
-    @cached_property
-    def pictures(self) -> Pictures:
-        """What is augmented, on the device."""
-        pixels, recipe = self.train.pictures, self.recipe
-        if recipe.resize_first or recipe.crop is None:
-            pixels = resized(pixels, self.augmentation.size)
-        return pixels.to(self.device) if isinstance(pixels, Native) else self._tensor(pixels)
-
-    @cached_property
-    def train_labels(self) -> Tensor:
-        return self._tensor(self.train.labels.astype(np.int64))
-
-    @cached_property
-    def test_tensors(self) -> tuple[Tensor, Tensor]:
-        size = self.augmentation.size
-        pixels = resized(self.test.pictures, size, self.recipe.shorter_side(size))
-        return self._tensor(pixels), self._tensor(self.test.labels.astype(np.int64))
-
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.tensor(np.ascontiguousarray(values), device=self.device)
-
-    def run(self, seed: int, told: Callable[[str, float], None]) -> dict[str, float]:
-        """Trains and tests the network of one seed."""
-        begun = time.monotonic()
-        images, labels = self.pictures, self.train_labels
-        student = build(self.network, len(self.train.classes), self.augmentation.size, seed_of(seed, "network"))
-        student = student.to(self.device).to(memory_format=torch.channels_last)
-        every, first = _interval(self.recipe.test_every, self.plan), self.untested
-        tests: list[float] = []
-        tally, fit = Tally(told, "epoch" if self.plan.steps is None else "step"), Fit()
-
-        def after(step: Step) -> None:
-            tally.add(step)
-            fit.add(step)
-            due = every is not None and step.epoch % every == 0 and step.epoch > first
-            if step.last and (step.epoch == step.epochs or due):
-                told(f"{tally.text}; testing", step.done / step.total)
-                tests.append(self._test(student))
-
-        how = (self.plan, self.augmentation)
-        stored = None if self.soft is None else self.soft.stored(images, told)
-        taught: dict[str, Any] = {"teacher": self.teacher} if stored is None else {"labelled": stored}
-        tf32 = self.plan.precision == "tf32"
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
-            train(student, images, labels, *how, seed, views=self.views, **taught, after=after)
-        learnt = {"learnt": fit.share, "chance": fit.chance(self.largest)}
-        return {"accuracy": tests[-1], "best": max(tests), **learnt, "seconds": time.monotonic() - begun}
-
-    @property
-    def largest(self) -> float:
-        """The share of the class that has most of the training images."""
-        return float(np.bincount(self.train.labels).max() / len(self.train.labels))
-
-    @property
-    def untested(self) -> float:
-        """The epoch, or step, up to which there is no test."""
-        first = number_by_ipc(self.recipe.test_from, len(self.train.labels) / len(self.train.classes), "test_from")
-        return first * (self.plan.steps or self.plan.epochs or 0) if first < 1 else first
-
-    def _test(self, student: nn.Module) -> float:
-        images, labels = self.test_tensors
-        return top1(student, images, labels, self.recipe.normalise, precision=self.plan.precision)
-
-
-def _outcome(
-    job: _Job, seed: int, about: dict[str, Any], store: Store | None, told: Callable[[str, float], None]
-) -> dict[str, float]:
-    if store is None:
-        return job.run(seed, told)
-    make = partial(_write_outcome, job, seed, told)
-    path = store.once(Artefact("evaluation", about), make) / "outcome.json"
-    outcome: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-    return outcome
-
-
-def _write_outcome(job: _Job, seed: int, told: Callable[[str, float], None], scratch: Path) -> None:
-    write_json(scratch / "outcome.json", job.run(seed, told))
-
-
-def _told(progress: Progress, title: str, index: int, count: int, text: str, fraction: float) -> None:
-    progress(f"{title}: {text}", (index + fraction) / count)
-
-
-def _interval(every: int | str | None, plan: Plan) -> int | None:
-    """How many epochs lie between two tests."""
-    if every is None:
-        return None
-    share, is_share, _ = str(every).partition("%")
-    return max(1, (plan.steps or plan.epochs or 1) * int(share) // 100) if is_share else int(share)

@@ -90,12 +90,12 @@ class SoftLabels:
         temperature = None if scheme.top is None else recipe.temperature
         return Labelling(self.views, self.images, self.by, self.classes, scheme, temperature)
 
-    def stored(self, images: Pictures, told: Progress) -> StoredLabels | None:
+    def stored(self, images: Pictures, progress: Progress) -> StoredLabels | None:
         """The stored labels of images, made if they are not there yet; None: the teacher is asked."""
         if self.given is not None or self.labelling is None:
             return self.given
         assert self.teacher is not None
-        make = partial(write_labels, labelling=self.labelling, images=images, teacher=self.teacher, progress=told)
+        make = partial(write_labels, labelling=self.labelling, images=images, teacher=self.teacher, progress=progress)
         store = self.store or Store(Path(self._folder.name))
         inputs = {"labels": self.labelling, "format": FORMAT}
         inputs |= {"device": device_class(images.device), "torch": torch.__version__}

@@ -33,8 +33,8 @@ def memory() -> int:
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         machine = -1
-    told = [file.read_text(encoding="ascii").strip() for file in CONTAINER if file.is_file()]
-    return min(machine if machine > 0 else UNKNOWN, *map(int, filter(str.isdigit, told)), sys.maxsize)
+    limits = [file.read_text(encoding="ascii").strip() for file in CONTAINER if file.is_file()]
+    return min(machine if machine > 0 else UNKNOWN, *map(int, filter(str.isdigit, limits)), sys.maxsize)
 
 
 class Native:
@@ -72,8 +72,8 @@ class Native:
 
     def picture(self, number: int) -> np.ndarray:
         """The image of this number, uint8 (H, W, 3)."""
-        kept = self._kept.get(number)
-        return self._decode(number) if kept is None else kept
+        pixels = self._kept.get(number)
+        return self._decode(number) if pixels is None else pixels
 
     def to(self, device: torch.device) -> Native:
         """The same images for another device."""

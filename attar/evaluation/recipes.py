@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -207,8 +208,6 @@ def _read(table: tuple[Row, ...]) -> dict[str, Recipe]:
 RECIPES = Registry[Recipe]("recipe", {name: (recipe, recipe.source) for name, recipe in _read(_TABLE).items()})
 """docs/reproduction.md tells where they depart from the codes that they were read from."""
 
-named_recipe = RECIPES.open
-
 _RESNETS = ("torchvision/resnet18", "torchvision/resnet50", "torchvision/resnet101")
 _OTHERS = ("torchvision/mobilenet_v2", "torchvision/swin_v2_t", "torchvision/vit_b_16")
 _SMALL = ("convnet3-bn", "resnet18-modified")
@@ -235,7 +234,16 @@ PUBLISHED_NETWORKS: dict[str, tuple[str, ...]] = {
 fkd-soft-cifar none are published: it shares RDED's. Any recipe trains any network."""
 
 
-def modified(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+def named_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe of that name, with fields changed (see `modified`).
+
+    Raises:
+        AttarError: there is none, or a change does not fit.
+    """
+    return modified(RECIPES.open(name), changes or {})
+
+
+def modified(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """The recipe with fields changed; its name then ends in "(modified)". Values may be text, as on the command line.
 
     Raises:

@@ -81,9 +81,9 @@ class Result:
     """Training and tests of all seeds, also of those that were found finished."""
     device: str
     learnt: tuple[float, ...] = ()
-    """How well each network fits its training set, in per cent (`attar.training.tally.Fit`); none of old records."""
+    """How well each network fits its training set, in per cent (`attar.training.meters.Fit`); none of old records."""
     chance: float = 0.0
-    """Up to which of these, in per cent, a network may have learnt nothing (`attar.training.tally.Fit.chance`)."""
+    """Up to which of these, in per cent, a network may have learnt nothing (`attar.training.meters.Fit.chance`)."""
     precision: str = "float32"
     """What the networks were trained and tested in: the recipe's, or float32 where the device lacks it."""
     labels: Mapping[str, Any] | None = None
@@ -107,8 +107,8 @@ class Result:
         its = "its" if len(shares) == 1 else "their"
         if shares and self.chance >= 100:
             return "a network cannot be wrong about a single class: this measures nothing"
-        told = f"{who} did not learn {its} training set ({', '.join(shares)}, as by chance): lower lr, or train longer"
-        return told if shares else ""
+        text = f"{who} did not learn {its} training set ({', '.join(shares)}, as by chance): lower lr, or train longer"
+        return text if shares else ""
 
     @property
     def accuracy(self) -> str:
@@ -256,17 +256,6 @@ def write_record(file: Path, record: Record) -> None:
             write_json(file, list(entries.values()))
 
 
-def record_of(entry: Any) -> Record:
-    """The record that a JSON object describes.
-
-    Raises:
-        AttarError: it describes none; says which key is wrong.
-    """
-    if wrong := _wrong(entry):
-        raise AttarError(wrong)
-    return _record(entry)
-
-
 def in_words(recipe: str, changes: Mapping[str, Any], test: str | None = None, labelled: str = "") -> str:
     """A recipe with its changes, and the test images: "quick with flip=false, steps=300; tested on digits@test"."""
     changed = f" with {', '.join(assignments(changes))}" if changes else ""
@@ -275,7 +264,7 @@ def in_words(recipe: str, changes: Mapping[str, Any], test: str | None = None, l
 
 def assignments(changes: Mapping[str, Any]) -> list[str]:
     """The changes of a recipe as `--set` takes them, by field: "flip=false", "steps=300"."""
-    return [f"{name}={_word(value)}" for name, value in sorted(changes.items())]
+    return [f"{name}={as_text(value)}" for name, value in sorted(changes.items())]
 
 
 def spread(mean: str, std: float | None) -> str:
@@ -340,7 +329,8 @@ def _wrong(record: Any) -> str | None:
     return None
 
 
-def _word(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A field's value as the command line takes it: none, true, "7,8"."""
     if isinstance(value, (list, tuple)):
-        return ",".join(map(_word, value))
+        return ",".join(map(as_text, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -15,10 +15,10 @@ from attar.evaluation.inputs import opened, teacher_examples
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, changes
 from attar.evaluation.teaching import recipe_teacher, summary
-from attar.sets.distilled import DistilledSet, open_distilled, verify
+from attar.sets.distilled import DistilledSet, check_undamaged, open_distilled
 from attar.sets.images import changed
 from attar.teachers.reference import TeacherReference
-from attar.teachers.soft_labels import StoredLabels, write_labels
+from attar.teachers.soft_labels import Labelling, StoredLabels, write_labels
 
 
 def relabel(
@@ -28,7 +28,6 @@ def relabel(
     out: Path,
     *,
     device: str = "auto",
-    store: Store | None = None,
     progress: Progress = silent,
     say: Say = print,
     dry_run: bool = False,
@@ -41,19 +40,15 @@ def relabel(
         AttarError: the recipe stores no labels, the teacher fails a check, or `out` holds something else; before any
             labelling.
     """
-    if recipe.scheme == "online":
-        raise AttarError(f"recipe {recipe.name} stores no labels: choose fkd-soft, or set scheme, for example int8")
-    store = store or Store()
-    distilled, earlier = _checked(folder, out, store, say)
+    store = Store()
+    distilled, earlier = _checked(folder, recipe, out, store, say)
     train = opened(distilled, recipe)
     opened_teacher = recipe_teacher(teacher, train, teacher_examples(distilled, train, store), recipe, device)
     say(f"{teacher}: {opened_teacher.accuracy:.1f} % right, classes {opened_teacher.matched}")
     wanted, images = labelling(train, recipe, opened_teacher, device)
-    views, epochs = wanted.views.epochs * wanted.views.count, counted(wanted.views.epochs, "epoch")
-    say(f"labels of {counted(views, 'view')} ({epochs}), {wanted.bytes:,} bytes as {recipe.scheme}")
+    say(f"{_amount(wanted)} as {recipe.scheme}")
     if earlier is not None:
-        if other := earlier.differences(wanted):
-            raise AttarError(f"`out` {out} holds labels {' and '.join(other)}: choose another folder, or remove it")
+        _check_same(out, earlier, wanted)
         say(f"{out} is already there, and holds these labels: nothing to do")
         return
     if dry_run:
@@ -63,18 +58,33 @@ def relabel(
     about |= {"teacher": summary(teacher.anywhere, opened_teacher)}
     remedy = "choose another `out`; the same command goes on from there"
     lock = store.lock(Artefact("relabelling", {"out": str(out.absolute())}))
-    with lock, appearing(out, remedy, wanted.key[:12]) as folder_made:
-        write_labels(folder_made, wanted, images, opened_teacher, progress, about)
+    with lock, appearing(out, remedy, wanted.key[:12]) as temporary:
+        write_labels(temporary, wanted, images, opened_teacher, progress, about)
     say(f"wrote {out.resolve()}")
 
 
-def _checked(folder: Path, out: Path, store: Store, say: Say) -> tuple[DistilledSet, StoredLabels | None]:
+def _amount(wanted: Labelling) -> str:
+    """How many labels there are, and how large they are, in words."""
+    views, epochs = wanted.views.epochs * wanted.views.count, counted(wanted.views.epochs, "epoch")
+    return f"labels of {counted(views, 'view')} ({epochs}), {wanted.bytes:,} bytes"
+
+
+def _check_same(out: Path, earlier: StoredLabels, wanted: Labelling) -> None:
+    """Raises AttarError where `out` holds other labels."""
+    if other := earlier.differences(wanted):
+        raise AttarError(f"`out` {out} holds labels {' and '.join(other)}: choose another folder, or remove it")
+
+
+def _checked(
+    folder: Path, recipe: Recipe, out: Path, store: Store, say: Say
+) -> tuple[DistilledSet, StoredLabels | None]:
     """The set, whole, and the labels that are in `out` already, if any."""
+    if recipe.scheme == "online":
+        raise AttarError(f"recipe {recipe.name} stores no labels: choose fkd-soft, or set scheme, for example int8")
     distilled = open_distilled(folder)
     check_place(out, "`out`", [distilled.manifest["data"]["spec"]])
     earlier = ours(out, StoredLabels, "whole labels")
-    if problems := verify(folder):
-        raise AttarError(f"{folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
+    check_undamaged(distilled)
     if differs := changed(distilled, store):
         say(f"note: {differs}: the teacher is tried on the images that there are now")
     return distilled, earlier

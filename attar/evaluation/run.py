@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,30 +14,24 @@ from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Artefact, Store
 from attar.core.words import counted
-from attar.data import load_data, test_spec, usual_side
-from attar.evaluation.evaluator import evaluate, trainings
+from attar.data import ImageSet, load_data, test_spec, usual_side
+from attar.evaluation.conditions import Conditions
+from attar.evaluation.evaluator import Students, evaluate
 from attar.evaluation.images import Images
 from attar.evaluation.inputs import in_memory, opened, random_real, real, teacher_examples
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import changes
 from attar.evaluation.records import ALL_DATA, Record
-from attar.evaluation.teaching import LabelSource, check_given, open_label_source
-from attar.sets.distilled import DistilledSet, find_distilled, verify
+from attar.evaluation.teaching import LabelSource, open_label_source
+from attar.sets.distilled import DistilledSet, check_undamaged, find_distilled
 from attar.sets.images import check_data, tested_images
-from attar.teachers.reference import TeacherReference
 
 
 def evaluate_sets(
     folders: Sequence[Path | DistilledSet],
     recipe: Recipe,
-    networks: Sequence[str],
-    seeds: Sequence[int],
+    conditions: Conditions,
     *,
-    test: str | None = None,
-    baseline: bool = True,
-    teacher: str | Sequence[str] | TeacherReference | None = None,
-    labels: str | Path | None = None,
-    device: str = "auto",
     store: Store | None = None,
     progress: Progress = silent,
     say: Say = quiet,
@@ -45,39 +39,28 @@ def evaluate_sets(
 ) -> Iterator[Record]:
     """One record for each distilled set in `folders` and each network, as soon as it is there.
 
-    A dry run gives none: it ends after all checks, and says how many trainings there are and how many are cached.
-
-    A set from elsewhere is given opened (attar.sets.layouts).
-    Random real images of the same count are evaluated beside each set, unless `baseline` is False; with the same
-    teacher, and labels of their own. `labels` is what `attar relabel` wrote for the set.
+    A set from elsewhere is given opened (attar.sets.layouts). A dry run gives no records: it ends after all checks, and
+    says how many trainings there are and how many are cached.
 
     Raises:
-        AttarError: a set is damaged, the test data does not have its classes, the network or recipe is unknown, the
-            teacher fails a check, the labels are of something else, or the data of the random images has changed.
+        AttarError: a set is damaged, the test data does not have its classes, the recipe does not fit, the teacher
+            fails a check, the labels are of something else, or the data of the random images has changed.
     """
     store = store or Store()
-    teacher = teacher if teacher is None or isinstance(teacher, TeacherReference) else TeacherReference.of(teacher)
-    labels = None if labels is None else Path(labels)
-    check_given(recipe, teacher, labels)
-    resolve(device, "auto")
-    sets, tested, wanted = _sets_in(folders, labels), {}, dict[str, Artefact]()
+    conditions.check(recipe)
+    resolve(conditions.device, "auto")
+    sets, tested, wanted = _sets_in(folders, conditions.labels), {}, dict[str, Artefact]()
     for distilled in sets:
-        _check_undamaged(distilled)
-        tested[distilled.folder] = tested_images(distilled, test, store, progress)
-        check_data(distilled, tested[distilled.folder], baseline, store, say)
-    common: dict[str, Any] = {"recipe": recipe, "seeds": seeds, "device": device, "store": store}
+        check_undamaged(distilled)
+        tested[distilled.folder] = tested_images(distilled, conditions.test, store, progress)
+        check_data(distilled, tested[distilled.folder], conditions.baseline, store, say)
     for distilled in sets:
-        train = opened(distilled, recipe)
-        random = random_real(distilled, recipe, train.side, store) if baseline else None
-        tests = in_memory(tested[distilled.folder], recipe.shorter_side(recipe.size or train.side), "resize-crop")
-        examples = partial(teacher_examples, distilled, train, store)
-        source = open_label_source(recipe, train, teacher, labels, examples, device, baseline)
-        judged = _Judged(distilled, train, random, tests, source, common)
+        judged = _judged(distilled, tested[distilled.folder], recipe, conditions, store)
         if dry_run:
-            wanted |= {key: artefact for network in networks for key, artefact in judged.trainings(network).items()}
-            continue
-        about = _about(distilled, test, recipe)
-        yield from (judged.record(network, progress, about) for network in networks)
+            for network in conditions.networks:
+                wanted |= judged.trainings(network)
+        else:
+            yield from (judged.record(network, progress) for network in conditions.networks)
     if dry_run:
         cached = sum(map(store.has, wanted.values()))
         say(f"{counted(len(wanted), 'training')}: {cached:,} in the cache, {len(wanted) - cached:,} to be done")
@@ -92,47 +75,55 @@ class _Judged:
     random: Images | None
     """Random real images of the same count, which are evaluated beside it."""
     tests: Images
+    recipe: Recipe
+    conditions: Conditions
     source: LabelSource
-    common: dict[str, Any]
-    """What the evaluations of all sets and networks share."""
+    store: Store
+
+    def _students(self, network: str) -> tuple[Students, Students | None]:
+        """Those of the set, and those of the random images."""
+        device, source = self.conditions.device, self.source
+        own = Students(self.train, self.tests, self.recipe, network, device, source.teacher, source.labels, self.store)
+        return own, None if self.random is None else replace(own, train=self.random, labels=None)
 
     def trainings(self, network: str) -> dict[str, Artefact]:
         """What there is to train, by its key."""
-        common = {**self.common, "network": network, "teacher": self.source.teacher}
-        beside = {} if self.random is None else trainings(self.random, self.tests, **common)
-        return trainings(self.train, self.tests, labels=self.source.labels, **common) | beside
+        own, beside = self._students(network)
+        seeds = self.conditions.seeds
+        return own.trainings(seeds) | ({} if beside is None else beside.trainings(seeds))
 
-    def record(self, network: str, progress: Progress, about: dict[str, Any]) -> Record:
+    def record(self, network: str, progress: Progress) -> Record:
         """What a network that is trained on it comes to, and beside it one that is trained on the random images."""
-        common = {**self.common, "network": network, "teacher": self.source.teacher}
-        shown = _prefixed(progress, str(self.distilled.folder))
-        result = evaluate(self.train, self.tests, labels=self.source.labels, progress=shown, **common)
-        shown = _prefixed(progress, f"random real images beside {self.distilled.folder}")
-        beside = None if self.random is None else evaluate(self.random, self.tests, progress=shown, **common)
-        return Record.of(result, **about, teacher=self.source.about, baseline=beside)
+        own, beside = self._students(network)
+        folder, seeds = self.distilled.folder, self.conditions.seeds
+        result = evaluate(own, seeds, _prefixed(progress, str(folder)))
+        shown = _prefixed(progress, f"random real images beside {folder}")
+        baseline = None if beside is None else evaluate(beside, seeds, shown)
+        about = _about(self.distilled, self.conditions.test, self.recipe)
+        return Record.of(result, **about, teacher=self.source.about, baseline=baseline)
+
+
+def _judged(distilled: DistilledSet, tested: ImageSet, recipe: Recipe, conditions: Conditions, store: Store) -> _Judged:
+    """Opens all that a set is judged by."""
+    train = opened(distilled, recipe)
+    random = random_real(distilled, recipe, train.side, store) if conditions.baseline else None
+    tests = in_memory(tested, recipe.shorter_side(recipe.size or train.side), "resize-crop")
+    source = open_label_source(recipe, train, conditions, partial(teacher_examples, distilled, train, store))
+    return _Judged(distilled, train, random, tests, recipe, conditions, source, store)
 
 
 def evaluate_all(
-    data: str,
-    recipe: Recipe,
-    networks: Sequence[str],
-    seeds: Sequence[int],
-    *,
-    test: str | None = None,
-    device: str = "auto",
-    store: Store | None = None,
-    progress: Progress = silent,
+    data: str, recipe: Recipe, conditions: Conditions, *, store: Store | None = None, progress: Progress = silent
 ) -> Iterator[Record]:
     """One record for each network, trained on all of the data: the ceiling of what distilled sets can reach."""
-    test = test or test_spec(data)
+    test = conditions.test or test_spec(data)
     images, tested = load_data(data), load_data(test)
     side = recipe.size or usual_side(images)
     train = real(images, recipe, side, "resize-crop")
     tests = in_memory(tested.restricted(images.classes), recipe.shorter_side(side), "resize-crop")
-    progress = _prefixed(progress, "all of the data")
-    common: dict[str, Any] = {"seeds": seeds, "device": device, "store": store or Store(), "progress": progress}
-    for network in networks:
-        result = evaluate(train, tests, recipe=recipe, network=network, **common)
+    for network in conditions.networks:
+        students = Students(train, tests, recipe, network, conditions.device, store=store or Store())
+        result = evaluate(students, conditions.seeds, _prefixed(progress, "all of the data"))
         yield Record.of(result, set="", method=ALL_DATA, test=test, changes=changes(recipe))
 
 
@@ -143,12 +134,6 @@ def _sets_in(folders: Sequence[Path | DistilledSet], labels: Path | None) -> lis
     if labels is not None and len(sets) != 1:
         raise AttarError(f"`labels` {labels}: labels are of one set, and {len(sets)} were given")
     return sets
-
-
-def _check_undamaged(distilled: DistilledSet) -> None:
-    """Raises AttarError where a set's files are not what its manifest says."""
-    if distilled.elsewhere is None and (problems := verify(distilled.folder)):
-        raise AttarError(f"{distilled.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
 
 
 def _about(distilled: DistilledSet, test: str | None, recipe: Recipe) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import PUBLISHED_NETWORKS, RECIPES
+from attar.evaluation.records import as_text
 
 _WIDEST = 14
 """A longer value stands below the table, and its letter in it."""
@@ -44,10 +45,7 @@ def _column(recipe: Recipe, notes: dict[str, str]) -> list[str]:
 
 
 def _cell(value: Any, notes: dict[str, str]) -> str:
-    if isinstance(value, tuple):
-        text = ", ".join(map(str, value)) or "none"
-    else:
-        text = str(value).lower() if value is None or isinstance(value, bool) else str(value)
+    text = (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else as_text(value)
     return text if len(text) <= _WIDEST else f"[{notes.setdefault(text, chr(ord('a') + len(notes)))}]"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from attar.core.batching import resolve
 from attar.core.errors import AttarError
 from attar.core.store import canonical
+from attar.evaluation.conditions import Conditions
 from attar.evaluation.images import Images, resized
 from attar.evaluation.recipe import Recipe
 from attar.teachers.check import Examples
@@ -55,17 +55,11 @@ class LabelSource:
 
 
 def open_label_source(
-    recipe: Recipe,
-    train: Images,
-    teacher: TeacherReference | None,
-    labels: Path | None,
-    tried_on: Callable[[], TriedOn],
-    device: str,
-    baseline: bool,
+    recipe: Recipe, train: Images, conditions: Conditions, tried_on: Callable[[], TriedOn]
 ) -> LabelSource:
-    """The teacher, and the labels in the folder `labels`, checked. Without a teacher it is that of the labels.
+    """The teacher, and the stored labels, checked. Without a teacher it is that of the labels.
 
-    `tried_on` opens the images that a teacher is tried on. Labels alone need no teacher, unless a `baseline` is to be
+    `tried_on` opens the images that a teacher is tried on. Labels alone need no teacher, unless a baseline is to be
     labelled like the set.
 
     Raises:
@@ -73,14 +67,15 @@ def open_label_source(
     """
     if recipe.labels == "hard":
         return LabelSource()
+    teacher, labels = conditions.teacher, conditions.labels
     stored = None if labels is None else StoredLabels(labels)
-    if stored is not None and teacher is None and not baseline:
+    if stored is not None and teacher is None and not conditions.baseline:
         return LabelSource(None, stored, stored.about("teacher"))
     reference = teacher if stored is None or teacher is not None else _teacher_of(stored)
     if reference is None:
         return LabelSource()
     try:
-        opened = recipe_teacher(reference, train, tried_on(), recipe, device)
+        opened = recipe_teacher(reference, train, tried_on(), recipe, conditions.device)
     except AttarError as error:
         if teacher is not None:
             raise
@@ -113,20 +108,6 @@ def _check_same(stored: StoredLabels, teacher: TeacherReference, about: dict[str
         f"{stored.folder} holds labels by another teacher than {teacher}: name theirs with `teacher`, or "
         "evaluate with `baseline=false` and without `teacher`"
     )
-
-
-def check_given(recipe: Recipe, teacher: TeacherReference | None, labels: Path | None) -> None:
-    """Raises AttarError unless a teacher or labels are given where the recipe needs them, and nowhere else."""
-    if recipe.labels == "hard" and (teacher or labels):
-        raise AttarError(
-            f"recipe {recipe.name} learns from hard labels, without {'`teacher`' if teacher else '`labels`'}: "
-            "choose rded-soft, d3hr-soft or fkd-soft (`attar list recipes`)"
-        )
-    if recipe.labels == "soft" and not (teacher or labels):
-        raise AttarError(
-            f"recipe {recipe.name} learns from a teacher's soft labels: name the teacher with `teacher` "
-            "(`attar train-teacher` makes one), or give stored labels with `labels` (`attar relabel`)"
-        )
 
 
 def summary(reference: TeacherReference, teacher: Teacher) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from attar.core.errors import AttarError, suggestion
 from attar.core.files import expanded
@@ -16,12 +17,14 @@ from attar.core.words import counted
 from attar.data.output_places import check_place
 from attar.data.spec import resolve
 from attar.distillation.run import distill_sets
+from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import REVISION
 from attar.evaluation.records import Record, Trial, read_records, write_record
 from attar.evaluation.run import evaluate_sets
 from attar.experiments.forecast import absent, forecast
 from attar.experiments.spec import Contender, Evaluation, Experiment
 from attar.experiments.summary import Summary, judged, summarise
+from attar.job import Job
 from attar.sets.distilled import DistilledSet, open_distilled
 
 
@@ -37,11 +40,9 @@ def compare(
 ) -> Summary:
     """Runs what is missing of an experiment, and keeps the records in results.json in its folder.
 
-    A method or an evaluation that fails once the work has begun does not stop the others.
-
-    Args:
-        only: labels of the methods to run; none named: all. The summary has all that there are results of.
-        show: called with all results after each new one.
+    A method or an evaluation that fails once the work has begun does not stop the others. `only` names the methods to
+    run by their labels, all of them if none; the summary has all that there are results of. `show` is called with all
+    results after each new one.
 
     Raises:
         AttarError: something is wrong with the experiment or its inputs; before any long work.
@@ -199,17 +200,9 @@ class Grid:
     def _distill(self, contender: Contender, seed: int, say: Say, dry_run: bool = False) -> None:
         ipcs = self.experiment.ipcs_of(contender)
         folders = [self._folder(contender, seed, ipc) for ipc in ipcs]
-        distill_sets(
-            replace(contender.spec, seed=seed),
-            contender.name,
-            contender.method,
-            ipcs,
-            folders[0] if len(folders) == 1 else folders[0].parent,
-            store=self.store,
-            progress=self.progress,
-            say=say,
-            dry_run=dry_run,
-        )
+        out = folders[0] if len(folders) == 1 else folders[0].parent
+        job = Job(replace(contender.spec, seed=seed), self.store, self.progress, dry_run)
+        distill_sets(job, contender.name, contender.method, ipcs, out, say=say)
 
     def _note(self, text: str) -> None:
         """Says what is the same of many sets once."""
@@ -252,19 +245,12 @@ class Grid:
                 yield f"evaluating {item}, {networks.pop(0)}: {error}"
 
     def _evaluate(self, item: Item, distilled: DistilledSet, networks: Sequence[str]) -> Iterator[Record]:
-        for record in evaluate_sets(
-            [distilled.folder],
-            item.evaluation.recipe,
-            networks,
-            item.seeds,
-            test=self.experiment.test,
-            baseline=False,
-            teacher=item.evaluation.teacher,
-            device=item.contender.spec.device,
-            store=self.store,
-            progress=self.progress,
-            say=self._note,
-        ):
+        evaluation, device = item.evaluation, item.contender.spec.device
+        conditions = Conditions(
+            tuple(networks), item.seeds, self.experiment.test, False, evaluation.teacher, device=device
+        )
+        how: dict[str, Any] = {"store": self.store, "progress": self.progress, "say": self._note}
+        for record in evaluate_sets([distilled.folder], evaluation.recipe, conditions, **how):
             self.say(record.row)
             yield replace(record, trial=self._trial(item, record.network, distilled))
 

@@ -22,7 +22,7 @@ from attar.experiments.spec import Experiment, Planned
 from attar.job import Job, Spec
 from attar.methods.base import LatentMethod
 from attar.priors.prior import Prior
-from attar.priors.training.described import described_prior
+from attar.priors.training.weightless import described_prior
 
 HEAD = ("method", "IPC", "jobs", "latents", "on disk", "steps", "passes", "memory", "FLOPs", "time")
 TESTED = 50

@@ -16,7 +16,8 @@ from attar.core.words import counted
 from attar.data.output_places import check_file, check_place
 from attar.distillation.estimate import training_seconds
 from attar.evaluation import Recipe
-from attar.evaluation.evaluator import evaluate
+from attar.evaluation.conditions import Conditions
+from attar.evaluation.evaluator import Students, evaluate
 from attar.evaluation.inputs import in_memory, opened, real, teacher_examples
 from attar.evaluation.records import Record, Result
 from attar.evaluation.run import evaluate_sets
@@ -30,7 +31,7 @@ from attar.evaluation.scores import (
     unaugmented,
 )
 from attar.evaluation.teaching import open_label_source
-from attar.experiments.conditions import Conditions, Protocol
+from attar.experiments.settings import Protocol
 from attar.sets.distilled import DistilledSet, find_distilled
 from attar.sets.images import check_data, real_images, tested_images
 
@@ -133,8 +134,8 @@ def _on_all_data(
     train = real(real_images(distilled, store), recipe, side, distilled.manifest["preprocess"])
     tested = tested_images(distilled, conditions.test, store, progress)
     tests = in_memory(tested, recipe.shorter_side(recipe.size or side), "resize-crop")
-    common: dict[str, Any] = {"network": conditions.network, "device": conditions.device, "store": store}
-    return evaluate(train, tests, recipe=recipe, seeds=(0,), progress=progress, **common).mean / 100
+    students = Students(train, tests, recipe, conditions.network, conditions.device, store=store)
+    return evaluate(students, (0,), progress).mean / 100
 
 
 def _cost(distilled: DistilledSet, protocol: Protocol, conditions: Conditions, store: Store, progress: Progress) -> str:
@@ -193,26 +194,15 @@ def check_inputs(
             )
         train = opened(distilled, recipe)
         tried_on = partial(teacher_examples, distilled, train, store)
-        open_label_source(recipe, train, conditions.teacher, None, tried_on, conditions.device, conditions.baseline)
+        open_label_source(recipe, train, conditions, tried_on)
 
 
 def evaluated(
     distilled: DistilledSet, recipe: Recipe, conditions: Conditions, store: Store, progress: Progress
 ) -> Record:
     """The record of the set under a recipe; a teacher is asked where the recipe has soft labels."""
-    records = evaluate_sets(
-        [distilled.folder],
-        recipe,
-        [conditions.network],
-        conditions.seeds,
-        test=conditions.test,
-        baseline=conditions.baseline,
-        teacher=conditions.teacher if recipe.labels == "soft" else None,
-        device=conditions.device,
-        store=store,
-        progress=progress,
-    )
-    return next(records)
+    own = replace(conditions, teacher=conditions.teacher if recipe.labels == "soft" else None)
+    return next(evaluate_sets([distilled.folder], recipe, own, store=store, progress=progress))
 
 
 def expected_seconds(

@@ -49,7 +49,7 @@ from attar.core.config import changed, parsed
 from attar.core.errors import AttarError, reason
 from attar.core.limits import IPC, check_most
 from attar.core.toml_tables import Table, keyed, known, labelled, numbers, seeds, table, texts
-from attar.evaluation import Recipe, modified, named_recipe
+from attar.evaluation import Recipe, named_recipe
 from attar.job import FOR_PRIOR, Job, Spec
 from attar.methods import load_method
 from attar.networks import check
@@ -115,7 +115,7 @@ class Planned:
     images: int
     classes: int
     prior: str
-    """The name of an architecture (attar.priors.training.described)."""
+    """The name of an architecture (attar.priors.training.weightless)."""
 
 
 @dataclass(frozen=True)
@@ -222,9 +222,8 @@ def _contender(label: str, written: Table, defaults: Table) -> Contender:
 def _evaluation(label: str, written: Table, usual: Table) -> Evaluation:
     where = f"[evaluations.{label}]"
     own = keyed(written, (*_EVALUATION, *_TEACHER), where)
-    recipe = named_recipe(parsed(own.get("recipe", label), str, f"{where} recipe"))
-    if changes := table(own.get("set", {}), f"{where} set"):
-        recipe = modified(recipe, changes)
+    name = parsed(own.get("recipe", label), str, f"{where} recipe")
+    recipe = named_recipe(name, table(own.get("set", {}), f"{where} set"))
     networks = texts(own.get("networks", []), f"{where} networks")
     if not networks:
         raise AttarError(f"{where} networks is missing: a list of names (`attar list networks`)")

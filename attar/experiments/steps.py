@@ -14,6 +14,7 @@ from typing import Any
 from attar.core.errors import AttarError, suggestion
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import modified
+from attar.evaluation.records import as_text
 
 GROUPS: tuple[tuple[str, ...], ...] = (
     ("size", "resize_first"),
@@ -60,7 +61,8 @@ class Step:
     @property
     def summary(self) -> str:
         """The changes in words: "crop 0.5 → 0.08"."""
-        return "; ".join(f"{field} {_word(old)} → {_word(new)}" for field, (old, new) in self.changes.items())
+        texts = {field: [as_text(value) or "none" for value in pair] for field, pair in self.changes.items()}
+        return "; ".join(f"{field} {old} → {new}" for field, (old, new) in texts.items())
 
 
 def with_shared(start: Recipe, end: Recipe, changes: Mapping[str, Any]) -> tuple[Recipe, Recipe]:
@@ -164,9 +166,3 @@ def _possible(recipe: Recipe, changes: dict[str, Any]) -> Recipe | None:
 
 def _step(name: str, before: Recipe, after: Recipe, fields: Sequence[str], against: int) -> Step:
     return Step(name, {field: (getattr(before, field), getattr(after, field)) for field in fields}, after, against)
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value)) or "none"
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -12,7 +12,6 @@ import shlex
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from attar.core.config import by_ipc
@@ -23,58 +22,19 @@ from attar.core.words import counted
 from attar.data.output_places import check_place
 from attar.evaluation import Recipe, changes, modified
 from attar.evaluation.records import signed
-from attar.evaluation.teaching import check_given
 from attar.experiments.compare import Grid
 from attar.experiments.forecast import forecast
+from attar.experiments.settings import Fields, Tuning
 from attar.experiments.spec import Contender, Evaluation, Experiment
 from attar.experiments.summary import Cell, Difference, judged, paired, summarise
 from attar.job import Spec
 from attar.methods import load_method
 from attar.methods.base import LatentMethod
-from attar.networks import check
-from attar.teachers.reference import TeacherReference
-
-Fields = Mapping[str, Any]
-"""Fields of a method by their dotted names."""
 
 GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {"exemplars": {"fit.time": ("280", "600")}}
 """By method, what is varied if nothing else is asked for, beside the guidance."""
 GUIDANCE: Mapping[str, Sequence[Any]] = {"sampler.guidance": ("2", "4")}
 """The same of every method that samples a prior."""
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """A method whose fields are to be chosen, and how the candidates are judged."""
-
-    spec: Spec
-    """The data are always taken without the held-out tenth."""
-    name: str
-    """Of the method."""
-    fixed: Fields
-    """Fields of the method that all candidates share."""
-    grid: Mapping[str, Sequence[Any]]
-    """Field -> the values that it is tried with."""
-    ipcs: tuple[int, ...]
-    """Each is chosen for by itself."""
-    out: Path
-    recipe: Recipe
-    networks: tuple[str, ...]
-    seeds: tuple[int, ...]
-    """Of the trainings of the last rung; those before it take the first of them."""
-    eta: int = 3
-    """1/eta of the candidates go on to eta times the training."""
-    teacher: TeacherReference | None = None
-    """Who labels, where the recipe learns from soft labels."""
-
-    def __post_init__(self) -> None:
-        if not self.seeds:
-            raise AttarError("`seeds` 0: at least 1")
-        if self.eta < 2:
-            raise AttarError(f"`eta` {self.eta}: at least 2")
-        for network in self.networks:
-            check(network)
-        check_given(self.recipe, self.teacher, None)
 
 
 @dataclass(frozen=True)
@@ -213,7 +173,7 @@ class Tuned:
             "grid": {name: list(values) for name, values in tuning.grid.items()},
             "recipe": tuning.recipe.name,
             "changes": changes(tuning.recipe),
-            "networks": list(tuning.networks),
+            "networks": list(tuning.conditions.networks),
             "eta": tuning.eta,
             "test": "held-out",
             "ipcs": [self._race_json(race) for race in self.races],
@@ -363,18 +323,18 @@ def _experiment(tuning: Tuning, choices: Mapping[str, Fields], ladder: Sequence[
 
 
 def _evaluation(tuning: Tuning, ladder: Sequence[Rung], number: int, ipc: int, labels: tuple[str, ...]) -> Evaluation:
-    recipe = shortened(tuning.recipe, ladder[number].divisor, ipc)
-    seeds = tuning.seeds if number == len(ladder) - 1 else tuning.seeds[:1]
+    conditions, recipe = tuning.conditions, shortened(tuning.recipe, ladder[number].divisor, ipc)
+    seeds = conditions.seeds if number == len(ladder) - 1 else conditions.seeds[:1]
     label = f"rung {number + 1} of {len(ladder)}, {length(recipe, ipc)}"
-    return Evaluation(label, recipe, tuning.networks, labels, (ipc,), seeds, tuning.teacher)
+    return Evaluation(label, recipe, conditions.networks, labels, (ipc,), seeds, conditions.teacher)
 
 
 def _announced(tuning: Tuning, choices: Mapping[str, Fields], ladder: Sequence[Rung]) -> Iterator[str]:
     yield f"{counted(len(choices), 'candidate')}: {'; '.join(choices)}"
     trainings = 0
     for number, rung in enumerate(ladder):
-        seeds = len(tuning.seeds) if rung.divisor == 1 else 1
-        trainings += rung.candidates * seeds * len(tuning.networks) * len(tuning.ipcs)
+        seeds = len(tuning.conditions.seeds) if rung.divisor == 1 else 1
+        trainings += rung.candidates * seeds * len(tuning.conditions.networks) * len(tuning.ipcs)
         part = "the whole recipe" if rung.divisor == 1 else f"1/{rung.divisor} of the recipe"
         tried = counted(rung.candidates, "candidate")
         yield f"  rung {number + 1}: {tried} by {part}, {counted(seeds, 'training seed')}"

@@ -16,11 +16,11 @@ from attar.core.store import Store, write_json
 from attar.core.words import counted
 from attar.data.output_places import check_place
 from attar.evaluation import Recipe
+from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import training_plan
 from attar.evaluation.inputs import opened
 from attar.evaluation.precision import resolve_precision
 from attar.evaluation.records import Record, read_records, signed, spread, write_record
-from attar.experiments.conditions import Conditions
 from attar.experiments.scoring import check_inputs, evaluated, expected_seconds, the_set
 from attar.experiments.steps import Step, ends
 from attar.networks import build
@@ -65,6 +65,11 @@ class Bar:
         """The difference and its deviation in words; nothing of the first bar."""
         return "" if self.difference is None else spread(signed(self.difference), self.difference_std)
 
+    @property
+    def row(self) -> str:
+        """What changed, the accuracy and the difference, on a line."""
+        return f"{self.summary or self.name}  {self.accuracy} %{'  ' if self.gap else ''}{self.gap}"
+
     def as_json(self) -> dict[str, Any]:
         """As it stands in waterfall.json."""
         return {"told" if name == "summary" else name: value for name, value in asdict(self).items()}
@@ -99,11 +104,8 @@ def waterfall(
     Raises:
         AttarError: not one set in the folder, a recipe that does not fit it, or a missing teacher; before any training.
     """
-    distilled, store = the_set(folder), store or Store()
-    data = distilled.manifest["data"]["spec"]
-    check_place(out, "`out`", [data, conditions.test], adds=("results.json", *FILES))
-    if (out / "results.json").exists():
-        read_records(out / "results.json")
+    distilled, store, network = the_set(folder), store or Store(), conditions.network
+    _check_out(out, [distilled.manifest["data"]["spec"], conditions.test])
     effective = [_effective(distilled, step.recipe, conditions) for step in steps]
     same = [next((k for k in range(n) if effective[k] == effective[n]), None) for n in range(len(steps))]
     steps = _in_numbers(steps, effective)
@@ -118,12 +120,18 @@ def waterfall(
             continue
         records.append(evaluated(distilled, recipe, conditions, store, progress))
         write_record(out / "results.json", records[-1])
-        bar = bars(steps[: number + 1], records)[number]
-        say(f"{bar.summary or bar.name}  {bar.accuracy} %{'  ' if bar.gap else ''}{bar.gap}")
-    result = Waterfall(distilled.folder, conditions.network, tuple(bars(steps, records)))
-    about = {"set": str(folder), "network": conditions.network, "n": len(conditions.seeds), "test": records[0].test}
+        say(bars(steps[: number + 1], records)[number].row)
+    result = Waterfall(distilled.folder, network, tuple(bars(steps, records)))
+    about = {"set": str(folder), "network": network, "n": len(conditions.seeds), "test": records[0].test}
     write_json(out / "waterfall.json", {**about, "bars": [bar.as_json() for bar in result.bars]})
     return result
+
+
+def _check_out(out: Path, inputs: Sequence[str | None]) -> None:
+    """Raises AttarError unless the results of these inputs can be kept in a folder."""
+    check_place(out, "`out`", inputs, adds=("results.json", *FILES))
+    if (out / "results.json").exists():
+        read_records(out / "results.json")
 
 
 def bars(steps: Sequence[Step], records: Sequence[Record]) -> list[Bar]:

@@ -94,9 +94,9 @@ class Prototypes(Fit):
 class D4M(LatentMethod):
     """Takes each class's prototypes partway to noise; the prior takes them back, as images of the class.
 
-    Where images outnumber prototypes, these are taken again, with fresh noise. As the authors' code: --preprocess
-    squash --output-size 224 --output-filter bicubic --dtype float16 (docs/departures.toml). Without prototypes it is
-    `d4m-noise`.
+    Where images outnumber prototypes, these are taken again, with fresh noise. As the authors' code:
+    `preprocess=squash`, `output_size=224`, `output_filter=bicubic`, `dtype=float16` (docs/departures.toml). Without
+    prototypes it is `d4m-noise`.
     """
 
     fit: Prototypes = Prototypes()

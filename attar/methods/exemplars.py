@@ -132,8 +132,8 @@ class Chosen(Fit):
 class Exemplars(LatentMethod):
     """Chooses real images that cover their class, inverts them, and denoises them with guidance.
 
-    Each keeps its composition and becomes typical. With a teacher: --set fit.select.teacher=DIR. Refined: --set
-    refine=true. Settings for your own data: attar tune.
+    Each keeps its composition and becomes typical. With a teacher: `fit.select.teacher=DIR`. Refined:
+    `refine=true`. Settings for your own data: `attar tune`.
     """
 
     fit: Chosen = Chosen()

@@ -45,7 +45,7 @@ class RDED(ComposedImages):
     """
 
     teacher: str | None = None
-    """Who scores; it must be named, as for `attar evaluate --teacher`: a folder of `attar train-teacher` ..."""
+    """Who scores; it must be named, as for `attar evaluate`: a folder of `attar train-teacher` ..."""
     teacher_classes: str | None = None
     """A file with the teacher's class list, where it carries none."""
     teacher_normalise: str | None = None

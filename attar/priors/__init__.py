@@ -67,9 +67,8 @@ def load_prior(
 ) -> Prior:
     """The prior named by `source`: `digits`, a diffusers folder or hub id, or an original DiT checkpoint file.
 
-    A folder or hub id is a DiTPipeline, or a Stable Diffusion, which needs the `prompts` of its classes. `codec` is an
-    open one, or as in `load_prior_codec`. `tile` is the fixed batch size of its network (attar.core.batching): it is
-    chosen by probing the device, and probed too where it is given. The store remembers both.
+    A Stable Diffusion needs the `prompts` of its classes. `codec` is an open one, or as in `load_prior_codec`. `tile`
+    is the fixed batch size of its network (attar.core.batching): chosen by probing, and probed too where it is given.
 
     Raises:
         AttarError: nothing of that name can be loaded, the device or dtype is not usable, at the given tile a row's

@@ -131,8 +131,7 @@ def write_report(
     if out.is_dir():
         raise AttarError(f"`out` {out}: is a folder; name the HTML file to write")
     check_file(out, "`out`", GENERATOR, "a report of Attar's")
-    by_path = {_path(distilled): distilled for folder in folders for distilled in find_distilled(folder)}
-    sets = sorted(by_path.values(), key=lambda distilled: distilled.manifest["ipc"])
+    sets = _sets_in(folders)
     check_place(out, "`out`", [distilled.manifest["data"]["spec"] for distilled in sets])
     latest = list({record.identity: record for record in records}.values())
     html, walls = _page(sets, latest, title)
@@ -143,6 +142,16 @@ def write_report(
         with writing(out, "choose another `out`"), replacing(out) as temporary:
             temporary.write_text(html, encoding="utf-8")
         say(f"wrote {out.resolve()}: a page of {of}")
+    return _altered(sets, walls)
+
+
+def _sets_in(folders: Sequence[Path]) -> list[DistilledSet]:
+    """The sets in some folders, each once, by rising IPC."""
+    by_path = {_path(distilled): distilled for folder in folders for distilled in find_distilled(folder)}
+    return sorted(by_path.values(), key=lambda distilled: distilled.manifest["ipc"])
+
+
+def _altered(sets: Sequence[DistilledSet], walls: Sequence[Wall]) -> list[str]:
     return [
         f"{distilled.folder} is not as it was written ({wall.problems[0]}; {len(wall.problems)} in all)"
         for distilled, wall in zip(sets, walls, strict=True)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store
+from attar.evaluation.conditions import Conditions
 from attar.experiments import compare as comparison
 from attar.experiments import tune as tuning
 from attar.experiments import waterfall as evaluations
-from attar.experiments.conditions import Conditions
+from attar.experiments.settings import Tuning
 from attar.experiments.spec import Experiment
 from attar.experiments.steps import Step
 from attar.report.charts import write_charts, write_tuned_chart, write_waterfall_chart
@@ -51,7 +52,7 @@ def compare(
 
 
 def tune(
-    wanted: tuning.Tuning,
+    wanted: Tuning,
     *,
     store: Store | None = None,
     progress: Progress = silent,

@@ -219,7 +219,11 @@ def waterfall_csv(bars: Sequence[Bar]) -> str:
 def tuned_markdown(tuned: Tuned) -> str:
     """For each IPC a table of candidates by rungs, how sure the winner is, and the command that distills with it."""
     tuning = tuned.tuning
-    each = f" ({' / '.join(tuning.networks)})" if len(tuning.networks) > 1 else f" (one: {tuning.networks[0]})"
+    each = (
+        f" ({' / '.join(tuning.conditions.networks)})"
+        if len(tuning.conditions.networks) > 1
+        else f" (one: {tuning.conditions.networks[0]})"
+    )
     recipe = _terms(tuning.recipe)
     about = f"Data {tuning.spec.data}; prior {tuning.spec.prior or 'none'}; recipe {recipe}."
     if tuning.fixed:

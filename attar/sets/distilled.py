@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 CLASSES_SHOWN = 20
 IMAGES_SHOWN = 10
-"""So many classes of a large set are shown, and so many images of each."""
+"""How many classes of a large set are shown, and how many images of each."""
 PROTOTYPES = "__prototypes__"
 """Folder of the prototypes' pictures: `datasets` overlooks names of this form, and takes any other for images."""
 STATISTICS = "statistics.safetensors"
-"""What `--keep-statistics` keeps."""
+"""What `keep_statistics` keeps."""
 SPLIT_WORDS = frozenset(
     ["train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "evaluation"]
 )
@@ -80,18 +80,18 @@ def open_distilled(folder: Path) -> DistilledSet:
         hint = f"; there are sets inside it: {', '.join(inside)}" if inside else ""
         hint = hint or "; sets that other codes wrote are read by `attar evaluate`, told their `layout`"
         raise AttarError(f"{folder}: holds no distilled set (no manifest.json){hint}")
-    one = DistilledSet(folder, read_manifest(file))
-    known = {folder_name(label, name, len(one.classes)) for label, name in enumerate(one.classes)}
+    distilled = DistilledSet(folder, read_manifest(file))
+    known = {folder_name(label, name, len(distilled.classes)) for label, name in enumerate(distilled.classes)}
     for kind, root in (("images", "images"), ("prototypes", PROTOTYPES)):
-        for name in one.manifest.get(kind, {}):
+        for name in distilled.manifest.get(kind, {}):
             parts = re.fullmatch(rf"{root}/(\d+_\w+)/\d+\.png", name, re.ASCII)
             if parts is None or parts[1] not in known:
                 raise AttarError(f"{file} is damaged: {kind} lists {name!r}, no image of a class of the set")
-    for name, files in zip(one.classes, one.files(), strict=True):
-        if len(files) != one.manifest["ipc"]:
-            told = f"images lists {len(files)} of class {name!r}, and ipc is {one.manifest['ipc']}"
-            raise AttarError(f"{file} is damaged: {told}")
-    return one
+    for name, files in zip(distilled.classes, distilled.files(), strict=True):
+        if len(files) != distilled.manifest["ipc"]:
+            mismatch = f"images lists {len(files)} of class {name!r}, and ipc is {distilled.manifest['ipc']}"
+            raise AttarError(f"{file} is damaged: {mismatch}")
+    return distilled
 
 
 def find_distilled(folder: Path) -> list[DistilledSet]:
@@ -103,11 +103,11 @@ def find_distilled(folder: Path) -> list[DistilledSet]:
     if (folder / "manifest.json").is_file():
         return [open_distilled(folder)]
     inside = [open_distilled(file.parent) for file in folder.glob("[!.]*/manifest.json")]
-    return sorted(inside, key=lambda one: int(one.manifest["ipc"])) or [open_distilled(folder)]
+    return sorted(inside, key=lambda distilled: int(distilled.manifest["ipc"])) or [open_distilled(folder)]
 
 
 def evenly(labels: Sequence[int], count: int) -> list[int]:
-    """So many of these labels, evenly spaced; all of them, if there are no more."""
+    """`count` of these labels, evenly spaced; all of them, if there are no more."""
     count = min(len(labels), count)
     return [labels[k * len(labels) // count] for k in range(count)]
 
@@ -168,10 +168,10 @@ def _write(
     begun = time.monotonic()
     (partial / "images").mkdir(exist_ok=True)
     names = [folder_name(label, name, len(classes)) for label, name in enumerate(classes)]
-    there = [label for label, name in enumerate(names) if (partial / "images" / name).is_dir()]
-    kept = [label for label in there[:-1] if _readable(partial / "images" / names[label], manifest["ipc"])]
+    opened = [label for label, name in enumerate(names) if (partial / "images" / name).is_dir()]
+    finished = [label for label in opened[:-1] if _readable(partial / "images" / names[label], manifest["ipc"])]
     written = {
-        "images": _saved(partial, "images", names, images(kept)),
+        "images": _saved(partial, "images", names, images(finished)),
         "prototypes": _saved(partial, PROTOTYPES, names, prototypes),
     }
     _check_distinct(folder, classes, names, written["images"], 1 if distinct else ACCIDENT)
@@ -239,20 +239,26 @@ def _saved_statistics(root: Path, statistics: Mapping[str, Tensor]) -> dict[str,
     return {STATISTICS: file_digest(root / STATISTICS)}
 
 
+def check_undamaged(distilled: DistilledSet) -> None:
+    """Raises AttarError where the files of one of Attar's own sets are not what its manifest says."""
+    if distilled.elsewhere is None and (problems := verify(distilled.folder)):
+        raise AttarError(f"{distilled.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
+
+
 def verify(folder: Path) -> list[str]:
     """What is wrong with a distilled set: missing, extra and altered files, one line each; an empty list if nothing."""
     distilled = open_distilled(folder)
     kinds = ("images", "prototypes", "statistics")
     expected: dict[str, str] = {name: of for kind in kinds for name, of in distilled.manifest.get(kind, {}).items()}
     allowed = {"manifest.json", "README.md"}
-    found = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
-    problems = [f"missing: {name}" for name in expected if name not in found]
-    problems += [f"extra: {name}" for name in sorted(found) if name not in expected and name not in allowed]
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    problems = [f"missing: {name}" for name in expected if name not in files]
+    problems += [f"extra: {name}" for name in sorted(files) if name not in expected and name not in allowed]
     problems += [
-        f"altered: {name}" for name, digest in expected.items() if name in found and file_digest(found[name]) != digest
+        f"altered: {name}" for name, digest in expected.items() if name in files and file_digest(files[name]) != digest
     ]
-    problems += [f"missing: {name}" for name in sorted(allowed - found.keys())]
-    if "README.md" in found and file_digest(found["README.md"]) != distilled.manifest.get("card"):
+    problems += [f"missing: {name}" for name in sorted(allowed - files.keys())]
+    if "README.md" in files and file_digest(files["README.md"]) != distilled.manifest.get("card"):
         problems.append("altered: README.md")
     rest = {name: value for name, value in distilled.manifest.items() if name != "digest"}
     if fingerprint(rest) != distilled.manifest.get("digest"):

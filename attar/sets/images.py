@@ -21,7 +21,7 @@ REMEDY = (
 """After an error about changed data."""
 
 
-def tested_images(one: DistilledSet, test: str | None, store: Store, progress: Progress) -> ImageSet:
+def tested_images(distilled: DistilledSet, test: str | None, store: Store, progress: Progress) -> ImageSet:
     """The images that a set is tested on: those of a spec, `held-out` (the tenth), or the test split of its own data.
 
     Raises:
@@ -29,42 +29,43 @@ def tested_images(one: DistilledSet, test: str | None, store: Store, progress: P
     """
     from attar.data import load_data, load_held_out, test_spec
 
-    data = one.manifest["data"]
+    data = distilled.manifest["data"]
     if test == "held-out":
         if not data.get("hold_out"):
             raise AttarError(
-                f"`test` held-out: {one.folder} was distilled from all of its data; distill it with `hold_out`, too"
+                f"`test` held-out: {distilled.folder} was distilled from all of its data; "
+                "distill it with `hold_out`, too"
             )
         images = load_held_out(data["spec"])
     else:
         images = load_data(test or test_spec(data["spec"]))
-    picked = images.restricted(one.classes)
-    if picked.classes != one.classes:
-        raise AttarError(f"`test` {test}: its classes are in another order than those of {one.folder}")
-    return without_unreadable(picked, one, store, progress)
+    picked = images.restricted(distilled.classes)
+    if picked.classes != distilled.classes:
+        raise AttarError(f"`test` {test}: its classes are in another order than those of {distilled.folder}")
+    return without_unreadable(picked, distilled, store, progress)
 
 
-def real_images(one: DistilledSet, store: Store) -> ImageSet:
+def real_images(distilled: DistilledSet, store: Store) -> ImageSet:
     """All images that a set was distilled from: its classes of its view of the data, without unreadable ones.
 
     Raises:
         AttarError: the data is not at hand, or not what it was.
     """
-    every = view_of(one)
-    if differs := _difference(one, every, store):
+    every = view_of(distilled)
+    if differs := _difference(distilled, every, store):
         raise AttarError(f"{differs}: {REMEDY}")
-    return without_unreadable(of_its_classes(one, every), one, store)
+    return without_unreadable(of_its_classes(distilled, every), distilled, store)
 
 
-def changed(one: DistilledSet, store: Store) -> str | None:
+def changed(distilled: DistilledSet, store: Store) -> str | None:
     """How the data at hand differs from what a set was distilled from, in words; None: not at all, or not known."""
     try:
-        return _difference(one, view_of(one), store)
+        return _difference(distilled, view_of(distilled), store)
     except AttarError:
         return None
 
 
-def check_data(one: DistilledSet, tests: ImageSet, baseline: bool, store: Store, say: Say) -> None:
+def check_data(distilled: DistilledSet, tests: ImageSet, baseline: bool, store: Store, say: Say) -> None:
     """Says what is to be known of the data of a set that is tested on some images: changes, and images that they share.
 
     Raises:
@@ -73,16 +74,16 @@ def check_data(one: DistilledSet, tests: ImageSet, baseline: bool, store: Store,
     from attar.data import shared
 
     try:
-        every = view_of(one)
+        every = view_of(distilled)
     except AttarError:
         if baseline:
             raise
         return
-    if differs := _difference(one, every, store):
+    if differs := _difference(distilled, every, store):
         if baseline:
             raise AttarError(f"{differs}: {REMEDY}")
         say(f"note: {differs}")
-    names = [name for name in one.classes if name in every.classes]
+    names = [name for name in distilled.classes if name in every.classes]
     if names and (both := shared(tests, every.restricted(names), store)):
         say(
             f"note: {both} of the {len(tests)} test images of {tests.spec} are training images of {every.spec}, too: "
@@ -90,47 +91,50 @@ def check_data(one: DistilledSet, tests: ImageSet, baseline: bool, store: Store,
         )
 
 
-def view_of(one: DistilledSet) -> ImageSet:
+def view_of(distilled: DistilledSet) -> ImageSet:
     """The images of a set's data, all of its classes."""
     from attar.data import load_view
 
-    data = one.manifest["data"]
+    data = distilled.manifest["data"]
     return load_view(data["spec"], data.get("imbalance_factor"), data.get("hold_out", False))
 
 
-def of_its_classes(one: DistilledSet, every: ImageSet) -> ImageSet:
-    real = every.restricted(one.classes)
-    if real.classes != one.classes:
-        raise AttarError(f"{real.spec}: its classes are in another order than those of {one.folder}")
+def of_its_classes(distilled: DistilledSet, every: ImageSet) -> ImageSet:
+    real = every.restricted(distilled.classes)
+    if real.classes != distilled.classes:
+        raise AttarError(f"{real.spec}: its classes are in another order than those of {distilled.folder}")
     return real
 
 
-def _difference(one: DistilledSet, every: ImageSet, store: Store) -> str | None:
+def _difference(distilled: DistilledSet, every: ImageSet, store: Store) -> str | None:
     """How data differs from what a set was distilled from, in words; None: not at all, or that is not known."""
     from attar.data import readable
 
-    data = one.manifest["data"]
+    data = distilled.manifest["data"]
     if "fingerprint" not in data:
         return None
-    told = f"{data['spec']} has changed since {one.folder} was distilled from it"
-    if missing := [name for name in one.classes if name not in every.classes]:
-        return f"{told} (it has no class {missing[0]!r} now)"
-    real = every.restricted(one.classes)
+    text = f"{data['spec']} has changed since {distilled.folder} was distilled from it"
+    if missing := [name for name in distilled.classes if name not in every.classes]:
+        return f"{text} (it has no class {missing[0]!r} now)"
+    real = every.restricted(distilled.classes)
     if data["skipped"]:
         real = readable(real, "skip", store)
     labels = range(len(real.classes))
-    if real.classes == one.classes and fingerprint([real.digest(label) for label in labels]) == data["fingerprint"]:
+    same_classes = real.classes == distilled.classes
+    if same_classes and fingerprint([real.digest(label) for label in labels]) == data["fingerprint"]:
         return None
-    pairs = zip(one.classes, data.get("counts", []), strict=False)
+    pairs = zip(distilled.classes, data.get("counts", []), strict=False)
     counts = [(name, was, len(real.of_class(real.classes.index(name)))) for name, was in pairs]
     other = next(
         (f"{counted(now, 'image')} of class {name!r}, then {was}" for name, was, now in counts if now != was), None
     )
-    return f"{told} ({other or 'other images, or in another order'})"
+    return f"{text} ({other or 'other images, or in another order'})"
 
 
-def without_unreadable(images: ImageSet, one: DistilledSet, store: Store, progress: Progress = silent) -> ImageSet:
+def without_unreadable(
+    images: ImageSet, distilled: DistilledSet, store: Store, progress: Progress = silent
+) -> ImageSet:
     """Without the images that cannot be read where the set was distilled without such; elsewhere they are an error."""
     from attar.data import readable
 
-    return readable(images, "skip" if one.manifest["data"]["skipped"] else "error", store, progress)
+    return readable(images, "skip" if distilled.manifest["data"]["skipped"] else "error", store, progress)

@@ -16,7 +16,7 @@ from attar.core.progress import Say, quiet
 from attar.core.store import Store
 from attar.core.words import counted, listed
 from attar.data.output_places import check_place, occupied
-from attar.sets.distilled import DistilledSet, folder_name, verify
+from attar.sets.distilled import DistilledSet, check_undamaged, folder_name
 
 if TYPE_CHECKING:
     from attar.data import ImageSet
@@ -58,12 +58,12 @@ def wordnet_ids(classes: Sequence[str]) -> list[str | None]:
     """The WordNet id of each class that is one of ImageNet's, whether it is called by it or by name; else None."""
     from attar.data.class_names import imagenet_names, imagenet_wnids, matches
 
-    found = matches(classes, imagenet_names(), 1000, classes)
+    matched = matches(classes, imagenet_names(), 1000, classes)
     ids: list[str | None] = []
     for name in classes:
-        labels, told = found[name], re.search(r" \((\d+)\)$", name)
-        if told and int(told.group(1)) in labels:
-            labels = [int(told.group(1))]
+        labels, number = matched[name], re.search(r" \((\d+)\)$", name)
+        if number and int(number.group(1)) in labels:
+            labels = [int(number.group(1))]
         ids.append(imagenet_wnids()[labels[0]] if len(labels) == 1 else None)
     return ids
 
@@ -95,7 +95,7 @@ def class_folders(layout: str, classes: Sequence[str]) -> list[str]:
     ]
 
 
-def export(one: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_run: bool = False) -> None:
+def export(distilled: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_run: bool = False) -> None:
     """Writes the images of a set, bit for bit, in a layout, with classes.json, which says whose folder is whose.
 
     `out` appears whole, by one rename. A dry run ends after the checks, having said what would be written.
@@ -103,30 +103,29 @@ def export(one: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_r
     Raises:
         AttarError: the set is damaged, the layout does not suit its classes, or `out` is taken.
     """
-    folders = class_folders(layout, one.classes)
-    check_place(out, "`out`", [one.manifest["data"]["spec"]])
-    if problems := verify(one.folder):
-        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
+    folders = class_folders(layout, distilled.classes)
+    check_place(out, "`out`", [distilled.manifest["data"]["spec"]])
+    check_undamaged(distilled)
     if occupied(out):
         raise AttarError(f"`out` {out}: something is there already; choose another folder, or remove it")
-    files = [file for of_class in one.files() for file in of_class]
-    told = f"{counted(len(files), 'image')} in {counted(len(folders), 'folder')}, layout {layout}"
+    files = [file for of_class in distilled.files() for file in of_class]
+    summary = f"{counted(len(files), 'image')} in {counted(len(folders), 'folder')}, layout {layout}"
     if dry_run:
         size = sum(file.stat().st_size for file in files)
-        say(f"{told}, {size:,} bytes, and classes.json would be written to {out.resolve()}")
+        say(f"{summary}, {size:,} bytes, and classes.json would be written to {out.resolve()}")
         return
     written = []
     with appearing(out, "choose another `out`") as made:
-        for label, (folder, of_class) in enumerate(zip(folders, one.files(), strict=True)):
+        for label, (folder, of_class) in enumerate(zip(folders, distilled.files(), strict=True)):
             (made / folder).mkdir()
             for n, file in enumerate(of_class):
                 name = f"{folder}/{LAYOUTS[layout].file.format(label=label, n=n)}"
                 shutil.copyfile(file, made / name)
                 written.append(str(out.absolute() / name))
-        write_json(made / "classes.json", dict(zip(folders, one.classes, strict=True)))
+        write_json(made / "classes.json", dict(zip(folders, distilled.classes, strict=True)))
         if layout == "d3hr":
             (made / "train.txt").write_text("\n".join(written) + "\n", encoding="utf-8")
-    say(f"wrote {out.resolve()}: {told}; classes.json says which class each folder is")
+    say(f"wrote {out.resolve()}: {summary}; classes.json says which class each folder is")
 
 
 def open_layout(
@@ -163,14 +162,14 @@ def open_layout(
     return DistilledSet(folder, manifest, tuple(files))
 
 
-def understood(one: DistilledSet) -> str:
+def understood(distilled: DistilledSet) -> str:
     """What was made of a set from elsewhere, in a line."""
-    manifest, counts = one.manifest, sorted({len(files) for files in one.files()})
-    pairs = [f"{own} = {name!r}" for own, name in zip(manifest["folders"], one.classes, strict=True)]
+    manifest, counts = distilled.manifest, sorted({len(files) for files in distilled.files()})
+    pairs = [f"{own} = {name!r}" for own, name in zip(manifest["folders"], distilled.classes, strict=True)]
     more = " ..." if len(pairs) > 4 else ""
     each = counted(counts[0], "image") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} images"
     return (
-        f"{one.folder}: layout {manifest['layout']}, {each} of each of {counted(len(pairs), 'class')} of "
+        f"{distilled.folder}: layout {manifest['layout']}, {each} of each of {counted(len(pairs), 'class')} of "
         f"{manifest['data']['spec']}: {', '.join(pairs[:4])}{more}"
     )
 
@@ -182,21 +181,21 @@ def _matched(
 
     mapped = {folder: _mapped(root, folder, value, folders, real) for folder, value in mapping.items()}
     exactly, alike = _known(layout, real.classes, str), _known(layout, real.classes, partial(_called, layout))
-    found = [
+    possible = [
         {mapped[folder]} if folder in mapped else exactly.get(folder) or alike.get(_called(layout, folder), set())
         for folder in folders
     ]
     where = f"{root}: in layout {layout} the class {real.classes[0]!r} of {real.spec} is the folder "
     where += f"{class_folders(layout, real.classes)[0]!r}; "
-    if strange := [folder for folder, labels in zip(folders, found, strict=True) if not labels]:
+    if strange := [folder for folder, labels in zip(folders, possible, strict=True) if not labels]:
         raise AttarError(
             f"{where}these folders are no class of it: {listed(strange)}{_hint(layout, folders, real.classes)}"
         )
-    for folder, labels in zip(folders, found, strict=True):
+    for folder, labels in zip(folders, possible, strict=True):
         if len(labels) > 1:
             them = listed([repr(real.classes[label]) for label in sorted(labels)])
             raise AttarError(f"{where}{folder!r} may be any of its classes {them}: {SAY_WHICH}")
-    of_folders = [min(labels) for labels in found]
+    of_folders = [min(labels) for labels in possible]
     if twice := [folder for folder, label in zip(folders, of_folders, strict=True) if of_folders.count(label) > 1]:
         raise AttarError(f"{where}{listed(twice)} are the same class")
     if without := [name for label, name in enumerate(real.classes) if label not in of_folders]:

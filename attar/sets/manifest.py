@@ -87,14 +87,14 @@ def read_manifest(file: Path) -> dict[str, Any]:
     Raises:
         AttarError: names the key that is missing, or is not what it must be; or a newer Attar wrote it.
     """
-    found = read_json(file)
-    wrong = mistake(found, {"format": whole(1)})
-    if wrong is None and found["format"] > FORMAT:
-        raise AttarError(f"{file}: written by a newer Attar (format {found['format']}) than this one ({FORMAT})")
-    wrong = wrong or mistake(found, _SHAPE) or _misfit(found)
+    manifest = read_json(file)
+    wrong = mistake(manifest, {"format": whole(1)})
+    if wrong is None and manifest["format"] > FORMAT:
+        raise AttarError(f"{file}: written by a newer Attar (format {manifest['format']}) than this one ({FORMAT})")
+    wrong = wrong or mistake(manifest, _SHAPE) or _misfit(manifest)
     if wrong is not None:
         raise AttarError(f"{file} is damaged: {wrong}; copy the set again, or distill it again")
-    return dict(found)
+    return dict(manifest)
 
 
 def _misfit(manifest: dict[str, Any]) -> str | None:

@@ -16,6 +16,7 @@ from attar.core.progress import Meter, Progress, Say, quiet, silent
 from attar.core.store import Store, write_json
 from attar.core.words import counted
 from attar.data.output_places import check_place
+from attar.sets.distilled import check_undamaged
 
 if TYPE_CHECKING:
     from attar.data.pixels import Pixels
@@ -31,9 +32,9 @@ _SHAPE: Shape = {
 COMPARED = 100
 """Real images of each class whose own nearest is looked up, to compare with."""
 NEAR = 5
-"""An image is a near copy if it is nearer to a real one than so many per cent of real images are to their nearest."""
+"""An image is a near copy if it is nearer to a real one than this many per cent of real images are to their nearest."""
 PAIRS = 10
-"""So many of the closest pairs are shown."""
+"""How many of the closest pairs are shown."""
 SIDE = 128
 """Pixels: larger ones are shown as thumbnails of this size."""
 
@@ -71,43 +72,90 @@ class Nearest:
         return [(label, index) for _, label, index in sorted(places)[:count]]
 
     def __str__(self) -> str:
-        told = f"{self.kind}: nearest real image at {np.median(self.all):.3g} (median; closest {min(self.all):.3g})"
+        text = f"{self.kind}: nearest real image at {np.median(self.all):.3g} (median; closest {min(self.all):.3g})"
         if not self.all_real:
-            return told
-        return f"{told}, between real images {np.median(self.all_real):.3g}; {self.near_copies:.0%} near copies"
+            return text
+        return f"{text}, between real images {np.median(self.all_real):.3g}; {self.near_copies:.0%} near copies"
 
 
-def folder_of(one: DistilledSet) -> Path:
+def folder_of(distilled: DistilledSet) -> Path:
     """Where the distances of a set are kept: beside it."""
-    folder = one.folder if one.folder.name not in ("", "..") else one.folder.resolve()
+    folder = distilled.folder if distilled.folder.name not in ("", "..") else distilled.folder.resolve()
     return folder.with_name(f"{folder.name}.nearest")
 
 
-def read_nearest(one: DistilledSet) -> list[Nearest]:
+def read_nearest(distilled: DistilledSet) -> list[Nearest]:
     """What is kept of a set as it is now; nothing if it was not measured, or is another set since."""
-    file = folder_of(one) / "nearest.json"
+    file = folder_of(distilled) / "nearest.json"
     if not file.is_file():
         return []
-    kept = read_json(file)
-    wrong = mistake(kept, {"set": TEXT})
-    if wrong is None and kept["set"] != one.manifest["digest"]:
+    record = read_json(file)
+    wrong = mistake(record, {"set": TEXT})
+    if wrong is None and record["set"] != distilled.manifest["digest"]:
         return []
-    each = [len(files) for files in one.files()]
-    for of in kept["measures"] if (wrong := wrong or mistake(kept, _SHAPE)) is None else ():
+    each = [len(files) for files in distilled.files()]
+    for of in record["measures"] if (wrong := wrong or mistake(record, _SHAPE)) is None else ():
         if [len(values) for values in of["distances"]] != each or [len(values) for values in of["numbers"]] != each:
             wrong = f"{of['kind']}: not one distance for each image"
     if wrong is not None:
         raise AttarError(f"{file} is damaged: {wrong}; remove it, or run `attar nearest` again")
-    return [Nearest(**{field.name: of[field.name] for field in fields(Nearest)}) for of in kept["measures"]]
+    return [Nearest(**{field.name: of[field.name] for field in fields(Nearest)}) for of in record["measures"]]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How images are compared, and where that is computed."""
+
+    kinds: tuple[Kind, ...] = ("pixels",)
+    """By which features (attar.selection.features); pixels at 32 x 32."""
+    teacher: TeacherReference | None = None
+    """Whose features, where the kinds name a teacher."""
+    prior: str | None = None
+    """Whose middle layer and latents; None: of the one that made the set."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
+
+    def check(self, distilled: DistilledSet) -> None:
+        """Raises AttarError where a set has no prior, or a teacher is not named."""
+        if "teacher" in self.kinds and self.teacher is None:
+            raise AttarError("`features` teacher: name one with `teacher`")
+        if {"prior", "latents"} & set(self.kinds) and not (self.prior or distilled.manifest["prior"]):
+            kinds = ",".join(self.kinds)
+            raise AttarError(f"`features` {kinds}: {distilled.folder} was made without a prior; name one with `prior`")
+
+    def spec(self, distilled: DistilledSet) -> Spec:
+        """The data of a set, and the prior that is asked."""
+        from attar.job import Spec
+
+        data, made = distilled.manifest["data"], distilled.manifest["prior"] or {}
+        spec = Spec(
+            data["spec"],
+            prior=self.prior or made.get("source"),
+            classes=distilled.classes,
+            imbalance_factor=data.get("imbalance_factor"),
+            hold_out=data.get("hold_out", False),
+            preprocess=distilled.manifest["preprocess"],
+            on_bad_image="skip" if data["skipped"] else "error",
+            device=self.device,
+        )
+        return spec if self.prior else replace(spec, codec=made.get("codec_source"))
+
+    def open(self, job: Job) -> None:
+        """Opens all that images are compared by, which checks that it is there and fits."""
+        from attar.selection.features import teacher_for
+
+        if "teacher" in self.kinds and self.teacher is not None:
+            teacher_for(job, self.teacher)
+        if "prior" in self.kinds:
+            _ = job.prior
+        if "latents" in self.kinds:
+            _ = job.codec
 
 
 def nearest(
-    one: DistilledSet,
-    kinds: Sequence[Kind] = ("pixels",),
-    teacher: TeacherReference | None = None,
+    distilled: DistilledSet,
+    metrics: Metrics = Metrics(),
     *,
-    prior: str | None = None,
-    device: str = "auto",
     store: Store | None = None,
     progress: Progress = silent,
     say: Say = quiet,
@@ -117,10 +165,6 @@ def nearest(
 
     A dry run ends after the checks, having said what would be compared and written.
 
-    Args:
-        kinds: what is compared (attar.selection.features): pixels, at 32 x 32; teacher, which is named; prior, whose
-            middle layer is asked, by default the one that made the set; or latents.
-
     Raises:
         AttarError: the set is damaged, its data is not at hand or has changed, or a prior or teacher is missing or does
             not fit.
@@ -129,97 +173,64 @@ def nearest(
     from attar.selection.features import Features
     from attar.sets.images import real_images
 
-    _check(one, kinds, teacher, prior)
-    folder = folder_of(one)
-    job = Job(_spec(one, prior, device), store, progress, dry_run)
-    real = real_images(one, job.store)
+    metrics.check(distilled)
+    folder, kinds = folder_of(distilled), metrics.kinds
+    check_place(folder, "attar nearest:", [distilled.manifest["data"]["spec"]], adds=["nearest.json"])
+    check_undamaged(distilled)
+    job = Job(metrics.spec(distilled), store, progress, dry_run)
+    real = real_images(distilled, job.store)
     if dry_run:
-        _open(job, kinds, teacher)
-        count = sum(map(len, one.files()))
-        beside = f"{counted(count, 'image')} of {one.folder} beside {counted(len(real), 'real one')}"
+        metrics.open(job)
+        count = sum(map(len, distilled.files()))
+        beside = f"{counted(count, 'image')} of {distilled.folder} beside {counted(len(real), 'real one')}"
         files = f"nearest.json and {counted(len(kinds), 'picture')} of the closest pairs"
         say(f"{beside} would be compared by {', '.join(kinds)}; {files} would be written to {folder}")
         return []
-    measured = [_measured(job, one, Features(kind, teacher if kind == "teacher" else None)) for kind in kinds]
+    features = [Features(kind, metrics.teacher if kind == "teacher" else None) for kind in kinds]
+    measured = [_measured(job, distilled, by) for by in features]
+    _write(job, distilled, measured)
+    return measured
+
+
+def _write(job: Job, distilled: DistilledSet, measured: Sequence[Nearest]) -> None:
+    """Keeps what was measured beside the set, with what was measured of it before."""
+    folder = folder_of(distilled)
     with writing(folder):
         folder.mkdir(exist_ok=True)
         for measure in measured:
             with replacing(folder / f"closest-{measure.kind}.png") as temporary:
-                _pairs(job, one, measure).save(temporary, format="PNG")
-    by_kind = {measure.kind: vars(measure) for measure in [*_still_valid(one), *measured]}
-    write_json(folder / "nearest.json", {"set": one.manifest["digest"], "measures": list(by_kind.values())})
-    return measured
+                _pairs(job, distilled, measure).save(temporary, format="PNG")
+    by_kind = {measure.kind: vars(measure) for measure in [*_still_valid(distilled), *measured]}
+    write_json(folder / "nearest.json", {"set": distilled.manifest["digest"], "measures": list(by_kind.values())})
 
 
-def _check(one: DistilledSet, kinds: Sequence[Kind], teacher: TeacherReference | None, prior: str | None) -> None:
-    """Raises AttarError where something is not named, the set is damaged, or nothing may be written beside it."""
-    from attar.sets.distilled import verify
-
-    if "teacher" in kinds and teacher is None:
-        raise AttarError("`features` teacher: name one with `teacher`")
-    if {"prior", "latents"} & set(kinds) and not (prior or one.manifest["prior"]):
-        raise AttarError(f"`features` {','.join(kinds)}: {one.folder} was made without a prior; name one with `prior`")
-    check_place(folder_of(one), "attar nearest:", [one.manifest["data"]["spec"]], adds=["nearest.json"])
-    if one.elsewhere is None and (problems := verify(one.folder)):
-        raise AttarError(f"{one.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
-
-
-def _open(job: Job, kinds: Sequence[Kind], teacher: TeacherReference | None) -> None:
-    """Opens all that images would be compared by, which checks that it is there and fits."""
-    from attar.selection.features import teacher_for
-
-    if "teacher" in kinds and teacher is not None:
-        teacher_for(job, teacher)
-    if "prior" in kinds:
-        _ = job.prior
-    if "latents" in kinds:
-        _ = job.codec
-
-
-def _still_valid(one: DistilledSet) -> list[Nearest]:
+def _still_valid(distilled: DistilledSet) -> list[Nearest]:
     """What was measured of the set before."""
     try:
-        return read_nearest(one)
+        return read_nearest(distilled)
     except AttarError:
         return []
 
 
-def _spec(one: DistilledSet, prior: str | None, device: str) -> Spec:
-    from attar.job import Spec
-
-    data, made = one.manifest["data"], one.manifest["prior"] or {}
-    spec = Spec(
-        data["spec"],
-        prior=prior or made.get("source"),
-        classes=one.classes,
-        imbalance_factor=data.get("imbalance_factor"),
-        hold_out=data.get("hold_out", False),
-        preprocess=one.manifest["preprocess"],
-        on_bad_image="skip" if data["skipped"] else "error",
-        device=device,
-    )
-    return spec if prior else replace(spec, codec=made.get("codec_source"))
-
-
-def _measured(job: Job, one: DistilledSet, look: Features) -> Nearest:
+def _measured(job: Job, distilled: DistilledSet, by: Features) -> Nearest:
     import torch
 
     from attar.selection import random_order
 
-    found = Nearest(look.of, [], [], [])
-    meter = Meter(job.progress, f"comparing {look.of}", len(one.classes), "classes")
-    for label, files in enumerate(one.files()):
+    nearest = Nearest(by.of, [], [], [])
+    meter = Meter(job.progress, f"comparing {by.of}", len(distilled.classes), "classes")
+    for label, files in enumerate(distilled.files()):
         numbers = job.images.of_class(label)
-        rows = look.rows(job, label, torch.from_numpy(numbers))
-        unit = 2 * rows.shape[1] ** 0.5 if look.of == "pixels" else 1.0
-        distances, places = _neighbours(rows, _features(job, look, label, files))
-        found.distances.append((distances / unit).tolist())
-        found.numbers.append(numbers[places].tolist())
-        order = random_order(0, one.classes[label], len(rows))[:COMPARED].numpy()
+        rows = by.rows(job, label, torch.from_numpy(numbers))
+        unit = 2 * rows.shape[1] ** 0.5 if by.of == "pixels" else 1.0
+        distances, places = _neighbours(rows, _features(job, by, label, files))
+        nearest.distances.append((distances / unit).tolist())
+        nearest.numbers.append(numbers[places].tolist())
+        order = random_order(0, distilled.classes[label], len(rows))[:COMPARED].numpy()
         others, _ = _neighbours(rows, rows[order], own=order) if len(rows) > 1 else (np.empty(0), None)
-        found.real.append((others / unit).tolist())
+        nearest.real.append((others / unit).tolist())
         meter.add()
-    return found
+    return nearest
 
 
 def _neighbours(rows: Any, points: Any, own: Any = None) -> tuple[Any, Any]:
@@ -231,28 +242,28 @@ def _neighbours(rows: Any, points: Any, own: Any = None) -> tuple[Any, Any]:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1):
-        found = NearestNeighbors(n_neighbors=1 if own is None else 2, algorithm="brute").fit(rows)
-        places = found.kneighbors(points, return_distance=False)
+        search = NearestNeighbors(n_neighbors=1 if own is None else 2, algorithm="brute").fit(rows)
+        places = search.kneighbors(points, return_distance=False)
     chosen = places[:, 0] if own is None else np.where(places[:, 0] == own, places[:, 1], places[:, 0])
     return np.linalg.norm(points.astype(np.float64) - rows[chosen], axis=1), chosen
 
 
-def _features(job: Job, look: Features, label: int, files: Sequence[Path]) -> Any:
+def _features(job: Job, by: Features, label: int, files: Sequence[Path]) -> Any:
     """The features (N, D) of image files, made as those of real images are (attar.selection.features)."""
     from attar.priors.codec import to_float
     from attar.selection import features
 
-    if look.of == "pixels":
+    if by.of == "pixels":
         return to_float(_read(job, files, features.SIDE)).flatten(1).numpy()
-    if look.of == "teacher":
+    if by.of == "teacher":
         from attar.selection.features import teacher_for
         from attar.teachers.features import features_and_losses
 
-        assert look.teacher is not None, "`nearest` has seen to it"
-        teacher = teacher_for(job, look.teacher)
+        assert by.teacher is not None, "`nearest` has seen to it"
+        teacher = teacher_for(job, by.teacher)
         return features_and_losses(teacher, _read(job, files, teacher.side), label)[0].numpy()
     z, _ = job.codec.encode(to_float(_read(job, files, job.codec.size)))
-    return replace(look, teacher=None).rows(job, label, z) if look.of == "prior" else z.flatten(1).numpy()
+    return replace(by, teacher=None).rows(job, label, z) if by.of == "prior" else z.flatten(1).numpy()
 
 
 def _read(job: Job, files: Sequence[Path], side: int) -> Pixels:
@@ -263,13 +274,13 @@ def _read(job: Job, files: Sequence[Path], side: int) -> Pixels:
     return np.stack([preprocess(picture, side, job.spec.preprocess) for picture in pictures])
 
 
-def _pairs(job: Job, one: DistilledSet, measure: Nearest) -> Any:
+def _pairs(job: Job, distilled: DistilledSet, measure: Nearest) -> Any:
     """A picture of the closest pairs: the set's images above, below each the real image nearest to it."""
     from PIL import Image
 
     from attar.data import load_pixels
 
-    files, places = one.files(), measure.closest(PAIRS)
+    files, places = distilled.files(), measure.closest(PAIRS)
     chosen = [files[label][index] for label, index in places]
     with Image.open(chosen[0]) as first:
         side = min(min(first.size), SIDE)

@@ -26,12 +26,12 @@ from attar.networks import build, check_size
 from attar.priors.folder import publish
 from attar.teachers.load import load_pretrained
 from attar.teachers.settings import TeacherTraining
-from attar.training import Plan, Step, top1, train
+from attar.training import Plan, top1, train
 from attar.training.augment import STATISTICS, Augmentation
 from attar.training.checkpoint import Checkpoint
+from attar.training.meters import Tally
 
 Say = Callable[[str], None]
-TOLD_SECONDS = 1.0
 USUAL, SMALL = "airbench-w32", "convnet3-bn-w48"
 """The networks that teach unless one is named: SMALL for images below 32 pixels."""
 Set = tuple[Tensor, Tensor]
@@ -50,11 +50,11 @@ class _Bench:
     """Those to train on, and the fixed tenth."""
 
     def __post_init__(self) -> None:
-        found = load_data(self.spec.data)
+        images = load_data(self.spec.data)
         if self.spec.on_bad_image == "error":
-            self.images = readable(found, "error", self.store, self.progress).held_out()
+            self.images = readable(images, "error", self.store, self.progress).held_out()
         else:
-            left, right = (readable(part, "skip", self.store, self.progress) for part in found.held_out())
+            left, right = (readable(part, "skip", self.store, self.progress) for part in images.held_out())
             self.images = left, right
         self.size = usual_side(self.images[0]) if self.spec.size is None else self.spec.size
         self.name = self.spec.network or (USUAL if self.size >= 32 else SMALL)
@@ -124,32 +124,46 @@ def train_teacher(
     check_place(out, "`out`", [spec.data, spec.test])
     bench = _Bench(spec, progress, store or Store())
     check_size(bench.name, len(bench.classes), bench.size)
-    held = None if spec.test is None else load_data(spec.test).restricted(bench.classes)
-    if held is not None and held.classes != bench.classes:
-        raise AttarError(f"`test` {spec.test}: its classes are in another order than those of {spec.data}")
-    there = _there(out, bench.artefact.key)
-    if there and (held is None or there.get("test", {}).get("data") == spec.test):
+    tests = _test_images(bench)
+    earlier = _earlier(out, bench.artefact.key)
+    if earlier and (tests is None or earlier.get("test", {}).get("data") == spec.test):
         say(f"{out} is already there, and is this teacher: nothing to do")
         return
-    done = "tested" if there else "copied" if bench.store.has(bench.artefact) else None
+    done = "tested" if earlier else "copied" if bench.store.has(bench.artefact) else None
     say(_estimate(bench) if done is None else f"trained already: it is only {done}")
     if dry_run:
         return
-    made = out if there else bench.store.once(bench.artefact, partial(_make, bench))
-    record = {**_read(made), **_tested(bench, made, held)}
-    if there:
+    made = out if earlier else bench.store.once(bench.artefact, partial(_make, bench))
+    record = {**_read(made), **_tested(bench, made, tests)}
+    if earlier:
         write_json(out / "teacher.json", record)
     else:
         publish(made, out, {"teacher.json": {**record, "seconds": bench.store.seconds(bench.artefact)}})
-    found = [
-        f"{record[name]['accuracy']:.2f} % on {record[name]['images']:,} {words}"
-        for name, words in (("held_out", "images held out"), ("test", f"images of {spec.test}"))
+    say(f"wrote {out.resolve()}: {bench.name}, {_accuracies(record, spec.test)}")
+
+
+def _test_images(bench: _Bench) -> ImageSet | None:
+    """The test images, in the order of the teacher's classes; None where it is not tested."""
+    spec = bench.spec
+    if spec.test is None:
+        return None
+    tests = load_data(spec.test).restricted(bench.classes)
+    if tests.classes != bench.classes:
+        raise AttarError(f"`test` {spec.test}: its classes are in another order than those of {spec.data}")
+    return tests
+
+
+def _accuracies(record: dict[str, Any], test: str | None) -> str:
+    """What the record says of how good the teacher is, in words."""
+    words = {"held_out": "images held out", "test": f"images of {test}"}
+    return ", ".join(
+        f"{record[name]['accuracy']:.2f} % on {record[name]['images']:,} {images}"
+        for name, images in words.items()
         if name in record
-    ]
-    say(f"wrote {out.resolve()}: {bench.name}, {', '.join(found)}")
+    )
 
 
-def _there(out: Path, key: str) -> dict[str, Any]:
+def _earlier(out: Path, key: str) -> dict[str, Any]:
     """The record of the teacher of this key in `out`, {} where nothing is; raises AttarError for anything else."""
     return own_record(out, "teacher.json", key, "teacher") or {}
 
@@ -170,9 +184,13 @@ def _tested(bench: _Bench, folder: Path, held: ImageSet | None) -> dict[str, Any
 def _make(bench: _Bench, scratch: Path) -> None:
     network = bench.network()
     plan, how = bench.plan(bench.steps)
-    told = _Teller(bench.progress, f"training {bench.name}")
+
+    def show(text: str, fraction: float) -> None:
+        bench.progress(f"training {bench.name}, {text}", fraction)
+
     images, labels = bench.opened(bench.images[0])
-    train(network, images, labels, plan, how, bench.spec.seed, "teacher", after=told, checkpoint=Checkpoint(scratch))
+    key, report = (bench.spec.seed, "teacher"), Tally(show, "step").add
+    train(network, images, labels, plan, how, *key, after=report, checkpoint=Checkpoint(scratch))
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if not all(value.isfinite().all() for value in state.values()):
         raise AttarError(f"the training diverged, to weights that are not finite numbers: lower lr = {bench.lr}")
@@ -218,26 +236,3 @@ def _estimate(bench: _Bench) -> str:
         f"{sum(p.numel() for p in network.parameters()):,} parameters; {spec.epochs} epochs, {bench.steps:,} steps of "
         f"{spec.batch}: about {duration(seconds)} on {device_class(bench.device)}"
     )
-
-
-class _Teller:
-    """Tells steps, loss, speed and the time that remains, about once a second."""
-
-    def __init__(self, progress: Progress, title: str) -> None:
-        self.progress, self.title = progress, title
-        self.begun = self.told = time.monotonic()
-        self.first: int | None = None
-
-    def __call__(self, step: Step) -> None:
-        now = time.monotonic()
-        if self.first is None:
-            self.first = step.done - 1
-        if now - self.told < TOLD_SECONDS and step.done < step.total:
-            return
-        self.told = now
-        speed = (step.done - self.first) / max(now - self.begun, 1e-9)
-        left = duration((step.total - step.done) / speed)
-        right = 100 * int(step.correct) / step.images
-        text = f"step {step.done:,}/{step.total:,}, loss {float(step.loss):.3f}, train {right:.0f} %"
-        told = f"{self.title}, {text}, {speed * step.images:,.0f} images/s, {left} left"
-        self.progress(told, step.done / step.total)

@@ -79,6 +79,18 @@ class Step:
     """How many of the views were given the label that they were taught most of, likewise (see `_taught_most`)."""
 
 
+@dataclass(frozen=True, eq=False)
+class Supervision:
+    """Where the views, and what is taught of them, come from, if not drawn for each batch and the images' labels."""
+
+    views: Views | None = None
+    """Takes the place of views that are drawn for each batch."""
+    teacher: nn.Module | None = None
+    """Labels every view, with a temperature in the plan; on the network's device, in eval mode."""
+    labelled: Callable[[int, Tensor], Tensor] | None = None
+    """Instead of a teacher, its stored logits (n, classes) of the images `index` (n,) in an epoch."""
+
+
 def train(
     network: nn.Module,
     images: Pictures,
@@ -86,54 +98,106 @@ def train(
     plan: Plan,
     augmentation: Augmentation,
     *key: Part,
-    teacher: nn.Module | None = None,
-    views: Views | None = None,
-    labelled: Callable[[int, Tensor], Tensor] | None = None,
+    supervision: Supervision = Supervision(),
     after: Callable[[Step], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> None:
     """Trains `network`, where it lies, on images and labels (N,), both on the network's device.
 
-    Order, augmentation and dropout come from `key`; no global generator is left changed. With a temperature in the
-    plan, every view has soft labels: from `teacher` (on the same device, in eval mode), or the stored logits that
-    `labelled(epoch, index)` gives; `labels` are then only counted. `views` takes the place of views that are drawn for
-    each batch. `after` is called after every batch and may put the network into eval mode. With a checkpoint an
-    interrupted training goes on where it was, to the same weights.
+    Order, augmentation and dropout come from `key`; no global generator is left changed. `after` is called after every
+    batch and may put the network into eval mode. With a checkpoint an interrupted training goes on where it was, to the
+    same weights.
 
     Raises:
         NotFinite: the training diverged, which is looked for twenty times.
     """
-    device = images.device
-    optimiser = _optimiser(network, plan)
-    extra = plan.extra_forward and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+    trainer = _Trainer(network, images, labels, plan, augmentation, key, supervision)
     total, epochs = batches_in(len(images), plan), plan.steps or plan.epochs or 0
-    scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "float16")
-    order = None if views is None else views.order
-    with seeded(device, *key, "network"), memory_kept():
-        first = 0 if checkpoint is None else checkpoint.restore(network, optimiser, scaler)
+    order = None if supervision.views is None else supervision.views.order
+    with seeded(images.device, *key, "network"), memory_kept():
+        first = 0 if checkpoint is None else checkpoint.restore(*trainer.state)
         for done, (epoch, last, index) in enumerate(batches(len(images), plan, *key, "order", order=order)):
             if done < first:
                 continue
-            for group in optimiser.param_groups:
-                group["lr"] = plan.lr * rate(plan, epoch)
-            network.train()
-            index = index.to(device)
-            shown = views(images, epoch, index) if views else _drawn(images, index, augmentation, *key, "augment", done)
-            with torch.no_grad(), autocast(device, plan.precision):
-                if extra:
-                    network(shown.plain if augmentation.mix == "mixup" else shown.view)
-                taught = None if teacher is None else teacher(shown.view).float()
-            if labelled is not None:
-                taught = labelled(epoch, index).to(device)
-            optimiser.zero_grad(set_to_none=True)
-            loss, correct = _passed(network, labels, index, shown, taught, plan, scaler)
-            scaler.step(optimiser)
-            scaler.update()
+            loss, correct = trainer.step(done, epoch, index.to(images.device))
             _check(loss, done + 1, total, plan)
             if after is not None:
                 after(Step(done + 1, total, epoch + 1, epochs, last, len(index), loss, correct))
             if checkpoint is not None:
-                checkpoint.keep(done + 1, network, optimiser, scaler)
+                checkpoint.keep(done + 1, *trainer.state)
+
+
+@dataclass(eq=False)
+class _Trainer:
+    """A network and all that its steps are made with."""
+
+    network: nn.Module
+    images: Pictures
+    labels: Tensor
+    plan: Plan
+    augmentation: Augmentation
+    key: tuple[Part, ...]
+    supervision: Supervision
+
+    def __post_init__(self) -> None:
+        self.device, plan = self.images.device, self.plan
+        self.optimiser = _optimiser(self.network, plan)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=plan.precision == "float16")
+        normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.network.modules())
+        self.extra_forward = plan.extra_forward and normed
+
+    @property
+    def state(self) -> tuple[nn.Module, torch.optim.Optimizer, torch.amp.GradScaler]:
+        """What a checkpoint holds."""
+        return self.network, self.optimiser, self.scaler
+
+    def step(self, done: int, epoch: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Trains on a batch; its loss, and how many views were named as they were taught most."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plan.lr * rate(self.plan, epoch)
+        self.network.train()
+        shown = self._shown(done, epoch, index)
+        if self.extra_forward:
+            with torch.no_grad(), autocast(self.device, self.plan.precision):
+                self.network(shown.plain if self.augmentation.mix == "mixup" else shown.view)
+        taught = self._taught(shown, epoch, index)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss, correct = self._passed(index, shown, taught)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return loss, correct
+
+    def _shown(self, done: int, epoch: int, index: Tensor) -> Shown:
+        """The batch's views: those of the supervision, or drawn for this batch and mixed within it."""
+        if self.supervision.views is not None:
+            return self.supervision.views(self.images, epoch, index)
+        drawn = draw(self.augmentation, len(index), *self.key, "augment", done)
+        plain = apply(self.images[index], drawn, self.augmentation)
+        partner = None if drawn.partner is None else index[drawn.partner.to(index.device)]
+        return Shown(plain, mixed(plain, drawn), partner, drawn.own)
+
+    def _taught(self, shown: Shown, epoch: int, index: Tensor) -> Tensor | None:
+        """The views' soft labels, as logits; None where they have the images' labels alone."""
+        if self.supervision.labelled is not None:
+            return self.supervision.labelled(epoch, index).to(self.device)
+        if self.supervision.teacher is None:
+            return None
+        with torch.no_grad(), autocast(self.device, self.plan.precision):
+            logits: Tensor = self.supervision.teacher(shown.view).float()
+        return logits
+
+    def _passed(self, index: Tensor, shown: Shown, taught: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One batch's gradients, in its parts; its loss, and how many views were named as they were taught most."""
+        plan, labels, losses, correct = self.plan, self.labels, [], []
+        for part in cut(len(index), max(1, plan.batch // plan.accumulate)):
+            with autocast(index.device, plan.precision):
+                logits = self.network(shown.view[part]).float()
+            aims = None if taught is None else taught[part]
+            loss = _loss(logits, labels, index[part], shown.of(part), aims, plan) / plan.accumulate
+            self.scaler.scale(loss).backward()
+            losses.append(loss.detach())
+            correct.append((logits.argmax(1) == _taught_most(labels, index[part], shown.of(part), aims)).sum())
+        return torch.stack(losses).sum(), torch.stack(correct).sum()
 
 
 def _check(loss: Tensor, done: int, total: int, plan: Plan) -> None:
@@ -186,36 +250,6 @@ def _optimiser(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
         common: dict[str, Any] = {"lr": plan.lr, "weight_decay": plan.weight_decay}
         return torch.optim.SGD(groups, **common, momentum=plan.momentum, nesterov=plan.nesterov)
     return torch.optim.AdamW(groups, lr=plan.lr, weight_decay=plan.weight_decay)
-
-
-def _drawn(images: Pictures, index: Tensor, how: Augmentation, *key: Part) -> Shown:
-    """Views drawn for this batch, mixed within it."""
-    drawn = draw(how, len(index), *key)
-    plain = apply(images[index], drawn, how)
-    partner = None if drawn.partner is None else index[drawn.partner.to(index.device)]
-    return Shown(plain, mixed(plain, drawn), partner, drawn.own)
-
-
-def _passed(
-    network: nn.Module,
-    labels: Tensor,
-    index: Tensor,
-    shown: Shown,
-    taught: Tensor | None,
-    plan: Plan,
-    scaler: torch.amp.GradScaler,
-) -> tuple[Tensor, Tensor]:
-    """One batch's gradients, in its parts; its loss, and how many views were named as they were taught most."""
-    losses, correct = [], []
-    for part in cut(len(index), max(1, plan.batch // plan.accumulate)):
-        with autocast(index.device, plan.precision):
-            logits = network(shown.view[part]).float()
-        aims = None if taught is None else taught[part]
-        loss = _loss(logits, labels, index[part], shown.of(part), aims, plan) / plan.accumulate
-        scaler.scale(loss).backward()
-        losses.append(loss.detach())
-        correct.append((logits.argmax(1) == _taught_most(labels, index[part], shown.of(part), aims)).sum())
-    return torch.stack(losses).sum(), torch.stack(correct).sum()
 
 
 def _taught_most(labels: Tensor, index: Tensor, shown: Shown, taught: Tensor | None) -> Tensor:

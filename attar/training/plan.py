@@ -90,8 +90,8 @@ def batches(
             stream = stream[plan.batch :]
         return
     for epoch in range(plan.epochs or 0):
-        given = None if order is None else order(epoch)
-        drawn = torch.from_numpy(numpy_generator(*key, epoch).permutation(n)) if given is None else given
+        ordered = None if order is None else order(epoch)
+        drawn = torch.from_numpy(numpy_generator(*key, epoch).permutation(n)) if ordered is None else ordered
         parts = cut(n, plan.batch)
         for part in parts:
             yield epoch, part is parts[-1], drawn[part]

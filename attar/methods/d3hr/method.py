@@ -37,9 +37,9 @@ TIMED_PIECES = 4
 class D3HR(LatentMethod):
     """Inverts every latent to a near-Gaussian domain; starts from the drawn group that best matches the class there.
 
-    Variants: --set matching=moments (no search), --set fit.exact=true, and 12 network calls instead of 31: --set
-    sampler.solver=dpm++ --set sampler.steps=12 --set sampler.spacing=log-snr. As the authors' code: --set
-    reference_quirks=true --preprocess resize-crop --output-size 224 --dtype float16 (docs/departures.toml).
+    Variants: `matching=moments` (no search), `fit.exact=true`, and 12 network calls instead of 31 by
+    `sampler.solver=dpm++`, `sampler.steps=12` and `sampler.spacing=log-snr`. As the authors' code:
+    `reference_quirks=true`, `preprocess=resize-crop`, `output_size=224`, `dtype=float16` (docs/departures.toml).
     """
 
     fit: Invert = Invert()

@@ -21,8 +21,8 @@ from attar.priors.prior import Prior
 class Minimax(LatentMethod):
     """Tunes the prior to cover its classes, then samples it: the first n of one pool are the set of IPC n.
 
-    As the authors' code, from the original DiT-XL-2-256x256.pt: --set fit.max_steps=12000 --set fit.ema_warmup=false
-    --codec stabilityai/sd-vae-ft-mse --dtype float32 (docs/departures.toml).
+    As the authors' code, from the original DiT-XL-2-256x256.pt: `fit.max_steps=12000`, `fit.ema_warmup=false`,
+    `codec=stabilityai/sd-vae-ft-mse`, `dtype=float32` (docs/departures.toml).
     """
 
     fit: Tune = Tune()

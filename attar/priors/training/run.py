@@ -27,7 +27,7 @@ from attar.priors.shared_embedders import SharedDiT, untrained
 from attar.priors.training.latent_set import LatentSet, held_in_memory, load_latents
 from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Moment, Session, accelerator
-from attar.priors.training.sample_quality import open_classifier
+from attar.priors.training.sample_quality import ClassifierTraining, open_classifier
 from attar.priors.training.settings import Denoising, Material, NewPrior
 from attar.priors.training.train import TRAINING, check_patch, step_seconds, train_network
 from attar.priors.training.vae import open_codec, train_vae
@@ -222,7 +222,7 @@ def _made(run: TrainingRun, task: TrainingTask, key: str, folder: Path) -> None:
 def _monitor(run: TrainingRun, task: TrainingTask, folder: Path) -> Monitor:
     material, (train_images, held) = run.material, run.images
     size, report = task.codec.size, material.report
-    looks = (size, material.preprocess, material.flip, run.store, run.progress, report.judge_steps, run.helper.device)
+    trained = ClassifierTraining(size, material.preprocess, material.flip, report.judge_steps, run.helper.device)
     return Monitor(
         folder=folder,
         report=report,
@@ -232,7 +232,7 @@ def _monitor(run: TrainingRun, task: TrainingTask, folder: Path) -> Monitor:
         schedule=Schedule(task.scheduler.alphas_cumprod, task.scheduler.config.prediction_type),
         codec=task.codec,
         classes=run.classes,
-        classifier=open_classifier(train_images, held, *looks),
+        classifier=open_classifier(train_images, held, trained, run.store, run.progress),
         device=run.helper.device,
         seed=task.training.seed,
         progress=run.progress,

@@ -51,41 +51,45 @@ class Classifier:
         return 100 * float((logits.argmax(1) == labels).float().mean()), frechet(features, self.features)
 
 
-def open_classifier(
-    train_images: ImageSet,
-    held: ImageSet,
-    size: int,
-    how: str,
-    flip: bool,
-    store: Store,
-    progress: Progress = silent,
-    steps: int = 800,
-    device: torch.device = CPU,
-) -> Classifier:
-    """The classifier of a data set, trained once on the device and stored.
+@dataclass(frozen=True)
+class ClassifierTraining:
+    """How the classifier is trained: on images that a prior of `size` pixels could make."""
 
-    It sees images that a prior of `size` pixels could make: brought to that size, then to 16, 32 or 64 pixels.
-    """
-    side = _side(size)
-    shown = {"size": size, "preprocess": how, "flip": flip, "images at most": LIMIT}
+    size: int
+    """Side of the prior's images, in pixels; the classifier sees them at 16, 32 or 64."""
+    preprocess: str
+    """How images are brought to that size."""
+    flip: bool
+    """Whether half of them are mirrored."""
+    steps: int = 800
+    """Batches of 64."""
+    device: torch.device = CPU
+
+
+def open_classifier(
+    train_images: ImageSet, held: ImageSet, how: ClassifierTraining, store: Store, progress: Progress = silent
+) -> Classifier:
+    """The classifier of a data set, trained once and stored."""
+    side = _side(how.size)
+    shown = {"size": how.size, "preprocess": how.preprocess, "flip": how.flip, "images at most": LIMIT}
     inputs = {"images": train_images.identities, "held out": held.identities, **shown}
-    inputs |= {"network": NETWORK, "steps": steps, "torch": torch.__version__, "revision": REVISION}
-    if device != CPU:
-        inputs["device"] = device_class(device)
+    inputs |= {"network": NETWORK, "steps": how.steps, "torch": torch.__version__, "revision": REVISION}
+    if how.device != CPU:
+        inputs["device"] = device_class(how.device)
 
     def make(scratch: Path) -> None:
-        pixels, labels = _random_images(train_images, size, how)
-        network = _untrained(len(train_images.classes), side).to(device)
-        augmentation = Augmentation(size=side, crop=0.5, flip=flip, normalise=NORMALISE)
-        _train(network, pixels.to(device), labels.to(device), augmentation, steps, progress)
-        tensors = _tensors(network, *_random_images(held, size, how), pixels)
+        pixels, labels = _random_images(train_images, how.size, how.preprocess)
+        network = _untrained(len(train_images.classes), side).to(how.device)
+        augmentation = Augmentation(size=side, crop=0.5, flip=how.flip, normalise=NORMALISE)
+        _train(network, pixels.to(how.device), labels.to(how.device), augmentation, how.steps, progress)
+        tensors = _tensors(network, *_random_images(held, how.size, how.preprocess), pixels)
         save_finite(tensors, scratch / "judge.safetensors", "the classifier that measures samples")
 
     folder = store.once(Artefact("judge", inputs), make)
     tensors = load_file(folder / "judge.safetensors")
     network = _untrained(len(train_images.classes), side).eval()
     network.load_state_dict({name[8:]: value for name, value in tensors.items() if name.startswith("network.")})
-    return Classifier(network.to(device), side, tensors["features"], float(tensors["right"]), float(tensors["gap"]))
+    return Classifier(network.to(how.device), side, tensors["features"], float(tensors["right"]), float(tensors["gap"]))
 
 
 def _train(

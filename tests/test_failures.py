@@ -149,8 +149,8 @@ attar.evaluation.side_by_side.side_by_side = act
 TWICE = {
     "while it cleans up": "try: interrupt()\n    finally: interrupt()",
     "after the first was swallowed": "try: interrupt()\n    except KeyboardInterrupt: interrupt()",
-    "while it is told": "from attar.cli import ending\n    told = ending._told\n"
-    "    ending._told = lambda error: (told(error), interrupt())\n    interrupt()",
+    "while it is told": "from attar.cli import failures\n    told = failures._report\n"
+    "    failures._report = lambda error: (told(error), interrupt())\n    interrupt()",
     "after a worker": "if worker := os.fork():\n"
     "        assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 130\n    interrupt()",
 }
@@ -308,23 +308,23 @@ def test_safetensors_on_a_full_disk_is_told_as_one(tmp_path: Path, monkeypatch: 
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    from attar.cli import ending
+    from attar.cli import failures
 
-    monkeypatch.setattr(ending, "running", ending.Running())
+    monkeypatch.setattr(failures, "running", failures.Running())
     with pytest.raises(SafetensorError) as caught:
         save_file({"a": torch.zeros(3)}, tmp_path / "nowhere" / "x.safetensors")
-    assert ending.told(caught.value) == 2
+    assert failures.report(caught.value) == 2
     told = capsys.readouterr().err
     assert "error: Error while serializing" in told
     assert f"while writing to the cache {tmp_path / 'cache'}" in told
 
 
 def test_signals_that_are_ignored_stay_ignored() -> None:
-    from attar.cli import ending
+    from attar.cli import failures
 
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ending.WORDS}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in failures.WORDS}
     try:
-        ending.watch()
+        failures.watch()
         assert all(signal.getsignal(number) is signal.SIG_IGN for number in before)
     finally:
         for number, handler in before.items():

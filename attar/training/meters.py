@@ -1,28 +1,31 @@
-"""What is told of a training as it goes, and how well the network fits its training set in the end."""
+"""How a training goes, and how well the network fits its training set in the end."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
 
 import torch
 
+from attar.core.progress import Progress
 from attar.training import Step
+
+SECONDS = 0.3
+"""Least time between two reports."""
 
 
 class Tally:
-    """Loss, accuracy and speed since they were last told, told a few times a second."""
+    """Reports loss, accuracy and speed, each since the last report, a few times a second."""
 
-    def __init__(self, told: Callable[[str, float], None], unit: str) -> None:
-        self.told, self.unit, self.text = told, unit, "starting"
+    def __init__(self, progress: Progress, unit: str) -> None:
+        self.progress, self.unit, self.text = progress, unit, "starting"
         self.since = time.monotonic()
         self.steps: list[Step] = []
 
     def add(self, step: Step) -> None:
         self.steps.append(step)
         now = time.monotonic()
-        if now - self.since < 0.3 and step.done < step.total:
+        if now - self.since < SECONDS and step.done < step.total:
             return
         images = sum(s.images for s in self.steps)
         loss = float(torch.stack([s.loss for s in self.steps]).mean())
@@ -31,7 +34,7 @@ class Tally:
         self.text = (
             f"{self.unit} {step.epoch}/{step.epochs}, loss {loss:.3f}, train {right:.1f} %, {speed:,.0f} images/s"
         )
-        self.told(self.text, step.done / step.total)
+        self.progress(self.text, step.done / step.total)
         self.steps, self.since = [], now
 
 

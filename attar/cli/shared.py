@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attar.cli import ending
+from attar.cli import failures
 from attar.cli.options import Assignments, Fields, Settings
 from attar.core.config import parsed
 from attar.core.errors import AttarError
 from attar.core.limits import IPC, check_most
+from attar.core.limits import seeds as numbered
 from attar.evaluation import RECIPES, Recipe
+from attar.evaluation.conditions import Conditions
 from attar.job import Spec
 from attar.methods import METHODS
-from attar.networks import check
 from attar.teachers.reference import TeacherReference
 
 if TYPE_CHECKING:
@@ -40,15 +41,9 @@ class Trainings:
     test: str | None = None
     """Test images, or held-out; none: the test split of the set's data."""
 
-    def __post_init__(self) -> None:
-        for name in self.network:
-            check(name)
-
-    def one_network(self) -> str:
-        """The network, of commands that train one alone."""
-        if len(self.network) > 1:
-            raise AttarError(f"`network` {','.join(self.network)}: name one")
-        return self.network[0]
+    def conditions(self, **others: Any) -> Conditions:
+        """These trainings, with what else evaluations share."""
+        return Conditions(tuple(dict.fromkeys(self.network)), tuple(numbered(self.seeds)), self.test, **others)
 
 
 def a_recipe(options: Mapping[str, Any]) -> Recipe:
@@ -78,6 +73,8 @@ RecipeFields = Annotated[
     Assignments("A field of the recipe: --set steps=200 (`attar list recipes` lists them)", a_recipe),
 ]
 MethodName = Annotated[str, typer.Option(help="The distiller (`attar list methods`)")]
+SetFolder = Annotated[Path, typer.Argument(help="A distilled set", metavar="DIR")]
+SetFolders = Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")]
 Ipc = Annotated[str, typer.Option(help="Images per class; several as 1,10,50")]
 Sets = Annotated[Path, typer.Option(help="Folder to write; several IPCs go to OUT/ipc-001, OUT/ipc-010 ...")]
 Config = Annotated[Path | None, typer.Option(help="TOML with any of these options, and a table [set]; flags win")]
@@ -86,7 +83,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say w
 
 def say(text: str) -> None:
     """A line for the user."""
-    print(ending.running.spoken(text), flush=True)
+    print(failures.running.spoken(text), flush=True)
 
 
 @contextmanager
@@ -97,7 +94,7 @@ def showing() -> Iterator[Progress]:
     with bar() if sys.stderr.isatty() else lines() as progress:
 
         def show(text: str, fraction: float) -> None:
-            ending.running.stage = text
+            failures.running.stage = text
             progress(text, fraction)
 
         yield show

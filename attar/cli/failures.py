@@ -16,7 +16,7 @@ from attar.cli.naming import Names
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 SHOWN = 3
-"""So many of a kind are named; others are counted."""
+"""How many of a kind are named; others are counted."""
 
 
 @dataclass
@@ -30,10 +30,10 @@ class Running:
     names: Names = field(default_factory=Names)
     """What its fields are called on the command line."""
     stage: str = ""
-    """What the progress told last."""
+    """What the progress said last."""
     stopped: int | None = None
     """The signal that came."""
-    told: bool = False
+    reported: bool = False
     """Whether the user has been told of it."""
 
     def spoken(self, text: str) -> str:
@@ -58,7 +58,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if os.getpid() != running.process:
         os._exit(128 + number)
     if running.stopped is not None:
-        if not running.told:
+        if not running.reported:
             cursor = "\x1b[?25h" if os.isatty(2) else ""
             os.write(2, f"{cursor}\n{_stopped()}\n".encode(errors="replace"))
         os._exit(128 + running.stopped)
@@ -66,10 +66,10 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def told(error: BaseException) -> int:
+def report(error: BaseException) -> int:
     """Tells the user how the command ended; returns its exit status."""
     try:
-        status = _told(error)
+        status = _report(error)
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
@@ -80,12 +80,12 @@ def told(error: BaseException) -> int:
     return status
 
 
-def _told(error: BaseException) -> int:
+def _report(error: BaseException) -> int:
     if running.stopped is None and isinstance(error, KeyboardInterrupt):
         running.stopped = signal.SIGINT
     if running.stopped is not None:  # whatever a library made of the interruption
         text = _stopped()
-        running.told = True
+        running.reported = True
         print(text, file=sys.stderr)
         return 128 + running.stopped
     if isinstance(error, SystemExit):
@@ -155,10 +155,10 @@ def _stopped() -> str:
     from attar.core.store import cache_folder
 
     while_ = f" while {running.stage}" if running.stage else ""
-    kept = [*map(_counted, places()), _cached(cache_folder())]
+    results = [*map(_counted, places()), _cached(cache_folder())]
     return (
         f"{WORDS[signal.Signals(running.stopped or signal.SIGINT)]}{while_}\n"
-        f"kept: {'; '.join(filter(None, kept)) or 'what was there before; nothing new was finished'}\n"
+        f"kept: {'; '.join(filter(None, results)) or 'what was there before; nothing new was finished'}\n"
         "to go on: the same command; it does nothing twice"
     )
 
@@ -170,18 +170,18 @@ def _counted(place: tuple[str, Path]) -> str:
     from attar.core.words import counted
 
     option, path = place
-    found = []
+    parts = []
     sets = [file.parent for file in _glob(path, "manifest.json", "[!.]*/manifest.json", "sets/*/*/*/manifest.json")]
     if sets:
-        found.append(f"{counted(len(sets), 'finished set')} ({_some(sets)})")
+        parts.append(f"{counted(len(sets), 'finished set')} ({_some(sets)})")
     if begun := _glob(path.parent, f".{path.name}.*.partial") or _glob(path, ".*.partial", "sets/*/*/.*.partial"):
-        found.append(f"the images written so far of {len(begun)} more ({_some(begun)})")
+        parts.append(f"the images written so far of {len(begun)} more ({_some(begun)})")
     for file in [path] if path.is_file() else _glob(path, "results.json"):
         try:
-            found.append(f"{counted(len(json.loads(file.read_text(encoding='utf-8'))), 'record')} ({file})")
+            parts.append(f"{counted(len(json.loads(file.read_text(encoding='utf-8'))), 'record')} ({file})")
         except (OSError, ValueError, TypeError):
             continue
-    return f"in --{option}, {', '.join(found)}" if found else ""
+    return f"in --{option}, {', '.join(parts)}" if parts else ""
 
 
 def _glob(folder: Path, *patterns: str) -> list[Path]:
@@ -205,6 +205,6 @@ def _cached(root: Path) -> str:
             done[made.parent.name] += 1
         elif recent and _glob(made, ".*"):
             begun.append(made)
-    found = [f"{kind} {count}" for kind, count in done.items()]
-    found += [f"the last checkpoint in {_some(begun)}"] if begun else []
-    return f"in the cache {root}, {', '.join(found)}" if found else ""
+    parts = [f"{kind} {count}" for kind, count in done.items()]
+    parts += [f"the last checkpoint in {_some(begun)}"] if begun else []
+    return f"in the cache {root}, {', '.join(parts)}" if parts else ""

@@ -1,0 +1,63 @@
+"""What evaluations share, whatever the recipe, in words. Loads no torch, for the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from attar.core.errors import AttarError
+from attar.evaluation.recipe import Recipe
+from attar.networks import check
+from attar.teachers.reference import TeacherReference
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How distilled sets are evaluated, beside the recipe."""
+
+    networks: tuple[str, ...]
+    """The networks that are trained, each by itself."""
+    seeds: tuple[int, ...]
+    """Seeds of the trainings."""
+    test: str | None = None
+    """Where the test images are from; None: the test split of the set's data."""
+    baseline: bool = True
+    """Whether random real images of the same count are evaluated beside each set; with the same teacher, and labels of
+    their own."""
+    teacher: TeacherReference | None = None
+    """Who labels, where a recipe learns from soft labels."""
+    labels: Path | None = None
+    """What `attar relabel` wrote for the set."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise AttarError("`seeds` 0: at least 1")
+        for network in self.networks:
+            check(network)
+
+    @property
+    def network(self) -> str:
+        """The network, where one alone is trained.
+
+        Raises:
+            AttarError: there are several.
+        """
+        if len(self.networks) != 1:
+            raise AttarError(f"`network` {','.join(self.networks)}: name one")
+        return self.networks[0]
+
+    def check(self, recipe: Recipe) -> None:
+        """Raises AttarError unless a teacher or labels are given where the recipe needs them, and nowhere else."""
+        given = self.teacher or self.labels
+        if recipe.labels == "hard" and given:
+            raise AttarError(
+                f"recipe {recipe.name} learns from hard labels, without {'`teacher`' if self.teacher else '`labels`'}: "
+                "choose rded-soft, d3hr-soft or fkd-soft (`attar list recipes`)"
+            )
+        if recipe.labels == "soft" and not given:
+            raise AttarError(
+                f"recipe {recipe.name} learns from a teacher's soft labels: name the teacher with `teacher` "
+                "(`attar train-teacher` makes one), or give stored labels with `labels` (`attar relabel`)"
+            )
