@@ -3,7 +3,7 @@
 import pytest
 
 from attar.core.errors import suggestion
-from attar.core.words import counted
+from attar.core.wording import counted
 
 KNOWN = ("minimax", "d3hr", "Cat", "cats")
 

@@ -9,7 +9,7 @@ from toys import attar, save_random_set
 
 from attar.core.errors import reason
 from attar.core.progress import about
-from attar.core.words import counted
+from attar.core.wording import counted
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from attar.core.errors import AttarError
 from attar.core.fingerprints import is_artefact, is_named
 from attar.core.progress import duration
 from attar.core.prune import Pruned, bytes_of, prune, seconds_of
-from attar.core.words import listed
+from attar.core.wording import listed
 
 if TYPE_CHECKING:
     from attar.core.differences import Difference

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.core.progress import Progress, Say
-from attar.core.words import counted
+from attar.core.wording import counted
 
 if TYPE_CHECKING:
     from attar.evaluation.records import Record

@@ -167,7 +167,7 @@ def _counted(place: tuple[str, Path]) -> str:
     """What stands in a place that the command writes to: sets, records, the beginning of a set."""
     import json
 
-    from attar.core.words import counted
+    from attar.core.wording import counted
 
     option, path = place
     parts = []

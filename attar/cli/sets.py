@@ -14,7 +14,7 @@ from attar.cli.options import Fields, Settings, made
 from attar.cli.shared import Trainings, ipcs_of, named_teacher, say, showing
 from attar.core.errors import AttarError
 from attar.core.limits import seeds as numbered
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.evaluation import Recipe, modified, named_recipe
 from attar.job import Job, Spec
 from attar.methods import METHODS, load_method

@@ -13,7 +13,7 @@ from typing import Any
 from attar.core.errors import AttarError, suggestion
 from attar.core.fingerprints import key_of
 from attar.core.store import UNREADABLE, cache_folder, read_meta
-from attar.core.words import listed
+from attar.core.wording import listed
 
 OLDER = "of an older Attar"
 """What is wrong with artefacts whose keys are built in another way: none of them is used any more."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attar.core import toml_tables
 from attar.core.errors import AttarError, suggestion
-from attar.core.words import counted, listed
+from attar.core.wording import counted, listed
 
 ClassMap = Mapping[str, int | str]
 """Data class name -> label or class name of the prior."""

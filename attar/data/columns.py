@@ -10,7 +10,7 @@ from typing import Any
 from pyarrow import types
 
 from attar.core.errors import AttarError, suggestion
-from attar.core.words import counted
+from attar.core.wording import counted
 
 
 def columns(features: dict[str, Any], names: list[str], where: str) -> tuple[str, str, list[str] | None]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from attar.core.errors import AttarError
 from attar.core.store import digest, fingerprint
-from attar.core.words import counted, listed
+from attar.core.wording import counted, listed
 
 ACCIDENT = 2
 """Two equal images may be one that the data holds twice, chosen twice, and so may one in each of two classes."""

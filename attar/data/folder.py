@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from attar.core.errors import AttarError, explained
-from attar.core.words import counted, listed
+from attar.core.wording import counted, listed
 from attar.data.decode import opened
 from attar.data.source import SUFFIXES, Ints, file_bytes, is_no_file, shown, state
 

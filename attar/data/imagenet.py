@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attar.core.errors import AttarError, suggestion
-from attar.core.words import listed
+from attar.core.wording import listed
 from attar.data.source import unique_names
 
 _CMC = """

@@ -13,7 +13,7 @@ from PIL import Image
 from attar.core.errors import AttarError, BadImage, explained, suggestion
 from attar.core.rng import numpy_generator
 from attar.core.store import Artefact, Store, digest, fingerprint
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.data.decode import reason, upright
 from attar.data.imagenet import SUBSETS
 from attar.data.source import Ints, Source, is_no_file

@@ -13,7 +13,7 @@ import PIL
 from attar.core.errors import AttarError, BadImage
 from attar.core.progress import Meter, Progress, silent
 from attar.core.store import Artefact, Store
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.data.degenerate import Contents, Look, check_contents
 from attar.data.imageset import ImageSet
 from attar.data.threads import in_threads

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from attar.core.errors import AttarError
-from attar.core.words import counted, listed
+from attar.core.wording import counted, listed
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(-[0-9a-f]{16})?$")
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from attar.core.errors import AttarError
-from attar.core.words import counted, listed
+from attar.core.wording import counted, listed
 
 Ints = npt.NDArray[np.int64]
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from attar.core.errors import AttarError, suggestion
 from attar.core.hub_ids import near
 from attar.core.registry import Registry
-from attar.core.words import listed
+from attar.core.wording import listed
 from attar.data.folder import beside_splits, linked
 from attar.data.source import Source, shown
 

@@ -14,7 +14,7 @@ from attar.core.errors import AttarError, suggestion
 from attar.core.limits import IPC, check_most
 from attar.core.progress import Say
 from attar.core.store import Artefact, fingerprint
-from attar.core.words import counted, listed
+from attar.core.wording import counted, listed
 from attar.data.output_places import check_place, occupied
 from attar.data.source import shown
 from attar.distillation.artefacts import Artefacts, artefacts

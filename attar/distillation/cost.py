@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from attar.core.progress import about
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.diffusion import network_passes, times_from
 from attar.distillation.artefacts import prepared_artefact
 from attar.distillation.checks import Plan

@@ -12,7 +12,7 @@ from attar.core.errors import AttarError, reason
 from attar.core.json_shapes import TABLE, TEXT, Many, Maybe, Shape, mistake, whole
 from attar.core.progress import Progress, silent
 from attar.core.store import Artefact, Store
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.job import Job, Spec
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from attar.core.progress import Say, quiet
 from attar.core.store import Artefact, write_json
-from attar.core.words import counted
+from attar.core.wording import counted
 
 if TYPE_CHECKING:
     from attar.distillation.artefacts import Artefacts

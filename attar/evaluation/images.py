@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional
 
 from attar.core.errors import AttarError
 from attar.core.store import digest, fingerprint
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.evaluation.native import Native
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.data import ImageSet, decode, load_pixels, preprocess
 from attar.data.degenerate import ACCIDENT, Contents, check_contents
 from attar.evaluation.images import Images

@@ -8,7 +8,7 @@ from attar.core.errors import AttarError
 from attar.core.files import appearing
 from attar.core.progress import Progress, Say, silent
 from attar.core.store import Artefact, Store
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.data.output_places import check_place, ours
 from attar.evaluation.evaluator import labelling
 from attar.evaluation.inputs import opened, teacher_examples

@@ -13,7 +13,7 @@ from attar.core.batching import resolve
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Artefact, Store
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.data import ImageSet, load_data, test_spec, usual_side
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import Students, evaluate

@@ -13,7 +13,7 @@ from attar.core.files import expanded
 from attar.core.hub_ids import check_there
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.data.output_places import check_place
 from attar.data.spec import resolve
 from attar.distillation.run import distill_sets

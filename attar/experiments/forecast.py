@@ -15,7 +15,7 @@ from attar.core.errors import AttarError
 from attar.core.files import expanded
 from attar.core.progress import Progress, duration
 from attar.core.store import Store
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.data import load_data, load_held_out, test_spec
 from attar.distillation.estimate import Measures, Outlook, measured, outlook, training_seconds
 from attar.experiments.spec import Experiment, Planned

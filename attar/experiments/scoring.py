@@ -12,7 +12,7 @@ from attar.core.errors import AttarError
 from attar.core.files import write_json, writing
 from attar.core.progress import Progress, Say, about
 from attar.core.store import Store
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.data.output_places import check_file, check_place
 from attar.distillation.estimate import training_seconds
 from attar.evaluation import Recipe

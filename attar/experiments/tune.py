@@ -18,7 +18,7 @@ from attar.core.config import by_ipc
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint, write_json
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.data.output_places import check_place
 from attar.evaluation import Recipe, changes, modified
 from attar.evaluation.records import signed

@@ -13,7 +13,7 @@ from torch import nn
 
 from attar.core.progress import Progress, Say, about
 from attar.core.store import Store, write_json
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.data.output_places import check_place
 from attar.evaluation import Recipe
 from attar.evaluation.conditions import Conditions

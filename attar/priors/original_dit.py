@@ -26,7 +26,7 @@ from torch import Tensor
 from attar.core.errors import AttarError
 from attar.core.files import expanded
 from attar.core.hub_ids import near
-from attar.core.words import listed
+from attar.core.wording import listed
 from attar.data.class_names import imagenet_names, named
 from attar.diffusion import Schedule
 from attar.priors.codec import Codec

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from attar.core import toml_tables
 from attar.core.errors import AttarError
-from attar.core.words import listed
+from attar.core.wording import listed
 from attar.data.class_names import imagenet_wnids, is_imagenet
 
 if TYPE_CHECKING:

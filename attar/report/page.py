@@ -17,7 +17,7 @@ from attar import __version__
 from attar.core.errors import AttarError, reason
 from attar.core.files import replacing, writing
 from attar.core.progress import Say, duration, quiet
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.data.output_places import check_file, check_place
 from attar.evaluation.records import ALL_DATA, Record
 from attar.report.charts import COLOURS, distances, measures_by_step, symbol

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
 from attar.core.store import Store, fingerprint
-from attar.core.words import counted
+from attar.core.wording import counted
 
 if TYPE_CHECKING:
     from attar.core.progress import Say

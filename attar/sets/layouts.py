@@ -14,7 +14,7 @@ from attar.core.errors import AttarError, suggestion
 from attar.core.files import appearing, write_json
 from attar.core.progress import Say, quiet
 from attar.core.store import Store
-from attar.core.words import counted, listed
+from attar.core.wording import counted, listed
 from attar.data.output_places import check_place, occupied
 from attar.sets.distilled import DistilledSet, check_undamaged, folder_name
 

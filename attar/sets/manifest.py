@@ -23,7 +23,7 @@ from attar.core.json_shapes import (
     read_json,
     whole,
 )
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.data.pixels import PREPROCESSING
 
 FORMAT = 1

@@ -14,7 +14,7 @@ from attar.core.files import replacing, writing
 from attar.core.json_shapes import NAME, TEXT, Many, Shape, mistake, number, read_json, whole
 from attar.core.progress import Meter, Progress, Say, quiet, silent
 from attar.core.store import Store, write_json
-from attar.core.words import counted
+from attar.core.wording import counted
 from attar.data.output_places import check_place
 from attar.sets.distilled import check_undamaged
 

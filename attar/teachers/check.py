@@ -28,7 +28,7 @@ from scipy.stats import binom, norm
 from torch import Tensor
 
 from attar.core.errors import AttarError
-from attar.core.words import listed
+from attar.core.wording import listed
 from attar.data.class_names import matches
 from attar.teachers.teacher import Ensemble, Pretrained, SingleTeacher, Teacher
 from attar.training.augment import STATISTICS, normalised
