@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attar.core.arguments import checked
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from attar.methods.base import Method
 
 
+@checked
 def distill(
     data: str,
     *,
@@ -51,6 +53,7 @@ def distill(
     return distill_sets(asked, name, chosen, _ipcs(ipc), Path(out), progress=progress, dry_run=dry_run)
 
 
+@checked
 def evaluate(
     folder: str | Path,
     *,
@@ -106,6 +109,7 @@ def evaluate(
     return [record.as_json() for record in records]
 
 
+@checked
 def compare(
     file: str | Path,
     *,
@@ -129,6 +133,7 @@ def compare(
     return list(run(read_experiment(Path(file)), only=only, dry_run=dry_run, progress=progress, say=say))
 
 
+@checked
 def tune(
     data: str,
     *,
@@ -189,6 +194,7 @@ def tune(
     return run(tuning, progress=progress, say=say, dry_run=dry_run).chosen
 
 
+@checked
 def explain_run(
     data: str,
     *,
@@ -216,6 +222,7 @@ def explain_run(
     return explained(asked, name, chosen, _ipcs(ipc), Path(out), progress=progress, say=say)
 
 
+@checked
 def cache_contents(kind: str | None = None) -> Contents:
     """`attar cache`: all that is in the cache, or what it holds of one kind.
 
@@ -227,6 +234,7 @@ def cache_contents(kind: str | None = None) -> Contents:
     return contents(kind=kind)
 
 
+@checked
 def explain(what: str | Path) -> Record:
     """`attar cache explain`: what an artefact of the cache, or a distilled set, was made of.
 
@@ -254,6 +262,7 @@ def explain(what: str | Path) -> Record:
     return find(str(what)) if record is None else record
 
 
+@checked
 def prune_cache(
     *,
     older_than: str | float | None = None,

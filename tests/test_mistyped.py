@@ -42,6 +42,8 @@ MISTYPED: list[tuple[list[str], str]] = [
     ([*D3HR, "--preprocess", "resize_crop"], "--preprocess resize_crop (did you mean 'resize-crop'?)"),
     (["distill", "--data", "parqet:x", *RANDOM[3:]], "known form of data (did you mean 'parquet'?)"),
     ([*D3HR, "--device", "cdua"], "--device cdua (did you mean 'cuda'?)"),
+    ([*D3HR, "--device", "cpux"], "--device cpux (did you mean 'cpu'?): no such device; here there are auto, cpu"),
+    ([*D3HR, "--device", "meta"], "--device meta: not usable here ("),
     ([*D3HR, "--dtype", "bfloat"], "--dtype bfloat (did you mean 'bfloat16'"),
     ([*D3HR, "--prior", "digit"], "--prior digit (did you mean 'digits'?)"),
     ([*D3HR, "--on-bad-image", "skp"], "distill.on_bad_image = 'skp' (did you mean 'skip'?)"),

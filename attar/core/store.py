@@ -71,7 +71,7 @@ class Store:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root if root is not None else cache_folder()
-        if self.root.exists() and not self.root.is_dir():
+        if os.path.lexists(self.root) and not self.root.is_dir():
             raise AttarError(f"the cache {self.root} is no folder: set ATTAR_CACHE to one")
 
     def path(self, artefact: Artefact) -> Path:

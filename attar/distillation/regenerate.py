@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from attar.core.arguments import checked
 from attar.core.errors import AttarError, reason
 from attar.core.json_shapes import TABLE, TEXT, Many, Maybe, Shape, mistake, whole
 from attar.core.progress import Progress, silent
@@ -34,6 +35,7 @@ _NEEDED: Shape = {
 """Keys of a manifest that are looked at here beside those that every one must have."""
 
 
+@checked
 def regenerate(
     folder: Path,
     ipcs: Sequence[int],

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attar.core.arguments import checked
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Artefact, Store, write_json
 from attar.core.words import counted
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from attar.methods.base import Method, Tensors
 
 
+@checked
 def distill_sets(
     spec: Spec,
     name: str,

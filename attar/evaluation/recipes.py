@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+from attar.core.arguments import checked
 from attar.core.config import changed
 from attar.core.errors import AttarError
 from attar.core.registry import Registry
@@ -235,6 +236,7 @@ PUBLISHED_NETWORKS: dict[str, tuple[str, ...]] = {
 fkd-soft-cifar none are published: it shares RDED's. Any recipe trains any network."""
 
 
+@checked
 def modified(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     """The recipe with fields changed; its name then ends in "(modified)". Values may be text, as on the command line.
 

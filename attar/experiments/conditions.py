@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.evaluation import Recipe
 from attar.teachers.reference import TeacherReference
@@ -41,6 +42,7 @@ class Protocol:
     """Weight of IOR in LRS, and of the augmented evaluation in ARS, from 0 to 1."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.full_epochs < 1:
             raise AttarError(f"`full_epochs` {self.full_epochs}: at least 1")
         if not 0 <= self.weight <= 1:

@@ -45,6 +45,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attar.core.arguments import checked
 from attar.core.config import changed, parsed
 from attar.core.errors import AttarError, reason
 from attar.core.limits import IPC, check_most
@@ -146,6 +147,7 @@ class Experiment:
         return self.out / "sets" / contender.label / f"seed-{seed}" / f"ipc-{ipc:03d}"
 
 
+@checked
 def read_experiment(file: Path) -> Experiment:
     """The experiment in a TOML file, all of its words checked; no data and no prior is opened.
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from attar.core.arguments import check_fields
 from attar.core.config import by_ipc
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
@@ -68,6 +69,7 @@ class Tuning:
     """Who labels, where the recipe learns from soft labels."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.seeds:
             raise AttarError("`seeds` 0: at least 1")
         if self.eta < 2:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attar.core.arguments import checked
 from attar.core.errors import AttarError
 from attar.core.files import replacing, writing
 from attar.core.json_shapes import NAME, TEXT, Many, Shape, mistake, number, read_json, whole
@@ -16,12 +17,12 @@ from attar.core.progress import Meter, Progress, Say, quiet, silent
 from attar.core.store import Store, write_json
 from attar.core.words import counted
 from attar.data.places import check_place
+from attar.sets.distilled import DistilledSet
 
 if TYPE_CHECKING:
     from attar.data.pixels import Pixels
     from attar.job import Job, Spec
     from attar.selection.features import Features, Kind
-    from attar.sets.distilled import DistilledSet
     from attar.teachers.reference import TeacherReference
 
 _DISTANCES = Many(Many(number(0)), least=1)
@@ -101,6 +102,7 @@ def read_nearest(one: DistilledSet) -> list[Nearest]:
     return [Nearest(**{field.name: of[field.name] for field in fields(Nearest)}) for of in kept["measures"]]
 
 
+@checked
 def nearest(
     one: DistilledSet,
     kinds: Sequence[Kind] = ("pixels",),

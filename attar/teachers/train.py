@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from attar.core.arguments import checked
 from attar.core.batching import device_class, resolve
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, duration, silent
@@ -104,6 +105,7 @@ class _Bench:
         return plan, how
 
 
+@checked
 def train_teacher(
     spec: TeacherTraining,
     out: Path,

@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
+from attar.core.arguments import checked
 from attar.core.batching import choose
 from attar.core.errors import AttarError
 from attar.core.files import expanded
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from attar.priors.prior import Prior
 
 
+@checked
 def finetune_prior(
     spec: AdaptedPrior,
     out: Path,

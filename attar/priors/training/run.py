@@ -13,6 +13,7 @@ import diffusers
 import torch
 from torch import nn
 
+from attar.core.arguments import checked
 from attar.core.batching import device_class
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, duration, silent
@@ -113,6 +114,7 @@ class TrainingTask:
     """Called with the folder when the training is done: the network to write, which may add files."""
 
 
+@checked
 def train_new_prior(
     spec: NewPrior,
     out: Path,

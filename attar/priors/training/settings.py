@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
+from attar.core.arguments import check_fields
 from attar.core.config import Range, check_ranges
-from attar.core.errors import AttarError, suggestion
+from attar.core.errors import AttarError
 from attar.core.limits import SIDE, check_guidance, check_most
 
 Preprocess = Literal["adm", "resize-crop", "squash"]
@@ -145,6 +146,7 @@ class Report:
     """Batches of 64 that the classifier is trained on, once for each data set."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if (
             (self.every is not None and self.every < 1)
             or min(self.samples, self.judge_steps) < 2
@@ -175,9 +177,7 @@ class Material:
     """How the training is monitored."""
 
     def __post_init__(self) -> None:
-        if self.preprocess not in (known := get_args(Preprocess)):
-            hint = suggestion(self.preprocess, known)
-            raise AttarError(f"`preprocess` {self.preprocess!r}{hint}: choose one of {', '.join(known)}")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
