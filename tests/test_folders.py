@@ -210,7 +210,7 @@ def test_a_link_to_itself_is_no_data(tmp_path: Path, spec: str) -> None:
 
 
 def test_a_split_that_is_a_link_to_itself_is_not_left_out(tmp_path: Path) -> None:
-    save_folder(tmp_path / "data" / "train", ["ant", "bee"], each=2, size=8)
+    folder(tmp_path / "data", "train/ant/1.png", "train/bee/1.png")
     (tmp_path / "data" / "test").symlink_to("test")
     with pytest.raises(AttarError, match=r"data/test: a link that leads nowhere, perhaps a split; mend it"):
         load_data(f"imagefolder:{tmp_path / 'data'}@train")

@@ -79,11 +79,10 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuses an empty word, which would stand for the current folder, or for nothing."""
         for before, word in zip(["", *args], args, strict=False):
-            flag = before if not word else word[:-1] if word.startswith("--") and word.endswith("=") else None
+            flag = word[:-1] if word.startswith("--") and word.endswith("=") else before if not word else None
             if flag is not None and flag not in TEXTS:
-                raise AttarError(
-                    f"{flag if flag.startswith('--') else 'a word'} is empty: give a value, or leave it out"
-                )
+                told = flag if flag.startswith("--") else "a word"
+                raise AttarError(f"{told} is empty: give a value, or leave it out")
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
