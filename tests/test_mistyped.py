@@ -56,6 +56,7 @@ MISTYPED: list[tuple[list[str], str]] = [
     (["evaluate", ".", "--network", "torchvison/resnet18"], "'torchvision/resnet18'"),
     (["waterfall", ".", "--to", "rded-sft"], "no recipe 'rded-sft' (did you mean 'rded-soft'"),
     (["waterfall", ".", "--to", "fkd-soft", "--order", "lable"], "--order lable (did you mean 'labels'?)"),
+    (["cache", "--kind", "fitt"], "holds no fitt (did you mean 'fit'?)"),
     (["relabel", ".", "--teacher", "x", "--out", "y", "--scheme", "INT8"], "scheme 'INT8' (did you mean 'int8'?)"),
     (["tune", *D3HR[1:], "--recipe", "quik"], "no recipe 'quik' (did you mean 'quick'?)"),
     ([*TEACHER, "--set", "normalise=cifr"], "train-teacher.normalise = 'cifr' (did you mean 'cifar'?)"),
@@ -153,6 +154,17 @@ def test_folders_of_data_and_of_sets(here: Path, monkeypatch: Any, capsys: Any) 
     for words in (["evaluate", "phots"], ["report", "phots"], ["nearest", "phots"]):
         assert attar(monkeypatch, *words) == 2
         assert "phots (did you mean 'photos'?): there is no such folder" in capsys.readouterr().err
+
+
+def test_files_of_settings(here: Path, monkeypatch: Any, capsys: Any) -> None:
+    (here / "experiments").mkdir()
+    for name in ("experiments/cifar10.toml", "own.toml"):
+        (here / name).write_text("")
+    for name, meant in (("owns.toml", "own.toml"), ("cifar1.toml", "experiments/cifar10.toml")):
+        assert attar(monkeypatch, "compare", name) == 2
+        assert f"error: {name} (did you mean '{meant}'?): there is no such file" in capsys.readouterr().err
+    assert attar(monkeypatch, *D3HR, "--config", "owns.toml") == 2
+    assert "--config owns.toml (did you mean 'own.toml'?) cannot be read" in capsys.readouterr().err
 
 
 def test_from_python() -> None:

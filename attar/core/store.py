@@ -126,7 +126,12 @@ class Store:
             scratch = self.scratch(artefact)
             scratch.mkdir(exist_ok=True)
             earlier, begun = seconds + _noted(scratch), time.monotonic()
-            make(scratch)
+            try:
+                make(scratch)
+            except BaseException:
+                with suppress(OSError):  # it stays where there is anything in it to go on from
+                    scratch.rmdir()
+                raise
             spent = earlier + time.monotonic() - begun
             for checkpoint in scratch.glob(".*"):
                 shutil.rmtree(checkpoint) if checkpoint.is_dir() else checkpoint.unlink()

@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Any
 from attar.core.arguments import checked
 from attar.core.config import changed, parsed
 from attar.core.errors import AttarError, reason
+from attar.core.hub_ids import near
 from attar.core.limits import IPC, check_most
 from attar.core.toml_tables import Table, keyed, known, labelled, numbers, seeds, table, texts
 from attar.evaluation import Recipe, modified, named_recipe
@@ -154,6 +155,8 @@ def read_experiment(file: Path) -> Experiment:
     Raises:
         AttarError: names the file, and the key, method, field, recipe or network that does not exist or does not fit.
     """
+    if not file.exists():
+        raise AttarError(f"{file}{near(str(file)) or _shipped(file)}: there is no such file")
     try:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
         return _experiment(file, written)
@@ -163,6 +166,11 @@ def read_experiment(file: Path) -> Experiment:
         raise AttarError(f"{file} is not TOML: {error}") from error
     except (ValueError, AttarError) as error:
         raise AttarError(f"{file}: {error}") from error
+
+
+def _shipped(file: Path) -> str:
+    """ " (did you mean 'experiments/cifar10.toml'?)": the files beside the source that are called alike."""
+    return near(str(Path("experiments") / file.name)) if Path("experiments").is_dir() else ""
 
 
 def _experiment(file: Path, written: Table) -> Experiment:

@@ -28,6 +28,7 @@ def tested_images(one: DistilledSet, test: str | None, store: Store, progress: P
         AttarError: they lack its classes, or the held-out tenth was not held out when the set was distilled.
     """
     from attar.data import load_data, load_held_out, test_spec
+    from attar.data.contents import ACCIDENT
 
     data = one.manifest["data"]
     if test == "held-out":
@@ -41,7 +42,7 @@ def tested_images(one: DistilledSet, test: str | None, store: Store, progress: P
     picked = images.restricted(one.classes)
     if picked.classes != one.classes:
         raise AttarError(f"`test` {test}: its classes are in another order than those of {one.folder}")
-    return without_unreadable(picked, one, store, progress)
+    return without_unreadable(picked, one, store, progress, ACCIDENT if test == "held-out" else 1)
 
 
 def real_images(one: DistilledSet, store: Store) -> ImageSet:
@@ -129,8 +130,10 @@ def _difference(one: DistilledSet, every: ImageSet, store: Store) -> str | None:
     return f"{told} ({other or 'other images, or in another order'})"
 
 
-def without_unreadable(images: ImageSet, one: DistilledSet, store: Store, progress: Progress = silent) -> ImageSet:
+def without_unreadable(
+    images: ImageSet, one: DistilledSet, store: Store, progress: Progress = silent, accident: int = 1
+) -> ImageSet:
     """Without the images that cannot be read where the set was distilled without such; elsewhere they are an error."""
     from attar.data import readable
 
-    return readable(images, "skip" if one.manifest["data"]["skipped"] else "error", store, progress)
+    return readable(images, "skip" if one.manifest["data"]["skipped"] else "error", store, progress, accident)

@@ -19,7 +19,7 @@ from attar.core.errors import AttarError
 from attar.core.progress import Progress, duration, silent
 from attar.core.rng import noise
 from attar.core.store import Artefact, Store
-from attar.data import ImageSet, load_data, readable
+from attar.data import ImageSet, load_data, readable_parts
 from attar.data.places import check_place
 from attar.diffusion import Schedule
 from attar.priors.folder import check_out, linear_scheduler, publish, write_card, write_pipeline
@@ -55,12 +55,9 @@ class TrainingRun:
 
     @cached_property
     def images(self) -> tuple[ImageSet, ImageSet]:
-        """Those to train on, and the fixed tenth (attar.data.load_held_out), whichever images cannot be read."""
-        images, bad = load_data(self.material.data), self.material.on_bad_image
-        if bad == "error":
-            return readable(images, bad, self.store, self.progress).held_out()
-        train, held = (readable(part, bad, self.store, self.progress) for part in images.held_out())
-        return train, held
+        """Those to train on, and the fixed tenth."""
+        material = self.material
+        return readable_parts(load_data(material.data), material.on_bad_image, self.store, self.progress)
 
     @property
     def classes(self) -> tuple[str, ...]:
