@@ -162,7 +162,7 @@ def test_files_of_settings(here: Path, monkeypatch: Any, capsys: Any) -> None:
         (here / name).write_text("")
     for name, meant in (("owns.toml", "own.toml"), ("cifar1.toml", "experiments/cifar10.toml")):
         assert attar(monkeypatch, "compare", name) == 2
-        assert f"error: {name} (did you mean '{meant}'?): there is no such file" in capsys.readouterr().err
+        assert f"error: {name} (did you mean '{meant}'?) cannot be read: No such file" in capsys.readouterr().err
     assert attar(monkeypatch, *D3HR, "--config", "owns.toml") == 2
     assert "--config owns.toml (did you mean 'own.toml'?) cannot be read" in capsys.readouterr().err
 

@@ -264,7 +264,8 @@ def _written(config: Path, known: list[str]) -> tuple[dict[str, Any], dict[str, 
     try:
         written = tomllib.loads(config.read_text(encoding="utf-8"))
     except OSError as error:
-        raise AttarError(f"`config` {config}{near(str(config))} cannot be read: {reason(error)}") from error
+        hint = "" if config.exists() else near(str(config))
+        raise AttarError(f"`config` {config}{hint} cannot be read: {reason(error)}") from error
     except ValueError as error:
         raise AttarError(f"`config` {config} is not TOML: {error}") from error
     written = {name.replace("-", "_"): value for name, value in written.items()}

@@ -155,13 +155,12 @@ def read_experiment(file: Path) -> Experiment:
     Raises:
         AttarError: names the file, and the key, method, field, recipe or network that does not exist or does not fit.
     """
-    if not file.exists():
-        raise AttarError(f"{file}{near(str(file)) or _shipped(file)}: there is no such file")
     try:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
         return _experiment(file, written)
     except OSError as error:
-        raise AttarError(f"{file} cannot be read: {reason(error)}") from error
+        hint = "" if file.exists() else near(str(file)) or _shipped(file)
+        raise AttarError(f"{file}{hint} cannot be read: {reason(error)}") from error
     except tomllib.TOMLDecodeError as error:
         raise AttarError(f"{file} is not TOML: {error}") from error
     except (ValueError, AttarError) as error:

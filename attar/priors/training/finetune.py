@@ -25,7 +25,8 @@ from attar.priors.digits import digits_prior, is_trained, untrained_digits
 from attar.priors.folder import check_out, linear_scheduler
 from attar.priors.shared_embedders import SharedDiT, share_embedders
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
-from attar.priors.training.run import Say, TrainingRun, TrainingTask, check_batch, estimate, produce
+from attar.priors.training.estimate import estimate
+from attar.priors.training.run import Say, TrainingRun, TrainingTask, check_batch, produce
 from attar.priors.training.settings import AdaptedPrior
 
 if TYPE_CHECKING:

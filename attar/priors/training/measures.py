@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
 from attar.core.finite import naming, save_finite
-from attar.core.progress import Progress, silent
+from attar.core.progress import Progress, silent, timed
 from attar.core.rng import numpy_generator, seed_of
 from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_pixels
@@ -64,37 +64,55 @@ def open_classifier(
     It sees images that a prior of `size` pixels could make: brought to that size, then to 16, 32 or 64 pixels.
     """
     side = _side(size)
-    shown = {"size": size, "preprocess": how, "flip": flip, "images at most": LIMIT}
-    inputs = {"images": train_images.identities, "held out": held.identities, **shown}
-    inputs |= {"network": NETWORK, "steps": steps, "torch": torch.__version__, "revision": REVISION}
 
     def make(scratch: Path) -> None:
         pixels, labels = _random_images(train_images, size, how)
         network = _untrained(len(train_images.classes), side)
-        _train(
-            network, pixels, labels, Augmentation(size=side, crop=0.5, flip=flip, normalise=NORMALISE), steps, progress
-        )
+        _train(network, pixels, labels, _augmentation(side, flip), steps, progress)
         tensors = _tensors(network, *_random_images(held, size, how), pixels)
         save_finite(tensors, scratch / "judge.safetensors", "the classifier that measures samples")
 
-    folder = store.once(Artefact("judge", inputs), make)
+    folder = store.once(classifier_artefact(train_images, held, size, how, flip, steps), make)
     tensors = load_file(folder / "judge.safetensors")
     network = _untrained(len(train_images.classes), side).eval()
     network.load_state_dict({name[8:]: value for name, value in tensors.items() if name.startswith("network.")})
     return Classifier(network, side, tensors["features"], float(tensors["right"]), float(tensors["gap"]))
 
 
+def classifier_artefact(
+    train_images: ImageSet, held: ImageSet, size: int, how: str, flip: bool, steps: int
+) -> Artefact:
+    """What the store keeps it as."""
+    shown = {"size": size, "preprocess": how, "flip": flip, "images at most": LIMIT}
+    inputs = {"images": train_images.identities, "held out": held.identities, **shown}
+    inputs |= {"network": NETWORK, "steps": steps, "torch": torch.__version__, "revision": REVISION}
+    return Artefact("judge", inputs)
+
+
+def classifier_seconds(classes: int, size: int, steps: int) -> float:
+    """How long its training takes here: a batch forth and back is timed, its gradients thrown away."""
+    side = _side(size)
+    network, images = _untrained(classes, side), torch.zeros(_plan(steps).batch, 3, side, side)
+    return steps * timed(lambda: network(images).sum().backward())
+
+
+def _plan(steps: int) -> Plan:
+    return Plan(steps=steps, optimiser="adamw", lr=2e-3, weight_decay=5e-4, schedule="cosine", warmup=steps // 20)
+
+
+def _augmentation(side: int, flip: bool) -> Augmentation:
+    return Augmentation(size=side, crop=0.5, flip=flip, normalise=NORMALISE)
+
+
 def _train(
     network: Any, pixels: Tensor, labels: Tensor, augmentation: Augmentation, steps: int, progress: Progress
 ) -> None:
-    plan = Plan(steps=steps, optimiser="adamw", lr=2e-3, weight_decay=5e-4, schedule="cosine", warmup=steps // 20)
-
     def report(step: Step) -> None:
         if step.done % 20 == 0:
             progress(f"training a classifier to measure samples, step {step.done}/{step.total}", step.done / steps)
 
     with naming("the classifier that measures samples"):
-        train(network, pixels, labels, plan, augmentation, "judge", after=report)
+        train(network, pixels, labels, _plan(steps), augmentation, "judge", after=report)
     network.eval()
 
 

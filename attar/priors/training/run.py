@@ -16,8 +16,7 @@ from torch import nn
 from attar.core.arguments import checked
 from attar.core.batching import device_class
 from attar.core.errors import AttarError
-from attar.core.progress import Progress, duration, silent
-from attar.core.rng import noise
+from attar.core.progress import Progress, silent
 from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_data, readable_parts
 from attar.data.places import check_place
@@ -25,12 +24,13 @@ from attar.diffusion import Schedule
 from attar.priors.folder import check_out, linear_scheduler, publish, write_card, write_pipeline
 from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT, untrained
-from attar.priors.training.latent_set import LatentSet, held_in_memory, load_latents
+from attar.priors.training.estimate import estimate
+from attar.priors.training.latent_set import LatentSet, load_latents
 from attar.priors.training.measures import open_classifier
 from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Moment, accelerator
 from attar.priors.training.settings import Denoising, Material, NewPrior
-from attar.priors.training.train import check_patch, step_seconds, train_network, training_session
+from attar.priors.training.train import check_patch, train_network, training_session
 from attar.priors.training.vae import open_codec, train_vae
 
 if TYPE_CHECKING:
@@ -160,22 +160,6 @@ def check_batch(batch: int, run: TrainingRun) -> None:
     """Raises AttarError where the processes cannot share a batch evenly."""
     if batch % run.helper.num_processes:
         raise AttarError(f"batch {batch}: must be divisible by the number of processes, {run.helper.num_processes}")
-
-
-def estimate(run: TrainingRun, task: TrainingTask) -> str:
-    """What is about to be done, and about how long it takes here: one step is timed."""
-    images, plan = len(run.images[0]), task.training
-    z = noise((1, plan.batch, *task.codec.shape), "estimate")
-    data = held_in_memory(z[0], torch.zeros(plan.batch, dtype=torch.int64))
-    seconds = plan.steps * step_seconds(task.network, data, task.scheduler, plan, run.helper, task.parameters)
-    size = sum(p.numel() for p in task.network.parameters())
-    trained = size if task.parameters is None else sum(p.numel() for p in task.parameters)
-    seen = plan.steps * plan.batch
-    return (
-        f"{images:,} images of {len(run.classes)} classes, {len(run.images[1]):,} held out; a DiT of {size:,} "
-        f"parameters ({trained:,} trained); {plan.steps:,} steps of {plan.batch}: {seen:,} images, "
-        f"{seen / images:.1f} epochs, about {duration(seconds)} on {device_class(run.helper.device)}"
-    )
 
 
 def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path) -> None:

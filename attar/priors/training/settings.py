@@ -155,6 +155,14 @@ class Report:
             raise AttarError("report: every must be 1 or more, samples and judge_steps 2 or more, steps 1 to 1000")
         check_guidance("`report.guidance`", self.guidance)
 
+    def interval(self, total: int) -> int:
+        """Steps between two grids in a training of `total` steps."""
+        return self.every or max(1, total // 5)
+
+    def times(self, total: int) -> int:
+        """How often samples are drawn in such a training: the last time at its end."""
+        return -(-total // self.interval(total))
+
 
 @dataclass(frozen=True)
 class Material:
