@@ -84,8 +84,8 @@ def make_sets(
             if [ipc] == plan.missing([ipc], quiet):
                 shown, kept = prototypes(job, made.fitted), statistics(plan, made.fitted)
                 about, generated = manifest(plan, ipc, made), plan.generates
-                write_distilled(folder, job.classes, made.images, about, shown, kept, generated)
                 job.store.once(set_artefact(plan, ipc, made), partial(_noted, folder))
+                write_distilled(folder, job.classes, made.images, about, shown, kept, generated)
         say(f"wrote {folder} in {time.monotonic() - begun:.1f} s")
     return list(plan.folders.values())
 
@@ -112,7 +112,7 @@ class Made:
 
 
 def set_artefact(plan: Plan, ipc: int, made: Made) -> Artefact:
-    """What the cache remembers of a set that was written: what it was made from (`attar cache explain DIR`)."""
+    """What the cache remembers of a set from when it is about to be written: what it was made from (`attar cache explain DIR`)."""
     spec = plan.job.spec
     asked = {"run": plan.key(ipc), "method": plan.name, "ipc": ipc, "data": spec.data, "seed": spec.seed}
     return Artefact("set", {**asked, "made from": list({one.key: one for one in made.stored}.values())})
