@@ -16,6 +16,7 @@ from attar.evaluation import modified, named_recipe
 from attar.evaluation.relabel import relabel
 from attar.job import Spec
 from attar.methods.d3hr.method import D3HR
+from attar.networks import build
 from attar.priors.training.run import train_new_prior
 from attar.priors.training.settings import NewPrior, Training
 from attar.report import write_report
@@ -78,6 +79,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (train_teacher, [TeacherTraining("digits"), "x"], {}, "`out` = 'x': must be a pathlib.Path"),
         (modified, [named_recipe("quick"), 3], {}, "`changes` = 3: must be a dictionary"),
         (named_recipe, [3], {}, "no recipe 3; there are: quick"),
+        (build, [3, 2, 8, 0], {}, "no network is called 3; `attar list networks`"),
         (TeacherReference.of, [3], {}, "`sources` = 3: must be a text or a list (each a text)"),
     ],
 )

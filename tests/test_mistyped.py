@@ -125,6 +125,8 @@ def test_a_key_of_a_config(here: Path, monkeypatch: Any, capsys: Any, toml: str,
         ("ipc = 1", "ipc = 100000000", "`ipc` 100000000: at most 100,000 images per class"),
         ("seeds = 1", "seeds = 1000000", "seeds = 1000000: at most 1,000 seeds"),
         ("seeds = 1", "output_size = 30000", "`output_size` 30000: at most 4,096 pixels a side"),
+        ("seeds = 1", "published = 3", "published = 3: must be tables, each headed [[published]]"),
+        ('out = "o"', 'out = ""', "out is empty: name a folder"),
         ("seeds = 1", 'planed = ""', "the file: no key 'planed' (did you mean 'planned'?)"),
     ],
 )

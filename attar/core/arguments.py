@@ -116,4 +116,6 @@ def _of_function(function: Callable[..., Any]) -> dict[str, Any]:
     return kinds
 
 
-_of_object = functools.cache(typing.get_type_hints)
+@functools.cache
+def _of_object(kind: Callable[..., Any]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)

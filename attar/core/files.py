@@ -112,6 +112,8 @@ def appearing(folder: Path, remedy: str = "", run: str | None = None) -> Iterato
             if stale.is_dir() and (stale != temporary or run is None):
                 shutil.rmtree(stale)
         temporary.mkdir(exist_ok=True)
+        for half in temporary.rglob(".*.partial"):
+            half.unlink()
         try:
             yield temporary
             _put(temporary, folder)

@@ -112,7 +112,10 @@ class Made:
 
 
 def set_artefact(plan: Plan, ipc: int, made: Made) -> Artefact:
-    """What the cache remembers of a set from when it is about to be written: what it was made from (`attar cache explain DIR`)."""
+    """What the cache remembers of a set: what it was made from (`attar cache explain DIR`).
+
+    It is noted before the set appears, so that no set is there that the cache does not know.
+    """
     spec = plan.job.spec
     asked = {"run": plan.key(ipc), "method": plan.name, "ipc": ipc, "data": spec.data, "seed": spec.seed}
     return Artefact("set", {**asked, "made from": list({one.key: one for one in made.stored}.values())})

@@ -197,16 +197,28 @@ def _experiment(file: Path, written: Table) -> Experiment:
         file=file,
         title=parsed(top.get("title", file.stem), str, "title"),
         status=parsed(top.get("status", ""), str, "status"),
-        out=Path(parsed(top["out"], str, "out")),
+        out=_place(top["out"]),
         ipcs=ipcs,
         distillation_seeds=seeds(top.get("distillation_seeds", 1), "distillation_seeds"),
         test=test,
         references=references,
         contenders=contenders,
         evaluations=evaluations,
-        published=tuple(_published(own, judging) for own in top.get("published", [])),
+        published=tuple(_published(own, judging) for own in _tables(top.get("published", []), "published")),
         planned=_planned(top["planned"]) if "planned" in top else None,
     )
+
+
+def _place(written: Any) -> Path:
+    if not (text := parsed(written, str, "out")):
+        raise AttarError("out is empty: name a folder")
+    return Path(text)
+
+
+def _tables(written: Any, name: str) -> list[Any]:
+    if not isinstance(written, list):
+        raise AttarError(f"{name} = {written!r}: must be tables, each headed [[{name}]]")
+    return written
 
 
 def _spec_fields() -> tuple[str, ...]:

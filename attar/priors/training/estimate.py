@@ -42,10 +42,10 @@ def estimate(run: TrainingRun, task: TrainingTask) -> str:
 
 def _judging(run: TrainingRun, task: TrainingTask) -> float:
     """Seconds that the classifier takes; 0 where it is stored."""
-    material, size = run.material, task.codec.size
-    looks = (size, material.preprocess, material.flip, material.report.judge_steps)
-    stored = run.store.has(classifier_artefact(*run.images, *looks))
-    return 0.0 if stored else classifier_seconds(len(run.classes), size, material.report.judge_steps)
+    material, size, steps = run.material, task.codec.size, run.material.report.judge_steps
+    train_images, held = run.images
+    kept = classifier_artefact(train_images, held, size, material.preprocess, material.flip, steps)
+    return 0.0 if run.store.has(kept) else classifier_seconds(len(run.classes), size, steps)
 
 
 def _sample_seconds(run: TrainingRun, task: TrainingTask) -> float:
