@@ -18,10 +18,13 @@ from attar.core.progress import quiet
 from attar.core.store import Store, file_digest
 from attar.distillation.run import distill_sets
 from attar.evaluation import RECIPES, modified
+from attar.evaluation.records import read_records
 from attar.evaluation.relabel import relabel
+from attar.experiments.spec import read_experiment
 from attar.job import Spec
 from attar.methods import load_method
 from attar.priors.training import optimise
+from attar.report.run import compare
 from attar.sets.distilled import open_distilled, verify
 from attar.teachers.reference import TeacherReference
 from attar.teachers.settings import TeacherTraining
@@ -109,7 +112,7 @@ def test_kills_of_a_set_and_of_its_labels(tmp_path: Path) -> None:
     assert ended(label_once, *words, tmp_path / "whole") == 0
     whole, events = labels(tmp_path / "whole"), json.loads((tmp_path / "whole" / "events.json").read_text())
     draw = random.Random(0)
-    for trial, what in enumerate(sorted(events) * 2):
+    for trial, what in enumerate(what for what in sorted(events) if what.endswith("changed")):
         root, nth = tmp_path / f"trial{trial}", draw.randint(1, events[what])
         told = f"a kill at {what}, {nth} of {events[what]}"
         assert ended(label_once, *words, root, what, nth) == -signal.SIGKILL, told
@@ -117,6 +120,39 @@ def test_kills_of_a_set_and_of_its_labels(tmp_path: Path) -> None:
         assert labels(root) == whole, told
         assert contents(root / "cache").unfinished == (), told
         assert sorted(path.name for path in root.iterdir()) == ["cache", "events.json", "labels", "set"], told
+
+
+def compare_once(root: Path, what: str = "", nth: int = 0) -> None:
+    """Runs in a process of its own, within `root`."""
+    os.chdir(root)
+    events = Events(root, what, nth)
+    compare(read_experiment(Path("file.toml")), store=Store(root / "cache"), progress=events.progress)
+    events.save(root / "events.json")
+
+
+@pytest.mark.slow
+def test_kills_of_a_comparison(tmp_path: Path) -> None:
+    text = 'data = "data@train"\nipc = 1\nseeds = 1\nout = "out"\n[methods.random]\n[evaluations.quick]\n'
+
+    def begun(name: str) -> Path:
+        for seed, split in enumerate(("train", "test")):
+            save_folder(tmp_path / name / "data" / split, ["a", "b"], each=4, seed=seed)
+        (tmp_path / name / "file.toml").write_text(text + 'networks = ["convnet3-w8"]\nset = {steps = 4}\n')
+        return tmp_path / name
+
+    def accuracies(root: Path) -> list[list[float]]:
+        return [record.accuracies for record in read_records(root / "out" / "results.json")]
+
+    assert ended(compare_once, begun("whole")) == 0
+    whole, events = accuracies(tmp_path / "whole"), json.loads((tmp_path / "whole" / "events.json").read_text())
+    draw = random.Random(0)
+    for what in draw.sample(sorted(events), 1):
+        nth = draw.randint(1, events[what])
+        told, root = f"a kill at {what}, {nth} of {events[what]}", begun(what.replace("/", " "))
+        assert ended(compare_once, root, what, nth) == -signal.SIGKILL, told
+        assert ended(compare_once, root) == 0, told
+        assert accuracies(root) == whole, told
+        assert contents(root / "cache").unfinished == (), told
 
 
 @pytest.mark.slow

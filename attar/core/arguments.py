@@ -50,7 +50,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 def check_fields(thing: Any) -> None:
     """Raises AttarError for a field of a frozen object whose value is of another kind than its annotation says."""
-    kinds = _of_object(type(thing))
+    kinds = _of_object(typing.cast(Any, type(thing)))
     for field in dataclasses.fields(thing):
         check(getattr(thing, field.name), kinds[field.name], f"`{field.name}`")
 
