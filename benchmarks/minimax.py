@@ -109,7 +109,7 @@ class Attars:
     """The same by this package."""
 
     def __init__(self, job: Job, stack: ExitStack) -> None:
-        self.job, fit = job, Tune()
+        self.job, fit = job, Tune(batch=BATCH, memory=MEMORY)
         prior, classes = job.prior, len(job.classes)
         self.data = fit.data(job, list(job.labels))
         network = share_embedders(prior.network.transformer, "").requires_grad_(False)
@@ -122,15 +122,10 @@ class Attars:
             data=self.data,
             y=job.conditions(list(job.labels)),
             null=prior.null,
-            batch=BATCH,
-            balanced=False,
-            label_dropout=0.1,
-            representativeness=0.002,
-            diversity=0.008,
+            fit=fit,
             real=real,
             generated=generated,
             means=CriterionMeans(torch.zeros(3)),
-            seed=0,
             helper=self.helper,
         )
 

@@ -106,17 +106,18 @@ def field_rows(thing: Any, prefix: str = "") -> list[tuple[str, str, str, str]]:
     rows = []
     kinds, meanings = typing.get_type_hints(type(thing)), notes(type(thing))
     for field in dataclasses.fields(thing):
-        value = _part(getattr(thing, field.name), kinds[field.name])
+        kind, note = kinds[field.name], meanings.get(field.name, "")
+        value = _part(getattr(thing, field.name), kind)
         if dataclasses.is_dataclass(value):
             inner = field_rows(value, f"{prefix}{field.name}.")
             if inner:
-                rows += [(prefix + field.name, "", type(value).__name__, meanings.get(field.name, "")), *inner]
-        elif field.init and is_plain(kinds[field.name]):
-            rows.append((prefix + field.name, str(value), _shown(kinds[field.name]), meanings.get(field.name, "")))
+                rows += [(prefix + field.name, "", type(value).__name__, note), *inner]
+        elif field.init and is_plain(kind):
+            rows.append((prefix + field.name, str(value), _type_in_words(kind), note))
     return rows
 
 
-def _shown(kind: Any) -> str:
+def _type_in_words(kind: Any) -> str:
     """A type in words."""
     if typing.get_origin(kind) is typing.Literal:
         return _in_words(kind)

@@ -48,7 +48,7 @@ def writing(place: Path, remedy: str = "") -> Iterator[None]:
 def _why(error: Exception, place: Path) -> str | None:
     """Why a place could not be written, in words; None if the error is about something else."""
     if isinstance(error, Unwritable):
-        return error.why if _at(error.place, place) else None
+        return error.why if _concerns(error.place, place) else None
     if isinstance(error, AttarError):
         return None
     number, named = getattr(error, "errno", None), [getattr(error, name, None) for name in ("filename", "filename2")]
@@ -57,11 +57,11 @@ def _why(error: Exception, place: Path) -> str | None:
     if isinstance(error, RuntimeError) and "inline_container.cc" in str(error):  # of torch.save
         number = errno.ENOSPC
     unnamed = number in _FULL and not any(named)
-    here = unnamed or (number in (*_FULL, *_FORBIDDEN) and any(_at(file, place) for file in named if file is not None))
+    here = unnamed or (number in (*_FULL, *_FORBIDDEN) and any(_concerns(file, place) for file in named if file))
     return os.strerror(number) if here and number is not None else None
 
 
-def _at(file: Any, place: Path) -> bool:
+def _concerns(file: Any, place: Path) -> bool:
     """Whether a file is a place, in it, above it, or its temporary stand-in."""
     path, place = Path(os.fsdecode(file)).absolute(), place.absolute()
     stand_in = str(place.with_name(f".{place.name}."))
@@ -116,13 +116,13 @@ def appearing(folder: Path, remedy: str = "", run: str | None = None) -> Iterato
             half.unlink()
         try:
             yield temporary
-            _put(temporary, folder)
+            _rename_onto(temporary, folder)
         finally:
             if run is None:
                 shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _put(made: Path, folder: Path) -> None:
+def _rename_onto(made: Path, folder: Path) -> None:
     try:
         if folder.is_dir():
             folder.rmdir()

@@ -44,7 +44,7 @@ def readable(
     bad: dict[int, str] = {}
     contents: dict[str, Contents] = {}
     for label, name in enumerate(images.classes):
-        unreadable, contents[name] = _looked(images, label, store, meter)
+        unreadable, contents[name] = _decoded(images, label, store, meter)
         bad |= unreadable
     rest = _without(images, bad, on_bad_image) if bad else images
     check_contents(contents, images.spec, accident)
@@ -71,7 +71,7 @@ def readable_parts(
 def _without(images: ImageSet, bad: Mapping[int, str], on_bad_image: Literal["error", "skip"]) -> ImageSet:
     if on_bad_image == "error":
         raise AttarError(
-            f"{len(bad)} of {counted(len(images), 'image')} of {images.spec} cannot be read:\n{_shown(images, bad)}\n"
+            f"{len(bad)} of {counted(len(images), 'image')} of {images.spec} cannot be read:\n{_lines(images, bad)}\n"
             "Mend or remove them, or leave them out with `on_bad_image=skip`"
         )
     rest = images.without(bad)
@@ -79,11 +79,11 @@ def _without(images: ImageSet, bad: Mapping[int, str], on_bad_image: Literal["er
     if len(empty):
         names = ", ".join(repr(rest.classes[label]) for label in empty)
         none = f"of {counted(len(images), 'image')} of {images.spec}, none of class {names} can be read"
-        raise AttarError(f"{none}:\n{_shown(images, bad)}")
+        raise AttarError(f"{none}:\n{_lines(images, bad)}")
     return rest
 
 
-def _looked(images: ImageSet, label: int, store: Store, meter: Meter) -> tuple[dict[int, str], Contents]:
+def _decoded(images: ImageSet, label: int, store: Store, meter: Meter) -> tuple[dict[int, str], Contents]:
     """Which images of a class cannot be decoded, and why; and what the others show."""
     indices = images.of_class(label)
 
@@ -119,5 +119,5 @@ def _look(images: ImageSet, index: int) -> Look | str:
     return Look.of(image.tobytes())
 
 
-def _shown(images: ImageSet, bad: Mapping[int, str]) -> str:
+def _lines(images: ImageSet, bad: Mapping[int, str]) -> str:
     return "\n".join(f"  {images.name(index)}: {why}" for index, why in bad.items())

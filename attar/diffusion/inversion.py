@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -46,13 +46,10 @@ def invert(
     guidance: float = 1.0,
     clean_time: int = -1,
     exact: FixedPoint | None = None,
-    step: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Clean latents z (N, C, H, W) taken through rising `times`, to the last of them; see `inverted`."""
     for latents in inverted(denoiser, z, y, times, guidance=guidance, clean_time=clean_time, exact=exact):
         z = latents.z
-        if step is not None:
-            step(latents.t)
     return z
 
 

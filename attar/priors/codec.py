@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import huggingface_hub
 import numpy as np
 import torch
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -259,10 +259,10 @@ def _inside(source: str) -> dict[str, str]:
     if folder.is_dir():
         return vae if (folder / "model_index.json").is_file() else {}
     try:
-        hf_hub_download(source, "config.json")
+        huggingface_hub.hf_hub_download(source, "config.json")
     except EntryNotFoundError as error:
         unreachable = isinstance(error, LocalEntryNotFoundError)
-        if unreachable and not isinstance(try_to_load_from_cache(source, "vae/config.json"), str):
+        if unreachable and not isinstance(huggingface_hub.try_to_load_from_cache(source, "vae/config.json"), str):
             raise
         return vae
     return {}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -15,41 +15,34 @@ from attar.priors.prior import Prior
 from attar.priors.shared_embedders import SharedDiT, share_embedders, sharing_embedders
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
 
+if TYPE_CHECKING:
+    from attar.methods.minimax.finetune import Tune
 
-@dataclass(frozen=True)
-class Adaptor:
-    """Which weights are tuned."""
 
-    adapt: Literal["difffit", "bitfit", "lora"]
-    """Biases, label table and scales of outputs; biases alone; or low-rank additions and the label table."""
-    rank: int
-    """Rank of LoRA."""
-    seed: int
-    """Seed of LoRA's matrices."""
+def attach(fit: Tune, network: SharedDiT, stack: ExitStack) -> dict[str, nn.Parameter]:
+    """What is tuned, by name, put into the network for as long as the stack lasts."""
+    if fit.adapt == "lora":
+        add_lora(network, fit.rank, fit.seed, "lora")
+        return {name: value for name, value in network.named_parameters() if value.requires_grad}
+    adaptor = DiffFit.of(network, biases_alone=fit.adapt == "bitfit")
+    stack.enter_context(adaptor.attached(network))
+    return adaptor.values
 
-    def attach(self, network: SharedDiT, stack: ExitStack) -> dict[str, nn.Parameter]:
-        """What is tuned, by name, put into the network for as long as the stack lasts."""
-        if self.adapt == "lora":
-            add_lora(network, self.rank, self.seed, "lora")
-            return {name: value for name, value in network.named_parameters() if value.requires_grad}
-        adaptor = DiffFit.of(network, biases_alone=self.adapt == "bitfit")
-        stack.enter_context(adaptor.attached(network))
-        return adaptor.values
 
-    @contextmanager
-    def adapted(self, prior: Prior, fitted: Tensors) -> Iterator[Prior]:
-        """The prior with tuned weights attached; or, of LoRA, merged into a copy of it."""
-        transformer = transformer_of(prior)
-        if self.adapt != "lora":
-            adaptor = DiffFit({name: nn.Parameter(value.to(prior.device)) for name, value in fitted.items()})
-            with sharing_embedders(transformer) as network, adaptor.attached(network):
-                yield replace(prior, network=network)
-            return
-        network = share_embedders(transformer, "LoRA")
-        add_lora(network, self.rank, self.seed, "lora")
-        assert not network.load_state_dict(fitted, strict=False).unexpected_keys
-        merge_lora(network)
-        yield replace(prior, network=network)
+@contextmanager
+def adapted(fit: Tune, prior: Prior, fitted: Tensors) -> Iterator[Prior]:
+    """The prior with tuned weights attached; with LoRA, a copy of it that they are merged into."""
+    transformer = transformer_of(prior)
+    if fit.adapt != "lora":
+        adaptor = DiffFit({name: nn.Parameter(value.to(prior.device)) for name, value in fitted.items()})
+        with sharing_embedders(transformer) as network, adaptor.attached(network):
+            yield replace(prior, network=network)
+        return
+    network = share_embedders(transformer, "LoRA")
+    add_lora(network, fit.rank, fit.seed, "lora")
+    assert not network.load_state_dict(fitted, strict=False).unexpected_keys
+    merge_lora(network)
+    yield replace(prior, network=network)
 
 
 def transformer_of(prior: Prior) -> Any:

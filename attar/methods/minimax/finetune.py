@@ -17,7 +17,7 @@ from attar.core.errors import AttarError
 from attar.diffusion.loss import Forward
 from attar.job import Job
 from attar.methods.base import Fit, Group, Tensors
-from attar.methods.minimax.adaptor import Adaptor, transformer_of
+from attar.methods.minimax.adaptor import adapted, attach, transformer_of
 from attar.methods.minimax.criteria import Memory
 from attar.methods.minimax.loss import MinimaxLoss
 from attar.methods.minimax.monitor import MEASURES, CriterionMeans, Monitor, MonitorConfig
@@ -98,7 +98,7 @@ class Tune(Fit):
         session = Session(scratch, _accelerator(prior), text, job.progress)
         loss = self._loss(job, group, network, data, session.helper)
         with ExitStack() as stack:
-            tuned = self._adaptor.attach(network, stack)
+            tuned = attach(self, network, stack)
             values = list(tuned.values())
             monitor = self._monitor(job, group, values, loss, plan.steps, scratch / MEASURES)
             monitor(Moment(0, [], [value.detach().clone() for value in values], 0.0))
@@ -125,15 +125,13 @@ class Tune(Fit):
         self, job: Job, group: Group, tuned: Sequence[nn.Parameter], loss: MinimaxLoss, steps: int, file: Path
     ) -> Monitor:
         return Monitor(
-            config=self.monitor,
+            fit=self,
             job=job,
             group=group,
             network=loss.network,
             tuned=tuned,
             data=loss.data,
             means=loss.means,
-            memory=self.memory,
-            seed=self.seed,
             total=steps,
             file=file,
         )
@@ -158,11 +156,7 @@ class Tune(Fit):
         return load_latents(replace(job.latents, images=images), self.flip, job.progress)
 
     def adapted(self, prior: Prior, fitted: Tensors) -> AbstractContextManager[Prior]:
-        return self._adaptor.adapted(prior, fitted)
-
-    @property
-    def _adaptor(self) -> Adaptor:
-        return Adaptor(self.adapt, self.rank, self.seed)
+        return adapted(self, prior, fitted)
 
     def encodings(self, counts: Sequence[int]) -> int:
         return sum(counts) * (2 if self.flip else 1)

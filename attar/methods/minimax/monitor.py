@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,9 @@ from attar.methods.base import Group
 from attar.priors.training.latent_set import LatentSet
 from attar.priors.training.monitor import NetworkDenoiser, holding
 from attar.priors.training.optimise import Moment
+
+if TYPE_CHECKING:
+    from attar.methods.minimax.finetune import Tune
 
 MEASURES = "measures.jsonl"
 NEIGHBOURS = 5
@@ -91,7 +95,8 @@ class CriterionMeans:
 class Monitor:
     """Measures one group's fine-tuning as it goes."""
 
-    config: MonitorConfig
+    fit: Tune
+    """The settings, among them how closely it is monitored."""
     job: Job
     group: Group
     network: nn.Module
@@ -101,9 +106,6 @@ class Monitor:
     data: LatentSet
     """The group's, its labels counted within the group."""
     means: CriterionMeans
-    memory: int
-    """How many latents of each class the memories hold."""
-    seed: int
     total: int
     """Steps of the fine-tuning."""
     file: Path
@@ -111,7 +113,7 @@ class Monitor:
 
     def __call__(self, moment: Moment) -> None:
         """Writes a line of measures, if it is time to and there is none of this step yet."""
-        if not self.config.due(moment.step, self.total):
+        if not self.fit.monitor.due(moment.step, self.total):
             return
         criteria, lines = self.means.take(), resumed(self.file, read_lines) or []
         real = {label: self._real(number) for number, label in enumerate(self.group)}
@@ -120,18 +122,18 @@ class Monitor:
             return
         with holding(self.tuned, moment.average):
             generated = [self._sampled(label) for label in large]
-        record = {"step": moment.step, **measures(list(large.values()), generated, self.memory), **criteria}
+        record = {"step": moment.step, **measures(list(large.values()), generated, self.fit.memory), **criteria}
         write_lines(self.file, [*lines, record])
 
     def _real(self, number: int) -> Tensor:
         """Real latents (N, C, H, W) of the group's class of this number."""
-        return self.data.mean[0, self.data.labels == number][: self.config.real].float()
+        return self.data.mean[0, self.data.labels == number][: self.fit.monitor.real].float()
 
     def _sampled(self, label: int) -> Tensor:
         """Samples (N, C, H, W) of a class, from the network as it is."""
-        prior, config, name = self.job.prior, self.config, self.job.classes[label]
+        prior, config, name = self.job.prior, self.fit.monitor, self.job.classes[label]
         self.job.progress(f"sampling {name}, to measure how well the class is covered", label / len(self.job.classes))
-        z = noise((config.samples, *prior.codec.shape), self.seed, "look", name).to(prior.device)
+        z = noise((config.samples, *prior.codec.shape), self.fit.seed, "look", name).to(prior.device)
         y = self.job.conditions([label]).expand(config.samples)
         start = grid(config.steps, "leading", len(prior.schedule))[-1]
         denoiser = NetworkDenoiser(prior.schedule, prior.null, self.network, prior.device, prior.dtype)
