@@ -151,7 +151,12 @@ def test_a_network_that_fits_the_images(
     size: int, given: dict[str, Any], network: str, lr: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys, said = list[str](), list[str]()
-    monkeypatch.setattr(training, "_there", lambda out, key: keys.append(key))
+
+    def earlier(out: Path, key: str) -> dict[str, Any]:
+        keys.append(key)
+        return {}
+
+    monkeypatch.setattr(training, "_earlier", earlier)
     spec = TeacherTraining("digits", size=size, flip=False, batch=8, device="cpu", **given)
     for one in (spec, replace(spec, network=network, lr=lr)):
         train_teacher(one, tmp_path / "out", store=Store(tmp_path), say=said.append, dry_run=True)

@@ -105,7 +105,7 @@ def classifier_seconds(classes: int, how: ClassifierTraining) -> float:
     def step() -> None:
         loss = network(images).sum()
         loss.backward()
-        float(loss)
+        float(loss.detach())
 
     return how.steps * timed(step)
 
