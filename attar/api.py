@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attar.core.arguments import checked
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from attar.methods.base import Method
 
 
+@checked
 def distill(
     data: str,
     *,
@@ -56,6 +58,7 @@ def distill(
     return distill_sets(Job(asked, progress=progress, dry=dry_run), name, chosen, _ipcs(ipc), Path(out))
 
 
+@checked
 def evaluate(
     folder: str | Path,
     *,
@@ -100,6 +103,7 @@ def evaluate(
     return [record.as_json() for record in records]
 
 
+@checked
 def compare(
     file: str | Path,
     *,
@@ -123,6 +127,7 @@ def compare(
     return list(run(read_experiment(Path(file)), only=only, dry_run=dry_run, progress=progress, say=say))
 
 
+@checked
 def tune(
     data: str,
     *,
@@ -177,6 +182,7 @@ def tune(
     return run(tuning, progress=progress, say=say, dry_run=dry_run).chosen
 
 
+@checked
 def explain_run(
     data: str,
     *,
@@ -207,6 +213,7 @@ def explain_run(
     return explained(asked, name, chosen, _ipcs(ipc), Path(out), progress=progress, say=say)
 
 
+@checked
 def cache_contents(kind: str | None = None) -> Contents:
     """`attar cache`: all that is in the cache, or what it holds of one kind.
 
@@ -218,6 +225,7 @@ def cache_contents(kind: str | None = None) -> Contents:
     return contents(kind=kind)
 
 
+@checked
 def explain(what: str | Path) -> Record:
     """`attar cache explain`: what an artefact of the cache, or a distilled set, was made of.
 
@@ -245,6 +253,7 @@ def explain(what: str | Path) -> Record:
     return find(str(what)) if record is None else record
 
 
+@checked
 def prune_cache(
     *,
     older_than: str | float | None = None,

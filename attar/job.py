@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.core.fingerprints import Named
 from attar.core.limits import SIDE, TILE, check_most, check_seed
@@ -84,7 +85,11 @@ class Spec:
     """Images in one call of the prior's network; none: found by probing, as the codec's (attar.core.batching)."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_seed("`seed`", self.seed)
+        for name in ("prior", "codec", "class_map", "prompts"):
+            if getattr(self, name) == "":
+                raise AttarError(f"`{name}` is empty: name one, or leave it out")
         for name, value in (("tile", self.tile), ("output_size", self.output_size)):
             if value is not None and value < 1:
                 raise AttarError(f"`{name}` {value}: at least 1")

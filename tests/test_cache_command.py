@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from kills import context
 from toys import attar, save_folder, save_tiny_dit, tint
 
 import attar as package
-from attar.core.cache import OLDER, contents, find
+from attar.core.cache import KINDS, OLDER, contents, find
 from attar.core.errors import AttarError
 from attar.core.fingerprints import Named, key_of
 from attar.core.prune import bytes_of, prune, seconds_of
@@ -128,7 +129,7 @@ def test_every_kind_of_artefact_records_the_inputs_that_its_key_is_the_fingerpri
     sources = (file.read_text(encoding="utf-8") for file in Path(package.__file__).parent.rglob("*.py"))
     kinds = {kind for source in sources for kind in re.findall(r'Artefact\(\s*"([a-z-]+)"', source)}
     metas = list((tmp_path / "cache").glob("*/*/meta.json"))
-    assert {file.parent.parent.name for file in metas} == kinds - LOCKS
+    assert {file.parent.parent.name for file in metas} == kinds - LOCKS == set(KINDS)
     known = {file.parent.name for file in metas}
     for file in metas:
         meta = json.loads(file.read_text(encoding="utf-8"))
@@ -228,6 +229,8 @@ def test_keys_that_are_unknown_or_begin_alike_are_refused(cached: Path, tmp_path
         find("xyz", store.root)
     with pytest.raises(AttarError, match=r"holds no kinds \(did you mean 'kind'\?\); it holds kind$"):
         contents(store.root, "kinds")
+    with pytest.raises(AttarError, match=r"holds no fitt \(did you mean 'fit'\?\); it holds kind$"):
+        contents(store.root, "fitt")
     with pytest.raises(AttarError, match="does not know what it was made from"):
         package.explain(unknown_set(cached, tmp_path))
 
@@ -282,8 +285,8 @@ def test_what_is_too_much_goes_the_least_recently_used_first(store: Store) -> No
 
 
 def test_a_size_and_an_age_are_read_and_one_is_needed(store: Store) -> None:
-    assert [seconds_of(text, "x") for text in ("30d", "12 h", "1.5m")] == [30 * DAY, 12 * 3600.0, 90.0]
-    assert [bytes_of(text, "x") for text in ("50GB", "1.5mb", "7 B")] == [50 * 10**9, 1_500_000, 7]
+    assert [seconds_of(text, "x") for text in ("30d", "12 h", "1.5m", "0")] == [30 * DAY, 12 * 3600.0, 90.0, 0]
+    assert [bytes_of(text, "x") for text in ("50GB", "1.5mb", "7 B", "0")] == [50 * 10**9, 1_500_000, 7, 0]
     for read, text in ((seconds_of, "30y"), (seconds_of, "-1d"), (bytes_of, "5"), (bytes_of, "5XB")):
         with pytest.raises(AttarError, match=rf"^--flag {text}: must be "):
             read(text, "--flag")
@@ -394,6 +397,26 @@ def test_a_pruning_takes_nothing_from_a_running_job(world: Path, tmp_path: Path)
     assert len(prune(store.root, max_size=0).removed) > 0
     assert not contents(store.root).records, "no job runs any more"
     assert not list((store.root / ".jobs").glob("*[0-9]"))
+
+
+def test_a_job_whose_lock_another_user_keeps_from_us_runs(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = made(store, 1)
+    mark = store.root / ".jobs" / "elsewhere-1-1"
+    mark.touch()
+    aged(mark, 1)
+
+    def forbidden(lock: Any, **_: Any) -> None:
+        if Path(lock.lock_file).name.startswith(mark.name):
+            raise PermissionError(errno.EACCES, "Permission denied", lock.lock_file)
+
+    monkeypatch.setattr("filelock.FileLock.acquire", forbidden)
+    monkeypatch.setattr("pathlib.Path.owner", lambda path: {mark: "bob"}[path])
+    done = prune(store.root, max_size=0)
+    assert (done.removed, [item.folder for item in done.in_use]) == ((), [folder])
+    assert mark.exists()
+    assert f"a job of bob may be running: its lock {mark}.lock cannot be opened" in caplog.text
 
 
 def test_what_is_used_while_a_pruning_begins_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

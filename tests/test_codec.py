@@ -134,7 +134,7 @@ def test_a_pipeline_on_the_hub_is_looked_into(monkeypatch: pytest.MonkeyPatch) -
     def missing(repository: str, name: str) -> str:
         raise raised[-1](f"no {name} in {repository}")
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", missing)
+    monkeypatch.setattr("attar.priors.codec.hf_hub_download", missing)
     raised.append(EntryNotFoundError)
     assert attar.priors.codec._inside("someone/pipeline") == {"subfolder": "vae"}
     raised.append(LocalEntryNotFoundError)

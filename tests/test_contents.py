@@ -11,8 +11,9 @@ from PIL import Image
 from toys import attar, save_folder
 
 from attar.core.errors import AttarError
+from attar.core.progress import silent
 from attar.core.store import Store
-from attar.data import load_data, readable
+from attar.data import load_data, readable, readable_parts
 from attar.data.degenerate import ACCIDENT, Contents, Look, check_contents
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
@@ -57,6 +58,18 @@ def test_classes_that_show_nothing(data: Path, store: Store, how: str) -> None:
             readable(images, "error", store)
     if how == "twins":
         readable(images.restricted(["ant"]), "error", store)
+
+
+def test_a_photograph_of_two_classes_may_be_all_that_is_held_out_of_both(data: Path, store: Store) -> None:
+    images = load_data(f"{data}@train")
+    ant, bee = (data / "train" / images.held_out()[1].name(number) for number in (0, 1))
+    shutil.copyfile(ant, bee)
+    images = load_data(f"{data}@train")
+    with pytest.raises(AttarError, match="hold the same images"):
+        readable(images.held_out()[1], "skip", store)
+    for bad in ("error", "skip"):
+        train, held = readable_parts(images, bad, store, silent)
+        assert (len(train), len(held)) == (4, 2)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if not isinstance(load_method(name), LatentMethod)])

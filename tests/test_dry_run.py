@@ -194,7 +194,7 @@ def test_what_is_slow_is_told_by_its_time_each(monkeypatch: Any, count: int, sec
 
 
 def test_a_clock_that_stands_still_gives_no_infinite_rate(monkeypatch: Any) -> None:
-    from attar.distillation.cost import _timed
+    from attar.core.progress import timed
 
-    monkeypatch.setattr("attar.distillation.cost.time.monotonic", lambda: 1.0)
-    assert math.isfinite(1 / _timed(lambda: torch.zeros(1)))
+    monkeypatch.setattr("attar.core.progress.time.monotonic", lambda: 1.0)
+    assert math.isfinite(1 / timed(lambda: torch.zeros(1)))

@@ -199,3 +199,18 @@ def test_splits_without_classes_are_no_classes(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8), "red").save(tmp_path / name / "0.png")
     with pytest.raises(AttarError, match="test, train, val hold images and no class folders; put a folder for each"):
         load_data(f"imagefolder:{tmp_path}")
+
+
+@pytest.mark.parametrize("spec", ["{0}", "imagefolder:{0}", "parquet:{0}", "{0}/below"])
+def test_a_link_to_itself_is_no_data(tmp_path: Path, spec: str) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    with pytest.raises(AttarError, match=r"loop.*\(.*a link that leads nowhere\)"):
+        load_data(spec.format(loop))
+
+
+def test_a_split_that_is_a_link_to_itself_is_not_left_out(tmp_path: Path) -> None:
+    folder(tmp_path / "data", "train/ant/1.png", "train/bee/1.png")
+    (tmp_path / "data" / "test").symlink_to("test")
+    with pytest.raises(AttarError, match=r"data/test: a link that leads nowhere, perhaps a split; mend it"):
+        load_data(f"imagefolder:{tmp_path / 'data'}@train")

@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from toys import original_weights, save_folder, save_tiny_dit
 
 from attar.core.errors import AttarError
+from attar.core.hub_ids import PATIENCE, absent, near
 from attar.core.store import Store
+from attar.job import Spec
 from attar.networks import build
 from attar.priors import load_prior, load_prior_codec
 from attar.priors.codec import load_autoencoder
@@ -39,7 +41,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("Digits", f" (did you mean 'digits'?){ID}"),
         ("./runs/prior", f" (did you mean 'runs/prior-1'?){ID}"),
         ("runs/prior-1/transformers", f" (did you mean 'runs/prior-1/transformer'?){ID}"),
-        ("ruins/prior-1/vae", f" (did you mean 'runs'?){ID}"),
+        ("ruins/prior-1/vae", f" (did you mean 'runs/prior-1/vae'?){ID}"),
         ("../no-such-folder", ID),
         ("~no-such-user/prior", ID),
         ("runs/prior-1/model_index.json/vae", ID),
@@ -63,6 +65,45 @@ def test_a_name_that_may_be_a_folder_or_an_id_is_told_as_both(world: Path, store
         load_prior("runs/prior", device="cpu", store=store)
     with pytest.raises(AttarError, match=f"^`codec` {told} loaded as an autoencoder: "):
         load_prior("runs/prior-1", codec="runs/prior", device="cpu", store=store)
+
+
+def test_the_hub_is_asked_once_and_not_for_long(world: Path, monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    """Where it cannot be reached, no file is asked of it, each of which would be tried again for half a minute."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(world / "hub"))
+    asked: list[float] = []
+
+    def unreachable(*_: object, timeout: float, **__: object) -> None:
+        asked.append(timeout)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", unreachable)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("asks for a file"))
+    (world / "owned").mkdir()
+    told = r"owner/name: there is no such folder here, and the hub cannot be reached \(no route to host\)"
+    with pytest.raises(AttarError, match=f"^`prior` {told}"):
+        load_prior("owner/name", device="cpu", store=store)
+    with pytest.raises(AttarError, match=f"^`codec` {told}"):
+        load_prior_codec("runs/prior-1", codec="owner/name", device="cpu", store=store)
+    with pytest.raises(AttarError, match=r"its weights are timm/\S+ of the hub, and the hub cannot be reached"):
+        load_pretrained("timm/resnet18", None, 2, 16)
+    assert asked == [PATIENCE] * 3
+    (world / "hub" / "models--owner--name").mkdir(parents=True)
+    assert absent("owner/name") == ""
+
+
+def test_an_owner_is_no_mistyped_folder(world: Path) -> None:
+    (world / "owned").mkdir()
+    assert near("owner/name") == ""
+    (world / "owned" / "name").mkdir()
+    assert near("owner/name") == " (did you mean 'owned/name'?)"
+
+
+def test_an_empty_name_is_no_prior(store: Store) -> None:
+    with pytest.raises(AttarError, match=r"^`prior` is empty: name a file or folder, or an id of the hub"):
+        load_prior("", device="cpu", store=store)
+    with pytest.raises(AttarError, match=r"^`prior` is empty: name one, or leave it out"):
+        Spec("digits", prior="")
 
 
 def test_a_checkpoint_and_a_teacher_that_are_not_there(world: Path, store: Store) -> None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from kills import context
 
+from attar.core.cache import contents
+from attar.core.errors import AttarError
 from attar.core.rng import generator, noise, seed_of
 from attar.core.store import Artefact, Store, fingerprint, note_seconds, replacing
 
@@ -91,6 +93,23 @@ def _make_slowly(root: str, gate: str) -> None:
         (scratch / "x").write_text("x")
 
     Store(Path(root)).once(KEY, make)
+
+
+def test_work_that_fails_with_nothing_to_go_on_from_leaves_nothing(store: Store) -> None:
+    artefact = Artefact("kind", {"n": 1})
+
+    def failing(scratch: Path) -> None:
+        raise AttarError("the training diverged")
+
+    def failing_later(scratch: Path) -> None:
+        (scratch / ".checkpoint").touch()
+        raise AttarError("the training diverged")
+
+    for make, left in ((failing, False), (failing_later, True)):
+        with pytest.raises(AttarError, match="the training diverged"):
+            store.once(artefact, make)
+        assert store.scratch(artefact).exists() == left
+        assert len(contents(store.root).unfinished) == left
 
 
 @pytest.mark.parametrize("damaged", [False, True])

@@ -42,6 +42,8 @@ MISTYPED: list[tuple[list[str], str]] = [
     ([*D3HR, "--preprocess", "resize_crop"], "--preprocess resize_crop (did you mean 'resize-crop'?)"),
     (["distill", "--data", "parqet:x", *RANDOM[3:]], "known form of data (did you mean 'parquet'?)"),
     ([*D3HR, "--device", "cdua"], "--device cdua (did you mean 'cuda'?)"),
+    ([*D3HR, "--device", "cpux"], "--device cpux (did you mean 'cpu'?): no such device; here there are auto, cpu"),
+    ([*D3HR, "--device", "meta"], "--device meta: not usable here ("),
     ([*D3HR, "--dtype", "bfloat"], "--dtype bfloat (did you mean 'bfloat16'"),
     ([*D3HR, "--prior", "digit"], "--prior digit (did you mean 'digits'?)"),
     ([*D3HR, "--on-bad-image", "skp"], "distill.on_bad_image = 'skp' (did you mean 'skip'?)"),
@@ -54,6 +56,7 @@ MISTYPED: list[tuple[list[str], str]] = [
     (["evaluate", ".", "--network", "torchvison/resnet18"], "'torchvision/resnet18'"),
     (["waterfall", ".", "--to", "rded-sft"], "no recipe 'rded-sft' (did you mean 'rded-soft'"),
     (["waterfall", ".", "--to", "fkd-soft", "--order", "lable"], "--order lable (did you mean 'labels'?)"),
+    (["cache", "--kind", "fitt"], "holds no fitt (did you mean 'fit'?)"),
     (["relabel", ".", "--teacher", "x", "--out", "y", "--scheme", "INT8"], "scheme 'INT8' (did you mean 'int8'?)"),
     (["tune", *D3HR[1:], "--recipe", "quik"], "no recipe 'quik' (did you mean 'quick'?)"),
     ([*TEACHER, "--set", "normalise=cifr"], "train-teacher.normalise = 'cifr' (did you mean 'cifar'?)"),
@@ -122,6 +125,8 @@ def test_a_key_of_a_config(here: Path, monkeypatch: Any, capsys: Any, toml: str,
         ("ipc = 1", "ipc = 100000000", "`ipc` 100000000: at most 100,000 images per class"),
         ("seeds = 1", "seeds = 1000000", "seeds = 1000000: at most 1,000 seeds"),
         ("seeds = 1", "output_size = 30000", "`output_size` 30000: at most 4,096 pixels a side"),
+        ("seeds = 1", "published = 3", "published = 3: must be tables, each headed [[published]]"),
+        ('out = "o"', 'out = ""', "out is empty: name a folder"),
         ("seeds = 1", 'planed = ""', "the file: no key 'planed' (did you mean 'planned'?)"),
     ],
 )
@@ -151,6 +156,17 @@ def test_folders_of_data_and_of_sets(here: Path, monkeypatch: Any, capsys: Any) 
     for words in (["evaluate", "phots"], ["report", "phots"], ["nearest", "phots"]):
         assert attar(monkeypatch, *words) == 2
         assert "phots (did you mean 'photos'?): there is no such folder" in capsys.readouterr().err
+
+
+def test_files_of_settings(here: Path, monkeypatch: Any, capsys: Any) -> None:
+    (here / "experiments").mkdir()
+    for name in ("experiments/cifar10.toml", "own.toml"):
+        (here / name).write_text("")
+    for name, meant in (("owns.toml", "own.toml"), ("cifar1.toml", "experiments/cifar10.toml")):
+        assert attar(monkeypatch, "compare", name) == 2
+        assert f"error: {name} (did you mean '{meant}'?) cannot be read: No such file" in capsys.readouterr().err
+    assert attar(monkeypatch, *D3HR, "--config", "owns.toml") == 2
+    assert "--config owns.toml (did you mean 'own.toml'?) cannot be read" in capsys.readouterr().err
 
 
 def test_from_python() -> None:

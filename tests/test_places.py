@@ -341,11 +341,52 @@ def test_the_cache_and_the_data_are_apart(world: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("seed", [2**60, True, "a", 1.5])
 def test_a_seed_that_no_manifest_holds(seed: Any) -> None:
-    with pytest.raises(AttarError, match=rf"^`seed` {seed}: must be a whole number"):
+    with pytest.raises(AttarError, match=rf"^`seed`( =)? {seed!r}: must be a whole number"):
         Spec("digits", seed=seed)
 
 
 @pytest.mark.parametrize("ipc", ["1", 1.0, True, None, []])
 def test_what_is_no_number_of_images(world: Path, ipc: Any) -> None:
-    with pytest.raises(AttarError, match=r"^`ipc` .*: the number of images per class must be 1 or more"):
+    with pytest.raises(AttarError, match=r"^`ipc` .*: (must be a whole number|the number of images)"):
         distill("data@train", method="random", ipc=ipc, out="out")
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        ("loop", "loop: is there already, and is no folder"),
+        ("loop/out", "--out loop/out: {here}/loop is not a folder that can be written"),
+        ("/proc/out", "--out /proc/out: nothing can be made in /proc"),
+    ],
+)
+def test_a_place_where_nothing_can_be_made_is_refused_before_any_work(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str, told: str
+) -> None:
+    if out.startswith("/proc") and not Path("/proc/self").exists():
+        pytest.skip("there is no /proc here")
+    if out.startswith("/proc") and os.geteuid():
+        told = "--out /proc/out: /proc is not a folder that can be written"
+    Path("loop").symlink_to("loop")
+    asked = ["distill", "--data", "data@train", "--method", "random", "--ipc", 1, "--out", out]
+    assert attar(monkeypatch, *asked) == 2
+    captured = capsys.readouterr()
+    assert told.format(here=world) in captured.err
+    assert "copied" not in captured.out
+    assert not list(world.glob(".attar-*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["distill", "--prior", ""], "--prior is empty"),
+        (["distill", "--prior="], "--prior is empty"),
+        (["distill", "--out", ""], "--out is empty"),
+        (["evaluate", ""], "a word is empty"),
+        (["evaluate", "set", "--json="], "--json is empty"),
+    ],
+)
+def test_an_empty_word_stands_for_nothing(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    assert attar(monkeypatch, *words) == 2
+    assert f"error: {told}: give a value, or leave it out" in capsys.readouterr().err

@@ -11,14 +11,24 @@ from typing import Any
 
 import pytest
 from kills import Events, ended
-from toys import save_folder, save_tiny_dit
+from toys import save_folder, save_tiny_dit, tint
 
-from attar.core.store import Store
+from attar.core.cache import contents
+from attar.core.progress import quiet
+from attar.core.store import Store, file_digest
 from attar.distillation.run import distill_sets
+from attar.evaluation import named_recipe
+from attar.evaluation.records import read_records
+from attar.evaluation.relabel import relabel
+from attar.experiments.spec import read_experiment
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.priors.training import optimise
+from attar.report.run import compare
 from attar.sets.distilled import open_distilled, verify
+from attar.teachers.reference import TeacherReference
+from attar.teachers.settings import TeacherTraining
+from attar.teachers.train import train_teacher
 
 STAGES = ("encoding", "inverting", "sampling", "decoding")
 SETTINGS = {"sampler.steps": 10, "fit.steps": 10, "subsets": 200}
@@ -76,6 +86,74 @@ def test_kills_of_a_fine_tuning(tmp_path: Path) -> None:
     spec = Spec(data=str(data), prior=str(save_tiny_dit(tmp_path / "dit", ["a", "b", "c"])), device="cpu")
     settings = {"fit.max_steps": 20, "fit.group": 2, "fit.monitor.times": 0, "sampler.steps": 4, "select.pool": 4}
     kill_and_resume(spec, settings, tmp_path, 2, "minimax", ("tuning",))
+
+
+def label_once(data: str, teacher: str, root: Path, what: str = "", nth: int = 0) -> None:
+    """Runs in a process of its own: a set of real images below `root`, and the labels of its views."""
+    events, recipe = Events(root, what, nth), named_recipe("fkd-soft-cifar", {"epochs": 4})
+    job = Job(Spec(data, device="cpu"), Store(root / "cache"), events.progress)
+    distill_sets(job, "random", load_method("random"), (2,), root / "set")
+    reference, labels = TeacherReference(teacher), root / "labels"
+    relabel(root / "set", reference, recipe, labels, device="cpu", progress=events.progress, say=quiet)
+    events.save(root / "events.json")
+
+
+@pytest.mark.slow
+def test_kills_of_a_set_and_of_its_labels(tmp_path: Path) -> None:
+    """What was killed is finished by the same run, and neither the cache nor the folder keeps anything half done."""
+    tint(save_folder(tmp_path / "data", ["a", "b"], each=12))
+    data = str(tmp_path / "data")
+    settings = TeacherTraining(data, "convnet3-bn-w16", flip=False, shift=0, epochs=30, batch=10, lr=0.25, device="cpu")
+    train_teacher(settings, tmp_path / "teacher", store=Store(tmp_path / "cache"), say=quiet)
+
+    def labels(root: Path) -> dict[str, str]:
+        return {file.name: file_digest(file) for file in (root / "labels").iterdir()}
+
+    words = (data, str(tmp_path / "teacher"))
+    assert ended(label_once, *words, tmp_path / "whole") == 0
+    whole, events = labels(tmp_path / "whole"), json.loads((tmp_path / "whole" / "events.json").read_text())
+    draw = random.Random(0)
+    for trial, what in enumerate(what for what in sorted(events) if what.endswith("changed")):
+        root, nth = tmp_path / f"trial{trial}", draw.randint(1, events[what])
+        told = f"a kill at {what}, {nth} of {events[what]}"
+        assert ended(label_once, *words, root, what, nth) == -signal.SIGKILL, told
+        assert ended(label_once, *words, root) == 0, told
+        assert labels(root) == whole, told
+        assert contents(root / "cache").unfinished == (), told
+        assert sorted(path.name for path in root.iterdir()) == ["cache", "events.json", "labels", "set"], told
+
+
+def compare_once(root: Path, what: str = "", nth: int = 0) -> None:
+    """Runs in a process of its own, within `root`."""
+    os.chdir(root)
+    events = Events(root, what, nth)
+    compare(read_experiment(Path("file.toml")), store=Store(root / "cache"), progress=events.progress)
+    events.save(root / "events.json")
+
+
+@pytest.mark.slow
+def test_kills_of_a_comparison(tmp_path: Path) -> None:
+    text = 'data = "data@train"\nipc = 1\nseeds = 1\nout = "out"\n[methods.random]\n[evaluations.quick]\n'
+
+    def begun(name: str) -> Path:
+        for seed, split in enumerate(("train", "test")):
+            save_folder(tmp_path / name / "data" / split, ["a", "b"], each=4, seed=seed)
+        (tmp_path / name / "file.toml").write_text(text + 'networks = ["convnet3-w8"]\nset = {steps = 4}\n')
+        return tmp_path / name
+
+    def accuracies(root: Path) -> list[tuple[float, ...]]:
+        return [record.accuracies for record in read_records(root / "out" / "results.json")]
+
+    assert ended(compare_once, begun("whole")) == 0
+    whole, events = accuracies(tmp_path / "whole"), json.loads((tmp_path / "whole" / "events.json").read_text())
+    draw = random.Random(0)
+    for what in draw.sample(sorted(events), 1):
+        nth = draw.randint(1, events[what])
+        told, root = f"a kill at {what}, {nth} of {events[what]}", begun(what.replace("/", " "))
+        assert ended(compare_once, root, what, nth) == -signal.SIGKILL, told
+        assert ended(compare_once, root) == 0, told
+        assert accuracies(root) == whole, told
+        assert contents(root / "cache").unfinished == (), told
 
 
 @pytest.mark.slow

@@ -531,8 +531,10 @@ def _pickled(folder: Path) -> str:
         (lambda folder: "nowhere", "no such folder"),
         (lambda folder: "convnet3:nowhere.pth", "no file nowhere.pth"),
         (lambda folder: "convnet33:nowhere.pth", "no network is called"),
-        (lambda folder: "timm/no_such_network", "timm cannot load it"),
-        (lambda folder: "torchvision/no_such_network", "torchvision cannot load it"),
+        (lambda folder: "timm/no_such_network", "timm has no network"),
+        (lambda folder: "timm/resnet18x", r"did you mean 'timm/resnet18'"),
+        (lambda folder: "torchvision/resnet18x", r"did you mean 'torchvision/resnet18'"),
+        (lambda folder: "torchvision/no_such_network", "torchvision has no network"),
     ],
 )
 def test_no_such_teacher(harm: Callable[[Path], str], message: str, folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from torch import Tensor
 from toys import linear_schedule, original_dit, recorded, save_folder
 
 from attar.core.errors import AttarError
+from attar.core.progress import duration
 from attar.core.rng import generator
 from attar.core.store import Store
 from attar.data import load_data
@@ -27,6 +30,7 @@ from attar.priors.folder import publish
 from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT, share_embedders, untrained
 from attar.priors.training.latent_set import LatentSet, Mirrored, load_latents
+from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Moment, Session, accelerator, optimise
 from attar.priors.training.run import train_new_prior
 from attar.priors.training.sample_quality import frechet
@@ -211,6 +215,31 @@ def test_a_prior_of_pixels_opens_in_diffusers_and_here(data: Path, tmp_path: Pat
     assert (out / "training.json").stat().st_mtime_ns == before
     with pytest.raises(AttarError, match="another run's prior"):
         train_new_prior(spec(data, flip=False), out, store=store)
+
+
+def test_the_forecast_counts_the_classifier_and_every_sample(
+    data: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attar.priors.training.estimate.step_seconds", lambda *_: 2.0)
+    monkeypatch.setattr("attar.priors.training.estimate.timed", lambda _: 0.01)
+    monkeypatch.setattr("attar.priors.training.estimate.classifier_seconds", lambda *_: 500.0)
+    drawn, plain = list[int](), Monitor._sampled
+
+    def counted(monitor: Monitor, labels: list[int], *words: Any) -> Tensor:
+        drawn.append(len(labels))
+        return plain(monitor, labels, *words)
+
+    monkeypatch.setattr(Monitor, "_sampled", counted)
+    told: list[str] = []
+    wanted = spec(data, report=Report(every=2, samples=7, steps=3, judge_steps=2))
+    train_new_prior(wanted, tmp_path / "a", store=store, say=told.append)
+    samples = f" for {sum(drawn):,} samples, {duration(500)} for a classifier that measures them)"
+    assert f"({duration(2.0 * wanted.training.steps)} for the steps, " in told[0]
+    assert samples in told[0]
+    others = (replace(wanted, flip=False), replace(wanted, training=replace(wanted.training, seed=5)))
+    for number, other in enumerate(others):
+        train_new_prior(other, tmp_path / f"b{number}", store=store, say=told.append, dry_run=True)
+    assert ["classifier" in line for line in told[-2:]] == [True, False]
 
 
 def test_what_is_in_the_way_is_refused(data: Path, tmp_path: Path, store: Store) -> None:

@@ -27,7 +27,7 @@ from attar.cli import (
 )
 from attar.cli.options import expanded, names_of
 from attar.cli.shared import say
-from attar.core.errors import suggestion
+from attar.core.errors import AttarError, suggestion
 from attar.core.store import check_writable
 
 SHOWN: dict[str, Any] = {
@@ -69,8 +69,21 @@ UNTIMED = ("evaluate", "report", "export", "nearest", "relabel")
 """Commands whose dry runs tell no times."""
 
 
+TEXTS = ("--prompt", "--negative-prompt")
+"""Options that may be empty."""
+
+
 class Command(TyperCommand):
     """A command that looks first at where it is to write, and whose options are known to whoever tells how it ended."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuses an empty word, which would stand for the current folder, or for nothing."""
+        for before, word in zip(["", *args], args, strict=False):
+            flag = word[:-1] if word.startswith("--") and word.endswith("=") else before if not word else None
+            if flag is not None and flag not in TEXTS:
+                told = flag if flag.startswith("--") else "a word"
+                raise AttarError(f"{told} is empty: give a value, or leave it out")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         failures.running.options = dict(ctx.params)

@@ -24,6 +24,7 @@ from attar.cli import failures
 from attar.cli.naming import Example, Names
 from attar.core.config import changed, is_plain, notes
 from attar.core.errors import AttarError, reason, suggestion
+from attar.core.hub_ids import near
 
 Settings = dict[str, Any]
 """What the user said of some fields, by their dotted names."""
@@ -261,7 +262,8 @@ def _written(config: Path, known: list[str]) -> tuple[dict[str, Any], dict[str, 
     try:
         written = tomllib.loads(config.read_text(encoding="utf-8"))
     except OSError as error:
-        raise AttarError(f"`config` {config} cannot be read: {reason(error)}") from error
+        hint = "" if config.exists() else near(str(config))
+        raise AttarError(f"`config` {config}{hint} cannot be read: {reason(error)}") from error
     except ValueError as error:
         raise AttarError(f"`config` {config} is not TOML: {error}") from error
     written = {name.replace("-", "_"): value for name, value in written.items()}

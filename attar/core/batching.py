@@ -124,14 +124,23 @@ def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    except RuntimeError as error:
         hint = suggestion(device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))
-        raise AttarError(f"`device` {device}{hint}: not usable here ({reason}); try auto or cpu") from error
+        raise AttarError(f"`device` {device}{hint}: no such device; here there are {_here()}") from error
+    try:
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        raise AttarError(f"`device` {device}: not usable here ({reason}); here there are {_here()}") from error
     formats: dict[str, Any] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype == "auto":
         dtype = "bfloat16" if found.type == "cuda" else "float32"
     if dtype not in formats:
         raise AttarError(f"`dtype` {dtype}{suggestion(dtype, formats)}: choose auto, {', '.join(formats)}")
     return found, formats[dtype]
+
+
+def _here() -> str:
+    """The devices of this machine, as `device` takes them."""
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return ", ".join(["auto", "cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])])

@@ -15,6 +15,27 @@ from attar.core.fingerprints import key_of
 from attar.core.store import UNREADABLE, cache_folder, read_meta
 from attar.core.wording import listed
 
+KINDS = (
+    "candidates",
+    "digests",
+    "evaluation",
+    "features",
+    "fit",
+    "image-digests",
+    "judge",
+    "latents",
+    "prepared",
+    "prior",
+    "readable",
+    "refined",
+    "set",
+    "soft-labels",
+    "teacher",
+    "tile",
+    "unpacked",
+    "vae",
+)
+"""All kinds of artefacts that there can be in a cache."""
 OLDER = "of an older Attar"
 """What is wrong with artefacts whose keys are built in another way: none of them is used any more."""
 SHOWN = 5
@@ -103,7 +124,9 @@ def contents(root: Path | None = None, kind: str | None = None) -> Contents:
     folders = [folder for folder in _folders(root) if kind is None or folder.parent.name == kind]
     if kind is not None and not folders:
         kinds = sorted({folder.parent.name for folder in _folders(root)})
-        raise AttarError(f"{root} holds no {kind}{suggestion(kind, kinds)}; it holds {', '.join(kinds) or 'nothing'}")
+        raise AttarError(
+            f"{root} holds no {kind}{suggestion(kind, [*kinds, *KINDS])}; it holds {', '.join(kinds) or 'nothing'}"
+        )
     records = [read(folder) for folder in folders if not folder.name.startswith(".")]
     rest = [_unfinished(folder) for folder in folders if folder.name.startswith(".")]
     return Contents(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import socket
 import time
@@ -13,6 +14,7 @@ from typing import Any
 JOBS = ".jobs"
 """The folder of a cache with a mark for each process that uses it, beside a lock that the process holds."""
 
+_log = logging.getLogger("attar")
 _joined: dict[Path, tuple[int, Path, Any]] = {}
 """By cache: this process, its mark, and the lock that it holds until it ends."""
 
@@ -35,7 +37,7 @@ def join(root: Path) -> None:
 def oldest_running(root: Path) -> float | None:
     """When the first of the other processes that use a cache began, by the clock of its disk; None where none does.
 
-    The marks of those that were killed are removed.
+    The marks of those that were killed are removed. Those whose locks another user keeps from us count as running.
     """
     import filelock
 
@@ -50,10 +52,22 @@ def oldest_running(root: Path) -> float | None:
             running.append(begun)
         except FileNotFoundError:  # it ended meanwhile
             continue
+        except PermissionError:
+            running.append(begun)
+            _log.warning("a job of %s may be running: its lock %s.lock cannot be opened", _owner(mark), mark)
         else:
             _remove(mark)
             lock.release()
     return min(running, default=None)
+
+
+def _owner(file: Path) -> str:
+    """The user that a file is of."""
+    with suppress(KeyError, OSError):
+        return file.owner()
+    with suppress(OSError):
+        return f"user {file.stat().st_uid}"
+    return "another user"
 
 
 def _remove(mark: Path) -> None:

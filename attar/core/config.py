@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from attar.core.arguments import check_fields
 from attar.core.errors import AttarError, suggestion
 
 T = TypeVar("T")
@@ -88,7 +89,8 @@ def parsed(value: Any, kind: Any, owner: str) -> Any:
 
 
 def check_ranges(thing: Any, ranges: Sequence[Range], owner: str) -> None:
-    """Raises AttarError, which names the field and what it can be, where a number lies outside of its range."""
+    """Raises AttarError, which names the field and what it can be, for a value of another kind or out of its range."""
+    check_fields(thing)
     for words, holds, names in ranges:
         for name in names:
             value = getattr(thing, name)

@@ -9,12 +9,13 @@ import math
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attar.core.errors import AttarError, Unwritable
+from attar.core.errors import AttarError, Unwritable, reason
 
 T = TypeVar("T")
 
@@ -111,6 +112,8 @@ def appearing(folder: Path, remedy: str = "", run: str | None = None) -> Iterato
             if stale.is_dir() and (stale != temporary or run is None):
                 shutil.rmtree(stale)
         temporary.mkdir(exist_ok=True)
+        for half in temporary.rglob(".*.partial"):
+            half.unlink()
         try:
             yield temporary
             _rename_onto(temporary, folder)
@@ -147,12 +150,16 @@ def permit(file: Path, rights: int) -> None:
 
 
 def check_writable(path: Path, name: str) -> None:
-    """Raises AttarError unless a file or folder of this name can be made; makes nothing."""
+    """Raises AttarError unless a file or folder of this name can be made: tried by a folder that goes at once."""
     parent = path.absolute().parent
-    while not parent.exists():
+    while not os.path.lexists(parent):
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise AttarError(f"{name} {path}: {parent} is not a folder that can be written")
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".attar-", dir=parent))
+    except OSError as error:
+        raise AttarError(f"{name} {path}: nothing can be made in {parent} ({reason(error)})") from error
     most = os.pathconf(parent, "PC_NAME_MAX") - STAND_IN
     if len(os.fsencode(path.name)) > most:
         raise AttarError(f"{name} {path}: the name is too long; at most {most} bytes can be written there")

@@ -5,23 +5,66 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
 
 from attar.core.errors import AttarError, nearest, written_hint
 from attar.core.files import expanded
 
+PATIENCE = 5.0
+"""Seconds that the hub has to answer in."""
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def check_there(source: str, name: str, known: Iterable[str] = ()) -> None:
-    """Raises AttarError for the name of a file or folder that is not there; a name that may be a hub id passes.
+    """Raises AttarError for the name of a file or folder that is not there, nor a repository of the hub.
+
+    Where the hub has to be asked and cannot be reached, that is an error too. An id passes that is in its local cache,
+    and any id where HF_HUB_OFFLINE says that it is not to be asked.
 
     Args:
         known: words that may stand in its place, suggested for a mistyped one.
     """
-    if not expanded(source).exists() and not _ID.fullmatch(source):
+    if not source:
+        raise AttarError(f"{name} is empty: name a file or folder, or an id of the hub")
+    if expanded(source).exists():
+        return
+    if not _ID.fullmatch(source):
         raise AttarError(
             f"{name} {source}{near(source, known)}: there is no such file or folder; an id of the hub reads owner/name"
         )
+    if why := absent(source):
+        raise AttarError(f"{name} {source}{near(source, known)}: there is no such folder here, and {why}")
+
+
+def absent(repository: str, kind: Literal["model", "dataset"] = "model") -> str:
+    """Why a repository of the hub cannot be loaded, as far as one short question tells; "" where it may be.
+
+    Loading it without asking would wait half a minute for each file where the hub cannot be reached.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repository.replace('/', '--')}"
+    if constants.HF_HUB_OFFLINE or cached.is_dir():
+        return ""
+    try:
+        _ask(repository, kind)
+    except RepositoryNotFoundError:
+        return "the hub has none of this name, or it is private (`hf auth login`)"
+    except HfHubHTTPError:  # it answers: whoever loads the files says what is wrong
+        return ""
+    except Exception as error:  # of whichever library it is asked with
+        return f"the hub cannot be reached ({' '.join(str(error).split())}); name a folder, or go online"
+    return ""
+
+
+@lru_cache
+def _ask(repository: str, kind: str) -> None:
+    from huggingface_hub import HfApi
+
+    HfApi().repo_info(repository, repo_type=kind, timeout=PATIENCE)
 
 
 def unloaded(source: str, what: str, error: Exception) -> str:
@@ -35,11 +78,20 @@ def unloaded(source: str, what: str, error: Exception) -> str:
 
 
 def near(source: str, known: Iterable[str] = ()) -> str:
-    """ " (did you mean 'runs/prior-1'?)": what is called alike where an absent file or folder should be."""
-    missing = expanded(source)
+    """ " (did you mean 'runs/prior-1'?)": what is called alike where an absent file or folder should be.
+
+    Of a link that is there all the same: that it leads nowhere.
+    """
+    missing = whole = expanded(source)
+    if lost := next((one for one in (whole, *whole.parents) if one.is_symlink() and not one.exists()), None):
+        return f" ({'a' if lost == whole else f'{lost}: a'} link that leads nowhere)"
     while not missing.parent.exists():
         missing = missing.parent
     listable = missing.parent.is_dir() and os.access(missing.parent, os.R_OK | os.X_OK)
     there = os.listdir(missing.parent) if listable else []
-    names = [str(missing.with_name(name)) for name in nearest(missing.name, there)]
-    return written_hint([*nearest(source, known), *names][:3])
+    alike = [missing.with_name(name) for name in nearest(missing.name, there)]
+    meant = [one / whole.relative_to(missing) for one in alike]
+    found = [str(one) for one in meant if one.exists()]
+    if not found and not (missing != whole and _ID.fullmatch(source)):  # the owner of an id is no mistyped folder
+        found = list(map(str, alike))
+    return written_hint([*nearest(source, known), *found][:3])

@@ -51,6 +51,14 @@ def per_second(count: int, seconds: float) -> str:
     return f"{1 / each:,.0f}/s" if each < 0.1 else f"{1 / each:.1f}/s" if each < 1 else f"{duration(each)} each"
 
 
+def timed(call: Callable[[], object]) -> float:
+    """Seconds of a call, the second of two."""
+    call()
+    begun = time.monotonic()
+    call()
+    return max(time.monotonic() - begun, 1e-9)
+
+
 class Meter:
     """Counts units of work and tells `progress` their number and rate, at most a few times a second."""
 

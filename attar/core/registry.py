@@ -61,18 +61,20 @@ class Registry(Collection[str], Generic[T]):
             raise self.unknown(name)
         return row
 
-    def find(self, name: str) -> str | None:
+    def find(self, name: object) -> str | None:
         """The row that a name belongs to, if any."""
+        if not isinstance(name, str):
+            return None
         matching = (row for pattern, row in self._patterns.items() if pattern.fullmatch(name))
         return name if name in self._table else next(matching, None)
 
     def unknown(self, name: str) -> AttarError:
         """The error for a name that is not there."""
         known = ", ".join(self._table)
-        return AttarError(f"no {self.noun} {name!r}{suggestion(name, self._table)}; there are: {known}")
+        return AttarError(f"no {self.noun} {name!r}{suggestion(str(name), self._table)}; there are: {known}")
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self.find(name) is not None
+        return self.find(name) is not None
 
     def __len__(self) -> int:
         return len(self._table)

@@ -73,7 +73,7 @@ class Store:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root if root is not None else cache_folder()
-        if self.root.exists() and not self.root.is_dir():
+        if os.path.lexists(self.root) and not self.root.is_dir():
             raise AttarError(f"the cache {self.root} is no folder: set ATTAR_CACHE to one")
 
     def path(self, artefact: Artefact) -> Path:
@@ -128,7 +128,12 @@ class Store:
             scratch = self.scratch(artefact)
             scratch.mkdir(exist_ok=True)
             earlier, begun = seconds + _noted(scratch), time.monotonic()
-            make(scratch)
+            try:
+                make(scratch)
+            except BaseException:
+                with suppress(OSError):  # it stays where there is anything in it to go on from
+                    scratch.rmdir()
+                raise
             spent = earlier + time.monotonic() - begun
             for checkpoint in scratch.glob(".*"):
                 shutil.rmtree(checkpoint) if checkpoint.is_dir() else checkpoint.unlink()

@@ -1,7 +1,7 @@
 """Image sources -> class-indexed images; views of them; integrity; preprocessing."""
 
 from attar.data.imageset import ImageSet, load_data
-from attar.data.integrity import readable
+from attar.data.integrity import readable, readable_parts
 from attar.data.overlap import shared
 from attar.data.pixels import PREPROCESSING, load_pixels, preprocess
 from attar.data.spec import test_spec
@@ -16,6 +16,7 @@ __all__ = [
     "load_view",
     "preprocess",
     "readable",
+    "readable_parts",
     "shared",
     "test_spec",
     "usual_side",

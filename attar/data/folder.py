@@ -26,6 +26,8 @@ def splits(where: str) -> tuple[str, ...]:
     """The children named as splits are, in capitals or not, where they hold class folders; else none."""
     root = Path(where)
     with _reading(root):
+        if lost := [name for name in _lost(root) if Path(name).name.lower() in SPLITS]:
+            raise AttarError(f"{listed(lost)}: a link that leads nowhere, perhaps a split; mend it, or remove it")
         named = [name for name in _class_folders(root) if name.lower() in SPLITS and _is_split(root, name)]
     return tuple(sorted(named, key=lambda name: (SPLITS.index(name.lower()), name)))
 
@@ -59,7 +61,7 @@ def load(where: str, split: str | None) -> Folder:
         raise AttarError(f"{root} is not a folder; imagefolder: needs a folder of class folders")
     with _reading(root):
         classes = _class_folders(root)
-        if lost := [shown(e.path) for e in os.scandir(root) if e.is_symlink() and not os.path.exists(e.path)]:
+        if lost := _lost(root):
             raise AttarError(f"{listed(lost)}: a link that leads nowhere, perhaps a class; mend it, or remove it")
         if not classes:
             raise AttarError(f"{root} has no class folders: put the images of each class into a folder named after it")
@@ -125,6 +127,12 @@ class Folder:
                     raise
                 states.append([name])
         return [str(self.root), states]
+
+
+def _lost(root: Path) -> list[str]:
+    """The links in a folder that lead nowhere."""
+    links = [entry.path for entry in os.scandir(root) if entry.is_symlink()] if root.is_dir() else []
+    return sorted(shown(link) for link in links if not os.path.exists(link))
 
 
 def _class_folders(root: Path) -> list[str]:

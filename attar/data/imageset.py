@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from attar.core.arguments import checked
 from attar.core.errors import AttarError, BadImage, explained, suggestion
 from attar.core.rng import numpy_generator
 from attar.core.store import Artefact, Store, digest, fingerprint
@@ -23,6 +24,7 @@ from attar.data.threads import in_threads
 _SOURCES: dict[str, Source] = {}
 
 
+@checked
 def load_data(spec: str) -> ImageSet:
     """The images that a spec names (its forms: see `attar.data.spec`); only labels and names are read yet.
 

@@ -14,19 +14,26 @@ from attar.core.errors import AttarError, BadImage
 from attar.core.progress import Meter, Progress, silent
 from attar.core.store import Artefact, Store
 from attar.core.wording import counted
-from attar.data.degenerate import Contents, Look, check_contents
+from attar.data.degenerate import ACCIDENT, Contents, Look, check_contents
 from attar.data.imageset import ImageSet
 from attar.data.threads import in_threads
 
 
 def readable(
-    images: ImageSet, on_bad_image: Literal["error", "skip"], store: Store, progress: Progress | None = None
+    images: ImageSet,
+    on_bad_image: Literal["error", "skip"],
+    store: Store,
+    progress: Progress | None = None,
+    accident: int = 1,
 ) -> ImageSet:
     """The set, every image of which can be decoded.
 
     Each image is decoded once; the store remembers which cannot be, and what the others show, by the content of each
     class and PIL's version. Why is asked of the image itself, for another data set may hold the same content under
     other names.
+
+    Args:
+        accident: as many equal images are a class all the same: ACCIDENT of a few images out of a data set.
 
     Raises:
         AttarError: some image cannot be decoded and `on_bad_image` is "error", or leaving them out would
@@ -40,8 +47,25 @@ def readable(
         unreadable, contents[name] = _decoded(images, label, store, meter)
         bad |= unreadable
     rest = _without(images, bad, on_bad_image) if bad else images
-    check_contents(contents, images.spec)
+    check_contents(contents, images.spec, accident)
     return rest
+
+
+def readable_parts(
+    images: ImageSet, on_bad_image: Literal["error", "skip"], store: Store, progress: Progress
+) -> tuple[ImageSet, ImageSet]:
+    """The images to train on, and the fixed tenth that is held out, whichever images cannot be decoded.
+
+    Raises:
+        AttarError: as `readable`.
+    """
+    if on_bad_image == "error":
+        return readable(images, on_bad_image, store, progress).held_out()
+    train, held = images.held_out()
+    return (
+        readable(train, on_bad_image, store, progress),
+        readable(held, on_bad_image, store, progress, ACCIDENT),
+    )
 
 
 def _without(images: ImageSet, bad: Mapping[int, str], on_bad_image: Literal["error", "skip"]) -> ImageSet:

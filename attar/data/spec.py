@@ -159,12 +159,12 @@ def _path_and_split(text: str) -> tuple[str | None, str | None]:
 
 
 def _unknown(spec: str, kind: str, rest: str) -> str:
+    head, _, tail = rest.rpartition("@")
+    hint = near(head if head and "/" not in tail else rest)
     if kind:
-        head, _, tail = rest.rpartition("@")
-        hint = near(head if head and "/" not in tail else rest)
         return f"{spec}: no file or folder {os.path.abspath(os.path.expanduser(rest))}{hint}"
     head = spec.partition(":")[0].partition("@")[0]
-    return f"{spec}: neither a folder nor a known form of data{suggestion(head, SOURCES)}; known are {_forms()}"
+    return f"{spec}: neither a folder nor a known form of data{suggestion(head, SOURCES) or hint}; known are {_forms()}"
 
 
 def _forms() -> str:

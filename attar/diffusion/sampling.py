@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attar.core.arguments import check_fields
 from attar.core.errors import AttarError, suggestion
 from attar.core.limits import check_guidance
 from attar.diffusion.schedule import Denoiser, Schedule, check_grid, check_on_grid, grid
@@ -53,6 +54,7 @@ class Sampler:
     """The time that stands for the clean image: -1 is alpha-bar = 1 (D3HR's code: 1)."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         choices = [*SOLVERS, CHECKPOINT, *SCHEDULERS]
         if self.solver not in choices:
             hint = suggestion(self.solver, choices)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from attar.core.progress import about
+from attar.core.progress import about, timed
 from attar.core.wording import counted
 from attar.diffusion import network_passes, times_from
 from attar.distillation.artefacts import prepared_artefact
@@ -125,18 +124,10 @@ def passes_per_second(prior: Prior) -> float:
     z = torch.zeros(prior.batch_size, *prior.codec.shape, device=prior.device)
     y = torch.zeros(prior.batch_size, dtype=torch.long, device=prior.device)
     with torch.inference_mode():
-        return prior.batch_size / _timed(lambda: float(prior(z, 500, y).sum()))
+        return prior.batch_size / timed(lambda: float(prior(z, 500, y).sum()))
 
 
 def encoded_per_second(codec: Codec) -> float:
     """Images that this device encodes in a second: one batch, timed."""
     images = torch.zeros(codec.batch_size, 3, codec.size, codec.size)
-    return codec.batch_size / _timed(lambda: codec.encode(images))
-
-
-def _timed(call: Callable[[], object]) -> float:
-    """Seconds of a call, the second of two."""
-    call()
-    begun = time.monotonic()
-    call()
-    return max(time.monotonic() - begun, 1e-9)
+    return codec.batch_size / timed(lambda: codec.encode(images))

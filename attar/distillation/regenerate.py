@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from attar.core.arguments import checked
 from attar.core.errors import AttarError, reason
 from attar.core.json_shapes import TABLE, TEXT, Many, Maybe, Shape, mistake, whole
 from attar.core.progress import Progress, silent
@@ -46,6 +47,7 @@ class Overrides:
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
 
 
+@checked
 def regenerate(
     folder: Path,
     ipcs: Sequence[int],

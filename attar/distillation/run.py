@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attar.core.arguments import checked
 from attar.core.progress import Say, quiet
 from attar.core.store import Artefact, write_json
 from attar.core.wording import counted
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from attar.methods.base import Method, Tensors
 
 
+@checked
 def distill_sets(
     job: Job,
     name: str,
@@ -49,8 +51,8 @@ def distill_sets(
     missing = plan.missing(plan.ipcs, say)
     say(_estimate(plan, missing))
     for ipc in () if job.dry else missing:
-        made = make(plan, ipc)
         begun = time.monotonic()
+        made = make(plan, ipc)
         _write(plan, ipc, made)
         say(f"wrote {plan.folders[ipc]} in {time.monotonic() - begun:.1f} s")
     return list(plan.folders.values())
@@ -66,8 +68,8 @@ def _write(plan: Plan, ipc: int, made: Made) -> None:
         if not plan.missing([ipc], quiet):
             return
         beside = (prototypes(job, made.fitted), statistics(plan, made.fitted))
-        write_distilled(folder, job.classes, made.images, manifest(plan, ipc, made), *beside, plan.generates)
         job.store.once(set_artefact(plan, ipc, made), partial(_noted, folder))
+        write_distilled(folder, job.classes, made.images, manifest(plan, ipc, made), *beside, plan.generates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,10 @@ class Made:
 
 
 def set_artefact(plan: Plan, ipc: int, made: Made) -> Artefact:
-    """What the cache remembers of a set that was written: what it was made from (`attar cache explain DIR`)."""
+    """What the cache remembers of a set: what it was made from (`attar cache explain DIR`).
+
+    It is noted before the set appears, so that no set is there that the cache does not know.
+    """
     spec = plan.job.spec
     asked = {"run": plan.key(ipc), "method": plan.name, "ipc": ipc, "data": spec.data, "seed": spec.seed}
     return Artefact("set", {**asked, "made from": list({artefact.key: artefact for artefact in made.stored}.values())})

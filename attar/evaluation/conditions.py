@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.evaluation.recipe import Recipe
 from attar.networks import check
@@ -32,6 +33,7 @@ class Conditions:
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.seeds:
             raise AttarError("`seeds` 0: at least 1")
         for network in self.networks:

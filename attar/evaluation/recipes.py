@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from attar.core.arguments import checked
 from attar.core.config import changed
 from attar.core.errors import AttarError
 from attar.core.registry import Registry
@@ -243,6 +244,7 @@ def named_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     return modified(RECIPES.open(name), changes or {})
 
 
+@checked
 def modified(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """The recipe with fields changed; its name then ends in "(modified)". Values may be text, as on the command line.
 

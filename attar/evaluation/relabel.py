@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attar.core.arguments import checked
 from attar.core.errors import AttarError
 from attar.core.files import appearing
 from attar.core.progress import Progress, Say, silent
@@ -21,6 +22,7 @@ from attar.teachers.reference import TeacherReference
 from attar.teachers.soft_labels import Labelling, StoredLabels, write_labels
 
 
+@checked
 def relabel(
     folder: Path,
     teacher: TeacherReference,

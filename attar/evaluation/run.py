@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from attar.core.arguments import checked
 from attar.core.batching import resolve
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
@@ -27,6 +28,7 @@ from attar.sets.distilled import DistilledSet, check_undamaged, find_distilled
 from attar.sets.images import check_data, tested_images
 
 
+@checked
 def evaluate_sets(
     folders: Sequence[Path | DistilledSet],
     recipe: Recipe,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.evaluation import Recipe
 from attar.evaluation.conditions import Conditions
@@ -30,6 +31,7 @@ class Protocol:
     """Weight of IOR in LRS, and of the augmented evaluation in ARS, from 0 to 1."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.full_epochs < 1:
             raise AttarError(f"`full_epochs` {self.full_epochs}: at least 1")
         if not 0 <= self.weight <= 1:
@@ -61,6 +63,7 @@ class Tuning:
     """In each rung 1/ETA of the candidates go on to ETA times the training."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.eta < 2:
             raise AttarError(f"`eta` {self.eta}: at least 2")
         self.conditions.check(self.recipe)

@@ -45,8 +45,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attar.core.arguments import checked
 from attar.core.config import changed, parsed
 from attar.core.errors import AttarError, reason
+from attar.core.hub_ids import near
 from attar.core.limits import IPC, check_most
 from attar.core.toml_tables import Table, keyed, known, labelled, numbers, seeds, table, texts
 from attar.evaluation import Recipe, named_recipe
@@ -146,6 +148,7 @@ class Experiment:
         return self.out / "sets" / contender.label / f"seed-{seed}" / f"ipc-{ipc:03d}"
 
 
+@checked
 def read_experiment(file: Path) -> Experiment:
     """The experiment in a TOML file, all of its words checked; no data and no prior is opened.
 
@@ -156,11 +159,17 @@ def read_experiment(file: Path) -> Experiment:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
         return _experiment(file, written)
     except OSError as error:
-        raise AttarError(f"{file} cannot be read: {reason(error)}") from error
+        hint = "" if file.exists() else near(str(file)) or _shipped(file)
+        raise AttarError(f"{file}{hint} cannot be read: {reason(error)}") from error
     except tomllib.TOMLDecodeError as error:
         raise AttarError(f"{file} is not TOML: {error}") from error
     except (ValueError, AttarError) as error:
         raise AttarError(f"{file}: {error}") from error
+
+
+def _shipped(file: Path) -> str:
+    """ " (did you mean 'experiments/cifar10.toml'?)": the files beside the source that are called alike."""
+    return near(str(Path("experiments") / file.name)) if Path("experiments").is_dir() else ""
 
 
 def _experiment(file: Path, written: Table) -> Experiment:
@@ -188,16 +197,28 @@ def _experiment(file: Path, written: Table) -> Experiment:
         file=file,
         title=parsed(top.get("title", file.stem), str, "title"),
         status=parsed(top.get("status", ""), str, "status"),
-        out=Path(parsed(top["out"], str, "out")),
+        out=_place(top["out"]),
         ipcs=ipcs,
         distillation_seeds=seeds(top.get("distillation_seeds", 1), "distillation_seeds"),
         test=test,
         references=references,
         contenders=contenders,
         evaluations=evaluations,
-        published=tuple(_published(own, judging) for own in top.get("published", [])),
+        published=tuple(_published(own, judging) for own in _tables(top.get("published", []), "published")),
         planned=_planned(top["planned"]) if "planned" in top else None,
     )
+
+
+def _place(written: Any) -> Path:
+    if not (text := parsed(written, str, "out")):
+        raise AttarError("out is empty: name a folder")
+    return Path(text)
+
+
+def _tables(written: Any, name: str) -> list[Any]:
+    if not isinstance(written, list):
+        raise AttarError(f"{name} = {written!r}: must be tables, each headed [[{name}]]")
+    return written
 
 
 def _spec_fields() -> tuple[str, ...]:

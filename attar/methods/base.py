@@ -15,6 +15,7 @@ from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
+from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.diffusion import Sampler
 from attar.selection import Select as Select
@@ -214,4 +215,5 @@ def own(method: Method) -> Method:
         raise AttarError(
             f"method {method!r}: a name, or a frozen dataclass that is RealImages, ComposedImages or LatentMethod"
         )
+    check_fields(method)
     return method

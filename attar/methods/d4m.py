@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.core.rng import numpy_generator
 from attar.diffusion import CHECKPOINT, Sampler, start_time
@@ -82,6 +83,7 @@ class Prototypes(Fit):
     # Checks of the settings
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("count", "expand"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -122,6 +124,7 @@ class D4M(LatentMethod):
     # Checks of the settings
 
     def __post_init__(self) -> None:
+        check_fields(self)
         steps = self.sampler.steps
         if not 1 <= steps * self.strength <= steps:
             raise AttarError(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from attar.core.arguments import check_fields
 from attar.core.config import by_ipc, entries
 from attar.core.errors import AttarError
 from attar.core.progress import Meter
@@ -119,6 +120,7 @@ class Chosen(Fit):
     # Checks of the settings
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.count is not None and self.count < 1:
             raise AttarError(f"fit.count {self.count}: at least 1")
         if not all(1 <= share <= 100 and share == int(share) for _, share in entries(self.typical, "fit.typical")):
@@ -154,6 +156,7 @@ class Exemplars(LatentMethod):
     # Checks of the settings
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.select.pool > (self.fit.count or 0):
             raise AttarError(f"exemplars.select.pool {self.select.pool}: set fit.count to as many exemplars, too")
         sampler = self.sampler

@@ -76,7 +76,9 @@ _PATTERNS = {
 class Networks(Registry["Builder"]):
     """The registry of networks. Names of other libraries are looked up there, so only those load torch."""
 
-    def find(self, name: str) -> str | None:
+    def find(self, name: object) -> str | None:
+        if not isinstance(name, str):
+            return None
         library, _, inner = name.rpartition("/")
         if inner == "NAME":
             return None
@@ -89,8 +91,8 @@ class Networks(Registry["Builder"]):
     def unknown(self, name: str) -> AttarError:
         others = {library: _library_names(library) for library in ("timm", "torchvision")}
         prefixed = [f"{library}/{other}" for library in ("torchvision", "timm") for other in others[library]]
-        known = [own for own in self if "NAME" not in own] + ([] if "/" in name else others["timm"]) + prefixed
-        hint = suggestion(name, known)
+        known = [own for own in self if "NAME" not in own] + ([] if "/" in str(name) else others["timm"]) + prefixed
+        hint = suggestion(str(name), known)
         return AttarError(f"no network is called {name!r}{hint}; `attar list networks` shows them")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from attar.core.arguments import checked
 from attar.core.errors import AttarError, suggestion
 from attar.core.files import at_home, expanded
 from attar.core.hub_ids import check_there
@@ -54,6 +55,7 @@ PRIORS = Registry[Kind](
 """By the forms that they come in: `digits` is a name, the others are places."""
 
 
+@checked
 def load_prior(
     source: str,
     *,
@@ -96,6 +98,7 @@ def load_prior(
         return prior.with_batch_size(probe.chosen() if tile is None else probe.proved(tile))
 
 
+@checked
 def load_prior_codec(
     source: str,
     *,

@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 
 from attar import __version__
+from attar.core.arguments import checked
 from attar.core.errors import AttarError, reason
 from attar.core.files import replacing, writing
 from attar.core.progress import Say, duration, quiet
@@ -103,6 +104,7 @@ class Comparison:
     rows: tuple[tuple[int, tuple[tuple[Wall, Strip], ...]], ...]
 
 
+@checked
 def write_report(
     folders: Sequence[Path],
     records: Sequence[Record],

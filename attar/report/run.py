@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from attar.core.arguments import checked
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store
 from attar.evaluation.conditions import Conditions
@@ -24,6 +25,7 @@ from attar.report.tables import (
 )
 
 
+@checked
 def compare(
     experiment: Experiment,
     *,
@@ -51,6 +53,7 @@ def compare(
     return summary.failures
 
 
+@checked
 def tune(
     wanted: Tuning,
     *,
@@ -76,6 +79,7 @@ def tune(
     return tuned
 
 
+@checked
 def waterfall(
     folder: Path,
     steps: Sequence[Step],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.core.limits import IPC, check_most
 from attar.core.rng import generator
@@ -53,6 +54,7 @@ class Select:
 
     def __post_init__(self) -> None:
         RULES.check(self.rule)
+        check_fields(self)
         if self.pool < 0:
             raise AttarError(f"select.pool {self.pool}: must be 0 or more")
         check_most("`select.pool`", self.pool, IPC)

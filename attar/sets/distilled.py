@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attar.core.arguments import checked
 from attar.core.errors import AttarError
 from attar.core.files import appearing, replacing, write_json
 from attar.core.hub_ids import near
@@ -66,6 +67,7 @@ class DistilledSet:
         return [files[name] for name in names]
 
 
+@checked
 def open_distilled(folder: Path) -> DistilledSet:
     """The distilled set in `folder`.
 
@@ -94,6 +96,7 @@ def open_distilled(folder: Path) -> DistilledSet:
     return distilled
 
 
+@checked
 def find_distilled(folder: Path) -> list[DistilledSet]:
     """The set in `folder`, or the sets one folder below it (one an IPC), in order of their IPC.
 
@@ -245,6 +248,7 @@ def check_undamaged(distilled: DistilledSet) -> None:
         raise AttarError(f"{distilled.folder} is damaged ({problems[0]}); `attar verify` lists all that is wrong")
 
 
+@checked
 def verify(folder: Path) -> list[str]:
     """What is wrong with a distilled set: missing, extra and altered files, one line each; an empty list if nothing."""
     distilled = open_distilled(folder)

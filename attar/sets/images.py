@@ -28,6 +28,7 @@ def tested_images(distilled: DistilledSet, test: str | None, store: Store, progr
         AttarError: they lack its classes, or the held-out tenth was not held out when the set was distilled.
     """
     from attar.data import load_data, load_held_out, test_spec
+    from attar.data.degenerate import ACCIDENT
 
     data = distilled.manifest["data"]
     if test == "held-out":
@@ -42,7 +43,7 @@ def tested_images(distilled: DistilledSet, test: str | None, store: Store, progr
     picked = images.restricted(distilled.classes)
     if picked.classes != distilled.classes:
         raise AttarError(f"`test` {test}: its classes are in another order than those of {distilled.folder}")
-    return without_unreadable(picked, distilled, store, progress)
+    return without_unreadable(picked, distilled, store, progress, ACCIDENT if test == "held-out" else 1)
 
 
 def real_images(distilled: DistilledSet, store: Store) -> ImageSet:
@@ -132,9 +133,9 @@ def _difference(distilled: DistilledSet, every: ImageSet, store: Store) -> str |
 
 
 def without_unreadable(
-    images: ImageSet, distilled: DistilledSet, store: Store, progress: Progress = silent
+    images: ImageSet, distilled: DistilledSet, store: Store, progress: Progress = silent, accident: int = 1
 ) -> ImageSet:
     """Without the images that cannot be read where the set was distilled without such; elsewhere they are an error."""
     from attar.data import readable
 
-    return readable(images, "skip" if distilled.manifest["data"]["skipped"] else "error", store, progress)
+    return readable(images, "skip" if distilled.manifest["data"]["skipped"] else "error", store, progress, accident)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attar.core.arguments import checked
 from attar.core.errors import AttarError, suggestion
 from attar.core.files import appearing, write_json
 from attar.core.progress import Say, quiet
@@ -95,6 +96,7 @@ def class_folders(layout: str, classes: Sequence[str]) -> list[str]:
     ]
 
 
+@checked
 def export(distilled: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_run: bool = False) -> None:
     """Writes the images of a set, bit for bit, in a layout, with classes.json, which says whose folder is whose.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attar.core.arguments import checked
 from attar.core.errors import AttarError
 from attar.core.files import replacing, writing
 from attar.core.json_shapes import NAME, TEXT, Many, Shape, mistake, number, read_json, whole
@@ -16,13 +17,12 @@ from attar.core.progress import Meter, Progress, Say, quiet, silent
 from attar.core.store import Store, write_json
 from attar.core.wording import counted
 from attar.data.output_places import check_place
-from attar.sets.distilled import check_undamaged
+from attar.sets.distilled import DistilledSet, check_undamaged
 
 if TYPE_CHECKING:
     from attar.data.pixels import Pixels
     from attar.job import Job, Spec
     from attar.selection.features import Features, Kind
-    from attar.sets.distilled import DistilledSet
     from attar.teachers.reference import TeacherReference
 
 _DISTANCES = Many(Many(number(0)), least=1)
@@ -152,6 +152,7 @@ class Metrics:
             _ = job.codec
 
 
+@checked
 def nearest(
     distilled: DistilledSet,
     metrics: Metrics = Metrics(),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from attar.core.errors import AttarError, suggestion
 from attar.core.files import expanded
-from attar.core.hub_ids import near
+from attar.core.hub_ids import absent, near
 from attar.core.store import file_digest
 from attar.core.weights import damaged
 from attar.data.class_names import imagenet_names
@@ -112,6 +112,13 @@ def _from_timm(source: str) -> Pretrained:
     import timm
 
     name = source.removeprefix("timm/")
+    known, local = [*timm.list_models(), *timm.list_pretrained()], name.startswith("local-dir")
+    if name not in known and not local:
+        hint = suggestion(source, [f"timm/{one}" for one in known])
+        raise AttarError(f"`teacher` {source}{hint}: timm has no network, or no weights, of this name")
+    repository = None if local else getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
+    if repository and (why := absent(repository)):
+        raise AttarError(f"`teacher` {source}: its weights are {repository} of the hub, and {why}")
     try:
         network: Any = timm.create_model(name, pretrained=True)
     except Exception as error:
@@ -128,6 +135,9 @@ def _from_torchvision(source: str) -> Pretrained:
     from torchvision import models
 
     name = source.removeprefix("torchvision/")
+    if name not in (known := models.list_models()):
+        hint = suggestion(source, [f"torchvision/{one}" for one in known])
+        raise AttarError(f"`teacher` {source}{hint}: torchvision has no network of this name")
     try:
         weights = models.get_model_weights(name).DEFAULT
         network: nn.Module = models.get_model(name, weights=weights)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attar.core.arguments import check_fields, checked
 from attar.core.errors import AttarError
 from attar.core.files import expanded
 
@@ -22,7 +23,11 @@ class TeacherReference:
     normalise: str | None = None
     """Statistics of the input of a teacher that carries none: imagenet, cifar or half; none: the recipe's."""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @staticmethod
+    @checked
     def of(sources: str | Sequence[str], classes: str | None = None, normalise: str | None = None) -> TeacherReference:
         """One teacher, or several, as Python and TOML give them.
 

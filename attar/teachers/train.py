@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from attar.core.arguments import checked
 from attar.core.batching import device_class, resolve
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, duration, silent
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, file_digest, write_json
-from attar.data import ImageSet, load_data, load_pixels, readable, usual_side
+from attar.data import ImageSet, load_data, load_pixels, readable_parts, usual_side
 from attar.data.output_places import check_place, own_record
 from attar.networks import build, check_size
 from attar.priors.folder import publish
@@ -50,12 +51,8 @@ class _Bench:
     """Those to train on, and the fixed tenth."""
 
     def __post_init__(self) -> None:
-        images = load_data(self.spec.data)
-        if self.spec.on_bad_image == "error":
-            self.images = readable(images, "error", self.store, self.progress).held_out()
-        else:
-            left, right = (readable(part, "skip", self.store, self.progress) for part in images.held_out())
-            self.images = left, right
+        spec = self.spec
+        self.images = readable_parts(load_data(spec.data), spec.on_bad_image, self.store, self.progress)
         self.size = usual_side(self.images[0]) if self.spec.size is None else self.spec.size
         self.name = self.spec.network or (USUAL if self.size >= 32 else SMALL)
         self.lr = self.spec.lr or (0.05 if self.name.startswith("convnet") else 0.25)
@@ -104,6 +101,7 @@ class _Bench:
         return plan, how
 
 
+@checked
 def train_teacher(
     spec: TeacherTraining,
     out: Path,

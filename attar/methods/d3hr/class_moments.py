@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.core.files import replacing, resumed
 from attar.core.limits import check_guidance
@@ -160,6 +161,7 @@ class Invert(Fit):
     # Checks of the settings
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_grid("fit", self.steps, "leading")
         if not self.times:
             raise AttarError("fit.times: at least one")

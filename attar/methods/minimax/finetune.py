@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
+from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.diffusion.loss import Forward
 from attar.job import Job
@@ -172,6 +173,7 @@ class Tune(Fit):
     # Checks of the settings
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("memory", "epochs", "batch", "learning_rate", "group", "rank"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise AttarError(f"fit.{name} {getattr(self, name)}: must be more than 0")

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.core.files import read_lines, resumed, write_lines
 from attar.core.limits import check_guidance
@@ -48,6 +49,7 @@ class MonitorConfig:
     """Guidance of the samples."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.times < 0 or self.times == 1:
             raise AttarError(f"fit.monitor.times {self.times}: 0, 2 or more")
         check_grid("fit.monitor", self.steps, "leading")

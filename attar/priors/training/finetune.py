@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
+from attar.core.arguments import checked
 from attar.core.batching import choose
 from attar.core.errors import AttarError
 from attar.core.files import expanded
@@ -24,13 +25,15 @@ from attar.priors.digits import digits_prior, is_trained, untrained_digits
 from attar.priors.folder import RECORD, linear_scheduler
 from attar.priors.shared_embedders import SharedDiT, share_embedders
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
-from attar.priors.training.run import TrainingRun, TrainingTask, check_batch, estimate, produce
+from attar.priors.training.estimate import estimate
+from attar.priors.training.run import TrainingRun, TrainingTask, check_batch, produce
 from attar.priors.training.settings import AdaptedPrior
 
 if TYPE_CHECKING:
     from attar.priors.prior import Prior
 
 
+@checked
 def finetune_prior(
     spec: AdaptedPrior,
     out: Path,

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from attar.priors.training.sample_quality import Classifier
 
 COLUMNS, MOST_ROWS = 8, 20
+SAMPLED = 100
+"""Images that are sampled at once."""
 
 
 @dataclass(eq=False)
@@ -49,8 +51,7 @@ class Monitor:
 
     def __call__(self, moment: Moment) -> None:
         """Draws and measures samples, if it is time to."""
-        every = self.report.every or max(1, self.total // 5)
-        if moment.step % every and moment.step != self.total:
+        if moment.step % self.report.interval(self.total) and moment.step != self.total:
             return
         with holding(self.parameters, moment.average):
             shown = self._samples(range(min(len(self.classes), MOST_ROWS)), COLUMNS)
@@ -73,7 +74,7 @@ class Monitor:
         z = [noise(self.codec.shape, self.seed, "shown", self.classes[c], i) for c in labels for i in range(columns)]
         return self._sampled([label for label in labels for _ in range(columns)], torch.stack(z))
 
-    def _sampled(self, labels: Sequence[int], z: Tensor, batch: int = 100) -> Tensor:
+    def _sampled(self, labels: Sequence[int], z: Tensor, batch: int = SAMPLED) -> Tensor:
         """Images (N, 3, H, W) in [-1, 1] of prior labels, from noise (N, C, h, w)."""
         sampler = Sampler(steps=self.report.steps, guidance=self.report.guidance)
         denoiser = NetworkDenoiser(self.schedule, len(self.classes), self.network, self.device)
@@ -93,6 +94,11 @@ class Monitor:
         write_lines(file, [*earlier, record])
         write_lines(self.folder / "losses.jsonl", [{"step": step, "loss": round(loss, 6)} for step, loss in curve])
         draw_curve(self.folder / "loss.png", curve, [*earlier, record])
+
+
+def shown_images(classes: int) -> int:
+    """The images of a grid of samples, a row for each class."""
+    return COLUMNS * min(classes, MOST_ROWS)
 
 
 @dataclass(frozen=True, eq=False)

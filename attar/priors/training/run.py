@@ -13,23 +13,24 @@ import diffusers
 import torch
 from torch import nn
 
+from attar.core.arguments import checked
 from attar.core.batching import device_class
 from attar.core.errors import AttarError
-from attar.core.progress import Progress, Say, duration, silent
-from attar.core.rng import noise
+from attar.core.progress import Progress, Say, silent
 from attar.core.store import Artefact, Store
-from attar.data import ImageSet, load_data, readable
+from attar.data import ImageSet, load_data, readable_parts
 from attar.data.output_places import check_place, own_record
 from attar.diffusion import Schedule
 from attar.priors.folder import RECORD, linear_scheduler, publish, write_card, write_pipeline
 from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT, untrained
-from attar.priors.training.latent_set import LatentSet, held_in_memory, load_latents
+from attar.priors.training.estimate import classifier_training, estimate
+from attar.priors.training.latent_set import LatentSet, load_latents
 from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Moment, Session, accelerator
-from attar.priors.training.sample_quality import ClassifierTraining, open_classifier
+from attar.priors.training.sample_quality import open_classifier
 from attar.priors.training.settings import Denoising, Material, NewPrior
-from attar.priors.training.train import TRAINING, check_patch, step_seconds, train_network
+from attar.priors.training.train import TRAINING, check_patch, train_network
 from attar.priors.training.vae import open_codec, train_vae
 
 if TYPE_CHECKING:
@@ -52,12 +53,9 @@ class TrainingRun:
 
     @cached_property
     def images(self) -> tuple[ImageSet, ImageSet]:
-        """The images to train on, and the fixed tenth (attar.data.load_held_out), whichever images cannot be read."""
-        images, bad = load_data(self.material.data), self.material.on_bad_image
-        if bad == "error":
-            return readable(images, bad, self.store, self.progress).held_out()
-        train, held = (readable(part, bad, self.store, self.progress) for part in images.held_out())
-        return train, held
+        """Those to train on, and the fixed tenth."""
+        material = self.material
+        return readable_parts(load_data(material.data), material.on_bad_image, self.store, self.progress)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -107,6 +105,7 @@ class TrainingTask:
     """Called with the folder when the training is done: the network to write, which may add files."""
 
 
+@checked
 def train_new_prior(
     spec: NewPrior,
     out: Path,
@@ -157,22 +156,6 @@ def check_batch(batch: int, run: TrainingRun) -> None:
         raise AttarError(f"batch {batch}: must be divisible by the number of processes, {run.helper.num_processes}")
 
 
-def estimate(run: TrainingRun, task: TrainingTask) -> str:
-    """What is about to be done, and about how long it takes here: one step is timed."""
-    images, plan = len(run.images[0]), task.training
-    z = noise((1, plan.batch, *task.codec.shape), "estimate")
-    data = held_in_memory(z[0], torch.zeros(plan.batch, dtype=torch.int64))
-    seconds = plan.steps * step_seconds(task.network, data, task.scheduler, plan, run.helper, task.parameters)
-    size = sum(p.numel() for p in task.network.parameters())
-    trained = size if task.parameters is None else sum(p.numel() for p in task.parameters)
-    seen = plan.steps * plan.batch
-    return (
-        f"{images:,} images of {len(run.classes)} classes, {len(run.images[1]):,} held out; a DiT of {size:,} "
-        f"parameters ({trained:,} trained); {plan.steps:,} steps of {plan.batch}: {seen:,} images, "
-        f"{seen / images:.1f} epochs, about {duration(seconds)} on {device_class(run.helper.device)}"
-    )
-
-
 def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path) -> None:
     """Trains in the store's scratch folder, resuming what is there, and copies the finished folder to `out`."""
     helper, store = run.helper, run.store
@@ -220,19 +203,16 @@ def _made(run: TrainingRun, task: TrainingTask, key: str, folder: Path) -> None:
 
 
 def _monitor(run: TrainingRun, task: TrainingTask, folder: Path) -> Monitor:
-    material, (train_images, held) = run.material, run.images
-    size, report = task.codec.size, material.report
-    trained = ClassifierTraining(size, material.preprocess, material.flip, report.judge_steps, run.helper.device)
     return Monitor(
         folder=folder,
-        report=report,
+        report=run.material.report,
         total=task.training.steps,
         network=task.network,
         parameters=list(task.network.parameters()) if task.parameters is None else task.parameters,
         schedule=Schedule(task.scheduler.alphas_cumprod, task.scheduler.config.prediction_type),
         codec=task.codec,
         classes=run.classes,
-        classifier=open_classifier(train_images, held, trained, run.store, run.progress),
+        classifier=open_classifier(*run.images, classifier_training(run, task), run.store, run.progress),
         device=run.helper.device,
         seed=task.training.seed,
         progress=run.progress,

@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import resize
 
 from attar.core.batching import device_class
 from attar.core.finite import naming, save_finite
-from attar.core.progress import Progress, silent
+from attar.core.progress import Progress, silent, timed
 from attar.core.rng import numpy_generator, seed_of
 from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_pixels
@@ -71,38 +71,58 @@ def open_classifier(
 ) -> Classifier:
     """The classifier of a data set, trained once and stored."""
     side = _side(how.size)
-    shown = {"size": how.size, "preprocess": how.preprocess, "flip": how.flip, "images at most": LIMIT}
-    inputs = {"images": train_images.identities, "held out": held.identities, **shown}
-    inputs |= {"network": NETWORK, "steps": how.steps, "torch": torch.__version__, "revision": REVISION}
-    if how.device != CPU:
-        inputs["device"] = device_class(how.device)
 
     def make(scratch: Path) -> None:
         pixels, labels = _random_images(train_images, how.size, how.preprocess)
         network = _untrained(len(train_images.classes), side).to(how.device)
-        augmentation = Augmentation(size=side, crop=0.5, flip=how.flip, normalise=NORMALISE)
-        _train(network, pixels.to(how.device), labels.to(how.device), augmentation, how.steps, progress)
+        _train(network, pixels.to(how.device), labels.to(how.device), how, progress)
         tensors = _tensors(network, *_random_images(held, how.size, how.preprocess), pixels)
         save_finite(tensors, scratch / "judge.safetensors", "the classifier that measures samples")
 
-    folder = store.once(Artefact("judge", inputs), make)
+    folder = store.once(classifier_artefact(train_images, held, how), make)
     tensors = load_file(folder / "judge.safetensors")
     network = _untrained(len(train_images.classes), side).eval()
     network.load_state_dict({name[8:]: value for name, value in tensors.items() if name.startswith("network.")})
     return Classifier(network.to(how.device), side, tensors["features"], float(tensors["right"]), float(tensors["gap"]))
 
 
-def _train(
-    network: Any, pixels: Tensor, labels: Tensor, augmentation: Augmentation, steps: int, progress: Progress
-) -> None:
-    plan = Plan(steps=steps, optimiser="adamw", lr=2e-3, weight_decay=5e-4, schedule="cosine", warmup=steps // 20)
+def classifier_artefact(train_images: ImageSet, held: ImageSet, how: ClassifierTraining) -> Artefact:
+    """What the store keeps it as."""
+    shown = {"size": how.size, "preprocess": how.preprocess, "flip": how.flip, "images at most": LIMIT}
+    inputs = {"images": train_images.identities, "held out": held.identities, **shown}
+    inputs |= {"network": NETWORK, "steps": how.steps, "torch": torch.__version__, "revision": REVISION}
+    if how.device != CPU:
+        inputs["device"] = device_class(how.device)
+    return Artefact("judge", inputs)
+
+
+def classifier_seconds(classes: int, how: ClassifierTraining) -> float:
+    """How long its training takes here: a batch forth and back is timed, its gradients thrown away."""
+    side = _side(how.size)
+    network = _untrained(classes, side).to(how.device)
+    images = torch.zeros(_plan(how.steps).batch, 3, side, side, device=how.device)
+
+    def step() -> None:
+        loss = network(images).sum()
+        loss.backward()
+        float(loss)
+
+    return how.steps * timed(step)
+
+
+def _plan(steps: int) -> Plan:
+    return Plan(steps=steps, optimiser="adamw", lr=2e-3, weight_decay=5e-4, schedule="cosine", warmup=steps // 20)
+
+
+def _train(network: Any, pixels: Tensor, labels: Tensor, how: ClassifierTraining, progress: Progress) -> None:
+    augmentation = Augmentation(size=_side(how.size), crop=0.5, flip=how.flip, normalise=NORMALISE)
 
     def report(step: Step) -> None:
         if step.done % 20 == 0:
-            progress(f"training a classifier to measure samples, step {step.done}/{step.total}", step.done / steps)
+            progress(f"training a classifier to measure samples, step {step.done}/{step.total}", step.done / step.total)
 
     with naming("the classifier that measures samples"):
-        train(network, pixels, labels, plan, augmentation, "judge", after=report)
+        train(network, pixels, labels, _plan(how.steps), augmentation, "judge", after=report)
     network.eval()
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
+from attar.core.arguments import check_fields
 from attar.core.config import Range, check_ranges
-from attar.core.errors import AttarError, suggestion
+from attar.core.errors import AttarError
 from attar.core.limits import SIDE, check_guidance, check_most
 
 Preprocess = Literal["adm", "resize-crop", "squash"]
@@ -145,6 +146,7 @@ class Report:
     """Batches of 64 that the classifier is trained on, once for each data set."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if (
             (self.every is not None and self.every < 1)
             or min(self.samples, self.judge_steps) < 2
@@ -152,6 +154,14 @@ class Report:
         ):
             raise AttarError("report: every must be 1 or more, samples and judge_steps 2 or more, steps 1 to 1000")
         check_guidance("`report.guidance`", self.guidance)
+
+    def interval(self, total: int) -> int:
+        """Steps between two grids in a training of `total` steps."""
+        return self.every or max(1, total // 5)
+
+    def times(self, total: int) -> int:
+        """How often samples are drawn in such a training: the last time at its end."""
+        return -(-total // self.interval(total))
 
 
 @dataclass(frozen=True)
@@ -175,9 +185,7 @@ class Material:
     """How the training is monitored."""
 
     def __post_init__(self) -> None:
-        if self.preprocess not in (known := get_args(Preprocess)):
-            hint = suggestion(self.preprocess, known)
-            raise AttarError(f"`preprocess` {self.preprocess!r}{hint}: choose one of {', '.join(known)}")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

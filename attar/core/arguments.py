@@ -1,0 +1,121 @@
+"""What functions and frozen objects are given from Python, held to their annotations before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import os
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from attar.core.errors import AttarError, suggestion
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LONGEST = 60
+"""So many characters of a value are shown."""
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    Path: "a pathlib.Path",
+    type(None): "None",
+    Any: "anything",
+}
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that raises an AttarError for arguments of other kinds than its annotations say.
+
+    Annotations of names that only type checkers know hold for anything.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*given: P.args, **named: P.kwargs) -> R:
+        kinds = _of_function(function)
+        for name, value in signature.bind(*given, **named).arguments.items():
+            if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD:
+                check(value, kinds[name], f"`{name}`")
+        return function(*given, **named)
+
+    return call
+
+
+def check_fields(thing: Any) -> None:
+    """Raises AttarError for a field of a frozen object whose value is of another kind than its annotation says."""
+    kinds = _of_object(typing.cast(Any, type(thing)))
+    for field in dataclasses.fields(thing):
+        check(getattr(thing, field.name), kinds[field.name], f"`{field.name}`")
+
+
+def check(value: Any, kind: Any, name: str) -> None:
+    """Raises AttarError, which says what `name` got and what it takes, for a value of another kind."""
+    if value == "" and Path in typing.get_args(kind):
+        raise AttarError(f"{name} is empty: name a file or folder")
+    if not _fits(value, kind):
+        shown = repr(value)
+        shown = shown if len(shown) <= LONGEST else f"{shown[:LONGEST]} ..."
+        choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+        raise AttarError(f"{name} = {shown}{suggestion(str(value), choices)}: must be {_in_words(kind)}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, one) for one in inner)
+    if origin is typing.Literal:
+        return value in inner
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    if kind is Any or getattr(kind, "_is_protocol", False):
+        return True
+    return isinstance(value, os.PathLike if kind is Path else origin or kind) and _holds(value, origin, inner)
+
+
+def _holds(value: Any, origin: Any, inner: tuple[Any, ...]) -> bool:
+    """Whether what a list or a dictionary holds is of the kinds that it should be."""
+    if not isinstance(origin, type) or not issubclass(origin, Collection):
+        return True
+    if issubclass(origin, Mapping):
+        return all(_fits(key, inner[0]) and _fits(one, inner[1]) for key, one in value.items())
+    kinds = inner if origin is tuple and Ellipsis not in inner else [inner[0]] * len(value)
+    return not isinstance(value, str) and len(kinds) == len(value) and all(map(_fits, value, kinds))
+
+
+def _in_words(kind: Any) -> str:
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(map(_in_words, inner))
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if origin is Callable:
+        return "a function"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"a dictionary ({_in_words(inner[0])} -> {_in_words(inner[1])})"
+    if isinstance(origin, type) and issubclass(origin, Collection):
+        return f"a {'tuple' if origin is tuple else 'list'} (each {_in_words(inner[0])})"
+    return _WORDS.get(kind) or f"a {kind.__name__}"
+
+
+@functools.cache
+def _of_function(function: Callable[..., Any]) -> dict[str, Any]:
+    kinds: dict[str, Any] = {}
+    for name, written in function.__annotations__.items():
+        one = types.SimpleNamespace(__annotations__={name: written})
+        try:
+            kinds |= typing.get_type_hints(one, inspect.unwrap(function).__globals__)
+        except NameError:
+            kinds[name] = Any
+    return kinds
+
+
+@functools.cache
+def _of_object(kind: Callable[..., Any]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)

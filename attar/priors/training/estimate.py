@@ -1,0 +1,70 @@
+"""What a training of a prior will take, told before it begins: its steps, and the measuring of its samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from attar.core.batching import device_class
+from attar.core.progress import about, duration, timed
+from attar.core.rng import noise
+from attar.diffusion import Schedule, network_passes
+from attar.priors.training.latent_set import held_in_memory
+from attar.priors.training.monitor import SAMPLED, NetworkDenoiser, shown_images
+from attar.priors.training.sample_quality import ClassifierTraining, classifier_artefact, classifier_seconds
+from attar.priors.training.train import step_seconds
+
+if TYPE_CHECKING:
+    from attar.priors.training.run import TrainingRun, TrainingTask
+
+
+def estimate(run: TrainingRun, task: TrainingTask) -> str:
+    """What is about to be done, and about how long it takes here: steps and passes are timed on one batch."""
+    images, plan = len(run.images[0]), task.training
+    z = noise((1, plan.batch, *task.codec.shape), "estimate")
+    data = held_in_memory(z[0], torch.zeros(plan.batch, dtype=torch.int64))
+    training = plan.steps * step_seconds(task.network, data, task.scheduler, plan, run.helper, task.parameters)
+    judging, times = _judging(run, task), run.material.report.times(plan.steps)
+    sampled = times * (run.material.report.samples + shown_images(len(run.classes)))
+    sampling = sampled * _sample_seconds(run, task)
+    size = sum(p.numel() for p in task.network.parameters())
+    trained = size if task.parameters is None else sum(p.numel() for p in task.parameters)
+    seen = plan.steps * plan.batch
+    classifier = f", {duration(judging)} for a classifier that measures them" if judging else ""
+    return (
+        f"{images:,} images of {len(run.classes)} classes, {len(run.images[1]):,} held out; a DiT of {size:,} "
+        f"parameters ({trained:,} trained); {plan.steps:,} steps of {plan.batch}: {seen:,} images, "
+        f"{seen / images:.1f} epochs, {about(training + sampling + judging)} on {device_class(run.helper.device)} "
+        f"({duration(training)} for the steps, {duration(sampling)} for {sampled:,} samples{classifier})"
+    )
+
+
+def classifier_training(run: TrainingRun, task: TrainingTask) -> ClassifierTraining:
+    """How the classifier that measures the samples is trained."""
+    material = run.material
+    steps, device = material.report.judge_steps, run.helper.device
+    return ClassifierTraining(task.codec.size, material.preprocess, material.flip, steps, device)
+
+
+def _judging(run: TrainingRun, task: TrainingTask) -> float:
+    """Seconds that the classifier takes; 0 where it is stored."""
+    how = classifier_training(run, task)
+    stored = run.store.has(classifier_artefact(*run.images, how))
+    return 0.0 if stored else classifier_seconds(len(run.classes), how)
+
+
+def _sample_seconds(run: TrainingRun, task: TrainingTask) -> float:
+    """Seconds that a sample takes: the passes of the network, timed on a batch, and the codec's."""
+    report, device, batch = run.material.report, run.helper.device, min(task.training.batch, SAMPLED)
+    schedule = Schedule(task.scheduler.alphas_cumprod, task.scheduler.config.prediction_type)
+    denoiser = NetworkDenoiser(schedule, len(run.classes), task.network, device)
+    z = noise((batch, *task.codec.shape), "estimate", "samples")
+    y = torch.zeros(batch, dtype=torch.int64, device=device)
+
+    def predict() -> None:
+        with torch.inference_mode():
+            float(denoiser(z.to(device), 500, y).sum())
+
+    decoding = timed(lambda: task.codec.decode(z[:1]))
+    return report.steps * network_passes(report.guidance) * timed(predict) / batch + decoding

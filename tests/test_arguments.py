@@ -1,0 +1,142 @@
+"""Arguments of the wrong kind: what they are, and what is taken, in an AttarError before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+import attar
+from attar.core.arguments import check
+from attar.core.errors import AttarError
+from attar.diffusion import Sampler
+from attar.evaluation import modified, named_recipe
+from attar.evaluation.relabel import relabel
+from attar.job import Spec
+from attar.methods.d3hr.method import D3HR
+from attar.networks import build
+from attar.priors.training.run import train_new_prior
+from attar.priors.training.settings import NewPrior, Training
+from attar.report import write_report
+from attar.sets.layouts import export
+from attar.sets.near_copies import nearest
+from attar.teachers.reference import TeacherReference
+from attar.teachers.settings import TeacherTraining
+from attar.teachers.train import train_teacher
+
+RANDOM: dict[str, Any] = {"method": "random", "ipc": 1, "out": "out"}
+D3HR_HERE: dict[str, Any] = {"method": "d3hr", "ipc": 1, "out": "out"}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("call", "words", "named", "told"),
+    [
+        (attar.distill, [3], RANDOM, "`data` = 3: must be a text"),
+        (attar.distill, ["digits"], {**RANDOM, "out": None}, "`out` = None: must be a text or a pathlib.Path"),
+        (attar.distill, ["digits"], {**RANDOM, "out": ""}, "`out` is empty: name a file or folder"),
+        (attar.distill, ["digits"], {**RANDOM, "method": 3}, "method 3: a name, or a frozen dataclass"),
+        (
+            attar.distill,
+            ["digits"],
+            {**RANDOM, "fields": {1: 1}},
+            "`fields` = {1: 1}: must be a dictionary (a text",
+        ),
+        (attar.distill, ["digits"], {**RANDOM, "fields": ["a=1"]}, "`fields` = ['a=1']: must be a dictionary"),
+        (attar.distill, ["digits"], {**RANDOM, "classes": "cat"}, "`classes` = 'cat': must be a list (each a text)"),
+        (attar.distill, ["digits"], {**RANDOM, "device": 3}, "distill.device = 3: must be a text"),
+        (attar.evaluate, [None], {}, "`folder` = None: must be a text or a pathlib.Path"),
+        (attar.evaluate, ["x"], {"network": None}, "`network` = None: must be a text or a list (each a text)"),
+        (attar.evaluate, ["x"], {"network": [3]}, "`network` = [3]: must be a text or a list (each a text)"),
+        (attar.evaluate, ["x"], {"recipe": 3}, "`recipe` = 3: must be a text"),
+        (attar.explain, [3], {}, "`what` = 3: must be a text or a pathlib.Path"),
+        (attar.explain_run, [3], RANDOM, "`data` = 3: must be a text"),
+        (attar.compare, [3], {}, "`file` = 3: must be a text or a pathlib.Path"),
+        (attar.tune, ["digits"], {**D3HR_HERE, "grid": {"fit.time": 3}}, "`grid` = {'fit.time': 3}: must be a dict"),
+        (attar.cache_contents, [3], {}, "`kind` = 3: must be a text or None"),
+        (attar.prune_cache, [], {"max_size": True}, "`max_size` = True: must be a text or a whole number or None"),
+        (attar.load_data, [3], {}, "`spec` = 3: must be a text"),
+        (attar.load_prior, [3], {}, "`source` = 3: must be a text"),
+        (
+            relabel,
+            ["x", TeacherReference("a"), named_recipe("quick"), Path("y")],
+            {},
+            "`folder` = 'x': must be a",
+        ),
+        (relabel, [Path("x"), "a", named_recipe("quick"), Path("y")], {}, "`teacher` = 'a': must be a TeacherRef"),
+        (nearest, [3], {}, "`distilled` = 3: must be a DistilledSet"),
+        (export, [3, "d4m", Path("x")], {}, "`distilled` = 3: must be a DistilledSet"),
+        (write_report, [3, [], Path("x")], {}, "`folders` = 3: must be a list (each a pathlib.Path)"),
+        (train_new_prior, [3, Path("x")], {}, "`spec` = 3: must be a NewPrior"),
+        (train_teacher, [TeacherTraining("digits"), "x"], {}, "`out` = 'x': must be a pathlib.Path"),
+        (modified, [named_recipe("quick"), 3], {}, "`changes` = 3: must be a dictionary"),
+        (named_recipe, [3], {}, "no recipe 3; there are: quick"),
+        (build, [3, 2, 8, 0], {}, "no network is called 3; `attar list networks`"),
+        (TeacherReference.of, [3], {}, "`sources` = 3: must be a text or a list (each a text)"),
+    ],
+)
+def test_functions(call: Callable[..., Any], words: list[Any], named: dict[str, Any], told: str) -> None:
+    with pytest.raises(AttarError) as raised:
+        call(*words, **named)
+    assert str(raised.value).startswith(told)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "named", "told"),
+    [
+        (Spec, [3], {}, "`data` = 3: must be a text"),
+        (Spec, ["digits"], {"classes": ["1"]}, "`classes` = ['1']: must be a tuple (each a text) or None"),
+        (Spec, ["digits"], {"on_bad_image": "skp"}, "`on_bad_image` = 'skp' (did you mean 'skip'?): must be one of"),
+        (NewPrior, [3], {}, "`data` = 3: must be a text"),
+        (NewPrior, ["digits"], {"training": 3}, "`training` = 3: must be a Training"),
+        (Training, [], {"steps": "3"}, "`steps` = '3': must be a whole number"),
+        (TeacherTraining, ["digits"], {"network": 3}, "`network` = 3: must be a text or None"),
+        (TeacherReference, [3], {}, "`source` = 3: must be a text or a tuple (each a text)"),
+        (D3HR, [], {"subsets": "3"}, "`subsets` = '3': must be a whole number"),
+        (D3HR, [], {"sampler": {"steps": 3}}, "`sampler` = {'steps': 3}: must be a Sampler"),
+        (Sampler, [], {"solver": 3}, "`solver` = 3: must be a text"),
+    ],
+)
+def test_frozen_objects(kind: type, words: list[Any], named: dict[str, Any], told: str) -> None:
+    with pytest.raises(AttarError) as raised:
+        kind(*words, **named)
+    assert str(raised.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "fits"),
+    [
+        (1, int, True),
+        (True, int, False),
+        (1, float, True),
+        (True, float, False),
+        (1.0, int, False),
+        (range(3), Sequence[int], True),
+        ("abc", Sequence[str], False),
+        (("a", 1), tuple[str, int], True),
+        (("a",), tuple[str, int], False),
+        ((), tuple[str, ...], True),
+        ({"a": 1}, Mapping[str, int], True),
+        ({"a": "b"}, Mapping[str, int], False),
+        (print, Callable[[str], None], True),
+        ("a", Literal["a", "b"], True),
+        ("c", Literal["a", "b"], False),
+        (None, str | None, True),
+        (object(), Any, True),
+    ],
+)
+def test_kinds(value: Any, kind: Any, fits: bool) -> None:
+    if fits:
+        check(value, kind, "x")
+    else:
+        with pytest.raises(AttarError, match=r"^x = "):
+            check(value, kind, "x")
