@@ -18,7 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 LONGEST = 60
-"""So many characters of a value are shown."""
+"""The most characters of a value that a message shows."""
 _WORDS = {
     int: "a whole number",
     float: "a number",
