@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +61,6 @@ def test_memory_is_bounded_and_what_is_not_kept_is_decoded_again(monkeypatch: py
     monkeypatch.undo()
     assert Native(len(found), decode).digest == some.digest
     assert Native(3, lambda i: found[i + 1]).digest != some.digest
-
-
-def test_memory_is_the_machines_or_what_its_container_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limit, sizes = tmp_path / "memory.max", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
-    monkeypatch.setattr(native, "CONTAINER", (limit, tmp_path / "none"))
-    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
-    for text, expected in {"max\n": 4_096_000, "2048\n": 2048, "9223372036854771712\n": 4_096_000}.items():
-        limit.write_text(text)
-        assert native.memory() == expected
-    limit.unlink()
-    assert native.memory() == 4_096_000
-    sizes["SC_PHYS_PAGES"] = -1
-    assert native.memory() == native.UNKNOWN
-    monkeypatch.delattr(os, "sysconf")
-    assert native.memory() == native.UNKNOWN
 
 
 def test_images_of_one_size_are_held_as_one_array() -> None:

@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from attar.cli import (
     cache,
     compare,
+    doctor,
     export,
     failures,
     lists,
@@ -56,6 +57,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "describe-prior": lists.describe_prior,
     "list": lists.list_,
     "describe": lists.describe,
+    "doctor": doctor.doctor,
     "demo": sets.demo,
 }
 GROUPS: dict[str, tuple[typer.Typer, str]] = {

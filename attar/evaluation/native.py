@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from attar.core.machine import memory
 from attar.core.store import fingerprint
 from attar.data.degenerate import Look
 from attar.data.threads import in_threads
 
 SHARE = 4
 """Decoded images may fill this part (a quarter) of the memory; the others are decoded whenever they are needed."""
-UNKNOWN = 2**33
-"""How many bytes of memory are taken for granted where the system does not say."""
-CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Where Linux says what a container may use, in its new and its old way."""
-
 Decode = Callable[[int], np.ndarray]
 """The image of this number, uint8 (H, W, 3)."""
-
-
-def memory() -> int:
-    """Bytes of this machine's memory, or of what its container may use; what is free differs from run to run."""
-    try:
-        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        machine = -1
-    limits = [file.read_text(encoding="ascii").strip() for file in CONTAINER if file.is_file()]
-    return min(machine if machine > 0 else UNKNOWN, *map(int, filter(str.isdigit, limits)), sys.maxsize)
 
 
 class Native:
