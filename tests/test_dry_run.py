@@ -84,6 +84,7 @@ def commands(made: Path, root: Path) -> dict[str, list[object]]:
         "distill exemplars": ["distill", *DIGITS, *refined, *out],
         "distill d4m": ["distill", *data, "--prior", made / "dit", "--method", "d4m", "--ipc", 1, *FAST, *out],
         "regenerate": ["regenerate", made / "set", "--ipc", "1,3", "--device", "cpu", *out],
+        "reproduce": ["reproduce", made / "set", "--device", "cpu", *out],
         "compare": ["compare", root / "file.toml"],
         "tune": ["tune", *DIGITS, "--method", "prior", "--ipc", 1, *tuned, *out],
         "waterfall": ["waterfall", made / "set", "--change", "flip=false", *network, *out, "--device", "cpu"],

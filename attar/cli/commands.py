@@ -20,6 +20,7 @@ from attar.cli import (
     nearest,
     priors,
     regenerate,
+    reproduce,
     score,
     sets,
     teachers,
@@ -41,6 +42,7 @@ SHOWN: dict[str, Any] = {
 COMMANDS: dict[str, Callable[..., None]] = {
     "distill": sets.distill,
     "regenerate": regenerate.regenerate,
+    "reproduce": reproduce.reproduce,
     "evaluate": sets.evaluate,
     "compare": compare.compare,
     "tune": tune.tune,

@@ -14,6 +14,7 @@ from attar.core.json_shapes import TABLE, TEXT, Many, Maybe, Shape, mistake, who
 from attar.core.progress import Progress, silent
 from attar.core.store import Artefact, Store
 from attar.core.wording import counted
+from attar.distillation.origin import damaged, method_of, spec_of
 from attar.job import Job, Spec
 
 if TYPE_CHECKING:
@@ -69,7 +70,13 @@ def regenerate(
 
     origin = _with_statistics(folder)
     method = _method(origin)
-    job = Dataless(origin, _spec(origin.manifest, overrides), store, progress, dry_run)
+    job = Dataless(
+        origin,
+        spec_of(origin, prior=overrides.prior, seed=overrides.seed, device=overrides.device),
+        store,
+        progress,
+        dry_run,
+    )
     keys = [origin.manifest["prior"][name] for name in ("fingerprint", "codec")]
     if job.untrained is None and [job.prior.key, job.codec.key] != keys:
         raise AttarError(f"`prior` {job.spec.prior}: is not the prior that {folder} was made with; name that one")
@@ -91,15 +98,11 @@ def _with_statistics(folder: Path) -> DistilledSet:
     if problem := next((line for line in verify(folder) if STATISTICS in line or "manifest" in line), None):
         raise AttarError(f"{folder} is damaged ({problem})")
     if wrong := mistake(origin.manifest, _NEEDED):
-        raise _damaged(origin, wrong)
+        raise damaged(origin, wrong)
     return origin
 
 
 NAMES = {"mean": "mean", "std": "deviation"}
-
-
-def _damaged(origin: DistilledSet, wrong: str) -> AttarError:
-    return AttarError(f"{origin.folder / 'manifest.json'} is damaged: {wrong}; copy the set again, or distill it again")
 
 
 class Dataless(Job):
@@ -124,7 +127,7 @@ class Dataless(Job):
         labels = self.origin.manifest["prior"].get("labels") or super().prior_labels
         if max(labels) >= self.prior.n_classes:
             known = counted(self.prior.n_classes, "class")
-            raise _damaged(self.origin, f"prior.labels has {max(labels)}, and the prior {known}")
+            raise damaged(self.origin, f"prior.labels has {max(labels)}, and the prior {known}")
         return labels
 
     def about_data(self) -> dict[str, Any]:
@@ -200,46 +203,12 @@ class Counted:
         return {"count": self.counts[label], "digest": self.made_of}
 
 
-def _spec(manifest: Mapping[str, Any], overrides: Overrides) -> Spec:
-    """The settings that the set was made with, but for those that are given; on other devices, a tile of their own."""
-    from attar.core.batching import device_class, resolve
-
-    made_with, compute = manifest["prior"], manifest["compute"]
-    alike = device_class(resolve(overrides.device, "auto")[0]) == compute["device"]
-    prompting = {name: made_with[name] for name in ("prompt", "prompts", "negative_prompt") if name in made_with}
-    return Spec(
-        data=manifest["data"]["spec"],
-        prior=overrides.prior or made_with["source"],
-        codec=made_with["codec_source"],
-        seed=manifest["seed"] if overrides.seed is None else overrides.seed,
-        preprocess=manifest["preprocess"],
-        output_size=manifest["output_size"],
-        output_filter=manifest.get("output_filter", Spec.output_filter),
-        device=overrides.device,
-        dtype=compute["dtype"] if alike else "auto",
-        tile=compute["tile"] if alike else None,
-        **prompting,
-    )
-
-
 def _method(origin: DistilledSet) -> D3HR:
     """The method that the set was made with, its fit brought to the one time whose statistics were kept."""
-    from attar.methods import load_method
-
-    def fields(values: Mapping[str, Any]) -> dict[str, Any]:
-        plain = {name: value for name, value in values.items() if name not in ("is", "name")}
-        return {name: fields(value) if isinstance(value, Mapping) else value for name, value in plain.items()}
-
-    manifest = origin.manifest
-    name, changes = manifest["method"]["name"], fields(manifest["method"])
-    if teacher := manifest["selected_by"]:
-        changes["select"] |= teacher["named"]
-    try:
-        made_by = load_method(name, changes)
-    except AttarError as error:
-        raise _damaged(origin, f"method: {error}") from error
+    made_by = method_of(origin)
     if not getattr(made_by, "keeps_statistics", False):
-        raise _damaged(origin, f"method.name is {name}, which keeps no statistics")
+        name = origin.manifest["method"]["name"]
+        raise damaged(origin, f"method.name is {name}, which keeps no statistics")
     method = cast("D3HR", made_by)
     time = method.matched_time
     return replace(method, time=None, fit=replace(method.fit, times=(time,)))

@@ -77,7 +77,7 @@ _SHAPE: Shape = {
     "card": DIGEST,
     "digest": DIGEST,
 }
-_CHOSEN = {"selected_by": ("select",), "exemplars_by": ("fit", "select")}
+CHOSEN = {"selected_by": ("select",), "exemplars_by": ("fit", "select")}
 """Where in the method the settings stand that go with a teacher."""
 
 
@@ -99,7 +99,7 @@ def read_manifest(file: Path) -> dict[str, Any]:
 
 def _misfit(manifest: dict[str, Any]) -> str | None:
     """What does not go together in a manifest whose keys are all right by themselves."""
-    for teacher, path in _CHOSEN.items():
+    for teacher, path in CHOSEN.items():
         settings = manifest["method"]
         for name in path if manifest.get(teacher) else ():
             settings = settings.get(name) if isinstance(settings, dict) else None
