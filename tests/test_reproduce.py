@@ -114,6 +114,8 @@ def test_data_and_prior_that_were_moved_are_named(world: Path, tmp_path: Path, s
 
 def test_what_cannot_be_reproduced_is_refused(world: Path, tmp_path: Path, store: Store) -> None:
     folder = made(world, tmp_path, "prior")
+    with pytest.raises(AttarError, match="is the set itself"):
+        reproduce(folder, folder, store=store)
     edited(folder, lambda manifest: manifest["data"].update(regenerated_from="0" * 32))
     with pytest.raises(AttarError, match="without data: `attar regenerate` makes its like"):
         reproduce(folder, tmp_path / "again", store=store)

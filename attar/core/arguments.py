@@ -57,7 +57,7 @@ def check_fields(thing: Any) -> None:
 
 def check(value: Any, kind: Any, name: str) -> None:
     """Raises AttarError, which says what `name` got and what it takes, for a value of another kind."""
-    if value == "" and Path in typing.get_args(kind):
+    if isinstance(value, str) and not value and Path in typing.get_args(kind):
         raise AttarError(f"{name} is empty: name a file or folder")
     if not _fits(value, kind):
         shown = repr(value)

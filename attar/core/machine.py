@@ -159,7 +159,7 @@ def _cache() -> Finding:
     free = shutil.disk_usage(above).free
     try:
         Store(root)
-        check_writable(root, "the cache")
+        check_writable(root / "new", "the cache")
         state = f"{root}: {_gib(contents().bytes)} used, {_gib(free)} free"
     except AttarError as error:
         return Finding("cache", str(root), str(error))

@@ -95,6 +95,8 @@ def reproduce(
 
     origin = open_distilled(folder)
     check_undamaged(origin)
+    if out.resolve() == folder.resolve():
+        raise AttarError(f"`out` {out}: is the set itself; name another folder for the one that is made now")
     manifest = origin.manifest
     if "regenerated_from" in manifest["data"]:
         raise AttarError(f"{folder} was made from kept statistics, without data: `attar regenerate` makes its like")
