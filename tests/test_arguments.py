@@ -13,7 +13,9 @@ from attar.core.arguments import check
 from attar.core.errors import AttarError
 from attar.diffusion import Sampler
 from attar.evaluation import modified, named_recipe
+from attar.evaluation.conditions import Conditions
 from attar.evaluation.relabel import relabel
+from attar.experiments.settings import Protocol
 from attar.job import Spec
 from attar.methods.d3hr.method import D3HR
 from attar.networks import build
@@ -104,6 +106,16 @@ def test_functions(call: Callable[..., Any], words: list[Any], named: dict[str, 
         (D3HR, [], {"subsets": "3"}, "`subsets` = '3': must be a whole number"),
         (D3HR, [], {"sampler": {"steps": 3}}, "`sampler` = {'steps': 3}: must be a Sampler"),
         (Sampler, [], {"solver": 3}, "`solver` = 3: must be a text"),
+        (Conditions, [3, (0,)], {}, "`networks` = 3: must be a tuple (each a text)"),
+        (Conditions, [("convnet3",), (0.5,)], {}, "`seeds` = (0.5,): must be a tuple (each a whole number)"),
+        (Conditions, [("convnet3",), (2**60,)], {}, "`seeds` 1152921504606846976: must be a whole number from -2^53"),
+        (Conditions, [("convnet3",), tuple(range(1001))], {}, "`seeds` 1001: at most 1,000"),
+        (Conditions, [(), (0,)], {}, "`network` is empty: name at least one"),
+        (Conditions, [("convnet3", "convnet3"), (0,)], {}, "`network`: convnet3 stands there twice"),
+        (Conditions, [("convnet3",), (1, 1)], {}, "`seeds`: 1 stands there twice"),
+        (Protocol, [3], {}, "`own` = 3: must be a Recipe"),
+        (Training, [], {"seed": 2**70}, "`seed` 1180591620717411303424: must be a whole number from -2^53"),
+        (TeacherTraining, ["digits"], {"seed": 2**70}, "`seed` 1180591620717411303424: must be a whole number"),
     ],
 )
 def test_frozen_objects(kind: type, words: list[Any], named: dict[str, Any], told: str) -> None:

@@ -305,6 +305,30 @@ def test_a_network_that_fails_leaves_the_others_alone(
     assert len(trained) == 4
 
 
+def test_what_fails_after_the_last_network_names_the_item(
+    world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from attar.evaluation.run import evaluate_sets
+
+    def broken(*words: Any, **named: Any) -> Any:
+        yield from evaluate_sets(*words, **named)
+        raise AttarError("no room left")
+
+    monkeypatch.setattr("attar.experiments.compare.evaluate_sets", broken)
+    text = FILE.format(world=world, out=tmp_path / "out").replace("ipc = [1, 2]", "ipc = 1")
+    text = text.replace("distillation_seeds = 2", "distillation_seeds = 1")
+    failures = compare(read_experiment(written(tmp_path, text)), only=["random"], store=store)
+    assert list(failures) == ["evaluating random, seed 0, IPC 1, short: no room left"]
+    assert len(read_records(tmp_path / "out" / "results.json")) == 1
+
+
+@pytest.mark.parametrize("field", ["seeds", "distillation_seeds"])
+def test_seeds_that_no_record_holds_are_refused(field: str, world: Path, tmp_path: Path) -> None:
+    text = FILE.format(world=world, out=tmp_path / "out").replace(f"\n{field} = 2", f"\n{field} = [{2**60}]")
+    with pytest.raises(AttarError, match=f"{field} {2**60}: must be a whole number from"):
+        read_experiment(written(tmp_path, text))
+
+
 def test_a_missing_teacher_is_found_out_before_any_work(world: Path, store: Store, tmp_path: Path) -> None:
     text = FILE.format(world=world, out=tmp_path / "out").replace("ipc = [1, 2]", "ipc = 1")
     text = text.replace('recipe = "quick"', 'recipe = "rded-soft-cifar"\nteacher = "nobody"')

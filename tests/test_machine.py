@@ -57,10 +57,19 @@ def test_a_missing_part_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(("load", "advice"), [(0.0, ""), (3.0, "OMP_NUM_THREADS=1 may be faster")])
 def test_threads_that_would_wait_for_a_busy_core(load: float, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
     assert findings()["threads"].advice.endswith(advice)
     assert bool(advice) == bool(findings()["threads"].advice)
+
+
+def test_the_load_of_other_cores_is_no_load_of_these(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(os, "getloadavg", lambda: (30.0, 0.0, 0.0), raising=False)
+    assert not findings()["threads"].advice
 
 
 def test_a_device_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +77,19 @@ def test_a_device_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("CUDA error: no kernel image\nmore of it")
 
     monkeypatch.setattr(machine, "_rate", failing)
-    assert findings()["cpu"] == Finding("cpu", "does not work", "CUDA error: no kernel image")
+    why = "float32: CUDA error: no kernel image; bfloat16: CUDA error: no kernel image"
+    assert findings()["cpu"] == Finding("cpu", "does not work", why)
+
+
+def test_a_device_that_lacks_a_number_format_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rate(device: torch.device, dtype: torch.dtype) -> float:
+        if dtype == torch.bfloat16:
+            raise TypeError("BFloat16 is not supported on MPS")
+        return 5.0
+
+    monkeypatch.setattr(machine, "_rate", rate)
+    told = "works: 5 GFLOP/s in float32, not in bfloat16: BFloat16 is not supported on MPS"
+    assert findings()["cpu"] == Finding("cpu", told)
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,10 +104,10 @@ def test_a_disk_that_is_nearly_full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(machine.EXTRAS, "a-library-that-is-nowhere", "ray")
+    monkeypatch.setitem(machine.EXTRAS, "a-library-that-is-nowhere", "lora")
     assert attar(monkeypatch, "doctor") == 0
     told = capsys.readouterr().out
-    assert "-> for several machines: pip install 'attar[ray]'" in told
+    assert "-> for LoRA: pip install 'attar[lora]'" in told
     assert attar(monkeypatch, "doctor", "--json") == 0
     about = {finding["about"] for finding in json.loads(capsys.readouterr().out)}
     assert about == set(findings())

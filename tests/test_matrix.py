@@ -18,7 +18,9 @@ from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
-from attar.methods import load_method
+from attar.methods import METHODS, load_method
+from attar.methods.base import LatentMethod
+from attar.priors import PRIORS as LISTED
 from attar.sets.distilled import open_distilled, verify
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
@@ -103,6 +105,13 @@ def prior(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def cache(prior: Made, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """What the methods share of one prior: latents and batch sizes."""
     return Store(tmp_path_factory.mktemp("cache"))
+
+
+def test_no_method_and_no_form_of_prior_is_left_out() -> None:
+    latent = {name for name in METHODS if isinstance(METHODS.open(name), LatentMethod)}
+    assert {name for name, _ in RUNS.values()} == latent
+    forms = {"DiTPipeline", "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "DiT.pt", "digits"}
+    assert set(LISTED) == forms, "the Img2Img form loads as the other does; digits is a DiTPipeline"
 
 
 @pytest.mark.parametrize(

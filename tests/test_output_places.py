@@ -334,9 +334,11 @@ def test_the_cache_and_the_data_are_apart(world: Path, monkeypatch: pytest.Monke
         made(Path("out"))
     assert not Path("data/train/cache").exists()
     Path("file").write_text("mine")
-    monkeypatch.setenv("ATTAR_CACHE", "file")
-    with pytest.raises(AttarError, match=r"^the cache file is no folder: set ATTAR_CACHE to one"):
-        made(Path("out"))
+    Path("astray").symlink_to("nowhere")
+    for name in ("file", "astray"):
+        monkeypatch.setenv("ATTAR_CACHE", name)
+        with pytest.raises(AttarError, match=rf"^the cache {name} is no folder: set ATTAR_CACHE to one"):
+            made(Path("out"))
 
 
 @pytest.mark.parametrize("seed", [2**60, True, "a", 1.5])

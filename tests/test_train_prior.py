@@ -20,12 +20,13 @@ from torch import Tensor
 from toys import linear_schedule, original_dit, recorded, save_folder
 
 from attar.core.errors import AttarError
-from attar.core.progress import duration
+from attar.core.progress import about, duration
 from attar.core.rng import generator
 from attar.core.store import Store
 from attar.data import load_data
 from attar.diffusion.loss import Forward, forward_of
 from attar.priors import load_prior
+from attar.priors.codec import PixelCodec
 from attar.priors.folder import publish
 from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT, share_embedders, untrained
@@ -222,6 +223,7 @@ def test_the_forecast_counts_the_classifier_and_every_sample(
 ) -> None:
     monkeypatch.setattr("attar.priors.training.estimate.step_seconds", lambda *_: 2.0)
     monkeypatch.setattr("attar.priors.training.estimate.timed", lambda _: 0.01)
+    monkeypatch.setattr(PixelCodec, "batch_size", 4)
     monkeypatch.setattr("attar.priors.training.estimate.classifier_seconds", lambda *_: 500.0)
     drawn, plain = list[int](), Monitor._sampled
 
@@ -234,8 +236,10 @@ def test_the_forecast_counts_the_classifier_and_every_sample(
     wanted = spec(data, report=Report(every=2, samples=7, steps=3, judge_steps=2))
     train_new_prior(wanted, tmp_path / "a", store=store, say=told.append)
     samples = f" for {sum(drawn):,} samples, {duration(500)} for a classifier that measures them)"
-    assert f"({duration(2.0 * wanted.training.steps)} for the steps, " in told[0]
-    assert samples in told[0]
+    passes = 2 * 3 * 0.01 / min(wanted.training.batch, 100)  # guided, in 3 steps, on a batch
+    sampling = sum(drawn) * (passes + 0.01 / 4)
+    assert f"({duration(2.0 * wanted.training.steps)} for the steps, {duration(sampling)}{samples}" in told[0]
+    assert about(2.0 * wanted.training.steps + sampling + 500.0) in told[0]
     others = (replace(wanted, flip=False), replace(wanted, training=replace(wanted.training, seed=5)))
     for number, other in enumerate(others):
         train_new_prior(other, tmp_path / f"b{number}", store=store, say=told.append, dry_run=True)

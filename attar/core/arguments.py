@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.limits import check_seed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,10 +50,13 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_fields(thing: Any) -> None:
-    """Raises AttarError for a field of a frozen object whose value is of another kind than its annotation says."""
+    """Raises AttarError for a field of a frozen object of another kind than its annotation says, or no usable seed."""
     kinds = _of_object(typing.cast(Any, type(thing)))
     for field in dataclasses.fields(thing):
-        check(getattr(thing, field.name), kinds[field.name], f"`{field.name}`")
+        value = getattr(thing, field.name)
+        check(value, kinds[field.name], f"`{field.name}`")
+        if field.name == "seed" and value is not None:
+            check_seed("`seed`", value)
 
 
 def check(value: Any, kind: Any, name: str) -> None:

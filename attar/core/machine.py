@@ -14,16 +14,16 @@ from pathlib import Path
 
 import torch
 
+from attar.core.errors import reason
 from attar.core.store import Store, cache_folder, check_writable
 
 LIBRARIES = ("torch", "torchvision", "diffusers", "timm", "accelerate", "scikit-learn", "pyarrow")
-EXTRAS = {"transformers": "sd", "datasets": "hf", "peft": "lora", "ray": "ray"}
+EXTRAS = {"transformers": "sd", "datasets": "hf", "peft": "lora"}
 """Libraries of Attar's optional parts, and what each part is called."""
 PARTS = {
     "sd": "Stable Diffusion as a prior",
     "hf": "data of the Hugging Face hub",
     "lora": "LoRA",
-    "ray": "several machines",
 }
 UNKNOWN = 2**33
 """How many bytes of memory are taken for granted where the system does not say."""
@@ -108,7 +108,7 @@ def _threads() -> Finding:
     """Threads that wait for a busy core slow all others down: two can be slower than one."""
     threads, load, there = torch.get_num_threads(), os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, cores()
     state = f"{threads} a process; load {load:.1f} on {there} cores"
-    fitting = max(1, round(there - load))
+    fitting = min(there, max(1, round((os.cpu_count() or there) - load)))
     if threads <= fitting:
         return Finding("threads", state)
     return Finding("threads", state, f"other work runs beside Attar's: OMP_NUM_THREADS={fitting} may be faster")
@@ -121,12 +121,16 @@ def _devices() -> list[torch.device]:
 
 
 def _device(device: torch.device) -> Finding:
-    """Whether a device multiplies matrices, and how fast in both number formats."""
-    try:
-        rates = {dtype: _rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
-    except (RuntimeError, TypeError) as error:
-        return Finding(str(device), "does not work", str(error).splitlines()[0])
-    speeds = ", ".join(f"{rate:,.0f} GFLOP/s in {str(dtype)[6:]}" for dtype, rate in rates.items())
+    """Whether a device multiplies matrices, and how fast in each number format."""
+    rates, failures = [], []
+    for dtype in (torch.float32, torch.bfloat16):
+        try:
+            rates.append(f"{_rate(device, dtype):,.0f} GFLOP/s in {str(dtype)[6:]}")
+        except (RuntimeError, TypeError) as error:
+            failures.append(f"{str(dtype)[6:]}: {(reason(error).splitlines() or ['no reason given'])[0]}")
+    if not rates:
+        return Finding(str(device), "does not work", "; ".join(failures))
+    speeds = ", ".join([*rates, *(f"not in {failure}" for failure in failures)])
     if device.type != "cuda":
         return Finding(str(device), f"works: {speeds}")
     about = torch.cuda.get_device_properties(device)

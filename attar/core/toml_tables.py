@@ -86,5 +86,7 @@ def seeds(written: Any, where: str) -> tuple[int, ...]:
     values = parsed(written, tuple[int, ...], where)
     if not values:
         raise AttarError(f"{where} = {written!r}: at least one")
+    for seed in values:
+        limits.check_seed(where, seed)
     limits.check_most(f"{where}, of which there are", len(values), limits.SEEDS)
     return tuple(dict.fromkeys(values))

@@ -124,7 +124,7 @@ class Plan:
         }
 
 
-def checked(
+def planned(
     job: Job,
     name: str,
     method: Method,

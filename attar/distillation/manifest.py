@@ -98,6 +98,6 @@ def statistics(plan: Plan, fitted: Mapping[int, Tensors]) -> dict[str, Tensor] |
     """Mean and deviation (K, C, H, W) of every class, where the spec asks to keep them."""
     if not plan.job.spec.keep_statistics:
         return None
-    assert isinstance(plan.method, LatentMethod), "`checked` has seen to it"
+    assert isinstance(plan.method, LatentMethod), "`planned` has seen to it"
     moments = [plan.method.statistics(fitted[label]) for label in plan.job.labels]
     return {name: torch.stack([tensors[name] for tensors in moments]) for name in moments[0]}

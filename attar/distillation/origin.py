@@ -67,6 +67,7 @@ def method_of(origin: DistilledSet, changes: Mapping[str, Any] | None = None) ->
                 part = part[step]
             part |= origin.manifest[teacher]["named"]
     try:
-        return load_method(name, {**own, **(changes or {})})
+        method = load_method(name, own)
     except AttarError as error:
-        raise error if changes else damaged(origin, f"method: {error}") from error
+        raise damaged(origin, f"method: {error}") from error
+    return load_method(name, {**own, **changes}) if changes else method

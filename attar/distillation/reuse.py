@@ -11,7 +11,7 @@ from attar.core.differences import Catalogue, Nearest
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Artefact, Store
 from attar.distillation.artefacts import prepared_artefact
-from attar.distillation.checks import Plan, checked
+from attar.distillation.checks import Plan, planned
 from attar.job import Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method
 from attar.priors.digits import digits_artefact
@@ -55,7 +55,7 @@ def explain_run(
     Raises:
         AttarError: any input is wrong, or a folder belongs to another run.
     """
-    plan = checked(Job(spec, store, progress, dry=True), name, method, ipcs, out, say)
+    plan = planned(Job(spec, store, progress, dry=True), name, method, ipcs, out, say)
     return reuse(plan, plan.missing(plan.ipcs, say))
 
 

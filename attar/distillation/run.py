@@ -45,31 +45,32 @@ def distill_sets(
     Raises:
         AttarError: any input is wrong, or a folder belongs to another run; before any long work.
     """
-    from attar.distillation.checks import checked
+    from attar.distillation.checks import planned
 
-    plan = checked(job, name, method, ipcs, out, say, fits)
+    plan = planned(job, name, method, ipcs, out, say, fits)
     missing = plan.missing(plan.ipcs, say)
     say(_estimate(plan, missing))
     for ipc in () if job.dry else missing:
         begun = time.monotonic()
         made = make(plan, ipc)
-        _write(plan, ipc, made)
-        say(f"wrote {plan.folders[ipc]} in {time.monotonic() - begun:.1f} s")
+        if _write(plan, ipc, made):
+            say(f"wrote {plan.folders[ipc]} in {time.monotonic() - begun:.1f} s")
     return list(plan.folders.values())
 
 
-def _write(plan: Plan, ipc: int, made: Made) -> None:
-    """Writes the set of one IPC, unless another run has done so meanwhile."""
+def _write(plan: Plan, ipc: int, made: Made) -> bool:
+    """Writes the set of one IPC, unless another run has done so meanwhile; whether it was written here."""
     from attar.distillation.manifest import manifest, prototypes, statistics
     from attar.sets.distilled import write_distilled
 
     job, folder = plan.job, plan.folders[ipc]
     with job.store.lock(Artefact("writing", {"out": str(folder.absolute())})):
         if not plan.missing([ipc], quiet):
-            return
+            return False
         beside = (prototypes(job, made.fitted), statistics(plan, made.fitted))
         job.store.once(set_artefact(plan, ipc, made), partial(_noted, folder))
         write_distilled(folder, job.classes, made.images, manifest(plan, ipc, made), *beside, plan.generates)
+    return True
 
 
 @dataclass(frozen=True, eq=False)

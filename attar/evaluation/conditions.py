@@ -7,6 +7,7 @@ from pathlib import Path
 
 from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
+from attar.core.limits import SEEDS, check_most, check_seed
 from attar.evaluation.recipe import Recipe
 from attar.networks import check
 from attar.teachers.reference import TeacherReference
@@ -36,6 +37,14 @@ class Conditions:
         check_fields(self)
         if not self.seeds:
             raise AttarError("`seeds` 0: at least 1")
+        for seed in self.seeds:
+            check_seed("`seeds`", seed)
+        check_most("`seeds`", len(self.seeds), SEEDS)
+        if not self.networks:
+            raise AttarError("`network` is empty: name at least one (`attar list networks`)")
+        for name, values in (("network", self.networks), ("seeds", self.seeds)):
+            if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
+                raise AttarError(f"`{name}`: {twice[0]} stands there twice")
         for network in self.networks:
             check(network)
 

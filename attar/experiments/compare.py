@@ -241,8 +241,9 @@ class Grid:
                     networks.remove(record.network)
                     after()
             except AttarError as error:
-                self.say(f"{item}, {networks[0]}: failed: {error}")
-                yield f"evaluating {item}, {networks.pop(0)}: {error}"
+                named = f"{item}, {networks.pop(0)}" if networks else str(item)
+                self.say(f"{named}: failed: {error}")
+                yield f"evaluating {named}: {error}"
 
     def _evaluate(self, item: Item, distilled: DistilledSet, networks: Sequence[str]) -> Iterator[Record]:
         evaluation, device = item.evaluation, item.contender.spec.device

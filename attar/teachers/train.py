@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from attar.core.arguments import checked
 from attar.core.batching import device_class, resolve
 from attar.core.errors import AttarError
-from attar.core.progress import Progress, duration, silent
+from attar.core.progress import Progress, Say, duration, silent
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, file_digest, write_json
 from attar.data import ImageSet, load_data, load_pixels, readable_parts, usual_side
@@ -32,7 +31,6 @@ from attar.training.augment import STATISTICS, Augmentation
 from attar.training.checkpoint import Checkpoint
 from attar.training.meters import Tally
 
-Say = Callable[[str], None]
 USUAL, SMALL = "airbench-w32", "convnet3-bn-w48"
 """The networks that teach unless one is named: SMALL for images below 32 pixels."""
 Set = tuple[Tensor, Tensor]

@@ -81,7 +81,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Supervision:
-    """Where the views, and what is taught of them, come from, if not drawn for each batch and the images' labels."""
+    """Who makes and who labels the views; by default they are drawn for each batch and have the images' labels."""
 
     views: Views | None = None
     """Takes the place of views that are drawn for each batch."""

@@ -66,5 +66,7 @@ def _sample_seconds(run: TrainingRun, task: TrainingTask) -> float:
         with torch.inference_mode():
             float(denoiser(z.to(device), 500, y).sum())
 
-    decoding = timed(lambda: task.codec.decode(z[:1]))
+    fills = task.codec.batch_size
+    latents = noise((fills, *task.codec.shape), "estimate", "decoded")
+    decoding = timed(lambda: task.codec.decode(latents)) / fills
     return report.steps * network_passes(report.guidance) * timed(predict) / batch + decoding
