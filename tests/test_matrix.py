@@ -133,3 +133,11 @@ def test_it_makes_a_set(world: Path, prior: Made, cache: Store, tmp_path: Path, 
     files = open_distilled(folder).files()
     assert [len(of_class) for of_class in files] == [2] * len(CLASSES)
     assert all(np.asarray(Image.open(file)).std() > 0 for of_class in files for file in of_class)
+
+
+def test_channels_beyond_those_of_the_prior_are_said_to_be_all(world: Path, tmp_path: Path, store: Store) -> None:
+    where, codec = PRIORS["grey pixels"](tmp_path)
+    said: list[str] = []
+    job = Job(Spec(data=str(world / "data"), prior=str(where), codec=codec, device="cpu"), store, dry=True)
+    distill_sets(job, "minimax", load_method("minimax"), (2,), tmp_path / "out", say=said.append)
+    assert "`sampler.guided_channels=3`: the prior has 1, all of which are guided" in said

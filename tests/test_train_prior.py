@@ -222,7 +222,7 @@ def test_the_forecast_counts_the_classifier_and_every_sample(
     data: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("attar.priors.training.estimate.step_seconds", lambda *_: 2.0)
-    monkeypatch.setattr("attar.priors.training.estimate.timed", lambda _: 0.01)
+    monkeypatch.setattr("attar.priors.training.estimate.timed", lambda _: 40.0)
     monkeypatch.setattr(PixelCodec, "batch_size", 4)
     monkeypatch.setattr("attar.priors.training.estimate.classifier_seconds", lambda *_: 500.0)
     drawn, plain = list[int](), Monitor._sampled
@@ -236,8 +236,8 @@ def test_the_forecast_counts_the_classifier_and_every_sample(
     wanted = spec(data, report=Report(every=2, samples=7, steps=3, judge_steps=2))
     train_new_prior(wanted, tmp_path / "a", store=store, say=told.append)
     samples = f" for {sum(drawn):,} samples, {duration(500)} for a classifier that measures them)"
-    passes = 2 * 3 * 0.01 / min(wanted.training.batch, 100)  # guided, in 3 steps, on a batch
-    sampling = sum(drawn) * (passes + 0.01 / 4)
+    passes = 2 * 3 * 40.0 / min(wanted.training.batch, 100)  # guided, in 3 steps, on a batch
+    sampling = sum(drawn) * (passes + 40.0 / 4)
     assert f"({duration(2.0 * wanted.training.steps)} for the steps, {duration(sampling)}{samples}" in told[0]
     assert about(2.0 * wanted.training.steps + sampling + 500.0) in told[0]
     others = (replace(wanted, flip=False), replace(wanted, training=replace(wanted.training, seed=5)))
