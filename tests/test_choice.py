@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -109,7 +111,7 @@ def test_imagenets_classes_are_told_of_its_prior(
 
 
 @pytest.mark.parametrize(
-    ("side", "network", "size"), [(28, "convnet3", None), (40, "convnet4", None), (100, "convnet4", 64)]
+    ("side", "network", "size"), [(28, "convnet3", None), (40, "convnet4-w48", None), (100, "convnet4-w48", 64)]
 )
 def test_network_and_size_suit_the_images(tmp_path: Path, side: int, network: str, size: int | None) -> None:
     data = save_folder(tmp_path / "data", ["ant", "bee"], each=2, size=side)
@@ -134,7 +136,28 @@ def test_an_evaluation_says_what_it_chose(
         save_folder(tmp_path / "data" / split, ["ant", "bee"], each=2, size=80)
     package.distill("data@train", method="random", ipc=1, out="out")
     assert attar(monkeypatch, "evaluate", "out", "--dry-run", "--device", "cpu") == 0
-    told = "the set's images have 80 pixels: convnet4 sees them at 64; choose others with --network, and"
+    told = "the set's images have 80 pixels: convnet4-w48 sees them at 64; choose others with --network, and"
     assert told in capsys.readouterr().out
     assert attar(monkeypatch, "evaluate", "out", "--dry-run", "--recipe", "quick", "--network", "convnet3") == 0
     assert "sees them" not in capsys.readouterr().out
+
+
+def test_the_time_told_of_a_set_is_that_of_all_its_stages(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from attar.distillation import checks, run
+
+    clock, said = [0.0], list[str]()
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def slow(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        def later(*given: Any, **named: Any) -> Any:
+            clock[0] += seconds
+            return function(*given, **named)
+
+        return later
+
+    monkeypatch.setattr(checks, "checked", slow(checks.checked, 5))
+    monkeypatch.setattr(run, "make", slow(run.make, 2))
+    package.distill(str(photos), method="random", ipc=[1, 2], out="out", say=said.append)
+    assert [line.rpartition(" in ")[2] for line in said if line.startswith("wrote")] == ["7.0 s", "2.0 s"]

@@ -90,7 +90,7 @@ def _reasons(job: Job, training: TeacherTraining, teacher: Path) -> list[str]:
     if job.spec.prior is not None:
         return [
             f"no `method` is named: exemplars, real images that a small teacher finds typical; {first}",
-            "for better ones, `attar tune --method exemplars` tries settings on a tenth of your data",
+            "for better ones: `attar tune` chooses their settings on a tenth of your data",
         ]
     if _are_imagenets(job):
         better = f"the classes are ImageNet's: `prior` {DIT} makes exemplars of them (on a GPU)"

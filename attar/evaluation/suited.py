@@ -40,7 +40,7 @@ def suited(
         recipe = modified(recipe, {"size": SIDE, "resize_first": True})
     size = recipe.size or largest
     if any_network and size > 32:
-        conditions = replace(conditions, networks=(suited_convnet(size),))
+        conditions = replace(conditions, networks=(f"{suited_convnet(size)}-w48",))
         say(
             f"the set's images have {largest} pixels: {conditions.networks[0]} sees them at {size}; "
             "choose others with `network`, and `size=224` of a `recipe`"
