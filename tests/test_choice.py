@@ -97,6 +97,13 @@ def test_what_is_wrong_is_said_before_the_teacher_is_trained(
     assert not Path("out.teacher").exists()
 
 
+def test_a_set_of_another_method_is_seen_first(photos: Path, tmp_path: Path) -> None:
+    package.distill(str(photos), method="random", ipc=1, out="out")
+    with pytest.raises(AttarError, match="out is a set of random, and herding is the choice here"):
+        package.distill(str(photos), ipc=1, out="out")
+    assert not Path("out.teacher").exists()
+
+
 def test_fields_are_of_a_method(photos: Path) -> None:
     with pytest.raises(AttarError, match="name one as `method`"):
         package.distill(str(photos), ipc=1, out="out", fields={"select.share": 0.5})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attar.core.config import by_ipc
 from attar.core.errors import AttarError
 from attar.core.progress import Say, quiet
+from attar.data.output_places import occupied
 from attar.methods import load_method
 from attar.networks import suited_convnet
 from attar.teachers.settings import TeacherTraining
@@ -36,13 +37,17 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
     """
     from attar.distillation.checks import foreseen
     from attar.distillation.run import distill_sets
+    from attar.sets.distilled import open_distilled
     from attar.teachers.train import train_teacher
 
     if job.spec.imbalance_factor is not None:
         raise AttarError("`imbalance_factor`: name a `method`; the teacher that would choose is trained on all images")
-    teacher = out.with_name(f"{out.name}.teacher")
+    teacher = out.parent / f"{out.name}.teacher"
     name, fields = _chosen(job, teacher)
     folders = foreseen(job, name, load_method(name, fields(1)), ipcs, out).folders
+    for folder in filter(occupied, folders.values()):
+        if (other := open_distilled(folder).manifest["method"]["name"]) != name:
+            raise AttarError(f"{folder} is a set of {other}, and {name} is the choice here: choose another `out`")
     training = _training(job)
     for line in _reasons(job, training, teacher):
         say(line)
