@@ -108,11 +108,13 @@ def evaluate(
 
     stored = None if labels is None else Path(labels)
     others: dict[str, Any] = {"test": test, "baseline": baseline, "labels": stored, "device": device}
+    chosen = named_recipe("quick" if recipe is None else recipe, fields)
+    asked = _conditions("convnet3" if network is None else network, seeds, teacher, **others)
     sets = find_distilled(Path(folder))
     protocol, conditions = suited(
         sets,
-        named_recipe(recipe or "quick", fields),
-        _conditions(network or "convnet3", seeds, teacher, **others),
+        chosen,
+        asked,
         any_size=recipe is None and "size" not in (fields or {}),
         any_network=network is None,
         say=say,
