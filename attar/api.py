@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def distill(
     data: str,
     *,
-    method: str | Method,
+    method: str | Method | None = None,
     ipc: int | Sequence[int],
     out: str | Path,
     prior: str | None = None,
@@ -32,38 +32,46 @@ def distill(
     classes: Sequence[str] | None = None,
     dry_run: bool = False,
     progress: Progress = silent,
+    say: Say = quiet,
     **spec: Any,
 ) -> list[Path]:
     """`attar distill`: the folders written, one for each IPC in rising order.
 
     Args:
         data: images, for example "digits" or "parquet:cifar10@train".
-        method: a name of `attar list methods`, or a method of your own (`attar.methods.base`): a frozen dataclass.
+        method: a name of `attar list methods`, or a method of your own (`attar.methods.base`): a frozen dataclass;
+            None: one that suits the data, with a small teacher that is trained for it (`attar.distillation.choice`).
         ipc: images per class; several make `out/ipc-001`, `out/ipc-010` ...
         prior: "digits", a folder or hub id (DiT or Stable Diffusion); methods of real images need none.
         fields: fields of the method, for example {"sampler.steps": 20}.
         classes: only these classes, by name.
+        say: told which method was chosen, what is left to do, and what was written.
         spec: further fields of `attar.job.Spec`: preprocess, prompt, negative_prompt, device, dtype, tile ...
 
     Raises:
         AttarError: any input is wrong; before any long work.
     """
-    from attar.distillation.run import distill_sets
     from attar.job import Job
 
-    asked, (name, chosen) = (
-        _spec("distill", data, prior, classes, {"seed": seed, **spec}),
-        _method(method, dict(fields or {})),
-    )
-    return distill_sets(Job(asked, progress=progress, dry=dry_run), name, chosen, _ipcs(ipc), Path(out))
+    job = Job(_spec("distill", data, prior, classes, {"seed": seed, **spec}), progress=progress, dry=dry_run)
+    if method is None:
+        from attar.distillation.choice import distill_chosen
+
+        if fields:
+            raise AttarError("`fields` are of a method: name one as `method`")
+        return distill_chosen(job, _ipcs(ipc), Path(out), say=say)
+    from attar.distillation.run import distill_sets
+
+    name, chosen = _method(method, dict(fields or {}))
+    return distill_sets(job, name, chosen, _ipcs(ipc), Path(out), say=say)
 
 
 @checked
 def evaluate(
     folder: str | Path,
     *,
-    recipe: str = "quick",
-    network: str | Sequence[str] = "convnet3",
+    recipe: str | None = None,
+    network: str | Sequence[str] | None = None,
     seeds: int | Sequence[int] = 3,
     fields: Mapping[str, Any] | None = None,
     test: str | None = None,
@@ -80,8 +88,8 @@ def evaluate(
     Its keys are those of a results file: the fields of `attar.evaluation.records.Record`.
 
     Args:
-        recipe: a name of `attar list recipes`.
-        network: one name or several.
+        recipe: a name of `attar list recipes`; None: quick, which sees photographs at 64 pixels.
+        network: one name or several; None: a ConvNet that suits the images' size.
         seeds: how many training seeds, or which.
         fields: fields of the recipe, for example {"flip": False}.
         test: test images; None is the test split of the set's own data.
@@ -95,11 +103,23 @@ def evaluate(
     """
     from attar.evaluation import named_recipe
     from attar.evaluation.run import evaluate_sets
+    from attar.evaluation.suited import suited
+    from attar.sets.distilled import find_distilled
 
     stored = None if labels is None else Path(labels)
-    conditions = _conditions(network, seeds, teacher, test=test, baseline=baseline, labels=stored, device=device)
-    chosen = named_recipe(recipe, fields)
-    records = evaluate_sets([Path(folder)], chosen, conditions, progress=progress, say=say, dry_run=dry_run)
+    others: dict[str, Any] = {"test": test, "baseline": baseline, "labels": stored, "device": device}
+    chosen = named_recipe("quick" if recipe is None else recipe, fields)
+    asked = _conditions("convnet3" if network is None else network, seeds, teacher, **others)
+    sets = find_distilled(Path(folder))
+    protocol, conditions = suited(
+        sets,
+        chosen,
+        asked,
+        any_size=recipe is None and "size" not in (fields or {}),
+        any_network=network is None,
+        say=say,
+    )
+    records = evaluate_sets(sets, protocol, conditions, progress=progress, say=say, dry_run=dry_run)
     return [record.as_json() for record in records]
 
 

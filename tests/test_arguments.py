@@ -56,7 +56,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (attar.distill, ["digits"], {**RANDOM, "classes": "cat"}, "`classes` = 'cat': must be a list (each a text)"),
         (attar.distill, ["digits"], {**RANDOM, "device": 3}, "distill.device = 3: must be a text"),
         (attar.evaluate, [None], {}, "`folder` = None: must be a text or a pathlib.Path"),
-        (attar.evaluate, ["x"], {"network": None}, "`network` = None: must be a text or a list (each a text)"),
+        (attar.evaluate, ["x"], {"network": 3}, "`network` = 3: must be a text or a list (each a text)"),
         (attar.evaluate, ["x"], {"network": [3]}, "`network` = [3]: must be a text or a list (each a text)"),
         (attar.evaluate, ["x"], {"recipe": 3}, "`recipe` = 3: must be a text"),
         (attar.explain, [3], {}, "`what` = 3: must be a text or a pathlib.Path"),

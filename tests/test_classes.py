@@ -219,3 +219,12 @@ def test_the_ten_classes_of_imagenets_subsets_are_those_of_their_papers(name: st
     wnids = SUBSETS[f"imagenet-{name}"]
     assert len(set(wnids)) == 10
     assert [spoken(wnid).split(",")[0] for wnid in wnids][: said.count(",") + 1] == said.split(", ")
+
+
+def test_a_subset_knows_its_members_by_any_of_their_names() -> None:
+    english = ["tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck"]
+    english += ["gas pump", "golf ball", "parachute", "kitten"]
+    assert named_classes(["imagenette"], english) == english[:10]
+    assert named_classes(["imagenette"], ["n01440764", *english[1:]]) == ["n01440764", *english[1:10]]
+    with pytest.raises(AttarError, match="lacks 1 of the 10 classes of imagenette: n03888257"):
+        named_classes(["imagenette"], english[:9])

@@ -198,3 +198,10 @@ def test_guidance_within_an_interval_is_guidance_there_and_none_elsewhere() -> N
     torch.testing.assert_close(found, z)
     with pytest.raises(AttarError, match="two times, rising"):
         Sampler(guided_times=(600, 300))
+
+
+def test_the_teacher_that_chooses_is_the_fits() -> None:
+    with pytest.raises(AttarError, match=r"the teacher that chooses real images is `fit\.select\.teacher`"):
+        load_method("exemplars", {"select.teacher": "nowhere"})
+    with pytest.raises(AttarError, match=r"with a select\.share below 1 it would$"):
+        load_method("prior", {"select.teacher": "nowhere"})

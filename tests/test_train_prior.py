@@ -34,7 +34,7 @@ from attar.priors.training.latent_set import LatentSet, Mirrored, load_latents
 from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Moment, Session, accelerator, optimise
 from attar.priors.training.run import train_new_prior
-from attar.priors.training.sample_quality import frechet
+from attar.priors.training.sample_quality import frechet, judged
 from attar.priors.training.settings import Autoencoding, NewPrior, Optimisation, Report, Training
 
 TINY = Training(hidden=16, layers=2, heads=2, patch=2, steps=12, batch=8, learning_rate=1e-3, warmup=2)
@@ -213,6 +213,7 @@ def test_a_prior_of_pixels_opens_in_diffusers_and_here(data: Path, tmp_path: Pat
     before = (out / "training.json").stat().st_mtime_ns
     train_new_prior(spec(data), out, store=store, say=said.append)
     assert "nothing to do" in said[-1]
+    assert re.search(r"gives [\d.]+% of its samples their class \(real images [\d.]+%, chance 33.3%\)", said[-2])
     assert (out / "training.json").stat().st_mtime_ns == before
     with pytest.raises(AttarError, match="another run's prior"):
         train_new_prior(spec(data, flip=False), out, store=store)
@@ -246,6 +247,30 @@ def test_the_forecast_counts_the_classifier_and_every_sample(
     assert ["classifier" in line for line in told[-2:]] == [True, False]
 
 
+def test_images_of_one_size_need_no_other(data: Path, tmp_path: Path, store: Store) -> None:
+    said: list[str] = []
+    train_new_prior(spec(data, size=None), tmp_path / "a", store=store, say=said.append)
+    assert json.loads((tmp_path / "a" / "training.json").read_text())["settings"]["size"] == 16
+    train_new_prior(spec(data, size=16), tmp_path / "a", store=store, say=said.append)
+    assert "nothing to do" in said[-1]
+    mixed = save_folder(tmp_path / "mixed", ["cat"], 3)
+    save_folder(mixed, ["dog"], 3, size=20)
+    with pytest.raises(AttarError, match=r"`codec` pixel needs a `size`, in pixels: the images of .* are of several"):
+        train_new_prior(spec(mixed, size=None), tmp_path / "b", store=store)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "told"),
+    [
+        (55.0, r"chance 10\.0%\)$"),
+        (31.0, "a weak prior, whose images may be worth less"),
+        (13.0, "no better than chance"),
+    ],
+)
+def test_a_weak_prior_is_called_so(accuracy: float, told: str) -> None:
+    assert re.search(told, judged({"accuracy": accuracy, "accuracy_real": 65.0, "samples": 500}, 10))
+
+
 def test_what_is_in_the_way_is_refused(data: Path, tmp_path: Path, store: Store) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(AttarError, match="is not empty"):
@@ -256,7 +281,6 @@ def test_what_is_in_the_way_is_refused(data: Path, tmp_path: Path, store: Store)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"size": None}, "needs a `size`"),
         ({"size": 9}, "patch 2 does not divide"),
         ({"codec": "train", "size": 9}, "multiple of 4"),
         ({"codec": "."}, r"`codec` \."),

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 def distill(
     settings: Annotated[Settings, Fields(Spec)],
-    method: shared.MethodName,
     ipc: shared.Ipc,
     out: shared.Sets,
     sets: shared.MethodFields,
+    method: shared.Chosen = None,
     config: shared.Config = None,
     dry_run: shared.DryRun = False,
     explain: Annotated[
@@ -40,6 +40,15 @@ def distill(
 
     Run the same command again after an interruption: it goes on where it was.
     """
+    if method is None:
+        if sets or explain:
+            raise AttarError(f"`{'set' if sets else 'explain'}` is of a method: name one as `method`")
+        from attar.distillation.choice import distill_chosen
+
+        spec, ipcs = made(Spec, settings, "distill"), ipcs_of(ipc)
+        with showing() as progress:
+            distill_chosen(Job(spec, progress=progress, dry=dry_run), ipcs, out, say=say)
+        return
     METHODS.check(method)
     ipcs, spec = ipcs_of(ipc), made(Spec, settings, "distill")
     from attar.distillation.run import distill_sets
@@ -87,6 +96,9 @@ def evaluate(
 ) -> None:
     """Train networks on distilled sets and test them on real images.
 
+    Where no network is named, a ConvNet is trained that suits the images' size; where no recipe is, photographs are
+    seen at 64 pixels.
+
     Sets of other codes: --layout says how their folders are named, --data which real images they stand for.
     """
     asked = made(Trainings, trainings, "evaluate")
@@ -95,8 +107,17 @@ def evaluate(
     conditions = asked.conditions(baseline=baseline, teacher=named_teacher(teacher), labels=labels, **device)
     from attar.evaluation.records import write_record
     from attar.evaluation.run import evaluate_sets
+    from attar.evaluation.suited import suited
 
     chosen = _sets_in(folders, made(Foreign, foreign, "evaluate"))
+    recipe, conditions = suited(
+        chosen,
+        recipe,
+        conditions,
+        any_size="recipe" not in trainings and labels is None and "size" not in sets,
+        any_network="network" not in trainings,
+        say=say,
+    )
     if json_file is not None:
         _check_records(json_file, [asked.test, *(distilled.manifest["data"]["spec"] for distilled in chosen)])
     records = len(chosen) * len(conditions.networks)

@@ -73,6 +73,7 @@ RecipeFields = Annotated[
     Assignments("A field of the recipe: --set steps=200 (`attar list recipes` lists them)", a_recipe),
 ]
 MethodName = Annotated[str, typer.Option(help="The distiller (`attar list methods`)")]
+Chosen = Annotated[str | None, typer.Option(help="The distiller (`attar list methods`); none: one that suits, said")]
 SetFolder = Annotated[Path, typer.Argument(help="A distilled set", metavar="DIR")]
 SetFolders = Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")]
 Ipc = Annotated[str, typer.Option(help="Images per class; several as 1,10,50")]

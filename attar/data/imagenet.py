@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from attar.core.errors import AttarError, suggestion
 from attar.core.wording import listed
+from attar.data.class_names import imagenet_names, imagenet_wnids, matches
 from attar.data.source import unique_names
 
 _CMC = """
@@ -92,8 +93,8 @@ def subset(name: str) -> tuple[str, ...]:
 def members(name: str, classes: Sequence[str]) -> tuple[str, ...]:
     """The names that a data set gives to the classes of a named subset, in the published order.
 
-    A class may be called by its WordNet id ("n02086240", "n02086240_Shih-Tzu"), or as `timm` and the hub's imagenet-1k
-    call it ("Shih-Tzu", "crane (517)" for the second crane).
+    A class may be called by its WordNet id ("n02086240", "n02086240_Shih-Tzu"), as `timm` and the hub's imagenet-1k
+    call it ("Shih-Tzu", "crane (517)" for the second crane), or by any of its synonyms that no other class has.
 
     Raises:
         AttarError: no subset has this name, or the data lacks some of its classes: all of them are listed.
@@ -105,7 +106,10 @@ def members(name: str, classes: Sequence[str]) -> tuple[str, ...]:
 
         info = ImageNetInfo()
         described = unique_names([info.index_to_description(index) for index in range(info.num_classes())])
-        called |= {info.index_to_label_name(i): own for i, own in enumerate(described) if own in classes}
+        exact = {info.index_to_label_name(i): own for i, own in enumerate(described) if own in classes}
+        names, wnids = imagenet_names(), imagenet_wnids()
+        found = matches(classes, names, len(names), classes)
+        called = {wnids[labels[0]]: own for own, labels in found.items() if len(labels) == 1} | called | exact
     missing = [wnid for wnid in wanted if wnid not in called]
     if missing:
         raise AttarError(f"the data lacks {len(missing)} of the {len(wanted)} classes of {name}: {listed(missing)}")

@@ -37,10 +37,24 @@ def usual_side(images: ImageSet) -> int:
     Raises:
         AttarError: none of them can be read.
     """
-    sides = []
+    return int(statistics.median_low(map(min, _sizes(images))))
+
+
+def only_side(images: ImageSet) -> int | None:
+    """The side, in pixels, that all of these images have; None where they differ, or are not square.
+
+    Raises:
+        AttarError: none of them can be read.
+    """
+    sides = {side for size in _sizes(images) for side in size}
+    return sides.pop() if len(sides) == 1 else None
+
+
+def _sizes(images: ImageSet) -> list[tuple[int, int]]:
+    sizes = []
     for index in range(0, len(images), max(1, len(images) // LOOKED)):
         with suppress(BadImage):
-            sides.append(min(images.open(index).size))
-    if not sides:
+            sizes.append(images.open(index).size)
+    if not sizes:
         raise AttarError(f"{images.spec}: none of the images that were tried can be read")
-    return int(statistics.median_low(sides))
+    return sizes

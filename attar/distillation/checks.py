@@ -138,6 +138,36 @@ def planned(
     Raises:
         AttarError: what is wrong and what to do.
     """
+    plan = foreseen(job, name, method, ipcs, out, fits)
+    if isinstance(method, LatentMethod):
+        method.fit.check(job.prior)
+        _choosing_real(job, method, plan.ipcs)
+        _guided(job, method.sampler, say)
+    _enough_images(plan, job.images)
+    if isinstance(method, ComposedImages):
+        method.check(job, plan.ipcs)
+    _left_out(job, say)
+    method.select.try_teacher(job)
+    for ipc in plan.ipcs:
+        _not_foreign(plan, ipc)
+    if plan.uses_prior and job.prior.classes is None and not job.spec.class_map:
+        say("the prior carries no class names: its classes are taken to be the data's, in the data's order")
+    return plan
+
+
+def foreseen(
+    job: Job,
+    name: str,
+    method: Method,
+    ipcs: Sequence[int],
+    out: Path,
+    fits: Mapping[int, Artefact] | None = None,
+) -> Plan:
+    """What can be wrong with a run whatever its teacher is, which need not be there yet.
+
+    Raises:
+        AttarError: what is wrong and what to do.
+    """
     ordered = _ordered(ipcs)
     _known_settings(job.spec, name, method)
     resolve(job.spec.device, job.spec.dtype)
@@ -150,19 +180,6 @@ def planned(
     method.select.check(job, ordered, generated=isinstance(method, LatentMethod))
     if plan.uses_prior:
         _known_to_prior(job)
-    if isinstance(method, LatentMethod):
-        method.fit.check(job.prior)
-        _choosing_real(job, method, ordered)
-        _guided(job, method.sampler, say)
-    _enough_images(plan, job.images)
-    if isinstance(method, ComposedImages):
-        method.check(job, ordered)
-    _left_out(job, say)
-    method.select.try_teacher(job)
-    for ipc in ordered:
-        _not_foreign(plan, ipc)
-    if plan.uses_prior and job.prior.classes is None and not job.spec.class_map:
-        say("the prior carries no class names: its classes are taken to be the data's, in the data's order")
     return plan
 
 

@@ -42,19 +42,22 @@ def distill_sets(
     A set that is already there is left as it is; a dry run ends after the checks and the estimate. `fits` are what was
     learnt of each class elsewhere.
 
+    The seconds told of the first set begin with the checks, which read all images.
+
     Raises:
         AttarError: any input is wrong, or a folder belongs to another run; before any long work.
     """
     from attar.distillation.checks import planned
 
+    begun = time.monotonic()
     plan = planned(job, name, method, ipcs, out, say, fits)
     missing = plan.missing(plan.ipcs, say)
     say(_estimate(plan, missing))
     for ipc in () if job.dry else missing:
-        begun = time.monotonic()
-        made = make(plan, ipc)
-        if _write(plan, ipc, made):
-            say(f"wrote {plan.folders[ipc]} in {time.monotonic() - begun:.1f} s")
+        written = _write(plan, ipc, make(plan, ipc))
+        begun, last = time.monotonic(), begun
+        if written:
+            say(f"wrote {plan.folders[ipc]} in {begun - last:.1f} s")
     return list(plan.folders.values())
 
 

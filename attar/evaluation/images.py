@@ -67,7 +67,7 @@ def resized(pixels: np.ndarray | Native, size: int, shorter: int | None = None) 
         return pixels
     parts = []
     for start in range(0, len(pixels), 256):
-        part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + 256])).permute(0, 3, 1, 2)
+        part = torch.tensor(np.ascontiguousarray(pixels[start : start + 256])).permute(0, 3, 1, 2)
         part = functional.resize(part, [shorter], antialias=True)
         parts.append(functional.center_crop(part, [size, size]).permute(0, 2, 3, 1).numpy())
     return np.concatenate(parts)

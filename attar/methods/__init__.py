@@ -63,7 +63,13 @@ class Methods(Registry["Method"]):
         """
         default = cast("type[Method]", super().open(name))()
         preset = PRESETS.get(name, {})
-        method = changed(default, {**preset, **(changes or {})}, name)
+        try:
+            method = changed(default, {**preset, **(changes or {})}, name)
+        except AttarError as error:
+            chosen_by = "fit.select.teacher"
+            if not str(error).startswith("select.teacher ") or chosen_by not in (row[0] for row in field_rows(default)):
+                raise
+            raise AttarError(f"{error}; the teacher that chooses real images is `{chosen_by}`") from error
         rule = method.select.rule
         if rule != preset.get("select.rule", rule):
             own = [other for other in self if self._table[other][0] == self._table[name][0] and other != name]

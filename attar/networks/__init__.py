@@ -116,6 +116,12 @@ def build(name: str, classes: int, size: int, seed: int) -> nn.Module:
         return NETWORKS.open(name)(name, classes, size)
 
 
+def suited_convnet(size: int) -> str:
+    """The ConvNet that papers use for images of this size, in pixels."""
+    deepest = {32: 3, 64: 4, 128: 5}
+    return f"convnet{next((depth for side, depth in deepest.items() if size <= side), 6)}"
+
+
 @functools.cache
 def check_size(name: str, classes: int, size: int) -> None:
     """Raises AttarError unless the network gives logits for `size` by `size` images: tries two, on the CPU."""

@@ -16,9 +16,10 @@ from torch import nn
 from attar.core.arguments import checked
 from attar.core.batching import device_class
 from attar.core.errors import AttarError
+from attar.core.json_shapes import read_json
 from attar.core.progress import Progress, Say, silent
 from attar.core.store import Artefact, Store
-from attar.data import ImageSet, load_data, readable_parts
+from attar.data import ImageSet, load_data, only_side, readable_parts
 from attar.data.output_places import check_place, own_record
 from attar.diffusion import Schedule
 from attar.priors.folder import RECORD, linear_scheduler, publish, write_card, write_pipeline
@@ -28,7 +29,7 @@ from attar.priors.training.estimate import classifier_training, estimate
 from attar.priors.training.latent_set import LatentSet, load_latents
 from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Moment, Session, accelerator
-from attar.priors.training.sample_quality import open_classifier
+from attar.priors.training.sample_quality import judged, open_classifier
 from attar.priors.training.settings import Denoising, Material, NewPrior
 from attar.priors.training.train import TRAINING, check_patch, train_network
 from attar.priors.training.vae import open_codec, train_vae
@@ -121,6 +122,7 @@ def train_new_prior(
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
     check_place(out, "`out`", [spec.data])
+    spec = _sized(spec)
     run = TrainingRun(spec, store or Store(), progress, say)
     codec = _codec(spec, run, dry_run)
     check_patch(spec.training.patch, codec.shape[-1])
@@ -135,6 +137,16 @@ def train_new_prior(
     say(estimate(run, task))
     if not dry_run:
         produce(run, task, artefact, out)
+
+
+def _sized(spec: NewPrior) -> NewPrior:
+    """With the size of the images where all have one and the codec knows none."""
+    if spec.size is not None or spec.codec not in ("pixel", "grey", "train"):
+        return spec
+    side = only_side(load_data(spec.data))
+    if side is None:
+        raise AttarError(f"`codec` {spec.codec} needs a `size`, in pixels: the images of {spec.data} are of several")
+    return replace(spec, size=side)
 
 
 def _codec(spec: NewPrior, run: TrainingRun, dry_run: bool) -> Codec:
@@ -169,6 +181,7 @@ def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path)
         made = store.once(artefact, lambda folder: _made(run, task, artefact.key, folder))
         publish(made, out)
         run.say(f"wrote {out.resolve()}")
+        run.say(judged(read_json(out / RECORD)["measures"], len(run.classes)))
     helper.wait_for_everyone()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -108,6 +110,19 @@ def classifier_seconds(classes: int, how: ClassifierTraining) -> float:
         float(loss.detach())
 
     return how.steps * timed(step)
+
+
+def judged(measures: Mapping[str, Any], classes: int) -> str:
+    """What the last measures say of a prior, beside real images and chance; and a warning where it is weak."""
+    own, real, chance = measures["accuracy"] / 100, measures["accuracy_real"] / 100, 1 / classes
+    beside = f"real images {real:.1%}, chance {chance:.1%}"
+    told = f"a small classifier gives {own:.1%} of its samples their class ({beside})"
+    if own <= chance + 3 * math.sqrt(chance * (1 - chance) / measures["samples"]):
+        return f"{told}: no better than chance; train it longer with `steps`, or adapt a trained one"
+    if own < (real + chance) / 2:
+        worth = "a weak prior, whose images may be worth less than random real ones"
+        return f"{told}: {worth}; train it longer with `steps`, or adapt a trained one (`attar finetune-prior`)"
+    return told
 
 
 def _plan(steps: int) -> Plan:

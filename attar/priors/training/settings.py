@@ -196,7 +196,7 @@ class NewPrior(Material):
     """What the prior works on: pixel, grey, an autoencoder (the folder or hub id of an AutoencoderKL, or of a
     DiTPipeline with one), or train, to train one first."""
     size: int | None = None
-    """Side of the images, in pixels; none: what the codec was trained on."""
+    """Side of the images, in pixels; none: what the codec was trained on, or the one size that all images have."""
     training: Training = Training()
     """The network and how it is trained."""
     vae: Autoencoding = Autoencoding()

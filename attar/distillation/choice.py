@@ -1,0 +1,116 @@
+"""A run that names no method: a small teacher is trained, and chooses the real images that the sets are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attar.core.config import by_ipc
+from attar.core.errors import AttarError
+from attar.core.progress import Say, quiet
+from attar.data.output_places import occupied
+from attar.methods import load_method
+from attar.networks import suited_convnet
+from attar.teachers.settings import TeacherTraining
+
+if TYPE_CHECKING:
+    from attar.job import Job
+
+SIDE = 64
+"""The teacher sees images at this size at most, in pixels: it is trained in minutes on a CPU."""
+STEPS = 400
+"""Steps that the teacher is trained for, about: a weak one chooses best (docs/results.md)."""
+MANY, BATCH, LARGE_BATCH = 10_000, 64, 256
+"""From MANY images on the teacher is trained with the large batch."""
+DIT = "facebook/DiT-XL-2-256"
+
+
+def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet) -> list[Path]:
+    """Distills as `distill_sets`, by a method of its own choice, and says which and why.
+
+    Without a prior it copies real images, with one it makes exemplars of them; either way a small teacher, written to
+    `OUT.teacher`, says which are typical.
+
+    Raises:
+        AttarError: any input is wrong; before the teacher is trained.
+    """
+    from attar.distillation.checks import foreseen
+    from attar.distillation.run import distill_sets
+    from attar.sets.distilled import open_distilled
+    from attar.teachers.train import train_teacher
+
+    if job.spec.imbalance_factor is not None:
+        raise AttarError("`imbalance_factor`: name a `method`; the teacher that would choose is trained on all images")
+    teacher = out.parent / f"{out.name}.teacher"
+    name, fields = _chosen(job, teacher)
+    folders = foreseen(job, name, load_method(name, fields(1)), ipcs, out).folders
+    for folder in filter(occupied, folders.values()):
+        if (other := open_distilled(folder).manifest["method"]["name"]) != name:
+            raise AttarError(f"{folder} is a set of {other}, and {name} is the choice here: choose another `out`")
+    training = _training(job)
+    for line in _reasons(job, training, teacher):
+        say(line)
+    train_teacher(training, teacher, store=job.store, progress=job.progress, say=say, dry_run=job.dry)
+    if not teacher.exists():
+        say("the images are chosen when the teacher is there")
+        return list(folders.values())
+    for ipc, folder in folders.items():
+        distill_sets(job, name, load_method(name, fields(ipc)), [ipc], folder, say=say)
+    return list(folders.values())
+
+
+def _chosen(job: Job, teacher: Path) -> tuple[str, Callable[[int], dict[str, Any]]]:
+    """A method's name, and its fields by IPC: the choice of real images that docs/results.md shows to be the best."""
+    from attar.methods.exemplars import Chosen
+
+    if job.spec.prior is not None:
+        return "exemplars", lambda ipc: {"fit.select.teacher": str(teacher)}
+    return "herding", lambda ipc: {
+        "select.teacher": str(teacher),
+        "select.share": by_ipc(Chosen.typical, ipc, "fit.typical") / 100,
+    }
+
+
+def _training(job: Job) -> TeacherTraining:
+    """The teacher's training: a ConvNet, for as many steps whatever the data."""
+    spec, size, count = job.spec, min(job.side, SIDE), len(job.everything)
+    batch = LARGE_BATCH if count >= MANY else BATCH
+    return TeacherTraining(
+        data=spec.data,
+        network=f"{suited_convnet(size)}-bn-w48",
+        size=size,
+        preprocess=spec.preprocess,  # type: ignore[arg-type]  # one of the names that were checked
+        epochs=-(-STEPS // max(1, count * 9 // 10 // batch)),
+        batch=batch,
+        seed=spec.seed,
+        on_bad_image=spec.on_bad_image,
+        device=spec.device,
+    )
+
+
+def _reasons(job: Job, training: TeacherTraining, teacher: Path) -> list[str]:
+    """What is chosen and why, and what would be better."""
+    first = f"{training.network} is trained first at {training.size} pixels, in {teacher}"
+    if job.spec.prior is not None:
+        return [
+            f"no `method` is named: exemplars, real images that a small teacher finds typical; {first}",
+            "for better ones: `attar tune` chooses their settings on a tenth of your data",
+        ]
+    if _are_imagenets(job):
+        better = f"the classes are ImageNet's: `prior` {DIT} makes exemplars of them (on a GPU)"
+    else:
+        better = "a `prior` of your images makes exemplars of them; `attar train-prior` trains one"
+    return [
+        "neither a `method` nor a `prior` is named: herding among the images that a small teacher is surest of, "
+        f"the best choice of real ones in docs/results.md; {first}",
+        f"for better ones: {better}",
+    ]
+
+
+def _are_imagenets(job: Job) -> bool:
+    """Whether every class of the job is one of ImageNet's, by name or WordNet id."""
+    from attar.data.class_names import imagenet_names, matches
+
+    found = matches(job.classes, imagenet_names(), len(imagenet_names()), job.classes)
+    return all(found.values())
