@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.core.arguments import checked
+from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 
@@ -30,6 +31,7 @@ def distill(
     seed: int = 0,
     fields: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
+    engine: Engine | str = LOCAL,
     dry_run: bool = False,
     progress: Progress = silent,
     **spec: Any,
@@ -43,6 +45,7 @@ def distill(
         prior: "digits", a folder or hub id (DiT or Stable Diffusion); methods of real images need none.
         fields: fields of the method, for example {"sampler.steps": 20}.
         classes: only these classes, by name.
+        engine: "local", "ray", or an `attar.Engine`, which says more of the cluster and of what an item takes.
         spec: further fields of `attar.job.Spec`: preprocess, prompt, negative_prompt, device, dtype, tile ...
 
     Raises:
@@ -55,7 +58,8 @@ def distill(
         _spec("distill", data, prior, classes, {"seed": seed, **spec}),
         _method(method, dict(fields or {})),
     )
-    return distill_sets(Job(asked, progress=progress, dry=dry_run), name, chosen, _ipcs(ipc), Path(out))
+    job = Job(asked, progress=progress, dry=dry_run)
+    return distill_sets(job, name, chosen, _ipcs(ipc), Path(out), engine=Engine.of(engine))
 
 
 @checked
@@ -71,6 +75,7 @@ def evaluate(
     teacher: str | Sequence[str] | None = None,
     labels: str | Path | None = None,
     device: str = "auto",
+    engine: Engine | str = LOCAL,
     dry_run: bool = False,
     progress: Progress = silent,
     say: Callable[[str], None] = print,
@@ -99,7 +104,8 @@ def evaluate(
     stored = None if labels is None else Path(labels)
     conditions = _conditions(network, seeds, teacher, test=test, baseline=baseline, labels=stored, device=device)
     chosen = named_recipe(recipe, fields)
-    records = evaluate_sets([Path(folder)], chosen, conditions, progress=progress, say=say, dry_run=dry_run)
+    how: dict[str, Any] = {"progress": progress, "say": say, "dry_run": dry_run, "engine": Engine.of(engine)}
+    records = evaluate_sets([Path(folder)], chosen, conditions, **how)
     return [record.as_json() for record in records]
 
 
@@ -108,6 +114,7 @@ def compare(
     file: str | Path,
     *,
     only: Sequence[str] = (),
+    engine: Engine | str = LOCAL,
     dry_run: bool = False,
     progress: Progress = silent,
     say: Callable[[str], None] = print,
@@ -124,7 +131,8 @@ def compare(
     from attar.experiments.spec import read_experiment
     from attar.report.run import compare as run
 
-    return list(run(read_experiment(Path(file)), only=only, dry_run=dry_run, progress=progress, say=say))
+    how: dict[str, Any] = {"progress": progress, "say": say, "dry_run": dry_run, "engine": Engine.of(engine)}
+    return list(run(read_experiment(Path(file)), only=only, **how))
 
 
 @checked
@@ -144,6 +152,7 @@ def tune(
     eta: int = 3,
     teacher: str | Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
+    engine: Engine | str = LOCAL,
     dry_run: bool = False,
     progress: Progress = silent,
     say: Callable[[str], None] = print,
@@ -179,7 +188,7 @@ def tune(
         conditions=_conditions(network, seeds, teacher),
         eta=eta,
     )
-    return run(tuning, progress=progress, say=say, dry_run=dry_run).chosen
+    return run(tuning, progress=progress, say=say, dry_run=dry_run, engine=Engine.of(engine)).chosen
 
 
 @checked

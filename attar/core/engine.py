@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -101,6 +102,19 @@ class Engine:
             import ray  # noqa: F401
         except ImportError as error:
             raise AttarError("`engine` ray: Ray is not installed; `pip install attar[ray]`") from error
+
+    def cluster(self) -> AbstractContextManager[None]:
+        """Connected to the cluster of several calls of `ahead`; local: nothing.
+
+        Raises:
+            AttarError: Ray is not installed, or no cluster answers.
+        """
+        if self.is_local:
+            return nullcontext()
+        self.check("auto")
+        from attar.core.ray_workers import cluster
+
+        return cluster(self)
 
     def ahead(self, items: Sequence[Item], device: str, progress: Progress) -> list[Lost]:
         """Has the workers make the items that are not done, and returns those that failed; local: does nothing.

@@ -48,7 +48,7 @@ def make_all(engine: Engine, items: Sequence[Item], device: str, progress: Progr
     Raises:
         AttarError: as `Engine.ahead`.
     """
-    with _cluster(engine):
+    with cluster(engine):
         takes = _takes(engine, device)
         count = min(len(items), _room(takes))
         start = ray.remote(Worker).options(max_restarts=RESTARTS, max_task_retries=RESTARTS, **takes).remote
@@ -85,13 +85,13 @@ def _finished(pool: ActorPool) -> Iterator[tuple[int, AttarError | None]]:
 
 def _died(item: Item) -> AttarError:
     return AttarError(
-        f"{item.what}: its worker died {RESTARTS + 1} times, or its node did; if memory was short, give an item more of "
-        "a node with `item_cpus` or `item_gpus`. The same command goes on from here"
+        f"{item.what}: its worker, or the worker's node, died {RESTARTS + 1} times; if memory was short, give an item "
+        "more of a node with `item_cpus` or `item_gpus`. The same command goes on from here"
     )
 
 
 @contextmanager
-def _cluster(engine: Engine) -> Iterator[None]:
+def cluster(engine: Engine) -> Iterator[None]:
     """Connected to the cluster, or to one that is started here and ends with it; one that is in use stays as it is.
 
     Raises:
@@ -142,5 +142,7 @@ def _room(takes: dict[str, float]) -> int:
             raise AttarError(f"`item_{name.lower()}s` {amount:g}: no node of the Ray cluster has more than {most:g}")
     room = sum(min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in needed.items()) for node in nodes)
     if not room:
-        raise AttarError("no node of the Ray cluster has both the CPUs and the GPUs of an item: `item_cpus`, `item_gpus`")
+        raise AttarError(
+            "no node of the Ray cluster has both the CPUs and the GPUs of an item: `item_cpus`, `item_gpus`"
+        )
     return room

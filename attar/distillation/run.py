@@ -57,8 +57,9 @@ def distill_sets(
     if not job.dry and not engine.is_local:
         from attar.distillation.shares import shares
 
-        for items in shares(plan, missing):
-            raise_first(engine.ahead(items, job.spec.device, job.progress))
+        with engine.cluster():
+            for items in shares(plan, missing):
+                raise_first(engine.ahead(items, job.spec.device, job.progress))
     for ipc in () if job.dry else missing:
         begun = time.monotonic()
         made = make(plan, ipc)

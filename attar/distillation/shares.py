@@ -25,8 +25,7 @@ def shares(plan: Plan, ipcs: Sequence[int]) -> Iterator[Sequence[Item]]:
         yield [Prepared(job, method, label, prepared_artefact(job, method, label)) for label in job.labels]
     else:
         yield list({item.wanted.key: item for ipc in ipcs for item in _fits(plan, method, ipc)}.values())
-        for ipc in ipcs:
-            yield [Sampled(job, method.for_ipc(ipc), ipc, asked) for asked in _chunks(plan, ipc)]
+        yield [Sampled(job, method.for_ipc(ipc), ipc, asked) for ipc in ipcs for asked in _chunks(plan, ipc)]
 
 
 def _fits(plan: Plan, method: LatentMethod, ipc: int) -> Iterator[Fitted]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from attar.core.arguments import checked
+from attar.core.engine import LOCAL, Engine, raise_first
 from attar.core.errors import AttarError
 from attar.core.files import appearing
-from attar.core.progress import Progress, Say, silent
+from attar.core.progress import Meter, Progress, Say, silent
 from attar.core.store import Artefact, Store
 from attar.core.wording import counted
 from attar.data.output_places import check_place, ours
@@ -19,7 +22,9 @@ from attar.evaluation.teaching import recipe_teacher, summary
 from attar.sets.distilled import DistilledSet, check_undamaged, open_distilled
 from attar.sets.images import changed
 from attar.teachers.reference import TeacherReference
-from attar.teachers.soft_labels import Labelling, StoredLabels, write_labels
+from attar.teachers.soft_labels import Labelling, StoredLabels, has_shard, write_labels, write_shard
+from attar.teachers.teacher import Teacher
+from attar.training import Pictures
 
 
 @checked
@@ -33,6 +38,7 @@ def relabel(
     progress: Progress = silent,
     say: Say = print,
     dry_run: bool = False,
+    engine: Engine = LOCAL,
 ) -> None:
     """Writes the labels of the distilled set in `folder` to `out`, whole; run again, it goes on where it was.
 
@@ -43,6 +49,7 @@ def relabel(
             labelling.
     """
     store = Store()
+    engine.check(device)
     distilled, earlier = _checked(folder, recipe, out, store, say)
     train = opened(distilled, recipe)
     opened_teacher = recipe_teacher(teacher, train, teacher_examples(distilled, train, store), recipe, device)
@@ -61,8 +68,72 @@ def relabel(
     remedy = "choose another `out`; the same command goes on from there"
     lock = store.lock(Artefact("relabelling", {"out": str(out.absolute())}))
     with lock, appearing(out, remedy, wanted.key[:12]) as temporary:
+        if not engine.is_local:
+            asked = _Asked(distilled, teacher, recipe, device, store.root.absolute())
+            shards = [_Shard(asked, wanted.key, temporary.absolute(), number) for number in range(len(wanted.shards))]
+            raise_first(engine.ahead(shards, device, progress))
         write_labels(temporary, wanted, images, opened_teacher, progress, about)
     say(f"wrote {out.resolve()}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Which labels: all that a worker needs to open what makes them."""
+
+    distilled: DistilledSet
+    teacher: TeacherReference
+    recipe: Recipe
+    device: str
+    cache: Path
+
+    @cached_property
+    def opened(self) -> tuple[Labelling, Pictures, Teacher]:
+        """What the labels depend on, the images, and the teacher."""
+        train = opened(self.distilled, self.recipe)
+        examples = teacher_examples(self.distilled, train, Store(self.cache))
+        teacher = recipe_teacher(self.teacher, train, examples, self.recipe, self.device)
+        return *labelling(train, self.recipe, teacher, self.device), teacher
+
+
+_labelling: dict[str, _Asked] = {}
+"""What this process labels, where it is a worker, by the key of the labels."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Shard:
+    """The labels of some epochs, a file: an item of `Engine.ahead`."""
+
+    asked: _Asked
+    key: str
+    """Of all labels."""
+    folder: Path
+    """Where they are written."""
+    number: int
+
+    @property
+    def what(self) -> str:
+        """The work, in words."""
+        return f"labels of {self.asked.distilled.folder}, file {self.number}"
+
+    @property
+    def done(self) -> bool:
+        """Whether the file is there, whole."""
+        return has_shard(self.folder, self.number)
+
+    def make(self) -> None:
+        """Writes it, if it is missing.
+
+        Raises:
+            AttarError: this worker's labels would be others.
+        """
+        if self.key not in _labelling:
+            _labelling.clear()
+            _labelling[self.key] = self.asked
+        wanted, images, teacher = _labelling[self.key].opened
+        if wanted.key != self.key:
+            raise AttarError(f"{self.what}: a worker would make others; its set, teacher or versions are not the same")
+        if not self.done:
+            write_shard(self.folder, self.number, wanted, images, teacher, Meter(silent, "", 0, "views"))
 
 
 def _amount(wanted: Labelling) -> str:
