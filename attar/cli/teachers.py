@@ -67,8 +67,9 @@ def relabel(
     if reference is None:
         raise AttarError("`teacher` is missing")
     protocol, engine = named_recipe(recipe, {**sets, **labels}), made(Engine, engines, "relabel")
+    from attar.evaluation.relabel import Relabelling
     from attar.evaluation.relabel import relabel as write
 
+    asked = Relabelling(folder, reference, protocol, **device)
     with showing() as progress:
-        how: dict[str, Any] = {**device, "progress": progress, "say": say, "dry_run": dry_run, "engine": engine}
-        write(folder, reference, protocol, out, **how)
+        write(asked, out, progress=progress, say=say, dry_run=dry_run, engine=engine)

@@ -22,8 +22,13 @@ from attar.core.wording import counted
 
 RESTARTS = 5
 """How often a worker that died is started again, with its item, before the item is given up."""
+IDLE = 10.0
+"""Seconds that a worker without an item waits for the others before it is let go."""
 OBJECTS = 128 << 20
 """Bytes of shared memory that a cluster of our own reserves: what passes between processes is words."""
+
+_kept: dict[tuple[Any, ...], list[Any]] | None = None
+"""Within `cluster`, the workers that are kept, by how they were started."""
 
 
 class Worker:
@@ -51,8 +56,7 @@ def make_all(engine: Engine, items: Sequence[Item], device: str, progress: Progr
     with cluster(engine):
         takes = _takes(engine, device)
         count = min(len(items), _room(takes))
-        start = ray.remote(Worker).options(max_restarts=RESTARTS, max_task_retries=RESTARTS, **takes).remote
-        pool = ActorPool([start(os.getcwd(), torch.get_num_threads()) for _ in range(count)])
+        pool = ActorPool(_workers(count, takes))
         for numbered in enumerate(items):
             pool.submit(lambda worker, numbered: worker.make.remote(*numbered), numbered)
         outcomes = dict[int, AttarError | None]()
@@ -65,20 +69,39 @@ def make_all(engine: Engine, items: Sequence[Item], device: str, progress: Progr
                     "folder that all nodes of the Ray cluster share"
                 )
             meter.add()
+        _keep(takes, pool)
     wrong = {number: outcomes.get(number, _died(item)) for number, item in enumerate(items)}
     return [Lost(items[number], error) for number, error in wrong.items() if error is not None]
+
+
+def _workers(count: int, takes: dict[str, float]) -> list[Any]:
+    """Workers for items that take so much: kept ones, and new ones; those for other items are let go."""
+    assert _kept is not None
+    how = (os.getcwd(), torch.get_num_threads(), RESTARTS, *takes.values())
+    kept = _kept.pop(how, [])[:count]
+    _kept.clear()
+    start = ray.remote(Worker).options(max_restarts=RESTARTS, max_task_retries=RESTARTS, **takes).remote
+    return kept + [start(*how[:2]) for _ in range(count - len(kept))]
+
+
+def _keep(takes: dict[str, float], pool: ActorPool) -> None:
+    """Keeps the workers that are left, for the next items."""
+    assert _kept is not None
+    how = (os.getcwd(), torch.get_num_threads(), RESTARTS, *takes.values())
+    _kept[how] = list(iter(pool.pop_idle, None))
 
 
 def _finished(pool: ActorPool) -> Iterator[tuple[int, AttarError | None]]:
     """What the workers return, as it comes.
 
-    A worker with nothing left to do is let go at once: its room is for one whose node is lost, which Ray starts again
+    A worker that has waited for the others is let go: its room is for one whose node is lost, which Ray starts again
     where there is room.
     """
     while pool.has_next():
-        pool.pop_idle()
         try:
-            yield pool.get_next_unordered()
+            yield pool.get_next_unordered(timeout=IDLE)
+        except TimeoutError:
+            pool.pop_idle()
         except RayActorError:  # it died once too often, and its item has no outcome
             continue
 
@@ -92,14 +115,28 @@ def _died(item: Item) -> AttarError:
 
 @contextmanager
 def cluster(engine: Engine) -> Iterator[None]:
-    """Connected to the cluster, or to one that is started here and ends with it; one that is in use stays as it is.
+    """Connected to the cluster, or to one that is started here; within it, workers are kept from call to call.
 
     Raises:
         AttarError: no cluster answers, or it runs another version of Ray or Python.
     """
-    if ray.is_initialized():
+    global _kept
+    if _kept is not None:
         yield
         return
+    connected = ray.is_initialized()
+    if not connected:
+        _connect(engine)
+    _kept = {}
+    try:
+        yield
+    finally:
+        _kept = None
+        if not connected:
+            ray.shutdown()
+
+
+def _connect(engine: Engine) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = engine.ray_address or os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECTS} if address == "local" else {}
@@ -108,14 +145,10 @@ def cluster(engine: Engine) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         why = str(error).partition("\n")[0]
-        raise AttarError(f"`ray_address` {address}: {why}; `ray start --head` starts a cluster") from error
+        raise AttarError(f"`ray_address` {address}: {why}; `ray start` makes a cluster") from error
     finally:
         if signal.getsignal(signal.SIGTERM) != terminated:
             signal.signal(signal.SIGTERM, terminated)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _takes(engine: Engine, device: str) -> dict[str, float]:

@@ -44,8 +44,7 @@ def evaluate_sets(
     """One record for each distilled set in `folders` and each network, as soon as it is there.
 
     A set from elsewhere is given opened (attar.sets.layouts). A dry run gives no records: it ends after all checks, and
-    says how many trainings there are and how many are cached. Workers of an engine train; this process finds the
-    outcomes in the store.
+    says how many trainings there are and how many are cached.
 
     Raises:
         AttarError: a set is damaged, the test data does not have its classes, the recipe does not fit, the teacher
@@ -63,12 +62,10 @@ def evaluate_sets(
     for distilled in sets:
         judged = _judged(distilled, tested[distilled.folder], recipe, conditions, store)
         if dry_run:
-            for network in conditions.networks:
-                wanted |= judged.trainings(network)
-        else:
-            if not engine.is_local:
-                raise_first(engine.ahead(list(judged.runs()), conditions.device, progress))
-            yield from (judged.record(network, progress) for network in conditions.networks)
+            wanted |= {run.wanted.key: run.wanted for run in judged.runs()}
+            continue
+        raise_first(engine.ahead(list(judged.runs()), conditions.device, progress))
+        yield from (judged.record(network, progress) for network in conditions.networks)
     if dry_run:
         cached = sum(map(store.has, wanted.values()))
         say(f"{counted(len(wanted), 'training')}: {cached:,} in the cache, {len(wanted) - cached:,} to be done")
@@ -142,8 +139,8 @@ class _Judged:
         """All trainings, each by itself."""
         for network in self.conditions.networks:
             for beside, students in enumerate(self.students(network)):
-                for seed in self.conditions.seeds if students is not None else ():
-                    (wanted,) = students.trainings([seed]).values()
+                trainings = {} if students is None else students.trainings(self.conditions.seeds)
+                for seed, wanted in zip(self.conditions.seeds, trainings.values(), strict=False):
                     yield _Run(self, network, seed, bool(beside), wanted)
 
     def students(self, network: str) -> tuple[Students, Students | None]:
@@ -151,12 +148,6 @@ class _Judged:
         device, source = self.conditions.device, self.source
         own = Students(self.train, self.tests, self.recipe, network, device, source.teacher, source.labels, self.store)
         return own, None if self.random is None else replace(own, train=self.random, labels=None)
-
-    def trainings(self, network: str) -> dict[str, Artefact]:
-        """What there is to train, by its key."""
-        own, beside = self.students(network)
-        seeds = self.conditions.seeds
-        return own.trainings(seeds) | ({} if beside is None else beside.trainings(seeds))
 
     def record(self, network: str, progress: Progress) -> Record:
         """What a network that is trained on it comes to, and beside it one that is trained on the random images."""

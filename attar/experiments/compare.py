@@ -65,11 +65,8 @@ def compare(
     if dry_run:
         return before
     grid.check_teachers()
-    with engine.cluster():
-        failures = list(grid.distill())
-        for item in grid.items():
-            failures += grid.evaluate(item, lambda: show(summarise(experiment, grid.records())))
-    return replace(summarise(experiment, grid.records()), failures=tuple(failures))
+    failures = tuple(grid.run(lambda: show(summarise(experiment, grid.records()))))
+    return replace(summarise(experiment, grid.records()), failures=failures)
 
 
 def _narrowed(experiment: Experiment, only: Sequence[str]) -> Experiment:
@@ -189,6 +186,13 @@ class Grid:
                         f"[evaluations.{evaluation.label}] teacher {source}: there is no such file or folder; "
                         "`attar train-teacher` makes one"
                     )
+
+    def run(self, after: Callable[[], None]) -> Iterator[str]:
+        """Makes and judges all that is missing, and calls `after` after each network; yields what failed."""
+        with self.engine.cluster():
+            yield from self.distill()
+            for item in self.items():
+                yield from self.evaluate(item, after)
 
     def distill(self) -> Iterator[str]:
         """Makes the sets that are not there yet; yields what failed."""
