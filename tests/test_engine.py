@@ -92,7 +92,15 @@ def test_items_together_make_all_of_a_run(tmp_path: Path, name: str, count: int)
     settings: dict[str, Any] = {
         "d3hr": {"sampler.steps": 5, "fit.steps": 5, "subsets": 9},
         "prior": {"sampler.steps": 3},
-        "minimax": {"sampler.steps": 5, "sampler.guided_channels": "none", "select.pool": 3, "fit.group": 2, "fit.batch": 4, "fit.max_steps": 2, "fit.monitor.times": 0},
+        "minimax": {
+            "sampler.steps": 5,
+            "sampler.guided_channels": "none",
+            "select.pool": 3,
+            "fit.group": 2,
+            "fit.batch": 4,
+            "fit.max_steps": 2,
+            "fit.monitor.times": 0,
+        },
     }[name]
     job, method = Job(spec, Store(tmp_path / "cache")), load_method(name, settings)
     plan = checked(job, name, method, (1, 2), tmp_path / "out", lambda text: None)

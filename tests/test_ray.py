@@ -105,7 +105,7 @@ def test_evaluations_and_labels_are_the_same(world: Path, tmp_path: Path, monkey
 
 @dataclass(frozen=True, eq=False)
 class Deadly:
-    """An item that kills its process as often as it is told, and then waits to be let go."""
+    """An item that kills its process as often as it is told, and then waits until its node may go on."""
 
     root: Path
     number: int
@@ -126,10 +126,11 @@ class Deadly:
 
     def make(self) -> None:
         begun = self.root / f"begun-{self.number}-{os.getpid()}"
-        begun.write_text(ray.get_runtime_context().get_node_id())
+        node = ray.get_runtime_context().get_node_id()
+        begun.write_text(node)
         if len(list(self.root.glob(f"begun-{self.number}-*"))) <= self.deaths:
             os.kill(os.getpid(), signal.SIGKILL)
-        while self.waits and not (self.root / "go").exists():
+        while self.waits and not (self.root / f"go-{node}").exists():
             time.sleep(0.05)
         Store(self.root).once(self.wanted, lambda scratch: (scratch / "x").write_text("x") and None)
 
@@ -160,7 +161,7 @@ def test_what_a_cluster_has_no_room_for_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_lost_node_costs_its_item_a_retry(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both workers wait; the node of one is killed; its item ends on the node that is left."""
+    """Three workers wait; the node of one is killed; its item ends on a node that is left."""
     monkeypatch.setattr("attar.core.ray_workers.IDLE", 0.5)
     node = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
     items = [Deadly(tmp_path, number, waits=True) for number in range(3)]
@@ -171,7 +172,8 @@ def test_a_lost_node_costs_its_item_a_retry(cluster: Any, tmp_path: Path, monkey
         time.sleep(0.05)
     assert node.node_id in {file.read_text() for file in tmp_path.glob("begun-*")}
     cluster.remove_node(node, allow_graceful=False)
-    (tmp_path / "go").touch()
+    for other in {file.read_text() for file in tmp_path.glob("begun-*")} - {node.node_id}:
+        (tmp_path / f"go-{other}").touch()
     run.join(60)
     assert not run.is_alive()
     assert lost == []
