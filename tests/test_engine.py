@@ -89,7 +89,7 @@ def test_items_together_make_all_of_a_run(tmp_path: Path, name: str, count: int)
     """Made here, one by one, in any order within a sequence, they leave nothing to be done."""
     data = save_folder(tmp_path / "data", ["a", "b", "c"], each=6)
     spec = Spec(str(data), str(save_tiny_dit(tmp_path / "dit", ["a", "b", "c"])), device="cpu", tile=1)
-    settings: dict[str, Any] = {
+    every: dict[str, dict[str, Any]] = {
         "d3hr": {"sampler.steps": 5, "fit.steps": 5, "subsets": 9},
         "prior": {"sampler.steps": 3},
         "minimax": {
@@ -101,8 +101,8 @@ def test_items_together_make_all_of_a_run(tmp_path: Path, name: str, count: int)
             "fit.max_steps": 2,
             "fit.monitor.times": 0,
         },
-    }[name]
-    job, method = Job(spec, Store(tmp_path / "cache")), load_method(name, settings)
+    }
+    job, method = Job(spec, Store(tmp_path / "cache")), load_method(name, every[name])
     plan = checked(job, name, method, (1, 2), tmp_path / "out", lambda text: None)
     fits, samples = shares(plan, (1, 2))
     assert len(fits) == count

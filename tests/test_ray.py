@@ -132,7 +132,7 @@ class Deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         while self.waits and not (self.root / f"go-{node}").exists():
             time.sleep(0.05)
-        Store(self.root).once(self.wanted, lambda scratch: (scratch / "x").write_text("x") and None)
+        Store(self.root).once(self.wanted, lambda scratch: (scratch / "x").touch())
 
 
 @pytest.mark.usefixtures("cluster")
