@@ -91,16 +91,21 @@ def relabel(
     if dry_run:
         say(f"they would be written to {out.resolve()}, in {counted(len(wanted.shards), 'file')} and labels.json")
         return
+    _write(asked, ready, out, store, engine, progress)
+    say(f"wrote {out.resolve()}")
+
+
+def _write(asked: Relabelling, ready: _Opened, out: Path, store: Store, engine: Engine, progress: Progress) -> None:
+    recipe, wanted = asked.recipe, ready.wanted
     about = {"recipe": recipe.name.removesuffix(MODIFIED), "changes": changes(recipe)}
-    about |= {"teacher": summary(asked.teacher.anywhere, teacher)}
+    about |= {"teacher": summary(asked.teacher.anywhere, ready.teacher)}
     remedy = "choose another `out`; the same command goes on from there"
     lock = store.lock(Artefact("relabelling", {"out": str(out.absolute())}))
     with lock, appearing(out, remedy, wanted.key[:12]) as temporary:
         temporary.mkdir(parents=True, exist_ok=True)
         shards = [_Shard(asked, store.root, wanted.key, temporary, number) for number in range(len(wanted.shards))]
         raise_first(engine.ahead(shards, asked.device, progress))
-        write_labels(temporary, wanted, ready.images, teacher, progress, about)
-    say(f"wrote {out.resolve()}")
+        write_labels(temporary, wanted, ready.images, ready.teacher, progress, about)
 
 
 _labelling: dict[str, _Opened] = {}
