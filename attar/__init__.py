@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attar.api import cache_contents, compare, distill, evaluate, explain, explain_run, prune_cache, tune
+    from attar.core.engine import Engine
     from attar.core.errors import AttarError
     from attar.data import load_data
     from attar.priors import load_prior
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AttarError",
+    "Engine",
     "__version__",
     "cache_contents",
     "compare",
@@ -36,6 +38,7 @@ __all__ = [
 
 _HOMES = {
     "AttarError": "attar.core.errors",
+    "Engine": "attar.core.engine",
     "cache_contents": "attar.api",
     "compare": "attar.api",
     "distill": "attar.api",

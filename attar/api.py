@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.core.arguments import checked
+from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 
@@ -30,6 +31,7 @@ def distill(
     seed: int = 0,
     fields: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
+    engine: Engine | str = LOCAL,
     dry_run: bool = False,
     progress: Progress = silent,
     say: Say = quiet,
@@ -45,6 +47,7 @@ def distill(
         prior: "digits", a folder or hub id (DiT or Stable Diffusion); methods of real images need none.
         fields: fields of the method, for example {"sampler.steps": 20}.
         classes: only these classes, by name.
+        engine: "local", "ray", or an `attar.Engine`, which says more of the cluster and of what an item takes.
         say: told which method was chosen, what is left to do, and what was written.
         spec: further fields of `attar.job.Spec`: preprocess, prompt, negative_prompt, device, dtype, tile ...
 
@@ -54,16 +57,17 @@ def distill(
     from attar.job import Job
 
     job = Job(_spec("distill", data, prior, classes, {"seed": seed, **spec}), progress=progress, dry=dry_run)
+    how: dict[str, Any] = {"say": say, "engine": Engine.of(engine)}
     if method is None:
         from attar.distillation.choice import distill_chosen
 
         if fields:
             raise AttarError("`fields` are of a method: name one as `method`")
-        return distill_chosen(job, _ipcs(ipc), Path(out), say=say)
+        return distill_chosen(job, _ipcs(ipc), Path(out), **how)
     from attar.distillation.run import distill_sets
 
     name, chosen = _method(method, dict(fields or {}))
-    return distill_sets(job, name, chosen, _ipcs(ipc), Path(out), say=say)
+    return distill_sets(job, name, chosen, _ipcs(ipc), Path(out), **how)
 
 
 @checked
@@ -79,6 +83,7 @@ def evaluate(
     teacher: str | Sequence[str] | None = None,
     labels: str | Path | None = None,
     device: str = "auto",
+    engine: Engine | str = LOCAL,
     dry_run: bool = False,
     progress: Progress = silent,
     say: Callable[[str], None] = print,
@@ -119,7 +124,8 @@ def evaluate(
         any_network=network is None,
         say=say,
     )
-    records = evaluate_sets(sets, protocol, conditions, progress=progress, say=say, dry_run=dry_run)
+    how: dict[str, Any] = {"progress": progress, "say": say, "dry_run": dry_run, "engine": Engine.of(engine)}
+    records = evaluate_sets(sets, protocol, conditions, **how)
     return [record.as_json() for record in records]
 
 
@@ -128,6 +134,7 @@ def compare(
     file: str | Path,
     *,
     only: Sequence[str] = (),
+    engine: Engine | str = LOCAL,
     dry_run: bool = False,
     progress: Progress = silent,
     say: Callable[[str], None] = print,
@@ -144,7 +151,8 @@ def compare(
     from attar.experiments.spec import read_experiment
     from attar.report.run import compare as run
 
-    return list(run(read_experiment(Path(file)), only=only, dry_run=dry_run, progress=progress, say=say))
+    how: dict[str, Any] = {"progress": progress, "say": say, "dry_run": dry_run, "engine": Engine.of(engine)}
+    return list(run(read_experiment(Path(file)), only=only, **how))
 
 
 @checked
@@ -164,6 +172,7 @@ def tune(
     eta: int = 3,
     teacher: str | Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
+    engine: Engine | str = LOCAL,
     dry_run: bool = False,
     progress: Progress = silent,
     say: Callable[[str], None] = print,
@@ -199,7 +208,7 @@ def tune(
         conditions=_conditions(network, seeds, teacher),
         eta=eta,
     )
-    return run(tuning, progress=progress, say=say, dry_run=dry_run).chosen
+    return run(tuning, progress=progress, say=say, dry_run=dry_run, engine=Engine.of(engine)).chosen
 
 
 @checked

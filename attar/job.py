@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -129,6 +129,10 @@ class Job:
         """Nothing is trained: a built-in prior that is still to be trained is counted and timed as it is before."""
         self.teachers: dict[tuple[TeacherReference, int | None], SingleTeacher] = {}
         """Those that were opened and tried (attar.selection.features.teacher_for)."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In words: each process opens it for itself, once."""
+        return _reopened, (self.spec, self.store.root.absolute())
 
     @cached_property
     def everything(self) -> ImageSet:
@@ -312,3 +316,8 @@ class Job:
             return canonical(thing)
         parts = {field.name: self.to_config(getattr(thing, field.name)) for field in fields(thing)}
         return {"is": type(thing).__qualname__, **parts}
+
+
+@lru_cache(maxsize=1)
+def _reopened(spec: Spec, cache: Path) -> Job:
+    return Job(spec, Store(cache))

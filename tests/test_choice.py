@@ -164,7 +164,7 @@ def test_the_time_told_of_a_set_is_that_of_all_its_stages(
 
         return later
 
-    monkeypatch.setattr(checks, "checked", slow(checks.checked, 5))
+    monkeypatch.setattr(checks, "planned", slow(checks.planned, 5))
     monkeypatch.setattr(run, "make", slow(run.make, 2))
     package.distill(str(photos), method="random", ipc=[1, 2], out="out", say=said.append)
     assert [line.rpartition(" in ")[2] for line in said if line.startswith("wrote")] == ["7.0 s", "2.0 s"]

@@ -19,6 +19,7 @@ from attar.cli.commands import COMMANDS, app, built
 from attar.cli.naming import Names
 from attar.cli.options import Assignments, Fields, Settings, made
 from attar.core.config import notes
+from attar.core.engine import Engine
 from attar.core.errors import AttarError
 from attar.distillation.regenerate import Overrides
 from attar.evaluation.conditions import Conditions
@@ -200,6 +201,7 @@ def test_no_flag_is_named_below_the_command_line(file: Path) -> None:
 @pytest.mark.parametrize(
     "thing",
     [
+        Engine,
         Spec,
         NewPrior,
         AdaptedPrior,

@@ -19,7 +19,7 @@ from attar.core.store import Store, file_digest
 from attar.distillation.run import distill_sets
 from attar.evaluation import named_recipe
 from attar.evaluation.records import read_records
-from attar.evaluation.relabel import relabel
+from attar.evaluation.relabel import Relabelling, relabel
 from attar.experiments.spec import read_experiment
 from attar.job import Job, Spec
 from attar.methods import load_method
@@ -94,7 +94,8 @@ def label_once(data: str, teacher: str, root: Path, what: str = "", nth: int = 0
     job = Job(Spec(data, device="cpu"), Store(root / "cache"), events.progress)
     distill_sets(job, "random", load_method("random"), (2,), root / "set")
     reference, labels = TeacherReference(teacher), root / "labels"
-    relabel(root / "set", reference, recipe, labels, device="cpu", progress=events.progress, say=quiet)
+    asked = Relabelling(root / "set", reference, recipe, device="cpu")
+    relabel(asked, labels, progress=events.progress, say=quiet)
     events.save(root / "events.json")
 
 

@@ -9,12 +9,15 @@ from typing import Annotated
 import typer
 
 from attar.cli import failures
-from attar.cli.shared import DryRun, say, showing
+from attar.cli.options import made
+from attar.cli.shared import DryRun, Engines, say, showing
+from attar.core.engine import Engine
 from attar.experiments import spec
 
 
 def compare(
     file: Annotated[Path, typer.Argument(help="A TOML file (its keys: below)", metavar="FILE.toml")],
+    engines: Engines,
     only: Annotated[
         list[str] | None, typer.Option(help="Run only this method, by its label; several: repeat it")
     ] = None,
@@ -26,10 +29,10 @@ def compare(
     """
     from attar.report.run import compare as run
 
-    asked = spec.read_experiment(file)
+    asked, engine = spec.read_experiment(file), made(Engine, engines, "compare")
     failures.running.options["out"] = asked.out
     with showing() as progress:
-        failed = run(asked, only=only or (), progress=progress, say=say, dry_run=dry_run)
+        failed = run(asked, only=only or (), progress=progress, say=say, dry_run=dry_run, engine=engine)
     if failed:
         say("\n".join([f"{len(failed)} failed:", *(f"  {failure}" for failure in failed)]))
         raise typer.Exit(1)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from attar.cli import shared
 from attar.cli.options import Fields, Settings, made
 from attar.cli.shared import Trainings, ipcs_of, named_teacher, say, showing
+from attar.core.engine import Engine
 from attar.core.errors import AttarError
 from attar.core.limits import seeds as numbered
 from attar.core.wording import counted
@@ -28,6 +30,7 @@ def distill(
     ipc: shared.Ipc,
     out: shared.Sets,
     sets: shared.MethodFields,
+    engines: shared.Engines,
     method: shared.Chosen = None,
     config: shared.Config = None,
     dry_run: shared.DryRun = False,
@@ -40,17 +43,16 @@ def distill(
 
     Run the same command again after an interruption: it goes on where it was.
     """
+    ipcs, spec, engine = ipcs_of(ipc), made(Spec, settings, "distill"), made(Engine, engines, "distill")
     if method is None:
         if sets or explain:
             raise AttarError(f"`{'set' if sets else 'explain'}` is of a method: name one as `method`")
         from attar.distillation.choice import distill_chosen
 
-        spec, ipcs = made(Spec, settings, "distill"), ipcs_of(ipc)
         with showing() as progress:
-            distill_chosen(Job(spec, progress=progress, dry=dry_run), ipcs, out, say=say)
+            distill_chosen(Job(spec, progress=progress, dry=dry_run), ipcs, out, say=say, engine=engine)
         return
     METHODS.check(method)
-    ipcs, spec = ipcs_of(ipc), made(Spec, settings, "distill")
     from attar.distillation.run import distill_sets
 
     chosen = load_method(method, sets)
@@ -61,7 +63,8 @@ def distill(
 
             reuse = explain_run(spec, method, chosen, ipcs, out, progress=progress, say=say)
         else:
-            distill_sets(Job(spec, progress=progress, dry=dry_run), method, chosen, ipcs, out, say=say)
+            job = Job(spec, progress=progress, dry=dry_run)
+            distill_sets(job, method, chosen, ipcs, out, say=say, engine=engine)
     for line in reused(reuse) if explain else ():
         say(line)
 
@@ -87,6 +90,7 @@ def evaluate(
     sets: shared.RecipeFields,
     teacher: shared.Teacher,
     foreign: Annotated[Settings, Fields(Foreign)],
+    engines: shared.Engines,
     labels: Annotated[
         Path | None, typer.Option(help="Labels that `attar relabel` wrote for the set; their recipe is the default")
     ] = None,
@@ -101,7 +105,7 @@ def evaluate(
 
     Sets of other codes: --layout says how their folders are named, --data which real images they stand for.
     """
-    asked = made(Trainings, trainings, "evaluate")
+    asked, engine = made(Trainings, trainings, "evaluate"), made(Engine, engines, "evaluate")
     own = named_recipe(asked.recipe) if labels is None else labelled_recipe(labels, trainings.get("recipe"))
     recipe = modified(own, sets)
     conditions = asked.conditions(baseline=baseline, teacher=named_teacher(teacher), labels=labels, **device)
@@ -124,8 +128,9 @@ def evaluate(
     if not dry_run:
         trainings_left = records * len(conditions.seeds) * (2 if baseline else 1)
         say(f"{counted(trainings_left, 'training')} at most; what is in the cache is not done again")
-    with showing() as progress:
-        for record in evaluate_sets(chosen, recipe, conditions, progress=progress, say=say, dry_run=dry_run):
+    with showing() as progress, nullcontext() if dry_run else engine.cluster():
+        how: dict[str, Any] = {"progress": progress, "say": say, "dry_run": dry_run, "engine": engine}
+        for record in evaluate_sets(chosen, recipe, conditions, **how):
             say(record.row)
             if json_file is not None:
                 write_record(json_file, record)

@@ -14,6 +14,7 @@ import typer
 from attar.cli import failures
 from attar.cli.options import Assignments, Fields, Settings
 from attar.core.config import parsed
+from attar.core.engine import Engine
 from attar.core.errors import AttarError
 from attar.core.limits import IPC, check_most
 from attar.core.limits import seeds as numbered
@@ -55,6 +56,7 @@ def _method(options: Mapping[str, Any]) -> Method:
     return METHODS.open(str(options["method"]))
 
 
+Engines = Annotated[Settings, Fields(Engine)]
 Device = Annotated[Settings, Fields(Spec, only=("device",))]
 Teacher = Annotated[
     Settings,

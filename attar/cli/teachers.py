@@ -8,7 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from attar.cli.options import Assignments, Fields, Settings, made
-from attar.cli.shared import Config, Device, DryRun, RecipeFields, SetFolder, Teacher, named_teacher, say, showing
+from attar.cli.shared import (
+    Config,
+    Device,
+    DryRun,
+    Engines,
+    RecipeFields,
+    SetFolder,
+    Teacher,
+    named_teacher,
+    say,
+    showing,
+)
+from attar.core.engine import Engine
 from attar.core.errors import AttarError
 from attar.evaluation import Recipe, named_recipe
 from attar.teachers.settings import TeacherTraining
@@ -41,6 +53,7 @@ def relabel(
     labels: Annotated[Settings, Fields(Recipe, only=("scheme", "label_epochs"), optional=True)],
     sets: RecipeFields,
     device: Device,
+    engines: Engines,
     recipe: Annotated[
         str, typer.Option(help="The recipe whose views are labelled: their augmentation, epochs")
     ] = "fkd-soft",
@@ -53,8 +66,10 @@ def relabel(
     reference = named_teacher(teacher)
     if reference is None:
         raise AttarError("`teacher` is missing")
-    protocol = named_recipe(recipe, {**sets, **labels})
+    protocol, engine = named_recipe(recipe, {**sets, **labels}), made(Engine, engines, "relabel")
+    from attar.evaluation.relabel import Relabelling
     from attar.evaluation.relabel import relabel as write
 
+    asked = Relabelling(folder, reference, protocol, **device)
     with showing() as progress:
-        write(folder, reference, protocol, out, **device, progress=progress, say=say, dry_run=dry_run)
+        write(asked, out, progress=progress, say=say, dry_run=dry_run, engine=engine)

@@ -10,6 +10,7 @@ import typer
 from attar.cli.options import Assignments, Fields, Settings, assignments, made
 from attar.cli.shared import (
     DryRun,
+    Engines,
     Ipc,
     MethodFields,
     MethodName,
@@ -21,6 +22,7 @@ from attar.cli.shared import (
     say,
     showing,
 )
+from attar.core.engine import Engine
 from attar.core.errors import AttarError
 from attar.evaluation import named_recipe
 from attar.experiments.settings import Tuning
@@ -41,6 +43,7 @@ def tune(
     ],
     teacher: Teacher,
     halving: Annotated[Settings, Fields(Tuning, only=("eta",))],
+    engines: Engines,
     grid: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,6 +65,7 @@ def tune(
     """
     METHODS.check(method)
     asked, own = made(Trainings, trainings, "tune"), made(Spec, spec, "tune")
+    engine = made(Engine, engines, "tune")
     from attar.experiments.tune import default_grid
     from attar.report.run import tune as run
 
@@ -79,7 +83,7 @@ def tune(
         conditions=asked.conditions(teacher=named_teacher(teacher)),
     )
     with showing() as progress:
-        run(tuning, progress=progress, say=say, dry_run=dry_run)
+        run(tuning, progress=progress, say=say, dry_run=dry_run, engine=engine)
 
 
 def _grid(words: list[str]) -> dict[str, list[str]]:

@@ -56,9 +56,19 @@ class Catalogue:
 
     def differences(self, asked: Artefact, record: Record) -> tuple[Difference, ...]:
         """The inputs that differ. Artefacts among them are followed to their own inputs, where those are known."""
-        comparison = _Comparison({**self._inputs, **dict(_parts(asked))})
-        differing = comparison.compared(asked.recorded, record.inputs, "")
-        return tuple({(each.field, str(each.asked), str(each.cached)): each for each in differing}.values())
+        return _differences(asked, record.inputs, {**self._inputs, **dict(_parts(asked))})
+
+
+def between(asked: Artefact, other: Artefact) -> tuple[Difference, ...]:
+    """The inputs in which two artefacts of a kind differ, those of their parts included."""
+    return _differences(asked, other.recorded, {**dict(_parts(other)), **dict(_parts(asked))})
+
+
+def _differences(
+    asked: Artefact, inputs: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]
+) -> tuple[Difference, ...]:
+    differing = _Comparison(known).compared(asked.recorded, inputs, "")
+    return tuple({(each.field, str(each.asked), str(each.cached)): each for each in differing}.values())
 
 
 class _Comparison:

@@ -18,12 +18,13 @@ from attar.core.errors import reason
 from attar.core.store import Store, cache_folder, check_writable
 
 LIBRARIES = ("torch", "torchvision", "diffusers", "timm", "accelerate", "scikit-learn", "pyarrow")
-EXTRAS = {"transformers": "sd", "datasets": "hf", "peft": "lora"}
+EXTRAS = {"transformers": "sd", "datasets": "hf", "peft": "lora", "ray": "ray"}
 """Libraries of Attar's optional parts, and what each part is called."""
 PARTS = {
     "sd": "Stable Diffusion as a prior",
     "hf": "data of the Hugging Face hub",
     "lora": "LoRA",
+    "ray": "the workers of a Ray cluster",
 }
 UNKNOWN = 2**33
 """How many bytes of memory are taken for granted where the system does not say."""

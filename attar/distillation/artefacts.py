@@ -28,18 +28,37 @@ class Artefacts:
     refined: Mapping[int, Artefact]
     """Empty where nothing is refined."""
 
+    @property
+    def stored(self) -> list[Artefact]:
+        """All of them."""
+        return [made for stage in (self.candidates, self.fits, self.refined) for made in stage.values()]
 
-def artefacts(job: Job, method: LatentMethod, ipc: int, fits: Mapping[int, Artefact] | None = None) -> Artefacts:
+    def of(self, groups: tuple[Group, ...]) -> Artefacts:
+        """Those of some groups of classes."""
+        stages = (self.fits, self.candidates, self.refined)
+        labels = [label for group in groups for label in group]
+        return Artefacts(groups, *({label: stage[label] for label in labels if label in stage} for stage in stages))
+
+
+def artefacts(
+    job: Job,
+    method: LatentMethod,
+    ipc: int,
+    fits: Mapping[int, Artefact] | None = None,
+    groups: tuple[Group, ...] | None = None,
+) -> Artefacts:
     """The artefacts of the set of one IPC; `method` is as it is for that IPC (`LatentMethod.for_ipc`).
 
-    `fits` are what was learnt elsewhere, and is not to be learnt here.
+    `fits` are what was learnt elsewhere, and is not to be learnt here; `groups`, if given, are all that is asked for.
     """
-    groups = tuple(map(tuple, method.fit.groups(job.labels)))
+    if groups is None:
+        groups = tuple(map(tuple, method.fit.groups(job.labels)))
     if fits is None:
         by_group = {group: fit_artefact(job, method.fit, group) for group in groups if method.fit.learns}
         fits = {label: fit for group, fit in by_group.items() for label in group}
     count = method.select.candidates(ipc)
-    candidates = {label: candidates_artefact(job, method, label, count, fits.get(label)) for label in job.labels}
+    labels = sorted(label for group in groups for label in group)
+    candidates = {label: candidates_artefact(job, method, label, count, fits.get(label)) for label in labels}
     refined = {label: refined_artefact(job, method, label, ipc, made) for label, made in candidates.items()}
     return Artefacts(groups, fits, candidates, refined if method.refine is not None else {})
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.core.config import by_ipc
+from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError
 from attar.core.progress import Say, quiet
 from attar.data.output_places import occupied
@@ -26,7 +27,7 @@ MANY, BATCH, LARGE_BATCH = 10_000, 64, 256
 DIT = "facebook/DiT-XL-2-256"
 
 
-def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet) -> list[Path]:
+def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet, engine: Engine = LOCAL) -> list[Path]:
     """Distills as `distill_sets`, by a method of its own choice, and says which and why.
 
     Without a prior it copies real images, with one it makes exemplars of them; either way a small teacher, written to
@@ -56,7 +57,7 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
         say("the images are chosen when the teacher is there")
         return list(folders.values())
     for ipc, folder in folders.items():
-        distill_sets(job, name, load_method(name, fields(ipc)), [ipc], folder, say=say)
+        distill_sets(job, name, load_method(name, fields(ipc)), [ipc], folder, say=say, engine=engine)
     return list(folders.values())
 
 

@@ -70,7 +70,7 @@ def fit_group(job: Job, fit: Fit, group: Group, artefact: Artefact) -> Tensors:
 
 def sample(job: Job, method: LatentMethod, asked: Artefacts, fitted: Mapping[int, Tensors]) -> dict[int, Artefact]:
     """Each class's candidates: its starts, denoised from their time to 0. Batched across classes."""
-    bundles = asked.groups if method.fit.tunes else [tuple(job.labels)]
+    bundles = asked.groups if method.fit.tunes else [tuple(asked.candidates)]
     for bundle in bundles:
         missing = [label for label in bundle if not job.store.has(asked.candidates[label])]
         if missing:
@@ -204,12 +204,13 @@ def prepare(job: Job, method: ComposedImages) -> dict[int, Artefact]:
     artefacts = {label: prepared_artefact(job, method, label) for label in job.labels}
     meter = Meter(job.progress, "preparing", len(artefacts), "classes")
     for label, artefact in artefacts.items():
-        _prepare_class(job, method, label, artefact)
+        prepare_class(job, method, label, artefact)
         meter.add()
     return artefacts
 
 
-def _prepare_class(job: Job, method: ComposedImages, label: int, artefact: Artefact) -> None:
+def prepare_class(job: Job, method: ComposedImages, label: int, artefact: Artefact) -> None:
+    """The long work of one class."""
     _once(job, artefact, lambda _: method.prepare(job, label), f"preparing {job.classes[label]!r}")
 
 
@@ -226,7 +227,7 @@ def compare(job: Job, method: RealImages) -> list[Artefact]:
     """All that the rule compares real images by."""
     needed = method.select.needed_features(job)
     for features in needed:
-        features.prepare(job)
+        features.prepare(job, job.labels)
     return [stored for features in needed for stored in features.stored(job)]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.core.arguments import checked
+from attar.core.engine import LOCAL, Engine, raise_first
 from attar.core.progress import Say, quiet
 from attar.core.store import Artefact, write_json
 from attar.core.wording import counted
@@ -36,11 +37,13 @@ def distill_sets(
     *,
     say: Say = quiet,
     fits: Mapping[int, Artefact] | None = None,
+    engine: Engine = LOCAL,
 ) -> list[Path]:
     """Distills, and writes one set for each IPC: `out` itself, or `out/ipc-001`, `out/ipc-010` ... for several.
 
     A set that is already there is left as it is; a dry run ends after the checks and the estimate. `fits` are what was
-    learnt of each class elsewhere.
+    learnt of each class elsewhere. Workers of an engine make what is long; this process finds it in the store, and
+    decodes and writes.
 
     The seconds told of the first set begin with the checks, which read all images.
 
@@ -50,9 +53,16 @@ def distill_sets(
     from attar.distillation.checks import planned
 
     begun = time.monotonic()
+    engine.check(job.spec.device)
     plan = planned(job, name, method, ipcs, out, say, fits)
     missing = plan.missing(plan.ipcs, say)
     say(_estimate(plan, missing))
+    if not job.dry and not engine.is_local:
+        from attar.distillation.shares import shares
+
+        with engine.cluster():
+            for items in shares(plan, missing):
+                raise_first(engine.ahead(items, job.spec.device, job.progress))
     for ipc in () if job.dry else missing:
         written = _write(plan, ipc, make(plan, ipc))
         begun, last = time.monotonic(), begun
@@ -94,9 +104,7 @@ class Made:
         """All that lies in the store."""
         if self.asked is None:
             return [*self.prepared.values(), *self.compared]
-        return [
-            made for stage in (self.asked.candidates, self.asked.fits, self.asked.refined) for made in stage.values()
-        ]
+        return self.asked.stored
 
 
 def set_artefact(plan: Plan, ipc: int, made: Made) -> Artefact:

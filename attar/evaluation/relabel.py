@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from attar.core.arguments import checked
+from attar.core.arguments import check_fields, checked
+from attar.core.engine import LOCAL, Engine, raise_first
 from attar.core.errors import AttarError
 from attar.core.files import appearing
-from attar.core.progress import Progress, Say, silent
+from attar.core.progress import Meter, Progress, Say, silent
 from attar.core.store import Artefact, Store
 from attar.core.wording import counted
 from attar.data.output_places import check_place, ours
@@ -16,38 +18,71 @@ from attar.evaluation.inputs import opened, teacher_examples
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, changes
 from attar.evaluation.teaching import recipe_teacher, summary
-from attar.sets.distilled import DistilledSet, check_undamaged, open_distilled
+from attar.sets.distilled import check_undamaged, open_distilled
 from attar.sets.images import changed
 from attar.teachers.reference import TeacherReference
-from attar.teachers.soft_labels import Labelling, StoredLabels, write_labels
+from attar.teachers.soft_labels import Labelling, StoredLabels, has_shard, write_labels, write_shard
+from attar.teachers.teacher import Teacher
+from attar.training import Pictures
+
+
+@dataclass(frozen=True)
+class Relabelling:
+    """Which labels of which set."""
+
+    folder: Path
+    """The distilled set."""
+    teacher: TeacherReference
+    """Who labels it."""
+    recipe: Recipe
+    """Whose views are labelled, and in which scheme."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def opened(self, store: Store) -> _Opened:
+        """All that makes the labels; the teacher is tried first."""
+        distilled = open_distilled(self.folder)
+        train = opened(distilled, self.recipe)
+        examples = teacher_examples(distilled, train, store)
+        teacher = recipe_teacher(self.teacher, train, examples, self.recipe, self.device)
+        return _Opened(teacher, *labelling(train, self.recipe, teacher, self.device))
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    teacher: Teacher
+    wanted: Labelling
+    """What the labels depend on."""
+    images: Pictures
 
 
 @checked
 def relabel(
-    folder: Path,
-    teacher: TeacherReference,
-    recipe: Recipe,
+    asked: Relabelling,
     out: Path,
     *,
-    device: str = "auto",
     progress: Progress = silent,
     say: Say = print,
     dry_run: bool = False,
+    engine: Engine = LOCAL,
 ) -> None:
-    """Writes the labels of the distilled set in `folder` to `out`, whole; run again, it goes on where it was.
+    """Writes the labels of a distilled set to `out`, whole; run again, it goes on where it was.
 
-    A dry run ends after the checks, having said how many labels there will be.
+    A dry run ends after the checks, having said how many labels there will be. Workers of an engine write a file each.
 
     Raises:
         AttarError: the recipe stores no labels, the teacher fails a check, or `out` holds something else; before any
             labelling.
     """
-    store = Store()
-    distilled, earlier = _checked(folder, recipe, out, store, say)
-    train = opened(distilled, recipe)
-    opened_teacher = recipe_teacher(teacher, train, teacher_examples(distilled, train, store), recipe, device)
-    say(f"{teacher}: {opened_teacher.accuracy:.1f} % right, classes {opened_teacher.matched}")
-    wanted, images = labelling(train, recipe, opened_teacher, device)
+    store, recipe = Store(), asked.recipe
+    engine.check(asked.device)
+    earlier = _checked(asked, out, store, say)
+    ready = asked.opened(store)
+    teacher, wanted = ready.teacher, ready.wanted
+    say(f"{asked.teacher}: {teacher.accuracy:.1f} % right, classes {teacher.matched}")
     say(f"{_amount(wanted)} as {recipe.scheme}")
     if earlier is not None:
         _check_same(out, earlier, wanted)
@@ -56,13 +91,64 @@ def relabel(
     if dry_run:
         say(f"they would be written to {out.resolve()}, in {counted(len(wanted.shards), 'file')} and labels.json")
         return
+    _write(asked, ready, out, store, engine, progress)
+    say(f"wrote {out.resolve()}")
+
+
+def _write(asked: Relabelling, ready: _Opened, out: Path, store: Store, engine: Engine, progress: Progress) -> None:
+    recipe, wanted = asked.recipe, ready.wanted
     about = {"recipe": recipe.name.removesuffix(MODIFIED), "changes": changes(recipe)}
-    about |= {"teacher": summary(teacher.anywhere, opened_teacher)}
+    about |= {"teacher": summary(asked.teacher.anywhere, ready.teacher)}
     remedy = "choose another `out`; the same command goes on from there"
     lock = store.lock(Artefact("relabelling", {"out": str(out.absolute())}))
     with lock, appearing(out, remedy, wanted.key[:12]) as temporary:
-        write_labels(temporary, wanted, images, opened_teacher, progress, about)
-    say(f"wrote {out.resolve()}")
+        temporary.mkdir(parents=True, exist_ok=True)
+        shards = [_Shard(asked, store.root, wanted.key, temporary, number) for number in range(len(wanted.shards))]
+        raise_first(engine.ahead(shards, asked.device, progress))
+        write_labels(temporary, wanted, ready.images, ready.teacher, progress, about)
+
+
+_labelling: dict[str, _Opened] = {}
+"""What this process labels, where it is a worker, by the key of the labels."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Shard:
+    """The labels of some epochs, a file: an item of `Engine.ahead`."""
+
+    asked: Relabelling
+    cache: Path
+    key: str
+    """Of all the labels."""
+    folder: Path
+    """Where they are written."""
+    number: int
+
+    @property
+    def what(self) -> str:
+        """The work, in words."""
+        return f"labels of {self.asked.folder}, file {self.number}"
+
+    @property
+    def done(self) -> bool:
+        """Whether the file is there, whole."""
+        return has_shard(self.folder, self.number)
+
+    def make(self) -> None:
+        """Writes it, if it is missing.
+
+        Raises:
+            AttarError: this worker's labels would be others.
+        """
+        if self.key not in _labelling:
+            _labelling.clear()
+            _labelling[self.key] = self.asked.opened(Store(self.cache))
+        ready = _labelling[self.key]
+        if ready.wanted.key != self.key:
+            raise AttarError(f"{self.what}: a worker would make others; its set, teacher or versions are not the same")
+        if not self.done:
+            views = Meter(silent, "", 0, "views")
+            write_shard(self.folder, self.number, ready.wanted, ready.images, ready.teacher, views)
 
 
 def _amount(wanted: Labelling) -> str:
@@ -77,16 +163,15 @@ def _check_same(out: Path, earlier: StoredLabels, wanted: Labelling) -> None:
         raise AttarError(f"`out` {out} holds labels {' and '.join(other)}: choose another folder, or remove it")
 
 
-def _checked(
-    folder: Path, recipe: Recipe, out: Path, store: Store, say: Say
-) -> tuple[DistilledSet, StoredLabels | None]:
-    """The set, whole, and the labels that are in `out` already, if any."""
+def _checked(asked: Relabelling, out: Path, store: Store, say: Say) -> StoredLabels | None:
+    """The labels that are in `out` already, if any; the set is looked at."""
+    recipe = asked.recipe
     if recipe.scheme == "online":
         raise AttarError(f"recipe {recipe.name} stores no labels: choose fkd-soft, or set scheme, for example int8")
-    distilled = open_distilled(folder)
+    distilled = open_distilled(asked.folder)
     check_place(out, "`out`", [distilled.manifest["data"]["spec"]])
     earlier = ours(out, StoredLabels, "whole labels")
     check_undamaged(distilled)
     if differs := changed(distilled, store):
         say(f"note: {differs}: the teacher is tried on the images that there are now")
-    return distilled, earlier
+    return earlier

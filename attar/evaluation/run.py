@@ -11,9 +11,10 @@ from typing import Any
 
 from attar.core.arguments import checked
 from attar.core.batching import resolve
+from attar.core.engine import LOCAL, Engine, check_same, raise_first
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
-from attar.core.store import Artefact, Store
+from attar.core.store import Artefact, Store, fingerprint
 from attar.core.wording import counted
 from attar.data import ImageSet, load_data, test_spec, usual_side
 from attar.evaluation.conditions import Conditions
@@ -38,6 +39,7 @@ def evaluate_sets(
     progress: Progress = silent,
     say: Say = quiet,
     dry_run: bool = False,
+    engine: Engine = LOCAL,
 ) -> Iterator[Record]:
     """One record for each distilled set in `folders` and each network, as soon as it is there.
 
@@ -49,6 +51,7 @@ def evaluate_sets(
             fails a check, the labels are of something else, or the data of the random images has changed.
     """
     store = store or Store()
+    engine.check(conditions.device)
     conditions.check(recipe)
     resolve(conditions.device, "auto")
     sets, tested, wanted = _sets_in(folders, conditions.labels), {}, dict[str, Artefact]()
@@ -59,13 +62,59 @@ def evaluate_sets(
     for distilled in sets:
         judged = _judged(distilled, tested[distilled.folder], recipe, conditions, store)
         if dry_run:
-            for network in conditions.networks:
-                wanted |= judged.trainings(network)
-        else:
-            yield from (judged.record(network, progress) for network in conditions.networks)
+            wanted |= {run.wanted.key: run.wanted for run in judged.runs()}
+            continue
+        raise_first(engine.ahead(list(judged.runs()), conditions.device, progress))
+        yield from (judged.record(network, progress) for network in conditions.networks)
     if dry_run:
         cached = sum(map(store.has, wanted.values()))
         say(f"{counted(len(wanted), 'training')}: {cached:,} in the cache, {len(wanted) - cached:,} to be done")
+
+
+_judging: dict[str, _Judged] = {}
+"""The set that this process judges, where it is a worker, by the fingerprint of it and of all that it is judged by."""
+
+
+def _reopened(distilled: DistilledSet, recipe: Recipe, conditions: Conditions, cache: Path) -> _Judged:
+    labels = replace(conditions, labels=None), str(conditions.labels)
+    key = fingerprint(str(distilled.folder), distilled.manifest["digest"], recipe, labels, str(cache))
+    if key not in _judging:
+        _judging.clear()
+        store = Store(cache)
+        tested = tested_images(distilled, conditions.test, store, silent)
+        _judging[key] = _judged(distilled, tested, recipe, conditions, store)
+    return _judging[key]
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """The training of one network with one seed, and its test: an item of `Engine.ahead`."""
+
+    judged: _Judged
+    network: str
+    seed: int
+    beside: bool
+    """Whether it learns from the random images beside the set."""
+    wanted: Artefact
+    """Its outcome."""
+
+    @property
+    def what(self) -> str:
+        """The work, in words."""
+        images = f"random real images beside {self.judged.distilled.folder}" if self.beside else "the set"
+        return f"{self.network}, {self.judged.recipe.name}, seed {self.seed}, {images}"
+
+    @property
+    def done(self) -> bool:
+        """Whether the outcome is in the store."""
+        return self.judged.store.has(self.wanted)
+
+    def make(self) -> None:
+        """Trains and tests, if it is missing."""
+        students = self.judged.students(self.network)[self.beside]
+        assert students is not None
+        check_same(self.what, [self.wanted], list(students.trainings([self.seed]).values()))
+        evaluate(students, [self.seed])
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,21 +131,27 @@ class _Judged:
     source: LabelSource
     store: Store
 
-    def _students(self, network: str) -> tuple[Students, Students | None]:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In words: each process opens it for itself, once."""
+        return _reopened, (self.distilled, self.recipe, self.conditions, self.store.root.absolute())
+
+    def runs(self) -> Iterator[_Run]:
+        """All trainings, each by itself."""
+        for network in self.conditions.networks:
+            for beside, students in enumerate(self.students(network)):
+                trainings = {} if students is None else students.trainings(self.conditions.seeds)
+                for seed, wanted in zip(self.conditions.seeds, trainings.values(), strict=False):
+                    yield _Run(self, network, seed, bool(beside), wanted)
+
+    def students(self, network: str) -> tuple[Students, Students | None]:
         """Those of the set, and those of the random images."""
         device, source = self.conditions.device, self.source
         own = Students(self.train, self.tests, self.recipe, network, device, source.teacher, source.labels, self.store)
         return own, None if self.random is None else replace(own, train=self.random, labels=None)
 
-    def trainings(self, network: str) -> dict[str, Artefact]:
-        """What there is to train, by its key."""
-        own, beside = self._students(network)
-        seeds = self.conditions.seeds
-        return own.trainings(seeds) | ({} if beside is None else beside.trainings(seeds))
-
     def record(self, network: str, progress: Progress) -> Record:
         """What a network that is trained on it comes to, and beside it one that is trained on the random images."""
-        own, beside = self._students(network)
+        own, beside = self.students(network)
         folder, seeds = self.distilled.folder, self.conditions.seeds
         result = evaluate(own, seeds, _prefixed(progress, str(folder)))
         shown = _prefixed(progress, f"random real images beside {folder}")

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError, suggestion
 from attar.core.files import expanded
 from attar.core.hub_ids import check_there
@@ -37,6 +38,7 @@ def compare(
     say: Say = quiet,
     show: Callable[[Summary], None] = lambda summary: None,
     dry_run: bool = False,
+    engine: Engine = LOCAL,
 ) -> Summary:
     """Runs what is missing of an experiment, and keeps the records in results.json in its folder.
 
@@ -47,7 +49,7 @@ def compare(
     Raises:
         AttarError: something is wrong with the experiment or its inputs; before any long work.
     """
-    grid = Grid(_narrowed(experiment, only), store, progress, say)
+    grid = Grid(_narrowed(experiment, only), store, progress, say, engine)
     data = [contender.spec.data for contender in experiment.contenders]
     check_place(experiment.out, "`out`", [*data, experiment.test], adds=["results.json"])
     before = summarise(experiment, grid.records())
@@ -63,10 +65,8 @@ def compare(
     if dry_run:
         return before
     grid.check_teachers()
-    failures = list(grid.distill())
-    for item in grid.items():
-        failures += grid.evaluate(item, lambda: show(summarise(experiment, grid.records())))
-    return replace(summarise(experiment, grid.records()), failures=tuple(failures))
+    failures = tuple(grid.run(lambda: show(summarise(experiment, grid.records()))))
+    return replace(summarise(experiment, grid.records()), failures=failures)
 
 
 def _narrowed(experiment: Experiment, only: Sequence[str]) -> Experiment:
@@ -134,6 +134,8 @@ class Grid:
     store: Store | None
     progress: Progress
     say: Say
+    engine: Engine = LOCAL
+    """Who makes the items of each distillation and evaluation."""
     noted: set[str] = field(default_factory=set)
     """What was said already of several sets."""
 
@@ -185,6 +187,13 @@ class Grid:
                         "`attar train-teacher` makes one"
                     )
 
+    def run(self, after: Callable[[], None]) -> Iterator[str]:
+        """Makes and judges all that is missing, and calls `after` after each network; yields what failed."""
+        with self.engine.cluster():
+            yield from self.distill()
+            for item in self.items():
+                yield from self.evaluate(item, after)
+
     def distill(self) -> Iterator[str]:
         """Makes the sets that are not there yet; yields what failed."""
         for contender, seed in self.pairs():
@@ -202,7 +211,7 @@ class Grid:
         folders = [self._folder(contender, seed, ipc) for ipc in ipcs]
         out = folders[0] if len(folders) == 1 else folders[0].parent
         job = Job(replace(contender.spec, seed=seed), self.store, self.progress, dry_run)
-        distill_sets(job, contender.name, contender.method, ipcs, out, say=say)
+        distill_sets(job, contender.name, contender.method, ipcs, out, say=say, engine=self.engine)
 
     def _note(self, text: str) -> None:
         """Says what is the same of many sets once."""
@@ -250,7 +259,7 @@ class Grid:
         conditions = Conditions(
             tuple(networks), item.seeds, self.experiment.test, False, evaluation.teacher, device=device
         )
-        how: dict[str, Any] = {"store": self.store, "progress": self.progress, "say": self._note}
+        how: dict[str, Any] = {"store": self.store, "progress": self.progress, "say": self._note, "engine": self.engine}
         for record in evaluate_sets([distilled.folder], evaluation.recipe, conditions, **how):
             self.say(record.row)
             yield replace(record, trial=self._trial(item, record.network, distilled))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from attar.core.config import by_ipc
+from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint, write_json
@@ -218,6 +219,7 @@ def tune(
     say: Say = quiet,
     show: Callable[[Tuned], None] = lambda tuned: None,
     dry_run: bool = False,
+    engine: Engine = LOCAL,
 ) -> Tuned:
     """Runs what is missing of a tuning; keeps results.json and tuned.json in its folder, and shows it after each rung.
 
@@ -230,7 +232,7 @@ def tune(
     ladder = rungs(len(choices), tuning.eta)
     experiment = _experiment(tuning, choices, ladder)
     check_place(tuning.out, "`out`", [tuning.spec.data], adds=("results.json", "tuned.md", "tuned.json", "tuned.png"))
-    grid = Grid(experiment, store, progress, say)
+    grid = Grid(experiment, store, progress, say, engine)
     say("\n".join(_announced(tuning, choices, ladder)))
     grid.check()
     first = [item for item in grid.items() if item.evaluation.methods == tuple(choices)]
@@ -240,13 +242,14 @@ def tune(
     if dry_run:
         return tuned
     grid.check_teachers()
-    _raise_for(list(grid.distill()))
-    for ipc in tuning.ipcs:
-        finished = tuned.races
-        for race in _raced(tuning, grid, ladder, ipc):
-            tuned = replace(tuned, races=(*finished, race))
-            write_json(tuning.out / "tuned.json", tuned.as_json())
-            show(tuned)
+    with engine.cluster():
+        _raise_for(list(grid.distill()))
+        for ipc in tuning.ipcs:
+            finished = tuned.races
+            for race in _raced(tuning, grid, ladder, ipc):
+                tuned = replace(tuned, races=(*finished, race))
+                write_json(tuning.out / "tuned.json", tuned.as_json())
+                show(tuned)
     return tuned
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attar.core.arguments import checked
+from attar.core.engine import LOCAL, Engine
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store
 from attar.evaluation.conditions import Conditions
@@ -34,6 +35,7 @@ def compare(
     progress: Progress = silent,
     say: Say = quiet,
     dry_run: bool = False,
+    engine: Engine = LOCAL,
 ) -> tuple[str, ...]:
     """Runs what is missing of an experiment; its tables are written after each result, its charts at the end.
 
@@ -44,7 +46,14 @@ def compare(
         AttarError: as `attar.experiments.compare.compare`.
     """
     summary = comparison.compare(
-        experiment, only=only, store=store, progress=progress, say=say, show=write_tables, dry_run=dry_run
+        experiment,
+        only=only,
+        store=store,
+        progress=progress,
+        say=say,
+        show=write_tables,
+        dry_run=dry_run,
+        engine=engine,
     )
     if not dry_run:
         write_tables(summary)
@@ -61,6 +70,7 @@ def tune(
     progress: Progress = silent,
     say: Say = quiet,
     dry_run: bool = False,
+    engine: Engine = LOCAL,
 ) -> tuning.Tuned:
     """Runs what is missing of a tuning; its table and chart are written after each rung.
 
@@ -72,7 +82,7 @@ def tune(
         write_tuned_table(tuned)
         write_tuned_chart(tuned)
 
-    tuned = tuning.tune(wanted, store=store, progress=progress, say=say, show=show, dry_run=dry_run)
+    tuned = tuning.tune(wanted, store=store, progress=progress, say=say, show=show, dry_run=dry_run, engine=engine)
     if not dry_run:
         say(f"\n{tuned_markdown(tuned)}")
         say(f"wrote {wanted.out}/tuned.md, tuned.json, tuned.png and results.json")

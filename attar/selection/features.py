@@ -81,9 +81,9 @@ class Features:
         images = {"class": job.classes[label], **images, "preprocess": job.spec.preprocess}
         return Artefact("features", {"of": self.of, "by": by, **images, "machine": job.machine})
 
-    def prepare(self, job: Job) -> None:
-        """Makes and stores those of all real images, class by class."""
-        for label in job.labels:
+    def prepare(self, job: Job, labels: Sequence[int]) -> None:
+        """Makes and stores those of all real images of some classes, class by class."""
+        for label in labels:
             pool = torch.from_numpy(job.images.of_class(label))
             if self.of == "latents":
                 _latents(job, label, pool)

@@ -145,18 +145,34 @@ def write_labels(
     folder.mkdir(parents=True, exist_ok=True)
     meter = Meter(progress, "labelling", labelling.views.epochs * len(images), "views")
     for number, epochs in enumerate(labelling.shards):
-        file = folder / _name(number)
-        if resumed(file, load_file):
+        if has_shard(folder, number):
             meter.add(len(epochs) * len(images))
-            continue
-        rows = [_labelled(labelling, images, teacher, epoch, meter) for epoch in epochs]
-        parts = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-        with replacing(file) as temporary:
-            save_file(parts, temporary)
+        else:
+            write_shard(folder, number, labelling, images, teacher, meter)
     digests = {_name(number): file_digest(folder / _name(number)) for number in range(len(labelling.shards))}
     manifest = {"format": FORMAT, "key": labelling.key, "labelling": canonical(labelling), "bytes": labelling.bytes}
     manifest |= {**(about or {}), "shard_epochs": labelling.shard_epochs, "shards": digests}
     write_json(folder / "labels.json", manifest)
+
+
+def has_shard(folder: Path, number: int) -> bool:
+    """Whether the file of some epochs is there, whole."""
+    return resumed(folder / _name(number), load_file) is not None
+
+
+def write_shard(
+    folder: Path,
+    number: int,
+    labelling: Labelling,
+    images: Pictures,
+    teacher: Callable[[Tensor], Tensor],
+    meter: Meter,
+) -> None:
+    """Labels the views of some epochs, and writes their file; it appears whole."""
+    rows = [_labelled(labelling, images, teacher, epoch, meter) for epoch in labelling.shards[number]]
+    parts = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    with replacing(folder / _name(number)) as temporary:
+        save_file(parts, temporary)
 
 
 @torch.no_grad()

@@ -1,0 +1,126 @@
+"""Random kill -9s of runs of every method on the digits, here and by Ray; each is resumed, and its bytes compared.
+
+    python benchmarks/soak.py --kills 20 --engine local --engine ray
+
+Each run has a cache of its own, with the trained prior in it, and dies after a random part of the time that the
+undisturbed one took. With Ray, every other kill is of a worker, which Ray replaces, and the others are of the command.
+Prints a line for each kill, then how many sets had the same bytes. Methods that need a teacher are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from attar.core.store import Store
+from attar.job import Job, Spec
+from attar.methods import METHODS
+from attar.sets.distilled import open_distilled, verify
+
+TAUGHT = ("confident", "rded")
+QUICK = {
+    "minimax": ["fit.max_steps=20", "fit.monitor.times=0", "sampler.steps=10", "sampler.guided_channels=none"],
+    "d3hr": ["fit.steps=10", "sampler.steps=10", "subsets=1000"],
+    "exemplars": ["fit.steps=10", "sampler.steps=10", "fit.time=600"],
+    "prior": ["sampler.steps=10"],
+    "d4m": ["sampler.steps=10"],
+    "d4m-noise": ["sampler.steps=10"],
+}
+
+
+def begun(name: str, engine: str, root: Path) -> subprocess.Popen[bytes]:
+    words = ["distill", "--data", "digits@train", "--classes", "0,1,2,3", "--device", "cpu", "--method", name]
+    words += ["--ipc", "1,4", "--out", str(root / "out"), "--engine", engine]
+    if name not in ("random", "herding", "k-center", "medoid"):
+        words += ["--prior", "digits"]
+    for setting in QUICK.get(name, []):
+        words += ["--set", setting]
+    if engine == "ray":
+        words += ["--item-cpus", "1"]
+    code = "from attar.cli import main; main()"
+    log = (root / "log").open("ab")
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        env={**os.environ, "ATTAR_CACHE": str(root / "cache")},
+        stdout=log,
+        stderr=log,
+    )
+
+
+def fresh(base: Path, root: Path) -> Path:
+    shutil.copytree(base, root / "cache")
+    return root
+
+
+def images(root: Path) -> list[dict[str, str]]:
+    folders = [root / "out" / f"ipc-{ipc:03d}" for ipc in (1, 4)]
+    assert all(verify(folder) == [] for folder in folders), root
+    return [open_distilled(folder).manifest["images"] for folder in folders]
+
+
+def killed(run: subprocess.Popen[bytes], engine: str, number: int) -> str:
+    """Kills the command, or one of its workers; returns which, or "nothing" where there is none any more."""
+    victim = psutil.Process(run.pid) if run.poll() is None else None
+    if victim is not None and engine == "ray" and number % 2:
+        workers = [
+            each for each in psutil.process_iter(["cmdline"]) if "ray::Worker" in (each.info["cmdline"] or [""])[0]
+        ]
+        own = {child.pid for child in victim.children(recursive=True)}
+        victim = next((worker for worker in workers if worker.pid in own), victim)
+    if victim is None:
+        return "nothing"
+    os.kill(victim.pid, signal.SIGKILL)
+    return "the command" if victim.pid == run.pid else "a worker"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--engine", action="append", choices=["local", "ray"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--base", type=Path, help="a cache that holds the prior digits, to begin from")
+    asked = parser.parse_args()
+    draw, engines = random.Random(asked.seed), asked.engine or ["local", "ray"]
+    methods = [name for name in METHODS if name not in TAUGHT]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        base = asked.base or place / "base"
+        _ = Job(Spec("digits@train", prior="digits", device="cpu"), Store(base)).prior.key
+        whole: dict[tuple[str, str], tuple[list[dict[str, str]], float]] = {}
+        same = done = 0
+        for number in range(asked.kills):
+            name, engine = methods[number % len(methods)], engines[(number + number // len(methods)) % len(engines)]
+            if (name, engine) not in whole:
+                root, start = fresh(base, place / f"whole-{name}-{engine}"), time.monotonic()
+                assert begun(name, engine, root).wait() == 0, (root / "log").read_text()
+                whole[name, engine] = images(root), time.monotonic() - start
+            expected, seconds = whole[name, engine]
+            assert expected == next(made for (other, _), (made, _) in whole.items() if other == name), "engines differ"
+            root, after = fresh(base, place / f"kill-{number}"), draw.uniform(0.1, 1) * seconds
+            run = begun(name, engine, root)
+            time.sleep(after)
+            victim = killed(run, engine, number)
+            resumed = run.wait() != 0
+            if resumed:
+                assert begun(name, engine, root).wait() == 0, (root / "log").read_text()
+            equal = images(root) == expected
+            same, done = same + equal, done + (victim != "nothing")
+            told = f"{number}: {name}, {engine}, {victim} killed after {after:.1f} of {seconds:.1f} s"
+            print(f"{told}{', resumed' if resumed else ''}: {'same bytes' if equal else 'OTHER BYTES'}", flush=True)
+            shutil.rmtree(root)
+    print(f"{asked.kills} runs, {done} killed: {same} with the bytes of the undisturbed run")
+    sys.exit(same != asked.kills)
+
+
+if __name__ == "__main__":
+    main()
