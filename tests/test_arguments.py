@@ -14,7 +14,7 @@ from attar.core.errors import AttarError
 from attar.diffusion import Sampler
 from attar.evaluation import modified, named_recipe
 from attar.evaluation.conditions import Conditions
-from attar.evaluation.relabel import relabel
+from attar.evaluation.relabel import Relabelling, relabel
 from attar.experiments.settings import Protocol
 from attar.job import Spec
 from attar.methods.d3hr.method import D3HR
@@ -67,13 +67,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (attar.prune_cache, [], {"max_size": True}, "`max_size` = True: must be a text or a whole number or None"),
         (attar.load_data, [3], {}, "`spec` = 3: must be a text"),
         (attar.load_prior, [3], {}, "`source` = 3: must be a text"),
-        (
-            relabel,
-            ["x", TeacherReference("a"), named_recipe("quick"), Path("y")],
-            {},
-            "`folder` = 'x': must be a",
-        ),
-        (relabel, [Path("x"), "a", named_recipe("quick"), Path("y")], {}, "`teacher` = 'a': must be a TeacherRef"),
+        (Relabelling, ["x", TeacherReference("a"), named_recipe("quick")], {}, "`folder` = 'x': must be a"),
+        (Relabelling, [Path("x"), "a", named_recipe("quick")], {}, "`teacher` = 'a': must be a TeacherRef"),
+        (relabel, [3, Path("y")], {}, "`asked` = 3: must be a Relabelling"),
         (nearest, [3], {}, "`distilled` = 3: must be a DistilledSet"),
         (export, [3, "d4m", Path("x")], {}, "`distilled` = 3: must be a DistilledSet"),
         (write_report, [3, [], Path("x")], {}, "`folders` = 3: must be a list (each a pathlib.Path)"),

@@ -57,12 +57,8 @@ def distill_sets(
     plan = planned(job, name, method, ipcs, out, say, fits)
     missing = plan.missing(plan.ipcs, say)
     say(_estimate(plan, missing))
-    if not job.dry and not engine.is_local:
-        from attar.distillation.shares import shares
-
-        with engine.cluster():
-            for items in shares(plan, missing):
-                raise_first(engine.ahead(items, job.spec.device, job.progress))
+    if not job.dry:
+        _make_ahead(plan, missing, engine)
     for ipc in () if job.dry else missing:
         written = _write(plan, ipc, make(plan, ipc))
         begun, last = time.monotonic(), begun
@@ -138,6 +134,16 @@ def make(plan: Plan, ipc: int) -> Made:
     selected = pipeline.select(job, method, candidates, ipc)
     refined = pipeline.refine(job, method, asked, fitted, selected)
     return Made(partial(pipeline.decode, job, refined, ipc), fitted, asked)
+
+
+def _make_ahead(plan: Plan, ipcs: Sequence[int], engine: Engine) -> None:
+    if engine.is_local:
+        return
+    from attar.distillation.shares import shares
+
+    with engine.cluster():
+        for items in shares(plan, ipcs):
+            raise_first(engine.ahead(items, plan.job.spec.device, plan.job.progress))
 
 
 def _estimate(plan: Plan, ipcs: Sequence[int]) -> str:
