@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from toys import save_tiny_dit
 
-from attar.core.batching import choose, exact, in_batches, resolve
+from attar.core.batching import CPU_FILLED, Probe, choose, exact, in_batches, resolve
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.priors import load_prior
@@ -67,3 +70,51 @@ def test_a_rows_bytes_do_not_depend_on_its_company(tmp_path: Path, store: Store)
 def test_unusable_devices_and_formats_are_refused(device: str, dtype: str, said: str) -> None:
     with pytest.raises(AttarError, match=said):
         resolve(device, dtype)
+
+
+class Costly:
+    """Calls a network of this many FLOPs a row, exact at every size; notes the sizes that were tried."""
+
+    def __init__(self, flops: int) -> None:
+        self.flops, self.tried = flops, list[int]()
+
+    def exact_at(self, batch_size: int) -> bool:
+        self.tried.append(batch_size)
+        return True
+
+    def row_flops(self) -> int:
+        return self.flops
+
+
+@pytest.mark.parametrize(
+    ("device", "flops", "chosen", "proofs"),
+    [
+        ("cpu", 0, 16, [16]),
+        ("cpu", CPU_FILLED // 16, 16, [16]),
+        ("cpu", CPU_FILLED // 16 + 1, 8, [8]),
+        ("cpu", CPU_FILLED // 3, 2, [2]),
+        ("cpu", CPU_FILLED, 1, []),
+        ("cpu", 2 * CPU_FILLED, 1, []),
+        ("meta", 2 * CPU_FILLED, 128, [128]),
+    ],
+)
+def test_no_more_rows_than_fill_a_cpu(store: Store, device: str, flops: int, chosen: int, proofs: list[int]) -> None:
+    network, told = Costly(flops), list[str]()
+    probe = Probe({}, network, torch.device(device), torch.float32, store, lambda text, _: told.append(text))
+    assert [probe.chosen(), probe.chosen()] == [chosen] * 2
+    assert network.tried == proofs
+    assert told == [f"trying batches of {size} rows, once on this kind of device" for size in proofs]
+
+
+def test_the_flops_of_a_row_are_counted_without_computing(tmp_path: Path) -> None:
+    prior = load_prior(str(save_tiny_dit(tmp_path / "dit", None)), device="cpu", tile=1)
+    z, images = torch.zeros(1, *prior.codec.shape), torch.zeros(1, 3, prior.codec.size, prior.codec.size)
+
+    def counted(call: Callable[[], object]) -> int:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # no other is counted on a CPU
+            call()
+        return counter.get_total_flops()
+
+    assert prior.row_flops() == counted(lambda: prior(z, 500, torch.zeros(1, dtype=torch.long))) > 0
+    coding = max(counted(lambda: prior.codec.encode(images)), counted(lambda: prior.codec.decode(z)))
+    assert prior.codec.row_flops() == coding > 0

@@ -11,17 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from attar.core.errors import AttarError, suggestion
 from attar.core.finite import finite
+from attar.core.progress import Progress, silent
 from attar.core.store import Artefact, Store
 
 CPU_BATCH_SIZES = (16, 8, 32, 4, 2, 1)
 GPU_BATCH_SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
+CPU_FILLED = 100 * 10**9
+"""FLOPs of a call that fill a CPU, about a second of one core: from there on more rows make no row faster."""
 
 
 def in_batches(network: Callable[..., Tensor], batch_size: int, *rows: Tensor) -> Tensor:
@@ -40,10 +43,19 @@ def padded(network: Callable[..., Tensor], batch_size: int, *rows: Tensor) -> Te
     return network(*(r.clone(memory_format=torch.contiguous_format) for r in filled))[:n]
 
 
+def fills(device: torch.device, row_flops: Callable[[], int]) -> int | None:
+    """How many rows fill a CPU, 1 or more; None of a GPU, which its memory bounds.
+
+    It follows from the network alone, not from timings, and keeps the memory of a call small.
+    """
+    return max(1, CPU_FILLED // max(1, row_flops())) if device.type == "cpu" else None
+
+
 def choose(device: torch.device, exact_at: Callable[[int], bool], most: int | None = None) -> int:
     """The first size, in an order that is fixed for each kind of device, that fits in memory and is exact.
 
     The order does not depend on any timing, so two runs on one kind of device choose the same size. None above `most`.
+    1 needs no proof.
     """
     for batch_size in CPU_BATCH_SIZES if device.type == "cpu" else GPU_BATCH_SIZES:
         if most is not None and batch_size > most:
@@ -56,20 +68,39 @@ def choose(device: torch.device, exact_at: Callable[[int], bool], most: int | No
     return 1
 
 
+class Batched(Protocol):
+    """What calls a network in batches: a prior or a codec."""
+
+    def exact_at(self, batch_size: int) -> bool:
+        """Whether a row's bytes do not depend on the others in its batch."""
+        ...
+
+    def row_flops(self) -> int:
+        """FLOPs of the network for one row."""
+        ...
+
+
 @dataclass(frozen=True)
 class Probe:
     """What is proved of one network's batch sizes on one device, found once and kept in the store."""
 
     network: Mapping[str, Any]
     """The digests of the network's weights and the sizes of its rows, by name."""
-    exact_at: Callable[[int], bool]
+    batched: Batched
+    """What calls it."""
     device: torch.device
     dtype: torch.dtype
     store: Store
+    progress: Progress = silent
 
     def chosen(self, most: int | None = None) -> int:
-        """The batch size that `choose` finds."""
-        return self._remembered(lambda: choose(self.device, self.exact_at, most), {"at most": most})
+        """The batch size that `choose` finds: no more rows than fill the device, and none above `most`."""
+
+        def find() -> int:
+            bounds = [bound for bound in (most, fills(self.device, self.batched.row_flops)) if bound is not None]
+            return choose(self.device, self._proof, min(bounds, default=None))
+
+        return self._remembered(find, {"at most": most, "filled": CPU_FILLED if self.device.type == "cpu" else None})
 
     def proved(self, tile: int) -> int:
         """`tile` itself.
@@ -80,7 +111,7 @@ class Probe:
         if tile < 1:
             raise AttarError(f"`tile` {tile}: at least 1")
         try:
-            if tile == 1 or self._remembered(lambda: int(self.exact_at(tile)), {"tile": tile}):
+            if tile == 1 or self._remembered(lambda: int(self._proof(tile)), {"tile": tile}):
                 return tile
             why = "a row's bytes would depend on the rows beside it"
         except torch.OutOfMemoryError:
@@ -88,6 +119,10 @@ class Probe:
             why = "it does not fit in memory"
         here = device_class(self.device)
         raise AttarError(f"`tile` {tile}: {why} on {here}; leave it out, and {self.chosen()} is chosen")
+
+    def _proof(self, batch_size: int) -> bool:
+        self.progress(f"trying batches of {batch_size} rows, once on this kind of device", 0.0)
+        return self.batched.exact_at(batch_size)
 
     def _remembered(self, find: Callable[[], int], asked: Mapping[str, int | None]) -> int:
         where = {"device": device_class(self.device), "dtype": str(self.dtype), "torch": torch.__version__}

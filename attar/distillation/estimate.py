@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from attar.core.flops import counted_flops, on_meta
 from attar.distillation.cost import passes_per_image, passes_per_second
 from attar.evaluation import Images, Recipe
 from attar.evaluation.precision import resolve_precision
@@ -108,7 +108,7 @@ def outlook(
 
 def measured(prior: Prior, block: nn.Module | None = None) -> Measures:
     """The measures of a prior; with a `block`, of one whose networks are on the meta device, timed by that block."""
-    network = _shape_of(prior.network)
+    network = on_meta(prior.network)
     z, times, y = (
         torch.zeros(1, *shape, dtype=kind, device="meta")
         for shape, kind in ((prior.codec.shape, torch.float32), ((), torch.long), ((), torch.long))
@@ -117,12 +117,12 @@ def measured(prior: Prior, block: nn.Module | None = None) -> Measures:
     encoder = decoder = decoding = 0
     weights = [network]
     if isinstance(codec := prior.codec, AutoencoderCodec):
-        vae: Any = _shape_of(codec.vae)
+        vae = on_meta(codec.vae)
         weights.append(vae)
-        encoder = _flops(lambda: vae.encode(torch.zeros(1, 3, codec.size, codec.size, device="meta")))
-        decoder = _flops(lambda: vae.decode(z))
+        encoder = counted_flops(lambda: vae.encode(torch.zeros(1, 3, codec.size, codec.size, device="meta")))
+        decoder = counted_flops(lambda: vae.decode(z))
         decoding = codec.batch_size * _peak(vae, lambda: vae.decode(z))
-    flops = _flops(lambda: network(z, times, y))
+    flops = counted_flops(lambda: network(z, times, y))
     trained, activations = _training(network, z, times, y)
     if block is None:
         per_second, how = flops * passes_per_second(prior), "one pass of the network timed"
@@ -140,18 +140,6 @@ def measured(prior: Prior, block: nn.Module | None = None) -> Measures:
         per_second=per_second,
         how=how,
     )
-
-
-def _shape_of(network: nn.Module) -> nn.Module:
-    """A copy on the meta device; no second copy of the numbers is made."""
-    numbers = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), False) for p in network.parameters()}
-    return copy.deepcopy(network, {**numbers, **{id(b): torch.empty_like(b, device="meta") for b in network.buffers()}})
-
-
-def _flops(call: Callable[[], Any]) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        call()
-    return counter.get_total_flops()
 
 
 def _peak(network: nn.Module, call: Callable[[], Any]) -> int:
@@ -200,7 +188,7 @@ def _block_rate(prior: Prior, block: nn.Module) -> float:
         prior.network(torch.zeros(n, *prior.codec.shape, device="meta"), whole, whole)
     hook.remove()
     args, more = asked[0]
-    flops = _flops(lambda: block(*args, **more))
+    flops = counted_flops(lambda: block(*args, **more))
     real = copy.deepcopy(block).to_empty(device=prior.device)
     for parameter in real.parameters():
         nn.init.constant_(parameter, 0.01)

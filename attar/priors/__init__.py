@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attar.core.arguments import checked
 from attar.core.errors import AttarError, suggestion
@@ -73,8 +73,7 @@ def load_prior(
     is the fixed batch size of its network (attar.core.batching): chosen by probing, and probed too where it is given.
 
     Raises:
-        AttarError: nothing of that name can be loaded, the device or dtype is not usable, at the given tile a row's
-            bytes would depend on the others, or there are prompts for a prior that takes none.
+        AttarError: it cannot be loaded or takes no prompts, or the device, dtype or tile is not usable.
         NotFinite: its weights, or what it makes of noise, are NaN or infinite.
     """
     from attar.core.batching import Probe, resolve
@@ -89,11 +88,12 @@ def load_prior(
     folder = _folder(source, store, progress)
     kind = _kind(folder)
     if codec is None or isinstance(codec, str):
-        codec = load_prior_codec(folder, device=device, dtype=dtype, tile=tile, codec=codec, store=store)
+        opening: dict[str, Any] = {"device": device, "dtype": dtype, "store": store, "progress": progress}
+        codec = load_prior_codec(folder, tile=tile, codec=codec, **opening)
     with naming(f"`prior` {source}"):
         prior = kind.load(folder, place, number_format, codec, *([prompts] if kind.prompted else []))
     check_weights(prior.network, f"`prior` {source}")
-    probe = Probe({"prior": Named(source, prior.key)}, prior.exact_at, place, number_format, store)
+    probe = Probe({"prior": Named(source, prior.key)}, prior, place, number_format, store, progress)
     with naming(f"`prior` {source}"):
         return prior.with_batch_size(probe.chosen() if tile is None else probe.proved(tile))
 
@@ -129,7 +129,7 @@ def load_prior_codec(
     folder = _folder(source, store, progress)
     shape, own = _kind(folder).latent_space(folder)
     opened = load_codec(codec or own, shape, place, number_format)
-    probe = Probe({"codec": opened.key, "latents": shape}, opened.exact_at, place, number_format, store)
+    probe = Probe({"codec": opened.key, "latents": shape}, opened, place, number_format, store, progress)
     with naming(f"`codec` {codec or own}"):
         return opened.with_batch_size(probe.chosen(most=tile))
 

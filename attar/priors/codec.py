@@ -17,6 +17,7 @@ from attar.core.batching import exact, in_batches
 from attar.core.errors import AttarError
 from attar.core.files import at_home, expanded
 from attar.core.finite import check_weights, finite
+from attar.core.flops import counted_flops, on_meta
 from attar.core.hub_ids import check_there, unloaded
 from attar.core.rng import noise
 from attar.core.store import fingerprint
@@ -65,6 +66,10 @@ class Codec(Protocol):
         """Whether an image's bytes do not depend on the others in its batch (attar.core.batching)."""
         ...
 
+    def row_flops(self) -> int:
+        """FLOPs of encoding or of decoding an image, whichever are more."""
+        ...
+
 
 @dataclass(frozen=True)
 class PixelCodec:
@@ -95,6 +100,9 @@ class PixelCodec:
 
     def exact_at(self, batch_size: int) -> bool:
         return True
+
+    def row_flops(self) -> int:
+        return 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +137,11 @@ class AutoencoderCodec:
     def exact_at(self, batch_size: int) -> bool:
         images = noise((batch_size, 3, self.size, self.size), "tile", "images").clamp(-1, 1)
         return exact(self._encode, images) and exact(self._decode, noise((batch_size, *self.shape), "tile", "latents"))
+
+    def row_flops(self) -> int:
+        vae = on_meta(self.vae)
+        encoding = counted_flops(lambda: vae.encode(torch.zeros(1, 3, self.size, self.size, device="meta")))
+        return max(encoding, counted_flops(lambda: vae.decode(torch.zeros(1, *self.shape, device="meta"))))
 
     def _encode(self, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):

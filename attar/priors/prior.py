@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.core.batching import exact, in_batches
+from attar.core.flops import counted_flops, on_meta
 from attar.core.rng import noise
 from attar.diffusion import Schedule
 from attar.priors.codec import Codec
@@ -54,6 +55,11 @@ class Prior:
         times = torch.full((batch_size,), len(self.schedule) // 2, device=self.device)
         y = torch.arange(batch_size, device=self.device) % (self.n_classes + 1)
         return exact(self._forward, z, times, y)
+
+    def row_flops(self) -> int:
+        """FLOPs of the network for one row."""
+        network, y = on_meta(self.network), torch.zeros(1, dtype=torch.long, device="meta")
+        return counted_flops(lambda: network(torch.zeros(1, *self.codec.shape, device="meta"), y, y))
 
     def _forward(self, z: Tensor, times: Tensor, y: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):

@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler
 from torch import nn
 
 from attar.core.arguments import checked
-from attar.core.batching import choose
+from attar.core.batching import choose, fills
 from attar.core.errors import AttarError
 from attar.core.files import expanded
 from attar.core.fingerprints import Named
@@ -53,7 +53,8 @@ def finetune_prior(
     instead = untrained_digits() if dry_run and spec.prior == "digits" and not is_trained(run.store) else None
     source = spec.prior if instead is None else instead.name
     prior = load_prior(source, device=str(run.helper.device), dtype=run.dtype, tile=1, store=run.store)
-    codec = prior.codec.with_batch_size(choose(prior.device, prior.codec.exact_at))
+    codec, device = prior.codec, prior.device
+    codec = codec.with_batch_size(choose(device, codec.exact_at, fills(device, codec.row_flops)))
     check_batch(spec.training.batch, run)
     artefact = run.artefact(prior=Named(spec.prior, prior.key), codec=codec.key)
     if instead is not None:

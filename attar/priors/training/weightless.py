@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, DiTTransformer2DModel, UNet2DConditionModel
 from torch import nn
 
-from attar.core.batching import CPU_BATCH_SIZES, GPU_BATCH_SIZES
+from attar.core.batching import choose, fills
 from attar.core.errors import AttarError, suggestion
 from attar.diffusion import Schedule
 from attar.priors.codec import AutoencoderCodec
@@ -53,7 +53,7 @@ def described_prior(name: str, device: torch.device, dtype: torch.dtype) -> Arch
         device=device,
         dtype=dtype,
     )
-    return Architecture(prior.with_batch_size((CPU_BATCH_SIZES if device.type == "cpu" else GPU_BATCH_SIZES)[0]), block)
+    return Architecture(prior.with_batch_size(choose(device, lambda _: True, fills(device, prior.row_flops))), block)
 
 
 _Parts = tuple[nn.Module, nn.Module, Schedule, int, float]
