@@ -252,12 +252,14 @@ class Job:
     @cached_property
     def compute(self) -> dict[str, Any]:
         """What the last bits of the prior's output depend on beside its weights and inputs."""
-        return {**self.machine, "tile": self.prior.batch_size}
+        from attar.core.batching import calls
+
+        return {**self.machine, **calls(self.prior.batch_size, self.prior.device)}
 
     @cached_property
     def encoding(self) -> dict[str, Any]:
         """The same of the codec's output."""
-        return {**self.machine, "tile": self.codec.batch_size}
+        return {**self.machine, **self.codec.calls}
 
     @cached_property
     def machine(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from toys import save_tiny_dit
 
-from attar.core.batching import CPU_FILLED, Probe, choose, exact, in_batches, resolve
+from attar.core.batching import CPU_FILLED, Probe, calls, choose, exact, in_batches, resolve
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.priors import load_prior
@@ -118,3 +118,12 @@ def test_the_flops_of_a_row_are_counted_without_computing(tmp_path: Path) -> Non
     assert prior.row_flops() == counted(lambda: prior(z, 500, torch.zeros(1, dtype=torch.long))) > 0
     coding = max(counted(lambda: prior.codec.encode(images)), counted(lambda: prior.codec.decode(z)))
     assert prior.codec.row_flops() == coding > 0
+
+
+@pytest.mark.parametrize(("rows", "told"), [(16, {"tile": 16}), (4, {"tile": 4, "threads": 3})])
+def test_of_few_rows_on_a_cpu_the_number_of_threads_is_told(
+    rows: int, told: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert calls(rows, torch.device("cpu")) == told
+    assert calls(rows, torch.device("cuda")) == {"tile": rows}

@@ -27,6 +27,15 @@ CPU_FILLED = 100 * 10**9
 """FLOPs of a call that fill a CPU, about a second of one core: from there on more rows make no row faster."""
 
 
+def calls(batch_size: int, device: torch.device) -> dict[str, int]:
+    """What the last bits of a network's output depend on in how it is called, for keys and manifests.
+
+    That is how many rows a call has and, of few rows on a CPU, the number of threads.
+    """
+    few = device.type == "cpu" and batch_size < CPU_BATCH_SIZES[0]
+    return {"tile": batch_size, **({"threads": torch.get_num_threads()} if few else {})}
+
+
 def in_batches(network: Callable[..., Tensor], batch_size: int, *rows: Tensor) -> Tensor:
     """`network(*rows)` in batches of exactly `batch_size` rows; the last is filled up with copies of its first row."""
     begins = range(0, len(rows[0]), batch_size)

@@ -105,7 +105,7 @@ class Plan:
             return {**self.asked(ipc), "prior": None, "compute": None, "inputs": self.method.inputs(self.job)}
         if not self.uses_prior:
             return {**self.asked(ipc), "prior": None, "compute": None}
-        compute = {**self.job.compute, "codec_tile": self.job.codec.batch_size}
+        compute = {**self.job.encoding, **self.job.compute, "codec_tile": self.job.codec.batch_size}
         return {**self.asked(ipc), "prior": _prior(self.job), "compute": compute}
 
     def asked(self, ipc: int) -> dict[str, Any]:

@@ -152,6 +152,8 @@ INPUTS: Sequence[tuple[str, ...]] = (
     ("machine", "device"),
     ("compute", "dtype"),
     ("compute", "tile"),
+    ("compute", "codec_tile"),
+    ("compute", "threads"),
     ("attar",),
 )
 """Keys of manifests that images depend on, beside the versions of libraries."""

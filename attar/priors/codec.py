@@ -13,7 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from attar.core.batching import exact, in_batches
+from attar.core.batching import calls, exact, in_batches
 from attar.core.errors import AttarError
 from attar.core.files import at_home, expanded
 from attar.core.finite import check_weights, finite
@@ -70,6 +70,11 @@ class Codec(Protocol):
         """FLOPs of encoding or of decoding an image, whichever are more."""
         ...
 
+    @property
+    def calls(self) -> dict[str, int]:
+        """What the last bits of its output depend on in how it is called (attar.core.batching)."""
+        ...
+
 
 @dataclass(frozen=True)
 class PixelCodec:
@@ -103,6 +108,10 @@ class PixelCodec:
 
     def row_flops(self) -> int:
         return 0
+
+    @property
+    def calls(self) -> dict[str, int]:
+        return {"tile": 1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +151,10 @@ class AutoencoderCodec:
         vae = on_meta(self.vae)
         encoding = counted_flops(lambda: vae.encode(torch.zeros(1, 3, self.size, self.size, device="meta")))
         return max(encoding, counted_flops(lambda: vae.decode(torch.zeros(1, *self.shape, device="meta"))))
+
+    @property
+    def calls(self) -> dict[str, int]:
+        return calls(self.batch_size, self.device)
 
     def _encode(self, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):

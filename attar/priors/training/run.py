@@ -82,7 +82,7 @@ class TrainingRun:
         compute = {
             "device": device_class(self.helper.device),
             "dtype": str(self.dtype).removeprefix("torch."),
-            "tile": codec.batch_size,
+            **codec.calls,
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
         }
