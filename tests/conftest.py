@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -57,11 +57,16 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
+def shared() -> Callable[[str], Path]:
+    """A file or folder of the shared data by its place in them; a test that needs one that is not there is skipped."""
     folder = Path(os.environ.get("ATTAR_SHARED", CHECKOUT.parent / "shared")).resolve()
-    if not folder.is_dir():
-        pytest.skip(f"no shared data at {folder} (set ATTAR_SHARED)")
-    return folder
+
+    def part(place: str) -> Path:
+        if not (folder / place).exists():
+            pytest.skip(f"no shared data at {folder / place} (set ATTAR_SHARED)")
+        return folder / place
+
+    return part
 
 
 @pytest.fixture

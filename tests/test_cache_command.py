@@ -285,7 +285,8 @@ def test_what_is_too_much_goes_the_least_recently_used_first(store: Store) -> No
 
 
 def test_a_size_and_an_age_are_read_and_one_is_needed(store: Store) -> None:
-    assert [seconds_of(text, "x") for text in ("30d", "12 h", "1.5m", "0")] == [30 * DAY, 12 * 3600.0, 90.0, 0]
+    ages = {"30d": 30 * DAY, "12 h": 12 * 3600.0, "1.5m": 90.0, "0": 0, "00": 0, "0.0": 0}
+    assert {text: seconds_of(text, "x") for text in ages} == ages
     assert [bytes_of(text, "x") for text in ("50GB", "1.5mb", "7 B", "0")] == [50 * 10**9, 1_500_000, 7, 0]
     for read, text in ((seconds_of, "30y"), (seconds_of, "-1d"), (bytes_of, "5"), (bytes_of, "5XB")):
         with pytest.raises(AttarError, match=rf"^--flag {text}: must be "):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -402,10 +403,10 @@ def test_a_set_that_needs_the_data_again_is_not_regenerated(
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_matched_starts_have_the_norms_of_real_inverted_latents(shared: Path, store: Store) -> None:
+def test_matched_starts_have_the_norms_of_real_inverted_latents(shared: Callable[[str], Path], store: Store) -> None:
     from attar.core.progress import Meter, silent
 
-    data, prior = f"parquet:{shared / 'data/cifar10'}@train", str(shared / "priors/cifar10-dit")
+    data, prior = f"parquet:{shared('data/cifar10')}@train", str(shared("priors/cifar10-dit"))
     job = Job(Spec(data=data, prior=prior, classes=("cat",), device="cpu"), store)
     method: Any = load_method("d3hr", {"fit.guidance": 1, "matching": "moments"})
     z = next(iter(job.latents.shards(0, 32))).sampled(0, "cat")
@@ -421,8 +422,8 @@ def test_matched_starts_have_the_norms_of_real_inverted_latents(shared: Path, st
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_exact_inversion_of_real_images(shared: Path, store: Store) -> None:
-    data, prior = f"parquet:{shared / 'data/cifar10'}@train", str(shared / "priors/cifar10-dit")
+def test_exact_inversion_of_real_images(shared: Callable[[str], Path], store: Store) -> None:
+    data, prior = f"parquet:{shared('data/cifar10')}@train", str(shared("priors/cifar10-dit"))
     job = Job(Spec(data=data, prior=prior, classes=("cat",), device="cpu", tile=1), store)
     for guidance in (1, 4):
         fields = {"fit.guidance": guidance, "fit.per_class": 2, "fit.steps": 20, "fit.exact": True}

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -322,8 +323,8 @@ def test_load_pixels_is_open_and_preprocess() -> None:
         assert np.array_equal(made, preprocess(images.open(int(index)), 16, "adm"))
 
 
-def test_real_photographs(shared: Path, tmp_path: Path) -> None:
-    photos = sorted((shared / "data/photos").glob("*.JPEG"))
+def test_real_photographs(shared: Callable[[str], Path], tmp_path: Path) -> None:
+    photos = sorted(shared("data/photos").glob("*.JPEG"))
     for photo in photos:
         (tmp_path / "photos" / photo.stem).mkdir(parents=True)
         shutil.copy(photo, tmp_path / "photos" / photo.stem)

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -263,8 +264,8 @@ def test_a_large_set_is_unpacked_and_memory_mapped(tmp_path: Path, monkeypatch: 
     assert [load_data(f"parquet:{file}").digest(label) for label in range(3)] == digests
 
 
-def test_shared_cifar10(shared: Path) -> None:
-    folder = shared / "data/cifar10"
+def test_shared_cifar10(shared: Callable[[str], Path]) -> None:
+    folder = shared("data/cifar10")
     images = load_data(f"parquet:{folder}@test")
     assert np.bincount(images.labels).tolist() == [1000] * 10
     assert images.classes[:3] == ("airplane", "automobile", "bird")

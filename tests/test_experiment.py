@@ -367,7 +367,7 @@ def test_other_terms_are_not_mixed(experiment: Experiment, world: Path, store: S
 def test_the_command_fails_if_anything_does(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(job: Job, *words: Any, say: Any) -> None:
+    def broken(job: Job, *words: Any, say: Any, **named: Any) -> None:
         say("it looks well")
         if not job.dry:
             raise AttarError("no luck")

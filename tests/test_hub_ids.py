@@ -89,7 +89,8 @@ def test_the_hub_is_asked_once_and_not_for_long(world: Path, monkeypatch: pytest
         load_pretrained("timm/resnet18", None, 2, 16)
     assert asked == [PATIENCE] * 3
     (world / "hub" / "models--owner--name").mkdir(parents=True)
-    assert absent("owner/name") == ""
+    assert absent("owner/name") == absent("another/name") == ""
+    assert asked == [PATIENCE] * 4, "what is cached is taken without asking again"
 
 
 def test_an_owner_is_no_mistyped_folder(world: Path) -> None:

@@ -383,7 +383,7 @@ def test_a_place_where_nothing_can_be_made_is_refused_before_any_work(
         (["distill", "--prior", ""], "--prior is empty"),
         (["distill", "--prior="], "--prior is empty"),
         (["distill", "--out", ""], "--out is empty"),
-        (["evaluate", ""], "a word is empty"),
+        (["evaluate", ""], "an argument is empty"),
         (["evaluate", "set", "--json="], "--json is empty"),
     ],
 )

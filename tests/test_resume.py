@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +160,10 @@ def test_kills_of_a_comparison(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_kills_on_cifar10(tmp_path: Path, shared: Path) -> None:
+def test_kills_on_cifar10(tmp_path: Path, shared: Callable[[str], Path]) -> None:
     spec = Spec(
-        data=f"parquet:{shared / 'data/cifar10'}@train",
-        prior=str(shared / "priors/cifar10-dit"),
+        data=f"parquet:{shared('data/cifar10')}@train",
+        prior=str(shared("priors/cifar10-dit")),
         classes=("cat", "ship"),
         device="cpu",
     )

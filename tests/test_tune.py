@@ -402,3 +402,21 @@ def test_candidates_are_in_the_order_of_the_grid(tmp_path: Path) -> None:
         ["400", "2"],
         ["400", "4"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"test": "digits@test"}, "`conditions.test` digits@test: a tuning tests on the held-out tenth"),
+        ({"labels": Path("labels")}, "`conditions.labels` labels: a tuning has a teacher label each of its sets"),
+        ({"device": "cpu"}, "`conditions.device` cpu: say it in `spec`"),
+    ],
+)
+def test_what_a_tuning_chooses_by_itself_is_refused(given: dict[str, Any], said: str, tmp_path: Path) -> None:
+    from attar.evaluation.conditions import Conditions
+    from attar.experiments.settings import Tuning
+    from attar.job import Spec
+
+    conditions = Conditions(("convnet3",), (0,), **given)
+    with pytest.raises(AttarError, match=f"^{re.escape(said)}"):
+        Tuning(Spec("digits"), "exemplars", FIELDS, GRID, (1,), tmp_path, named_recipe("quick"), conditions)

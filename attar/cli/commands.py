@@ -85,7 +85,7 @@ class Command(TyperCommand):
         for before, word in zip(["", *args], args, strict=False):
             flag = word[:-1] if word.startswith("--") and word.endswith("=") else before if not word else None
             if flag is not None and flag not in TEXTS:
-                told = flag if flag.startswith("--") else "a word"
+                told = flag if flag.startswith("--") else "an argument"
                 raise AttarError(f"{told} is empty: give a value, or leave it out")
         return super().parse_args(ctx, args)
 

@@ -41,13 +41,14 @@ def check_there(source: str, name: str, known: Iterable[str] = ()) -> None:
 def absent(repository: str, kind: Literal["model", "dataset"] = "model") -> str:
     """Why a repository of the hub cannot be loaded, as far as one short question tells; "" where it may be.
 
-    Loading it without asking would wait half a minute for each file where the hub cannot be reached.
+    Loading it without asking would wait half a minute for each file where the hub cannot be reached. Where it cannot
+    and the repository is in the local cache, the hub is not asked again in this process.
     """
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repository.replace('/', '--')}"
-    if constants.HF_HUB_OFFLINE or cached.is_dir():
+    if constants.HF_HUB_OFFLINE:
         return ""
     try:
         _ask(repository, kind)
@@ -56,6 +57,9 @@ def absent(repository: str, kind: Literal["model", "dataset"] = "model") -> str:
     except HfHubHTTPError:  # it answers: whoever loads the files says what is wrong
         return ""
     except Exception as error:  # of whichever library it is asked with
+        if cached.is_dir():
+            constants.HF_HUB_OFFLINE = True
+            return ""
         return f"the hub cannot be reached ({' '.join(str(error).split())}); name a folder, or go online"
     return ""
 

@@ -116,7 +116,7 @@ def bytes_of(text: str, field: str) -> int:
 
 
 def _measured(text: str, field: str, units: dict[str, int], example: str) -> float:
-    if text.strip() == "0":
+    if re.fullmatch(r"0+(\.0+)?", text.strip()):
         return 0.0
     parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]+)", text.strip())
     if parts is None or parts[2] not in units:

@@ -38,6 +38,14 @@ class Protocol:
             raise AttarError(f"`weight` {self.weight}: a number from 0 to 1")
 
 
+TAKEN = {
+    "test": "a tuning tests on the held-out tenth of its data",
+    "labels": "a tuning has a teacher label each of its sets: name it as `teacher`",
+    "device": "say it in `spec`",
+}
+"""Conditions that a tuning chooses by itself, and why."""
+
+
 @dataclass(frozen=True)
 class Tuning:
     """A method whose fields are to be chosen, and how the candidates are judged."""
@@ -58,7 +66,7 @@ class Tuning:
     """What the last rung is trained by; those before it by a short version of it."""
     conditions: Conditions
     """Networks, seeds and teacher. Only the last rung takes all seeds; those before it take the first. All are tested
-    on the held-out tenth."""
+    on the held-out tenth, on the device of `spec`; without random images beside them."""
     eta: int = 3
     """In each rung 1/ETA of the candidates go on to ETA times the training."""
 
@@ -66,4 +74,7 @@ class Tuning:
         check_fields(self)
         if self.eta < 2:
             raise AttarError(f"`eta` {self.eta}: at least 2")
+        for name, why in TAKEN.items():
+            if getattr(self.conditions, name) not in (None, "auto"):
+                raise AttarError(f"`conditions.{name}` {getattr(self.conditions, name)}: {why}")
         self.conditions.check(self.recipe)
