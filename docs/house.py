@@ -18,7 +18,7 @@ PLACE = re.compile(r"(?<=<!-- house -->\n```\n).*?(?=```\n)", re.DOTALL)
 def rooms(package: Path = PACKAGE) -> dict[str, Path]:
     """The file that tells what each room is for, by the room's name."""
     folders = {file.parent.name: file for file in package.glob("*/__init__.py")}
-    return folders | {file.stem: file for file in package.glob("*.py") if file.stem != "__init__"}
+    return folders | {file.stem: file for file in package.glob("*.py") if file.stem not in ("__init__", "__main__")}
 
 
 def imports(package: Path = PACKAGE) -> dict[str, set[str]]:

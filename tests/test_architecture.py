@@ -34,7 +34,7 @@ FLOORS = (
 """The rooms, from the top: a file imports from lower floors and from its own room, for its types too."""
 
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-FILES = sorted(file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py")
+FILES = sorted(file for file in PACKAGE.rglob("*.py") if file not in (PACKAGE / "__init__.py", PACKAGE / "__main__.py"))
 
 
 def _house() -> Any:

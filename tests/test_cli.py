@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -354,3 +356,9 @@ def test_images_that_were_left_out_are_left_out_of_the_baseline(
     one = open_distilled(out)
     tried_on, _ = teacher_examples(one, opened(one, RECIPES.open("quick")), Store())
     assert len(tried_on.labels) == 4 * len(CLASSES), "and of those that a teacher is tried on"
+
+
+def test_the_package_is_a_command(tmp_path: Path) -> None:
+    run = [sys.executable, "-m", "attar", "list", "methods"]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("random ")
