@@ -4,7 +4,7 @@
 
 Each run has a cache of its own, with the trained prior in it, and dies after a random part of the time that the
 undisturbed one took. With Ray, every other kill is of a worker, which Ray replaces, and the others are of the command.
-Prints a line for each kill, then how many sets had the same bytes. Methods that need a teacher are left out.
+Prints a line for each kill, then how many sets had the same bytes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ from attar.core.store import Store
 from attar.job import Job, Spec
 from attar.methods import METHODS
 from attar.sets.distilled import open_distilled, verify
+from attar.teachers.settings import TeacherTraining
+from attar.teachers.train import train_teacher
 
-TAUGHT = ("confident", "rded")
+TAUGHT = {"confident": "select.teacher", "rded": "teacher"}
+"""Methods that need a teacher, and their field of it."""
 QUICK = {
     "minimax": ["fit.max_steps=20", "fit.monitor.times=0", "sampler.steps=10", "sampler.guided_channels=none"],
     "d3hr": ["fit.steps=10", "sampler.steps=10", "subsets=1000"],
@@ -38,12 +41,13 @@ QUICK = {
 }
 
 
-def begun(name: str, engine: str, root: Path) -> subprocess.Popen[bytes]:
+def begun(name: str, engine: str, root: Path, teacher: Path) -> subprocess.Popen[bytes]:
     words = ["distill", "--data", "digits@train", "--classes", "0,1,2,3", "--device", "cpu", "--method", name]
     words += ["--ipc", "1,4", "--out", str(root / "out"), "--engine", engine]
-    if name not in ("random", "herding", "k-center", "medoid"):
+    if name not in ("random", "herding", "k-center", "medoid", *TAUGHT):
         words += ["--prior", "digits"]
-    for setting in QUICK.get(name, []):
+    settings = [*QUICK.get(name, []), *([f"{TAUGHT[name]}={teacher}"] if name in TAUGHT else [])]
+    for setting in settings:
         words += ["--set", setting]
     if engine == "ray":
         words += ["--item-cpus", "1"]
@@ -91,28 +95,31 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="a cache that holds the prior digits, to begin from")
     asked = parser.parse_args()
     draw, engines = random.Random(asked.seed), asked.engine or ["local", "ray"]
-    methods = [name for name in METHODS if name not in TAUGHT]
+    methods = list(METHODS)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         base = asked.base or place / "base"
         _ = Job(Spec("digits@train", prior="digits", device="cpu"), Store(base)).prior.key
+        teacher = place / "teacher"
+        training = TeacherTraining("digits@train", "convnet3-w16", epochs=4, flip=False, device="cpu")
+        train_teacher(training, teacher, store=Store(base))
         whole: dict[tuple[str, str], tuple[list[dict[str, str]], float]] = {}
         same = done = 0
         for number in range(asked.kills):
             name, engine = methods[number % len(methods)], engines[(number + number // len(methods)) % len(engines)]
             if (name, engine) not in whole:
                 root, start = fresh(base, place / f"whole-{name}-{engine}"), time.monotonic()
-                assert begun(name, engine, root).wait() == 0, (root / "log").read_text()
+                assert begun(name, engine, root, teacher).wait() == 0, (root / "log").read_text()
                 whole[name, engine] = images(root), time.monotonic() - start
             expected, seconds = whole[name, engine]
             assert expected == next(made for (other, _), (made, _) in whole.items() if other == name), "engines differ"
             root, after = fresh(base, place / f"kill-{number}"), draw.uniform(0.1, 1) * seconds
-            run = begun(name, engine, root)
+            run = begun(name, engine, root, teacher)
             time.sleep(after)
             victim = killed(run, engine, number)
             resumed = run.wait() != 0
             if resumed:
-                assert begun(name, engine, root).wait() == 0, (root / "log").read_text()
+                assert begun(name, engine, root, teacher).wait() == 0, (root / "log").read_text()
             equal = images(root) == expected
             same, done = same + equal, done + (victim != "nothing")
             told = f"{number}: {name}, {engine}, {victim} killed after {after:.1f} of {seconds:.1f} s"
