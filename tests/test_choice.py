@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,7 +85,7 @@ def test_a_dry_run_trains_no_teacher(photos: Path, monkeypatch: pytest.MonkeyPat
         (["--ipc", 11], "--ipc 11: more real images than these classes have"),
         (["--ipc", 1, "--set", "select.rule=random"], "--set is of a method: name one as --method"),
         (["--ipc", 1, "--explain"], "--explain is of a method: name one as --method"),
-        (["--ipc", 1, "--imbalance-factor", 5], "--imbalance-factor: name a --method"),
+        (["--ipc", 1, "--imbalance-factor", 5], "--imbalance-factor 5: name a --method"),
         (["--ipc", 1, "--preprocess", "adn"], "--preprocess adn (did you mean 'adm'?)"),
         (["--ipc", 1, "--tile", 2], "--tile 2: herding asks no prior"),
     ],
@@ -168,3 +169,42 @@ def test_the_time_told_of_a_set_is_that_of_all_its_stages(
     monkeypatch.setattr(run, "make", slow(run.make, 2))
     package.distill(str(photos), method="random", ipc=[1, 2], out="out", say=said.append)
     assert [line.rpartition(" in ")[2] for line in said if line.startswith("wrote")] == ["7.0 s", "2.0 s"]
+
+
+@pytest.mark.parametrize(("classes", "each"), [(CLASSES[:2], 2), (CLASSES[:1], 4)])
+def test_of_few_images_a_set_is_made_all_the_same(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, classes: list[str], each: int
+) -> None:
+    """As few as could not prove that a teacher is above chance."""
+    for name in CLASSES:
+        for file in sorted((photos / name).iterdir())[each if name in classes else 0 :]:
+            file.unlink()
+    for name in set(CLASSES) - set(classes):
+        (photos / name).rmdir()
+    package.distill(str(photos), ipc=1, out="out", device="cpu")
+    assert len(json.loads(Path("out/manifest.json").read_text())["images"]) == len(classes)
+
+
+def test_images_that_no_teacher_learns_from_are_refused_with_a_way_out(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    words = ["distill", "--data", photos, "--ipc", 1, "--out", "out"]
+    tiny = save_folder(Path("tiny"), CLASSES, each=4, size=5)
+    assert attar(monkeypatch, "distill", "--data", tiny, *words[3:]) == 2
+    assert "5 pixels are too few, 8 are needed; where no --method is named, a small teacher chooses: name one" in (
+        capsys.readouterr().err
+    )
+    for file in sorted((photos / "cat").iterdir())[1:]:
+        file.unlink()
+    assert attar(monkeypatch, *words) == 2
+    assert "class 'cat' has a single image: none can be held out; where no --method is named" in capsys.readouterr().err
+    assert not Path("out.teacher").exists()
+
+
+def test_an_engine_that_is_not_there_is_said_before_the_teacher_is_trained(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(AttarError, match="Ray is not installed"):
+        package.distill(str(photos), ipc=1, out="out", engine="ray")
+    assert not Path("out.teacher").exists()

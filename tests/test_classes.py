@@ -226,5 +226,9 @@ def test_a_subset_knows_its_members_by_any_of_their_names() -> None:
     english += ["gas pump", "golf ball", "parachute", "kitten"]
     assert named_classes(["imagenette"], english) == english[:10]
     assert named_classes(["imagenette"], ["n01440764", *english[1:]]) == ["n01440764", *english[1:10]]
-    with pytest.raises(AttarError, match="lacks 1 of the 10 classes of imagenette: n03888257"):
+    with pytest.raises(AttarError, match=r"lacks 1 of the 10 classes of imagenette: n03888257 \(parachute, chute\)$"):
         named_classes(["imagenette"], english[:9])
+    with pytest.raises(
+        AttarError, match=r"the classes .*n01440764.* of the data are one class of imagenette: merge or"
+    ):
+        named_classes(["imagenette"], [*english, "n01440764"])

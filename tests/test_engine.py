@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,13 @@ def test_items_together_make_all_of_a_run(tmp_path: Path, name: str, count: int)
     wanted = [artefact for ipc in (1, 2) for artefact in plan.artefacts[ipc].stored]
     assert all(map(job.store.has, wanted))
     assert Engine().ahead(samples, "cpu", silent) == []
+
+
+def test_a_cluster_that_does_not_answer_is_named_within_seconds() -> None:
+    ray_workers = pytest.importorskip("attar.core.ray_workers")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with pytest.raises(AttarError, match=f"^`ray_address` {address}: nothing answers .*; `ray start` makes a cluster$"):
+        Engine("ray", ray_address=address).cluster().__enter__()
+    assert ray_workers.PATIENCE < 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,8 @@ RESTARTS = 5
 """How often a worker that died is started again, with its item, before the item is given up."""
 IDLE = 10.0
 """Seconds that a worker without an item waits for the others before it is let go."""
+PATIENCE = 5.0
+"""Seconds that a cluster has to answer in."""
 OBJECTS = 128 << 20
 """Bytes of shared memory that a cluster of our own reserves: what passes between processes is words."""
 
@@ -139,6 +142,7 @@ def cluster(engine: Engine) -> Iterator[None]:
 def _connect(engine: Engine) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = engine.ray_address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_reachable(address)
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECTS} if address == "local" else {}
     terminated = signal.getsignal(signal.SIGTERM)
     try:
@@ -149,6 +153,17 @@ def _connect(engine: Engine) -> None:
     finally:
         if signal.getsignal(signal.SIGTERM) != terminated:
             signal.signal(signal.SIGTERM, terminated)
+
+
+def _check_reachable(address: str) -> None:
+    """Raises AttarError where nothing answers at HOST:PORT; Ray itself would wait for half a minute."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in address or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise AttarError(f"`ray_address` {address}: nothing answers ({error}); `ray start` makes a cluster") from error
 
 
 def _takes(engine: Engine, device: str) -> dict[str, float]:

@@ -99,21 +99,24 @@ def members(name: str, classes: Sequence[str]) -> tuple[str, ...]:
     Raises:
         AttarError: no subset has this name, or the data lacks some of its classes: all of them are listed.
     """
-    called = {wnid: own for own in classes if (wnid := own[:9])[1:].isdigit() and own[9:10] in ("", "_", " ", "-")}
-    wanted = subset(name)
-    if not set(wanted) <= set(called):
-        from timm.data import ImageNetInfo
-
-        info = ImageNetInfo()
-        described = unique_names([info.index_to_description(index) for index in range(info.num_classes())])
-        exact = {info.index_to_label_name(i): own for i, own in enumerate(described) if own in classes}
-        names, wnids = imagenet_names(), imagenet_wnids()
-        found = matches(classes, names, len(names), classes)
-        called = {wnids[labels[0]]: own for own, labels in found.items() if len(labels) == 1} | called | exact
-    missing = [wnid for wnid in wanted if wnid not in called]
-    if missing:
+    wanted, known = subset(name), _identified(classes)
+    called = {wnid: [own for own, other in known.items() if other == wnid] for wnid in wanted}
+    english = dict(zip(imagenet_wnids(), imagenet_names(), strict=True))
+    if missing := [f"{wnid} ({english[wnid]})" for wnid, own in called.items() if not own]:
         raise AttarError(f"the data lacks {len(missing)} of the {len(wanted)} classes of {name}: {listed(missing)}")
-    return tuple(called[wnid] for wnid in wanted)
+    if twice := next((own for own in called.values() if len(own) > 1), None):
+        raise AttarError(f"the classes {listed(twice)} of the data are one class of {name}: merge or rename one")
+    return tuple(own for (own,) in called.values())
+
+
+def _identified(classes: Sequence[str]) -> dict[str, str]:
+    """The WordNet ids of those classes that are clearly one of ImageNet's."""
+    names, wnids = imagenet_names(), imagenet_wnids()
+    described = dict(zip(unique_names(names), wnids, strict=True))
+    labels = matches(classes, names, len(names), classes)
+    found = {own: wnids[may[0]] for own, may in labels.items() if len(may) == 1}
+    found |= {own: described[own] for own in classes if own in described}
+    return found | {own: own[:9] for own in classes if own[1:9].isdigit() and own[9:10] in ("", "_", " ", "-")}
 
 
 def which_imagewoof(training_images: int) -> str | None:

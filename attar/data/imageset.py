@@ -14,7 +14,7 @@ from attar.core.arguments import checked
 from attar.core.errors import AttarError, BadImage, explained, suggestion
 from attar.core.rng import numpy_generator
 from attar.core.store import Artefact, Store, digest, fingerprint
-from attar.core.wording import counted
+from attar.core.wording import counted, listed
 from attar.data.decode import reason, upright
 from attar.data.imagenet import SUBSETS
 from attar.data.source import Ints, Source, is_no_file
@@ -214,4 +214,4 @@ def _reopened(
 
 def _no_such_classes(unknown: Sequence[str], classes: Sequence[str]) -> str:
     names = [f"{name!r}{suggestion(name, (*classes, *SUBSETS))}" for name in unknown]
-    return f"the data has no class {', '.join(names)}"
+    return f"the data has no class {', '.join(names)}; it has {listed(classes, 10)}"

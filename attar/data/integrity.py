@@ -25,6 +25,7 @@ def readable(
     store: Store,
     progress: Progress | None = None,
     accident: int = 1,
+    which: str = "",
 ) -> ImageSet:
     """The set, every image of which can be decoded.
 
@@ -34,6 +35,7 @@ def readable(
 
     Args:
         accident: as many equal images are a class all the same: ACCIDENT of a few images out of a data set.
+        which: which of the data's images these are, in words, for errors.
 
     Raises:
         AttarError: some image cannot be decoded and `on_bad_image` is "error", or leaving them out would
@@ -46,7 +48,7 @@ def readable(
     for label, name in enumerate(images.classes):
         unreadable, contents[name] = _decoded(images, label, store, meter)
         bad |= unreadable
-    rest = _without(images, bad, on_bad_image) if bad else images
+    rest = _without(images, bad, on_bad_image, which) if bad else images
     check_contents(contents, images.spec, accident)
     return rest
 
@@ -64,11 +66,11 @@ def readable_parts(
     train, held = images.held_out()
     return (
         readable(train, on_bad_image, store, progress),
-        readable(held, on_bad_image, store, progress, ACCIDENT),
+        readable(held, on_bad_image, store, progress, ACCIDENT, ", those held out"),
     )
 
 
-def _without(images: ImageSet, bad: Mapping[int, str], on_bad_image: Literal["error", "skip"]) -> ImageSet:
+def _without(images: ImageSet, bad: Mapping[int, str], on_bad_image: Literal["error", "skip"], which: str) -> ImageSet:
     if on_bad_image == "error":
         raise AttarError(
             f"{len(bad)} of {counted(len(images), 'image')} of {images.spec} cannot be read:\n{_lines(images, bad)}\n"
@@ -78,8 +80,8 @@ def _without(images: ImageSet, bad: Mapping[int, str], on_bad_image: Literal["er
     empty = np.flatnonzero(np.bincount(rest.labels, minlength=len(rest.classes)) == 0)
     if len(empty):
         names = ", ".join(repr(rest.classes[label]) for label in empty)
-        none = f"of {counted(len(images), 'image')} of {images.spec}, none of class {names} can be read"
-        raise AttarError(f"{none}:\n{_lines(images, bad)}")
+        none = f"of {counted(len(images), 'image')} of {images.spec}{which}, none of class {names} can be read"
+        raise AttarError(f"{none}:\n{_lines(images, bad)}\nMend or remove them")
     return rest
 
 

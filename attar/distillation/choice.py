@@ -12,7 +12,7 @@ from attar.core.errors import AttarError
 from attar.core.progress import Say, quiet
 from attar.data.output_places import occupied
 from attar.methods import load_method
-from attar.networks import suited_convnet
+from attar.networks import check_size, suited_convnet
 from attar.teachers.settings import TeacherTraining
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
     from attar.sets.distilled import open_distilled
     from attar.teachers.train import train_teacher
 
-    if job.spec.imbalance_factor is not None:
-        raise AttarError("`imbalance_factor`: name a `method`; the teacher that would choose is trained on all images")
+    engine.check(job.spec.device)
+    if (factor := job.spec.imbalance_factor) is not None:
+        other = "name a `method`; the teacher that would choose is trained on all images"
+        raise AttarError(f"`imbalance_factor` {factor:g}: {other}")
     teacher = out.parent / f"{out.name}.teacher"
     name, fields = _chosen(job, teacher)
     folders = foreseen(job, name, load_method(name, fields(1)), ipcs, out).folders
@@ -50,6 +52,7 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
         if (other := open_distilled(folder).manifest["method"]["name"]) != name:
             raise AttarError(f"{folder} is a set of {other}, and {name} is the choice here: choose another `out`")
     training = _training(job)
+    _teachable(job, training)
     for line in _reasons(job, training, teacher):
         say(line)
     train_teacher(training, teacher, store=job.store, progress=job.progress, say=say, dry_run=job.dry)
@@ -88,6 +91,16 @@ def _training(job: Job) -> TeacherTraining:
         on_bad_image=spec.on_bad_image,
         device=spec.device,
     )
+
+
+def _teachable(job: Job, training: TeacherTraining) -> None:
+    """Raises AttarError where no teacher can be trained on the images."""
+    other = "where no `method` is named, a small teacher chooses: name one, such as random or herding"
+    try:
+        check_size(training.network, len(job.everything.classes), job.side)
+        job.everything.held_out()
+    except AttarError as error:
+        raise AttarError(f"{error}; {other}") from error
 
 
 def _reasons(job: Job, training: TeacherTraining, teacher: Path) -> list[str]:

@@ -14,6 +14,7 @@ the ring's are then Binomial(n, 1/2). K such classes are expected to make fewer 
 since each has at most one such second name; this must be below the tail of three standard errors, 1 in 740. (26 of
 20,000 drawn teachers that cannot tell any of five pairs apart, tried on 60 images, are refused.) Two swapped classes of
 a perfect teacher are found with 6 images of each of 10 classes or 10 of each of 1000; with 2 of each they cannot be.
+Where all images right would be no proof that it is above chance (2 of each of 2 classes), that is not asked.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def check_teacher(pretrained: Pretrained, examples: Examples, normalise: str) ->
     _check_order(predictions, labels, classes, result)
     _check_input(teacher, examples, right, result)
     chance = 1 / len(classes)
-    if _share(right) <= chance + SIGMAS * math.sqrt(chance * (1 - chance) / len(labels)):
+    sure = chance + SIGMAS * math.sqrt(chance * (1 - chance) / len(labels))
+    if _share(right) <= sure < 1:  # of so few images that all of them would be no proof, nothing is said
         raise AttarError(
             f"{result}, which is chance: its classes or its input are not those of this set, or it was never trained"
         )

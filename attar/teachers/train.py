@@ -20,6 +20,7 @@ from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, duration, silent
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, file_digest, write_json
+from attar.core.wording import counted
 from attar.data import ImageSet, load_data, load_pixels, readable_parts, usual_side
 from attar.data.output_places import check_place, own_record
 from attar.networks import build, check_size
@@ -228,7 +229,8 @@ def _estimate(bench: _Bench) -> str:
     seconds = bench.steps * min(taken)
     train_images, held = bench.images
     return (
-        f"{len(train_images):,} images of {len(bench.classes)} classes, {len(held):,} held out; {bench.name}, "
+        f"{counted(len(train_images), 'image')} of {counted(len(bench.classes), 'class')}, {len(held):,} held out; "
+        f"{bench.name}, "
         f"{sum(p.numel() for p in network.parameters()):,} parameters; {spec.epochs} epochs, {bench.steps:,} steps of "
         f"{spec.batch}: about {duration(seconds)} on {device_class(bench.device)}"
     )
