@@ -15,7 +15,7 @@ from typing import Any
 
 from attar.core.errors import AttarError
 from attar.core.files import write_json, writing
-from attar.core.json_shapes import TABLE, TEXT, WHOLE, Kind, Many, Maybe, Shape, mistake, number, read_json, whole
+from attar.core.json_shapes import TABLE, TEXT, WHOLE, Many, Maybe, Shape, ValueKind, mistake, number, read_json, whole
 from attar.core.progress import duration
 from attar.core.store import Artefact, Store
 from attar.evaluation.recipes import MODIFIED
@@ -35,7 +35,7 @@ _RESULT: dict[str, Shape] = {
     "n_train": whole(1),
     "n_test": whole(1),
 }
-_SOURCE = Kind(
+_SOURCE = ValueKind(
     "a text, or a list of texts", lambda x: mistake(x if isinstance(x, list) else [x], Many(TEXT, 1)) is None
 )
 _RECORD: dict[str, Shape] = {
@@ -81,9 +81,9 @@ class Result:
     """Training and tests of all seeds, also of those that were found finished."""
     device: str
     learnt: tuple[float, ...] = ()
-    """How well each network fits its training set, in per cent (`attar.training.meters.Fit`); none of old records."""
+    """How well each network fits its training set, in per cent (attar.training.meters); none of old records."""
     chance: float = 0.0
-    """Up to which of these, in per cent, a network may have learnt nothing (`attar.training.meters.Fit.chance`)."""
+    """Up to which of these, in per cent, a network may have learnt nothing (`TrainAccuracy.chance`)."""
     precision: str = "float32"
     """What the networks were trained and tested in: the recipe's, or float32 where the device lacks it."""
     labels: Mapping[str, Any] | None = None

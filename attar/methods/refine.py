@@ -140,7 +140,7 @@ class Refinement:
             ("a number above 0", lambda x: 0 < x < math.inf, ("lr",)),
             ("a number of 0 or more", lambda x: 0 <= x < math.inf, ("pull",)),
         )
-        check_ranges(self, ranges, "refine")
+        check_ranges(self, ranges, "refine", part=True)
         if not all(1 <= steps < math.inf and steps == int(steps) for _, steps in entries(self.steps, "refine.steps")):
             raise AttarError(f"refine: steps = {self.steps!r}: give whole numbers of 1 or more")
         for name in self.networks or ():

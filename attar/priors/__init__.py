@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from attar.priors.prompts import Prompts
 
 
-class Kind(NamedTuple):
+class PriorForm(NamedTuple):
     """One form that priors come in."""
 
     latent_space: Callable[[str], tuple[tuple[int, int, int], str]]
@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 
 _HOME = "attar.priors.kinds"
 
-PRIORS = Registry[Kind](
+PRIORS = Registry[PriorForm](
     "prior",
     {
         "digits": (
@@ -159,7 +159,7 @@ def _folder(source: str, store: Store, progress: Progress) -> str:
     return at_home(source)
 
 
-def _kind(source: str) -> Kind:
+def _kind(source: str) -> PriorForm:
     from attar.priors.diffusers_pipeline import read_index
     from attar.priors.original_dit import SUFFIXES
 

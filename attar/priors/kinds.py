@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from attar.priors import Kind, dit, original_dit, stable_diffusion
+from attar.priors import PriorForm, dit, original_dit, stable_diffusion
 
-DIT = Kind(dit.latent_space, dit.load_dit)
-STABLE_DIFFUSION = Kind(stable_diffusion.latent_space, stable_diffusion.load_stable_diffusion, prompted=True)
-ORIGINAL_DIT = Kind(original_dit.latent_space, original_dit.load_checkpoint)
+DIT = PriorForm(dit.latent_space, dit.load_dit)
+STABLE_DIFFUSION = PriorForm(stable_diffusion.latent_space, stable_diffusion.load_stable_diffusion, prompted=True)
+ORIGINAL_DIT = PriorForm(original_dit.latent_space, original_dit.load_checkpoint)

@@ -22,7 +22,7 @@ from attar.sets.distilled import DistilledSet, check_undamaged
 if TYPE_CHECKING:
     from attar.data.pixels import Pixels
     from attar.job import Job, Spec
-    from attar.selection.features import Features, Kind
+    from attar.selection.features import FeatureKind, Features
     from attar.teachers.reference import TeacherReference
 
 _DISTANCES = Many(Many(number(0)), least=1)
@@ -106,7 +106,7 @@ def read_nearest(distilled: DistilledSet) -> list[Nearest]:
 class Metrics:
     """How images are compared, and where that is computed."""
 
-    kinds: tuple[Kind, ...] = ("pixels",)
+    kinds: tuple[FeatureKind, ...] = ("pixels",)
     """By which features (attar.selection.features); pixels at 32 x 32."""
     teacher: TeacherReference | None = None
     """Whose features, where the kinds name a teacher."""

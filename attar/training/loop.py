@@ -52,7 +52,7 @@ class Pictures(Protocol):
     def __getitem__(self, index: Tensor, /) -> Tensor | Sequence[Tensor]: ...
 
 
-class Views(Protocol):
+class ViewMaker(Protocol):
     """Makes what is shown of the images `index` (n,) in an epoch; `images` are the whole set."""
 
     def __call__(self, images: Pictures, epoch: int, index: Tensor) -> Shown: ...
@@ -83,7 +83,7 @@ class Step:
 class Supervision:
     """Who makes and who labels the views; by default they are drawn for each batch and have the images' labels."""
 
-    views: Views | None = None
+    views: ViewMaker | None = None
     """Takes the place of views that are drawn for each batch."""
     teacher: nn.Module | None = None
     """Labels every view, with a temperature in the plan; on the network's device, in eval mode."""

@@ -42,7 +42,7 @@ VIEWS = 256
 """How many of the last views are looked at, at least, so that luck decides little."""
 
 
-class Fit:
+class TrainAccuracy:
     """How well a network fits what it is trained on: by the last epoch, and at least the last `VIEWS` views.
 
     They are counted as they pass, each batch before its step, with whatever augmentation and mixing it has.

@@ -70,7 +70,7 @@ class InvertSettings(Fit):
     # Checks of the settings
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, "fit")
         check_grid("fit", self.steps, "leading")
         if not self.times:
             raise AttarError("fit.times: at least one")

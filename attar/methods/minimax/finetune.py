@@ -18,13 +18,13 @@ from attar.methods.base import Group, Tensors
 from attar.methods.minimax.adaptor import adapted, attach, transformer_of
 from attar.methods.minimax.criteria import CriterionMeans, Memory
 from attar.methods.minimax.loss import MinimaxLoss
-from attar.methods.minimax.monitor import MEASURES, Monitor
+from attar.methods.minimax.monitor import MEASURES, TuningMonitor
 from attar.methods.minimax.settings import TuneSettings
 from attar.priors.prior import Prior
 from attar.priors.shared_embedders import SharedDiT, check_alike, share_embedders
 from attar.priors.training.adaptors import check_lora
 from attar.priors.training.latent_set import LatentSet, load_latents
-from attar.priors.training.optimise import Moment, Session, accelerator, optimise
+from attar.priors.training.optimise import Session, TrainingState, accelerator, optimise
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -54,7 +54,7 @@ class Tune(TuneSettings):
             tuned = attach(self, network, stack)
             values = list(tuned.values())
             monitor = self._monitor(job, group, values, loss, plan.steps, scratch / MEASURES)
-            monitor(Moment(0, [], [value.detach().clone() for value in values], 0.0))
+            monitor(TrainingState(0, [], [value.detach().clone() for value in values], 0.0))
             optimise(values, loss, plan, session, monitor, (loss.real, loss.generated, loss.means))
             return {name: value.detach().cpu().contiguous() for name, value in tuned.items()}
 
@@ -76,8 +76,8 @@ class Tune(TuneSettings):
 
     def _monitor(
         self, job: Job, group: Group, tuned: Sequence[nn.Parameter], loss: MinimaxLoss, steps: int, file: Path
-    ) -> Monitor:
-        return Monitor(
+    ) -> TuningMonitor:
+        return TuningMonitor(
             fit=self,
             job=job,
             group=group,

@@ -18,13 +18,13 @@ from attar.methods.minimax.measures import NEIGHBOURS, measures
 from attar.methods.minimax.settings import TuneSettings
 from attar.priors.training.latent_set import LatentSet
 from attar.priors.training.monitor import NetworkDenoiser, holding
-from attar.priors.training.optimise import Moment
+from attar.priors.training.optimise import TrainingState
 
 MEASURES = "measures.jsonl"
 
 
 @dataclass(frozen=True, eq=False)
-class Monitor:
+class TuningMonitor:
     """Measures one group's fine-tuning as it goes."""
 
     fit: TuneSettings
@@ -43,7 +43,7 @@ class Monitor:
     file: Path
     """Where the measures are written, a line each time."""
 
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, moment: TrainingState) -> None:
         """Writes a line of measures, if it is time to and there is none of this step yet."""
         if not self.fit.monitor.due(moment.step, self.total):
             return

@@ -35,7 +35,7 @@ class MonitorConfig:
     """Guidance of the samples."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, "fit.monitor")
         if self.times < 0 or self.times == 1:
             raise AttarError(f"fit.monitor.times {self.times}: 0, 2 or more")
         check_grid("fit.monitor", self.steps, "leading")
@@ -131,7 +131,7 @@ class TuneSettings(Fit):
     # Checks of the settings
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, "fit")
         for name in ("memory", "epochs", "batch", "learning_rate", "group", "rank"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise AttarError(f"fit.{name} {getattr(self, name)}: must be more than 0")
