@@ -194,7 +194,7 @@ def by_ipc(table: int | str, ipc: float, field: str) -> int:
 
 
 def number_by_ipc(table: float | str, ipc: float, field: str) -> float:
-    """As `by_ipc`, for numbers that need not be whole."""
+    """The entry of such a table, which need not be whole."""
     for limit, value in entries(table, field):
         if not limit or ipc <= _number(limit, field, table):
             return value

@@ -33,7 +33,7 @@ class NearestArtefact:
     record: CachedArtefact
     """What is there."""
     differences: tuple[ChangedInput, ...]
-    """Where it is another one."""
+    """The inputs that differ."""
 
 
 class Catalogue:

@@ -75,7 +75,7 @@ class RunPlan:
         return fingerprint(data, self.job.classes, inputs, spec, self.name, self.fields, ipc)
 
     def missing(self, ipcs: Sequence[int], say: Say) -> list[int]:
-        """Those of the IPCs whose sets are not there yet.
+        """The IPCs whose sets are not there yet.
 
         Raises:
             AttarError: a folder holds something else, another run's set, or a damaged one.

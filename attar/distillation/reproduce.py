@@ -54,7 +54,7 @@ class Reproduction:
     images: int
     """How many images were compared."""
     differences: tuple[ChangedImage, ...]
-    """Those whose bytes differ."""
+    """The images whose bytes differ."""
     otherwise: tuple[str, ...]
     """What is otherwise here than where the set was made: device, versions, inputs."""
 

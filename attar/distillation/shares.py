@@ -76,10 +76,10 @@ class Sampled:
 
     job: Job
     method: LatentMethod
-    """As it is for the IPC."""
+    """The method for sets of this IPC."""
     ipc: int
     asked: Artefacts
-    """Of these classes."""
+    """The artefacts of these classes."""
 
     @property
     def what(self) -> str:

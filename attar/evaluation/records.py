@@ -74,7 +74,7 @@ class Result:
     best: tuple[float, ...]
     """The best test during training, for each seed: chosen on the test set, so never the headline."""
     mean: float
-    """Of the accuracies, over the seeds."""
+    """Mean of the accuracies over the seeds."""
     std: float
     """Sample deviation over the seeds (n - 1); 0 for one seed."""
     seconds: float
@@ -87,7 +87,7 @@ class Result:
     precision: str = "float32"
     """What the networks were trained and tested in: the recipe's, or float32 where the device lacks it."""
     labels: Mapping[str, Any] | None = None
-    """Of soft labels: what `SoftLabels.record` tells."""
+    """How soft labels are stored (`SoftLabels.record`); None of hard ones."""
 
     @property
     def n(self) -> int:
@@ -125,13 +125,13 @@ class Trial:
     judged: str
     """The fingerprint of what sets are judged by but the network (`attar.experiments.summary.judged`)."""
     label: str
-    """The method's in the experiment."""
+    """The method's label in the experiment."""
     seeds: tuple[int, ...]
-    """Of the trainings."""
+    """Seeds of the trainings."""
     distilling: float
     """Seconds that it took to make the set."""
     bytes: int
-    """Of the set's images."""
+    """Size of the set's images on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ class Record(Result):
     """The set's folder; none of `ALL_DATA`."""
     method: str
     seed: int | None = None
-    """Of the distillation."""
+    """Seed of the distillation."""
     teacher: Mapping[str, Any] | None = None
     """Who gave soft labels: "source" (or a list), "digest", "accuracy" ... (`attar.evaluation.teaching.summary`)."""
     layout: str | None = None
@@ -221,7 +221,7 @@ class Record(Result):
         return [*filter(None, [self.unlearnt, beside and f"random real images: {beside}"])]
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in a file."""
+        """The record as a file holds it."""
         entry = asdict(self, dict_factory=_json_ready)
         trial = entry.pop("trial") or {}
         for name in ("layout", "test", "changes"):

@@ -113,13 +113,13 @@ class SetEvaluation:
 
     contender: Contender
     seed: int
-    """Of the distillation."""
+    """Seed of the distillation."""
     ipc: int
     evaluation: Evaluation
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of the trainings."""
+        """Seeds of the trainings."""
         return self.evaluation.seeds or (self.seed,)
 
     def __str__(self) -> str:

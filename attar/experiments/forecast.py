@@ -37,9 +37,9 @@ class Ground:
     counts: tuple[int, ...]
     """Images of each class."""
     side: int
-    """Of the images that are made, in pixels."""
+    """Side of the images that are made, in pixels."""
     measures: Measures | None
-    """Of the prior; None where real images are taken."""
+    """What was measured of the prior; None where real images are taken."""
 
 
 def forecast(experiment: Experiment, reason: str | None, store: Store | None, progress: Progress) -> str:
@@ -109,7 +109,7 @@ def _is_here(prior: str) -> bool:
 
 
 def _grounds(experiment: Experiment, reason: str | None, store: Store | None, progress: Progress) -> dict[str, Ground]:
-    """By the methods' labels; methods with equal settings share one."""
+    """The grounds by the methods' labels; methods with equal settings share one."""
     made: dict[tuple[Spec, bool], Ground] = {}
     for contender in experiment.contenders:
         key = (contender.spec, isinstance(contender.method, LatentMethod))

@@ -41,13 +41,13 @@ class Scores:
     """A set's scores for each training seed, and the records that they are made of; scores are fractions."""
 
     full_accuracy: float
-    """Of all the data with hard labels."""
+    """Accuracy of all the data with hard labels."""
     own: Record
-    """By the set's own protocol, random real images beside it."""
+    """The set by its own protocol, random real images beside it."""
     plain: Record
     """The same without augmentation."""
     hard: Record
-    """With hard labels."""
+    """The set with hard labels."""
     weight: float = 0.5
     """See `Protocol`."""
 

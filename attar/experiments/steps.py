@@ -81,7 +81,7 @@ def with_shared(start: Recipe, end: Recipe, changes: Mapping[str, Any]) -> tuple
 
 
 def between(start: Recipe, end: Recipe, first: Sequence[str] = ()) -> list[RecipeStep]:
-    """From `start` to `end`, the groups of the fields named in `first` before the others.
+    """The steps from `start` to `end`, the groups of the fields named in `first` before the others.
 
     Groups that make no possible recipe by themselves (stored labels with a count of steps) are changed with the next.
 

@@ -22,11 +22,11 @@ class Cell:
     """One method at one IPC: every run's accuracy, and what the sets cost."""
 
     accuracies: Mapping[Run, float]
-    """In per cent, after the last epoch."""
+    """Accuracies in per cent, after the last epoch."""
     seconds: float
     """To distill one set, mean over the distillation seeds."""
     bytes: float
-    """Of one set's images, mean over the distillation seeds."""
+    """Size of one set's images, mean over the distillation seeds."""
 
     @property
     def n(self) -> int:
@@ -78,7 +78,7 @@ class Summary:
 
     experiment: Experiment
     panels: tuple[Panel, ...]
-    """By evaluation and network, in the order of the experiment's file."""
+    """The panels by evaluation and network, in the order of the experiment's file."""
     failures: tuple[str, ...] = ()
     """What failed, a line each."""
 

@@ -33,7 +33,7 @@ from attar.methods import load_method
 from attar.methods.base import LatentMethod
 
 GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {"exemplars": {"fit.time": ("280", "600")}}
-"""By method, what is varied if nothing else is asked for, beside the guidance."""
+"""What is varied if nothing else is asked for, beside the guidance: by method."""
 GUIDANCE: Mapping[str, Sequence[Any]] = {"sampler.guidance": ("2", "4")}
 """The same of every method that samples a prior."""
 
@@ -44,7 +44,7 @@ class Rung:
 
     candidates: int
     divisor: int
-    """Of the recipe's steps or epochs; the last rung's is 1."""
+    """What the recipe's steps or epochs are divided by; the last rung's is 1."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Round:
 
     evaluation: Evaluation
     scores: Mapping[str, CandidateScore]
-    """By the candidates' labels, in the grid's order."""
+    """The scores by the candidates' labels, in the grid's order."""
     tested: int
     """Held-out images that they were tested on."""
 
@@ -83,7 +83,7 @@ class Race:
 
     ipc: int
     rounds: tuple[Round, ...]
-    """Those that are done, the first of which has all candidates."""
+    """The rungs that are done; the first has all candidates."""
     over: bool
 
     @property

@@ -42,7 +42,7 @@ class Bar:
     against: int | None
     """The number of the bar that it stands on; None: the first bar."""
     accuracies: tuple[float, ...]
-    """For each training seed: after the last epoch, but of the bars that `best` marks at the best one."""
+    """Accuracy of each training seed: after the last epoch; of the bars that `best` marks, at the best one."""
     mean: float
     std: float | None
     """Sample deviation over the training seeds; None of a single one."""
@@ -71,7 +71,7 @@ class Bar:
         return f"{self.summary or self.name}  {self.accuracy} %{'  ' if self.gap else ''}{self.gap}"
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in waterfall.json."""
+        """The bar as waterfall.json holds it."""
         return {"told" if name == "summary" else name: value for name, value in asdict(self).items()}
 
 
@@ -80,7 +80,7 @@ class Waterfall:
     """What the steps of one set and network came to."""
 
     folder: Path
-    """Of the set."""
+    """The set's folder."""
     network: str
     bars: tuple[Bar, ...]
 

@@ -31,7 +31,7 @@ class PriorForm(NamedTuple):
     prompted: bool = False
 
 
-_HOME = "attar.priors.kinds"
+_HOME = "attar.priors.forms"
 
 PRIORS = Registry[PriorForm](
     "prior",
@@ -52,7 +52,7 @@ PRIORS = Registry[PriorForm](
         "DiT.pt": (f"{_HOME}:ORIGINAL_DIT", "a checkpoint file of the original DiT's or Minimax's code"),
     },
 )
-"""By the forms that they come in: `digits` is a name, the others are places."""
+"""The forms that priors come in: `digits` is a name, the others are places."""
 
 
 @checked

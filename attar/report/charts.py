@@ -37,7 +37,7 @@ STAND_INS = {
 SERIES = list(STAND_INS)[:COLOURS]
 MUTED, FAINT, INK = list(STAND_INS)[COLOURS:]
 BINS = 20
-"""Of the distances to real images."""
+"""Bins of the histograms of distances to real images."""
 BAR_STYLES: Mapping[str, dict[str, Any]] = {
     "whole": {"color": "0.6"},
     "up": {"color": "C0"},

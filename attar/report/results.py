@@ -33,7 +33,7 @@ class Row:
 
     name: str
     style: int | None
-    """Of its line in the chart; None is the baseline's."""
+    """Colour and marker of its line in the chart; None is the baseline's."""
     cells: tuple[TableCell | None, ...]
 
 

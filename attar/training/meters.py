@@ -61,7 +61,7 @@ class TrainAccuracy:
 
     @property
     def share(self) -> float:
-        """Of the views that were given the label that they were taught most of, in per cent."""
+        """Per cent of the views that were given the label that they were taught most of."""
         return 100 * float(torch.stack([step.correct for step in self.steps]).sum()) / self.views
 
     def chance(self, largest: float) -> float:

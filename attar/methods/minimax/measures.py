@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NEIGHBOURS = 5
-"""Of a latent: their farthest bounds its neighbourhood."""
+"""Nearest others of a latent; the farthest of them bounds its neighbourhood."""
 
 
 def measures(real: Sequence[Tensor], generated: Sequence[Tensor], memory: int) -> dict[str, float]:

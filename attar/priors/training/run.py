@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from attar.core.arguments import checked
 from attar.core.batching import device_class
 from attar.core.errors import AttarError
-from attar.core.json_shapes import read_json
 from attar.core.progress import Progress, Say, silent
 from attar.core.store import Artefact, Store
 from attar.data import load_data, only_side
 from attar.data.output_places import check_place, own_record
 from attar.diffusion import Schedule
-from attar.priors.folder import RECORD, linear_scheduler, publish, write_card, write_pipeline
+from attar.priors.folder import RECORD, linear_scheduler, publish, read_card, write_card, write_pipeline
 from attar.priors.shared_embedders import untrained
 from attar.priors.training.estimate import classifier_training, estimate
 from attar.priors.training.monitor import Monitor
@@ -66,7 +65,7 @@ def train_new_prior(
 
 
 def _sized(spec: NewPrior) -> NewPrior:
-    """With the size of the images where all have one and the codec knows none."""
+    """The prior, with the size of the images where all have one and the codec knows none."""
     if spec.size is not None or spec.codec not in ("pixel", "grey", "train"):
         return spec
     side = only_side(load_data(spec.data))
@@ -107,7 +106,7 @@ def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path)
         made = store.once(artefact, lambda folder: _made(run, task, artefact.key, folder))
         publish(made, out)
         run.say(f"wrote {out.resolve()}")
-        run.say(judged(read_json(out / RECORD)["measures"], len(run.classes)))
+        run.say(judged(read_card(out)["measures"], len(run.classes)))
     helper.wait_for_everyone()
 
 
