@@ -17,7 +17,7 @@ from attar.core.progress import Progress, duration
 from attar.core.store import Store
 from attar.core.wording import aligned, counted
 from attar.data import load_data, load_held_out, test_spec
-from attar.distillation.estimate import Measures, Outlook, measured, outlook, training_seconds
+from attar.distillation.outlook import Measures, Outlook, measured, outlook, training_seconds
 from attar.experiments.spec import Experiment, Planned
 from attar.job import Job, Spec
 from attar.methods.base import LatentMethod

@@ -14,7 +14,7 @@ from attar.core.progress import Progress, Say, about
 from attar.core.store import Store
 from attar.core.wording import counted
 from attar.data.output_places import check_file, check_place
-from attar.distillation.estimate import training_seconds
+from attar.distillation.outlook import training_seconds
 from attar.evaluation import Recipe
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import Students, evaluate
