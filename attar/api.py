@@ -12,7 +12,7 @@ from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 
 if TYPE_CHECKING:
-    from attar.core.cache import Contents, Record
+    from attar.core.cache import CacheContents, CachedArtefact
     from attar.core.prune import Pruned
     from attar.distillation.reuse import Reuse
     from attar.evaluation.conditions import Conditions
@@ -243,7 +243,7 @@ def explain_run(
 
 
 @checked
-def cache_contents(kind: str | None = None) -> Contents:
+def cache_contents(kind: str | None = None) -> CacheContents:
     """`attar cache`: all that is in the cache, or what it holds of one kind.
 
     Raises:
@@ -255,7 +255,7 @@ def cache_contents(kind: str | None = None) -> Contents:
 
 
 @checked
-def explain(what: str | Path) -> Record:
+def explain(what: str | Path) -> CachedArtefact:
     """`attar cache explain`: what an artefact of the cache, or a distilled set, was made of.
 
     Args:

@@ -128,10 +128,10 @@ class Job:
         self.dry = dry
         """Nothing is trained: a built-in prior that is still to be trained is counted and timed as it is before."""
         self.teachers: dict[tuple[TeacherReference, int | None], SingleTeacher] = {}
-        """Those that were opened and tried (attar.selection.features.teacher_for)."""
+        """The teachers that were opened and tried (attar.selection.features.teacher_for)."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """In words: each process opens it for itself, once."""
+        """Pickled in words: each process opens the job for itself, once."""
         return _reopened, (self.spec, self.store.root.absolute())
 
     @cached_property
@@ -210,7 +210,7 @@ class Job:
 
     @cached_property
     def untrained(self) -> TemporaryDirectory[str] | None:
-        """In a dry run, the folder of the built-in prior's network where it is not trained yet."""
+        """The folder of the built-in prior's network where a dry run finds it untrained."""
         from attar.priors.digits import is_trained, untrained_digits
 
         return untrained_digits() if self.dry and self.spec.prior == "digits" and not is_trained(self.store) else None

@@ -29,10 +29,9 @@ from attar.diffusion import Sampler, grid, sample
 from attar.diffusion.loss import Forward
 from attar.distillation.pipeline import step_noise
 from attar.job import Job, Spec
-from attar.methods.minimax.criteria import Memory
+from attar.methods.minimax.criteria import CriterionMeans, Memory
 from attar.methods.minimax.finetune import Tune
 from attar.methods.minimax.loss import MinimaxLoss
-from attar.methods.minimax.monitor import CriterionMeans
 from attar.priors.codec import to_float
 from attar.priors.shared_embedders import share_embedders
 from attar.priors.training.adaptors import DiffFit

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Set
 from pathlib import Path
 
 DOCS = Path(__file__).parent
@@ -40,6 +41,18 @@ def imported_by(source: str) -> set[str]:
         elif isinstance(node, ast.Import):
             names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("attar.")}
     return names - {"__version__"}
+
+
+def modules_imported_by(source: str, known: Set[str]) -> set[str]:
+    """Those of the known modules that a file imports anywhere, or takes names from."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in known else node.module for name in full}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names & known
 
 
 def floors(imported: dict[str, set[str]]) -> list[list[str]]:

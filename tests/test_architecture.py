@@ -84,6 +84,27 @@ def test_the_walk_finds_an_arrow_that_does_not_run_downward(source: str) -> None
     assert upward(PACKAGE / "data" / "spec.py", source)
 
 
+def files_in_a_circle(sources: dict[str, str]) -> set[str]:
+    """The modules that reach themselves by their imports, those for types and in functions included."""
+    reached = {name: house.modules_imported_by(source, sources.keys()) - {name} for name, source in sources.items()}
+    for through in sources:
+        for others in reached.values():
+            if through in others:
+                others |= reached[through]
+    return {module for module, others in reached.items() if module in others}
+
+
+def test_files_import_one_another_in_no_circle() -> None:
+    names = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
+    assert not files_in_a_circle({name: file.read_text(encoding="utf-8") for name, file in names.items()})
+
+
+@pytest.mark.parametrize("form", ["from a.b import {}", "import a.b.{}", "def f():\n    from a.b.{} import thing"])
+def test_a_circle_of_files_is_found(form: str) -> None:
+    sources = {f"a.b.{name}": form.format(other) for name, other in (("x", "y"), ("y", "z"), ("z", "x"))}
+    assert files_in_a_circle({**sources, "a.b.w": form.format("x")}) == set(sources)
+
+
 def test_the_page_shows_the_house_as_it_stands() -> None:
     assert house.drawn() in PAGE.read_text(encoding="utf-8"), "run `python docs/house.py`"
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 import attar
-from attar.core.arguments import check
+from attar.core.arguments import check, checked
 from attar.core.errors import AttarError
 from attar.diffusion import Sampler
 from attar.evaluation import modified, named_recipe
@@ -17,11 +18,15 @@ from attar.evaluation.conditions import Conditions
 from attar.evaluation.relabel import Relabelling, relabel
 from attar.experiments.settings import Protocol
 from attar.job import Spec
+from attar.methods.d3hr.class_moments import Invert
 from attar.methods.d3hr.method import D3HR
+from attar.methods.minimax.settings import MonitorConfig
+from attar.methods.refine import Refinement
 from attar.networks import build
 from attar.priors.training.run import train_new_prior
-from attar.priors.training.settings import NewPrior, Training
+from attar.priors.training.settings import AdaptedPrior, Autoencoding, NewPrior, Optimisation, Report, Training
 from attar.report import write_report
+from attar.selection import Select
 from attar.sets.layouts import export
 from attar.sets.near_copies import nearest
 from attar.teachers.reference import TeacherReference
@@ -96,12 +101,12 @@ def test_functions(call: Callable[..., Any], words: list[Any], named: dict[str, 
         (Spec, ["digits"], {"on_bad_image": "skp"}, "`on_bad_image` = 'skp' (did you mean 'skip'?): must be one of"),
         (NewPrior, [3], {}, "`data` = 3: must be a text"),
         (NewPrior, ["digits"], {"training": 3}, "`training` = 3: must be a Training"),
-        (Training, [], {"steps": "3"}, "`steps` = '3': must be a whole number"),
+        (Training, [], {"steps": "3"}, "`training.steps` = '3': must be a whole number"),
         (TeacherTraining, ["digits"], {"network": 3}, "`network` = 3: must be a text or None"),
         (TeacherReference, [3], {}, "`source` = 3: must be a text or a tuple (each a text)"),
         (D3HR, [], {"subsets": "3"}, "`subsets` = '3': must be a whole number"),
         (D3HR, [], {"sampler": {"steps": 3}}, "`sampler` = {'steps': 3}: must be a Sampler"),
-        (Sampler, [], {"solver": 3}, "`solver` = 3: must be a text"),
+        (Sampler, [], {"solver": 3}, "`sampler.solver` = 3: must be a text"),
         (Conditions, [3, (0,)], {}, "`networks` = 3: must be a tuple (each a text)"),
         (Conditions, [("convnet3",), (0.5,)], {}, "`seeds` = (0.5,): must be a tuple (each a whole number)"),
         (Conditions, [("convnet3",), (2**60,)], {}, "`seeds` 1152921504606846976: must be a whole number from -2^53"),
@@ -110,7 +115,7 @@ def test_functions(call: Callable[..., Any], words: list[Any], named: dict[str, 
         (Conditions, [("convnet3", "convnet3"), (0,)], {}, "`network`: convnet3 stands there twice"),
         (Conditions, [("convnet3",), (1, 1)], {}, "`seeds`: 1 stands there twice"),
         (Protocol, [3], {}, "`own` = 3: must be a Recipe"),
-        (Training, [], {"seed": 2**70}, "`seed` 1180591620717411303424: must be a whole number from -2^53"),
+        (Training, [], {"seed": 2**70}, "`training.seed` 1180591620717411303424: must be a whole number from"),
         (TeacherTraining, ["digits"], {"seed": 2**70}, "`seed` 1180591620717411303424: must be a whole number"),
     ],
 )
@@ -118,6 +123,60 @@ def test_frozen_objects(kind: type, words: list[Any], named: dict[str, Any], tol
     with pytest.raises(AttarError) as raised:
         kind(*words, **named)
     assert str(raised.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: Optimisation(batch="3"), "training.batch"),  # type: ignore[arg-type]
+        (lambda: Autoencoding(steps="3"), "vae.steps"),  # type: ignore[arg-type]
+        (lambda: Report(steps="3"), "report.steps"),  # type: ignore[arg-type]
+        (lambda: Sampler(steps="3"), "sampler.steps"),  # type: ignore[arg-type]
+        (lambda: Invert(steps="3"), "fit.steps"),  # type: ignore[arg-type]
+        (lambda: MonitorConfig(steps="3"), "fit.monitor.steps"),  # type: ignore[arg-type]
+        (lambda: Refinement(depths="3"), "refine.depths"),  # type: ignore[arg-type]
+        (lambda: Select(pool="3"), "select.pool"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_part_is_named_with_its_owner(make: Callable[[], Any], name: str) -> None:
+    with pytest.raises(AttarError, match=f"^`{name}` = '3': must be a whole number$"):
+        make()
+
+
+def test_the_range_of_an_autoencoder_s_steps_is_told_of_the_autoencoder() -> None:
+    with pytest.raises(AttarError, match=r"^vae: steps = 0"):
+        Autoencoding(steps=0)
+
+
+def test_whole_numbers_of_numpy_become_python_s() -> None:
+    spec = Spec("digits", seed=np.int64(3))  # type: ignore[arg-type]
+    assert type(spec.seed) is int
+    assert spec == Spec("digits", seed=3)
+    seeds = Conditions(("convnet3",), (np.int32(0), 1)).seeds  # type: ignore[arg-type]
+    assert list(map(type, seeds)) == [int, int]
+
+    @checked
+    def call(ipcs: Sequence[int], rate: float) -> tuple[Any, Any]:
+        return ipcs, rate
+
+    ipcs, rate = call([np.int64(1), 2], rate=np.int64(2))
+    assert (type(ipcs[0]), type(rate)) == (int, int)
+    same = [1, 2]
+    assert call(same, 0.5)[0] is same
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (AdaptedPrior, "an AdaptedPrior"),
+        (Spec, "a Spec"),
+        (tuple[str, int], r"a tuple \(a text, a whole number\)"),
+        (tuple[str, ...], r"a tuple \(each a text\)"),
+    ],
+)
+def test_kinds_in_words(kind: Any, words: str) -> None:
+    with pytest.raises(AttarError, match=f"must be {words}$"):
+        check(3, kind, "x")
 
 
 @pytest.mark.parametrize(

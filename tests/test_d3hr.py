@@ -25,7 +25,7 @@ from attar.methods import load_method
 from attar.methods.d3hr import matching, scores
 from attar.methods.d3hr.matching import matched, reference_draws, search
 from attar.methods.d3hr.moments import Moments, error_of_mean
-from attar.methods.d3hr.scores import Score, kl_score, paper_score, sinkhorn_score
+from attar.methods.d3hr.scores import ScoreFunction, kl_score, paper_score, sinkhorn_score
 from attar.sets.distilled import open_distilled, verify
 
 CLASSES = ["ant", "bee", "cat", "dog"]
@@ -114,7 +114,9 @@ def test_the_search_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("metric", [paper_score, kl_score, sinkhorn_score])
-def test_the_same_group_wins_whatever_an_accelerator_rounds(metric: Score, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_group_wins_whatever_an_accelerator_rounds(
+    metric: ScoreFunction, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stand-in for one that is wrong by nearly as much as it may be, now above and now below."""
     monkeypatch.setattr(matching, "CHUNK", 4000)
     mean, std = gaussian()
@@ -186,7 +188,7 @@ def test_a_feature_that_never_varies_does_not_spoil_the_search() -> None:
 
 
 @pytest.mark.parametrize("metric", [paper_score, kl_score, sinkhorn_score])
-def test_a_group_of_one_is_scored_by_its_mean_alone(metric: Score) -> None:
+def test_a_group_of_one_is_scored_by_its_mean_alone(metric: ScoreFunction) -> None:
     groups, mean, std = torch.randn(6, 1, 9), torch.zeros(9), torch.ones(9)
     torch.testing.assert_close(metric(groups, mean, std), groups[:, 0].norm(dim=1))
 

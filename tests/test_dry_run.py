@@ -166,12 +166,12 @@ def test_a_set_that_is_there_is_left_to_the_training_of_the_prior(
     random = [*DIGITS[:2], "--method", "random", "--ipc", 1, "--out", tmp_path / "out"]
     assert attar(monkeypatch, "distill", *random) == 0
     manifest = tmp_path / "out" / "manifest.json"
-    from attar.distillation.checks import Plan
+    from attar.distillation.checks import RunPlan
     from attar.job import Job, Spec
     from attar.methods import load_method
 
     job = Job(Spec(data="digits", prior="digits", device="cpu"), dry=True)
-    plan = Plan(job, "prior", load_method("prior", {"sampler.steps": "5"}), (1,), {1: tmp_path / "out"})
+    plan = RunPlan(job, "prior", load_method("prior", {"sampler.steps": "5"}), (1,), {1: tmp_path / "out"})
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **plan.asked(1)}))
     capsys.readouterr()
     assert attar(monkeypatch, *words, "--dry-run") == 0

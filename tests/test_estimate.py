@@ -11,7 +11,7 @@ from toys import save_tiny_dit
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.distillation.estimate import Measures, measured, outlook, training_seconds
+from attar.distillation.outlook import Measures, measured, outlook, training_seconds
 from attar.evaluation import RECIPES
 from attar.job import Job, Spec
 from attar.methods import load_method

@@ -19,8 +19,8 @@ from attar.core.errors import AttarError, BadImage
 from attar.core.store import Store
 from attar.data import ImageSet, load_data, load_held_out, load_pixels, preprocess, readable
 from attar.data.decode import MAX_PIXELS, opened, upright
-from attar.priors.training.run import TrainingRun
 from attar.priors.training.settings import Material
+from attar.priors.training.task import TrainingRun
 
 RAMP = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
 COLOURS = np.stack([RAMP, RAMP[::-1], RAMP.T], -1)

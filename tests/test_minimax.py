@@ -26,7 +26,8 @@ from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.minimax.criteria import Memory, diversity, representativeness
 from attar.methods.minimax.loss import MinimaxLoss
-from attar.methods.minimax.monitor import MEASURES, measures, neighbourhoods
+from attar.methods.minimax.measures import measures, neighbourhoods
+from attar.methods.minimax.monitor import MEASURES
 from attar.priors.shared_embedders import share_embedders
 from attar.priors.training.adaptors import DiffFit
 from attar.priors.training.latent_set import held_in_memory

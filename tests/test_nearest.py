@@ -19,7 +19,7 @@ from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.report import write_report
-from attar.selection.features import Kind
+from attar.selection.features import FeatureKind
 from attar.sets.distilled import DistilledSet, open_distilled, verify
 from attar.sets.near_copies import COMPARED, Metrics, Nearest, folder_of, nearest, read_nearest
 from attar.teachers.reference import TeacherReference
@@ -71,7 +71,7 @@ def test_distances_agree_with_a_search_in_loops(world: Path, store: Store, tmp_p
 def test_copies_are_found_and_are_near_copies_by_every_measure(world: Path, store: Store, tmp_path: Path) -> None:
     one = made(world, tmp_path / "random", store, "random")
     teacher = TeacherReference(str(world / "teacher"))
-    kinds: tuple[Kind, ...] = ("pixels", "teacher", "prior", "latents")
+    kinds: tuple[FeatureKind, ...] = ("pixels", "teacher", "prior", "latents")
     found = nearest(one, Metrics(kinds, teacher, str(world / "dit"), "cpu"), store=store)
     assert [of.kind for of in found] == list(kinds)
     for of in found:

@@ -23,7 +23,8 @@ from attar.distillation.pipeline import compose, prepare
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
-from attar.methods.rded import RDED, random_squares
+from attar.methods.rded.crops import random_squares
+from attar.methods.rded.method import RDED
 from attar.teachers.load import load_pretrained
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher

@@ -18,8 +18,8 @@ from attar.core.store import Store
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
-from attar.methods.refine import Aim, Refinement, gap
-from attar.methods.refine_features import features_of
+from attar.methods.refine import Refinement
+from attar.methods.refine_gap import Aim, aims_of, features_of, gap
 from attar.networks import build
 from attar.sets.distilled import open_distilled
 
@@ -87,8 +87,6 @@ def test_features_are_what_the_last_layer_sees_then_the_deepest_maps(name: str, 
 
 
 def test_it_brings_features_nearer_in_networks_that_it_did_not_meet(world: Path, store: Store) -> None:
-    from attar.methods.refine import _aims
-
     job = job_of(world, store)
     how = Refinement(steps=60, lr=0.1, networks=NETWORKS, real=12, dsa=False, pull=0, depths=1)
     z = latents(job, 4)
@@ -104,7 +102,7 @@ def test_it_brings_features_nearer_in_networks_that_it_did_not_meet(world: Path,
             def see(images: torch.Tensor, features: Any = features) -> list[torch.Tensor]:
                 return features(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
 
-            aims = _aims(network, see, real)
+            aims = aims_of(network, see, real)
             with torch.no_grad():
                 found.append(float(gap(aims, how._means(job.codec, see, z))))
         return float(np.mean(found))

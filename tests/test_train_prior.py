@@ -32,7 +32,7 @@ from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT, share_embedders, untrained
 from attar.priors.training.latent_set import LatentSet, Mirrored, load_latents
 from attar.priors.training.monitor import Monitor
-from attar.priors.training.optimise import Moment, Session, accelerator, optimise
+from attar.priors.training.optimise import Session, TrainingState, accelerator, optimise
 from attar.priors.training.run import train_new_prior
 from attar.priors.training.sample_quality import frechet, judged
 from attar.priors.training.settings import Autoencoding, NewPrior, Optimisation, Report, Training
@@ -151,7 +151,7 @@ def test_the_average_is_warmed_up_and_kept(tmp_path: Path) -> None:
     plan = Optimisation(steps=3, learning_rate=1.0, schedule="constant", warmup=0, ema_decay=0.5)
     values: list[float] = []
 
-    def after(moment: Moment) -> None:
+    def after(moment: TrainingState) -> None:
         values.append(float(parameter.detach()))
 
     session = Session(tmp_path, accelerator("cpu", "float32"), "x")

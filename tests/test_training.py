@@ -21,7 +21,7 @@ from attar.networks import build
 from attar.training import Checkpoint, Plan, Precision, Shown, Step, Supervision, batches, rate, seeded, top1, train
 from attar.training.augment import Augmentation, apply, draw, mixed, normalised
 from attar.training.loop import _taught_most
-from attar.training.meters import Fit
+from attar.training.meters import TrainAccuracy
 
 PLAIN = Augmentation(size=8, normalise="half")
 
@@ -257,14 +257,14 @@ def steps(epochs: int, batches: int, images: int, right: Any) -> list[Step]:
 def test_the_fit_is_that_of_the_last_epoch_and_of_256_views_at_least(
     epochs: int, batches: int, images: int, last: int
 ) -> None:
-    fit = Fit()
+    fit = TrainAccuracy()
     for step in steps(epochs, batches, images, lambda i: 9 if i >= epochs * batches - last else 0):
         fit.add(step)
     assert (fit.views, fit.share) == (last * images, 90.0)
 
 
 def test_chance_is_the_largest_class_and_a_little_luck() -> None:
-    fit = Fit()
+    fit = TrainAccuracy()
     for step in steps(100, 1, 10, lambda _: 1):
         fit.add(step)
     assert fit.chance(0.1) == pytest.approx(10 + 200 * (0.09 / 260) ** 0.5)

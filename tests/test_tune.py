@@ -27,9 +27,9 @@ from attar.evaluation.records import Record, read_records, write_record
 from attar.experiments import compare
 from attar.experiments.summary import Cell
 from attar.experiments.tune import (
+    CandidateScore,
     Race,
     Round,
-    Score,
     best,
     candidates,
     default_grid,
@@ -363,7 +363,7 @@ def test_the_usual_grid_leaves_alone_what_is_set() -> None:
 def race(tested: int, **accuracies: list[float]) -> Race:
     """A last rung with these accuracies by training seed."""
     scores = {
-        name: Score({"net": Cell({(0, seed): one for seed, one in enumerate(values)}, 1, 1)})
+        name: CandidateScore({"net": Cell({(0, seed): one for seed, one in enumerate(values)}, 1, 1)})
         for name, values in accuracies.items()
     }
     return Race(10, (Round(None, scores, tested),), over=True)  # type: ignore[arg-type]
@@ -386,7 +386,7 @@ def test_what_is_noise_is_called_so() -> None:
 
 def test_networks_count_alike() -> None:
     of = {"one": Cell({(0, 0): 10.0, (0, 1): 20.0}, 1, 1), "two": Cell({(0, 1): 40.0, (0, 0): 50.0}, 1, 1)}
-    assert Score(of).whole.accuracies == {(0, 0): 30.0, (0, 1): 30.0}
+    assert CandidateScore(of).whole.accuracies == {(0, 0): 30.0, (0, 1): 30.0}
 
 
 def test_candidates_are_in_the_order_of_the_grid(tmp_path: Path) -> None:

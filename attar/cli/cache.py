@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 
 from attar import api
 from attar.cli.shared import say
-from attar.core.cache import OLDER, Contents, Record, Unfinished, contents, subject
+from attar.core.cache import OLDER, CacheContents, CachedArtefact, Unfinished, contents, subject
 from attar.core.errors import AttarError
 from attar.core.fingerprints import is_artefact, is_named
 from attar.core.progress import duration
@@ -21,19 +21,19 @@ from attar.core.prune import Pruned, bytes_of, prune, seconds_of
 from attar.core.wording import listed
 
 if TYPE_CHECKING:
-    from attar.core.differences import Difference
+    from attar.core.differences import ChangedInput
     from attar.distillation.reuse import Missing, Reuse
 
 app = typer.Typer(no_args_is_help=False, rich_markup_mode=None)
 
-Kind = Annotated[str | None, typer.Option(help="Only this kind: latents, fit, candidates, evaluation ...")]
+KindOption = Annotated[str | None, typer.Option(help="Only this kind: latents, fit, candidates, evaluation ...")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts")]
 SHORT = 12
 """Digits of a key that are shown, of 32; any beginning that is unique will do."""
 
 
 @app.callback(invoke_without_command=True)
-def cache(context: typer.Context, kind: Kind = None, as_json: Json = False) -> None:
+def cache(context: typer.Context, kind: KindOption = None, as_json: Json = False) -> None:
     """Show what is in the cache, by kind; with --kind, every artefact of one kind.
 
     An artefact is a piece of work that is done once: the latents of a class, a fit, an evaluation. Its key is the
@@ -80,7 +80,7 @@ def prune_(
     max_size: Annotated[
         str | None, typer.Option(help="Remove the least recently used until this much is left: 500MB, 50GB or 2TB")
     ] = None,
-    kind: Kind = None,
+    kind: KindOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing")] = False,
     as_json: Json = False,
 ) -> None:
@@ -104,7 +104,7 @@ def prune_(
         say(line)
 
 
-def explained(record: Record) -> Iterable[str]:
+def explained(record: CachedArtefact) -> Iterable[str]:
     """What an artefact is and was made of, line by line."""
     of = subject(record.inputs)
     yield f"{record.kind} {record.key}" + (f", of {of}" if of else "")
@@ -122,7 +122,7 @@ def explained(record: Record) -> Iterable[str]:
         yield from _branch(name, value, known, "  ")
 
 
-def _branch(name: str, value: Any, known: dict[str, Record], indent: str) -> Iterable[str]:
+def _branch(name: str, value: Any, known: dict[str, CachedArtefact], indent: str) -> Iterable[str]:
     """An input, and what is in it."""
     if isinstance(value, dict) and not is_named(value) and not is_artefact(value):
         inner = {key: part for key, part in value.items() if key != "is"}
@@ -140,7 +140,7 @@ def _branch(name: str, value: Any, known: dict[str, Record], indent: str) -> Ite
         yield f"{indent}{name}: {_inline(value, known)}"
 
 
-def _inline(value: Any, known: dict[str, Record]) -> str:
+def _inline(value: Any, known: dict[str, CachedArtefact]) -> str:
     """A value on one line; of an artefact, also what it is of and whether it is still there."""
     if is_artefact(value):
         record = known.get(value["key"])
@@ -197,7 +197,7 @@ def _why(missing: Missing) -> str:
     return "; ".join(dict.fromkeys(map(_differs, missing.nearest.differences)))
 
 
-def _differs(difference: Difference) -> str:
+def _differs(difference: ChangedInput) -> str:
     """`fit.guidance 4.0, in the cache 1.5`."""
     asked, cached = word(difference.asked), word(difference.cached)
     if difference.field.endswith("digest") or asked == cached:
@@ -211,7 +211,7 @@ def pruned(done: Pruned, dry_run: bool) -> Iterable[str]:
     kinds = dict.fromkeys(item.kind for item in done.removed)
     for kind in kinds:
         items = [item for item in done.removed if item.kind == kind]
-        finished = [item for item in items if isinstance(item, Record)]
+        finished = [item for item in items if isinstance(item, CachedArtefact)]
         oldest = _ago(items[0].used)
         rest = f", {len(items) - len(finished)} unfinished" if len(finished) < len(items) else ""
         size = _size(sum(item.bytes for item in items))
@@ -222,7 +222,7 @@ def pruned(done: Pruned, dry_run: bool) -> Iterable[str]:
     yield f"{'would free' if dry_run else 'freed'} {_size(done.freed)}; {_size(done.left)} are left"
 
 
-def _show_kinds(cached: Contents) -> None:
+def _show_kinds(cached: CacheContents) -> None:
     kinds = dict.fromkeys(record.kind for record in cached.records)
     rows = []
     for kind in kinds:
@@ -237,7 +237,7 @@ def _show_kinds(cached: Contents) -> None:
     _say_odd(cached)
 
 
-def _show_artefacts(cached: Contents) -> None:
+def _show_artefacts(cached: CacheContents) -> None:
     rows = [
         [
             record.key[:SHORT],
@@ -254,7 +254,7 @@ def _show_artefacts(cached: Contents) -> None:
     _say_odd(cached)
 
 
-def _say_odd(cached: Contents) -> None:
+def _say_odd(cached: CacheContents) -> None:
     """What is not finished, and what will not be used."""
     for item in cached.unfinished:
         state = "being made" if item.running else "left over from a removal" if item.left_over else "interrupted"
@@ -269,7 +269,7 @@ def _say_odd(cached: Contents) -> None:
         say(f"{len(older)} are of an older Attar, {size}: no run uses them any more")
 
 
-def _wrong(record: Record) -> str:
+def _wrong(record: CachedArtefact) -> str:
     return f"damaged ({record.wrong})" if record.wrong and record.wrong != OLDER else record.wrong
 
 
@@ -298,11 +298,11 @@ def _ago(when: float) -> str:
     return f"{duration(max(0.0, time.time() - when))} ago"
 
 
-def _record_json(record: Record) -> dict[str, Any]:
+def _record_json(record: CachedArtefact) -> dict[str, Any]:
     return {**asdict(record), "folder": str(record.folder), "bytes": record.bytes}
 
 
-def _contents_json(cached: Contents) -> dict[str, Any]:
+def _contents_json(cached: CacheContents) -> dict[str, Any]:
     return {
         "folder": str(cached.root),
         "bytes": cached.bytes,
@@ -312,7 +312,7 @@ def _contents_json(cached: Contents) -> dict[str, Any]:
 
 
 def _pruned_json(done: Pruned) -> dict[str, Any]:
-    def items(some: Sequence[Record | Unfinished]) -> list[dict[str, Any]]:
+    def items(some: Sequence[CachedArtefact | Unfinished]) -> list[dict[str, Any]]:
         return [{"kind": item.kind, "key": item.key, "bytes": item.bytes, "used": item.used} for item in some]
 
     return {"removed": items(done.removed), "in_use": items(done.in_use), "freed": done.freed, "left": done.left}

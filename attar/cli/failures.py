@@ -26,7 +26,7 @@ class Running:
     begun: float = field(default_factory=time.time)
     process: int = field(default_factory=os.getpid)
     options: dict[str, Any] = field(default_factory=dict)
-    """As they were understood; nothing before that."""
+    """The options as they were understood; empty before that."""
     names: Names = field(default_factory=Names)
     """What its fields are called on the command line."""
     stage: str = ""

@@ -10,7 +10,7 @@ from attar.cli.shared import Device, DryRun, SetFolders, Teacher, named_teacher,
 from attar.core.errors import AttarError, suggestion
 
 if TYPE_CHECKING:
-    from attar.selection.features import Kind
+    from attar.selection.features import FeatureKind
 
 KINDS = ("pixels", "teacher", "prior", "latents")
 
@@ -36,7 +36,7 @@ def nearest(
     kinds = list(dict.fromkeys((features or "pixels").split(",") + (["teacher"] if teacher else [])))
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise AttarError(f"`features` {unknown[0]}{suggestion(unknown[0], KINDS)}: choose among {', '.join(KINDS)}")
-    metrics = Metrics(cast("tuple[Kind, ...]", tuple(kinds)), named_teacher(teacher), prior, **device)
+    metrics = Metrics(cast("tuple[FeatureKind, ...]", tuple(kinds)), named_teacher(teacher), prior, **device)
     for distilled in [distilled for folder in folders for distilled in find_distilled(folder)]:
         with showing() as progress:
             measures = measured(distilled, metrics, progress=progress, say=say, dry_run=dry_run)

@@ -35,7 +35,7 @@ class Option:
     """A field as an option."""
 
     name: str
-    """As a key of TOML; as a flag with dashes."""
+    """The key of TOML; with dashes, the flag."""
     field: str
     """The dotted name of the field."""
     kind: Any
@@ -50,7 +50,7 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """As it is written on the command line."""
+        """The option as the command line has it."""
         return f"--{self.name.replace('_', '-')}"
 
     @property
@@ -181,7 +181,7 @@ class _Command:
         return Names(flags, {mark.flag: mark.of for mark in self.words.values()})
 
     def parameters(self) -> list[inspect.Parameter]:
-        """Those that typer sees: one for each option."""
+        """The parameters that typer sees: one for each option."""
         names, seen = self.names(), []
         for name, parameter in self.own.items():
             if name in self.groups:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import numbers
 import os
 import types
 import typing
@@ -40,23 +41,38 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*given: P.args, **named: P.kwargs) -> R:
-        kinds = _of_function(function)
-        for name, value in signature.bind(*given, **named).arguments.items():
+        kinds, bound = _of_function(function), signature.bind(*given, **named)
+        for name, value in bound.arguments.items():
             if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD:
-                check(value, kinds[name], f"`{name}`")
-        return function(*given, **named)
+                bound.arguments[name] = plain(value)
+                check(bound.arguments[name], kinds[name], f"`{name}`")
+        return function(*bound.args, **bound.kwargs)
 
     return call
 
 
-def check_fields(thing: Any) -> None:
-    """Raises AttarError for a field of a frozen object of another kind than its annotation says, or no usable seed."""
+def check_fields(thing: Any, owner: str = "") -> None:
+    """Raises AttarError for a field of a frozen object of another kind than its annotation says, or no usable seed.
+
+    `owner` is where a part stands in what it belongs to: messages name `fit.steps`, not `steps`.
+    """
     kinds = _of_object(typing.cast(Any, type(thing)))
     for field in dataclasses.fields(thing):
-        value = getattr(thing, field.name)
-        check(value, kinds[field.name], f"`{field.name}`")
+        value, name = plain(getattr(thing, field.name)), f"`{owner}.{field.name}`" if owner else f"`{field.name}`"
+        if value is not getattr(thing, field.name):
+            object.__setattr__(thing, field.name, value)
+        check(value, kinds[field.name], name)
         if field.name == "seed" and value is not None:
-            check_seed("`seed`", value)
+            check_seed(name, value)
+
+
+def plain(value: Any) -> Any:
+    """A value whose numpy integers, also those in a list or tuple, are Python's; any other as it is."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, int):
+        return int(value)
+    if type(value) in (list, tuple) and any(plain(part) is not part for part in value):
+        return type(value)(map(plain, value))
+    return value
 
 
 def check(value: Any, kind: Any, name: str) -> None:
@@ -73,7 +89,7 @@ def check(value: Any, kind: Any, name: str) -> None:
 def _fits(value: Any, kind: Any) -> bool:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, one) for one in inner)
+        return any(_fits(value, member) for member in inner)
     if origin is typing.Literal:
         return value in inner
     if kind in (int, float):
@@ -88,7 +104,7 @@ def _holds(value: Any, origin: Any, inner: tuple[Any, ...]) -> bool:
     if not isinstance(origin, type) or not issubclass(origin, Collection):
         return True
     if issubclass(origin, Mapping):
-        return all(_fits(key, inner[0]) and _fits(one, inner[1]) for key, one in value.items())
+        return all(_fits(key, inner[0]) and _fits(held, inner[1]) for key, held in value.items())
     kinds = inner if origin is tuple and Ellipsis not in inner else [inner[0]] * len(value)
     return not isinstance(value, str) and len(kinds) == len(value) and all(map(_fits, value, kinds))
 
@@ -103,18 +119,20 @@ def _in_words(kind: Any) -> str:
         return "a function"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"a dictionary ({_in_words(inner[0])} -> {_in_words(inner[1])})"
+    if origin is tuple and Ellipsis not in inner:
+        return f"a tuple ({', '.join(map(_in_words, inner))})"
     if isinstance(origin, type) and issubclass(origin, Collection):
         return f"a {'tuple' if origin is tuple else 'list'} (each {_in_words(inner[0])})"
-    return _WORDS.get(kind) or f"a {kind.__name__}"
+    return _WORDS.get(kind) or f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
 
 
 @functools.cache
 def _of_function(function: Callable[..., Any]) -> dict[str, Any]:
     kinds: dict[str, Any] = {}
     for name, written in function.__annotations__.items():
-        one = types.SimpleNamespace(__annotations__={name: written})
+        annotated = types.SimpleNamespace(__annotations__={name: written})
         try:
-            kinds |= typing.get_type_hints(one, inspect.unwrap(function).__globals__)
+            kinds |= typing.get_type_hints(annotated, inspect.unwrap(function).__globals__)
         except NameError:
             kinds[name] = Any
     return kinds

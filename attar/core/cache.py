@@ -43,7 +43,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Record:
+class CachedArtefact:
     """An artefact as its meta.json describes it."""
 
     kind: str
@@ -92,20 +92,20 @@ class Unfinished:
 
 
 @dataclass(frozen=True)
-class Contents:
+class CacheContents:
     """All that is in a cache."""
 
     root: Path
     """Its folder."""
-    records: tuple[Record, ...]
+    records: tuple[CachedArtefact, ...]
     """What is finished, by kind, the least recently used first."""
     unfinished: tuple[Unfinished, ...]
     """What is not."""
 
     @property
-    def by_use(self) -> list[Record | Unfinished]:
+    def by_use(self) -> list[CachedArtefact | Unfinished]:
         """All of it, the least recently used first."""
-        both: list[Record | Unfinished] = [*self.records, *self.unfinished]
+        both: list[CachedArtefact | Unfinished] = [*self.records, *self.unfinished]
         return sorted(both, key=lambda item: item.used)
 
     @property
@@ -114,7 +114,7 @@ class Contents:
         return sum(item.bytes for item in self.by_use)
 
 
-def contents(root: Path | None = None, kind: str | None = None) -> Contents:
+def contents(root: Path | None = None, kind: str | None = None) -> CacheContents:
     """All that is in the cache, or what it holds of one kind; no file but meta.json is read.
 
     Raises:
@@ -129,14 +129,14 @@ def contents(root: Path | None = None, kind: str | None = None) -> Contents:
         )
     records = [read(folder) for folder in folders if not folder.name.startswith(".")]
     rest = [_unfinished(folder) for folder in folders if folder.name.startswith(".")]
-    return Contents(
+    return CacheContents(
         root,
         tuple(sorted(filter(None, records), key=lambda record: (record.kind, record.used))),
         tuple(sorted(filter(None, rest), key=lambda item: (item.kind, item.used))),
     )
 
 
-def find(word: str, root: Path | None = None) -> Record:
+def find(word: str, root: Path | None = None) -> CachedArtefact:
     """The artefact whose key begins so, as `3f2a`, or `fit/3f2a` where kinds share a beginning.
 
     Raises:
@@ -156,7 +156,7 @@ def find(word: str, root: Path | None = None) -> Record:
     return record
 
 
-def read(folder: Path) -> Record | None:
+def read(folder: Path) -> CachedArtefact | None:
     """The record of a finished artefact; None where it was removed meanwhile."""
     try:
         used, files = folder.stat().st_mtime, _files(folder)
@@ -166,7 +166,9 @@ def read(folder: Path) -> Record | None:
     wrong = wrong or _wrong(folder, meta, files)
     inputs = {} if wrong == OLDER or "inputs" not in meta else meta["inputs"]
     seconds = float(meta["seconds"]) if isinstance(meta.get("seconds"), (int, float)) else 0.0
-    return Record(folder.parent.name, folder.name, folder, inputs, _made(meta, used), used, seconds, files, wrong)
+    return CachedArtefact(
+        folder.parent.name, folder.name, folder, inputs, _made(meta, used), used, seconds, files, wrong
+    )
 
 
 def subject(inputs: dict[str, Any]) -> str:

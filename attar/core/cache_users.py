@@ -16,7 +16,7 @@ JOBS = ".jobs"
 
 _log = logging.getLogger("attar")
 _joined: dict[Path, tuple[int, Path, Any]] = {}
-"""By cache: this process, its mark, and the lock that it holds until it ends."""
+"""For each cache: this process, its mark, and the lock that it holds until it ends."""
 
 
 def join(root: Path) -> None:

@@ -88,9 +88,12 @@ def parsed(value: Any, kind: Any, owner: str) -> Any:
     raise AttarError(f"{owner} = {value!r}{hint}: must be {_in_words(kind)}")
 
 
-def check_ranges(thing: Any, ranges: Sequence[Range], owner: str) -> None:
-    """Raises AttarError, which names the field and what it can be, for a value of another kind or out of its range."""
-    check_fields(thing)
+def check_ranges(thing: Any, ranges: Sequence[Range], owner: str, part: bool = False) -> None:
+    """Raises AttarError, which names the field and what it can be, for a value of another kind or out of its range.
+
+    A `part` of something else is a field of that, which its owner is called after.
+    """
+    check_fields(thing, owner if part else "")
     for words, holds, names in ranges:
         for name in names:
             value = getattr(thing, name)
@@ -191,7 +194,7 @@ def by_ipc(table: int | str, ipc: float, field: str) -> int:
 
 
 def number_by_ipc(table: float | str, ipc: float, field: str) -> float:
-    """As `by_ipc`, for numbers that need not be whole."""
+    """The entry of such a table, which need not be whole."""
     for limit, value in entries(table, field):
         if not limit or ipc <= _number(limit, field, table):
             return value

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attar.core.cache import Record
+from attar.core.cache import CachedArtefact
 from attar.core.fingerprints import Artefact, is_artefact, is_named
 
 ABSENT = "nothing"
@@ -15,7 +15,7 @@ ABSENT = "nothing"
 
 
 @dataclass(frozen=True)
-class Difference:
+class ChangedInput:
     """An input that is not the same in the cache."""
 
     field: str
@@ -27,46 +27,46 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Nearest:
+class NearestArtefact:
     """The artefact of the cache that is most like one that is asked for."""
 
-    record: Record
+    record: CachedArtefact
     """What is there."""
-    differences: tuple[Difference, ...]
-    """Where it is another one."""
+    differences: tuple[ChangedInput, ...]
+    """The inputs that differ."""
 
 
 class Catalogue:
     """Artefacts of a cache, to be compared with those that a run asks for."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[CachedArtefact]) -> None:
         self._inputs: dict[str, Mapping[str, Any]] = {record.key: record.inputs for record in records if record.inputs}
-        self._kinds: dict[str, list[Record]] = {}
-        self._classes: dict[tuple[str, str], list[Record]] = {}
+        self._kinds: dict[str, list[CachedArtefact]] = {}
+        self._classes: dict[tuple[str, str], list[CachedArtefact]] = {}
         for record in records:
             if not record.wrong:
                 self._kinds.setdefault(record.kind, []).append(record)
                 self._classes.setdefault(_class(record.kind, record.inputs), []).append(record)
 
-    def nearest(self, asked: Artefact) -> Nearest | None:
+    def nearest(self, asked: Artefact) -> NearestArtefact | None:
         """The artefact of the same kind, and class if possible, with the fewest differences; None if there is none."""
         same = self._classes.get(_class(asked.kind, asked.recorded)) or self._kinds.get(asked.kind, [])
-        candidates = [Nearest(record, self.differences(asked, record)) for record in same]
+        candidates = [NearestArtefact(record, self.differences(asked, record)) for record in same]
         return min(candidates, key=lambda near: (len(near.differences), -near.record.used), default=None)
 
-    def differences(self, asked: Artefact, record: Record) -> tuple[Difference, ...]:
+    def differences(self, asked: Artefact, record: CachedArtefact) -> tuple[ChangedInput, ...]:
         """The inputs that differ. Artefacts among them are followed to their own inputs, where those are known."""
         return _differences(asked, record.inputs, {**self._inputs, **dict(_parts(asked))})
 
 
-def between(asked: Artefact, other: Artefact) -> tuple[Difference, ...]:
+def between(asked: Artefact, other: Artefact) -> tuple[ChangedInput, ...]:
     """The inputs in which two artefacts of a kind differ, those of their parts included."""
     return _differences(asked, other.recorded, {**dict(_parts(other)), **dict(_parts(asked))})
 
 
 def _differences(
     asked: Artefact, inputs: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]
-) -> tuple[Difference, ...]:
+) -> tuple[ChangedInput, ...]:
     differing = _Comparison(known).compared(asked.recorded, inputs, "")
     return tuple({(each.field, str(each.asked), str(each.cached)): each for each in differing}.values())
 
@@ -78,7 +78,7 @@ class _Comparison:
         self.inputs = inputs
         self.seen: set[tuple[str, str]] = set()
 
-    def compared(self, asked: Any, cached: Any, field: str) -> Iterator[Difference]:
+    def compared(self, asked: Any, cached: Any, field: str) -> Iterator[ChangedInput]:
         if asked == cached or (is_named(asked) and is_named(cached) and asked["digest"] == cached["digest"]):
             return
         if is_artefact(asked) and is_artefact(cached) and asked["artefact"] == cached["artefact"]:
@@ -89,24 +89,24 @@ class _Comparison:
             for left, right in zip(asked, cached, strict=True):
                 yield from self.compared(left, right, field)
         else:
-            yield Difference(field, asked, cached)
+            yield ChangedInput(field, asked, cached)
 
-    def _artefacts(self, asked: Any, cached: Any, field: str) -> Iterator[Difference]:
+    def _artefacts(self, asked: Any, cached: Any, field: str) -> Iterator[ChangedInput]:
         pair = asked["key"], cached["key"]
         left, right = map(self.inputs.get, pair)
         if left is None or right is None:
-            yield Difference(field, asked, cached)
+            yield ChangedInput(field, asked, cached)
         elif pair not in self.seen:
             self.seen.add(pair)
             yield from self.compared(left, right, field)
 
-    def _tables(self, asked: dict[str, Any], cached: dict[str, Any], field: str) -> Iterator[Difference]:
+    def _tables(self, asked: dict[str, Any], cached: dict[str, Any], field: str) -> Iterator[ChangedInput]:
         """A digest goes without saying where what it is of differs in words."""
         if is_named(asked) or is_named(cached):
-            yield Difference(field, asked, cached)
+            yield ChangedInput(field, asked, cached)
             return
         names = [name for name in dict.fromkeys((*asked, *cached)) if name != "digest"]
-        differing: list[Difference] = []
+        differing: list[ChangedInput] = []
         for name in [*names, "digest"]:
             if name != "digest" or not differing:
                 differing += self.compared(asked.get(name, ABSENT), cached.get(name, ABSENT), _within(field, name))

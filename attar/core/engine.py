@@ -7,41 +7,13 @@ import platform
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from attar.core.arguments import check_fields
 from attar.core.errors import AttarError, suggestion
 from attar.core.fingerprints import Artefact
+from attar.core.items import Item, Lost
 from attar.core.progress import Progress
-
-
-class Item(Protocol):
-    """Work that ends in the store, published at once, so that it can be broken off, repeated, or made elsewhere.
-
-    It is pickled for workers; what is large in it is opened there, once.
-    """
-
-    @property
-    def what(self) -> str:
-        """It, in words: "prior of 'cat' and 3 more"."""
-        ...
-
-    @property
-    def done(self) -> bool:
-        """Whether all that it makes is there."""
-        ...
-
-    def make(self) -> None:
-        """Makes what is missing of it."""
-        ...
-
-
-@dataclass(frozen=True)
-class Lost:
-    """An item that could not be made."""
-
-    item: Item
-    error: AttarError
 
 
 def _check_amount(name: str, value: float | None) -> None:
@@ -114,7 +86,7 @@ class Engine:
         self.check("auto")
         from attar.core.ray_workers import cluster
 
-        return cluster(self)
+        return cluster(self.ray_address)
 
     def ahead(self, items: Sequence[Item], device: str, progress: Progress) -> list[Lost]:
         """Has the workers make the items that are not done, and returns those that failed; local: does nothing.
@@ -126,9 +98,10 @@ class Engine:
         missing = [] if self.is_local else [item for item in items if not item.done]
         if not missing:
             return []
-        from attar.core.ray_workers import make_all
+        from attar.core.ray_workers import make_all, takes
 
-        return make_all(self, missing, device, progress)
+        with self.cluster():
+            return make_all(missing, takes(self.item_cpus, self.item_gpus, device), progress)
 
 
 LOCAL = Engine()

@@ -19,7 +19,7 @@ DEEPEST = 50
 """How many lists and objects may stand in one another."""
 
 
-class Kind(NamedTuple):
+class ValueKind(NamedTuple):
     """What a single value may be."""
 
     words: str
@@ -47,36 +47,38 @@ class Values(NamedTuple):
     of: Shape
 
 
-Shape = Kind | Maybe | Many | Values | Mapping[str, "Shape"]
+Shape = ValueKind | Maybe | Many | Values | Mapping[str, "Shape"]
 """A mapping is an object with these keys. Those that may be missing end in a question mark; others are left alone."""
 
 
-def whole(least: int, most: int = MOST) -> Kind:
+def whole(least: int, most: int = MOST) -> ValueKind:
     """A whole number in a range."""
     words = "a whole number" if least == -MOST else f"a whole number of {least} or more"
-    return Kind(words, lambda x: isinstance(x, int) and not isinstance(x, bool) and least <= x <= most)
+    return ValueKind(words, lambda x: isinstance(x, int) and not isinstance(x, bool) and least <= x <= most)
 
 
-def number(least: float = -math.inf, most: float = math.inf) -> Kind:
+def number(least: float = -math.inf, most: float = math.inf) -> ValueKind:
     """A finite number in a range."""
     words = "a number" if least == -math.inf else f"a number of {least:g} or more"
     words = words if most == math.inf else f"a number from {least:g} to {most:g}"
-    return Kind(words, lambda x: (isinstance(x, float) or WHOLE.holds(x)) and math.isfinite(x) and least <= x <= most)
+    return ValueKind(
+        words, lambda x: (isinstance(x, float) or WHOLE.holds(x)) and math.isfinite(x) and least <= x <= most
+    )
 
 
 WHOLE = whole(-MOST)
-MEASURED = Kind("a number", lambda x: isinstance(x, float) or WHOLE.holds(x))
+MEASURED = ValueKind("a number", lambda x: isinstance(x, float) or WHOLE.holds(x))
 """A measured number, which may be NaN or infinite."""
-TEXT = Kind(f"a text of at most {LONGEST} characters", lambda x: isinstance(x, str) and len(x) <= LONGEST)
-NAME = Kind("a word", lambda x: isinstance(x, str) and bool(re.fullmatch(r"[a-z0-9-]{1,60}", x)))
-FLAG = Kind("true or false", lambda x: isinstance(x, bool))
-TABLE = Kind("an object", lambda x: isinstance(x, dict))
-DIGEST = Kind("a digest of 32 digits", lambda x: isinstance(x, str) and bool(re.fullmatch("[0-9a-f]{32}", x)))
+TEXT = ValueKind(f"a text of at most {LONGEST} characters", lambda x: isinstance(x, str) and len(x) <= LONGEST)
+NAME = ValueKind("a word", lambda x: isinstance(x, str) and bool(re.fullmatch(r"[a-z0-9-]{1,60}", x)))
+FLAG = ValueKind("true or false", lambda x: isinstance(x, bool))
+TABLE = ValueKind("an object", lambda x: isinstance(x, dict))
+DIGEST = ValueKind("a digest of 32 digits", lambda x: isinstance(x, str) and bool(re.fullmatch("[0-9a-f]{32}", x)))
 
 
 def mistake(value: Any, shape: Shape, name: str = "it") -> str | None:
     """What is wrong with a value, in words that begin with its name; None if nothing is."""
-    if isinstance(shape, Kind):
+    if isinstance(shape, ValueKind):
         return None if shape.holds(value) else f"{name} is {_short(value)}, not {shape.words}"
     if isinstance(shape, Maybe):
         return None if value is None else mistake(value, shape.of, name)

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from attar.core.cache import Contents, Record, Unfinished, contents, held
+from attar.core.cache import CacheContents, CachedArtefact, Unfinished, contents, held
 from attar.core.cache_users import oldest_running
 from attar.core.errors import AttarError
 from attar.core.files import writing
@@ -22,9 +22,9 @@ _SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 class Pruned:
     """What a pruning did, or would do."""
 
-    removed: tuple[Record | Unfinished, ...]
+    removed: tuple[CachedArtefact | Unfinished, ...]
     """What went, the least recently used first."""
-    in_use: tuple[Record | Unfinished, ...]
+    in_use: tuple[CachedArtefact | Unfinished, ...]
     """What should have gone, but a running job has used it since it began, or works on it."""
     left: int
     """Bytes that are left."""
@@ -59,11 +59,11 @@ def prune(
             raise AttarError(f"`{name}` {value}: must be 0 or more")
     cache, now = contents(root, kind), time.time()
     begun = oldest_running(cache.root)
-    left, removed, in_use = cache.bytes, list[Record | Unfinished](), list[Record | Unfinished]()
+    left, removed, in_use = cache.bytes, list[CachedArtefact | Unfinished](), list[CachedArtefact | Unfinished]()
     for item in cache.by_use:
         old = older_than is not None and now - item.used > older_than
         much = max_size is not None and left > max_size
-        if not (old or (much if isinstance(item, Record) else item.left_over)):
+        if not (old or (much if isinstance(item, CachedArtefact) else item.left_over)):
             continue
         if _in_use(item, begun) or not (dry_run or _removed(cache, item)):
             in_use.append(item)
@@ -73,14 +73,14 @@ def prune(
     return Pruned(tuple(removed), tuple(in_use), left)
 
 
-def _in_use(item: Record | Unfinished, begun: float | None) -> bool:
+def _in_use(item: CachedArtefact | Unfinished, begun: float | None) -> bool:
     """Whether a process works on it, or may have used it; the first of those that run began at `begun`."""
     if isinstance(item, Unfinished):
         return item.running
     return begun is not None and item.used >= begun
 
 
-def _removed(cache: Contents, item: Record | Unfinished) -> bool:
+def _removed(cache: CacheContents, item: CachedArtefact | Unfinished) -> bool:
     """Removes a folder, unless a process works on it or has used it meanwhile: aside by a rename, then for good."""
     aside = item.folder.with_name(f".{item.key}.{os.getpid()}.pruned")
     with writing(cache.root), held(cache.root, item.kind, item.key) as free:
@@ -90,7 +90,7 @@ def _removed(cache: Contents, item: Record | Unfinished) -> bool:
             os.rename(item.folder, aside)
         except FileNotFoundError:  # another pruning was faster
             return False
-        if isinstance(item, Record) and aside.stat().st_mtime > item.used:
+        if isinstance(item, CachedArtefact) and aside.stat().st_mtime > item.used:
             os.rename(aside, item.folder)
             return False
         shutil.rmtree(aside)

@@ -16,8 +16,8 @@ from ray.exceptions import RayActorError
 from ray.util import ActorPool
 
 from attar.core.batching import resolve
-from attar.core.engine import Engine, Item, Lost
 from attar.core.errors import AttarError
+from attar.core.items import Item, Lost
 from attar.core.progress import Meter, Progress
 from attar.core.wording import counted
 
@@ -50,29 +50,27 @@ class Worker:
         return number, None
 
 
-def make_all(engine: Engine, items: Sequence[Item], device: str, progress: Progress) -> list[Lost]:
-    """Has as many workers as there is room for make the items; returns those that failed.
+def make_all(items: Sequence[Item], takes: dict[str, float], progress: Progress) -> list[Lost]:
+    """Within `cluster`: as many workers as there is room for make the items; returns those that failed.
 
     Raises:
         AttarError: as `Engine.ahead`.
     """
-    with cluster(engine):
-        takes = _takes(engine, device)
-        count = min(len(items), _room(takes))
-        pool = ActorPool(_workers(count, takes))
-        for numbered in enumerate(items):
-            pool.submit(lambda worker, numbered: worker.make.remote(*numbered), numbered)
-        outcomes = dict[int, AttarError | None]()
-        meter = Meter(progress, counted(count, "worker"), len(items), "items")
-        for number, error in _finished(pool):
-            outcomes[number] = error
-            if error is None and not items[number].done:
-                raise AttarError(
-                    f"{items[number].what}: a worker made it, and it is not in the cache here; set ATTAR_CACHE to a "
-                    "folder that all nodes of the Ray cluster share"
-                )
-            meter.add()
-        _keep(takes, pool)
+    count = min(len(items), _room(takes))
+    pool = ActorPool(_workers(count, takes))
+    for numbered in enumerate(items):
+        pool.submit(lambda worker, numbered: worker.make.remote(*numbered), numbered)
+    outcomes = dict[int, AttarError | None]()
+    meter = Meter(progress, counted(count, "worker"), len(items), "items")
+    for number, error in _finished(pool):
+        outcomes[number] = error
+        if error is None and not items[number].done:
+            raise AttarError(
+                f"{items[number].what}: a worker made it, and it is not in the cache here; set ATTAR_CACHE to a "
+                "folder that all nodes of the Ray cluster share"
+            )
+        meter.add()
+    _keep(takes, pool)
     wrong = {number: outcomes.get(number, _died(item)) for number, item in enumerate(items)}
     return [Lost(items[number], error) for number, error in wrong.items() if error is not None]
 
@@ -117,8 +115,8 @@ def _died(item: Item) -> AttarError:
 
 
 @contextmanager
-def cluster(engine: Engine) -> Iterator[None]:
-    """Connected to the cluster, or to one that is started here; within it, workers are kept from call to call.
+def cluster(address: str | None) -> Iterator[None]:
+    """Connected to the cluster of this address, or to one that is started here; within it, workers are kept.
 
     Raises:
         AttarError: no cluster answers, or it runs another version of Ray or Python.
@@ -129,7 +127,7 @@ def cluster(engine: Engine) -> Iterator[None]:
         return
     connected = ray.is_initialized()
     if not connected:
-        _connect(engine)
+        _connect(address or os.environ.get("RAY_ADDRESS") or "local")
     _kept = {}
     try:
         yield
@@ -139,9 +137,8 @@ def cluster(engine: Engine) -> Iterator[None]:
             ray.shutdown()
 
 
-def _connect(engine: Engine) -> None:
+def _connect(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    address = engine.ray_address or os.environ.get("RAY_ADDRESS") or "local"
     _check_reachable(address)
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECTS} if address == "local" else {}
     terminated = signal.getsignal(signal.SIGTERM)
@@ -166,12 +163,10 @@ def _check_reachable(address: str) -> None:
         raise AttarError(f"`ray_address` {address}: nothing answers ({error}); `ray start` makes a cluster") from error
 
 
-def _takes(engine: Engine, device: str) -> dict[str, float]:
+def takes(cpus: float | None, gpus: float | None, device: str) -> dict[str, float]:
     """The CPUs and GPUs of an item, as Ray is told of them."""
-    gpus = engine.item_gpus
     if gpus is None:
         gpus = 1 if resolve(device, "auto")[0].type == "cuda" else 0
-    cpus = engine.item_cpus
     if cpus is None:
         cpus = 1 if gpus else torch.get_num_threads()
     return {"num_cpus": cpus, "num_gpus": gpus}

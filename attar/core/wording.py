@@ -1,4 +1,4 @@
-"""Counts and lists in words."""
+"""Counts, lists and tables in words."""
 
 from __future__ import annotations
 
@@ -14,3 +14,14 @@ def counted(number: int, thing: str) -> str:
 def listed(names: Sequence[str], shown: int = 20) -> str:
     """The first names with commas between them, and how many more there are: "ant, bee and 8 more"."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def aligned(rows: Sequence[Sequence[str]], align: str) -> list[str]:
+    """A table in lines, two spaces between its columns; `align` has an l or an r for each column."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    place = {"l": str.ljust, "r": str.rjust}
+    columns = list(zip(align, widths, strict=True))
+    return [
+        "  ".join(place[side](cell, width) for cell, (side, width) in zip(row, columns, strict=True)).rstrip()
+        for row in rows
+    ]

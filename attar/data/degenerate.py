@@ -27,7 +27,7 @@ class Look(NamedTuple):
         return Look(digest(pixels), len(pixels) > 3 and pixels[3:] == pixels[:-3])
 
 
-class Contents(NamedTuple):
+class ClassContents(NamedTuple):
     """What the images of a class show."""
 
     images: int
@@ -40,14 +40,14 @@ class Contents(NamedTuple):
     """The digest of the distinct images, whatever their order."""
 
     @staticmethod
-    def of(looks: Iterable[Look]) -> Contents:
+    def of(looks: Iterable[Look]) -> ClassContents:
         """What the images show of which this was noted."""
         looks = list(looks)
         distinct = sorted({look.digest for look in looks})
-        return Contents(len(looks), len(distinct), sum(look.plain for look in looks), fingerprint(distinct))
+        return ClassContents(len(looks), len(distinct), sum(look.plain for look in looks), fingerprint(distinct))
 
 
-def check_contents(classes: Mapping[str, Contents], where: str, accident: int = 1) -> None:
+def check_contents(classes: Mapping[str, ClassContents], where: str, accident: int = 1) -> None:
     """Raises AttarError for classes of nothing but single colours, of equal images, or of the same images as another.
 
     As many equal images as an `accident` explains are a class all the same.
@@ -66,7 +66,7 @@ def check_contents(classes: Mapping[str, Contents], where: str, accident: int = 
         )
 
 
-def _named(name: str, of: Contents) -> str:
+def _named(name: str, of: ClassContents) -> str:
     return f"{name!r} ({counted(of.images, 'image')})"
 
 

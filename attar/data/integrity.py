@@ -14,7 +14,7 @@ from attar.core.errors import AttarError, BadImage
 from attar.core.progress import Meter, Progress, silent
 from attar.core.store import Artefact, Store
 from attar.core.wording import counted
-from attar.data.degenerate import ACCIDENT, Contents, Look, check_contents
+from attar.data.degenerate import ACCIDENT, ClassContents, Look, check_contents
 from attar.data.imageset import ImageSet
 from attar.data.threads import in_threads
 
@@ -44,7 +44,7 @@ def readable(
     """
     meter = Meter(progress or silent, "checking", len(images), "images")
     bad: dict[int, str] = {}
-    contents: dict[str, Contents] = {}
+    contents: dict[str, ClassContents] = {}
     for label, name in enumerate(images.classes):
         unreadable, contents[name] = _decoded(images, label, store, meter)
         bad |= unreadable
@@ -85,7 +85,7 @@ def _without(images: ImageSet, bad: Mapping[int, str], on_bad_image: Literal["er
     return rest
 
 
-def _decoded(images: ImageSet, label: int, store: Store, meter: Meter) -> tuple[dict[int, str], Contents]:
+def _decoded(images: ImageSet, label: int, store: Store, meter: Meter) -> tuple[dict[int, str], ClassContents]:
     """Which images of a class cannot be decoded, and why; and what the others show."""
     indices = images.of_class(label)
 
@@ -97,7 +97,7 @@ def _decoded(images: ImageSet, label: int, store: Store, meter: Meter) -> tuple[
                 looks.append(look)
             else:
                 bad.append(place)
-        (scratch / "looked.json").write_text(json.dumps([bad, *Contents.of(looks)]), encoding="utf-8")
+        (scratch / "looked.json").write_text(json.dumps([bad, *ClassContents.of(looks)]), encoding="utf-8")
 
     artefact = Artefact(
         "readable", {"images": images.identity(label), "pillow": PIL.__version__, "looked at": "contents"}
@@ -109,7 +109,7 @@ def _decoded(images: ImageSet, label: int, store: Store, meter: Meter) -> tuple[
     bad, *contents = json.loads(text)
     why = {int(indices[place]): _look(images, int(indices[place])) for place in bad}
     reasons = {index: text if isinstance(text, str) else "it cannot be decoded" for index, text in why.items()}
-    return reasons, Contents(*contents)
+    return reasons, ClassContents(*contents)
 
 
 def _look(images: ImageSet, index: int) -> Look | str:

@@ -109,7 +109,7 @@ class _Step:
         return guided(self.denoiser, x, self.t, self.y[rows], self.guidance)
 
     def moved(self, noise: Tensor, rows: Tensor) -> Tensor:
-        """Those rows of z taken to t along this noise: F(x), of noise = eps(x, t, y)."""
+        """These rows of z taken to t along this noise: F(x), of noise = eps(x, t, y)."""
         return ddim_move(self.z[rows], noise, self.abar_from, self.abar_to)
 
 

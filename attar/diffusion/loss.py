@@ -113,7 +113,7 @@ def _each(values: Tensor) -> Tensor:
 
 
 def _minus_log_likelihood(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Of values on a grid of 255 intervals from -1 to 1 under a Gaussian; its ends take the tails."""
+    """Log-likelihood of values on a grid of 255 intervals from -1 to 1 under a Gaussian; its ends take the tails."""
     upper = torch.special.ndtr((z - mean + 1 / 255) * (-log_std).exp())
     lower = torch.special.ndtr((z - mean - 1 / 255) * (-log_std).exp())
     inside = torch.where(z < -0.999, upper, torch.where(z > 0.999, 1 - lower, upper - lower))

@@ -54,7 +54,7 @@ class Sampler:
     """The time that stands for the clean image: -1 is alpha-bar = 1 (D3HR's code: 1)."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, "sampler")
         choices = [*SOLVERS, CHECKPOINT, *SCHEDULERS]
         if self.solver not in choices:
             hint = suggestion(self.solver, choices)

@@ -34,7 +34,7 @@ class Artefacts:
         return [made for stage in (self.candidates, self.fits, self.refined) for made in stage.values()]
 
     def of(self, groups: tuple[Group, ...]) -> Artefacts:
-        """Those of some groups of classes."""
+        """The artefacts of some groups of classes."""
         stages = (self.fits, self.candidates, self.refined)
         labels = [label for group in groups for label in group]
         return Artefacts(groups, *({label: stage[label] for label in labels if label in stage} for stage in stages))

@@ -29,7 +29,7 @@ _warn_once = lru_cache(logging.getLogger("attar").warning)
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class RunPlan:
     """A checked run: nothing that can be found wrong beforehand is wrong."""
 
     job: Job
@@ -75,7 +75,7 @@ class Plan:
         return fingerprint(data, self.job.classes, inputs, spec, self.name, self.fields, ipc)
 
     def missing(self, ipcs: Sequence[int], say: Say) -> list[int]:
-        """Those of the IPCs whose sets are not there yet.
+        """The IPCs whose sets are not there yet.
 
         Raises:
             AttarError: a folder holds something else, another run's set, or a damaged one.
@@ -132,7 +132,7 @@ def planned(
     out: Path,
     say: Say,
     fits: Mapping[int, Artefact] | None = None,
-) -> Plan:
+) -> RunPlan:
     """Everything that can be wrong with a run, looked at before any of it is done.
 
     Raises:
@@ -162,7 +162,7 @@ def foreseen(
     ipcs: Sequence[int],
     out: Path,
     fits: Mapping[int, Artefact] | None = None,
-) -> Plan:
+) -> RunPlan:
     """What can be wrong with a run whatever its teacher is, which need not be there yet.
 
     Raises:
@@ -172,7 +172,7 @@ def foreseen(
     _known_settings(job.spec, name, method)
     resolve(job.spec.device, job.spec.dtype)
     folders = {ipc: out if len(ordered) == 1 else out / f"ipc-{ipc:03d}" for ipc in ordered}
-    plan = Plan(job, name, method, ordered, folders, fits)
+    plan = RunPlan(job, name, method, ordered, folders, fits)
     if not plan.uses_prior:
         _without_prior(job.spec, name)
     _check_folders(plan, out)
@@ -195,7 +195,7 @@ def _ordered(ipcs: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(set(ipcs)))
 
 
-def _check_folders(plan: Plan, out: Path) -> None:
+def _check_folders(plan: RunPlan, out: Path) -> None:
     """Raises AttarError where the sets may not be written, or something else is there already."""
     check_place(out, "`out`", [plan.job.spec.data], adds=[plan.folders[plan.ipcs[0]].name] if plan.ipcs[1:] else ())
     for folder in filter(occupied, plan.folders.values()):
@@ -291,7 +291,7 @@ def _set_in(folder: Path) -> dict[str, Any]:
     return open_distilled(folder).manifest
 
 
-def _not_foreign(plan: Plan, ipc: int) -> None:
+def _not_foreign(plan: RunPlan, ipc: int) -> None:
     folder, asked = plan.folders[ipc], plan.asked(ipc)
     if occupied(folder):
         manifest = _set_in(folder)
@@ -316,7 +316,7 @@ def _differing(manifest: Any, here: dict[str, Any], prefix: str = "") -> list[st
     return names
 
 
-def _enough_images(plan: Plan, images: ImageSet) -> None:
+def _enough_images(plan: RunPlan, images: ImageSet) -> None:
     most, real = max(plan.ipcs), isinstance(plan.method, RealImages)
     if isinstance(plan.method, ComposedImages):
         needed = plan.method.needs(plan.job, most)

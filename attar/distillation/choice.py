@@ -23,7 +23,7 @@ SIDE = 64
 STEPS = 400
 """Steps that the teacher is trained for, about: a weak one chooses best (docs/results.md)."""
 MANY, BATCH, LARGE_BATCH = 10_000, 64, 256
-"""From MANY images on the teacher is trained with the large batch."""
+"""The teacher is trained with the large batch where there are this many images."""
 DIT = "facebook/DiT-XL-2-256"
 
 

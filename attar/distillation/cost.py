@@ -11,7 +11,7 @@ from attar.core.progress import about, timed
 from attar.core.wording import counted
 from attar.diffusion import network_passes, times_from
 from attar.distillation.artefacts import prepared_artefact
-from attar.distillation.checks import Plan
+from attar.distillation.checks import RunPlan
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, Method
 from attar.priors.codec import Codec
@@ -20,7 +20,7 @@ from attar.selection.features import Features, teacher_for
 from attar.teachers.features import seconds_per_image
 
 
-def remaining(plan: Plan, ipcs: Sequence[int]) -> str:
+def remaining(plan: RunPlan, ipcs: Sequence[int]) -> str:
     """The work that is not yet in the store, and about how long it takes on this device, in words.
 
     The time is that of the network, of finding the starts and of encoding; each is measured on a small part.
@@ -50,7 +50,7 @@ def remaining(plan: Plan, ipcs: Sequence[int]) -> str:
     return f"{passes} ({of}){encoded}{improved}, {about(seconds)}"
 
 
-def _unfitted(plan: Plan, ipcs: Sequence[int]) -> list[tuple[Fit, Group]]:
+def _unfitted(plan: RunPlan, ipcs: Sequence[int]) -> list[tuple[Fit, Group]]:
     """The fits, and their groups of classes, that are still to be made."""
     assert isinstance(plan.method, LatentMethod)
     if plan.fits is not None:
@@ -63,13 +63,13 @@ def _unfitted(plan: Plan, ipcs: Sequence[int]) -> list[tuple[Fit, Group]]:
     return list(wanted.values())
 
 
-def _missing(plan: Plan, ipcs: Sequence[int]) -> list[int]:
+def _missing(plan: RunPlan, ipcs: Sequence[int]) -> list[int]:
     """How many candidates are still to be sampled, of each class and IPC that lacks some."""
     candidates = {made.key: made for ipc in ipcs for made in plan.artefacts[ipc].candidates.values()}
     return [int(made.inputs["count"]) for made in candidates.values() if not plan.job.store.has(made)]
 
 
-def _refining(plan: Plan, method: LatentMethod, ipcs: Sequence[int]) -> tuple[int, float]:
+def _refining(plan: RunPlan, method: LatentMethod, ipcs: Sequence[int]) -> tuple[int, float]:
     """How many images are still to be refined, and in how many seconds."""
     if method.refine is None:
         return 0, 0.0

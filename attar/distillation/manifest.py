@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attar import __version__
 from attar.core.files import read_lines
-from attar.distillation.pipeline import Pixels, resized
+from attar.distillation.pipeline import Made, Pixels, resized
 from attar.job import Job
 from attar.methods.base import LatentMethod
 from attar.methods.minimax.monitor import MEASURES
@@ -22,8 +22,7 @@ from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, evenly
 
 if TYPE_CHECKING:
     from attar.core.store import Artefact
-    from attar.distillation.checks import Plan
-    from attar.distillation.run import Made
+    from attar.distillation.checks import RunPlan
     from attar.methods.base import Tensors
 
 TOTALS = ("count", "inertia")
@@ -33,7 +32,7 @@ THUMBNAIL = 128
 PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "pillow", "scikit-learn", "safetensors")
 
 
-def manifest(plan: Plan, ipc: int, made: Made) -> dict[str, Any]:
+def manifest(plan: RunPlan, ipc: int, made: Made) -> dict[str, Any]:
     """All that is known of a distilled set but its images' digests."""
     job, method = plan.job, plan.method
     described = plan.described(ipc)
@@ -73,7 +72,7 @@ def measures(job: Job, made: Made) -> list[dict[str, Any]]:
     return [{"classes": classes, "looks": of} for classes, of in looks if of]
 
 
-def seconds(plan: Plan, made: Made) -> dict[str, float]:
+def seconds(plan: RunPlan, made: Made) -> dict[str, float]:
     """Seconds by stage, summed over what the set was made from, whichever run made it."""
     job, totals = plan.job, dict[str, float]()
     for artefact in {artefact.key: artefact for artefact in made.stored}.values():
@@ -94,7 +93,7 @@ def prototypes(job: Job, fitted: Mapping[int, Tensors]) -> Iterator[tuple[int, i
                 yield label, index, resized(pixels, side)
 
 
-def statistics(plan: Plan, fitted: Mapping[int, Tensors]) -> dict[str, Tensor] | None:
+def statistics(plan: RunPlan, fitted: Mapping[int, Tensors]) -> dict[str, Tensor] | None:
     """Mean and deviation (K, C, H, W) of every class, where the spec asks to keep them."""
     if not plan.job.spec.keep_statistics:
         return None

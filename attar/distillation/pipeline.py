@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ Images = Iterator[tuple[int, int, Pixels]]
 
 
 @dataclass(frozen=True, eq=False)
-class Latents:
+class StoredLatents:
     """The latents of a class's images at t = 0."""
 
     stored: Artefact
@@ -53,6 +53,27 @@ class Latents:
         """(IPC, C, H, W), float32, on the CPU."""
         z = load(job, self.stored)["z"]
         return z if self.rows is None else z[self.rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What the stages made for the set of one IPC."""
+
+    images: Callable[[Collection[int]], Images]
+    """The images of all classes but those that are written already."""
+    fitted: Mapping[int, Tensors] = field(default_factory=dict)
+    """What the fit learnt of each class."""
+    asked: Artefacts | None = None
+    prepared: Mapping[int, Artefact] = field(default_factory=dict)
+    compared: Sequence[Artefact] = ()
+    """What real images are chosen by."""
+
+    @property
+    def stored(self) -> list[Artefact]:
+        """All that lies in the store."""
+        if self.asked is None:
+            return [*self.prepared.values(), *self.compared]
+        return self.asked.stored
 
 
 def fit(job: Job, method: LatentMethod, asked: Artefacts) -> dict[int, Tensors]:
@@ -140,16 +161,17 @@ def step_noise(job: Job, rows: Sequence[tuple[int, int]], t: int) -> Tensor:
     return torch.stack([job.noise(shape, "solver", label, index, t) for label, index in rows])
 
 
-def select(job: Job, method: LatentMethod, candidates: Mapping[int, Artefact], ipc: int) -> dict[int, Latents]:
+def select(job: Job, method: LatentMethod, candidates: Mapping[int, Artefact], ipc: int) -> dict[int, StoredLatents]:
     """The candidates of each class that are kept."""
     return {
-        label: Latents(made, method.select(job, label, load(job, made)["z"], ipc)) for label, made in candidates.items()
+        label: StoredLatents(made, method.select(job, label, load(job, made)["z"], ipc))
+        for label, made in candidates.items()
     }
 
 
 def refine(
-    job: Job, method: LatentMethod, asked: Artefacts, fitted: Mapping[int, Tensors], kept: Mapping[int, Latents]
-) -> dict[int, Latents]:
+    job: Job, method: LatentMethod, asked: Artefacts, fitted: Mapping[int, Tensors], kept: Mapping[int, StoredLatents]
+) -> dict[int, StoredLatents]:
     """The kept latents, improved where the method refines."""
     if method.refine is None:
         return dict(kept)
@@ -158,15 +180,15 @@ def refine(
             for label in group:
                 make = partial(_refined, job, prior, method, label, kept[label])
                 _once(job, asked.refined[label], make, f"refining {job.classes[label]!r}")
-    return {label: Latents(made) for label, made in asked.refined.items()}
+    return {label: StoredLatents(made) for label, made in asked.refined.items()}
 
 
-def _refined(job: Job, prior: Prior, method: LatentMethod, label: int, kept: Latents, _scratch: Path) -> Tensors:
+def _refined(job: Job, prior: Prior, method: LatentMethod, label: int, kept: StoredLatents, _scratch: Path) -> Tensors:
     assert method.refine is not None
     return {"z": method.refine(job, prior, label, kept.load(job))}
 
 
-def decode(job: Job, latents: Mapping[int, Latents], ipc: int, done: Collection[int] = ()) -> Images:
+def decode(job: Job, latents: Mapping[int, StoredLatents], ipc: int, done: Collection[int] = ()) -> Images:
     """The images of all classes that are not `done`, brought to the spec's output size."""
     missing = [label for label in latents if label not in done]
     meter = Meter(job.progress, f"decoding IPC {ipc}", ipc * len(missing), "images")

@@ -34,7 +34,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Difference:
+class ChangedImage:
     """An image that is not the same file."""
 
     image: str
@@ -53,8 +53,8 @@ class Reproduction:
     """The set that was made now."""
     images: int
     """How many images were compared."""
-    differences: tuple[Difference, ...]
-    """Those whose bytes differ."""
+    differences: tuple[ChangedImage, ...]
+    """The images whose bytes differ."""
     otherwise: tuple[str, ...]
     """What is otherwise here than where the set was made: device, versions, inputs."""
 
@@ -131,7 +131,7 @@ def compared(origin: DistilledSet, again: DistilledSet) -> Reproduction:
     return Reproduction(again.folder, len(before), differences, tuple(_otherwise(origin.manifest, again.manifest)))
 
 
-def _difference(first: Path, second: Path, name: str) -> Difference:
+def _difference(first: Path, second: Path, name: str) -> ChangedImage:
     from PIL import Image
 
     pixels = []
@@ -139,9 +139,9 @@ def _difference(first: Path, second: Path, name: str) -> Difference:
         with Image.open(root / name) as image:
             pixels.append(np.asarray(image.convert("RGB"), dtype=np.int16))
     if pixels[0].shape != pixels[1].shape:
-        return Difference(name, 255, 255.0)
+        return ChangedImage(name, 255, 255.0)
     gap = np.abs(pixels[0] - pixels[1])
-    return Difference(name, int(gap.max()), float(gap.mean()))
+    return ChangedImage(name, int(gap.max()), float(gap.mean()))
 
 
 INPUTS: Sequence[tuple[str, ...]] = (

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attar.core.cache import contents
-from attar.core.differences import Catalogue, Nearest
+from attar.core.differences import Catalogue, NearestArtefact
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Artefact, Store
 from attar.distillation.artefacts import prepared_artefact
-from attar.distillation.checks import Plan, planned
+from attar.distillation.checks import RunPlan, planned
 from attar.job import Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method
 from attar.priors.digits import digits_artefact
@@ -23,7 +23,7 @@ class Missing:
 
     artefact: Artefact
     """What it will make."""
-    nearest: Nearest | None
+    nearest: NearestArtefact | None
     """What comes nearest to it in the cache; None where the cache holds nothing of the kind."""
 
 
@@ -59,7 +59,7 @@ def explain_run(
     return reuse(plan, plan.missing(plan.ipcs, say))
 
 
-def reuse(plan: Plan, ipcs: Sequence[int] | None = None) -> Reuse:
+def reuse(plan: RunPlan, ipcs: Sequence[int] | None = None) -> Reuse:
     """Compares the artefacts of a checked run with those of its store; of some of its IPCs, or of all.
 
     Nothing is known yet of what is made from a built-in prior that is still to be trained: it stands alone then.
@@ -72,7 +72,7 @@ def reuse(plan: Plan, ipcs: Sequence[int] | None = None) -> Reuse:
     return Reuse(job.store.root, tuple(artefact for key, artefact in asked.items() if key not in missing), compared)
 
 
-def _asked(plan: Plan, ipcs: Sequence[int]) -> Iterator[Artefact]:
+def _asked(plan: RunPlan, ipcs: Sequence[int]) -> Iterator[Artefact]:
     """All artefacts of a run that take long, in the order of its stages."""
     job, method = plan.job, plan.method
     if plan.uses_prior and job.untrained:
@@ -86,7 +86,7 @@ def _asked(plan: Plan, ipcs: Sequence[int]) -> Iterator[Artefact]:
         yield from (made for features in method.select.needed_features(job) for made in features.stored(job))
 
 
-def _of_latents(plan: Plan, method: LatentMethod, ipc: int) -> Iterator[Artefact]:
+def _of_latents(plan: RunPlan, method: LatentMethod, ipc: int) -> Iterator[Artefact]:
     job, asked = plan.job, plan.artefacts[ipc]
     for label, fit in asked.fits.items() if plan.fits is None else ():
         count = len(job.images.of_class(label))

@@ -7,8 +7,7 @@ another run that shares a stage, goes on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +19,10 @@ from attar.core.store import Artefact, write_json
 from attar.core.wording import counted
 
 if TYPE_CHECKING:
-    from attar.distillation.artefacts import Artefacts
-    from attar.distillation.checks import Plan
-    from attar.distillation.pipeline import Images
+    from attar.distillation.checks import RunPlan
+    from attar.distillation.pipeline import Made
     from attar.job import Job
-    from attar.methods.base import Method, Tensors
+    from attar.methods.base import Method
 
 
 @checked
@@ -67,7 +65,7 @@ def distill_sets(
     return list(plan.folders.values())
 
 
-def _write(plan: Plan, ipc: int, made: Made) -> bool:
+def _write(plan: RunPlan, ipc: int, made: Made) -> bool:
     """Writes the set of one IPC, unless another run has done so meanwhile; whether it was written here."""
     from attar.distillation.manifest import manifest, prototypes, statistics
     from attar.sets.distilled import write_distilled
@@ -82,28 +80,7 @@ def _write(plan: Plan, ipc: int, made: Made) -> bool:
     return True
 
 
-@dataclass(frozen=True, eq=False)
-class Made:
-    """What the stages made for the set of one IPC."""
-
-    images: Callable[[Collection[int]], Images]
-    """The images of all classes but those that are written already."""
-    fitted: Mapping[int, Tensors] = field(default_factory=dict)
-    """What the fit learnt of each class."""
-    asked: Artefacts | None = None
-    prepared: Mapping[int, Artefact] = field(default_factory=dict)
-    compared: Sequence[Artefact] = ()
-    """What real images are chosen by."""
-
-    @property
-    def stored(self) -> list[Artefact]:
-        """All that lies in the store."""
-        if self.asked is None:
-            return [*self.prepared.values(), *self.compared]
-        return self.asked.stored
-
-
-def set_artefact(plan: Plan, ipc: int, made: Made) -> Artefact:
+def set_artefact(plan: RunPlan, ipc: int, made: Made) -> Artefact:
     """What the cache remembers of a set: what it was made from (`attar cache explain DIR`).
 
     It is noted before the set appears, so that no set is there that the cache does not know.
@@ -117,26 +94,26 @@ def _noted(folder: Path, scratch: Path) -> None:
     write_json(scratch / "set.json", {"folder": str(folder.absolute())})
 
 
-def make(plan: Plan, ipc: int) -> Made:
+def make(plan: RunPlan, ipc: int) -> Made:
     """The images of one IPC, stage by stage."""
     from attar.distillation import pipeline
     from attar.methods.base import ComposedImages, RealImages
 
     job, method = plan.job, plan.method
     if isinstance(method, RealImages):
-        return Made(partial(pipeline.copy, job, method, ipc), compared=pipeline.compare(job, method))
+        return pipeline.Made(partial(pipeline.copy, job, method, ipc), compared=pipeline.compare(job, method))
     if isinstance(method, ComposedImages):
         prepared = pipeline.prepare(job, method)
-        return Made(partial(pipeline.compose, job, method, prepared, ipc), prepared=prepared)
+        return pipeline.Made(partial(pipeline.compose, job, method, prepared, ipc), prepared=prepared)
     method, asked = method.for_ipc(ipc), plan.artefacts[ipc]
     fitted = pipeline.fit(job, method, asked)
     candidates = pipeline.sample(job, method, asked, fitted)
     selected = pipeline.select(job, method, candidates, ipc)
     refined = pipeline.refine(job, method, asked, fitted, selected)
-    return Made(partial(pipeline.decode, job, refined, ipc), fitted, asked)
+    return pipeline.Made(partial(pipeline.decode, job, refined, ipc), fitted, asked)
 
 
-def _make_ahead(plan: Plan, ipcs: Sequence[int], engine: Engine) -> None:
+def _make_ahead(plan: RunPlan, ipcs: Sequence[int], engine: Engine) -> None:
     if engine.is_local:
         return
     from attar.distillation.shares import shares
@@ -146,7 +123,7 @@ def _make_ahead(plan: Plan, ipcs: Sequence[int], engine: Engine) -> None:
             raise_first(engine.ahead(items, plan.job.spec.device, plan.job.progress))
 
 
-def _estimate(plan: Plan, ipcs: Sequence[int]) -> str:
+def _estimate(plan: RunPlan, ipcs: Sequence[int]) -> str:
     """What is left to do, in words."""
     size = f"{counted(len(plan.job.images), 'image')} of {counted(len(plan.job.classes), 'class')}"
     if not ipcs:

@@ -6,17 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from attar.core.engine import Item, check_same
+from attar.core.engine import check_same
+from attar.core.items import Item
 from attar.core.store import Artefact
 from attar.core.wording import counted
 from attar.distillation import pipeline
 from attar.distillation.artefacts import Artefacts, artefacts, fit_artefact, prepared_artefact
-from attar.distillation.checks import Plan
+from attar.distillation.checks import RunPlan
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, RealImages
 
 
-def shares(plan: Plan, ipcs: Sequence[int]) -> Iterator[Sequence[Item]]:
+def shares(plan: RunPlan, ipcs: Sequence[int]) -> Iterator[Sequence[Item]]:
     """All that the sets of some IPCs are made from, as items: those of one sequence do not need one another."""
     job, method = plan.job, plan.method
     if isinstance(method, RealImages):
@@ -28,13 +29,13 @@ def shares(plan: Plan, ipcs: Sequence[int]) -> Iterator[Sequence[Item]]:
         yield [Sampled(job, method.for_ipc(ipc), ipc, asked) for ipc in ipcs for asked in _chunks(plan, ipc)]
 
 
-def _fits(plan: Plan, method: LatentMethod, ipc: int) -> Iterator[Fitted]:
+def _fits(plan: RunPlan, method: LatentMethod, ipc: int) -> Iterator[Fitted]:
     fit, asked = method.for_ipc(ipc).fit, plan.artefacts[ipc]
     for group in asked.groups if asked.fits else ():
         yield Fitted(plan.job, fit, group, asked.fits[group[0]])
 
 
-def _chunks(plan: Plan, ipc: int) -> Iterator[Artefacts]:
+def _chunks(plan: RunPlan, ipc: int) -> Iterator[Artefacts]:
     """Groups of classes that are sampled together: as many as fill a batch of the prior."""
     asked = plan.artefacts[ipc]
     count = asked.candidates[0].inputs["count"] * max(map(len, asked.groups))
@@ -75,10 +76,10 @@ class Sampled:
 
     job: Job
     method: LatentMethod
-    """As it is for the IPC."""
+    """The method for sets of this IPC."""
     ipc: int
     asked: Artefacts
-    """Of these classes."""
+    """The artefacts of these classes."""
 
     @property
     def what(self) -> str:

@@ -34,7 +34,7 @@ from attar.networks import build, check, check_size
 from attar.teachers.soft_labels import Labelling, StoredLabels, Views
 from attar.training import Pictures, Plan, Precision, Step, Supervision, top1, train
 from attar.training.augment import Augmentation
-from attar.training.meters import Fit, Tally
+from attar.training.meters import Tally, TrainAccuracy
 
 __all__ = ["Images", "Students", "evaluate", "training_plan"]
 
@@ -217,7 +217,7 @@ class Students:
         student = student.to(self.place).to(memory_format=torch.channels_last)
         every, first = _interval(self.recipe.test_every, self.plan), self.untested
         tests: list[float] = []
-        tally, fit = Tally(progress, "epoch" if self.plan.steps is None else "step"), Fit()
+        tally, fit = Tally(progress, "epoch" if self.plan.steps is None else "step"), TrainAccuracy()
 
         def after(step: Step) -> None:
             tally.add(step)

@@ -12,7 +12,7 @@ from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.core.wording import counted
 from attar.data import ImageSet, decode, load_pixels, preprocess
-from attar.data.degenerate import ACCIDENT, Contents, check_contents
+from attar.data.degenerate import ACCIDENT, ClassContents, check_contents
 from attar.evaluation.images import Images
 from attar.evaluation.native import Native
 from attar.evaluation.recipe import Recipe
@@ -91,7 +91,7 @@ def opened(distilled: DistilledSet, recipe: Recipe) -> Images:
     labels = np.array([label for _, label in files], np.int64)
     native = Native(len(files), lambda i: np.asarray(decode.read(files[i][0])))
     looks = iter(native.looks)
-    shown = [Contents.of(islice(looks, len(of_class))) for of_class in distilled.files()]
+    shown = [ClassContents.of(islice(looks, len(of_class))) for of_class in distilled.files()]
     check_contents(dict(zip(distilled.classes, shown, strict=True)), str(distilled.folder), ACCIDENT)
     if recipe.size is not None or (len(set(native.sizes)) == 1 and len(set(native.sizes[0])) == 1):
         return Images(native.stacked(), labels, distilled.classes)

@@ -51,11 +51,11 @@ class Recipe:
     labels: Literal["hard", "soft"] = "hard"
     """soft: a teacher's logits on every augmented view."""
     temperature: float = 20.0
-    """Of the KL divergence from soft labels; unused with hard ones."""
+    """Temperature of the KL divergence from soft labels; unused with hard ones."""
     views: Literal["batch", "image"] = "batch"
     """batch: drawn anew for every batch. image: by image and epoch, whatever the batches, as labels for them need."""
     box: Literal["image", "batch"] = "image"
-    """Of views by image: ratio and box of the mixture for each image, or one for a batch of an epoch (FKD's code)."""
+    """How views by image are mixed: a ratio and box for each image, or one for a batch of an epoch (FKD's code)."""
     scheme: str = "online"
     """How soft labels are stored: online (not at all), fp16, int8, int4, or of the k largest logits, as top5-int8."""
     label_epochs: int | None = None
@@ -65,11 +65,11 @@ class Recipe:
     batch as RDED's code holds it by then: mixed by CutMix, which writes in place; unmixed beside mixup."""
 
     epochs: int | str | None = None
-    """By IPC; None where `steps` is given."""
+    """Passes over the images, by IPC; None where `steps` is given."""
     steps: int | None = None
     """Batches instead of epochs, so that the cost does not depend on the IPC."""
     batch: int | str = 64
-    """By IPC."""
+    """Images in a batch, by IPC."""
     batch_doubled_at: tuple[int, ...] = ()
     """Numbers of classes at which the batch is twice as large."""
     accumulate: int = 1
@@ -79,7 +79,7 @@ class Recipe:
     """idc: at 100 classes two thirds of the epochs, in whole hundreds; above, lr 0.1, decay 1e-4, batch 128 or more."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     lr: float | str = 0.01
-    """By network."""
+    """Learning rate, by network."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
     decay_vectors: bool = True
@@ -105,7 +105,7 @@ class Recipe:
     mix: Literal["none", "cutmix", "mixup"] = "none"
     mix_probability: float = 1.0
     mix_alpha: float = 1.0
-    """Of the mixing weight's beta distribution, both parameters; 1: uniform."""
+    """Both parameters of the mixing weight's beta distribution; 1: uniform."""
     normalise: Literal["imagenet", "cifar", "half"] = "imagenet"
 
     test_resize: Literal["size", "eighth"] = "size"
@@ -113,7 +113,7 @@ class Recipe:
     test_every: int | str | None = None
     """Tests before the last one, for `best` only: epochs (or steps) between two, or "N%" of all; None: no others."""
     test_from: float | str = 0.0
-    """By IPC: no such test up to this epoch; below 1, in this share of the epochs."""
+    """No such test up to this epoch, by IPC; below 1, in this share of the epochs."""
     precision: Literal["auto", "float32", "tf32", "float16", "bfloat16"] = "auto"
     """tf32: float32, but TF32 in convolutions, torch's default. float16, bfloat16: mixed precision. auto: bfloat16 on a
     GPU. A device that lacks it uses float32; the record says what was used."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from attar.core.errors import AttarError
 from attar.core.files import write_json, writing
-from attar.core.json_shapes import TABLE, TEXT, WHOLE, Kind, Many, Maybe, Shape, mistake, number, read_json, whole
+from attar.core.json_shapes import TABLE, TEXT, WHOLE, Many, Maybe, Shape, ValueKind, mistake, number, read_json, whole
 from attar.core.progress import duration
 from attar.core.store import Artefact, Store
 from attar.evaluation.recipes import MODIFIED
@@ -35,7 +35,7 @@ _RESULT: dict[str, Shape] = {
     "n_train": whole(1),
     "n_test": whole(1),
 }
-_SOURCE = Kind(
+_SOURCE = ValueKind(
     "a text, or a list of texts", lambda x: mistake(x if isinstance(x, list) else [x], Many(TEXT, 1)) is None
 )
 _RECORD: dict[str, Shape] = {
@@ -74,20 +74,20 @@ class Result:
     best: tuple[float, ...]
     """The best test during training, for each seed: chosen on the test set, so never the headline."""
     mean: float
-    """Of the accuracies, over the seeds."""
+    """Mean of the accuracies over the seeds."""
     std: float
     """Sample deviation over the seeds (n - 1); 0 for one seed."""
     seconds: float
     """Training and tests of all seeds, also of those that were found finished."""
     device: str
     learnt: tuple[float, ...] = ()
-    """How well each network fits its training set, in per cent (`attar.training.meters.Fit`); none of old records."""
+    """How well each network fits its training set, in per cent (attar.training.meters); none of old records."""
     chance: float = 0.0
-    """Up to which of these, in per cent, a network may have learnt nothing (`attar.training.meters.Fit.chance`)."""
+    """Up to which of these, in per cent, a network may have learnt nothing (`TrainAccuracy.chance`)."""
     precision: str = "float32"
     """What the networks were trained and tested in: the recipe's, or float32 where the device lacks it."""
     labels: Mapping[str, Any] | None = None
-    """Of soft labels: what `SoftLabels.record` tells."""
+    """How soft labels are stored (`SoftLabels.record`); None of hard ones."""
 
     @property
     def n(self) -> int:
@@ -125,13 +125,13 @@ class Trial:
     judged: str
     """The fingerprint of what sets are judged by but the network (`attar.experiments.summary.judged`)."""
     label: str
-    """The method's in the experiment."""
+    """The method's label in the experiment."""
     seeds: tuple[int, ...]
-    """Of the trainings."""
+    """Seeds of the trainings."""
     distilling: float
     """Seconds that it took to make the set."""
     bytes: int
-    """Of the set's images."""
+    """Size of the set's images on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ class Record(Result):
     """The set's folder; none of `ALL_DATA`."""
     method: str
     seed: int | None = None
-    """Of the distillation."""
+    """Seed of the distillation."""
     teacher: Mapping[str, Any] | None = None
     """Who gave soft labels: "source" (or a list), "digest", "accuracy" ... (`attar.evaluation.teaching.summary`)."""
     layout: str | None = None
@@ -221,7 +221,7 @@ class Record(Result):
         return [*filter(None, [self.unlearnt, beside and f"random real images: {beside}"])]
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in a file."""
+        """The record as a file holds it."""
         entry = asdict(self, dict_factory=_json_ready)
         trial = entry.pop("trial") or {}
         for name in ("layout", "test", "changes"):

@@ -119,9 +119,9 @@ class _Shard:
     asked: Relabelling
     cache: Path
     key: str
-    """Of all the labels."""
+    """The key of all the labels."""
     folder: Path
-    """Where they are written."""
+    """The folder that they are written to."""
     number: int
 
     @property

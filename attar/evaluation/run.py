@@ -132,7 +132,7 @@ class _Judged:
     store: Store
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """In words: each process opens it for itself, once."""
+        """Pickled in words: each process opens it for itself, once."""
         return _reopened, (self.distilled, self.recipe, self.conditions, self.store.root.absolute())
 
     def runs(self) -> Iterator[_Run]:
@@ -144,7 +144,7 @@ class _Judged:
                     yield _Run(self, network, seed, bool(beside), wanted)
 
     def students(self, network: str) -> tuple[Students, Students | None]:
-        """Those of the set, and those of the random images."""
+        """The labels of the set, and of the random images."""
         device, source = self.conditions.device, self.source
         own = Students(self.train, self.tests, self.recipe, network, device, source.teacher, source.labels, self.store)
         return own, None if self.random is None else replace(own, train=self.random, labels=None)

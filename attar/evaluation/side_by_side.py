@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
+from attar.core.wording import aligned
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import PUBLISHED_NETWORKS, RECIPES
 from attar.evaluation.records import as_text
@@ -26,7 +27,11 @@ def side_by_side(names: Sequence[str] | None = None, width: int | None = None) -
     columns = [_column(recipe, notes) for recipe in recipes]
     first = max(map(len, _fields())) + 2
     room = (width or shutil.get_terminal_size((160, 24)).columns) - first
-    parts = [_block(block, first) for block in _blocks(columns, room)]
+    row_names = ["", "", *_fields()]
+    parts = [
+        "\n".join(aligned(list(zip(row_names, *block, strict=True)), "l" * (len(block) + 1)))
+        for block in _blocks(columns, room)
+    ]
     long = "\n".join(f"[{letter}] {value}" for value, letter in notes.items())
     networks = "\n".join(f"{recipe.name}: {', '.join(PUBLISHED_NETWORKS[recipe.name])}" for recipe in recipes)
     sources = "\n".join(f"{recipe.name}: {recipe.source}" for recipe in recipes)
@@ -58,13 +63,6 @@ def _blocks(columns: Sequence[list[str]], room: int) -> Iterator[list[list[str]]
             block, used = [], 0
         block, used = [*block, column], used + _wide(column)
     yield block
-
-
-def _block(columns: Sequence[list[str]], first: int) -> str:
-    lines = []
-    for row, name in enumerate(["", "", *_fields()]):
-        lines.append(f"{name:<{first}}{''.join(column[row].ljust(_wide(column)) for column in columns)}".rstrip())
-    return "\n".join(lines)
 
 
 def _wide(column: Sequence[str]) -> int:

@@ -108,18 +108,18 @@ def _why_absent(key: str, value: str) -> str:
 
 
 @dataclass(frozen=True)
-class Item:
+class SetEvaluation:
     """One set to be judged by one recipe: by all of its networks, with all training seeds."""
 
     contender: Contender
     seed: int
-    """Of the distillation."""
+    """Seed of the distillation."""
     ipc: int
     evaluation: Evaluation
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of the trainings."""
+        """Seeds of the trainings."""
         return self.evaluation.seeds or (self.seed,)
 
     def __str__(self) -> str:
@@ -145,13 +145,13 @@ class Grid:
             for contender in self.experiment.contenders:
                 yield contender, seed
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[SetEvaluation]:
         """All that is to be judged, in an order that fills a column of a table before the next one begins."""
         for evaluation in self.experiment.evaluations:
             for ipc in evaluation.ipcs:
                 for contender, seed in self.pairs():
                     if contender.label in evaluation.methods:
-                        yield Item(contender, seed, ipc, evaluation)
+                        yield SetEvaluation(contender, seed, ipc, evaluation)
 
     def records(self) -> list[Record]:
         """All results that there are in the experiment's folder."""
@@ -225,7 +225,7 @@ class Grid:
     def _folder(self, contender: Contender, seed: int, ipc: int) -> Path:
         return self.experiment.folder(contender, seed, ipc)
 
-    def missing(self, item: Item) -> list[str]:
+    def missing(self, item: SetEvaluation) -> list[str]:
         """The networks that the item has no result of yet: all of them, where the set is not there."""
         folder = self._folder(item.contender, item.seed, item.ipc)
         if not folder.is_dir():
@@ -235,12 +235,12 @@ class Grid:
         distilled = open_distilled(folder)
         return [network for network in item.evaluation.networks if self._key(item, network, distilled) not in done]
 
-    def _key(self, item: Item, network: str, distilled: DistilledSet) -> str:
+    def _key(self, item: SetEvaluation, network: str, distilled: DistilledSet) -> str:
         """The fingerprint of a result: of the set, and of all that it is judged by."""
         terms = judged(self.experiment, item.evaluation)
         return fingerprint(distilled.manifest["digest"], terms, network, REVISION, item.seeds)
 
-    def evaluate(self, item: Item, after: Callable[[], None]) -> Iterator[str]:
+    def evaluate(self, item: SetEvaluation, after: Callable[[], None]) -> Iterator[str]:
         """Evaluates what is missing of an item, and calls `after` after each network; yields what failed."""
         folder, networks = self._folder(item.contender, item.seed, item.ipc), self.missing(item)
         while networks and folder.is_dir():
@@ -254,7 +254,7 @@ class Grid:
                 self.say(f"{named}: failed: {error}")
                 yield f"evaluating {named}: {error}"
 
-    def _evaluate(self, item: Item, distilled: DistilledSet, networks: Sequence[str]) -> Iterator[Record]:
+    def _evaluate(self, item: SetEvaluation, distilled: DistilledSet, networks: Sequence[str]) -> Iterator[Record]:
         evaluation, device = item.evaluation, item.contender.spec.device
         conditions = Conditions(
             tuple(networks), item.seeds, self.experiment.test, False, evaluation.teacher, device=device
@@ -264,7 +264,7 @@ class Grid:
             self.say(record.row)
             yield replace(record, trial=self._trial(item, record.network, distilled))
 
-    def _trial(self, item: Item, network: str, distilled: DistilledSet) -> Trial:
+    def _trial(self, item: SetEvaluation, network: str, distilled: DistilledSet) -> Trial:
         """What a summary needs to know of a record beside its numbers."""
         return Trial(
             item=self._key(item, network, distilled),

@@ -15,9 +15,9 @@ from attar.core.errors import AttarError
 from attar.core.files import expanded
 from attar.core.progress import Progress, duration
 from attar.core.store import Store
-from attar.core.wording import counted
+from attar.core.wording import aligned, counted
 from attar.data import load_data, load_held_out, test_spec
-from attar.distillation.estimate import Measures, Outlook, measured, outlook, training_seconds
+from attar.distillation.outlook import Measures, Outlook, measured, outlook, training_seconds
 from attar.experiments.spec import Experiment, Planned
 from attar.job import Job, Spec
 from attar.methods.base import LatentMethod
@@ -37,9 +37,9 @@ class Ground:
     counts: tuple[int, ...]
     """Images of each class."""
     side: int
-    """Of the images that are made, in pixels."""
+    """Side of the images that are made, in pixels."""
     measures: Measures | None
-    """Of the prior; None where real images are taken."""
+    """What was measured of the prior; None where real images are taken."""
 
 
 def forecast(experiment: Experiment, reason: str | None, store: Store | None, progress: Progress) -> str:
@@ -68,7 +68,7 @@ def forecast(experiment: Experiment, reason: str | None, store: Store | None, pr
         [
             *_premises(experiment, grounds, reason),
             "From an empty cache, each line for itself (jobs: groups of classes fitted independently):",
-            *_aligned(rows),
+            *(f"  {line}" for line in aligned(rows, "l" + "r" * (len(HEAD) - 1))),
             _total(experiment, work, reason),
             *_evaluations(experiment, grounds, reason),
         ]
@@ -109,7 +109,7 @@ def _is_here(prior: str) -> bool:
 
 
 def _grounds(experiment: Experiment, reason: str | None, store: Store | None, progress: Progress) -> dict[str, Ground]:
-    """By the methods' labels; methods with equal settings share one."""
+    """The grounds by the methods' labels; methods with equal settings share one."""
     made: dict[tuple[Spec, bool], Ground] = {}
     for contender in experiment.contenders:
         key = (contender.spec, isinstance(contender.method, LatentMethod))
@@ -191,13 +191,6 @@ def _tested(experiment: Experiment, job: Job) -> int:
     if experiment.test == "held-out":
         return len(load_held_out(job.spec.data).restricted(job.classes))
     return len(load_data(experiment.test or test_spec(job.spec.data)).restricted(job.classes))
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for name, *cells in rows:
-        numbers = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        yield "  ".join(["", name.ljust(widths[0]), *numbers])
 
 
 def _bytes(size: float) -> str:

@@ -14,7 +14,7 @@ from attar.core.progress import Progress, Say, about
 from attar.core.store import Store
 from attar.core.wording import counted
 from attar.data.output_places import check_file, check_place
-from attar.distillation.estimate import training_seconds
+from attar.distillation.outlook import training_seconds
 from attar.evaluation import Recipe
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import Students, evaluate
@@ -41,13 +41,13 @@ class Scores:
     """A set's scores for each training seed, and the records that they are made of; scores are fractions."""
 
     full_accuracy: float
-    """Of all the data with hard labels."""
+    """Accuracy of all the data with hard labels."""
     own: Record
-    """By the set's own protocol, random real images beside it."""
+    """The set by its own protocol, random real images beside it."""
     plain: Record
     """The same without augmentation."""
     hard: Record
-    """With hard labels."""
+    """The set with hard labels."""
     weight: float = 0.5
     """See `Protocol`."""
 

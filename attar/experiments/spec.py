@@ -77,7 +77,7 @@ class Contender:
     name: str
     method: Method
     spec: Spec
-    """With seed 0; each distillation seed takes its place."""
+    """The job with seed 0; each distillation seed takes its place."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Evaluation:
     """Labels of those whose sets are judged by it."""
     ipcs: tuple[int, ...]
     seeds: tuple[int, ...]
-    """Of its trainings; none: each set is trained on once, by the seed that it was distilled with."""
+    """Seeds of its trainings; none: each set is trained on once, by the seed that it was distilled with."""
     teacher: TeacherReference | None
     """Who labels, where the recipe learns from soft labels."""
 

@@ -47,7 +47,7 @@ BEST_EVERY = "10%"
 
 
 @dataclass(frozen=True)
-class Step:
+class RecipeStep:
     """One evaluation of a waterfall."""
 
     name: str
@@ -80,15 +80,15 @@ def with_shared(start: Recipe, end: Recipe, changes: Mapping[str, Any]) -> tuple
     return recipes[0], recipes[1]
 
 
-def between(start: Recipe, end: Recipe, first: Sequence[str] = ()) -> list[Step]:
-    """From `start` to `end`, the groups of the fields named in `first` before the others.
+def between(start: Recipe, end: Recipe, first: Sequence[str] = ()) -> list[RecipeStep]:
+    """The steps from `start` to `end`, the groups of the fields named in `first` before the others.
 
     Groups that make no possible recipe by themselves (stored labels with a count of steps) are changed with the next.
 
     Raises:
         AttarError: the recipes train alike, or `first` names no field.
     """
-    steps, changed, names = [Step(start.name, {}, start, None)], list[str](), list[str]()
+    steps, changed, names = [RecipeStep(start.name, {}, start, None)], list[str](), list[str]()
     groups = list(_different(start, end, _ordered(first)))
     if not groups:
         raise AttarError(f"recipes {start.name} and {end.name} train alike: there is nothing to change one by one")
@@ -102,13 +102,13 @@ def between(start: Recipe, end: Recipe, first: Sequence[str] = ()) -> list[Step]
     return steps
 
 
-def around(start: Recipe, changes: Sequence[Mapping[str, Any]]) -> list[Step]:
+def around(start: Recipe, changes: Sequence[Mapping[str, Any]]) -> list[RecipeStep]:
     """`start`, and it with each of the changes alone: field -> value, as text or as the field has it.
 
     Raises:
         AttarError: an unknown field, a value that does not fit it, or a change that changes nothing.
     """
-    steps = [Step(start.name, {}, start, None)]
+    steps = [RecipeStep(start.name, {}, start, None)]
     for change in changes:
         recipe = modified(start, dict(change))
         fields = [field for field in change if getattr(recipe, field) != getattr(start, field)]
@@ -119,13 +119,13 @@ def around(start: Recipe, changes: Sequence[Mapping[str, Any]]) -> list[Step]:
     return steps
 
 
-def ends(steps: Sequence[Step]) -> list[int]:
+def ends(steps: Sequence[RecipeStep]) -> list[int]:
     """The numbers of the steps whose best epoch gets a bar: the first, and the last where the changes add up."""
     cumulative = all(step.against == number - 1 for number, step in enumerate(steps) if number)
     return sorted({0, len(steps) - 1} if cumulative else {0})
 
 
-def with_tests(steps: Sequence[Step]) -> list[Step]:
+def with_tests(steps: Sequence[RecipeStep]) -> list[RecipeStep]:
     """The steps, with tests of the ends as they train where there are none: by `BEST_EVERY`, for `best` only."""
     if any(steps[number].recipe.test_every is not None for number in ends(steps)):
         return list(steps)
@@ -164,5 +164,7 @@ def _possible(recipe: Recipe, changes: dict[str, Any]) -> Recipe | None:
     return None if other.views == "image" and other.epochs is None else other
 
 
-def _step(name: str, before: Recipe, after: Recipe, fields: Sequence[str], against: int) -> Step:
-    return Step(name, {field: (getattr(before, field), getattr(after, field)) for field in fields}, after, against)
+def _step(name: str, before: Recipe, after: Recipe, fields: Sequence[str], against: int) -> RecipeStep:
+    return RecipeStep(
+        name, {field: (getattr(before, field), getattr(after, field)) for field in fields}, after, against
+    )

@@ -22,11 +22,11 @@ class Cell:
     """One method at one IPC: every run's accuracy, and what the sets cost."""
 
     accuracies: Mapping[Run, float]
-    """In per cent, after the last epoch."""
+    """Accuracies in per cent, after the last epoch."""
     seconds: float
     """To distill one set, mean over the distillation seeds."""
     bytes: float
-    """Of one set's images, mean over the distillation seeds."""
+    """Size of one set's images, mean over the distillation seeds."""
 
     @property
     def n(self) -> int:
@@ -45,7 +45,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """A paired difference of accuracies, in points."""
 
     mean: float
@@ -66,7 +66,7 @@ class Panel:
     published: tuple[Published, ...]
     """What papers report for this network."""
 
-    def difference(self, label: str, reference: str, ipc: int) -> Difference | None:
+    def difference(self, label: str, reference: str, ipc: int) -> PairedDifference | None:
         """How far a method lies above another at an IPC; None where either was not measured, or they are the same."""
         cell, other = self.cells.get((label, ipc)), self.cells.get((reference, ipc))
         return None if cell is None or other is None or label == reference else paired(cell, other)
@@ -78,7 +78,7 @@ class Summary:
 
     experiment: Experiment
     panels: tuple[Panel, ...]
-    """By evaluation and network, in the order of the experiment's file."""
+    """The panels by evaluation and network, in the order of the experiment's file."""
     failures: tuple[str, ...] = ()
     """What failed, a line each."""
 
@@ -113,7 +113,7 @@ def judged(experiment: Experiment, evaluation: Evaluation) -> str:
     return fingerprint(evaluation.recipe, evaluation.teacher, evaluation.seeds, experiment.test)
 
 
-def paired(cell: Cell, other: Cell) -> Difference | None:
+def paired(cell: Cell, other: Cell) -> PairedDifference | None:
     """How many points `cell` lies above `other`, over the runs with equal seeds of both kinds; None: no such runs."""
     common = [run for run in cell.accuracies if run in other.accuracies]
     if not common:
@@ -121,9 +121,9 @@ def paired(cell: Cell, other: Cell) -> Difference | None:
     differences = [cell.accuracies[run] - other.accuracies[run] for run in common]
     mean = statistics.fmean(differences)
     if len(common) == 1:
-        return Difference(mean, None, None, 1)
+        return PairedDifference(mean, None, None, 1)
     half = float(stats.t.ppf(0.975, len(common) - 1)) * statistics.stdev(differences) / math.sqrt(len(common))
-    return Difference(mean, mean - half, mean + half, len(common))
+    return PairedDifference(mean, mean - half, mean + half, len(common))
 
 
 def _cell(trials: Sequence[tuple[Record, Trial]]) -> Cell:

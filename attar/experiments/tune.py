@@ -27,13 +27,13 @@ from attar.experiments.compare import Grid
 from attar.experiments.forecast import forecast
 from attar.experiments.settings import Fields, Tuning
 from attar.experiments.spec import Contender, Evaluation, Experiment
-from attar.experiments.summary import Cell, Difference, judged, paired, summarise
+from attar.experiments.summary import Cell, PairedDifference, judged, paired, summarise
 from attar.job import Spec
 from attar.methods import load_method
 from attar.methods.base import LatentMethod
 
 GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {"exemplars": {"fit.time": ("280", "600")}}
-"""By method, what is varied if nothing else is asked for, beside the guidance."""
+"""What is varied if nothing else is asked for, beside the guidance: by method."""
 GUIDANCE: Mapping[str, Sequence[Any]] = {"sampler.guidance": ("2", "4")}
 """The same of every method that samples a prior."""
 
@@ -44,11 +44,11 @@ class Rung:
 
     candidates: int
     divisor: int
-    """Of the recipe's steps or epochs; the last rung's is 1."""
+    """What the recipe's steps or epochs are divided by; the last rung's is 1."""
 
 
 @dataclass(frozen=True)
-class Score:
+class CandidateScore:
     """A candidate in one rung."""
 
     networks: Mapping[str, Cell]
@@ -66,8 +66,8 @@ class Round:
     """One rung: how the candidates that reached it were judged, and what they came to."""
 
     evaluation: Evaluation
-    scores: Mapping[str, Score]
-    """By the candidates' labels, in the grid's order."""
+    scores: Mapping[str, CandidateScore]
+    """The scores by the candidates' labels, in the grid's order."""
     tested: int
     """Held-out images that they were tested on."""
 
@@ -83,7 +83,7 @@ class Race:
 
     ipc: int
     rounds: tuple[Round, ...]
-    """Those that are done, the first of which has all candidates."""
+    """The rungs that are done; the first has all candidates."""
     over: bool
 
     @property
@@ -93,7 +93,7 @@ class Race:
         return max(means, key=lambda label: means[label]) if self.over else None
 
     @property
-    def behind(self) -> dict[str, Difference]:
+    def behind(self) -> dict[str, PairedDifference]:
         """How far the others of the last rung lie behind the winner, paired by training seed; the nearest first."""
         scores = self.rounds[-1].scores
         differences = {
@@ -126,7 +126,7 @@ class Race:
         return f"Beyond the noise: {text} ({over})."
 
 
-def _points(gap: Difference) -> str:
+def _points(gap: PairedDifference) -> str:
     if gap.low is None or gap.high is None:
         return f"{gap.mean:.1f} points"
     return f"{gap.mean:.1f} points [{signed(gap.low)}, {signed(gap.high)}]"
@@ -357,7 +357,9 @@ def _raced(tuning: Tuning, grid: Grid, ladder: Sequence[Rung], ipc: int) -> Iter
         _raise_for([failure for item in own.items() for failure in own.evaluate(item, lambda: None)])
         records, terms = own.records(), judged(own.experiment, evaluation)
         panels = summarise(own.experiment, records).panels
-        scores = {label: Score({panel.network: panel.cells[label, ipc] for panel in panels}) for label in labels}
+        scores = {
+            label: CandidateScore({panel.network: panel.cells[label, ipc] for panel in panels}) for label in labels
+        }
         tested = next(record.n_test for record in records if record.trial and record.trial.judged == terms)
         rounds.append(Round(evaluation, scores, tested))
         means = "; ".join(f"{label} {mean:.1f} %" for label, mean in rounds[-1].means.items())

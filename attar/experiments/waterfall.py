@@ -22,7 +22,7 @@ from attar.evaluation.inputs import opened
 from attar.evaluation.precision import resolve_precision
 from attar.evaluation.records import Record, read_records, signed, spread, write_record
 from attar.experiments.scoring import check_inputs, evaluated, expected_seconds, the_set
-from attar.experiments.steps import Step, ends
+from attar.experiments.steps import RecipeStep, ends
 from attar.networks import build
 from attar.sets.distilled import DistilledSet
 
@@ -42,7 +42,7 @@ class Bar:
     against: int | None
     """The number of the bar that it stands on; None: the first bar."""
     accuracies: tuple[float, ...]
-    """For each training seed: after the last epoch, but of the bars that `best` marks at the best one."""
+    """Accuracy of each training seed: after the last epoch; of the bars that `best` marks, at the best one."""
     mean: float
     std: float | None
     """Sample deviation over the training seeds; None of a single one."""
@@ -71,7 +71,7 @@ class Bar:
         return f"{self.summary or self.name}  {self.accuracy} %{'  ' if self.gap else ''}{self.gap}"
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in waterfall.json."""
+        """The bar as waterfall.json holds it."""
         return {"told" if name == "summary" else name: value for name, value in asdict(self).items()}
 
 
@@ -80,14 +80,14 @@ class Waterfall:
     """What the steps of one set and network came to."""
 
     folder: Path
-    """Of the set."""
+    """The set's folder."""
     network: str
     bars: tuple[Bar, ...]
 
 
 def waterfall(
     folder: Path,
-    steps: Sequence[Step],
+    steps: Sequence[RecipeStep],
     conditions: Conditions,
     out: Path,
     *,
@@ -134,7 +134,7 @@ def _check_out(out: Path, inputs: Sequence[str | None]) -> None:
         read_records(out / "results.json")
 
 
-def bars(steps: Sequence[Step], records: Sequence[Record]) -> list[Bar]:
+def bars(steps: Sequence[RecipeStep], records: Sequence[Record]) -> list[Bar]:
     """The steps with their records; behind them, of each end that was tested as it trained, how much higher its best
     epoch lies than the last one.
 
@@ -207,7 +207,7 @@ def _has_batch_norm(network: str, classes: int, size: int) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
 
 
-def _in_numbers(steps: Sequence[Step], effective: Sequence[Recipe]) -> list[Step]:
+def _in_numbers(steps: Sequence[RecipeStep], effective: Sequence[Recipe]) -> list[RecipeStep]:
     """The steps, their changes in the numbers that tables and rules come to: "lr 0.002 → 0.001"."""
     numbered = []
     for step, after in zip(steps, effective, strict=True):
@@ -217,7 +217,7 @@ def _in_numbers(steps: Sequence[Step], effective: Sequence[Recipe]) -> list[Step
     return numbered
 
 
-def _trained(steps: Sequence[Step], same: Sequence[int | None]) -> list[Recipe]:
+def _trained(steps: Sequence[RecipeStep], same: Sequence[int | None]) -> list[Recipe]:
     """The steps' recipes as they are trained: tested before the last epoch only where a bar shows the best one."""
     recipes = []
     for number, step in enumerate(steps):
@@ -230,7 +230,7 @@ def _trained(steps: Sequence[Step], same: Sequence[int | None]) -> list[Recipe]:
 
 def _cost(
     distilled: DistilledSet,
-    steps: Sequence[Step],
+    steps: Sequence[RecipeStep],
     same: Sequence[int | None],
     conditions: Conditions,
     store: Store,

@@ -37,7 +37,10 @@ _TABLE: dict[str, tuple[Method | str, str]] = {
         "attar.methods.exemplars:Exemplars",
         "our own: chosen real images, inverted and denoised with guidance",
     ),
-    "rded": ("attar.methods.rded:RDED", "RDED (Sun et al., CVPR 2024): crops that a teacher finds most realistic"),
+    "rded": (
+        "attar.methods.rded.method:RDED",
+        "RDED (Sun et al., CVPR 2024): crops that a teacher finds most realistic",
+    ),
 }
 """name -> (its class, what it is)"""
 

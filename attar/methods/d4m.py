@@ -83,7 +83,7 @@ class Prototypes(Fit):
     # Checks of the settings
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, "fit")
         for name in ("count", "expand"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -120,7 +120,7 @@ class Chosen(Fit):
     # Checks of the settings
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, "fit")
         if self.count is not None and self.count < 1:
             raise AttarError(f"fit.count {self.count}: at least 1")
         if not all(1 <= share <= 100 and share == int(share) for _, share in entries(self.typical, "fit.typical")):

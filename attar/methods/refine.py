@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from attar.core.config import Range, by_ipc, check_ranges, entries
@@ -23,14 +21,11 @@ from attar.core.progress import Meter
 from attar.core.rng import numpy_generator, seed_of
 from attar.data import load_pixels
 from attar.job import Job
-from attar.methods.refine_features import Features, features_of
+from attar.methods.refine_gap import Features, aims_of, features_of, gap, seen
 from attar.networks import build, check, check_size
 from attar.priors.codec import Codec
 from attar.priors.prior import Prior
-from attar.training.augment import Augmentation, Draw, apply, draw
-
-TINY = 1e-8
-"""The least spread that a gap is measured in: that of equal images is 0."""
+from attar.training.augment import Augmentation, draw
 
 
 @dataclass(frozen=True)
@@ -113,8 +108,8 @@ class Refinement:
         places = numpy_generator(job.spec.seed, "refine", job.classes[label], step).permutation(len(pool))
         real = pool[torch.from_numpy(places[: self.real])]
         features = features_of(network.to(device).requires_grad_(False), self.depths)
-        see = partial(_seen, features, shared, how, device)
-        aims = _aims(network, see, real)
+        see = partial(seen, features, shared, how, device)
+        aims = aims_of(network, see, real)
         return gap(aims, self._means(job.codec.with_batch_size(min(self.part, len(z))), see, z))
 
     def _pool(self, job: Job, label: int) -> Tensor:
@@ -145,48 +140,8 @@ class Refinement:
             ("a number above 0", lambda x: 0 < x < math.inf, ("lr",)),
             ("a number of 0 or more", lambda x: 0 <= x < math.inf, ("pull",)),
         )
-        check_ranges(self, ranges, "refine")
+        check_ranges(self, ranges, "refine", part=True)
         if not all(1 <= steps < math.inf and steps == int(steps) for _, steps in entries(self.steps, "refine.steps")):
             raise AttarError(f"refine: steps = {self.steps!r}: give whole numbers of 1 or more")
         for name in self.networks or ():
             check(name)
-
-
-@dataclass(frozen=True, eq=False)
-class Aim:
-    """What real images are like, at one depth of a network."""
-
-    mean: Tensor
-    """Mean of their features, (D,)."""
-    spread: Tensor
-    """Their mean squared distance from it, ()."""
-
-
-def gap(aims: Sequence[Aim], means: Sequence[Tensor]) -> Tensor:
-    """The mean over depths of the squared distance of means (D,), in units of the spread of real images.
-
-        1/L sum over depths of  |mean f(ours) - mean f(real)|^2 / mean |f(real) - mean f(real)|^2
-
-    So it does not depend on how a network scales its features. For the mean of n random real images it is about 1 / n.
-    """
-    return torch.stack(
-        [(mean - aim.mean).square().sum() / aim.spread.clamp_min(TINY) for aim, mean in zip(aims, means, strict=True)]
-    ).mean()
-
-
-def _seen(features: Features, shared: Draw, how: Augmentation, device: torch.device, images: Tensor) -> list[Tensor]:
-    """The features of images (N, S, S, 3), from 0 to 255, all of which are augmented by the one draw."""
-    same = shared.of(torch.zeros(len(images), dtype=torch.long))
-    return features(apply(images.to(device), same, how))
-
-
-@torch.no_grad()
-def _aims(network: nn.Module, see: Features, real: Tensor) -> list[Aim]:
-    """What real images are like. Leaves the network as in a test, with their statistics in its batch norms."""
-    for layer in network.eval().modules():
-        if isinstance(layer, _BatchNorm):
-            layer.momentum = 1.0
-            layer.train()
-    means = [(features, features.mean(0)) for features in see(real)]
-    network.eval()
-    return [Aim(mean, (features - mean).square().sum(1).mean()) for features, mean in means]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from attar.priors.prompts import Prompts
 
 
-class Kind(NamedTuple):
+class PriorForm(NamedTuple):
     """One form that priors come in."""
 
     latent_space: Callable[[str], tuple[tuple[int, int, int], str]]
@@ -31,9 +31,9 @@ class Kind(NamedTuple):
     prompted: bool = False
 
 
-_HOME = "attar.priors.kinds"
+_HOME = "attar.priors.forms"
 
-PRIORS = Registry[Kind](
+PRIORS = Registry[PriorForm](
     "prior",
     {
         "digits": (
@@ -52,7 +52,7 @@ PRIORS = Registry[Kind](
         "DiT.pt": (f"{_HOME}:ORIGINAL_DIT", "a checkpoint file of the original DiT's or Minimax's code"),
     },
 )
-"""By the forms that they come in: `digits` is a name, the others are places."""
+"""The forms that priors come in: `digits` is a name, the others are places."""
 
 
 @checked
@@ -159,7 +159,7 @@ def _folder(source: str, store: Store, progress: Progress) -> str:
     return at_home(source)
 
 
-def _kind(source: str) -> Kind:
+def _kind(source: str) -> PriorForm:
     from attar.priors.diffusers_pipeline import read_index
     from attar.priors.original_dit import SUFFIXES
 

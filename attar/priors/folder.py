@@ -9,7 +9,9 @@ from typing import Any
 
 import diffusers
 
+from attar.core.errors import AttarError
 from attar.core.files import appearing, write_json
+from attar.core.json_shapes import DIGEST, MEASURED, Values, mistake, read_json
 
 RECORD = "training.json"
 """All that is recorded of a training: its key, its settings, its measures."""
@@ -73,6 +75,18 @@ def write_card(folder: Path, title: str, record: Mapping[str, Any]) -> None:
         "- All settings: `training.json`. Progress: `samples/`, `loss.png`, `losses.jsonl`.",
     ]
     (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What the folder of a trained prior says of it.
+
+    Raises:
+        AttarError: there is no such file, or it is not what a training writes.
+    """
+    record: dict[str, Any] = read_json(folder / RECORD)
+    if wrong := mistake(record, {"key": DIGEST, "measures": Values(MEASURED)}):
+        raise AttarError(f"{folder / RECORD} is damaged: {wrong}")
+    return record
 
 
 def publish(made: Path, out: Path, records: Mapping[str, Any] | None = None) -> None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from attar.experiments.summary import Cell, Panel, Summary
     from attar.experiments.tune import Tuned
     from attar.experiments.waterfall import Bar, Waterfall
-    from attar.report.page import FineTuning
     from attar.sets.near_copies import Nearest
 
 MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖"}
@@ -38,7 +37,7 @@ STAND_INS = {
 SERIES = list(STAND_INS)[:COLOURS]
 MUTED, FAINT, INK = list(STAND_INS)[COLOURS:]
 BINS = 20
-"""Of the distances to real images."""
+"""Bins of the histograms of distances to real images."""
 BAR_STYLES: Mapping[str, dict[str, Any]] = {
     "whole": {"color": "0.6"},
     "up": {"color": "C0"},
@@ -97,6 +96,22 @@ def _draw_line(axes: Any, line: Line) -> None:
     drawn = axes.errorbar(ipcs, means, shown, color=colour, marker=marker, ms=5, capsize=3)
     if line.style is None:
         drawn.lines[0].set(linestyle="--", markerfacecolor="none")
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """One method's fine-tuning, over all of its groups of classes."""
+
+    name: str
+    style: int
+    steps: tuple[int, ...]
+    values: Mapping[str, tuple[float, ...]]
+    """Measure -> its mean over the groups after each of the steps."""
+
+    @property
+    def changes(self) -> list[str]:
+        """ "before → after" of each measure."""
+        return [f"{values[0]:.2f} \N{RIGHTWARDS ARROW} {values[-1]:.2f}" for values in self.values.values()]
 
 
 def measures_by_step(tunings: Sequence[FineTuning]) -> str:

@@ -21,7 +21,7 @@ from attar.core.progress import Say, duration, quiet
 from attar.core.wording import counted
 from attar.data.output_places import check_file, check_place
 from attar.evaluation.records import ALL_DATA, Record
-from attar.report.charts import COLOURS, distances, measures_by_step, symbol
+from attar.report.charts import COLOURS, FineTuning, distances, measures_by_step, symbol
 from attar.report.results import results_tables
 from attar.report.settings import distill_command, evaluate_commands, settings
 from attar.report.sprites import Sprite, Strip, sprite
@@ -53,22 +53,6 @@ class Copies:
     """An SVG element: how many images, and how many real ones, lie how far from the nearest."""
     pairs: str
     """A picture of the closest pairs, as a data URI."""
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """One method's fine-tuning, over all of its groups of classes."""
-
-    name: str
-    style: int
-    steps: tuple[int, ...]
-    values: Mapping[str, tuple[float, ...]]
-    """Measure -> its mean over the groups after each of the steps."""
-
-    @property
-    def changes(self) -> list[str]:
-        """ "before → after" of each measure."""
-        return [f"{values[0]:.2f} \N{RIGHTWARDS ARROW} {values[-1]:.2f}" for values in self.values.values()]
 
 
 GENERATOR = '<meta name="generator" content="attar '

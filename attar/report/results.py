@@ -13,7 +13,7 @@ from attar.report.charts import Line, accuracy_by_ipc
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One result in words."""
 
     accuracy: str
@@ -33,8 +33,8 @@ class Row:
 
     name: str
     style: int | None
-    """Of its line in the chart; None is the baseline's."""
-    cells: tuple[Cell | None, ...]
+    """Colour and marker of its line in the chart; None is the baseline's."""
+    cells: tuple[TableCell | None, ...]
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,15 @@ def _pooled(records: Sequence[Record]) -> Result | None:
     )
 
 
-def _cells(results: Mapping[int, Result], ipcs: Sequence[int], best: Mapping[int, float]) -> tuple[Cell | None, ...]:
+def _cells(
+    results: Mapping[int, Result], ipcs: Sequence[int], best: Mapping[int, float]
+) -> tuple[TableCell | None, ...]:
     return tuple(_cell(results[ipc], best[ipc]) if ipc in results else None for ipc in ipcs)
 
 
-def _cell(result: Result, best: float) -> Cell:
+def _cell(result: Result, best: float) -> TableCell:
     baseline = result.baseline if isinstance(result, Record) else None
-    return Cell(
+    return TableCell(
         accuracy=result.accuracy,
         n=result.n,
         seconds=duration(result.seconds),

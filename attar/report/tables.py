@@ -17,8 +17,8 @@ from attar.evaluation.records import Record, in_words, signed, spread
 if TYPE_CHECKING:
     from attar.experiments.scoring import Scores
     from attar.experiments.spec import Experiment, Published
-    from attar.experiments.summary import Cell, Difference, Panel, Summary
-    from attar.experiments.tune import Race, Score, Tuned
+    from attar.experiments.summary import Cell, PairedDifference, Panel, Summary
+    from attar.experiments.tune import CandidateScore, Race, Tuned
     from attar.experiments.waterfall import Bar
 
 MISSING = "not yet measured here"
@@ -188,7 +188,7 @@ def _accuracy(mean: float, std: float | None) -> str:
     return spread(f"{mean:.1f}", std)
 
 
-def _interval(gap: Difference) -> str:
+def _interval(gap: PairedDifference) -> str:
     if gap.low is None or gap.high is None:
         return f"{signed(gap.mean)} (one pair)"
     return f"{signed(gap.mean)} [{signed(gap.low)}, {signed(gap.high)}]"
@@ -245,7 +245,7 @@ def _race_table(tuned: Tuned, race: Race) -> str:
     return _markdown([*grid, *rungs, ""], "l" * len(grid) + "r" * len(rungs) + "l", rows)
 
 
-def _score(score: Score) -> str:
+def _score(score: CandidateScore) -> str:
     each = f" ({' / '.join(f'{cell.mean:.1f}' for cell in score.networks.values())})" if len(score.networks) > 1 else ""
     return f"{_accuracy(score.whole.mean, score.whole.std)}{each}"
 

@@ -33,7 +33,7 @@ from attar.teachers.teacher import Pretrained, SingleTeacher
 if TYPE_CHECKING:
     from attar.job import Job
 
-Kind = Literal["teacher", "prior", "latents", "pixels"]
+FeatureKind = Literal["teacher", "prior", "latents", "pixels"]
 CHUNK = 256
 """Images in memory at a time."""
 SIDE = 32
@@ -49,7 +49,7 @@ class Features:
     A pool is a class's real images, all of them, by their numbers (N,) in the data set; or latents (N, C, H, W).
     """
 
-    of: Kind
+    of: FeatureKind
     """`teacher`: the input of its last layer; `prior`: its middle layer (attar.priors.features); `latents`: the prior's
     codec's, posterior means; `pixels`: the image at 32 x 32, from -1 to 1."""
     teacher: TeacherReference | None = None

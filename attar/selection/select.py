@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from attar.job import Job
-    from attar.selection.features import Features, Kind
+    from attar.selection.features import FeatureKind, Features
     from attar.teachers.teacher import SingleTeacher
 
 TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
@@ -54,7 +54,7 @@ class Select:
 
     def __post_init__(self) -> None:
         RULES.check(self.rule)
-        check_fields(self)
+        check_fields(self, "select")
         if self.pool < 0:
             raise AttarError(f"select.pool {self.pool}: must be 0 or more")
         check_most("`select.pool`", self.pool, IPC)
@@ -106,7 +106,7 @@ class Select:
             return self._features("pixels" if job.spec.prior is None else "latents")
         return self._features(self.features)
 
-    def _features(self, of: Kind) -> Features:
+    def _features(self, of: FeatureKind) -> Features:
         from attar.selection.features import Features
 
         return Features(of, self.reference if of == "teacher" else None)

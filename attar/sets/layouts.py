@@ -28,9 +28,9 @@ class Layout:
     """Where a code keeps the images of a class; {label} counts from 0, {wnid} is ImageNet's, {name} is made safe."""
 
     folder: str
-    """Of a class."""
+    """The folder of a class."""
     file: str
-    """Of image {n} of a class."""
+    """The file of image {n} of a class."""
     elsewhere: str | None = None
     """The folder of a class that is not ImageNet's; None: there is none."""
 
@@ -42,7 +42,7 @@ LAYOUTS: dict[str, Layout] = {
     "d3hr": Layout("{wnid}", "{n}.png", elsewhere="{label:03d}"),
     "folder": Layout("{name}", "{n:04d}.png"),
 }
-"""As the published codes of these methods write them; folder: one named after each class.
+"""The layouts of the published codes of these methods; folder: one named after each class.
 
 RDED writes .jpg; its reader takes any image, so that ours are lossless. D3HR's reader needs a list of the files,
 train.txt. D4M's folders 0, 1, 10, 11 ... do not sort as they count, and torchvision's ImageFolder would shuffle the

@@ -22,7 +22,7 @@ from attar.sets.distilled import DistilledSet, check_undamaged
 if TYPE_CHECKING:
     from attar.data.pixels import Pixels
     from attar.job import Job, Spec
-    from attar.selection.features import Features, Kind
+    from attar.selection.features import FeatureKind, Features
     from attar.teachers.reference import TeacherReference
 
 _DISTANCES = Many(Many(number(0)), least=1)
@@ -45,11 +45,11 @@ class Nearest:
 
     kind: str
     distances: list[list[float]]
-    """Of each image of each class to the nearest real one of the class."""
+    """The distance of each image of each class to the nearest real one of the class."""
     numbers: list[list[int]]
     """Which real image that is, by its number in the data."""
     real: list[list[float]]
-    """Of some real images of each class to the nearest other one."""
+    """The distance of some real images of each class to the nearest other one."""
 
     @property
     def all(self) -> list[float]:
@@ -106,8 +106,8 @@ def read_nearest(distilled: DistilledSet) -> list[Nearest]:
 class Metrics:
     """How images are compared, and where that is computed."""
 
-    kinds: tuple[Kind, ...] = ("pixels",)
-    """By which features (attar.selection.features); pixels at 32 x 32."""
+    kinds: tuple[FeatureKind, ...] = ("pixels",)
+    """The features that are compared (attar.selection.features); pixels at 32 x 32."""
     teacher: TeacherReference | None = None
     """Whose features, where the kinds name a teacher."""
     prior: str | None = None
@@ -235,7 +235,7 @@ def _measured(job: Job, distilled: DistilledSet, by: Features) -> Nearest:
 
 
 def _neighbours(rows: Any, points: Any, own: Any = None) -> tuple[Any, Any]:
-    """Of each point (M, D): the distance to the nearest of some rows (N, D), and its place, both (M,).
+    """The distance of each point (M, D) to the nearest of some rows (N, D), and its place, both (M,).
 
     `own`, (M,), are the places of the points among the rows, where they are rows: these do not count.
     """

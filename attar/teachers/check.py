@@ -188,7 +188,7 @@ def _counts(predictions: Tensor, labels: Tensor, count: int) -> Tensor:
 
 
 def _known_order(order: Mapping[int, int], classes: Sequence[str]) -> str:
-    """In words, where the teacher's own order of its classes is one of the usual ones."""
+    """What the teacher's own order of its classes is, in words, where it is one of the usual ones."""
     own = list(range(len(classes)))
     for label, called in order.items():
         own[called] = label

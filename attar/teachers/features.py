@@ -22,7 +22,7 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 @torch.inference_mode()
 def features_and_losses(teacher: SingleTeacher, images: Pixels, label: int) -> tuple[Tensor, Tensor]:
-    """Of images (N, S, S, 3) of one class: the input of the last layer (N, D), and the cross-entropy (N,).
+    """The last layer's input (N, D) and the cross-entropy (N,) of images (N, S, S, 3) of one class.
 
     Both are float32 on the CPU. The cross-entropy is that of the class among all that the network knows, whether or not
     they are classes of the data.

@@ -21,6 +21,7 @@ from attar.core.store import file_digest
 from attar.core.weights import damaged
 from attar.data.class_names import imagenet_names
 from attar.networks import build, check
+from attar.teachers.record import RECORD, read_record
 from attar.teachers.teacher import Pretrained
 from attar.training.augment import STATISTICS
 
@@ -94,15 +95,14 @@ def read_classes(file: Path) -> tuple[str, ...]:
 
 def _from_folder(folder: Path) -> Pretrained:
     try:
-        about: dict[str, Any] = json.loads((folder / "teacher.json").read_text(encoding="utf-8"))
-        classes, size = tuple(about["classes"]), int(about["size"])
-        name, digest = str(about["network"]), about["weights"]
-        mean, std = tuple(map(float, about["mean"])), tuple(map(float, about["std"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AttarError(f"`teacher` {folder}: holds no teacher (teacher.json: {error!r}); give {FORMS}") from error
+        record = read_record(folder)
+    except AttarError as error:
+        raise AttarError(f"`teacher` {folder}: holds no teacher ({error}); give {FORMS}") from error
+    name, classes, size = record["network"], tuple(record["classes"]), record["size"]
+    mean, std = (tuple(map(float, record[statistic])) for statistic in ("mean", "std"))
     weights = folder / "model.safetensors"
-    if not weights.is_file() or file_digest(weights) != digest:
-        raise AttarError(f"{weights} is missing or not what teacher.json says: train or copy the teacher again")
+    if not weights.is_file() or file_digest(weights) != record["weights"]:
+        raise AttarError(f"{weights} is missing or not what {RECORD} says: train or copy the teacher again")
     network = build(name, len(classes), size, seed=0)
     _load(network, load_file(weights), f"{weights} as {name} for {len(classes)} classes and {size}-pixel images")
     return Pretrained(str(folder), network, classes, size, mean, std, len(classes))  # type: ignore[arg-type]

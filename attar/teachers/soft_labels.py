@@ -115,7 +115,7 @@ class Labelling:
 
     @property
     def bytes(self) -> int:
-        """Of all labels, without the few hundred of each file's header."""
+        """Size of all labels, without the few hundred bytes of each file's header."""
         return self.views.epochs * self.views.count * self.scheme.row_bytes(self.classes)
 
     @property

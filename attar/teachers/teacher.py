@@ -22,7 +22,7 @@ class Pretrained:
     """A trained classifier with all its conventions, as its source gives it; not yet checked against any data."""
 
     source: str
-    """As it was named."""
+    """The name that was given."""
     network: nn.Module
     """Takes normalised images, gives logits."""
     classes: tuple[str, ...] | None
@@ -69,7 +69,7 @@ class SingleTeacher(Teacher):
     columns: Tensor
 
     def __init__(self, pretrained: Pretrained, normalise: str, columns: Sequence[int]) -> None:
-        """For views that are normalised by `normalise`; `columns` says which logit each class of the set is."""
+        """The teacher of views normalised by `normalise`; `columns` says which logit each class of the set is."""
         super().__init__()
         mean, std = (torch.tensor(values) for values in STATISTICS[normalise])
         own_mean = mean if pretrained.mean is None else torch.tensor(pretrained.mean)

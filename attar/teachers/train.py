@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -26,6 +25,7 @@ from attar.data.output_places import check_place, own_record
 from attar.networks import build, check_size
 from attar.priors.folder import publish
 from attar.teachers.load import load_pretrained
+from attar.teachers.record import RECORD, read_record
 from attar.teachers.settings import TeacherTraining
 from attar.training import Plan, top1, train
 from attar.training.augment import STATISTICS, Augmentation
@@ -47,7 +47,7 @@ class _Bench:
     progress: Progress
     store: Store
     images: tuple[ImageSet, ImageSet] = field(init=False)
-    """Those to train on, and the fixed tenth."""
+    """The images to train on, and the fixed tenth."""
 
     def __post_init__(self) -> None:
         spec = self.spec
@@ -131,11 +131,11 @@ def train_teacher(
     if dry_run:
         return
     made = out if earlier else bench.store.once(bench.artefact, partial(_make, bench))
-    record = {**_read(made), **_tested(bench, made, tests)}
+    record = {**read_record(made), **_tested(bench, made, tests)}
     if earlier:
-        write_json(out / "teacher.json", record)
+        write_json(out / RECORD, record)
     else:
-        publish(made, out, {"teacher.json": {**record, "seconds": bench.store.seconds(bench.artefact)}})
+        publish(made, out, {RECORD: {**record, "seconds": bench.store.seconds(bench.artefact)}})
     say(f"wrote {out.resolve()}: {bench.name}, {_accuracies(record, spec.test)}")
 
 
@@ -162,12 +162,7 @@ def _accuracies(record: dict[str, Any], test: str | None) -> str:
 
 def _earlier(out: Path, key: str) -> dict[str, Any]:
     """The record of the teacher of this key in `out`, {} where nothing is; raises AttarError for anything else."""
-    return own_record(out, "teacher.json", key, "teacher") or {}
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((folder / "teacher.json").read_text(encoding="utf-8"))
-    return record
+    return own_record(out, RECORD, key, "teacher") or {}
 
 
 def _tested(bench: _Bench, folder: Path, held: ImageSet | None) -> dict[str, Any]:
@@ -206,7 +201,7 @@ def _make(bench: _Bench, scratch: Path) -> None:
         "device": device_class(bench.device),
         "key": bench.artefact.key,
     }
-    write_json(scratch / "teacher.json", record)
+    write_json(scratch / RECORD, record)
 
 
 def _accuracy(bench: _Bench, network: nn.Module, images: ImageSet) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attar.training.checkpoint import Checkpoint
-from attar.training.loop import Pictures, Shown, Step, Supervision, Views, autocast, top1, train
+from attar.training.loop import Pictures, Shown, Step, Supervision, ViewMaker, autocast, top1, train
 from attar.training.plan import Plan, Precision, batches, rate
 from attar.training.process import memory_kept, seeded
 
@@ -15,7 +15,7 @@ __all__ = [
     "Shown",
     "Step",
     "Supervision",
-    "Views",
+    "ViewMaker",
     "autocast",
     "batches",
     "memory_kept",

@@ -52,7 +52,7 @@ class Augmentation:
     mix_probability: float = 1.0
     """Share of the batches that are mixed."""
     mix_alpha: float = 1.0
-    """Of the mixing weight's beta distribution, both parameters; 1: uniform."""
+    """Both parameters of the mixing weight's beta distribution; 1: uniform."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Pictures(Protocol):
     def __getitem__(self, index: Tensor, /) -> Tensor | Sequence[Tensor]: ...
 
 
-class Views(Protocol):
+class ViewMaker(Protocol):
     """Makes what is shown of the images `index` (n,) in an epoch; `images` are the whole set."""
 
     def __call__(self, images: Pictures, epoch: int, index: Tensor) -> Shown: ...
@@ -81,14 +81,17 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Supervision:
-    """Who makes and who labels the views; by default they are drawn for each batch and have the images' labels."""
+    """Where the views of a training and their labels come from.
 
-    views: Views | None = None
-    """Takes the place of views that are drawn for each batch."""
+    By default views are drawn for each batch, and have the labels of their images.
+    """
+
+    views: ViewMaker | None = None
+    """Makes the views, where they are not drawn for each batch."""
     teacher: nn.Module | None = None
-    """Labels every view, with a temperature in the plan; on the network's device, in eval mode."""
+    """Labels every view; on the network's device, in eval mode. The plan has a temperature then."""
     labelled: Callable[[int, Tensor], Tensor] | None = None
-    """Instead of a teacher, its stored logits (n, classes) of the images `index` (n,) in an epoch."""
+    """A teacher's stored logits (n, classes) for the views of the images `index` (n,) in an epoch."""
 
 
 def train(
@@ -102,11 +105,13 @@ def train(
     after: Callable[[Step], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Trains `network`, where it lies, on images and labels (N,), both on the network's device.
+    """Trains `network` in place on images and labels (N,), all on one device.
 
-    Order, augmentation and dropout come from `key`; no global generator is left changed. `after` is called after every
-    batch and may put the network into eval mode. With a checkpoint an interrupted training goes on where it was, to the
-    same weights.
+    Args:
+        key: what order, augmentation and dropout are drawn from; no global generator is left changed.
+        supervision: where views and soft labels come from.
+        after: called after every batch; it may put the network into eval mode.
+        checkpoint: where the state is kept, so that an interrupted training goes on to the same weights.
 
     Raises:
         NotFinite: the training diverged, which is looked for twenty times.

@@ -42,7 +42,7 @@ VIEWS = 256
 """How many of the last views are looked at, at least, so that luck decides little."""
 
 
-class Fit:
+class TrainAccuracy:
     """How well a network fits what it is trained on: by the last epoch, and at least the last `VIEWS` views.
 
     They are counted as they pass, each batch before its step, with whatever augmentation and mixing it has.
@@ -61,7 +61,7 @@ class Fit:
 
     @property
     def share(self) -> float:
-        """Of the views that were given the label that they were taught most of, in per cent."""
+        """Per cent of the views that were given the label that they were taught most of."""
         return 100 * float(torch.stack([step.correct for step in self.steps]).sum()) / self.views
 
     def chance(self, largest: float) -> float:

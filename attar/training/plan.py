@@ -30,17 +30,17 @@ class Plan:
     optimiser: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.01
     momentum: float = 0.9
-    """Of SGD; AdamW's betas are 0.9 and 0.999."""
+    """Momentum of SGD; AdamW's betas are 0.9 and 0.999."""
     nesterov: bool = False
     weight_decay: float = 5e-4
     decay_vectors: bool = True
     """False: biases, norms and whatever else is not a weight of two or more dimensions are not decayed."""
     schedule: Literal["multistep", "half-cosine", "cosine", "linear", "triangle", "constant"] = "cosine"
-    """Of the learning rate, one value for each epoch (or step, where `steps` is given); see `rate`."""
+    """How the learning rate goes, one value for each epoch (or step, where `steps` is given); see `rate`."""
     warmup: int = 0
     """The first epochs (or steps), over which the learning rate rises linearly."""
     temperature: float | None = None
-    """Of the KL divergence from the teacher, without the factor of its square; None: cross-entropy with the labels."""
+    """Temperature of the KL divergence from the teacher, not multiplied by its square; None: cross-entropy."""
     label_smoothing: float = 0.0
     """Share of a hard label that is spread evenly over all classes."""
     extra_forward: bool = False

@@ -7,7 +7,6 @@ z_T ~ N(mu, sigma^2)    mu and sigma^2 of the class's z_T    3.3, distribution m
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,54 +14,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from attar.core.arguments import check_fields
-from attar.core.errors import AttarError
 from attar.core.files import replacing, resumed
-from attar.core.limits import check_guidance
 from attar.core.progress import Meter
 from attar.core.store import note_seconds
-from attar.diffusion import FixedPoint, Sampler, check_grid, check_on_grid, grid, inverted, network_passes, sample
+from attar.diffusion import FixedPoint, Sampler, inverted, sample
 from attar.job import Job
-from attar.methods.base import Fit, Group, Tensors
+from attar.methods.base import Group, Tensors
 from attar.methods.d3hr.moments import Moments, error_of_mean
+from attar.methods.d3hr.settings import RETURNED, InvertSettings
 from attar.priors.latents import Shard
 from attar.priors.prior import Prior
 
-RETURNED = 16
-"""Images of a class that exact inversion is checked on, by sampling them back."""
-TYPICAL_CALLS = 3
-"""Network calls of a step of exact inversion, for the estimate; at guidance 1, on the shared CIFAR-10 prior."""
-
 
 @dataclass(frozen=True)
-class Invert(Fit):
+class Invert(InvertSettings):
     """DDIM inversion of each class's latents, kept as count, mean and variance at some times."""
-
-    times: tuple[int, ...] = (600,)
-    """The times whose moments are kept (600: the paper's 30 of 50 steps). One inversion, to the last, serves all."""
-    guidance: float = 4.0
-    """Guidance of the inversion; 1 halves its cost."""
-    steps: int = 50
-    """Steps of the time grid."""
-    per_class: int | None = None
-    """How many images of each class are inverted, drawn at random; None inverts all of them, as the paper does."""
-    clean_time: int = -1
-    """The time that stands for the clean image: -1 is alpha-bar = 1 (the authors' code: 0)."""
-    exact: bool = False
-    """Find what sampling would take back to the latents, by fixed-point iteration; plain inversion is the paper's."""
-    tolerance: float = 1e-4
-    """A step of exact inversion is solved when an iteration moves a latent by at most this share of its norm."""
-    iterations: int = 30
-    """The most iterations of a step of exact inversion."""
-    seed: int = 0
-    """Seed of the posterior samples."""
-
-    uses_prior = True
-    needs = 2
-
-    def check(self, prior: Prior) -> None:
-        if self.exact and prior.dtype != torch.float32:
-            raise AttarError("`fit.exact`: exact inversion needs `dtype=float32`")
 
     def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
         """Inverts one class, shard by shard; a finished shard's moments survive an interruption.
@@ -140,41 +106,3 @@ class Invert(Fit):
         sampler = Sampler(steps=self.steps, guidance=self.guidance, clean_time=self.clean_time)
         back = sample(prior, noisy.to(prior.device), self.times[-1], y, sampler).cpu()
         return (back - z).flatten(1).norm(dim=1) / z.flatten(1).norm(dim=1)
-
-    def path(self) -> list[int]:
-        """The grid's times that the inversion goes through, to the last that is kept."""
-        return [t for t in grid(self.steps) if self.clean_time < t <= self.times[-1]]
-
-    def inverted_images(self, count: int) -> int:
-        """How many of a class's images are inverted."""
-        return count if self.per_class is None else min(self.per_class, count)
-
-    def passes(self, counts: Sequence[int]) -> int:
-        calls = len(self.path()) * network_passes(self.guidance)
-        images = sum(self.inverted_images(count) for count in counts)
-        back = sum(min(self.inverted_images(count), RETURNED) for count in counts)
-        return calls * (TYPICAL_CALLS * images + back if self.exact else images)
-
-    def encodings(self, counts: Sequence[int]) -> int:
-        return sum(self.inverted_images(count) for count in counts)
-
-    # Checks of the settings
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_grid("fit", self.steps, "leading")
-        if not self.times:
-            raise AttarError("fit.times: at least one")
-        for t in self.times:
-            check_on_grid("fit.times", t, grid(self.steps), f"the grid of {self.steps} steps")
-        if list(self.times) != sorted(set(self.times)):
-            raise AttarError(f"fit.times {','.join(map(str, self.times))}: give them once each, rising")
-        if not -1 <= self.clean_time < self.times[0]:
-            raise AttarError(f"fit.clean_time {self.clean_time}: at least -1, and below fit.times, {self.times[0]}")
-        check_guidance("`fit.guidance`", self.guidance)
-        if self.per_class is not None and self.per_class < 2:
-            raise AttarError(f"fit.per_class {self.per_class}: at least 2 images are needed for a variance")
-        if not 0 < self.tolerance < 1:
-            raise AttarError(f"fit.tolerance {self.tolerance}: above 0, below 1")
-        if self.iterations < 1:
-            raise AttarError(f"fit.iterations {self.iterations}: at least 1")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attar.core.errors import AttarError
-from attar.methods.d3hr.scores import Score
+from attar.methods.d3hr.scores import ScoreFunction
 
 Glance = Callable[[Tensor], float]
 """The lowest score of the groups made of some noise (M, n, C, H, W), to within `MARGIN` of itself."""
@@ -30,7 +30,7 @@ def search(
     std: Tensor,
     n: int,
     draws: Iterable[tuple[int, int]],
-    score: Score,
+    score: ScoreFunction,
     glance: Glance | None = None,
 ) -> Tensor:
     """The best of many groups of n latents drawn from N(mean, std^2), (C, H, W) each: (n, C, H, W).
@@ -60,7 +60,7 @@ def search(
     return best
 
 
-def elsewhere(mean: Tensor, std: Tensor, score: Score, device: torch.device) -> Glance:
+def elsewhere(mean: Tensor, std: Tensor, score: ScoreFunction, device: torch.device) -> Glance:
     """A search's glance at its pieces on an accelerator."""
     mean, std = mean.to(device), std.to(device)
 

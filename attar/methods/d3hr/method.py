@@ -25,7 +25,7 @@ from attar.job import Job
 from attar.methods.base import LatentMethod, Select, Start, Tensors
 from attar.methods.d3hr.class_moments import Invert
 from attar.methods.d3hr.matching import elsewhere, groups_at_once, matched, reference_draws, search
-from attar.methods.d3hr.scores import Score, kl_score, paper_score, sinkhorn_score
+from attar.methods.d3hr.scores import ScoreFunction, kl_score, paper_score, sinkhorn_score
 from attar.methods.refine import Refinement
 from attar.priors.prior import Prior
 
@@ -96,7 +96,7 @@ class D3HR(LatentMethod):
         glance = None if device.type == "cpu" else elsewhere(mean, std, score, device)
         return search(mean, std, n, draws, score, glance)
 
-    def _score_function(self) -> Score:
+    def _score_function(self) -> ScoreFunction:
         if self.score == "paper":
             return partial(
                 paper_score, mean_weight=self.mean_weight, std_weight=self.std_weight, skew_weight=self.skew_weight

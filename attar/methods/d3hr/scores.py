@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attar.core.rng import noise
 
-Score = Callable[[Tensor, Tensor, Tensor], Tensor]
+ScoreFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Scores (M,) of groups (M, n, D) for a class's mean and deviation (D,)."""
 
 CLOUD = 64

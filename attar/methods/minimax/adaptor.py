@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from attar.core.errors import AttarError
 from attar.methods.base import Tensors
+from attar.methods.minimax.settings import TuneSettings
 from attar.priors.prior import Prior
 from attar.priors.shared_embedders import SharedDiT, share_embedders, sharing_embedders
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
 
-if TYPE_CHECKING:
-    from attar.methods.minimax.finetune import Tune
 
-
-def attach(fit: Tune, network: SharedDiT, stack: ExitStack) -> dict[str, nn.Parameter]:
+def attach(fit: TuneSettings, network: SharedDiT, stack: ExitStack) -> dict[str, nn.Parameter]:
     """What is tuned, by name, put into the network for as long as the stack lasts."""
     if fit.adapt == "lora":
         add_lora(network, fit.rank, fit.seed, "lora")
@@ -30,7 +28,7 @@ def attach(fit: Tune, network: SharedDiT, stack: ExitStack) -> dict[str, nn.Para
 
 
 @contextmanager
-def adapted(fit: Tune, prior: Prior, fitted: Tensors) -> Iterator[Prior]:
+def adapted(fit: TuneSettings, prior: Prior, fitted: Tensors) -> Iterator[Prior]:
     """The prior with tuned weights attached; with LoRA, a copy of it that they are merged into."""
     transformer = transformer_of(prior)
     if fit.adapt != "lora":

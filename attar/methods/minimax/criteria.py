@@ -56,6 +56,30 @@ class Memory:
         self.seen.copy_(state["seen"])
 
 
+@dataclass(eq=False)
+class CriterionMeans:
+    """The means of the two criteria, unweighted, over the steps since they were last taken."""
+
+    sums: Tensor
+    """(3,): the sum of each, and the number of steps."""
+
+    def add(self, first: Tensor, second: Tensor) -> None:
+        """Counts a step."""
+        self.sums += torch.stack([first.detach(), second.detach(), torch.ones_like(first)])
+
+    def take(self) -> dict[str, float]:
+        """The means, which begin anew; empty before the first step."""
+        first, second, steps = self.sums.tolist()
+        self.sums.zero_()
+        return {"representativeness": first / steps, "diversity": second / steps} if steps else {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"sums": self.sums}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.sums.copy_(state["sums"])
+
+
 def representativeness(clean: Tensor, labels: Tensor, real: Memory) -> Tensor:
     """1 minus the smallest cosine of predictions (N, C, H, W) to real latents of their class, mean over the classes.
 

@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from attar.core.rng import generator
 from attar.diffusion.loss import Forward
-from attar.methods.minimax.criteria import Memory, diversity, representativeness
-from attar.methods.minimax.monitor import CriterionMeans
+from attar.methods.minimax.criteria import CriterionMeans, Memory, diversity, representativeness
+from attar.methods.minimax.settings import TuneSettings
 from attar.priors.training.latent_set import LatentSet
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-    from attar.methods.minimax.finetune import Tune
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +35,7 @@ class MinimaxLoss:
     """The prior's labels (classes,) of the data's, on the device."""
     null: int
     """The prior's label of no class."""
-    fit: Tune
+    fit: TuneSettings
     """The settings, among them the weights of the criteria, w_r and w_d."""
     real: Memory
     """M."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from attar.core.batching import device_class
@@ -13,10 +11,8 @@ from attar.diffusion import Schedule, network_passes
 from attar.priors.training.latent_set import held_in_memory
 from attar.priors.training.monitor import SAMPLED, NetworkDenoiser, shown_images
 from attar.priors.training.sample_quality import ClassifierTraining, classifier_artefact, classifier_seconds
+from attar.priors.training.task import TrainingRun, TrainingTask
 from attar.priors.training.train import step_seconds
-
-if TYPE_CHECKING:
-    from attar.priors.training.run import TrainingRun, TrainingTask
 
 
 def estimate(run: TrainingRun, task: TrainingTask) -> str:

@@ -26,8 +26,9 @@ from attar.priors.folder import RECORD, linear_scheduler
 from attar.priors.shared_embedders import SharedDiT, share_embedders
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
 from attar.priors.training.estimate import estimate
-from attar.priors.training.run import TrainingRun, TrainingTask, check_batch, produce
+from attar.priors.training.run import check_batch, produce
 from attar.priors.training.settings import AdaptedPrior
+from attar.priors.training.task import TrainingRun, TrainingTask
 
 if TYPE_CHECKING:
     from attar.priors.prior import Prior

@@ -40,7 +40,7 @@ class LatentSet:
         return self.take(torch.randint(self.mean.shape[1], (size,), generator=draw), draw)
 
     def take(self, picked: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-        """As `batch`, of the images numbered in `picked` (size,)."""
+        """The batch of the images numbered in `picked` (size,)."""
         size = len(picked)
         view = torch.randint(len(self.mean), (size,), generator=draw)
         z = self.mean[view, picked].float()

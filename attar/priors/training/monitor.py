@@ -21,7 +21,7 @@ from attar.priors.codec import Codec, to_uint8
 from attar.priors.training.settings import Report
 
 if TYPE_CHECKING:
-    from attar.priors.training.optimise import Moment
+    from attar.priors.training.optimise import TrainingState
     from attar.priors.training.sample_quality import Classifier
 
 COLUMNS, MOST_ROWS = 8, 20
@@ -49,7 +49,7 @@ class Monitor:
     seed: int
     progress: Progress = silent
 
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, moment: TrainingState) -> None:
         """Draws and measures samples, if it is time to."""
         if moment.step % self.report.interval(self.total) and moment.step != self.total:
             return

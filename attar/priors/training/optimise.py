@@ -29,7 +29,7 @@ CURVE_POINTS = 400
 
 
 @dataclass(frozen=True)
-class Moment:
+class TrainingState:
     """Where a training is at the end of a step."""
 
     step: int
@@ -73,7 +73,7 @@ def optimise(
     loss: Callable[[int], Tensor],
     plan: Optimisation,
     session: Session,
-    after: Callable[[Moment], None] | None = None,
+    after: Callable[[TrainingState], None] | None = None,
     memories: Sequence[Stateful] = (),
 ) -> float:
     """Minimises `loss(step)` over parameters and sets them to their average; resumes from the session's checkpoint.
@@ -158,9 +158,9 @@ class _Training:
             self.curve.append((self.step, bounded(torch.stack(self.losses).mean(), "the loss")))
             self.losses = []
 
-    def moment(self, now: float) -> Moment:
+    def moment(self, now: float) -> TrainingState:
         """Where the training is."""
-        return Moment(self.step, self.curve, self.average, self.seconds + now - self.begun)
+        return TrainingState(self.step, self.curve, self.average, self.seconds + now - self.begun)
 
     def report(self, now: float) -> None:
         """Shows step, loss, speed and the time left, about once a second."""

@@ -3,107 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import diffusers
-import torch
-from torch import nn
 
 from attar.core.arguments import checked
 from attar.core.batching import device_class
 from attar.core.errors import AttarError
-from attar.core.json_shapes import read_json
 from attar.core.progress import Progress, Say, silent
 from attar.core.store import Artefact, Store
-from attar.data import ImageSet, load_data, only_side, readable_parts
+from attar.data import load_data, only_side
 from attar.data.output_places import check_place, own_record
 from attar.diffusion import Schedule
-from attar.priors.folder import RECORD, linear_scheduler, publish, write_card, write_pipeline
-from attar.priors.latents import Latents
-from attar.priors.shared_embedders import SharedDiT, untrained
+from attar.priors.folder import RECORD, linear_scheduler, publish, read_card, write_card, write_pipeline
+from attar.priors.shared_embedders import untrained
 from attar.priors.training.estimate import classifier_training, estimate
-from attar.priors.training.latent_set import LatentSet, load_latents
 from attar.priors.training.monitor import Monitor
-from attar.priors.training.optimise import Moment, Session, accelerator
+from attar.priors.training.optimise import Session, TrainingState
 from attar.priors.training.sample_quality import judged, open_classifier
-from attar.priors.training.settings import Denoising, Material, NewPrior
+from attar.priors.training.settings import NewPrior
+from attar.priors.training.task import TrainingRun, TrainingTask
 from attar.priors.training.train import TRAINING, check_patch, train_network
 from attar.priors.training.vae import open_codec, train_vae
 
 if TYPE_CHECKING:
     from attar.priors.codec import Codec
-
-
-@dataclass(eq=False)
-class TrainingRun:
-    """A training whose material is open: images, a tenth of them held out, the device, the store."""
-
-    material: Material
-    store: Store = field(default_factory=Store)
-    progress: Progress = silent
-    say: Say = print
-
-    @cached_property
-    def helper(self) -> Any:
-        """The Accelerator."""
-        return accelerator(self.material.device, self.material.dtype)
-
-    @cached_property
-    def images(self) -> tuple[ImageSet, ImageSet]:
-        """Those to train on, and the fixed tenth."""
-        material = self.material
-        return readable_parts(load_data(material.data), material.on_bad_image, self.store, self.progress)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in label order."""
-        return self.images[0].classes
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The number format of the networks' products."""
-        return torch.bfloat16 if self.helper.mixed_precision == "bf16" else torch.float32
-
-    def artefact(self, **begun_from: Any) -> Artefact:
-        """The prior that a training makes: of what it begins from, the images and the material's settings."""
-        train_images, held = self.images
-        inputs = {**begun_from, "settings": replace(self.material, data="", device="", dtype="")}
-        inputs |= {"images": train_images.identities, "held out": held.identities}
-        inputs |= {"device": device_class(self.helper.device), "dtype": str(self.dtype).removeprefix("torch.")}
-        inputs |= {"processes": self.helper.num_processes, "torch": torch.__version__}
-        return Artefact("prior", inputs)
-
-    def encoded(self, codec: Codec) -> LatentSet:
-        """All latents of the images to train on."""
-        compute = {
-            "device": device_class(self.helper.device),
-            "dtype": str(self.dtype).removeprefix("torch."),
-            **codec.calls,
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-        }
-        latents = Latents(self.images[0], codec, self.material.preprocess, self.store, compute)
-        with self.helper.main_process_first():
-            return load_latents(latents, self.material.flip, self.progress)
-
-
-@dataclass(eq=False)
-class TrainingTask:
-    """The network that a run trains, and what becomes of it."""
-
-    title: str
-    network: SharedDiT
-    parameters: Sequence[nn.Parameter] | None
-    """The parameters to train; None: all."""
-    codec: Codec
-    scheduler: Any
-    training: Denoising
-    finished: Callable[[Path], SharedDiT]
-    """Called with the folder when the training is done: the network to write, which may add files."""
 
 
 @checked
@@ -140,7 +65,7 @@ def train_new_prior(
 
 
 def _sized(spec: NewPrior) -> NewPrior:
-    """With the size of the images where all have one and the codec knows none."""
+    """The prior, with the size of the images where all have one and the codec knows none."""
     if spec.size is not None or spec.codec not in ("pixel", "grey", "train"):
         return spec
     side = only_side(load_data(spec.data))
@@ -181,11 +106,13 @@ def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path)
         made = store.once(artefact, lambda folder: _made(run, task, artefact.key, folder))
         publish(made, out)
         run.say(f"wrote {out.resolve()}")
-        run.say(judged(read_json(out / RECORD)["measures"], len(run.classes)))
+        run.say(judged(read_card(out)["measures"], len(run.classes)))
     helper.wait_for_everyone()
 
 
-def _trained(run: TrainingRun, task: TrainingTask, scratch: Path, after: Callable[[Moment], None] | None) -> float:
+def _trained(
+    run: TrainingRun, task: TrainingTask, scratch: Path, after: Callable[[TrainingState], None] | None
+) -> float:
     data, session = run.encoded(task.codec), Session(scratch, run.helper, TRAINING, run.progress)
     classes = len(run.classes)
     return train_network(task.network, data, task.scheduler, classes, task.training, session, task.parameters, after)
@@ -195,7 +122,7 @@ def _made(run: TrainingRun, task: TrainingTask, key: str, folder: Path) -> None:
     """Trains the network under a monitor and writes its pipeline and its card into the folder."""
     monitor, begun, spent = _monitor(run, task, folder), time.monotonic(), 0.0
 
-    def after(moment: Moment) -> None:
+    def after(moment: TrainingState) -> None:
         nonlocal spent
         spent = moment.seconds
         monitor(moment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from attar.core.arguments import check_fields
 from attar.core.config import Range, check_ranges
@@ -55,8 +55,11 @@ class Optimisation:
     seed: int = 0
     """Seed of the weights, the batches and the noise."""
 
+    part: ClassVar[str] = "training"
+    """The field that holds it."""
+
     def __post_init__(self) -> None:
-        check_ranges(self, _OPTIMISATION, "training")
+        check_ranges(self, _OPTIMISATION, self.part, part=True)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -80,7 +83,7 @@ class Denoising(Optimisation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, _DENOISING, "training")
+        check_ranges(self, _DENOISING, self.part, part=True)
 
 
 @dataclass(frozen=True)
@@ -123,9 +126,11 @@ class Autoencoding(Optimisation):
     kl_weight: float = 1e-4
     """Weight of the KL term's mean over the latent values, against the mean squared error over pixels in [-1, 1]."""
 
+    part = "vae"
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, _AUTOENCODING, "vae")
+        check_ranges(self, _AUTOENCODING, self.part, part=True)
         if self.shrink < 1 or self.shrink & (self.shrink - 1):
             raise AttarError(f"`vae.shrink` {self.shrink}: must be a power of two, such as 4")
 
@@ -146,7 +151,7 @@ class Report:
     """Batches of 64 that the classifier is trained on, once for each data set."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, "report")
         if (
             (self.every is not None and self.every < 1)
             or min(self.samples, self.judge_steps) < 2

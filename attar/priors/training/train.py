@@ -19,7 +19,7 @@ from attar.diffusion.loss import Forward, forward_of
 from attar.priors.folder import linear_scheduler, write_pipeline
 from attar.priors.shared_embedders import SharedDiT, untrained
 from attar.priors.training.latent_set import LatentSet, held_in_memory
-from attar.priors.training.optimise import Moment, Session, accelerator, optimise
+from attar.priors.training.optimise import Session, TrainingState, accelerator, optimise
 from attar.priors.training.settings import Denoising, Training
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def train_network(
     training: Denoising,
     session: Session,
     parameters: Sequence[nn.Parameter] | None = None,
-    after: Callable[[Moment], None] | None = None,
+    after: Callable[[TrainingState], None] | None = None,
 ) -> float:
     """Trains the network's parameters (all of them, if none are named) and leaves their average in it.
 

@@ -95,7 +95,7 @@ ARCHITECTURES: dict[str, Callable[[], _Parts]] = {
     "DiT-XL/2-256": _dit_xl,
     "stable-diffusion-v1-5": _stable_diffusion_1,
 }
-"""By name; each is built under `torch.device("meta")`."""
+"""The architectures by name; each is built under `torch.device("meta")`."""
 
 
 def _schedule(first: float, last: float, power: float, scheduler: tuple[str, dict[str, Any]] | None = None) -> Schedule:

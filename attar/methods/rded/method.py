@@ -14,24 +14,21 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
-from PIL import Image
 from torch import Tensor
 
 from attar.core.config import Range, check_ranges
 from attar.core.errors import AttarError
 from attar.core.progress import duration
-from attar.core.rng import numpy_generator
 from attar.evaluation.images import resized
 from attar.job import Job
 from attar.methods.base import ComposedImages, Tensors
+from attar.methods.rded.crops import cropped, random_squares
 from attar.selection import random_order
 from attar.selection.features import teacher_for
 from attar.teachers.features import features_and_losses
 from attar.teachers.reference import TeacherReference
 from attar.teachers.teacher import SingleTeacher
 
-LEAST = 0.08
-"""Share of an image's area that a crop has at least, as torchvision's RandomResizedCrop."""
 BATCH = 64
 """Images that are cropped and scored at a time."""
 
@@ -100,7 +97,7 @@ class RDED(ComposedImages):
             key = (job.spec.seed, "rded", job.classes[label], place)
             boxes.append(random_squares(image.width, image.height, self.crops, *key))
             for column, box in enumerate(boxes[-1]):
-                shown[row, column, middle, middle] = _crop(image, box, part, part)
+                shown[row, column, middle, middle] = cropped(image, box, part, part)
         _, losses = features_and_losses(teacher, resized(shown.reshape(-1, side, side, 3), teacher.side), label)
         return torch.stack(boxes), losses.view(len(places), self.crops)
 
@@ -115,7 +112,7 @@ class RDED(ComposedImages):
                 top, bottom = edges[place // grid : place // grid + 2]
                 left, right = edges[place % grid : place % grid + 2]
                 real = job.images.open(int(numbers[prepared["image"][rank]]))
-                image[top:bottom, left:right] = _crop(real, prepared["box"][rank], right - left, bottom - top)
+                image[top:bottom, left:right] = cropped(real, prepared["box"][rank], right - left, bottom - top)
             yield image
 
     def _teacher(self, job: Job) -> SingleTeacher:
@@ -160,24 +157,3 @@ class RDED(ComposedImages):
             ("a whole number of 1 or more", lambda x: x >= 1, ("pool", "crops", "factor", "size")),
         )
         check_ranges(self, ranges, "rded")
-
-
-def random_squares(width: int, height: int, count: int, *key: str | int) -> Tensor:
-    """Squares (count, 3) in an image, as left, top and side: torchvision's RandomResizedCrop of aspect ratio 1.
-
-    The first of ten random areas whose square fits, else the largest square in the middle.
-    """
-    rng = numpy_generator(*key)
-    tries = np.rint(np.sqrt(width * height * rng.uniform(LEAST, 1, (count, 10))))
-    fits = (tries > 0) & (tries <= min(width, height))
-    fitting = np.asarray(fits.any(1))
-    side = np.where(fitting, tries[np.arange(count), fits.argmax(1)], min(width, height))
-    place = np.where(fitting[:, None], rng.random((count, 2)), 0.5)
-    left, top = (np.floor(place * (np.array([width, height]) - side[:, None] + 1))).T
-    return torch.from_numpy(np.stack([left, top, side], 1).astype(np.int64))
-
-
-def _crop(image: Image.Image, box: Tensor, width: int, height: int) -> np.ndarray:
-    left, top, side = box.tolist()
-    square = image.crop((left, top, left + side, top + side))  # a box given to resize lets pixels beside it in
-    return np.asarray(square.resize((width, height), Image.Resampling.BILINEAR))

@@ -58,9 +58,9 @@ class Outlook:
     latents: int
     """Images to encode."""
     steps: int
-    """Of training."""
+    """Training steps."""
     passes: int
-    """Of the network, in images; a training step counts as three of its batch."""
+    """Passes of the network, in images; a training step counts as three of its batch."""
     memory: int
     """Bytes on the device, about."""
     parts: Mapping[Hashable, tuple[float, float]]

@@ -1,0 +1,1 @@
+"""RDED (Sun et al., CVPR 2024)."""

@@ -1,0 +1,94 @@
+"""A training of a prior whose material is open, and the network that it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import torch
+from torch import nn
+
+from attar.core.batching import device_class
+from attar.core.progress import Progress, Say, silent
+from attar.core.store import Artefact, Store
+from attar.data import ImageSet, load_data, readable_parts
+from attar.priors.latents import Latents
+from attar.priors.shared_embedders import SharedDiT
+from attar.priors.training.latent_set import LatentSet, load_latents
+from attar.priors.training.optimise import accelerator
+from attar.priors.training.settings import Denoising, Material
+
+if TYPE_CHECKING:
+    from attar.priors.codec import Codec
+
+
+@dataclass(eq=False)
+class TrainingRun:
+    """A training whose material is open: images, a tenth of them held out, the device, the store."""
+
+    material: Material
+    store: Store = field(default_factory=Store)
+    progress: Progress = silent
+    say: Say = print
+
+    @cached_property
+    def helper(self) -> Any:
+        """The Accelerator."""
+        return accelerator(self.material.device, self.material.dtype)
+
+    @cached_property
+    def images(self) -> tuple[ImageSet, ImageSet]:
+        """The images to train on, and the fixed tenth."""
+        material = self.material
+        return readable_parts(load_data(material.data), material.on_bad_image, self.store, self.progress)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return self.images[0].classes
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the networks' products."""
+        return torch.bfloat16 if self.helper.mixed_precision == "bf16" else torch.float32
+
+    def artefact(self, **begun_from: Any) -> Artefact:
+        """The prior that a training makes: of what it begins from, the images and the material's settings."""
+        train_images, held = self.images
+        inputs = {**begun_from, "settings": replace(self.material, data="", device="", dtype="")}
+        inputs |= {"images": train_images.identities, "held out": held.identities}
+        inputs |= {"device": device_class(self.helper.device), "dtype": str(self.dtype).removeprefix("torch.")}
+        inputs |= {"processes": self.helper.num_processes, "torch": torch.__version__}
+        return Artefact("prior", inputs)
+
+    def encoded(self, codec: Codec) -> LatentSet:
+        """All latents of the images to train on."""
+        compute = {
+            "device": device_class(self.helper.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            **codec.calls,
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+        }
+        latents = Latents(self.images[0], codec, self.material.preprocess, self.store, compute)
+        with self.helper.main_process_first():
+            return load_latents(latents, self.material.flip, self.progress)
+
+
+@dataclass(eq=False)
+class TrainingTask:
+    """The network that a run trains, and what becomes of it."""
+
+    title: str
+    network: SharedDiT
+    parameters: Sequence[nn.Parameter] | None
+    """The parameters to train; None: all."""
+    codec: Codec
+    scheduler: Any
+    training: Denoising
+    finished: Callable[[Path], SharedDiT]
+    """Called with the folder when the training is done: the network to write, which may add files."""
