@@ -110,6 +110,7 @@ def set_artefact(plan: Plan, ipc: int, made: Made) -> Artefact:
     """
     spec = plan.job.spec
     asked = {"run": plan.key(ipc), "method": plan.name, "ipc": ipc, "data": spec.data, "seed": spec.seed}
+    asked |= {"formation": spec.formation} if spec.formation > 1 else {}
     return Artefact("set", {**asked, "made from": list({artefact.key: artefact for artefact in made.stored}.values())})
 
 
@@ -122,18 +123,25 @@ def make(plan: Plan, ipc: int) -> Made:
     from attar.distillation import pipeline
     from attar.methods.base import ComposedImages, RealImages
 
-    job, method = plan.job, plan.method
+    job, method, count = plan.job, plan.method, plan.job.spec.made(ipc)
     if isinstance(method, RealImages):
-        return Made(partial(pipeline.copy, job, method, ipc), compared=pipeline.compare(job, method))
+        compared, parts = pipeline.compare(job, method), partial(pipeline.copy, job, method, count)
+        return Made(_mosaics(job, parts), compared=compared)
     if isinstance(method, ComposedImages):
         prepared = pipeline.prepare(job, method)
-        return Made(partial(pipeline.compose, job, method, prepared, ipc), prepared=prepared)
-    method, asked = method.for_ipc(ipc), plan.artefacts[ipc]
+        return Made(_mosaics(job, partial(pipeline.compose, job, method, prepared, count)), prepared=prepared)
+    method, asked = method.for_ipc(count), plan.artefacts[ipc]
     fitted = pipeline.fit(job, method, asked)
     candidates = pipeline.sample(job, method, asked, fitted)
-    selected = pipeline.select(job, method, candidates, ipc)
+    selected = pipeline.select(job, method, candidates, count)
     refined = pipeline.refine(job, method, asked, fitted, selected)
-    return Made(partial(pipeline.decode, job, refined, ipc), fitted, asked)
+    return Made(_mosaics(job, partial(pipeline.decode, job, refined, count)), fitted, asked)
+
+
+def _mosaics(job: Job, parts: Callable[[Collection[int]], Images]) -> Callable[[Collection[int]], Images]:
+    from attar.distillation import pipeline
+
+    return partial(pipeline.mosaics, job.spec.formation, parts)
 
 
 def _make_ahead(plan: Plan, ipcs: Sequence[int], engine: Engine) -> None:
@@ -153,9 +161,11 @@ def _estimate(plan: Plan, ipcs: Sequence[int]) -> str:
         return f"{size}: nothing left to do"
     from attar.distillation.cost import choosing, remaining
     from attar.methods.base import RealImages
+    from attar.sets.formation import grid_words
 
-    first = choosing(plan.job, plan.method, ipcs)
+    spec, first = plan.job.spec, choosing(plan.job, plan.method, list(map(plan.job.spec.made, ipcs)))
     if isinstance(plan.method, RealImages):
-        return f"{size}: {sum(ipcs) * len(plan.job.classes)} of them will be copied{first}"
+        into = f" into mosaics of {grid_words(spec.formation)}" if spec.formation > 1 else ""
+        return f"{size}: {spec.made(sum(ipcs)) * len(plan.job.classes)} of them will be copied{into}{first}"
     trained = "; the prior digits is trained before that" if plan.uses_prior and plan.job.untrained else ""
     return f"{size}: {remaining(plan, ipcs)}{first}{trained}"

@@ -57,9 +57,9 @@ def forecast(experiment: Experiment, reason: str | None, store: Store | None, pr
     for contender in experiment.contenders:
         ground = grounds[contender.label]
         for ipc in experiment.ipcs_of(contender):
-            refine = contender.method.refine if reason is None else None
-            refining = refine.seconds(ground.job, ipc) if refine is not None else 0.0
-            expected = outlook(ground.job, contender.method, ground.counts, ipc, ground.measures, refining)
+            refine, made = contender.method.refine if reason is None else None, contender.spec.made(ipc)
+            refining = refine.seconds(ground.job, made) if refine is not None else 0.0
+            expected = outlook(ground.job, contender.method, ground.counts, made, ground.measures, refining)
             rows.append(_row(contender.label, ipc, expected, ground.measures))
             for key, (flops, seconds) in expected.parts.items():
                 times = len(experiment.distillation_seeds) if expected.seeded(key) else 1
