@@ -57,6 +57,7 @@ _TRIAL: Shape = {
     "seeds": Many(WHOLE),
     "distilling": number(0),
     "bytes": whole(0),
+    "pixels?": Maybe(whole(0)),
 }
 
 
@@ -133,6 +134,8 @@ class Trial:
     """Seconds that it took to make the set."""
     bytes: int
     """Of the set's images."""
+    pixels: int | None = None
+    """Of the set's images; None of old records."""
 
 
 @dataclass(frozen=True, kw_only=True)

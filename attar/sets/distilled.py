@@ -6,7 +6,9 @@ import re
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +112,28 @@ def open_distilled(folder: Path) -> DistilledSet:
             mismatch = f"images lists {len(files)} of class {name!r}, and ipc is {distilled.manifest['ipc']}"
             raise AttarError(f"{file} is damaged: {mismatch}")
     return distilled
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the images of a set take."""
+
+    pixels: int
+    """Of all images."""
+    bytes: int
+    """Of their files."""
+
+
+def stored(distilled: DistilledSet) -> Stored:
+    """What the images of a set take; those that cannot be opened are not counted."""
+    from PIL import Image
+
+    pixels = size = 0
+    for file in chain.from_iterable(distilled.files()):
+        with suppress(OSError), Image.open(file) as image:
+            pixels += image.width * image.height
+            size += file.stat().st_size
+    return Stored(pixels, size)
 
 
 @checked
