@@ -251,9 +251,7 @@ def test_networks_learn_from_every_part(world: Path, store: Store, tmp_path: Pat
 
 
 @pytest.mark.parametrize("size", [None, 24])
-def test_random_images_beside_a_set_are_formed_alike(
-    world: Path, store: Store, tmp_path: Path, size: int | None
-) -> None:
+def test_random_images_are_formed_like_the_set(world: Path, store: Store, tmp_path: Path, size: int | None) -> None:
     """The baseline of the random set is that set itself, and beside its expanded parts, too."""
     one = made(world, tmp_path / "set", store, ipc=2, output_size=size, output_filter="bicubic")
     expand(one, tmp_path / "parts")
@@ -347,7 +345,7 @@ def test_images_of_differing_sizes_come_one_by_one(store: Store, tmp_path: Path)
     job = Job(Spec(str(tmp_path / "data")), store)
     (folder,) = distill_sets(job, "random", load_method("random"), (3,), tmp_path / "set")
     assert {image.size for image, _ in package.DistilledDataset(folder)} == {(16, 16), (20, 20)}
-    with pytest.raises(AttarError, match="its images differ in size; `attar.DistilledDataset` gives them one by one"):
+    with pytest.raises(AttarError, match=r"its images differ in size; `attar.DistilledDataset` gives them one by one"):
         package.load_set(folder)
 
 
