@@ -31,9 +31,9 @@ def expand(distilled: DistilledSet, out: Path, *, say: Say = quiet, dry_run: boo
         AttarError: the set is not of mosaics or is damaged, or `out` is taken.
     """
     folder, formation = distilled.folder, distilled.formation
+    check_place(out, "`out`", [distilled.manifest["data"]["spec"]])
     if formation == 1:
         raise AttarError(f"{folder}: its images are no mosaics (`formation` 1); any trainer reads them as they are")
-    check_place(out, "`out`", [distilled.manifest["data"]["spec"]])
     check_undamaged(distilled)
     if occupied(out):
         raise AttarError(f"`out` {out}: something is there already; choose another folder, or remove it")
