@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from attar.core.errors import AttarError
     from attar.data import load_data
     from attar.priors import load_prior
+    from attar.sets.dataset import DistilledDataset, load_set
 
 __version__ = "0.1.0"
 __all__ = [
     "AttarError",
+    "DistilledDataset",
     "Engine",
     "__version__",
     "cache_contents",
@@ -32,12 +34,14 @@ __all__ = [
     "explain_run",
     "load_data",
     "load_prior",
+    "load_set",
     "prune_cache",
     "tune",
 ]
 
 _HOMES = {
     "AttarError": "attar.core.errors",
+    "DistilledDataset": "attar.sets.dataset",
     "Engine": "attar.core.engine",
     "cache_contents": "attar.api",
     "compare": "attar.api",
@@ -47,6 +51,7 @@ _HOMES = {
     "explain_run": "attar.api",
     "load_data": "attar.data",
     "load_prior": "attar.priors",
+    "load_set": "attar.sets.dataset",
     "prune_cache": "attar.api",
     "tune": "attar.api",
 }

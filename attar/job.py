@@ -71,10 +71,13 @@ class Spec:
     from."""
     preprocess: str = "adm"
     """How images are brought to the prior's size: adm, resize-crop or squash."""
+    formation: int = 1
+    """Save mosaics of K x K images, each at 1/K of its size (IDC): the method makes K^2 times as many, and its settings
+    that depend on the IPC go by how many it makes."""
     output_size: int | None = None
-    """Side of the saved images, in pixels; none: the prior's own."""
+    """Side of the saved images, in pixels; none: the prior's own (of real images in a formation, the data's)."""
     output_filter: Literal["lanczos", "bicubic"] = "lanczos"
-    """How images are brought to `output_size`."""
+    """How images are brought to `output_size`, and to the size that they have in a formation."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do with images that cannot be read."""
     device: str = "auto"
@@ -90,15 +93,19 @@ class Spec:
         for name in ("prior", "codec", "class_map", "prompts"):
             if getattr(self, name) == "":
                 raise AttarError(f"`{name}` is empty: name one, or leave it out")
-        for name, value in (("tile", self.tile), ("output_size", self.output_size)):
+        for name, value in (("tile", self.tile), ("output_size", self.output_size), ("formation", self.formation)):
             if value is not None and value < 1:
                 raise AttarError(f"`{name}` {value}: at least 1")
-        if self.output_filter != "lanczos" and self.output_size is None:
+        if self.output_filter != "lanczos" and self.output_size is None and self.formation == 1:
             raise AttarError(f"`output_filter` {self.output_filter}: needs an `output_size`, which it brings images to")
         if self.imbalance_factor is not None and not 1 <= self.imbalance_factor < math.inf:
             raise AttarError(f"`imbalance_factor` {self.imbalance_factor}: a number of 1 or more")
         check_most("`tile`", self.tile, TILE)
         check_most("`output_size`", self.output_size, SIDE)
+
+    def made(self, ipc: int) -> int:
+        """Images of a class that are made for a set of this IPC: as many as its mosaics have parts."""
+        return ipc * self.formation**2
 
 
 FOR_PRIOR = ("codec", "class_map", "prompt", "prompts", "negative_prompt", "tile")

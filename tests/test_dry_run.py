@@ -18,7 +18,7 @@ FACTS = {"readable", "tile", "digests", "image-digests"}
 """What a dry run may leave in the cache: what its checks have found out."""
 ENDING = "dry run: nothing was trained, made or written"
 TIMES = "; times are those of a few passes of the networks, timed here"
-UNTIMED = ("evaluate", "report", "export", "nearest", "relabel")
+UNTIMED = ("evaluate", "report", "export", "expand", "nearest", "relabel")
 DIGITS = ["--data", "digits", "--prior", "digits", "--device", "cpu"]
 FAST = ["--set", "sampler.steps=5"]
 
@@ -51,6 +51,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data = ["--data", f"imagefolder:{root / 'data'}@train", "--prior", root / "dit", "--device", "cpu"]
         words = [*data, "--method", "d3hr", "--ipc", 1, "--out", root / "set", *FAST, "--set", "fit.steps=5"]
         assert attar(patch, "distill", *words, "--set", "subsets=20", "--keep-statistics") == 0
+        formed = ["--method", "random", "--ipc", 1, "--formation", 2, "--out", root / "formed"]
+        assert attar(patch, "distill", *data[:2], *formed) == 0
         taught = ["--network", "convnet3-w8", "--batch", 8, "--epochs", 12, "--out", root / "teacher"]
         assert attar(patch, "train-teacher", *data[:2], *taught, "--device", "cpu") == 0
     return root
@@ -92,6 +94,7 @@ def commands(made: Path, root: Path) -> dict[str, list[object]]:
         "relabel": ["relabel", made / "set", "--teacher", made / "teacher", *labelled, *out],
         "nearest": ["nearest", made / "set", "--features", "pixels,prior,latents", "--teacher", made / "teacher"],
         "export": ["export", made / "set", "--layout", "folder", "--out", root / "out" / "a"],
+        "expand": ["expand", made / "formed", "--out", root / "out" / "a"],
         "report": ["report", made / "set", "--out", root / "out" / "page.html"],
         "score": ["score", made / "set", *network, "--full-epochs", 1, "--device", "cpu"],
         "train-prior": [

@@ -149,6 +149,7 @@ COMMANDS: dict[str, list[Any]] = {
     "finetune-prior": ["finetune-prior", "--prior", "digits", "--data", "data@train", "--out"],
     "relabel": ["relabel", "set", "--teacher", "nowhere", "--out"],
     "export": ["export", "set", "--layout", "d4m", "--out"],
+    "expand": ["expand", "set", "--out"],
     "waterfall": ["waterfall", "set", "--change", "flip=false", "--out"],
     "tune": ["tune", "--data", "data@train", "--method", "prior", "--prior", "digits", "--ipc", 1, "--out"],
     "evaluate": ["evaluate", "set", *TRAINED, "--json"],

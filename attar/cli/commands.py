@@ -51,6 +51,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": sets.report,
     "verify": sets.verify,
     "export": export.export,
+    "expand": export.expand,
     "nearest": nearest.nearest,
     "train-prior": priors.train_prior,
     "finetune-prior": priors.finetune_prior,
@@ -69,7 +70,7 @@ GROUPS: dict[str, tuple[typer.Typer, str]] = {
 
 
 TIMES = "; times are those of a few passes of the networks, timed here"
-UNTIMED = ("evaluate", "report", "export", "nearest", "relabel")
+UNTIMED = ("evaluate", "report", "export", "expand", "nearest", "relabel")
 """Commands whose dry runs tell no times."""
 
 

@@ -1,4 +1,4 @@
-"""The command that writes a distilled set for the readers of other codes."""
+"""The commands that write a distilled set for the readers of other codes, and for any trainer."""
 
 from __future__ import annotations
 
@@ -21,3 +21,15 @@ def export(
     from attar.sets.layouts import export as write
 
     write(open_distilled(folder), layout, out, say=say, dry_run=dry_run)
+
+
+def expand(
+    folder: SetFolder,
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not be there yet")],
+    dry_run: DryRun = False,
+) -> None:
+    """Write the parts of a set of mosaics, enlarged, as an ordinary set, for any trainer."""
+    from attar.sets.distilled import open_distilled
+    from attar.sets.expand import expand as write
+
+    write(open_distilled(folder), out, say=say, dry_run=dry_run)

@@ -26,6 +26,7 @@ class Digits:
     """The images of one split; grey values 0 to 16 become 0 to 255."""
 
     classes = tuple("0123456789")
+    side = 8
 
     def __init__(self, split: str) -> None:
         self.split = split

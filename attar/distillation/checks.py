@@ -20,6 +20,7 @@ from attar.data.source import shown
 from attar.distillation.artefacts import Artefacts, artefacts
 from attar.job import FOR_PRIOR, Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method, RealImages
+from attar.sets.formation import check_divisible
 
 if TYPE_CHECKING:
     from attar.data import ImageSet
@@ -54,7 +55,8 @@ class RunPlan:
     def artefacts(self) -> dict[int, Artefacts]:
         """All that the set of each IPC is made from, of a method that samples a prior."""
         assert isinstance(self.method, LatentMethod)
-        return {ipc: artefacts(self.job, self.method.for_ipc(ipc), ipc, self.fits) for ipc in self.ipcs}
+        made = {ipc: self.job.spec.made(ipc) for ipc in self.ipcs}
+        return {ipc: artefacts(self.job, self.method.for_ipc(n), n, self.fits) for ipc, n in made.items()}
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -71,7 +73,7 @@ class RunPlan:
             inputs = (job.prior.key, job.codec.key, conditions, job.compute, job.encoding)
         elif isinstance(self.method, ComposedImages):
             inputs = self.method.inputs(job)
-        spec = (self.job.spec.seed, self.job.spec.preprocess, self.job.spec.output_size, *_filter(job.spec).values())
+        spec = (self.job.spec.seed, self.job.spec.preprocess, self.job.spec.output_size, *_unusual(job.spec).values())
         return fingerprint(data, self.job.classes, inputs, spec, self.name, self.fields, ipc)
 
     def missing(self, ipcs: Sequence[int], say: Say) -> list[int]:
@@ -118,7 +120,7 @@ class RunPlan:
             "classes": list(job.classes),
             "preprocess": job.spec.preprocess,
             "output_size": job.spec.output_size,
-            **_filter(job.spec),
+            **_unusual(job.spec),
             "data": job.about_data(),
             **({"keep_statistics": True} if job.spec.keep_statistics else {}),
         }
@@ -145,7 +147,7 @@ def planned(
         _guided(job, method.sampler, say)
     _enough_images(plan, job.images)
     if isinstance(method, ComposedImages):
-        method.check(job, plan.ipcs)
+        method.check(job, [job.spec.made(ipc) for ipc in plan.ipcs])
     _left_out(job, say)
     method.select.try_teacher(job)
     for ipc in plan.ipcs:
@@ -176,8 +178,11 @@ def foreseen(
     if not plan.uses_prior:
         _without_prior(job.spec, name)
     _check_folders(plan, out)
+    if job.spec.formation > 1:
+        _check_formation(job.spec, job.spec.output_size or method.side(job), max(ordered))
     _enough_images(plan, job.picked)
-    method.select.check(job, ordered, generated=isinstance(method, LatentMethod))
+    made = [job.spec.made(ipc) for ipc in ordered]
+    method.select.check(job, made, generated=isinstance(method, LatentMethod))
     if plan.uses_prior:
         _known_to_prior(job)
     return plan
@@ -218,7 +223,7 @@ def _known_settings(spec: Spec, name: str, method: Method) -> None:
         raise AttarError(f"`keep_statistics`: {name} learns no mean and deviation of each class; d3hr does")
     if spec.keep_statistics and needs_data(method):
         raise AttarError(f"`keep_statistics`: sets are made again without the data, which {needs_data(method)} needs")
-    if spec.output_size is not None and not isinstance(method, LatentMethod):
+    if spec.output_size is not None and spec.formation == 1 and not isinstance(method, LatentMethod):
         raise AttarError(
             f"`output_size` {spec.output_size}: {name} takes no prior, whose images it is for; leave it out"
         )
@@ -234,9 +239,16 @@ def _without_prior(spec: Spec, name: str) -> None:
         _warn_once(f"{name} asks no prior: {text} {'has' if len(given) == 1 else 'have'} no effect")
 
 
-def _filter(spec: Spec) -> dict[str, str]:
-    """The filter of the output size as keys and manifests hold it; nothing where it is the usual one."""
-    return {} if spec.output_filter == Spec.output_filter else {"output_filter": spec.output_filter}
+def _unusual(spec: Spec) -> dict[str, str | int]:
+    """The filter of the output size and the formation as keys and manifests hold them; nothing where they are usual."""
+    fields = ("output_filter", "formation")
+    return {name: getattr(spec, name) for name in fields if getattr(spec, name) != getattr(Spec, name)}
+
+
+def _check_formation(spec: Spec, side: int, most: int) -> None:
+    """Raises AttarError where images of this side cannot be divided, or there would be too many of them."""
+    check_divisible(side, spec.formation, "choose another, or an `output_size` that it divides")
+    check_most("`ipc` times `formation` squared,", spec.made(most), IPC)
 
 
 def needs_data(method: Method) -> str:
@@ -248,9 +260,9 @@ def needs_data(method: Method) -> str:
 
 def _choosing_real(job: Job, method: LatentMethod, ipcs: Sequence[int]) -> None:
     """What a fit that chooses real images chooses them by, and what images are refined by, checked."""
-    for ipc in ipcs:
-        if (select := method.fit.for_ipc(ipc).chooses) is not None:
-            select.check(job, [ipc], generated=False)
+    for made in map(job.spec.made, ipcs):
+        if (select := method.fit.for_ipc(made).chooses) is not None:
+            select.check(job, [made], generated=False)
             select.try_teacher(job)
     if method.refine is not None:
         method.refine.check(job)
@@ -317,7 +329,7 @@ def _differing(manifest: Any, here: dict[str, Any], prefix: str = "") -> list[st
 
 
 def _enough_images(plan: RunPlan, images: ImageSet) -> None:
-    most, real = max(plan.ipcs), isinstance(plan.method, RealImages)
+    most, real = plan.job.spec.made(max(plan.ipcs)), isinstance(plan.method, RealImages)
     if isinstance(plan.method, ComposedImages):
         needed = plan.method.needs(plan.job, most)
     else:
@@ -325,7 +337,9 @@ def _enough_images(plan: RunPlan, images: ImageSet) -> None:
     counts = {name: len(images.of_class(label)) for label, name in enumerate(images.classes)}
     few = ", ".join(f"{name!r} ({count})" for name, count in counts.items() if count < needed)
     if few and real:
-        raise AttarError(f"`ipc` {needed}: more real images than these classes have: {few}")
+        formation = plan.job.spec.formation
+        asked = f"{max(plan.ipcs)}{f' with `formation` {formation}, {needed} of them' if formation > 1 else ''}"
+        raise AttarError(f"`ipc` {asked}: more real images than these classes have: {few}")
     if few:
         raise AttarError(f"{plan.name} needs {counted(needed, 'image')} of each class; too few: {few}")
 

@@ -60,7 +60,8 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
         say("the images are chosen when the teacher is there")
         return list(folders.values())
     for ipc, folder in folders.items():
-        distill_sets(job, name, load_method(name, fields(ipc)), [ipc], folder, say=say, engine=engine)
+        method = load_method(name, fields(job.spec.made(ipc)))
+        distill_sets(job, name, method, [ipc], folder, say=say, engine=engine)
     return list(folders.values())
 
 

@@ -57,7 +57,7 @@ def _unfitted(plan: RunPlan, ipcs: Sequence[int]) -> list[tuple[Fit, Group]]:
         return []
     wanted: dict[str, tuple[Fit, Group]] = {}
     for ipc in ipcs:
-        asked, fit = plan.artefacts[ipc], plan.method.for_ipc(ipc).fit
+        asked, fit = plan.artefacts[ipc], plan.method.for_ipc(plan.job.spec.made(ipc)).fit
         made = {group: asked.fits[group[0]] for group in asked.groups if group[0] in asked.fits}
         wanted |= {artefact.key: (fit, group) for group, artefact in made.items() if not plan.job.store.has(artefact)}
     return list(wanted.values())
@@ -73,9 +73,10 @@ def _refining(plan: RunPlan, method: LatentMethod, ipcs: Sequence[int]) -> tuple
     """How many images are still to be refined, and in how many seconds."""
     if method.refine is None:
         return 0, 0.0
-    left = {ipc: sum(not plan.job.store.has(made) for made in plan.artefacts[ipc].refined.values()) for ipc in ipcs}
-    seconds = sum(classes * method.refine.seconds(plan.job, ipc) for ipc, classes in left.items() if classes)
-    return sum(ipc * classes for ipc, classes in left.items()), seconds
+    has, count = plan.job.store.has, plan.job.spec.made
+    left = {count(ipc): sum(not has(made) for made in plan.artefacts[ipc].refined.values()) for ipc in ipcs}
+    seconds = sum(classes * method.refine.seconds(plan.job, n) for n, classes in left.items() if classes)
+    return sum(n * classes for n, classes in left.items()), seconds
 
 
 def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:

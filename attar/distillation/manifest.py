@@ -13,12 +13,13 @@ from torch import Tensor
 
 from attar import __version__
 from attar.core.files import read_lines
-from attar.distillation.pipeline import Made, Pixels, resized
+from attar.distillation.pipeline import Made, Pixels
 from attar.job import Job
 from attar.methods.base import LatentMethod
 from attar.methods.minimax.monitor import MEASURES
 from attar.priors.codec import to_uint8
 from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, evenly
+from attar.sets.formation import reduced
 
 if TYPE_CHECKING:
     from attar.core.store import Artefact
@@ -90,7 +91,7 @@ def prototypes(job: Job, fitted: Mapping[int, Tensors]) -> Iterator[tuple[int, i
         if latents is not None:
             side = min(job.codec.size, THUMBNAIL)
             for index, pixels in enumerate(to_uint8(job.codec.decode(latents[:IMAGES_SHOWN]))):
-                yield label, index, resized(pixels, side)
+                yield label, index, reduced(pixels, side)
 
 
 def statistics(plan: RunPlan, fitted: Mapping[int, Tensors]) -> dict[str, Tensor] | None:

@@ -39,6 +39,7 @@ def spec_of(origin: DistilledSet, *, device: str = "auto", **changes: Any) -> Sp
         "preprocess": manifest["preprocess"],
         "output_size": manifest["output_size"],
         "output_filter": manifest.get("output_filter", Spec.output_filter),
+        "formation": origin.formation,
         "dtype": compute["dtype"] if alike else "auto",
         "tile": compute["tile"] if alike else None,
         **{name: made_with[name] for name in OF_PRIOR if made_with.get(name) is not None},

@@ -4,6 +4,8 @@
     ComposedImages   prepare -> compose
     RealImages       copy
 
+In a formation, `mosaics` has the last word in each.
+
 What is long is in the store: a stage makes what is missing there and returns where it lies.
 """
 
@@ -25,6 +27,7 @@ from attar.core.errors import AttarError, NotFinite
 from attar.core.finite import finite, naming, save_finite
 from attar.core.progress import Meter
 from attar.core.store import Artefact
+from attar.data import preprocess
 from attar.diffusion import sample as denoise
 from attar.diffusion import times_from
 from attar.distillation.artefacts import Artefacts, load, prepared_artefact
@@ -32,6 +35,7 @@ from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, RealImages, Start, Tensors
 from attar.priors.codec import to_uint8
 from attar.priors.prior import Prior
+from attar.sets.formation import mosaic, reduced
 
 BUNDLE = 4
 """Tiles that are denoised or decoded at a time: finished classes are stored after each bundle."""
@@ -189,16 +193,16 @@ def _refined(job: Job, prior: Prior, method: LatentMethod, label: int, kept: Sto
 
 
 def decode(job: Job, latents: Mapping[int, StoredLatents], ipc: int, done: Collection[int] = ()) -> Images:
-    """The images of all classes that are not `done`, brought to the spec's output size."""
+    """The images of all classes that are not `done`, brought to the spec's output size, or that of parts of it."""
     missing = [label for label in latents if label not in done]
-    meter = Meter(job.progress, f"decoding IPC {ipc}", ipc * len(missing), "images")
+    meter = Meter(job.progress, f"decoding {ipc} a class", ipc * len(missing), "images")
     at_once = max(1, BUNDLE * job.codec.batch_size // ipc)
     for begin in range(0, len(missing), at_once):
         labels = missing[begin : begin + at_once]
         z = torch.cat([latents[label].load(job) for label in labels])
         for number, pixels in enumerate(_decoded(job, labels, z)):
-            side = job.spec.output_size or len(pixels)
-            yield labels[number // ipc], number % ipc, resized(pixels, side, job.spec.output_filter)
+            side = (job.spec.output_size or len(pixels)) // job.spec.formation
+            yield labels[number // ipc], number % ipc, reduced(pixels, side, job.spec.output_filter)
         meter.add(len(z))
 
 
@@ -242,7 +246,7 @@ def compose(
     """The images of all classes that are not `done`, from what was prepared of them."""
     for label in (label for label in prepared if label not in done):
         for index, pixels in enumerate(method.images(job, label, load(job, prepared[label]), ipc)):
-            yield label, index, pixels
+            yield label, index, _part(job, method, Image.fromarray(pixels)) if job.spec.formation > 1 else pixels
 
 
 def compare(job: Job, method: RealImages) -> list[Artefact]:
@@ -258,14 +262,25 @@ def copy(job: Job, method: RealImages, ipc: int, done: Collection[int] = ()) -> 
     for label in (label for label in job.labels if label not in done):
         pool = torch.from_numpy(job.images.of_class(label))
         for index, choice in enumerate(method.select(job, label, pool, ipc)):
-            yield label, index, np.asarray(job.images.open(int(pool[choice])))
+            image = job.images.open(int(pool[choice]))
+            yield label, index, _part(job, method, image) if job.spec.formation > 1 else np.asarray(image)
 
 
-def resized(pixels: Pixels, side: int, how: str = "lanczos") -> Pixels:
-    """An image (H, W, 3) brought to `side` x `side` pixels with a filter of PIL's, by name."""
-    if pixels.shape[:2] == (side, side):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling[how.upper()]))
+def _part(job: Job, method: RealImages | ComposedImages, image: Image.Image) -> Pixels:
+    """An image as a part of a mosaic: brought to a square of the mosaic's side, and reduced."""
+    side = job.spec.output_size or method.side(job)
+    square = preprocess(image, side, job.spec.preprocess)
+    return reduced(square, side // job.spec.formation, job.spec.output_filter)
+
+
+def mosaics(formation: int, parts: Callable[[Collection[int]], Images], done: Collection[int] = ()) -> Images:
+    """The parts of each class, as many as make a mosaic in one; with a formation of 1, the images as they are."""
+    held: list[Pixels] = []
+    for label, index, pixels in parts(done):
+        held.append(pixels)
+        if len(held) == formation**2:
+            yield label, index // formation**2, mosaic(held)
+            held = []
 
 
 def _once(job: Job, artefact: Artefact, make: Callable[[Path], Tensors], what: str, seconds: float = 0.0) -> Artefact:

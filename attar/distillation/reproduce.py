@@ -88,7 +88,7 @@ def reproduce(
     one kind and the same versions give the same bytes. Others differ in last bits, which denoising can make visible.
 
     Raises:
-        AttarError: the set is damaged, was made from kept statistics, or as `distill_sets`.
+        AttarError: the set is damaged, was made from kept statistics or expanded, or as `distill_sets`.
     """
     from attar.distillation.run import distill_sets
     from attar.sets.distilled import check_undamaged, open_distilled
@@ -100,6 +100,9 @@ def reproduce(
     manifest = origin.manifest
     if "regenerated_from" in manifest["data"]:
         raise AttarError(f"{folder} was made from kept statistics, without data: `attar regenerate` makes its like")
+    if "expanded_from" in manifest:
+        source = manifest["expanded_from"]["set"]
+        raise AttarError(f"{folder} holds the parts of another set ({source}): reproduce that, and `attar expand` it")
     spec = spec_of(origin, **_told(origin), data=places.data, prior=places.prior, device=places.device)
     method, job = method_of(origin, fields), Job(spec, store, progress, dry_run)
     (made,) = distill_sets(job, manifest["method"]["name"], method, (manifest["ipc"],), out, say=say)

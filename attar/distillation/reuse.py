@@ -81,7 +81,7 @@ def _asked(plan: RunPlan, ipcs: Sequence[int]) -> Iterator[Artefact]:
         yield from (prepared_artefact(job, method, label) for label in job.labels)
     elif isinstance(method, LatentMethod):
         for ipc in ipcs:
-            yield from _of_latents(plan, method.for_ipc(ipc), ipc)
+            yield from _of_latents(plan, method.for_ipc(job.spec.made(ipc)), ipc)
     else:
         yield from (made for features in method.select.needed_features(job) for made in features.stored(job))
 

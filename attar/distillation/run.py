@@ -7,7 +7,7 @@ another run that shares a stage, goes on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from attar.core.wording import counted
 
 if TYPE_CHECKING:
     from attar.distillation.checks import RunPlan
-    from attar.distillation.pipeline import Made
+    from attar.distillation.pipeline import Images, Made
     from attar.job import Job
     from attar.methods.base import Method
 
@@ -87,6 +87,7 @@ def set_artefact(plan: RunPlan, ipc: int, made: Made) -> Artefact:
     """
     spec = plan.job.spec
     asked = {"run": plan.key(ipc), "method": plan.name, "ipc": ipc, "data": spec.data, "seed": spec.seed}
+    asked |= {"formation": spec.formation} if spec.formation > 1 else {}
     return Artefact("set", {**asked, "made from": list({artefact.key: artefact for artefact in made.stored}.values())})
 
 
@@ -99,18 +100,26 @@ def make(plan: RunPlan, ipc: int) -> Made:
     from attar.distillation import pipeline
     from attar.methods.base import ComposedImages, RealImages
 
-    job, method = plan.job, plan.method
+    job, method, count = plan.job, plan.method, plan.job.spec.made(ipc)
     if isinstance(method, RealImages):
-        return pipeline.Made(partial(pipeline.copy, job, method, ipc), compared=pipeline.compare(job, method))
+        compared, parts = pipeline.compare(job, method), partial(pipeline.copy, job, method, count)
+        return pipeline.Made(_mosaics(job, parts), compared=compared)
     if isinstance(method, ComposedImages):
         prepared = pipeline.prepare(job, method)
-        return pipeline.Made(partial(pipeline.compose, job, method, prepared, ipc), prepared=prepared)
-    method, asked = method.for_ipc(ipc), plan.artefacts[ipc]
+        parts = partial(pipeline.compose, job, method, prepared, count)
+        return pipeline.Made(_mosaics(job, parts), prepared=prepared)
+    method, asked = method.for_ipc(count), plan.artefacts[ipc]
     fitted = pipeline.fit(job, method, asked)
     candidates = pipeline.sample(job, method, asked, fitted)
-    selected = pipeline.select(job, method, candidates, ipc)
+    selected = pipeline.select(job, method, candidates, count)
     refined = pipeline.refine(job, method, asked, fitted, selected)
-    return pipeline.Made(partial(pipeline.decode, job, refined, ipc), fitted, asked)
+    return pipeline.Made(_mosaics(job, partial(pipeline.decode, job, refined, count)), fitted, asked)
+
+
+def _mosaics(job: Job, parts: Callable[[Collection[int]], Images]) -> Callable[[Collection[int]], Images]:
+    from attar.distillation import pipeline
+
+    return partial(pipeline.mosaics, job.spec.formation, parts)
 
 
 def _make_ahead(plan: RunPlan, ipcs: Sequence[int], engine: Engine) -> None:
@@ -130,9 +139,11 @@ def _estimate(plan: RunPlan, ipcs: Sequence[int]) -> str:
         return f"{size}: nothing left to do"
     from attar.distillation.cost import choosing, remaining
     from attar.methods.base import RealImages
+    from attar.sets.formation import grid_words
 
-    first = choosing(plan.job, plan.method, ipcs)
+    spec, first = plan.job.spec, choosing(plan.job, plan.method, list(map(plan.job.spec.made, ipcs)))
     if isinstance(plan.method, RealImages):
-        return f"{size}: {sum(ipcs) * len(plan.job.classes)} of them will be copied{first}"
+        into = f" into mosaics of {grid_words(spec.formation)}" if spec.formation > 1 else ""
+        return f"{size}: {spec.made(sum(ipcs)) * len(plan.job.classes)} of them will be copied{into}{first}"
     trained = "; the prior digits is trained before that" if plan.uses_prior and plan.job.untrained else ""
     return f"{size}: {remaining(plan, ipcs)}{first}{trained}"

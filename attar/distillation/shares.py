@@ -26,11 +26,12 @@ def shares(plan: RunPlan, ipcs: Sequence[int]) -> Iterator[Sequence[Item]]:
         yield [Prepared(job, method, label, prepared_artefact(job, method, label)) for label in job.labels]
     else:
         yield list({item.wanted.key: item for ipc in ipcs for item in _fits(plan, method, ipc)}.values())
-        yield [Sampled(job, method.for_ipc(ipc), ipc, asked) for ipc in ipcs for asked in _chunks(plan, ipc)]
+        pairs = [(job.spec.made(ipc), asked) for ipc in ipcs for asked in _chunks(plan, ipc)]
+        yield [Sampled(job, method.for_ipc(made), made, asked) for made, asked in pairs]
 
 
 def _fits(plan: RunPlan, method: LatentMethod, ipc: int) -> Iterator[Fitted]:
-    fit, asked = method.for_ipc(ipc).fit, plan.artefacts[ipc]
+    fit, asked = method.for_ipc(plan.job.spec.made(ipc)).fit, plan.artefacts[ipc]
     for group in asked.groups if asked.fits else ():
         yield Fitted(plan.job, fit, group, asked.fits[group[0]])
 
@@ -78,6 +79,7 @@ class Sampled:
     method: LatentMethod
     """The method for sets of this IPC."""
     ipc: int
+    """Images of a class that are kept."""
     asked: Artefacts
     """The artefacts of these classes."""
 

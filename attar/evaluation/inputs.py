@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from dataclasses import replace
+from functools import lru_cache
+from itertools import chain, islice
 
 import numpy as np
 from PIL import Image
@@ -18,25 +20,37 @@ from attar.evaluation.native import Native
 from attar.evaluation.recipe import Recipe
 from attar.selection import random_order
 from attar.sets.distilled import DistilledSet
+from attar.sets.formation import enlarged, reduced
 from attar.sets.images import of_its_classes, real_images, view_of, without_unreadable
 from attar.teachers.check import TRIED_EACH
+
+AT_HAND = 8
+"""Mosaics that are kept while their parts are cut out."""
 
 
 def random_real(distilled: DistilledSet, recipe: Recipe, side: int, store: Store) -> Images:
     """Random real images, as many of each class as the set has, of the data that it was distilled from; see `real`.
+
+    Beside a set of mosaics they are as many as these have parts, brought to squares of the mosaics' `side`, and reduced
+    and enlarged as the parts are.
 
     Raises:
         AttarError: a class of the data has fewer images.
     """
     images = real_images(distilled, store)
     chosen: list[int] = []
-    for label, files in enumerate(distilled.files()):
+    for label, pictures in enumerate(distilled.pictures()):
         name, own = distilled.classes[label], images.of_class(label)
-        if len(own) < len(files):
+        if len(own) < len(pictures):
             raise AttarError(f"class {name!r} has {counted(len(own), 'real image')}: evaluate with `baseline=false`")
         order = random_order(distilled.manifest["seed"], name, len(own))
-        chosen += own[order[: len(files)].numpy()].tolist()
-    return real(images, recipe, side, distilled.manifest["preprocess"], chosen)
+        chosen += own[order[: len(pictures)].numpy()].tolist()
+    if distilled.reduced_by == 1:
+        return real(images, recipe, side, distilled.manifest["preprocess"], chosen)
+    squares = in_memory(images, side, distilled.manifest["preprocess"], chosen)
+    part, how = side // distilled.reduced_by, distilled.manifest.get("output_filter", "lanczos")
+    small = (Image.fromarray(reduced(square, part, how)) for square in squares.pixels)
+    return replace(squares, pictures=np.stack([np.asarray(enlarged(image, (side, side))) for image in small]))
 
 
 def teacher_examples(distilled: DistilledSet, train: Images, store: Store) -> tuple[Images, str]:
@@ -79,7 +93,7 @@ def native(images: ImageSet, indices: Sequence[int] | None = None) -> Images:
 
 
 def opened(distilled: DistilledSet, recipe: Recipe) -> Images:
-    """The images of a distilled set as they are.
+    """The images of a distilled set as networks learn from them: as they are, or the parts of mosaics, enlarged.
 
     Where they are not alike and square, as real images may be, a recipe without a size gets squares of the median of
     their shorter sides.
@@ -87,11 +101,13 @@ def opened(distilled: DistilledSet, recipe: Recipe) -> Images:
     Raises:
         AttarError: the images of a class are equal or of a single colour, or two classes hold the same.
     """
-    files = [(file, label) for label, of_class in enumerate(distilled.files()) for file in of_class]
-    labels = np.array([label for _, label in files], np.int64)
-    native = Native(len(files), lambda i: np.asarray(decode.read(files[i][0])))
+    by_class = distilled.pictures()
+    pictures = list(chain.from_iterable(by_class))
+    labels = np.repeat(np.arange(len(by_class)), [len(of_class) for of_class in by_class])
+    read = lru_cache(maxsize=AT_HAND)(decode.read) if distilled.formation > 1 else decode.read
+    native = Native(len(pictures), lambda i: np.asarray(pictures[i].within(read(pictures[i].file))))
     looks = iter(native.looks)
-    shown = [ClassContents.of(islice(looks, len(of_class))) for of_class in distilled.files()]
+    shown = [ClassContents.of(islice(looks, len(of_class))) for of_class in by_class]
     check_contents(dict(zip(distilled.classes, shown, strict=True)), str(distilled.folder), ACCIDENT)
     if recipe.size is not None or (len(set(native.sizes)) == 1 and len(set(native.sizes[0])) == 1):
         return Images(native.stacked(), labels, distilled.classes)

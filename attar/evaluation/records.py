@@ -45,6 +45,7 @@ _RECORD: dict[str, Shape] = {
     "ipc?": Maybe(number(0)),
     "seed?": Maybe(WHOLE),
     "seeds?": Many(WHOLE),
+    "formation?": whole(1),
     "changes?": TABLE,
     "teacher?": Maybe({"source": _SOURCE, "digest": TEXT}),
     "labels?": Maybe({"scheme": TEXT, "bytes": whole(0)}),
@@ -56,6 +57,7 @@ _TRIAL: Shape = {
     "seeds": Many(WHOLE),
     "distilling": number(0),
     "bytes": whole(0),
+    "pixels?": Maybe(whole(0)),
 }
 
 
@@ -132,6 +134,8 @@ class Trial:
     """Seconds that it took to make the set."""
     bytes: int
     """Size of the set's images on disk."""
+    pixels: int | None = None
+    """Number of pixels of the set's images; None of old records."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +149,8 @@ class Record(Result):
     """Seed of the distillation."""
     teacher: Mapping[str, Any] | None = None
     """Who gave soft labels: "source" (or a list), "digest", "accuracy" ... (`attar.evaluation.teaching.summary`)."""
+    formation: int = 1
+    """Of the set: it has IPC mosaics of this many parts in each row and column, and all parts are trained on."""
     layout: str | None = None
     """How the files of a set that another code wrote are laid out."""
     baseline: Result | None = None
@@ -159,6 +165,11 @@ class Record(Result):
     def of(cls, result: Result, **about: Any) -> Record:
         """A result with the other fields of its record; these win where both have one."""
         return cls(**{**vars(result), **about})
+
+    @property
+    def stored(self) -> str:
+        """The set's images of a class in words: "IPC 10", of mosaics "IPC 10 (2 x 2)"."""
+        return f"IPC {self.ipc}" + (f" ({self.formation} x {self.formation})" if self.formation > 1 else "")
 
     @property
     def of_all_data(self) -> bool:
@@ -207,7 +218,7 @@ class Record(Result):
     @property
     def row(self) -> str:
         """The record in one line for the terminal, and one for each of its notes."""
-        parts = [ALL_DATA] if self.of_all_data else [self.set or ALL_DATA, self.method, f"IPC {self.ipc}"]
+        parts = [ALL_DATA] if self.of_all_data else [self.set or ALL_DATA, self.method, self.stored]
         parts += [self.network, f"{self.accuracy} % (n = {self.n}, last epoch)"]
         if self.baseline is not None:
             parts.append(f"random {self.baseline.accuracy} %, difference {signed(self.mean - self.baseline.mean)}")
@@ -224,8 +235,8 @@ class Record(Result):
         """The record as a file holds it."""
         entry = asdict(self, dict_factory=_json_ready)
         trial = entry.pop("trial") or {}
-        for name in ("layout", "test", "changes"):
-            if entry[name] is None:
+        for name, usual in (("layout", None), ("test", None), ("changes", None), ("formation", 1)):
+            if entry[name] == usual:
                 del entry[name]
         head = {name: entry.pop(name) for name in ("set", "method", "seed", "teacher")}
         return {**head, **entry, **trial}

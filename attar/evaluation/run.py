@@ -201,6 +201,7 @@ def _about(distilled: DistilledSet, test: str | None, recipe: Recipe) -> dict[st
         "method": manifest["method"]["name"],
         "seed": manifest["seed"],
         "ipc": manifest["ipc"],
+        "formation": distilled.formation,
         "layout": manifest.get("layout"),
         "test": test or test_spec(manifest["data"]["spec"]),
         "changes": changes(recipe),

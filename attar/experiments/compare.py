@@ -26,7 +26,7 @@ from attar.experiments.forecast import absent, forecast
 from attar.experiments.spec import Contender, Evaluation, Experiment
 from attar.experiments.summary import Summary, judged, summarise
 from attar.job import Job
-from attar.sets.distilled import DistilledSet, open_distilled
+from attar.sets.distilled import DistilledSet, open_distilled, stored
 
 
 def compare(
@@ -266,11 +266,13 @@ class Grid:
 
     def _trial(self, item: SetEvaluation, network: str, distilled: DistilledSet) -> Trial:
         """What a summary needs to know of a record beside its numbers."""
+        held = stored(distilled)
         return Trial(
             item=self._key(item, network, distilled),
             judged=judged(self.experiment, item.evaluation),
             label=item.contender.label,
             seeds=item.seeds,
             distilling=round(sum(distilled.manifest["seconds"].values()), 3),
-            bytes=sum(file.stat().st_size for files in distilled.files() for file in files),
+            bytes=held.bytes,
+            pixels=held.pixels,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from attar.job import Job, Spec
 from attar.methods.base import LatentMethod
 from attar.priors.prior import Prior
 from attar.priors.training.weightless import described_prior
+from attar.sets.formation import grid_words
 
 HEAD = ("method", "IPC", "jobs", "latents", "on disk", "steps", "passes", "memory", "FLOPs", "time")
 TESTED = 50
@@ -57,9 +59,9 @@ def forecast(experiment: Experiment, reason: str | None, store: Store | None, pr
     for contender in experiment.contenders:
         ground = grounds[contender.label]
         for ipc in experiment.ipcs_of(contender):
-            refine = contender.method.refine if reason is None else None
-            refining = refine.seconds(ground.job, ipc) if refine is not None else 0.0
-            expected = outlook(ground.job, contender.method, ground.counts, ipc, ground.measures, refining)
+            refine, made = contender.method.refine if reason is None else None, contender.spec.made(ipc)
+            refining = refine.seconds(ground.job, made) if refine is not None else 0.0
+            expected = outlook(ground.job, contender.method, ground.counts, made, ground.measures, refining)
             rows.append(_row(contender.label, ipc, expected, ground.measures))
             for key, (flops, seconds) in expected.parts.items():
                 times = len(experiment.distillation_seeds) if expected.seeded(key) else 1
@@ -125,7 +127,7 @@ def _grounds(experiment: Experiment, reason: str | None, store: Store | None, pr
 def _real(job: Job, sampled: bool) -> Ground:
     counts = tuple(len(job.picked.of_class(label)) for label in job.labels)
     if not sampled:
-        return Ground(job, counts, job.side, None)
+        return Ground(job, counts, job.spec.output_size or job.side, None)
     return Ground(job, counts, job.spec.output_size or job.prior.codec.size, measured(job.prior))
 
 
@@ -173,17 +175,16 @@ def _evaluations(experiment: Experiment, grounds: dict[str, Ground], reason: str
     first = next((ground for ground in grounds.values() if ground.measures), next(iter(grounds.values())))
     classes, total = len(first.counts), 0.0
     tested = TESTED * classes if reason else _tested(experiment, first.job)
-    labels = [contender.label for contender in experiment.contenders]
     for evaluation in experiment.evaluations:
-        sets = len(set(labels) & set(evaluation.methods)) * len(experiment.distillation_seeds)
-        runs = sets * (len(evaluation.seeds) or 1)
-        for network in evaluation.networks:
-            for ipc in evaluation.ipcs:
-                recipe, device = evaluation.recipe, first.job.spec.device
-                each = training_seconds(recipe, network, classes, ipc, first.side, tested, device)
-                total += runs * each
-                what = f"{evaluation.label}, {network}, IPC {ipc}"
-                yield f"  {what}: {counted(runs, 'training')} of {duration(each)}, {duration(runs * each)}"
+        of = [contender.spec.formation for contender in experiment.contenders if contender.label in evaluation.methods]
+        each_set = len(experiment.distillation_seeds) * (len(evaluation.seeds) or 1)
+        for network, ipc, formation in itertools.product(evaluation.networks, evaluation.ipcs, sorted(set(of))):
+            recipe, device, runs = evaluation.recipe, first.job.spec.device, of.count(formation) * each_set
+            each = training_seconds(recipe, network, classes, ipc * formation**2, first.side, tested, device)
+            total += runs * each
+            what = f"{evaluation.label}, {network}, IPC {ipc}"
+            what += f" ({grid_words(formation)})" if formation > 1 else ""
+            yield f"  {what}: {counted(runs, 'training')} of {duration(each)}, {duration(runs * each)}"
     yield f"All evaluations: {duration(total)}, teachers and tests before the last one not counted"
 
 

@@ -216,5 +216,5 @@ def expected_seconds(
     """About how long one training on the set, or on `ipc` images of each class, takes on this device, with one test."""
     tested = len(tested_images(distilled, conditions.test, store, progress))
     side = opened(distilled, recipe).side
-    ipc = ipc or distilled.manifest["ipc"]
+    ipc = ipc or distilled.manifest["ipc"] * distilled.formation**2
     return training_seconds(recipe, conditions.network, len(distilled.classes), ipc, side, tested, conditions.device)

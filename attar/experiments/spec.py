@@ -3,6 +3,8 @@
 title, status         what it is; what it came to ("not yet measured here")
 data, prior ...       flags of `attar distill` for all methods, but not --seed
                       (a prior, its settings, output_size: for those that ask one)
+formation             of all methods, or of one: images stored stay IPC, and
+                      networks learn from formation^2 times as many
 ipc                   images per class: a number or a list
 distillation_seeds    of each method: how many (default 1), or which
 seeds                 of the trainings on each set: how many (3), or which,
@@ -63,7 +65,8 @@ if TYPE_CHECKING:
 _OWN = ("title", "status", "ipc", "distillation_seeds", "seeds", "test", "references", "out")
 _TABLES = ("methods", "evaluations", "published", "planned")
 _SAMPLED = ("output_size", "output_filter")
-"""What real images have no use for: not taken over from the head of the file by methods that copy or compose them."""
+"""What real images have no use for: without a formation, methods that copy or compose them do not take it over from the
+head of the file."""
 _EVALUATION = ("recipe", "networks", "set", "methods", "ipc", "seeds")
 _TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
 _PUBLISHED = ("method", "network", "accuracy", "recipe", "source", "evaluation")
@@ -235,7 +238,8 @@ def _contender(label: str, written: Table, defaults: Table) -> Contender:
     settings = {**defaults, **own}
     spec = changed(Spec(data=parsed(settings.pop("data"), str, f"{where} data")), settings, where)
     if not isinstance(method, LatentMethod):
-        idle = _SAMPLED if method.select.uses_prior(Job(spec)) else (*_SAMPLED, "prior", *FOR_PRIOR)
+        idle: tuple[str, ...] = () if method.select.uses_prior(Job(spec)) else ("prior", *FOR_PRIOR)
+        idle += _SAMPLED if spec.formation == 1 else ()
         spec = replace(spec, **{field: getattr(Spec, field) for field in idle if field not in own})
     return Contender(label, name, method, spec)
 

@@ -27,6 +27,8 @@ class Cell:
     """To distill one set, mean over the distillation seeds."""
     bytes: float
     """Size of one set's images, mean over the distillation seeds."""
+    pixels: float | None = None
+    """Number of pixels of one set's images, mean over the distillation seeds; None where old records do not say it."""
 
     @property
     def n(self) -> int:
@@ -132,8 +134,10 @@ def _cell(trials: Sequence[tuple[Record, Trial]]) -> Cell:
         for record, trial in trials
         for seed, accuracy in zip(trial.seeds, record.accuracies, strict=True)
     }
+    pixels = [trial.pixels for _, trial in trials if trial.pixels is not None]
     return Cell(
         accuracies,
         statistics.fmean(trial.distilling for _, trial in trials),
         statistics.fmean(trial.bytes for _, trial in trials),
+        statistics.fmean(pixels) if len(pixels) == len(trials) else None,
     )

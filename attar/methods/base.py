@@ -38,6 +38,10 @@ class RealImages:
     """How they are chosen."""
     refine = None
 
+    def side(self, job: Job) -> int:
+        """Side of the squares that they are brought to, in pixels, where a set is of mosaics."""
+        return job.side
+
 
 class ComposedImages:
     """Finished images made of real ones, without a prior.
@@ -48,6 +52,10 @@ class ComposedImages:
 
     select = Select()
     refine = None
+
+    def side(self, job: Job) -> int:
+        """Side of its images, in pixels."""
+        return job.side
 
     def check(self, job: Job, ipcs: Sequence[int]) -> None:
         """Raises AttarError for what can be known to be wrong before any long work."""
@@ -183,6 +191,12 @@ class LatentMethod:
         """This method for sets of this IPC: its fit may depend on that."""
         fit = self.fit.for_ipc(ipc)
         return self if fit == self.fit else cast("Self", replace(cast(Any, self), fit=fit))
+
+    def side(self, job: Job) -> int:
+        """Side of its images, in pixels."""
+        from attar.priors import known_side
+
+        return known_side(job.spec.prior, job.spec.codec) or job.codec.size
 
     def start_time(self, prior: Prior) -> int:
         """The time that candidates begin at."""

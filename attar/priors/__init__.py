@@ -150,6 +150,13 @@ def known_classes(source: str) -> tuple[str, ...] | None:
     return Digits.classes if source == "digits" else None
 
 
+def known_side(source: str | None, codec: str | None = None) -> int | None:
+    """The side of a prior's images, in pixels, where it is known before the prior is trained or loaded; else None."""
+    from attar.data.digits import Digits
+
+    return Digits.side if source == "digits" and codec in (None, "pixel") else None
+
+
 def _folder(source: str, store: Store, progress: Progress) -> str:
     """The source, or the folder of a built-in prior, which is trained if it is not there yet."""
     from attar.priors.digits import digits_prior

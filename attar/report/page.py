@@ -25,7 +25,8 @@ from attar.report.charts import COLOURS, FineTuning, distances, measures_by_step
 from attar.report.results import results_tables
 from attar.report.settings import distill_command, evaluate_commands, settings
 from attar.report.sprites import Sprite, Strip, sprite
-from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, DistilledSet, evenly, find_distilled, verify
+from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, DistilledSet, evenly, find_distilled, stored, verify
+from attar.sets.formation import grid_words
 from attar.sets.near_copies import NEAR, folder_of, read_nearest
 
 MEASURES = {
@@ -162,6 +163,7 @@ def _page(sets: Sequence[DistilledSet], latest: Sequence[Record], title: str) ->
         near=NEAR,
         walls=walls,
         comparisons=_comparisons(walls),
+        formed=any(distilled.formation > 1 for distilled in sets) or any(record.formation > 1 for record in latest),
         time=duration(sum(map(_seconds, latest))),
         devices=sorted({record.device for record in latest}),
     )
@@ -183,12 +185,13 @@ def _template() -> jinja2.Template:
 def method_names(sets: Sequence[DistilledSet], records: Sequence[Record]) -> dict[str, str]:
     """A set's absolute path -> what it is called, and as much more as tells it from others of its IPC.
 
-    It is called by its method's label in an experiment, or else by the method's name.
+    It is called by its method's label in an experiment, or else by the method's name, and by its formation.
     """
     labels = {record.path: record.trial.label for record in records if record.trial}
     uses = [(_path(s), s.manifest["method"]["name"], s.manifest["seed"], s.manifest["ipc"]) for s in sets]
     uses += [(record.path, record.method, record.seed, record.ipc) for record in records if not record.of_all_data]
-    uses = [(path, labels.get(path, method), seed, ipc) for path, method, seed, ipc in uses]
+    formations = {_path(one): one.formation for one in sets} | {one.path: one.formation for one in records}
+    uses = [(path, _named(labels.get(path, method), formations[path]), seed, ipc) for path, method, seed, ipc in uses]
     names: dict[str, str] = {}
     for method in dict.fromkeys(name for _, name, _, _ in uses):
         own = dict.fromkeys((path, seed, ipc) for path, name, seed, ipc in uses if name == method)
@@ -198,6 +201,10 @@ def method_names(sets: Sequence[DistilledSet], records: Sequence[Record]) -> dic
                 break
         names |= called
     return names
+
+
+def _named(method: str, formation: int) -> str:
+    return f"{method}, {grid_words(formation)}" if formation > 1 else method
 
 
 def _path(distilled: DistilledSet) -> str:
@@ -328,8 +335,11 @@ def _facts(distilled: DistilledSet, picture: Sprite, records: Sequence[Record]) 
     smallest, largest = (f"{width} x {height}" for width, height in (picture.sizes[0], picture.sizes[-1]))
     several = f"{len(picture.sizes)} sizes, {smallest} to {largest} pixels"
     size = f"{smallest} pixels" if smallest == largest else several
+    held, count, grid = stored(distilled), len(manifest["images"]), distilled.formation
+    parts = f", mosaics of {grid_words(grid)}: {count * grid**2:,} to learn from" if grid > 1 else ""
     facts = [
-        ("Images", f"{len(manifest['images']):,}, {size}"),
+        ("Images", f"{count:,}, {size}{parts}"),
+        ("Stored", f"{held.pixels:,} pixels, {held.bytes:,} bytes"),
         ("Data", f"{manifest['data']['spec']}, {counted(manifest['data']['images'], 'image')}"),
         ("Prior", manifest["prior"]["source"] if manifest["prior"] else "none: real images"),
         ("Seed", str(manifest["seed"])),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from attar.core.progress import duration
 from attar.evaluation.records import Record, Result, signed
 from attar.report.charts import Line, accuracy_by_ipc
+from attar.sets.formation import grid_words
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,29 @@ def _table(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[
         if not record.of_all_data:
             results.setdefault(names[record.path], {})[int(record.ipc)] = record
     ipcs = tuple(sorted({ipc for by_ipc in results.values() for ipc in by_ipc}))
-    random = {ipc: pooled for ipc in ipcs if (pooled := _pooled([r[ipc] for r in results.values() if ipc in r]))}
-    contenders: list[Mapping[int, Result]] = [*results.values(), random]
+    baselines = _baselines(results, ipcs)
+    contenders: list[Mapping[int, Result]] = [*results.values(), *baselines.values()]
     best = {ipc: max(by_ipc[ipc].mean for by_ipc in contenders if ipc in by_ipc) for ipc in ipcs}
     rows = [Row(name, styles[name], _cells(by_ipc, ipcs, best)) for name, by_ipc in results.items()]
     lines = [Line(_points(by_ipc), styles[name]) for name, by_ipc in results.items()]
-    if random and not any(_same(by_ipc, random) for by_ipc in results.values()):
-        rows.append(Row("random real images", None, _cells(random, ipcs, best)))
-        lines.append(Line(_points(random), None))
+    for name, random in baselines.items():
+        if random and not any(_same(by_ipc, random) for by_ipc in results.values()):
+            rows.append(Row(name, None, _cells(random, ipcs, best)))
+            lines.append(Line(_points(random), None))
     chart = accuracy_by_ipc(lines, ceiling.mean if ceiling else None, salt) if len(ipcs) > 1 else None
     return Table(records[0].protocol, records[0].network, ipcs, tuple(rows), ceiling, chart, _summary(rows, ipcs))
+
+
+def _baselines(results: Mapping[str, Mapping[int, Record]], ipcs: Sequence[int]) -> dict[str, dict[int, Result]]:
+    """The random images beside the sets, by name and IPC: those beside sets of each formation for themselves."""
+    records = [record for by_ipc in results.values() for record in by_ipc.values()]
+    baselines: dict[str, dict[int, Result]] = {}
+    for formation in sorted({record.formation for record in records}):
+        own = [record for record in records if record.formation == formation]
+        pooled = {ipc: result for ipc in ipcs if (result := _pooled([r for r in own if r.ipc == ipc]))}
+        words = f", {grid_words(formation)}" if formation > 1 else ""
+        baselines[f"random real images{words}"] = pooled
+    return baselines
 
 
 def _same(results: Mapping[int, Result], random: Mapping[int, Result]) -> bool:

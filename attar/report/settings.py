@@ -11,7 +11,7 @@ from attar.evaluation import RECIPES
 from attar.evaluation.records import Record, assignments
 from attar.sets.distilled import DistilledSet
 
-_BROUGHT = ("preprocess", "output_size", "output_filter")
+_BROUGHT = ("preprocess", "output_size", "output_filter", "formation", "expanded_from")
 MANY = 20
 """Lists longer than this are counted, not shown."""
 
@@ -37,6 +37,8 @@ def settings(manifest: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
 def distill_command(distilled: DistilledSet) -> str:
     """The shell command that makes the set again: every field of the method is given, whatever its default is."""
     manifest = distilled.manifest
+    if source := manifest.get("expanded_from"):
+        return f"# DIR: the set {source['set']}\nattar expand DIR --out {shlex.quote(str(distilled.folder))}"
     if statistics := manifest["data"].get("regenerated_from"):
         words = f"--ipc {manifest['ipc']} --seed {manifest['seed']} --out {shlex.quote(str(distilled.folder))}"
         return f"# DIR: a set that keeps the statistics {statistics}\nattar regenerate DIR {words}"
@@ -56,6 +58,8 @@ def distill_command(distilled: DistilledSet) -> str:
     last = f"--preprocess {manifest['preprocess']}"
     if manifest.get("output_size") is not None:
         last += f" --output-size {manifest['output_size']}"
+    if distilled.formation > 1:
+        last += f" --formation {distilled.formation}"
     if "output_filter" in manifest:
         last += f" --output-filter {manifest['output_filter']}"
     if manifest["compute"] is not None:

@@ -13,6 +13,7 @@ from attar.core.store import replacing
 from attar.evaluation import Recipe, changes
 from attar.evaluation.recipes import MODIFIED
 from attar.evaluation.records import Record, in_words, signed, spread
+from attar.sets.formation import grid_words
 
 if TYPE_CHECKING:
     from attar.experiments.scoring import Scores
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
     from attar.experiments.waterfall import Bar
 
 MISSING = "not yet measured here"
+MEASURED = ("mean", "std", "n", "seconds", "bytes", "pixels")
+"""Of a cell, in the CSV."""
 NOTES = """Top-1 accuracy in % after the last epoch: mean ± sample deviation over n runs, a run being one distillation
 seed with one training seed. Differences are means over the runs with equal seeds, with their 95 % t interval; runs on
 one distilled set are taken as independent, so that with few distillation seeds the intervals are too narrow. Methods
 that draw nothing at random make the same set by every distillation seed."""
+STORED = """Of a whole set; bytes are those of its PNG files. With (2 x 2) after a method, each of its images is a
+mosaic of four, and networks learn from all of these: compare methods that store as many pixels."""
 TUNING_NOTES = """Top-1 accuracy in % on the tenth of the training data that was held out when the sets were distilled;
 the test images were never opened. A candidate's figure is the mean over the networks{networks}, ± its sample deviation
 over the training seeds; the best of each rung go on to the next. All rungs but the last have one training seed, so that
@@ -75,11 +80,12 @@ def markdown(summary: Summary) -> str:
     for panel in summary.panels:
         head = ["method", *(f"IPC {ipc}" for ipc in panel.evaluation.ipcs)]
         align = "l" + "r" * len(panel.evaluation.ipcs)
-        rows = [[name, *cells] for name, cells in _rows(panel, sources)]
+        rows = [[name, *cells] for name, cells in _rows(experiment, panel, sources)]
         parts += [f"## {heading(experiment, panel)}", _markdown(head, align, rows)]
         for reference in experiment.references:
             if rows := [[label, *cells] for label, cells in _differences(experiment, panel, reference)]:
                 parts += [f"Difference to {reference}, in points:", _markdown(head, align, rows)]
+    parts += _stored(summary)
     parts.append("\n".join(f"[{number}] {_escaped(source)}" for source, number in sources.items()))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -88,7 +94,7 @@ def as_csv(summary: Summary) -> str:
     """A line for each recipe, network, method and IPC; what is not measured or not published stays empty."""
     references = summary.experiment.references
     compared = [f"{name} {part}" for name in references for part in ("difference", "low", "high", "pairs")]
-    head = ["evaluation", "recipe", "network", "method", "ipc", "mean", "std", "n", "seconds", "bytes"]
+    head = ["evaluation", "recipe", "network", "method", "ipc", *MEASURED]
     head += ["published", "published std", "published recipe", "source", *compared]
     return _csv(head, (row for panel in summary.panels for row in _csv_rows(panel, references)))
 
@@ -101,7 +107,7 @@ def _csv_rows(panel: Panel, references: Sequence[str]) -> Iterator[list[object]]
             if cell is None and published is None and label not in evaluation.methods:
                 continue
             row: list[object] = [evaluation.label, evaluation.recipe.name, panel.network, label, ipc]
-            row += [""] * 5 if cell is None else [cell.mean, cell.std, cell.n, cell.seconds, cell.bytes]
+            row += [""] * 6 if cell is None else [getattr(cell, name) for name in MEASURED]
             row += [""] * 4 if published is None else [*published.accuracy[ipc], published.recipe, published.source]
             for reference in references:
                 gap = panel.difference(label, reference, ipc)
@@ -122,7 +128,7 @@ def latex(summary: Summary) -> str:
             " & ".join(["method", *(f"IPC {ipc}" for ipc in ipcs)]) + r" \\",
             r"\midrule",
         ]
-        for name, cells in _rows(panel, sources):
+        for name, cells in _rows(summary.experiment, panel, sources):
             lines.append(" & ".join(_tex(text) for text in (name, *cells)) + r" \\")
         parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
     return "\n\n".join(parts) + "\n"
@@ -151,12 +157,33 @@ def _labels(panel: Panel) -> list[str]:
     return list(dict.fromkeys([*panel.evaluation.methods, *(number.method for number in panel.published)]))
 
 
-def _rows(panel: Panel, sources: dict[str, int]) -> Iterator[tuple[str, list[str]]]:
+def _named(experiment: Experiment, label: str) -> str:
+    """A method as tables call it: by its label, and its formation, "herding (2 x 2)"."""
+    formation = next((one.spec.formation for one in experiment.contenders if one.label == label), 1)
+    return f"{label} ({grid_words(formation)})" if formation > 1 else label
+
+
+def _stored(summary: Summary) -> list[str]:
+    """What the sets hold, in a table with a line above it; nothing where nothing was measured."""
+    cells = {place: cell for panel in summary.panels for place, cell in panel.cells.items() if cell.pixels is not None}
+    if not cells:
+        return []
+    experiment, ipcs = summary.experiment, [ipc for ipc in summary.experiment.ipcs if any(ipc == of for _, of in cells)]
+    rows = []
+    for label in dict.fromkeys(label for label, _ in cells):
+        held = [cells.get((label, ipc)) for ipc in ipcs]
+        texts = ["" if cell is None else f"{cell.pixels:,.0f} pixels, {cell.bytes:,.0f} bytes" for cell in held]
+        rows.append([_named(experiment, label), *texts])
+    head = ["method", *(f"IPC {ipc}" for ipc in ipcs)]
+    return ["## What the sets store", STORED, _markdown(head, "l" + "r" * len(ipcs), rows)]
+
+
+def _rows(experiment: Experiment, panel: Panel, sources: dict[str, int]) -> Iterator[tuple[str, list[str]]]:
     """(name, a text for each IPC): each method as measured here, below it what is published of it."""
     ipcs = panel.evaluation.ipcs
     for label in _labels(panel):
         if label in panel.evaluation.methods:
-            yield label, [_measured(panel.cells.get((label, ipc))) for ipc in ipcs]
+            yield _named(experiment, label), [_measured(panel.cells.get((label, ipc))) for ipc in ipcs]
         for number in panel.published:
             if number.method == label and any(ipc in number.accuracy for ipc in ipcs):
                 recipe = f", {number.recipe}" if number.recipe else ""
@@ -168,7 +195,7 @@ def _differences(experiment: Experiment, panel: Panel, reference: str) -> Iterat
     for contender in experiment.contenders:
         gaps = [panel.difference(contender.label, reference, ipc) for ipc in panel.evaluation.ipcs]
         if any(gaps):
-            yield contender.label, [_interval(gap) if gap else "" for gap in gaps]
+            yield _named(experiment, contender.label), [_interval(gap) if gap else "" for gap in gaps]
 
 
 def _published(panel: Panel, label: str, ipc: int) -> Published | None:

@@ -29,11 +29,13 @@ def card(manifest: dict[str, Any]) -> str:
         ipc=manifest["ipc"],
         rows=rows,
         names=names,
+        mosaics=MOSAICS.format(formation=manifest["formation"]) if "formation" in manifest else "",
     )
 
 
 def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [("method", manifest["method"]["name"]), ("seed", manifest["seed"]), ("data", manifest["data"]["spec"])]
+    facts += [("formation", manifest["formation"])] if "formation" in manifest else []
     if manifest["prior"] is not None:
         facts.append(("prior", manifest["prior"]["source"]))
     return [(name, _escaped(str(value))) for name, value in facts]
@@ -43,6 +45,11 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text.replace("\n", " "))
 
 
+MOSAICS = """Each is a mosaic of {formation} x {formation} images, row by row. Networks learn from each of these,
+enlarged to the size of the mosaic (bilinear): `attar.DistilledDataset(DIR)` gives them so, and
+`attar expand DIR --out OUT` writes them.
+
+"""
 CARD = """---
 {front}
 ---
@@ -55,7 +62,7 @@ CARD = """---
 |---|---|
 {rows}
 
-Every setting, seed, version and file digest is in `manifest.json`; `attar verify` checks the files against it.
+{mosaics}Every setting, seed, version and file digest is in `manifest.json`; `attar verify` checks the files against it.
 
 ```python
 from torchvision.datasets import ImageFolder

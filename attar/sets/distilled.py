@@ -6,7 +6,9 @@ import re
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from attar.core.hub_ids import near
 from attar.core.store import digest, file_digest, fingerprint
 from attar.data.degenerate import ACCIDENT
 from attar.sets.card import card
+from attar.sets.formation import Picture, pictures
 from attar.sets.manifest import FORMAT, read_manifest
 
 if TYPE_CHECKING:
@@ -54,6 +57,21 @@ class DistilledSet:
         if self.elsewhere is not None:
             return [list(files) for files in self.elsewhere]
         return self._by_class(self.manifest["images"])
+
+    @property
+    def formation(self) -> int:
+        """Parts in each row and column of its images, which are mosaics; 1: they are none."""
+        return int(self.manifest.get("formation", 1))
+
+    @property
+    def reduced_by(self) -> int:
+        """What part of their size the images were stored at that networks learn from: its formation, or what it had
+        before it was expanded."""
+        return int(self.manifest.get("expanded_from", {}).get("formation", self.formation))
+
+    def pictures(self) -> list[list[Picture]]:
+        """What networks learn from, of each class: its images, or the parts of its mosaics, in order."""
+        return [pictures(files, self.formation) for files in self.files()]
 
     def prototypes(self) -> list[list[Path]]:
         """Pictures of some prototypes of some classes, for each class; none where the method has no prototypes."""
@@ -94,6 +112,28 @@ def open_distilled(folder: Path) -> DistilledSet:
             mismatch = f"images lists {len(files)} of class {name!r}, and ipc is {distilled.manifest['ipc']}"
             raise AttarError(f"{file} is damaged: {mismatch}")
     return distilled
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the images of a set take."""
+
+    pixels: int
+    """Of all images."""
+    bytes: int
+    """Of their files."""
+
+
+def stored(distilled: DistilledSet) -> Stored:
+    """What the images of a set take; those that cannot be opened are not counted."""
+    from PIL import Image
+
+    pixels = size = 0
+    for file in chain.from_iterable(distilled.files()):
+        with suppress(OSError), Image.open(file) as image:
+            pixels += image.width * image.height
+            size += file.stat().st_size
+    return Stored(pixels, size)
 
 
 @checked
@@ -179,7 +219,7 @@ def _write(
     }
     _check_distinct(folder, classes, names, written["images"], 1 if distinct else ACCIDENT)
     whole = {
-        "format": FORMAT,
+        "format": FORMAT if "formation" in manifest else 1,
         **manifest,
         "seconds": {**manifest["seconds"], "images": round(time.monotonic() - begun, 3)},
         "classes": list(classes),

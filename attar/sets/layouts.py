@@ -103,9 +103,14 @@ def export(distilled: DistilledSet, layout: str, out: Path, *, say: Say = quiet,
     `out` appears whole, by one rename. A dry run ends after the checks, having said what would be written.
 
     Raises:
-        AttarError: the set is damaged, the layout does not suit its classes, or `out` is taken.
+        AttarError: the set is damaged or of mosaics, the layout does not suit its classes, or `out` is taken.
     """
     folders = class_folders(layout, distilled.classes)
+    if distilled.formation > 1:
+        raise AttarError(
+            f"{distilled.folder}: its images are mosaics (`formation` {distilled.formation}), which other codes do not "
+            "take apart: write their parts with `attar expand`, and export those"
+        )
     check_place(out, "`out`", [distilled.manifest["data"]["spec"]])
     check_undamaged(distilled)
     if occupied(out):

@@ -26,7 +26,8 @@ from attar.core.json_shapes import (
 from attar.core.wording import counted
 from attar.data.pixels import PREPROCESSING
 
-FORMAT = 1
+FORMAT = 2
+"""The newest: 2 where images are mosaics, which older versions take for images; all else is 1."""
 LOOKED_AT = ("precision", "recall", "density", "coverage", "farthest", "nearest")
 """What a fine-tuning measures of itself."""
 
@@ -59,6 +60,8 @@ _SHAPE: Shape = {
     "classes": Many(TEXT, least=1, unique=True),
     "preprocess": ValueKind(f"one of {', '.join(PREPROCESSING)}", lambda x: isinstance(x, str) and x in PREPROCESSING),
     "output_size?": Maybe(whole(1)),
+    "formation?": whole(1),
+    "expanded_from?": {"set": DIGEST, "formation": whole(2)},
     "data": _DATA,
     "prior": Maybe(_PRIOR),
     "compute": Maybe({"device": TEXT, "dtype": TEXT, "tile": whole(1)}),

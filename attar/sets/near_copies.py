@@ -18,6 +18,7 @@ from attar.core.store import Store, write_json
 from attar.core.wording import counted
 from attar.data.output_places import check_place
 from attar.sets.distilled import DistilledSet, check_undamaged
+from attar.sets.formation import Picture
 
 if TYPE_CHECKING:
     from attar.data.pixels import Pixels
@@ -45,7 +46,7 @@ class Nearest:
 
     kind: str
     distances: list[list[float]]
-    """The distance of each image of each class to the nearest real one of the class."""
+    """The distance of each image of each class, of mosaics of each part, to the nearest real one of the class."""
     numbers: list[list[int]]
     """Which real image that is, by its number in the data."""
     real: list[list[float]]
@@ -93,7 +94,7 @@ def read_nearest(distilled: DistilledSet) -> list[Nearest]:
     wrong = mistake(record, {"set": TEXT})
     if wrong is None and record["set"] != distilled.manifest["digest"]:
         return []
-    each = [len(files) for files in distilled.files()]
+    each = [len(pictures) for pictures in distilled.pictures()]
     for of in record["measures"] if (wrong := wrong or mistake(record, _SHAPE)) is None else ():
         if [len(values) for values in of["distances"]] != each or [len(values) for values in of["numbers"]] != each:
             wrong = f"{of['kind']}: not one distance for each image"
@@ -182,7 +183,7 @@ def nearest(
     real = real_images(distilled, job.store)
     if dry_run:
         metrics.open(job)
-        count = sum(map(len, distilled.files()))
+        count = sum(map(len, distilled.pictures()))
         beside = f"{counted(count, 'image')} of {distilled.folder} beside {counted(len(real), 'real one')}"
         files = f"nearest.json and {counted(len(kinds), 'picture')} of the closest pairs"
         say(f"{beside} would be compared by {', '.join(kinds)}; {files} would be written to {folder}")
@@ -220,11 +221,11 @@ def _measured(job: Job, distilled: DistilledSet, by: Features) -> Nearest:
 
     nearest = Nearest(by.of, [], [], [])
     meter = Meter(job.progress, f"comparing {by.of}", len(distilled.classes), "classes")
-    for label, files in enumerate(distilled.files()):
+    for label, pictures in enumerate(distilled.pictures()):
         numbers = job.images.of_class(label)
         rows = by.rows(job, label, torch.from_numpy(numbers))
         unit = 2 * rows.shape[1] ** 0.5 if by.of == "pixels" else 1.0
-        distances, places = _neighbours(rows, _features(job, by, label, files))
+        distances, places = _neighbours(rows, _features(job, by, label, pictures))
         nearest.distances.append((distances / unit).tolist())
         nearest.numbers.append(numbers[places].tolist())
         order = random_order(0, distilled.classes[label], len(rows))[:COMPARED].numpy()
@@ -249,30 +250,29 @@ def _neighbours(rows: Any, points: Any, own: Any = None) -> tuple[Any, Any]:
     return np.linalg.norm(points.astype(np.float64) - rows[chosen], axis=1), chosen
 
 
-def _features(job: Job, by: Features, label: int, files: Sequence[Path]) -> Any:
-    """The features (N, D) of image files, made as those of real images are (attar.selection.features)."""
+def _features(job: Job, by: Features, label: int, pictures: Sequence[Picture]) -> Any:
+    """The features (N, D) of a set's pictures, made as those of real images are (attar.selection.features)."""
     from attar.priors.codec import to_float
     from attar.selection import features
 
     if by.of == "pixels":
-        return to_float(_read(job, files, features.SIDE)).flatten(1).numpy()
+        return to_float(_read(job, pictures, features.SIDE)).flatten(1).numpy()
     if by.of == "teacher":
         from attar.selection.features import teacher_for
         from attar.teachers.features import features_and_losses
 
         assert by.teacher is not None, "`nearest` has seen to it"
         teacher = teacher_for(job, by.teacher)
-        return features_and_losses(teacher, _read(job, files, teacher.side), label)[0].numpy()
-    z, _ = job.codec.encode(to_float(_read(job, files, job.codec.size)))
+        return features_and_losses(teacher, _read(job, pictures, teacher.side), label)[0].numpy()
+    z, _ = job.codec.encode(to_float(_read(job, pictures, job.codec.size)))
     return replace(by, teacher=None).rows(job, label, z) if by.of == "prior" else z.flatten(1).numpy()
 
 
-def _read(job: Job, files: Sequence[Path], side: int) -> Pixels:
-    """Image files as uint8 (N, side, side, 3)."""
-    from attar.data import decode, preprocess
+def _read(job: Job, pictures: Sequence[Picture], side: int) -> Pixels:
+    """A set's pictures as uint8 (N, side, side, 3)."""
+    from attar.data import preprocess
 
-    pictures = (decode.read(file) for file in files)
-    return np.stack([preprocess(picture, side, job.spec.preprocess) for picture in pictures])
+    return np.stack([preprocess(picture.read(), side, job.spec.preprocess) for picture in pictures])
 
 
 def _pairs(job: Job, distilled: DistilledSet, measure: Nearest) -> Any:
@@ -281,10 +281,9 @@ def _pairs(job: Job, distilled: DistilledSet, measure: Nearest) -> Any:
 
     from attar.data import load_pixels
 
-    files, places = distilled.files(), measure.closest(PAIRS)
-    chosen = [files[label][index] for label, index in places]
-    with Image.open(chosen[0]) as first:
-        side = min(min(first.size), SIDE)
+    pictures, places = distilled.pictures(), measure.closest(PAIRS)
+    chosen = [pictures[label][index] for label, index in places]
+    side = min(*chosen[0].read().size, SIDE)
     real = [measure.numbers[label][index] for label, index in places]
     rows = [_read(job, chosen, side), load_pixels(job.images, real, side, job.spec.preprocess)]
     return Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows]))

@@ -19,6 +19,7 @@ from torch import Tensor
 from attar.core.config import Range, check_ranges
 from attar.core.errors import AttarError
 from attar.core.progress import duration
+from attar.core.wording import counted
 from attar.evaluation.images import resized
 from attar.job import Job
 from attar.methods.base import ComposedImages, Tensors
@@ -145,9 +146,8 @@ class RDED(ComposedImages):
             raise AttarError(f"rded: factor = {self.grid(job)} crops do not fit into {self.side(job)} pixels")
         if self.needs(job, max(ipcs)) > self.pool:
             needed = self.needs(job, max(ipcs))
-            raise AttarError(
-                f"`ipc` {max(ipcs)}: {needed} crops of as many images, but pool = {self.pool}; set `pool={needed}`"
-            )
+            asked = f"{counted(max(ipcs), 'image')} of a class take {needed} crops of as many images"
+            raise AttarError(f"rded: {asked}, but pool = {self.pool}; set `pool={needed}`")
         self._teacher(job)
 
     # Checks of the settings

@@ -1,0 +1,88 @@
+"""Formation: a mosaic of K x K images in the place of one, each at 1/K of its size (IDC, Kim et al., ICML 2022, 3.2).
+
+The parts of a mosaic stand row by row. Networks learn from each of them, enlarged to the size of the mosaic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from attar.core.errors import AttarError
+from attar.data import decode
+from attar.data.pixels import Pixels
+
+
+def check_divisible(side: int, formation: int, remedy: str) -> None:
+    """Raises AttarError where images of this side cannot be mosaics of formation x formation parts."""
+    if side % formation:
+        raise AttarError(f"`formation` {formation}: does not divide the images' {side} pixels; {remedy}")
+
+
+def grid_words(formation: int) -> str:
+    """ "2 x 2"."""
+    return f"{formation} x {formation}"
+
+
+def reduced(pixels: Pixels, side: int, how: str = "lanczos") -> Pixels:
+    """An image (H, W, 3) brought to `side` x `side` pixels, antialiased, with a filter of PIL's, by name."""
+    if pixels.shape[:2] == (side, side):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling[how.upper()]))
+
+
+def enlarged(part: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A part brought to the size of its mosaic (width, height), bilinearly as in IDC."""
+    return part if part.size == size else part.resize(size, Image.Resampling.BILINEAR)
+
+
+def mosaic(parts: Sequence[Pixels]) -> Pixels:
+    """K^2 images (H, W, 3) of one size in one, row by row."""
+    formation = round(len(parts) ** 0.5)
+    rows = [np.concatenate(parts[k * formation : (k + 1) * formation], axis=1) for k in range(formation)]
+    return np.concatenate(rows)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that networks learn from: that in a file, or a part of the mosaic in it."""
+
+    file: Path
+    """Where it lies."""
+    formation: int = 1
+    """Parts in each row and column of the mosaic; 1: the image is no mosaic."""
+    part: int = 0
+    """Which of the parts it is, row by row."""
+
+    def within(self, image: Image.Image) -> Image.Image:
+        """It, given what is in the file: a part is enlarged to the size of the mosaic.
+
+        Raises:
+            AttarError: the image cannot be divided into its parts.
+        """
+        if self.formation == 1:
+            return image
+        width, height = (side // self.formation for side in image.size)
+        if (width * self.formation, height * self.formation) != image.size:
+            size = f"{image.width} x {image.height} pixels"
+            raise AttarError(f"{self.file}: {size} are no mosaic of {grid_words(self.formation)} parts")
+        row, column = divmod(self.part, self.formation)
+        corner = (column * width, row * height)
+        return enlarged(image.crop((*corner, corner[0] + width, corner[1] + height)), image.size)
+
+    def read(self) -> Image.Image:
+        """It, opened.
+
+        Raises:
+            BadImage: the file cannot be decoded.
+        """
+        return self.within(decode.read(self.file))
+
+
+def pictures(files: Sequence[Path], formation: int) -> list[Picture]:
+    """All that is in some files, in order: the parts of each mosaic follow one another."""
+    return [Picture(file, formation, part) for file in files for part in range(formation**2)]
