@@ -159,7 +159,7 @@ def test_whole_numbers_of_numpy_become_python_s() -> None:
     def call(ipcs: Sequence[int], rate: float) -> tuple[Any, Any]:
         return ipcs, rate
 
-    ipcs, rate = call([np.int64(1), 2], rate=np.int64(2))
+    ipcs, rate = call([np.int64(1), 2], rate=np.int64(2))  # type: ignore[list-item, arg-type]
     assert (type(ipcs[0]), type(rate)) == (int, int)
     same = [1, 2]
     assert call(same, 0.5)[0] is same

@@ -103,9 +103,9 @@ def test_real_images_cost_nothing(tmp_path: Any) -> None:
 
 
 def test_a_training_is_timed_by_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    from attar.distillation import estimate
+    from attar.distillation import outlook
 
-    monkeypatch.setattr(estimate, "_pass_seconds", lambda *words: (1.0, 3.0))
+    monkeypatch.setattr(outlook, "_pass_seconds", lambda *words: (1.0, 3.0))
     quick = training_seconds(RECIPES.open("quick"), "convnet3-w16", 10, 10, 32, tested=7, device="cpu")
     assert quick == 600 * 64 * 3.0 + 7
     hard = training_seconds(RECIPES.open("minimax-hard-cifar"), "convnet3-w16", 10, 10, 32, tested=7, device="cpu")

@@ -58,9 +58,9 @@ def test_everything_that_it_names_exists(file: Path) -> None:
 def test_its_cost_can_be_told_without_its_data(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:
-    from attar.distillation import estimate
+    from attar.distillation import outlook
 
-    monkeypatch.setattr(estimate, "_pass_seconds", lambda *words: (0.001, 0.003))
+    monkeypatch.setattr(outlook, "_pass_seconds", lambda *words: (0.001, 0.003))
     monkeypatch.chdir(tmp_path)
     experiment, said = read_experiment(file), list[str]()
     assert absent(experiment)

@@ -108,8 +108,8 @@ def members(name: str, classes: Sequence[str]) -> tuple[str, ...]:
         described = unique_names([info.index_to_description(index) for index in range(info.num_classes())])
         exact = {info.index_to_label_name(i): own for i, own in enumerate(described) if own in classes}
         names, wnids = imagenet_names(), imagenet_wnids()
-        found = matches(classes, names, len(names), classes)
-        called = {wnids[labels[0]]: own for own, labels in found.items() if len(labels) == 1} | called | exact
+        matched = matches(classes, names, len(names), classes)
+        called = {wnids[labels[0]]: own for own, labels in matched.items() if len(labels) == 1} | called | exact
     missing = [wnid for wnid in wanted if wnid not in called]
     if missing:
         raise AttarError(f"the data lacks {len(missing)} of the {len(wanted)} classes of {name}: {listed(missing)}")

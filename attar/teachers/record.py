@@ -9,7 +9,7 @@ from attar.core.errors import AttarError
 from attar.core.json_shapes import DIGEST, TEXT, Many, Shape, mistake, number, read_json, whole
 
 RECORD = "teacher.json"
-_ACCURACY: Shape = {"accuracy": number(0, 100), "images": whole(1)}
+_ACCURACY: dict[str, Shape] = {"accuracy": number(0, 100), "images": whole(1)}
 _SHAPE: Shape = {
     "network": TEXT,
     "classes": Many(TEXT, least=1, unique=True),
