@@ -522,6 +522,12 @@ def _emptied(folder: Path) -> str:
     return str(folder)
 
 
+def _cut_short(folder: Path) -> str:
+    about = json.loads((folder / "teacher.json").read_text())
+    (folder / "teacher.json").write_text(json.dumps({**about, "size": "8"}))
+    return str(folder)
+
+
 def _pickled(folder: Path) -> str:
     torch.save({"network": build("convnet3-w8", 10, 8, 0)}, folder / "whole.pth")
     return f"convnet3-w8:{folder / 'whole.pth'}"
@@ -532,6 +538,7 @@ def _pickled(folder: Path) -> str:
     [
         (_altered, "not what teacher.json says"),
         (_emptied, "holds no teacher"),
+        (_cut_short, 'teacher.json is damaged: size is "8", not a whole number'),
         (_pickled, "without running code"),
         (lambda folder: "nowhere", "no such folder"),
         (lambda folder: "convnet3:nowhere.pth", "no file nowhere.pth"),

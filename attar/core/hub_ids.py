@@ -87,15 +87,15 @@ def near(source: str, known: Iterable[str] = ()) -> str:
     Of a link that is there all the same: that it leads nowhere.
     """
     missing = whole = expanded(source)
-    if lost := next((one for one in (whole, *whole.parents) if one.is_symlink() and not one.exists()), None):
+    if lost := next((path for path in (whole, *whole.parents) if path.is_symlink() and not path.exists()), None):
         return f" ({'a' if lost == whole else f'{lost}: a'} link that leads nowhere)"
     while not missing.parent.exists():
         missing = missing.parent
     listable = missing.parent.is_dir() and os.access(missing.parent, os.R_OK | os.X_OK)
-    there = os.listdir(missing.parent) if listable else []
-    alike = [missing.with_name(name) for name in nearest(missing.name, there)]
-    meant = [one / whole.relative_to(missing) for one in alike]
-    found = [str(one) for one in meant if one.exists()]
-    if not found and not (missing != whole and _ID.fullmatch(source)):  # the owner of an id is no mistyped folder
-        found = list(map(str, alike))
-    return written_hint([*nearest(source, known), *found][:3])
+    names = os.listdir(missing.parent) if listable else []
+    alike = [missing.with_name(name) for name in nearest(missing.name, names)]
+    whole_paths = [path / whole.relative_to(missing) for path in alike]
+    existing = [str(path) for path in whole_paths if path.exists()]
+    if not existing and not (missing != whole and _ID.fullmatch(source)):  # the owner of an id is no mistyped folder
+        existing = list(map(str, alike))
+    return written_hint([*nearest(source, known), *existing][:3])

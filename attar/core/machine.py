@@ -88,9 +88,9 @@ def _version(name: str) -> str | None:
 
 
 def _extra(name: str) -> Finding:
-    found, part = _version(name), EXTRAS[name]
-    if found is not None:
-        return Finding(name, f"{found}, for {PARTS[part]}")
+    installed, part = _version(name), EXTRAS[name]
+    if installed is not None:
+        return Finding(name, f"{installed}, for {PARTS[part]}")
     return Finding(name, "not installed", f"for {PARTS[part]}: pip install 'attar[{part}]'")
 
 
@@ -107,9 +107,9 @@ def _processor_name() -> str:
 
 def _threads() -> Finding:
     """Threads that wait for a busy core slow all others down: two can be slower than one."""
-    threads, load, there = torch.get_num_threads(), os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, cores()
-    state = f"{threads} a process; load {load:.1f} on {there} cores"
-    fitting = min(there, max(1, round((os.cpu_count() or there) - load)))
+    threads, load, usable = torch.get_num_threads(), os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, cores()
+    state = f"{threads} a process; load {load:.1f} on {usable} cores"
+    fitting = min(usable, max(1, round((os.cpu_count() or usable) - load)))
     if threads <= fitting:
         return Finding("threads", state)
     return Finding("threads", state, f"other work runs beside Attar's: OMP_NUM_THREADS={fitting} may be faster")

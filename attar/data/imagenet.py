@@ -114,9 +114,9 @@ def _identified(classes: Sequence[str]) -> dict[str, str]:
     names, wnids = imagenet_names(), imagenet_wnids()
     described = dict(zip(unique_names(names), wnids, strict=True))
     labels = matches(classes, names, len(names), classes)
-    found = {own: wnids[may[0]] for own, may in labels.items() if len(may) == 1}
-    found |= {own: described[own] for own in classes if own in described}
-    return found | {own: own[:9] for own in classes if own[1:9].isdigit() and own[9:10] in ("", "_", " ", "-")}
+    known = {own: wnids[may[0]] for own, may in labels.items() if len(may) == 1}
+    known |= {own: described[own] for own in classes if own in described}
+    return known | {own: own[:9] for own in classes if own[1:9].isdigit() and own[9:10] in ("", "_", " ", "-")}
 
 
 def which_imagewoof(training_images: int) -> str | None:

@@ -52,20 +52,20 @@ def resolve(spec: str) -> str:
     kind, where, split = _parse(spec)
     if shown(where) != where:
         raise AttarError(f"{shown(spec)}: the path is not UTF-8, and no record could hold it; rename it, or link to it")
-    there = SOURCES.open(kind).splits(where)
+    splits = SOURCES.open(kind).splits(where)
     if split is None and kind == "digits":
         split = "train"
     if split is None and kind == "imagefolder":
-        _refuse_mixture(spec, where, there)
-    if split is None and len(there) > 1:
-        example = _written(kind, where, "train" if "train" in there else there[0])
+        _refuse_mixture(spec, where, splits)
+    if split is None and len(splits) > 1:
+        example = _written(kind, where, "train" if "train" in splits else splits[0])
         raise AttarError(
-            f"{spec} has the splits {', '.join(there)}: name one, for example {example}, so that test images "
+            f"{spec} has the splits {', '.join(splits)}: name one, for example {example}, so that test images "
             "never slip into training"
         )
-    if split is not None and split not in there:
-        raise AttarError(f"{spec}: no split {split!r}{suggestion(split, there)}; there {_listed(there)}")
-    return _written(kind, where, split or (there[0] if there else None))
+    if split is not None and split not in splits:
+        raise AttarError(f"{spec}: no split {split!r}{suggestion(split, splits)}; there {_listed(splits)}")
+    return _written(kind, where, split or (splits[0] if splits else None))
 
 
 def open_source(resolved: str) -> Source:
@@ -99,9 +99,9 @@ def test_spec(spec: str) -> str:
         own = os.path.basename(where).removesuffix(".parquet").split("-0")[0]
         where = os.path.dirname(where)
         split = own if own in SOURCES.open(kind).splits(where) else None
-    there = SOURCES.open(kind).splits(where) if split and split.lower() not in ("test", "all") else ()
+    splits = SOURCES.open(kind).splits(where) if split and split.lower() not in ("test", "all") else ()
     for wanted in TEST_SPLITS:
-        for name in there:
+        for name in splits:
             if name.lower() == wanted and name != split:
                 return _written(kind, where, name)
     raise AttarError(f"{spec} has no test split beside it; name the test images with `test`")
@@ -124,8 +124,8 @@ def _written(kind: str, where: str, split: str | None) -> str:
     return kind + (f":{where}" if where else "") + (f"@{split}" if split else "")
 
 
-def _listed(there: tuple[str, ...]) -> str:
-    return f"are {', '.join(there)}" if there else "are no splits"
+def _listed(splits: tuple[str, ...]) -> str:
+    return f"are {', '.join(splits)}" if splits else "are no splits"
 
 
 def _parse(spec: str) -> tuple[str, str, str | None]:

@@ -127,5 +127,5 @@ def _are_imagenets(job: Job) -> bool:
     """Whether every class of the job is one of ImageNet's, by name or WordNet id."""
     from attar.data.class_names import imagenet_names, matches
 
-    found = matches(job.classes, imagenet_names(), len(imagenet_names()), job.classes)
-    return all(found.values())
+    matched = matches(job.classes, imagenet_names(), len(imagenet_names()), job.classes)
+    return all(matched.values())

@@ -198,7 +198,7 @@ class Grid:
         """Makes the sets that are not there yet; yields what failed."""
         for contender, seed in self.pairs():
             name = f"{contender.label}, seed {seed}"
-            if all(self._folder(contender, seed, ipc).is_dir() for ipc in self.experiment.ipcs_of(contender)):
+            if all(self.experiment.folder(contender, seed, ipc).is_dir() for ipc in self.experiment.ipcs_of(contender)):
                 continue
             try:
                 self._distill(contender, seed, partial(self._say_of, name))
@@ -208,7 +208,7 @@ class Grid:
 
     def _distill(self, contender: Contender, seed: int, say: Say, dry_run: bool = False) -> None:
         ipcs = self.experiment.ipcs_of(contender)
-        folders = [self._folder(contender, seed, ipc) for ipc in ipcs]
+        folders = [self.experiment.folder(contender, seed, ipc) for ipc in ipcs]
         out = folders[0] if len(folders) == 1 else folders[0].parent
         job = Job(replace(contender.spec, seed=seed), self.store, self.progress, dry_run)
         distill_sets(job, contender.name, contender.method, ipcs, out, say=say, engine=self.engine)
@@ -222,12 +222,9 @@ class Grid:
     def _say_of(self, name: str, text: str) -> None:
         self.say(f"{name}: {text}")
 
-    def _folder(self, contender: Contender, seed: int, ipc: int) -> Path:
-        return self.experiment.folder(contender, seed, ipc)
-
     def missing(self, item: SetEvaluation) -> list[str]:
         """The networks that the item has no result of yet: all of them, where the set is not there."""
-        folder = self._folder(item.contender, item.seed, item.ipc)
+        folder = self.experiment.folder(item.contender, item.seed, item.ipc)
         if not folder.is_dir():
             return list(item.evaluation.networks)
         trials = (record.trial for record in self.records() if record.trial)
@@ -242,7 +239,7 @@ class Grid:
 
     def evaluate(self, item: SetEvaluation, after: Callable[[], None]) -> Iterator[str]:
         """Evaluates what is missing of an item, and calls `after` after each network; yields what failed."""
-        folder, networks = self._folder(item.contender, item.seed, item.ipc), self.missing(item)
+        folder, networks = self.experiment.folder(item.contender, item.seed, item.ipc), self.missing(item)
         while networks and folder.is_dir():
             try:
                 for record in self._evaluate(item, open_distilled(folder), tuple(networks)):

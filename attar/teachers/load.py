@@ -114,7 +114,7 @@ def _from_timm(source: str) -> Pretrained:
     name = source.removeprefix("timm/")
     known, local = [*timm.list_models(), *timm.list_pretrained()], name.startswith("local-dir")
     if name not in known and not local:
-        hint = suggestion(source, [f"timm/{one}" for one in known])
+        hint = suggestion(source, [f"timm/{name}" for name in known])
         raise AttarError(f"`teacher` {source}{hint}: timm has no network, or no weights, of this name")
     repository = None if local else getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
     if repository and (why := absent(repository)):
@@ -136,7 +136,7 @@ def _from_torchvision(source: str) -> Pretrained:
 
     name = source.removeprefix("torchvision/")
     if name not in (known := models.list_models()):
-        hint = suggestion(source, [f"torchvision/{one}" for one in known])
+        hint = suggestion(source, [f"torchvision/{name}" for name in known])
         raise AttarError(f"`teacher` {source}{hint}: torchvision has no network of this name")
     try:
         weights = models.get_model_weights(name).DEFAULT
