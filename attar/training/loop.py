@@ -99,14 +99,16 @@ def train(
     augmentation: Augmentation,
     *key: Part,
     supervision: Supervision = Supervision(),
-    after: Callable[[Step], None] | None = None,
+    after: Callable[[Step], bool | None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Trains `network`, where it lies, on images and labels (N,), both on the network's device.
+    """Trains `network`, where it lies, on images and labels, both on the network's device.
+
+    Labels are (N,), the classes, or (N, classes), each image's probabilities.
 
     Order, augmentation and dropout come from `key`; no global generator is left changed. `after` is called after every
-    batch and may put the network into eval mode. With a checkpoint an interrupted training goes on where it was, to the
-    same weights.
+    batch, may put the network into eval mode, and ends the training where it returns True. With a checkpoint an
+    interrupted training goes on where it was, to the same weights.
 
     Raises:
         NotFinite: the training diverged, which is looked for twenty times.
@@ -121,8 +123,8 @@ def train(
                 continue
             loss, correct = trainer.step(done, epoch, index.to(images.device))
             _check(loss, done + 1, total, plan)
-            if after is not None:
-                after(Step(done + 1, total, epoch + 1, epochs, last, len(index), loss, correct))
+            if after is not None and after(Step(done + 1, total, epoch + 1, epochs, last, len(index), loss, correct)):
+                return
             if checkpoint is not None:
                 checkpoint.keep(done + 1, *trainer.state)
 
@@ -256,6 +258,10 @@ def _taught_most(labels: Tensor, index: Tensor, shown: Shown, taught: Tensor | N
     """(n,): the teacher's first label of each view; with hard labels its own, or its partner's if that weighs more."""
     if taught is not None:
         return taught.argmax(1)
+    if labels.ndim == 2:
+        own = 1.0 if shown.own is None else shown.own.to(labels.device)
+        others = labels[index if shown.partner is None else shown.partner]
+        return (own * labels[index] + (1 - own) * others).argmax(1)
     if shown.partner is None or shown.own is None:
         return labels[index]
     return torch.where(shown.own[:, 0].to(labels.device) < 0.5, labels[shown.partner], labels[index])
