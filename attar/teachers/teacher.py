@@ -35,6 +35,8 @@ class Pretrained:
     """Deviation of each channel, likewise."""
     outputs: int
     """How many logits it gives."""
+    sure: bool = False
+    """Whether its mean and deviation are those that it was trained by, as its training wrote them down."""
 
 
 class Teacher(nn.Module):
