@@ -100,27 +100,29 @@ def evaluate(
         test: test images; None is the test split of the set's own data.
         baseline: whether random real images of the same count are evaluated beside each set.
         teacher: who gives soft labels (`attar.teachers.load.load_pretrained`); of several, the mean of their logits.
-        labels: a folder that `attar relabel` wrote.
+        labels: a folder that `attar relabel` wrote; without `recipe`, that of the labels.
         say: told where the data has changed, or shares images with the test set; in a dry run what there is to train.
 
     Raises:
         AttarError: any input is wrong; before any training.
     """
-    from attar.evaluation import named_recipe
+    from attar.evaluation import modified, named_recipe
     from attar.evaluation.run import evaluate_sets
     from attar.evaluation.suited import suited
+    from attar.evaluation.teaching import labelled_recipe
     from attar.sets.distilled import find_distilled
 
     stored = None if labels is None else Path(labels)
     others: dict[str, Any] = {"test": test, "baseline": baseline, "labels": stored, "device": device}
-    chosen = named_recipe("quick" if recipe is None else recipe, fields)
+    own = named_recipe("quick" if recipe is None else recipe) if stored is None else labelled_recipe(stored, recipe)
+    chosen = modified(own, fields or {})
     asked = _conditions("convnet3" if network is None else network, seeds, teacher, **others)
     sets = find_distilled(Path(folder))
     protocol, conditions = suited(
         sets,
         chosen,
         asked,
-        any_size=recipe is None and "size" not in (fields or {}),
+        any_size=recipe is None and (stored is None or chosen.fixed) and "size" not in (fields or {}),
         any_network=network is None,
         say=say,
     )

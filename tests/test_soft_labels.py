@@ -15,12 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attar.cli.sets import labelled_recipe
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.evaluation import RECIPES, Images, Students, evaluate, modified
 from attar.evaluation.conditions import Conditions
-from attar.evaluation.teaching import open_label_source
+from attar.evaluation.teaching import labelled_recipe, open_label_source
 from attar.networks import build
 from attar.teachers import soft_labels
 from attar.teachers.label_schemes import Scheme

@@ -106,7 +106,7 @@ def evaluate(
     Sets of other codes: --layout says how their folders are named, --data which real images they stand for.
     """
     asked, engine = made(Trainings, trainings, "evaluate"), made(Engine, engines, "evaluate")
-    own = named_recipe(asked.recipe) if labels is None else labelled_recipe(labels, trainings.get("recipe"))
+    own = named_recipe(asked.recipe) if labels is None else _labelled_recipe(labels, trainings.get("recipe"))
     recipe = modified(own, sets)
     conditions = asked.conditions(baseline=baseline, teacher=named_teacher(teacher), labels=labels, **device)
     from attar.evaluation.records import write_record
@@ -118,7 +118,7 @@ def evaluate(
         chosen,
         recipe,
         conditions,
-        any_size="recipe" not in trainings and labels is None and "size" not in sets,
+        any_size="recipe" not in trainings and (labels is None or recipe.fixed) and "size" not in sets,
         any_network="network" not in trainings,
         say=say,
     )
@@ -148,15 +148,10 @@ def _check_records(file: Path, inputs: Sequence[str | None]) -> None:
         read_records(file)
 
 
-def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
-    """The recipe that labels were made for; or a named one, with the labels' scheme and number of epochs."""
-    from attar.teachers.soft_labels import StoredLabels
+def _labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
+    from attar.evaluation.teaching import labelled_recipe
 
-    stored = StoredLabels(labels)
-    own = named_recipe(stored.about("recipe"), stored.about("changes"))
-    if recipe is None:
-        return own
-    return named_recipe(recipe, {"scheme": own.scheme, "label_epochs": own.label_epochs})
+    return labelled_recipe(labels, recipe)
 
 
 def _sets_in(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:

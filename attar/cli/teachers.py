@@ -55,11 +55,12 @@ def relabel(
     device: Device,
     engines: Engines,
     recipe: Annotated[
-        str, typer.Option(help="The recipe whose views are labelled: their augmentation, epochs")
+        str,
+        typer.Option(help="The recipe whose views are labelled: augmentation, epochs; a fixed scheme needs none"),
     ] = "fkd-soft",
     dry_run: DryRun = False,
 ) -> None:
-    """Store a teacher's soft labels for the views of every epoch, for `attar evaluate --labels`.
+    """Store a teacher's soft labels for the views of every epoch, or one an image, for `attar evaluate --labels`.
 
     Run the same command again after an interruption: it goes on where it was.
     """

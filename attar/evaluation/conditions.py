@@ -65,7 +65,7 @@ class Conditions:
         if recipe.labels == "hard" and given:
             raise AttarError(
                 f"recipe {recipe.name} learns from hard labels, without {'`teacher`' if self.teacher else '`labels`'}: "
-                "choose rded-soft, d3hr-soft or fkd-soft (`attar list recipes`)"
+                "choose rded-soft, d3hr-soft or fkd-soft (`attar list recipes`), or set scheme = fixed"
             )
         if recipe.labels == "soft" and not given:
             raise AttarError(

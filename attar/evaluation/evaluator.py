@@ -24,7 +24,7 @@ from attar.core.progress import Progress, silent
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, write_json
 from attar.evaluation.images import Images, check_sets, resized
-from attar.evaluation.labels import SoftLabels, views_of
+from attar.evaluation.labels import SoftLabels, views_of, whole_views
 from attar.evaluation.native import Native
 from attar.evaluation.precision import resolve_precision
 from attar.evaluation.recipe import Recipe
@@ -86,7 +86,7 @@ def labelling(train: Images, recipe: Recipe, teacher: nn.Module, device: str) ->
     students = Students(train, train, recipe, "any", device, teacher)
     assert students.soft is not None
     assert students.soft.labelling is not None
-    return students.soft.labelling, students.pictures
+    return students.soft.labelling, students.labelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,8 @@ class Students:
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     teacher: nn.Module | None = None
-    """Gives soft labels, one logit for each class, for images of the recipe's size, normalised as the recipe says."""
+    """Gives soft labels, one logit for each class, for images of the recipe's size, normalised as the recipe says; with
+    a fixed scheme, for those of attar.teachers.soft_labels.whole."""
     labels: StoredLabels | None = None
     """Soft labels that are stored for this set and recipe; none: a recipe that stores labels makes them first."""
     store: Store | None = None
@@ -173,8 +174,18 @@ class Students:
     def soft(self) -> SoftLabels | None:
         if self.recipe.labels == "hard":
             return None
-        digest, classes = self.train.digest, len(self.train.classes)
-        return SoftLabels(self.recipe, self.views, digest, classes, self.labeller, self.labels, self.store)
+        images, classes = self.train.whole if self.recipe.fixed else self.train, len(self.train.classes)
+        views = whole_views(images, self.labeller, self.labels) if self.recipe.fixed else self.views
+        return SoftLabels(self.recipe, views, images.digest, classes, self.labeller, self.labels, self.store)
+
+    @property
+    def labelled(self) -> Pictures:
+        """What a teacher labels ahead, on the device."""
+        if not self.recipe.fixed:
+            return self.pictures
+        assert self.soft is not None
+        assert self.soft.views is not None
+        return self._tensor(resized(self.train.whole.pictures, self.soft.views.how.size))
 
     @cached_property
     def pictures(self) -> Pictures:
@@ -212,7 +223,7 @@ class Students:
     def run(self, seed: int, progress: Progress) -> dict[str, float]:
         """Trains and tests the network of one seed."""
         begun = time.monotonic()
-        images, labels = self.pictures, self.train_labels
+        images = self.pictures
         student = build(self.network, len(self.train.classes), self.augmentation.size, seed_of(seed, "network"))
         student = student.to(self.place).to(memory_format=torch.channels_last)
         every, first = _interval(self.recipe.test_every, self.plan), self.untested
@@ -227,13 +238,21 @@ class Students:
                 progress(f"{tally.text}; testing", step.done / step.total)
                 tests.append(self._test(student))
 
-        stored = None if self.soft is None else self.soft.stored(images, progress)
-        supervision = Supervision(self.views, self.labeller if stored is None else None, stored)
+        labels, supervision = self._taught(progress)
         tf32 = self.plan.precision == "tf32"
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
             train(student, images, labels, self.plan, self.augmentation, seed, supervision=supervision, after=after)
         learnt = {"learnt": fit.share, "chance": fit.chance(self.largest)}
         return {"accuracy": tests[-1], "best": max(tests), **learnt, "seconds": time.monotonic() - begun}
+
+    def _taught(self, progress: Progress) -> tuple[Tensor, Supervision]:
+        """The labels of the images, and what takes their place."""
+        if self.soft is None:
+            return self.train_labels, Supervision(self.views)
+        stored = self.soft.stored(lambda: self.labelled, self.place, progress)
+        if stored is not None and self.recipe.fixed:
+            return self.soft.of_images(stored).to(self.place), Supervision(self.views)
+        return self.train_labels, Supervision(self.views, self.labeller if stored is None else None, stored)
 
     @property
     def largest(self) -> float:
@@ -295,7 +314,7 @@ def training_plan(
         decay_vectors=recipe.decay_vectors,
         schedule=recipe.schedule,
         warmup=min(recipe.warmup, (recipe.steps or epochs or 0) // 4),
-        temperature=recipe.temperature if recipe.labels == "soft" else None,
+        temperature=recipe.temperature if recipe.labels == "soft" and not recipe.fixed else None,
         extra_forward=recipe.extra_forward,
         precision=precision,
     )

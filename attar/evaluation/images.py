@@ -26,6 +26,13 @@ class Images:
     """int64 (N,)."""
     classes: tuple[str, ...]
     """Class names in label order."""
+    original: Images | None = None
+    """As they are on disk, where that is not as they are here."""
+
+    @property
+    def whole(self) -> Images:
+        """What fixed labels are of, whatever a recipe makes of the images."""
+        return self.original or self
 
     @property
     def pixels(self) -> np.ndarray:

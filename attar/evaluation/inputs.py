@@ -111,8 +111,9 @@ def opened(distilled: DistilledSet, recipe: Recipe) -> Images:
     check_contents(dict(zip(distilled.classes, shown, strict=True)), str(distilled.folder), ACCIDENT)
     if recipe.size is not None or (len(set(native.sizes)) == 1 and len(set(native.sizes[0])) == 1):
         return Images(native.stacked(), labels, distilled.classes)
-    squares = (
+    squares = [
         preprocess(Image.fromarray(native.picture(i)), native.side, distilled.manifest["preprocess"])
         for i in range(len(native))
-    )
-    return Images(np.stack(list(squares)), labels, distilled.classes)
+    ]
+    original = Images(native.stacked(), labels, distilled.classes)
+    return Images(np.stack(squares), labels, distilled.classes, original)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,13 @@ from attar.core.progress import Progress
 from attar.core.store import Artefact, Store
 from attar.evaluation.recipe import Recipe
 from attar.teachers.label_schemes import Scheme
-from attar.teachers.soft_labels import FORMAT, Labelling, StoredLabels, Views, write_labels
-from attar.teachers.teacher import digest_of
+from attar.teachers.soft_labels import FORMAT, Labelling, StoredLabels, Views, whole, write_labels
+from attar.teachers.teacher import Teacher, digest_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+    from attar.evaluation.images import Images
     from attar.training import Pictures, Plan
     from attar.training.augment import Augmentation
 
@@ -41,6 +43,14 @@ def views_of(recipe: Recipe, plan: Plan, how: Augmentation, count: int) -> Views
     return Views(how, count, epochs=epochs, box=recipe.box, batch=batch)
 
 
+def whole_views(images: Images, teacher: nn.Module | None, given: StoredLabels | None) -> Views:
+    """What fixed labels are of: the whole images, at the size that their teacher knows, or else at their own."""
+    size = teacher.size if isinstance(teacher, Teacher) else None
+    if teacher is None and given is not None:
+        size = given.side
+    return whole(len(images.labels), size or images.side)
+
+
 @dataclass(frozen=True, eq=False)
 class SoftLabels:
     """The soft labels of one set by one recipe.
@@ -52,6 +62,7 @@ class SoftLabels:
 
     recipe: Recipe
     views: Views | None
+    """What is labelled; None: whatever views the student is shown, as it learns."""
     images: str
     """Digest of the set."""
     classes: int
@@ -68,6 +79,14 @@ class SoftLabels:
                 "labels with `labels`"
             )
         if self.given is not None:
+            if self.given.fixed and not self.recipe.fixed:
+                scheme = self.given.scheme.fixed_name
+                raise AttarError(f"{self.given.folder} holds a label an image: set scheme = {scheme} of recipe {name}")
+            if self.recipe.fixed and not self.given.fixed:
+                raise AttarError(
+                    f"{self.given.folder} holds labels of views, and recipe {name} has scheme = {self.recipe.scheme}: "
+                    "leave that out, or make one label an image with `attar relabel`"
+                )
             if self.labelling is None:
                 raise AttarError(f"recipe {name} uses no stored labels: choose fkd-soft, or set views and scheme")
             self.given.check(self.labelling)
@@ -90,16 +109,24 @@ class SoftLabels:
         temperature = None if scheme.top is None else recipe.temperature
         return Labelling(self.views, self.images, self.by, self.classes, scheme, temperature)
 
-    def stored(self, images: Pictures, progress: Progress) -> StoredLabels | None:
-        """The stored labels of images, made if they are not there yet; None: the teacher is asked."""
-        if self.given is not None or self.labelling is None:
+    def stored(self, images: Callable[[], Pictures], device: torch.device, progress: Progress) -> StoredLabels | None:
+        """The stored labels of images, made on the device if they are not there yet; None: the teacher is asked."""
+        labelling, teacher = self.labelling, self.teacher
+        if self.given is not None or labelling is None:
             return self.given
-        assert self.teacher is not None
-        make = partial(write_labels, labelling=self.labelling, images=images, teacher=self.teacher, progress=progress)
+        assert teacher is not None
+
+        def make(folder: Path) -> None:
+            write_labels(folder, labelling, images(), teacher, progress)
+
         store = self.store or Store(Path(self._folder.name))
-        inputs = {"labels": self.labelling, "format": FORMAT}
-        inputs |= {"device": device_class(images.device), "torch": torch.__version__}
+        inputs = {"labels": labelling, "format": FORMAT}
+        inputs |= {"device": device_class(device), "torch": torch.__version__}
         return StoredLabels(store.once(Artefact("soft-labels", inputs), make))
+
+    def of_images(self, stored: StoredLabels) -> Tensor:
+        """(N, classes): each image's probabilities at the recipe's temperature, of fixed labels, on the CPU."""
+        return (stored(0, torch.arange(stored.count)) / self.recipe.temperature).softmax(1)
 
     @cached_property
     def _folder(self) -> TemporaryDirectory[str]:

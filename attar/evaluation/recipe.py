@@ -15,7 +15,7 @@ from typing import Literal
 from attar.core.config import Range, check_ranges, entries
 from attar.core.errors import AttarError
 from attar.core.limits import SIDE, check_most
-from attar.teachers.label_schemes import Scheme
+from attar.teachers.label_schemes import Scheme, is_fixed
 
 _RANGES: tuple[Range, ...] = (
     (
@@ -49,15 +49,19 @@ class Recipe:
     """Paper, and the code that the values were read from."""
 
     labels: Literal["hard", "soft"] = "hard"
-    """soft: a teacher's logits on every augmented view."""
+    """soft: a teacher's logits on every augmented view, or, with a fixed `scheme`, on the whole image."""
     temperature: float = 20.0
-    """Temperature of the KL divergence from soft labels; unused with hard ones."""
+    """Temperature of the KL divergence from soft labels. With fixed ones it is the teacher's alone: the loss is the
+    cross-entropy with its probabilities, as in Qin et al.'s code (softlabel/nodistill.py, utils.py). Unused with hard
+    labels."""
     views: Literal["batch", "image"] = "batch"
     """batch: drawn anew for every batch. image: by image and epoch, whatever the batches, as labels for them need."""
     box: Literal["image", "batch"] = "image"
     """How views by image are mixed: a ratio and box for each image, or one for a batch of an epoch (FKD's code)."""
     scheme: str = "online"
-    """How soft labels are stored: online (not at all), fp16, int8, int4, or of the k largest logits, as top5-int8."""
+    """How soft labels are stored: online (not at all), fp16, int8, int4, or of the k largest logits, as top5-int8.
+    fixed, or fixed-int8 ...: one label an image for all of its views, mixed as hard labels are (Qin et al., NeurIPS
+    2024, "A Label is Worth a Thousand Images"); it brings labels = soft and temperature = 2 along."""
     label_epochs: int | None = None
     """How many epochs have views and labels of their own, shown again and again; None: all."""
     extra_forward: bool = False
@@ -134,9 +138,21 @@ class Recipe:
                 'give a number of epochs, a share of them such as "5%", or none'
             )
 
+    @property
+    def fixed(self) -> bool:
+        """Whether it learns from one soft label an image."""
+        return is_fixed(self.scheme)
+
     def _check_labels(self) -> None:
         if self.scheme != "online":
             Scheme.named(self.scheme)
+        if self.fixed:
+            if self.labels == "hard" or self.label_epochs is not None:
+                raise AttarError(
+                    f"recipe {self.name}: scheme = {self.scheme}, label_epochs = {self.label_epochs}: fixed labels "
+                    "need labels = soft, and are the same in every epoch: leave out label_epochs"
+                )
+            return
         if self.labels == "hard" or self.views == "batch":
             raise AttarError(
                 f"recipe {self.name}: scheme = {self.scheme}, label_epochs = {self.label_epochs}: stored and reused "

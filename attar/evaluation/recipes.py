@@ -11,9 +11,12 @@ from attar.core.config import changed
 from attar.core.errors import AttarError
 from attar.core.registry import Registry
 from attar.evaluation.recipe import Recipe
+from attar.teachers.label_schemes import is_fixed
 
 MODIFIED = " (modified)"
 """The end of the names of recipes that `modified` made."""
+BROUGHT = {"labels": "soft", "temperature": 2.0}
+"""What a fixed scheme brings along, where it is not changed too."""
 
 _IDC = "Kim et al., IDC, ICML 2022 (arXiv 2205.14959); Gu et al., Minimax, CVPR 2024 (arXiv 2311.15529); train.py"
 _RDED = "Sun et al., RDED, CVPR 2024 (arXiv 2312.03526); argument.py, validation/main.py"
@@ -255,6 +258,8 @@ def modified(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     for name in fixed:
         if name in changes:
             raise AttarError(f"recipe {recipe.name}: {name} says what the recipe is and cannot be changed")
+    if is_fixed(str(changes.get("scheme"))) and not recipe.fixed:
+        changes = {**BROUGHT, **changes}
     other = changed(recipe, changes, f"recipe {recipe.name}", fixed)
     if other == recipe or recipe.name.endswith(MODIFIED):
         return other

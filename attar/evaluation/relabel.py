@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from attar.core.arguments import check_fields, checked
 from attar.core.engine import LOCAL, Engine, raise_first
@@ -35,7 +36,7 @@ class Relabelling:
     teacher: TeacherReference
     """Who labels it."""
     recipe: Recipe
-    """Whose views are labelled, and in which scheme."""
+    """Whose views are labelled, and in which scheme; of a fixed scheme none are, and only it counts."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
 
@@ -83,7 +84,7 @@ def relabel(
     ready = asked.opened(store)
     teacher, wanted = ready.teacher, ready.wanted
     say(f"{asked.teacher}: {teacher.accuracy:.1f} % right, classes {teacher.matched}")
-    say(f"{_amount(wanted)} as {recipe.scheme}")
+    say(f"{_amount(wanted, recipe.fixed)} as {recipe.scheme}")
     if earlier is not None:
         _check_same(out, earlier, wanted)
         say(f"{out} is already there, and holds these labels: nothing to do")
@@ -97,8 +98,9 @@ def relabel(
 
 def _write(asked: Relabelling, ready: _Opened, out: Path, store: Store, engine: Engine, progress: Progress) -> None:
     recipe, wanted = asked.recipe, ready.wanted
-    about = {"recipe": recipe.name.removesuffix(MODIFIED), "changes": changes(recipe)}
-    about |= {"teacher": summary(asked.teacher.anywhere, ready.teacher)}
+    about: dict[str, Any] = {"teacher": summary(asked.teacher.anywhere, ready.teacher)}
+    if not recipe.fixed:
+        about |= {"recipe": recipe.name.removesuffix(MODIFIED), "changes": changes(recipe)}
     remedy = "choose another `out`; the same command goes on from there"
     lock = store.lock(Artefact("relabelling", {"out": str(out.absolute())}))
     with lock, appearing(out, remedy, wanted.key[:12]) as temporary:
@@ -151,8 +153,10 @@ class _Shard:
             write_shard(self.folder, self.number, ready.wanted, ready.images, ready.teacher, views)
 
 
-def _amount(wanted: Labelling) -> str:
+def _amount(wanted: Labelling, fixed: bool) -> str:
     """How many labels there are, and how large they are, in words."""
+    if fixed:
+        return f"labels of {counted(wanted.views.count, 'image')}, {wanted.bytes:,} bytes"
     views, epochs = wanted.views.epochs * wanted.views.count, counted(wanted.views.epochs, "epoch")
     return f"labels of {counted(views, 'view')} ({epochs}), {wanted.bytes:,} bytes"
 
@@ -167,7 +171,9 @@ def _checked(asked: Relabelling, out: Path, store: Store, say: Say) -> StoredLab
     """The labels that are in `out` already, if any; the set is looked at."""
     recipe = asked.recipe
     if recipe.scheme == "online":
-        raise AttarError(f"recipe {recipe.name} stores no labels: choose fkd-soft, or set scheme, for example int8")
+        raise AttarError(
+            f"recipe {recipe.name} stores no labels: choose fkd-soft, or set scheme, for example int8, or fixed"
+        )
     distilled = open_distilled(asked.folder)
     check_place(out, "`out`", [distilled.manifest["data"]["spec"]])
     earlier = ours(out, StoredLabels, "whole labels")

@@ -14,13 +14,16 @@ from attar.core.store import canonical
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.images import Images, resized
 from attar.evaluation.recipe import Recipe
+from attar.evaluation.recipes import named_recipe
 from attar.teachers.check import Examples
 from attar.teachers.open import open_teacher
 from attar.teachers.reference import TeacherReference
-from attar.teachers.soft_labels import StoredLabels
+from attar.teachers.soft_labels import WHOLE, StoredLabels
 
 if TYPE_CHECKING:
-    from attar.teachers.teacher import Teacher
+    from pathlib import Path
+
+    from attar.teachers.teacher import Pretrained, Teacher
 
 TriedOn = tuple[Images, str]
 """Images that a teacher is tried on, and what they are in words: "images of digits@train"."""
@@ -31,15 +34,36 @@ def recipe_teacher(
 ) -> Teacher:
     """The teacher for students of `train` by `recipe`. Of several, each is tried by itself.
 
+    For fixed labels, which depend on no recipe, it is tried at the size that it knows.
+
     Raises:
         AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
     """
-    size, place = recipe.size or train.side, resolve(device, "auto")[0]
+    size, place = train.side if recipe.fixed else recipe.size or train.side, resolve(device, "auto")[0]
     images, source = tried_on
-    pixels = torch.tensor(resized(images.pictures, size), device=place)
-    examples = Examples(pixels, torch.tensor(images.labels, device=place), train.classes, source)
-    count = len(train.classes)
-    return open_teacher(reference, lambda _: examples, classes=count, size=size, normalise=recipe.normalise)
+
+    def examples(pretrained: Pretrained) -> Examples:
+        side = pretrained.size or size if recipe.fixed else size
+        pixels = torch.tensor(resized(images.pictures, side), device=place)
+        return Examples(pixels, torch.tensor(images.labels, device=place), train.classes, source)
+
+    normalise = WHOLE if recipe.fixed else recipe.normalise
+    return open_teacher(reference, examples, classes=len(train.classes), size=size, normalise=normalise)
+
+
+def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
+    """The recipe that labels were made for; or a named one, with the labels' scheme and number of epochs.
+
+    Fixed labels were made for none: then it is quick.
+    """
+    stored = StoredLabels(labels)
+    if stored.fixed:
+        temperature = {} if stored.temperature is None else {"temperature": stored.temperature}
+        return named_recipe(recipe or "quick", {"scheme": stored.scheme.fixed_name, **temperature})
+    own = named_recipe(stored.about("recipe"), stored.about("changes"))
+    if recipe is None:
+        return own
+    return named_recipe(recipe, {"scheme": own.scheme, "label_epochs": own.label_epochs})
 
 
 @dataclass(frozen=True, eq=False)

@@ -185,7 +185,8 @@ def check_inputs(
         AttarError: the data of the random images has changed; there is no teacher, or it fails a check.
     """
     check_data(distilled, tested_images(distilled, conditions.test, store, progress), conditions.baseline, store, say)
-    inputs = {(recipe.size, recipe.normalise): recipe for recipe in recipes if recipe.labels == "soft"}
+    soft = [recipe for recipe in recipes if recipe.labels == "soft"]
+    inputs = {(recipe.fixed, recipe.size, recipe.normalise): recipe for recipe in soft}
     for recipe in inputs.values():
         if conditions.teacher is None:
             raise AttarError(

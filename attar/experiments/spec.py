@@ -22,7 +22,7 @@ out                   folder for sets, results.json, tables and figures
 [evaluations.LABEL]   how the sets are judged
     recipe            a name of `attar list recipes` (default: the label)
     networks          names of `attar list networks`
-    set               fields of the recipe
+    set               fields of the recipe: {scheme = "fixed"} for a soft label an image
     methods, ipc      only these of the methods, of the images per class
     seeds             of these trainings: how many, which, or "paired"
     teacher           of recipes with soft labels: as of `attar evaluate`; a list of several labels by their mean

@@ -111,7 +111,8 @@ def around(start: Recipe, changes: Sequence[Mapping[str, Any]]) -> list[RecipeSt
     steps = [RecipeStep(start.name, {}, start, None)]
     for change in changes:
         recipe = modified(start, dict(change))
-        fields = [field for field in change if getattr(recipe, field) != getattr(start, field)]
+        every = dict.fromkeys([*change, *(field for group in GROUPS for field in group)])
+        fields = [field for field in every if getattr(recipe, field) != getattr(start, field)]
         if not fields:
             given = ", ".join(f"{field} = {value}" for field, value in change.items())
             raise AttarError(f"recipe {start.name} already has {given}: change it to something else")
@@ -158,7 +159,7 @@ def _different(start: Recipe, end: Recipe, groups: Sequence[tuple[str, ...]]) ->
 def _possible(recipe: Recipe, changes: dict[str, Any]) -> Recipe | None:
     """The changed recipe; None if there cannot be such a one."""
     try:
-        other = modified(recipe, changes)
+        other = modified(recipe, {"temperature": recipe.temperature, **changes})
     except AttarError:
         return None
     return None if other.views == "image" and other.epochs is None else other

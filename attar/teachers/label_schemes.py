@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BITS = {"fp16": 16, "int8": 8, "int4": 4}
-_NAME = re.compile(r"(?:top([1-9][0-9]*)-)?(fp16|int8|int4)")
+FIXED = "fixed"
+"""Names of schemes that begin so store one label an image, for all of its views: fixed (in fp16), fixed-int8 ..."""
+_NAME = re.compile(rf"(?:{FIXED}-)?(?:top([1-9][0-9]*)-)?(fp16|int8|int4)")
+
+
+def is_fixed(name: str) -> bool:
+    """Whether the scheme of that name has one label an image."""
+    return name.partition("-")[0] == FIXED
 
 
 @dataclass(frozen=True)
@@ -29,16 +36,25 @@ class Scheme:
 
     @classmethod
     def named(cls, name: str) -> Scheme:
-        """The scheme of a name such as int8 or top5-int8.
+        """The scheme of a name such as int8, top5-int8 or fixed.
 
         Raises:
             AttarError: there is none.
         """
-        match = _NAME.fullmatch(name)
+        match = _NAME.fullmatch(f"{FIXED}-fp16" if name == FIXED else name)
         if match is None:
-            hint = suggestion(name, ("online", *BITS))
-            raise AttarError(f"scheme {name!r}{hint}: choose online, fp16, int8, int4, or the k largest, as top5-int8")
+            hint = suggestion(name, ("online", FIXED, *BITS))
+            raise AttarError(
+                f"scheme {name!r}{hint}: choose online, fp16, int8, int4, or the k largest, as top5-int8; with one "
+                "label an image: fixed, or fixed-int8"
+            )
         return cls(match[2], int(match[1]) if match[1] else None)
+
+    @property
+    def fixed_name(self) -> str:
+        """The name of the scheme where there is one label an image."""
+        top = "" if self.top is None else f"top{self.top}-"
+        return FIXED if (self.values, self.top) == ("fp16", None) else f"{FIXED}-{top}{self.values}"
 
     def encode(self, logits: Tensor, temperature: float | None = None) -> dict[str, Tensor]:
         """Logits (n, C) as the tensors to store, each with n rows; those of `top` need fewer than C, and a temperature.

@@ -66,7 +66,8 @@ def load_pretrained(
             f"`teacher_classes` {class_list}: {len(names)} names, and the teacher has {own.outputs} classes"
         )
     network, classes = own.network.eval(), names or own.classes
-    return replace(own, source=source, network=network, classes=classes, mean=mean, std=std)
+    sure = own.sure and normalise is None
+    return replace(own, source=source, network=network, classes=classes, mean=mean, std=std, sure=sure)
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
@@ -105,7 +106,7 @@ def _from_folder(folder: Path) -> Pretrained:
         raise AttarError(f"{weights} is missing or not what {RECORD} says: train or copy the teacher again")
     network = build(name, len(classes), size, seed=0)
     _load(network, load_file(weights), f"{weights} as {name} for {len(classes)} classes and {size}-pixel images")
-    return Pretrained(str(folder), network, classes, size, mean, std, len(classes))  # type: ignore[arg-type]
+    return Pretrained(str(folder), network, classes, size, mean, std, len(classes), sure=True)  # type: ignore[arg-type]
 
 
 def _from_timm(source: str) -> Pretrained:

@@ -5,6 +5,7 @@ views     drawn from keys, by image and epoch: crop, flip, CutMix partner, ratio
 labels    the teacher's logits for each of these views, stored in shards of some epochs, by a `Scheme`.
 student   makes the views again from their keys and reads its labels by (epoch, image); `label_epochs` fewer than
           the student's are used again and again.
+fixed     one label an image, of the `whole` of it, whatever the student's views (Qin et al., NeurIPS 2024).
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ SHARD_VIEWS = 16_384
 """About how many views a shard has labels of, in whole epochs: what an interruption loses at most."""
 BATCH = 256
 """Views that the teacher labels at once."""
+WHOLE: Literal["imagenet"] = "imagenet"
+"""Statistics by which a teacher is shown whole images, whatever the recipe's; one that carries its own sees those."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,11 @@ class Views:
     def _mixing(self, epoch: int) -> tuple[Generator, Tensor]:
         rng = numpy_generator(self.seed, "views", epoch, "mixing")
         return rng, torch.from_numpy(rng.permutation(self.count))
+
+
+def whole(count: int, side: int) -> Views:
+    """The images as they are, at `side` pixels: what fixed labels are of."""
+    return Views(Augmentation(side, normalise=WHOLE), count, epochs=1)
 
 
 @dataclass(frozen=True)
@@ -211,8 +219,15 @@ class StoredLabels:
         self.teacher = str(self._labelling["teacher"])
         self.scheme = Scheme(self._labelling["scheme"]["values"], self._labelling["scheme"]["top"])
         self.epochs, self.count = int(self._labelling["views"]["epochs"]), int(self._labelling["views"]["count"])
+        self.side = int(self._labelling["views"]["how"]["size"])
+        self.temperature: float | None = self._labelling["temperature"]
         self._rows = int(self.manifest["shard_epochs"])
         self._shard = lru_cache(maxsize=1)(self._read)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether there is one label an image, of the whole of it."""
+        return bool(self._labelling["views"] == canonical(whole(self.count, self.side)))
 
     def __call__(self, epoch: int, index: Tensor) -> Tensor:
         """The logits (n, classes), float32 on the CPU, of the images `index` (n,) in an epoch, up to a constant a row.

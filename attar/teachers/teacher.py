@@ -35,6 +35,8 @@ class Pretrained:
     """Deviation of each channel, likewise."""
     outputs: int
     """How many logits it gives."""
+    sure: bool = False
+    """Whether its mean and deviation are those that it was trained by, as its training wrote them down."""
 
 
 class Teacher(nn.Module):
@@ -44,6 +46,8 @@ class Teacher(nn.Module):
     """Top-1 in per cent on the images that it was tried on."""
     matched: str = ""
     """How its classes were matched to the set's, in words."""
+    size: int | None = None
+    """Side of the images that it knows, in pixels; None: any."""
 
     @property
     def networks(self) -> nn.Module:
@@ -132,6 +136,7 @@ class Ensemble(Teacher):
         super().__init__()
         self.members = nn.ModuleList(members)
         self.matched = "; ".join(dict.fromkeys(member.matched for member in members))
+        self.size = max((member.size for member in members if member.size is not None), default=None)
 
     def forward(self, views: Tensor) -> Tensor:
         """Logits (n, classes of the set) of views (n, 3, H, W), normalised as the recipe says."""

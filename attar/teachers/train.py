@@ -18,7 +18,7 @@ from attar.core.batching import device_class, resolve
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, duration, silent
 from attar.core.rng import seed_of
-from attar.core.store import Artefact, Store, file_digest, write_json
+from attar.core.store import Artefact, Store, canonical, file_digest, write_json
 from attar.core.wording import counted
 from attar.data import ImageSet, load_data, load_pixels, readable_parts, usual_side
 from attar.data.output_places import check_place, own_record
@@ -27,7 +27,7 @@ from attar.priors.folder import publish
 from attar.teachers.load import load_pretrained
 from attar.teachers.record import RECORD, read_record
 from attar.teachers.settings import TeacherTraining
-from attar.training import Plan, top1, train
+from attar.training import Plan, Step, top1, train
 from attar.training.augment import STATISTICS, Augmentation
 from attar.training.checkpoint import Checkpoint
 from attar.training.meters import Tally
@@ -64,12 +64,25 @@ class _Bench:
         return self.images[0].classes
 
     @property
+    def in_epoch(self) -> int:
+        """Steps in an epoch."""
+        return max(1, len(self.images[0]) // self.spec.batch)
+
+    @property
     def steps(self) -> int:
-        return self.spec.epochs * max(1, len(self.images[0]) // self.spec.batch)
+        return self.spec.epochs * self.in_epoch
+
+    @property
+    def look_every(self) -> int:
+        """Steps between two looks at the images held out, where the training may end early."""
+        return max(1, self.in_epoch // 4)
 
     @cached_property
     def artefact(self) -> Artefact:
-        inputs: dict[str, Any] = {"settings": replace(self.spec, data="", test=None, device="", size=self.size)}
+        settings = canonical(replace(self.spec, data="", test=None, device="", size=self.size))
+        if self.spec.stop_at is None:
+            del settings["stop_at"]
+        inputs: dict[str, Any] = {"settings": settings}
         inputs |= {"images": self.images[0].identities, "held out": self.images[1].identities}
         inputs |= {"crops": "antialiased"} if self.spec.crop else {}
         return Artefact("teacher", {**inputs, "device": device_class(self.device), "torch": torch.__version__})
@@ -113,7 +126,8 @@ def train_teacher(
     """Trains a teacher on nine tenths of the data and writes its folder; run again, it goes on where it was.
 
     The folder holds model.safetensors, and teacher.json with the classes in order, the images' size and statistics,
-    and the accuracy on the fixed tenth. A teacher that is there already is tested where `spec.test` asks for more.
+    the accuracy on the fixed tenth, and after how many steps the training was stopped early, if it was. A teacher that
+    is there already is tested where `spec.test` asks for more.
 
     Raises:
         AttarError: any input is wrong, or `out` holds something else; before any long work.
@@ -136,7 +150,7 @@ def train_teacher(
         write_json(out / RECORD, record)
     else:
         publish(made, out, {RECORD: {**record, "seconds": bench.store.seconds(bench.artefact)}})
-    say(f"wrote {out.resolve()}: {bench.name}, {_accuracies(record, spec.test)}")
+    say(f"wrote {out.resolve()}: {bench.name}, {_accuracies(record, spec.test)}{_ended(record)}")
 
 
 def _test_images(bench: _Bench) -> ImageSet | None:
@@ -160,6 +174,16 @@ def _accuracies(record: dict[str, Any], test: str | None) -> str:
     )
 
 
+def _ended(record: dict[str, Any]) -> str:
+    """When a training ended that could end early, in words."""
+    stop_at, steps = record["settings"].get("stop_at"), record.get("stopped", {})
+    if stop_at is None:
+        return ""
+    if not steps:
+        return f"; it never reached {100 * stop_at:g} %, and was trained to the end"
+    return f"; stopped after {steps['step']:,} of {steps['of']:,} steps"
+
+
 def _earlier(out: Path, key: str) -> dict[str, Any]:
     """The record of the teacher of this key in `out`, {} where nothing is; raises AttarError for anything else."""
     return own_record(out, RECORD, key, "teacher") or {}
@@ -181,8 +205,8 @@ def _make(bench: _Bench, scratch: Path) -> None:
         bench.progress(f"training {bench.name}, {text}", fraction)
 
     images, labels = bench.opened(bench.images[0])
-    key, report = (bench.spec.seed, "teacher"), Tally(show, "step").add
-    train(network, images, labels, plan, how, *key, after=report, checkpoint=Checkpoint(scratch))
+    key, after = (bench.spec.seed, "teacher"), _After(bench, network, Tally(show, "step"))
+    train(network, images, labels, plan, how, *key, after=after, checkpoint=Checkpoint(scratch))
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if not all(value.isfinite().all() for value in state.values()):
         raise AttarError(f"the training diverged, to weights that are not finite numbers: lower lr = {bench.lr}")
@@ -201,7 +225,35 @@ def _make(bench: _Bench, scratch: Path) -> None:
         "device": device_class(bench.device),
         "key": bench.artefact.key,
     }
+    record |= {} if after.stopped is None else {"stopped": {"step": after.stopped, "of": bench.steps}}
     write_json(scratch / RECORD, record)
+
+
+@dataclass(eq=False)
+class _After:
+    """What is done after each step: a report; a look at the images held out, where the training may end early."""
+
+    bench: _Bench
+    network: nn.Module
+    tally: Tally
+    stopped: int | None = None
+    """The step that the training was ended after."""
+
+    def __call__(self, step: Step) -> bool:
+        """Whether the training has come far enough."""
+        self.tally.add(step)
+        stop_at, total = self.bench.spec.stop_at, self.bench.steps
+        if stop_at is None or (step.done % self.bench.look_every and step.done < total):
+            return False
+        images, labels = self.held_out
+        if top1(self.network, images, labels, self.bench.spec.normalise) < 100 * stop_at:
+            return False
+        self.stopped = step.done
+        return True
+
+    @cached_property
+    def held_out(self) -> Set:
+        return self.bench.opened(self.bench.images[1])
 
 
 def _accuracy(bench: _Bench, network: nn.Module, images: ImageSet) -> dict[str, Any]:
@@ -223,9 +275,14 @@ def _estimate(bench: _Bench) -> str:
         taken.append(time.monotonic() - begun)
     seconds = bench.steps * min(taken)
     train_images, held = bench.images
+    most, early = "about", ""
+    if spec.stop_at is not None:
+        looks = counted(bench.look_every, "step")
+        most = "at most about"
+        early = f"; it ends when {100 * spec.stop_at:g} % of those held out are right, looked at every {looks}"
     return (
         f"{counted(len(train_images), 'image')} of {counted(len(bench.classes), 'class')}, {len(held):,} held out; "
         f"{bench.name}, "
         f"{sum(p.numel() for p in network.parameters()):,} parameters; {spec.epochs} epochs, {bench.steps:,} steps of "
-        f"{spec.batch}: about {duration(seconds)} on {device_class(bench.device)}"
+        f"{spec.batch}: {most} {duration(seconds)} on {device_class(bench.device)}{early}"
     )

@@ -102,15 +102,16 @@ def train(
     augmentation: Augmentation,
     *key: Part,
     supervision: Supervision = Supervision(),
-    after: Callable[[Step], None] | None = None,
+    after: Callable[[Step], bool | None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Trains `network` in place on images and labels (N,), all on one device.
+    """Trains `network` in place on images and labels, all on one device.
 
     Args:
+        labels: the classes (N,), or the probabilities of each image (N, classes).
         key: what order, augmentation and dropout are drawn from; no global generator is left changed.
         supervision: where views and soft labels come from.
-        after: called after every batch; it may put the network into eval mode.
+        after: called after every batch; it may put the network into eval mode, and ends the training if it says True.
         checkpoint: where the state is kept, so that an interrupted training goes on to the same weights.
 
     Raises:
@@ -126,8 +127,8 @@ def train(
                 continue
             loss, correct = trainer.step(done, epoch, index.to(images.device))
             _check(loss, done + 1, total, plan)
-            if after is not None:
-                after(Step(done + 1, total, epoch + 1, epochs, last, len(index), loss, correct))
+            if after is not None and after(Step(done + 1, total, epoch + 1, epochs, last, len(index), loss, correct)):
+                return
             if checkpoint is not None:
                 checkpoint.keep(done + 1, *trainer.state)
 
@@ -261,6 +262,10 @@ def _taught_most(labels: Tensor, index: Tensor, shown: Shown, taught: Tensor | N
     """(n,): the teacher's first label of each view; with hard labels its own, or its partner's if that weighs more."""
     if taught is not None:
         return taught.argmax(1)
+    if labels.ndim == 2:
+        own = 1.0 if shown.own is None else shown.own.to(labels.device)
+        others = labels[index if shown.partner is None else shown.partner]
+        return (own * labels[index] + (1 - own) * others).argmax(1)
     if shown.partner is None or shown.own is None:
         return labels[index]
     return torch.where(shown.own[:, 0].to(labels.device) < 0.5, labels[shown.partner], labels[index])
