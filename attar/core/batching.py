@@ -27,13 +27,20 @@ CPU_FILLED = 100 * 10**9
 """FLOPs of a call that fill a CPU, about a second of one core: from there on more rows make no row faster."""
 
 
-def calls(batch_size: int, device: torch.device) -> dict[str, int]:
+def calls(batch_size: int, device: torch.device, weights: torch.dtype = torch.float32) -> dict[str, Any]:
     """What the last bits of a network's output depend on in how it is called, for keys and manifests.
 
-    That is how many rows a call has and, of few rows on a CPU, the number of threads.
+    That is how many rows a call has and, of few rows on a CPU, the number of threads; and the number format of its
+    `weights`, where they are not in float32.
     """
     few = device.type == "cpu" and batch_size < CPU_BATCH_SIZES[0]
-    return {"tile": batch_size, **({"threads": torch.get_num_threads()} if few else {})}
+    told = {"tile": batch_size, **({"threads": torch.get_num_threads()} if few else {})}
+    return told | weight_format(weights)
+
+
+def weight_format(weights: torch.dtype) -> dict[str, str]:
+    """The number format of a network's weights, as keys hold it: half precision is named, float32 is not."""
+    return {} if weights == torch.float32 else {"weights": str(weights).removeprefix("torch.")}
 
 
 def in_batches(network: Callable[..., Tensor], batch_size: int, *rows: Tensor) -> Tensor:
@@ -79,6 +86,11 @@ def choose(device: torch.device, exact_at: Callable[[int], bool], most: int | No
 
 class Batched(Protocol):
     """What calls a network in batches: a prior or a codec."""
+
+    @property
+    def weights(self) -> torch.dtype:
+        """The number format of the network's weights."""
+        ...
 
     def exact_at(self, batch_size: int) -> bool:
         """Whether a row's bytes do not depend on the others in its batch."""
@@ -135,6 +147,7 @@ class Probe:
 
     def _remembered(self, find: Callable[[], int], asked: Mapping[str, int | None]) -> int:
         where = {"device": device_class(self.device), "dtype": str(self.dtype), "torch": torch.__version__}
+        where |= weight_format(self.batched.weights)
 
         def make(scratch: Path) -> None:
             (scratch / "tile").write_text(str(find()))

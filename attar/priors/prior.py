@@ -36,9 +36,15 @@ class Prior:
     """The label that stands for no class."""
     device: torch.device
     dtype: torch.dtype
+    """Number format of the network's weights and products."""
     batch_size: int = 1
     prompts: Prompts | None = None
     """The prompt of each class, if it is conditioned on text."""
+
+    @property
+    def weights(self) -> torch.dtype:
+        """The number format of the network's weights."""
+        return self.dtype
 
     def __call__(self, z: Tensor, t: int, y: Tensor) -> Tensor:
         times = torch.full((len(z),), t, device=self.device)
@@ -59,9 +65,8 @@ class Prior:
     def row_flops(self) -> int:
         """FLOPs of the network for one row."""
         network, y = on_meta(self.network), torch.zeros(1, dtype=torch.long, device="meta")
-        return counted_flops(lambda: network(torch.zeros(1, *self.codec.shape, device="meta"), y, y))
+        return counted_flops(lambda: network(torch.zeros(1, *self.codec.shape, dtype=self.dtype, device="meta"), y, y))
 
     def _forward(self, z: Tensor, times: Tensor, y: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            output: Tensor = self.network(z, times, y)
+        output: Tensor = self.network(z.to(self.dtype), times, y)
         return output.float()
