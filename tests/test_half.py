@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from toys import save_folder, save_tiny_dit, save_tiny_sd
 
-from attar.core.batching import Probe
+from attar.core.batching import Probe, choose
 from attar.core.rng import noise
 from attar.core.store import Store
 from attar.diffusion import Sampler, sample
@@ -117,6 +117,33 @@ def test_a_batch_is_proved_anew_for_half_weights(tmp_path: Path, store: Store) -
             network = Network(weights)
             Probe({}, network, torch.device("cpu"), torch.bfloat16, store).chosen()
             assert network.tried == tried
+
+
+def test_both_halves_of_a_guided_call_share_its_batches(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for dtype in ("float32", "bfloat16"):
+        prior: Prior = opened(dtype).with_batch_size(8)
+        z, y, rows = noise((10, *prior.codec.shape), "half"), torch.arange(10) % 4, list[int]()
+        with torch.inference_mode():
+            apart = prior(z, 500, y), prior(z, 500, torch.full_like(y, prior.null))
+            prior.network.register_forward_pre_hook(lambda _, given, seen=rows: seen.append(len(given[0])))
+            together = prior.both(z, 500, y)
+        assert rows == [8, 8, 8]
+        assert all(map(torch.equal, together, apart))
+
+
+def test_a_guided_step_makes_one_call_and_a_plain_one_asks_for_no_null_label(opened: Any) -> None:
+    prior: Prior = opened("float32").with_batch_size(16)
+    z, y, labels = noise((8, *prior.codec.shape), "half"), torch.arange(8) % 4, list[Tensor]()
+    prior.network.register_forward_pre_hook(lambda _, given: labels.append(given[2]))
+    sample(prior, z, 900, y, Sampler(steps=10, guidance=2.0, guided_times=(0, 500)))
+    nulls = [int((given == prior.null).sum()) for given in labels]
+    assert nulls == [0] * 4 + [8] * 6
+
+
+def test_a_call_in_half_precision_has_more_rows_on_a_cpu() -> None:
+    assert choose(torch.device("cpu"), lambda rows: True, weights=torch.bfloat16) == 32
+    assert choose(torch.device("cpu"), lambda rows: rows < 32, weights=torch.float16) == 16
+    assert choose(torch.device("cpu"), lambda rows: True, 20, torch.bfloat16) == 16
 
 
 MINIMAX: dict[str, Any] = {"fit.batch": 4, "fit.max_steps": 3, "fit.monitor.times": 0, "sampler.steps": 4}

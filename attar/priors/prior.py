@@ -50,6 +50,12 @@ class Prior:
         times = torch.full((len(z),), t, device=self.device)
         return in_batches(self._forward, self.batch_size, z, times, y)
 
+    def both(self, z: Tensor, t: int, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs for the labels and for the null label: of N rows, 2N fill batches of the fixed size."""
+        labels = torch.cat([y, torch.full_like(y, self.null)])
+        labelled, empty = self(torch.cat([z, z]), t, labels).chunk(2)
+        return labelled, empty
+
     def with_batch_size(self, batch_size: int) -> Prior:
         """The same prior, its network called with `batch_size` rows at a time; the codec has its own."""
         return replace(self, batch_size=batch_size)

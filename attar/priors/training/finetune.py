@@ -55,7 +55,7 @@ def finetune_prior(
     opening: dict[str, Any] = {"device": str(run.helper.device), "tile": 1, "store": run.store}
     codec, device = load_prior_codec(source, dtype=run.dtype, **opening), run.helper.device
     prior = load_prior(source, dtype="float32", codec=codec, **opening)
-    codec = codec.with_batch_size(choose(device, codec.exact_at, fills(device, codec.row_flops)))
+    codec = codec.with_batch_size(choose(device, codec.exact_at, fills(device, codec.row_flops), codec.weights))
     check_batch(spec.training.batch, run)
     artefact = run.artefact(prior=Named(spec.prior, prior.key), codec=codec.key)
     if instead is not None:

@@ -53,7 +53,8 @@ def described_prior(name: str, device: torch.device, dtype: torch.dtype) -> Arch
         device=device,
         dtype=dtype,
     )
-    return Architecture(prior.with_batch_size(choose(device, lambda _: True, fills(device, prior.row_flops))), block)
+    first = choose(device, lambda _: True, fills(device, prior.row_flops), dtype)
+    return Architecture(prior.with_batch_size(first), block)
 
 
 _Parts = tuple[nn.Module, nn.Module, Schedule, int, float]
