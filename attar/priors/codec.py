@@ -278,7 +278,8 @@ def autoencoder_codec(vae: Any, side: int, device: torch.device, dtype: torch.dt
         scale=scale,
         shift=shift,
     )
-    nn.Module.to(vae, device, codec.weights, memory_format=torch.channels_last)  # diffusers' own warns of nothing
+    nn.Module.to(vae, device, codec.weights)  # that of diffusers warns of nothing
+    vae.to(memory_format=torch.channels_last)
     return codec
 
 
