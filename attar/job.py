@@ -187,6 +187,15 @@ class Job:
         prompts = self.prompts
         return load_prior(self._prior_name, tile=self.spec.tile, codec=self.codec, prompts=prompts, **self._opening)
 
+    def master(self) -> Prior:
+        """The prior with float32 weights, which a training needs; opened anew where the job's are of half precision."""
+        from attar.priors import load_prior
+
+        if self.prior.weights.itemsize == 4:
+            return self.prior
+        opening = {**self._opening, "dtype": "float32", "tile": 1}
+        return load_prior(self._prior_name, codec=self.codec, prompts=self.prompts, **opening)
+
     @property
     def named_prior(self) -> Named:
         """The prior as keys hold it."""
@@ -261,7 +270,7 @@ class Job:
         """What the last bits of the prior's output depend on beside its weights and inputs."""
         from attar.core.batching import calls
 
-        return {**self.machine, **calls(self.prior.batch_size, self.prior.device)}
+        return {**self.machine, **calls(self.prior.batch_size, self.prior.device, self.prior.weights)}
 
     @cached_property
     def encoding(self) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def main() -> None:
         parser.error("--cpu does not see what workers take: use --workers 0")
     torch.set_num_threads(args.threads)
     train_set, test = pictures(10 * args.ipc, args.size, 0), pictures(args.tested, args.size, 1)
-    recipe = modified(RECIPES[args.recipe], {"size": args.size})
+    recipe = modified(RECIPES.open(args.recipe), {"size": args.size})
     whole, _ = training_plan(recipe, train_set, args.network)
     plan, how = training_plan(modified(recipe, {"epochs": args.epochs, "steps": None}), train_set, args.network)
     per_epoch = len(list(batches(len(train_set.labels), plan, 0))) // args.epochs

@@ -27,6 +27,10 @@ class Counting:
         self.calls += len(z)
         return self.prior(z, t, y)
 
+    def both(self, z: Tensor, t: int, y: Tensor) -> tuple[Tensor, Tensor]:
+        self.calls += 2 * len(z)
+        return self.prior.both(z, t, y)
+
 
 def norms(z: Tensor) -> Tensor:
     return z.flatten(1).norm(dim=1)

@@ -43,27 +43,33 @@ BATCH, MEMORY = 8, 64
 class Straightforward:
     """Fine-tuning and sampling, written down as they are described."""
 
+    dtype = torch.float32
+    """Of the products."""
+
     def __init__(self, job: Job, stack: ExitStack) -> None:
         self.job, prior = job, job.prior
         self.network = share_embedders(prior.network.transformer, "").requires_grad_(False)
+        self.device = prior.device
         adaptor = DiffFit.of(self.network)
         stack.enter_context(adaptor.attached(self.network))
         self.optimiser = torch.optim.AdamW(adaptor.parameters(), lr=1e-3, weight_decay=0.0)
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
-        self.forward = Forward(prior.schedule.betas, prior.schedule.prediction)
+        self.forward = Forward(prior.schedule.betas.to(prior.device), prior.schedule.prediction)
         self.real: dict[int, list[Tensor]] = defaultdict(list)
         self.generated: dict[int, list[Tensor]] = defaultdict(list)
 
     def tune(self, steps: int) -> None:
-        images, codec = self.job.images, self.job.prior.codec
+        images, device = self.job.images, self.device
         for _ in range(steps):
-            picked = torch.randint(len(images), (BATCH,)).numpy()
-            with torch.no_grad():
-                mean, std = codec.encode(to_float(load_pixels(images, picked, codec.size, "adm")))
-            z, y = mean + std * torch.randn_like(std), torch.from_numpy(images.labels[picked].copy())
-            t, drawn = torch.randint(1000, (BATCH,)), torch.randn_like(z)
-            noisy = self.forward.noised(z, t, drawn)
-            output = self.network(noisy, t, torch.where(torch.rand(BATCH) < 0.1, self.job.prior.null, y))
+            picked = torch.randint(len(images), (BATCH,))
+            mean, std = self.latents(picked)
+            z = (mean + std * torch.randn_like(std)).to(device)
+            y = torch.from_numpy(images.labels[picked.numpy()].copy()).to(device)
+            t, drawn = torch.randint(1000, (BATCH,), device=device), torch.randn_like(z)
+            noisy = self.forward.noised(z, t, drawn).float()
+            given = torch.where(torch.rand(BATCH, device=device) < 0.1, self.job.prior.null, y)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+                output = self.network(noisy, t, given).float()
             clean = self.forward.clean(output, noisy, t)
             loss = self.forward.terms(output, z, noisy, drawn, t).loss.mean() + self._criteria(clean, z, y)
             self.optimiser.zero_grad()
@@ -71,10 +77,17 @@ class Straightforward:
             self.optimiser.step()
             with torch.no_grad():
                 for name, value in self.network.named_parameters():
-                    self.average[name].mul_(0.9999).add_(value, alpha=0.0001)
+                    if name in self.average:
+                        self.average[name].mul_(0.9999).add_(value, alpha=0.0001)
+
+    @torch.no_grad()
+    def latents(self, picked: Tensor) -> tuple[Tensor, Tensor]:
+        """Posteriors of these images, encoded anew."""
+        codec = self.job.prior.codec
+        return codec.encode(to_float(load_pixels(self.job.images, picked.numpy(), codec.size, "adm")))
 
     def _criteria(self, clean: Tensor, z: Tensor, y: Tensor) -> Tensor:
-        total, classes = torch.zeros(()), y.unique().tolist()
+        total, classes = torch.zeros((), device=z.device), y.unique().tolist()
         for label in classes:
             mine = clean[y == label].flatten(1)
             for memory, weight, farthest in ((self.real, 0.002, True), (self.generated, 0.008, False)):
@@ -111,20 +124,21 @@ class Attars:
         self.job, fit = job, Tune(batch=BATCH, memory=MEMORY)
         prior, classes = job.prior, len(job.classes)
         self.data = fit.data(job, list(job.labels))
-        network = share_embedders(prior.network.transformer, "").requires_grad_(False)
-        self.adaptor, self.helper = DiffFit.of(network), accelerator("cpu", "float32")
+        network = share_embedders(job.master().network.transformer, "").requires_grad_(False)
+        self.adaptor = DiffFit.of(network)
+        self.helper = accelerator(str(prior.device), str(prior.dtype).removeprefix("torch."))
         stack.enter_context(self.adaptor.attached(network))
-        real, generated = (Memory.empty(classes, MEMORY, self.data.mean[0, 0].numel()) for _ in range(2))
+        real, generated = (Memory.empty(classes, MEMORY, self.data.mean[0, 0].numel(), prior.device) for _ in range(2))
         self.loss = MinimaxLoss(
             network=network,
-            forward=Forward(prior.schedule.betas, prior.schedule.prediction),
+            forward=Forward(prior.schedule.betas.to(prior.device), prior.schedule.prediction),
             data=self.data,
             y=job.conditions(list(job.labels)),
             null=prior.null,
             fit=fit,
             real=real,
             generated=generated,
-            means=CriterionMeans(torch.zeros(3)),
+            means=CriterionMeans(torch.zeros(3, device=prior.device)),
             helper=self.helper,
         )
 

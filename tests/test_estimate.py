@@ -56,7 +56,9 @@ def test_a_real_prior_is_measured_as_it_is(tmp_path: Any) -> None:
     assert 0.3 * linear < found.network < 3 * linear, "16 tokens through every linear layer, and little else"
 
 
-MEASURES = Measures(10, 3, 5, weights=1000, sampling=500, training=40, trained=7, latent=16, per_second=100.0, how="")
+MEASURES = Measures(
+    10, 3, 5, weights=1000, sampling=500, master=0, training=40, trained=7, latent=16, per_second=100.0, how=""
+)
 
 
 def job(tmp_path: Any) -> Job:

@@ -17,7 +17,7 @@ from attar.core.errors import AttarError, NotFinite
 from attar.core.files import write_json
 from attar.core.finite import save_finite
 from attar.core.store import Store
-from attar.diffusion import FixedPoint, Schedule, invert
+from attar.diffusion import FixedPoint, Schedule, in_two_calls, invert
 from attar.distillation.run import distill_sets
 from attar.evaluation import modified, named_recipe
 from attar.evaluation.conditions import Conditions
@@ -155,6 +155,9 @@ def test_an_inversion_through_what_is_no_number(exact: FixedPoint | None) -> Non
 
         def __call__(self, z: torch.Tensor, t: int, y: torch.Tensor) -> torch.Tensor:
             return z * (NAN if t == 200 else 0.1)
+
+        def both(self, z: torch.Tensor, t: int, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return in_two_calls(self, z, t, y)
 
     with pytest.raises(NotFinite, match="output at time 200"):
         invert(Broken(), torch.ones(1, 1, 2, 2), torch.zeros(1, dtype=torch.long), (0, 200, 400), exact=exact)

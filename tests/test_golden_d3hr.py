@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from toys import recorded
 
-from attar.diffusion import Sampler, Schedule, grid, inverted, sample
+from attar.diffusion import Sampler, Schedule, grid, in_two_calls, inverted, sample
 from attar.methods.d3hr.class_moments import Invert
 from attar.methods.d3hr.method import D3HR
 from attar.methods.d3hr.moments import Moments
@@ -35,6 +35,9 @@ class Recorded:
 
     def __call__(self, z: Tensor, t: int, y: Tensor) -> Tensor:
         return self.network(z, torch.full((len(z),), t), y)
+
+    def both(self, z: Tensor, t: int, y: Tensor) -> tuple[Tensor, Tensor]:
+        return in_two_calls(self, z, t, y)
 
 
 def test_quirks_invert_as_the_reference_code_does() -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from toys import linear_schedule, original_dit, original_weights, recorded
 
-from attar.diffusion import Sampler, guided_output, sample
+from attar.diffusion import Sampler, guided_output, in_two_calls, sample
 from attar.priors.dit import Conventions, DiT
 from attar.priors.original_dit import merged, original_transformer
 
@@ -34,6 +34,9 @@ class Recorded:
 
     def __call__(self, z: Tensor, t: int, y: Tensor) -> Tensor:
         return self.network(z, torch.full((len(z),), t), y)
+
+    def both(self, z: Tensor, t: int, y: Tensor) -> tuple[Tensor, Tensor]:
+        return in_two_calls(self, z, t, y)
 
 
 def test_the_original_network() -> None:

@@ -75,6 +75,8 @@ def test_unusable_devices_and_formats_are_refused(device: str, dtype: str, said:
 class Costly:
     """Calls a network of this many FLOPs a row, exact at every size; notes the sizes that were tried."""
 
+    weights = torch.float32
+
     def __init__(self, flops: int) -> None:
         self.flops, self.tried = flops, list[int]()
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from attar.core.rng import numpy_generator
-from attar.diffusion import Schedule
+from attar.diffusion import Schedule, in_two_calls
 from attar.distillation.artefacts import fit_artefact
 from attar.distillation.pipeline import fit_group
 from attar.evaluation import Record
@@ -60,6 +60,9 @@ class GaussianPrior:
         abar = self.schedule.abar(t)
         mean, std = (table[y].reshape(-1, 1, 1, 1) for table in (self.mean, self.std))
         return (1 - abar) ** 0.5 * (z - abar**0.5 * mean) / (abar * std**2 + 1 - abar)
+
+    def both(self, z: Tensor, t: int, y: Tensor) -> tuple[Tensor, Tensor]:
+        return in_two_calls(self, z, t, y)
 
     def at(self, z0: Tensor, t: int, y: Tensor) -> Tensor:
         """Where the exact probability flow takes clean latents: a Gaussian is scaled to its marginal at t."""

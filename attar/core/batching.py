@@ -22,18 +22,27 @@ from attar.core.progress import Progress, silent
 from attar.core.store import Artefact, Store
 
 CPU_BATCH_SIZES = (16, 8, 32, 4, 2, 1)
+CPU_HALF_BATCH_SIZES = (32, 16, 8, 4, 2, 1)
+"""Of half-precision weights: 32 rows a call were a tenth faster than 16, and in float32 no faster."""
 GPU_BATCH_SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
 CPU_FILLED = 200 * 10**9
 """FLOPs of a call that fill a CPU, about two seconds of one core: from there on more rows make no row faster."""
 
 
-def calls(batch_size: int, device: torch.device) -> dict[str, int]:
+def calls(batch_size: int, device: torch.device, weights: torch.dtype = torch.float32) -> dict[str, Any]:
     """What the last bits of a network's output depend on in how it is called, for keys and manifests.
 
-    That is how many rows a call has and, of few rows on a CPU, the number of threads.
+    That is how many rows a call has and, of few rows on a CPU, the number of threads; and the number format of its
+    `weights`, where they are not in float32.
     """
     few = device.type == "cpu" and batch_size < CPU_BATCH_SIZES[0]
-    return {"tile": batch_size, **({"threads": torch.get_num_threads()} if few else {})}
+    told = {"tile": batch_size, **({"threads": torch.get_num_threads()} if few else {})}
+    return told | weight_format(weights)
+
+
+def weight_format(weights: torch.dtype) -> dict[str, str]:
+    """The number format of a network's weights, as keys hold it: half precision is named, float32 is not."""
+    return {} if weights == torch.float32 else {"weights": str(weights).removeprefix("torch.")}
 
 
 def in_batches(network: Callable[..., Tensor], batch_size: int, *rows: Tensor) -> Tensor:
@@ -60,13 +69,19 @@ def fills(device: torch.device, row_flops: Callable[[], int]) -> int | None:
     return max(1, CPU_FILLED // max(1, row_flops())) if device.type == "cpu" else None
 
 
-def choose(device: torch.device, exact_at: Callable[[int], bool], most: int | None = None) -> int:
-    """The first size, in an order that is fixed for each kind of device, that fits in memory and is exact.
+def choose(
+    device: torch.device,
+    exact_at: Callable[[int], bool],
+    most: int | None = None,
+    weights: torch.dtype = torch.float32,
+) -> int:
+    """The first size, in an order that is fixed for a kind of device and weights, that fits in memory and is exact.
 
     The order does not depend on any timing, so two runs on one kind of device choose the same size. None above `most`.
     1 needs no proof.
     """
-    for batch_size in CPU_BATCH_SIZES if device.type == "cpu" else GPU_BATCH_SIZES:
+    sizes = CPU_BATCH_SIZES if weights.itemsize == 4 else CPU_HALF_BATCH_SIZES
+    for batch_size in sizes if device.type == "cpu" else GPU_BATCH_SIZES:
         if most is not None and batch_size > most:
             continue
         try:
@@ -79,6 +94,11 @@ def choose(device: torch.device, exact_at: Callable[[int], bool], most: int | No
 
 class Batched(Protocol):
     """What calls a network in batches: a prior or a codec."""
+
+    @property
+    def weights(self) -> torch.dtype:
+        """The number format of the network's weights."""
+        ...
 
     def exact_at(self, batch_size: int) -> bool:
         """Whether a row's bytes do not depend on the others in its batch."""
@@ -107,7 +127,7 @@ class Probe:
 
         def find() -> int:
             bounds = [bound for bound in (most, fills(self.device, self.batched.row_flops)) if bound is not None]
-            return choose(self.device, self._proof, min(bounds, default=None))
+            return choose(self.device, self._proof, min(bounds, default=None), self.batched.weights)
 
         return self._remembered(find, {"at most": most, "filled": CPU_FILLED if self.device.type == "cpu" else None})
 
@@ -135,6 +155,7 @@ class Probe:
 
     def _remembered(self, find: Callable[[], int], asked: Mapping[str, int | None]) -> int:
         where = {"device": device_class(self.device), "dtype": str(self.dtype), "torch": torch.__version__}
+        where |= weight_format(self.batched.weights)
 
         def make(scratch: Path) -> None:
             (scratch / "tile").write_text(str(find()))

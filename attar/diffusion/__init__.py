@@ -9,7 +9,16 @@ from __future__ import annotations
 from attar.diffusion.guidance import guided, guided_output, network_passes
 from attar.diffusion.inversion import FixedPoint, Inverted, invert, inverted
 from attar.diffusion.sampling import CHECKPOINT, EVEN, SOLVERS, Sampler, sample, sampling_times, start_time, times_from
-from attar.diffusion.schedule import SPACINGS, Denoiser, Schedule, check_grid, check_on_grid, ddim_move, grid
+from attar.diffusion.schedule import (
+    SPACINGS,
+    Denoiser,
+    Schedule,
+    check_grid,
+    check_on_grid,
+    ddim_move,
+    grid,
+    in_two_calls,
+)
 from attar.diffusion.schedulers import SCHEDULERS
 from attar.diffusion.solvers import Noise
 
@@ -31,6 +40,7 @@ __all__ = [
     "grid",
     "guided",
     "guided_output",
+    "in_two_calls",
     "invert",
     "inverted",
     "network_passes",

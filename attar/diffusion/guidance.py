@@ -21,11 +21,12 @@ def guided_raw(
     Guiding the velocity and guiding the noise are the same. Only the first `channels` are guided, or all if None. The
     variance is that of the labelled pass; it is None where the network learns none.
     """
-    output, size = denoiser(z, t, y), z.shape[1]
+    size, guides = z.shape[1], network_passes(guidance) == 2
+    output, empty = denoiser.both(z, t, y) if guides else (denoiser(z, t, y), None)
     labelled, variance = output[:, :size], output[:, size:] if output.shape[1] > size else None
-    if network_passes(guidance) == 1:
+    if empty is None:
         return labelled, variance
-    empty = denoiser(z, t, torch.full_like(y, denoiser.null))[:, :size]
+    empty = empty[:, :size]
     # f(z, t, null) + guidance * (f(z, t, y) - f(z, t, null))
     if channels is None:
         return empty + guidance * (labelled - empty), variance

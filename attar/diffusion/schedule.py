@@ -31,6 +31,15 @@ class Denoiser(Protocol):
         """Raw output (N, C or 2C, H, W) for latents (N, C, H, W) at time t and prior labels (N,)."""
         ...
 
+    def both(self, z: Tensor, t: int, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The raw outputs for the labels and for the null label, in one call where that changes no row's bytes."""
+        ...
+
+
+def in_two_calls(denoiser: Denoiser, z: Tensor, t: int, y: Tensor) -> tuple[Tensor, Tensor]:
+    """`Denoiser.both` of a network whose rows' bytes depend on the rows beside them."""
+    return denoiser(z, t, y), denoiser(z, t, torch.full_like(y, denoiser.null))
+
 
 @dataclass(frozen=True, eq=False)
 class Schedule:

@@ -28,7 +28,13 @@ class Watched:
         return self.denoiser.null
 
     def __call__(self, z: Tensor, t: int, y: Tensor) -> Tensor:
-        output = self.denoiser(z, t, y)
+        return self._noted(t, self.denoiser(z, t, y))
+
+    def both(self, z: Tensor, t: int, y: Tensor) -> tuple[Tensor, Tensor]:
+        labelled, empty = self.denoiser.both(z, t, y)
+        return self._noted(t, labelled), self._noted(t, empty)
+
+    def _noted(self, t: int, output: Tensor) -> Tensor:
         self.seen.append((t, output.isfinite().flatten(1).all(1)))
         return output
 

@@ -37,6 +37,8 @@ class Measures:
     weights: int
     sampling: int
     """Activations of a batch in the network or in the decoder, whichever is more."""
+    master: int
+    """Weights in float32 that a fine-tuning has beside those in half precision."""
     training: int
     """Activations that are kept for the gradient of the trained weights."""
     trained: int
@@ -101,24 +103,26 @@ def outlook(
     parts: dict[Hashable, tuple[float, float]] = {
         (*part, job.spec): (n, n / measures.per_second + other.get(part, 0.0)) for part, n in flops.items()
     }
-    tuning = getattr(fit, "batch", 1) * measures.training + 20 * measures.trained if steps else 0
+    tuning = 0
+    if steps:
+        tuning = measures.master + getattr(fit, "batch", 1) * measures.training + 20 * measures.trained
     memory = measures.weights + max(measures.sampling, tuning)
     return Outlook(len(groups), latents, steps, fitting + sampling, memory, parts)
 
 
 def measured(prior: Prior, block: nn.Module | None = None) -> Measures:
     """The measures of a prior; with a `block`, of one whose networks are on the meta device, timed by that block."""
-    network = on_meta(prior.network)
+    network = on_meta(prior.network).float()
     z, times, y = (
         torch.zeros(1, *shape, dtype=kind, device="meta")
         for shape, kind in ((prior.codec.shape, torch.float32), ((), torch.long), ((), torch.long))
     )
     half = 1 if prior.dtype == torch.float32 else 2
     encoder = decoder = decoding = 0
-    weights = [network]
+    weights = [prior.network]
     if isinstance(codec := prior.codec, AutoencoderCodec):
-        vae = on_meta(codec.vae)
-        weights.append(vae)
+        vae = on_meta(codec.vae).float()
+        weights.append(codec.vae)
         encoder = counted_flops(lambda: vae.encode(torch.zeros(1, 3, codec.size, codec.size, device="meta")))
         decoder = counted_flops(lambda: vae.decode(z))
         decoding = codec.batch_size * _peak(vae, lambda: vae.decode(z))
@@ -134,6 +138,7 @@ def measured(prior: Prior, block: nn.Module | None = None) -> Measures:
         decoder=decoder,
         weights=sum(p.numel() * p.element_size() for part in weights for p in part.parameters()),
         sampling=max(prior.batch_size * _peak(network, lambda: network(z, times, y)), decoding) // half,
+        master=4 * sum(p.numel() for p in network.parameters()) * (half - 1),
         training=activations // half,
         trained=trained,
         latent=4 * z.numel(),
@@ -185,7 +190,7 @@ def _block_rate(prior: Prior, block: nn.Module) -> float:
     hook = block.register_forward_pre_hook(lambda module, args, more: asked.append((args, more)), with_kwargs=True)
     with torch.no_grad():
         whole = torch.zeros(n, dtype=torch.long, device="meta")
-        prior.network(torch.zeros(n, *prior.codec.shape, device="meta"), whole, whole)
+        prior.network(torch.zeros(n, *prior.codec.shape, dtype=prior.dtype, device="meta"), whole, whole)
     hook.remove()
     args, more = asked[0]
     flops = counted_flops(lambda: block(*args, **more))
@@ -193,7 +198,7 @@ def _block_rate(prior: Prior, block: nn.Module) -> float:
     for parameter in real.parameters():
         nn.init.constant_(parameter, 0.01)
     args, more = tuple(_filled(x, prior) for x in args), {name: _filled(x, prior) for name, x in more.items()}
-    with torch.inference_mode(), torch.autocast(prior.device.type, prior.dtype, enabled=prior.dtype != torch.float32):
+    with torch.inference_mode():
         return flops / _timed(lambda: real(*args, **more), prior.device)
 
 

@@ -71,7 +71,12 @@ class Codec(Protocol):
         ...
 
     @property
-    def calls(self) -> dict[str, int]:
+    def weights(self) -> torch.dtype:
+        """The number format of its network's weights."""
+        ...
+
+    @property
+    def calls(self) -> dict[str, Any]:
         """What the last bits of its output depend on in how it is called (attar.core.batching)."""
         ...
 
@@ -84,6 +89,7 @@ class PixelCodec:
     channels: int = 3
 
     batch_size = 1
+    weights = torch.float32
 
     @property
     def key(self) -> str:
@@ -110,7 +116,7 @@ class PixelCodec:
         return 0
 
     @property
-    def calls(self) -> dict[str, int]:
+    def calls(self) -> dict[str, Any]:
         return {"tile": 1}
 
 
@@ -124,6 +130,7 @@ class AutoencoderCodec:
     shape: tuple[int, int, int]
     device: torch.device
     dtype: torch.dtype
+    """Number format of its products, and of its weights unless it is float16, in which Stable Diffusion's overflow."""
     scale: float = 1.0
     shift: float = 0.0
     batch_size: int = 1
@@ -148,16 +155,20 @@ class AutoencoderCodec:
         return exact(self._encode, images) and exact(self._decode, noise((batch_size, *self.shape), "tile", "latents"))
 
     def row_flops(self) -> int:
-        vae = on_meta(self.vae)
+        vae = on_meta(self.vae).float()
         encoding = counted_flops(lambda: vae.encode(torch.zeros(1, 3, self.size, self.size, device="meta")))
         return max(encoding, counted_flops(lambda: vae.decode(torch.zeros(1, *self.shape, device="meta"))))
 
     @property
-    def calls(self) -> dict[str, int]:
-        return calls(self.batch_size, self.device)
+    def weights(self) -> torch.dtype:
+        return torch.float32 if self.dtype == torch.float16 else self.dtype
+
+    @property
+    def calls(self) -> dict[str, Any]:
+        return calls(self.batch_size, self.device, self.weights)
 
     def _encode(self, images: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self._mixed():
             encoded: Any = self.vae.encode(self._laid_out(images))  # type: ignore[operator]
         if not hasattr(encoded, "latent_dist"):
             return torch.cat([encoded.latents, torch.zeros_like(encoded.latents)], dim=1).float().cpu().contiguous()
@@ -165,13 +176,17 @@ class AutoencoderCodec:
         return torch.cat([posterior.mean, posterior.std], dim=1).float().cpu().contiguous()
 
     def _decode(self, z: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self._mixed():
             images: Tensor = self.vae.decode(self._laid_out(z)).sample  # type: ignore[operator]
         return images.float().cpu().contiguous()
 
+    def _mixed(self) -> torch.autocast:
+        """Products in `dtype` where the weights are in another."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != self.weights)
+
     def _laid_out(self, rows: Tensor) -> Tensor:
         """On the device, channels last: convolutions are a third faster so (measured on a CPU)."""
-        return rows.to(self.device, memory_format=torch.channels_last)
+        return rows.to(self.device, self.weights, memory_format=torch.channels_last)
 
 
 def load_codec(source: str, shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> Codec:
@@ -253,8 +268,8 @@ def autoencoder_codec(vae: Any, side: int, device: torch.device, dtype: torch.dt
     """A codec of this autoencoder for latents of `side` x `side`, with the scale that its configuration gives."""
     vae = vae.eval().requires_grad_(False)
     scale, shift = float(vae.config.scaling_factor), float(vae.config.shift_factor or 0)
-    return AutoencoderCodec(
-        vae=vae.to(device, memory_format=torch.channels_last),
+    codec = AutoencoderCodec(
+        vae=vae,
         key=fingerprint(weights_key(vae), scale, shift),
         size=side * 2 ** (len(vae.config.block_out_channels) - 1),
         shape=(vae.config.latent_channels, side, side),
@@ -263,6 +278,9 @@ def autoencoder_codec(vae: Any, side: int, device: torch.device, dtype: torch.dt
         scale=scale,
         shift=shift,
     )
+    nn.Module.to(vae, device, codec.weights)  # that of diffusers warns of nothing
+    vae.to(memory_format=torch.channels_last)
+    return codec
 
 
 def weights_key(*modules: nn.Module) -> str:

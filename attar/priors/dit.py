@@ -95,7 +95,7 @@ def load_dit(source: str, device: torch.device, dtype: torch.dtype, codec: Codec
     count, id2label = transformer.config.num_embeds_ada_norm, index.get("id2label") or None
     return Prior(
         key=prior_key(network, schedule.scheduler),
-        network=network.to(device),
+        network=network.to(device, dtype),
         schedule=schedule,
         codec=codec,
         classes=None if id2label is None else named(id2label, count, f"`prior` {source}: model_index.json"),

@@ -25,7 +25,7 @@ def prior_features(prior: Prior, z: Tensor) -> Tensor:
     noiseless = prior.schedule.noised(z.to(prior.device), TIME, torch.zeros_like(z, device=prior.device))
     null = torch.full((len(z),), prior.null, device=prior.device)
     features: list[Tensor] = []
-    handle = block.register_forward_hook(lambda _block, _inputs, output: features.append(pooled(output).float().cpu()))
+    handle = block.register_forward_hook(lambda _block, _inputs, output: features.append(pooled(output.float()).cpu()))
     try:
         for rows, y in zip(noiseless.split(prior.batch_size), null.split(prior.batch_size), strict=True):
             prior(rows, TIME, y)

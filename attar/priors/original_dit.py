@@ -119,7 +119,7 @@ def load_checkpoint(source: str, device: torch.device, dtype: torch.dtype, codec
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     return Prior(
         key=prior_key(network, {"betas": "linear", "from": 1e-4, "to": 0.02, "steps": 1000, "prediction": "epsilon"}),
-        network=network.to(device),
+        network=network.to(device, dtype),
         schedule=Schedule((1 - betas).cumprod(0).float()),
         codec=codec,
         classes=_names(facts.get("id2label"), classes, file),

@@ -36,13 +36,25 @@ class Prior:
     """The label that stands for no class."""
     device: torch.device
     dtype: torch.dtype
+    """Number format of the network's weights and products."""
     batch_size: int = 1
     prompts: Prompts | None = None
     """The prompt of each class, if it is conditioned on text."""
 
+    @property
+    def weights(self) -> torch.dtype:
+        """The number format of the network's weights."""
+        return self.dtype
+
     def __call__(self, z: Tensor, t: int, y: Tensor) -> Tensor:
         times = torch.full((len(z),), t, device=self.device)
         return in_batches(self._forward, self.batch_size, z, times, y)
+
+    def both(self, z: Tensor, t: int, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs for the labels and for the null label: of N rows, 2N fill batches of the fixed size."""
+        labels = torch.cat([y, torch.full_like(y, self.null)])
+        labelled, empty = self(torch.cat([z, z]), t, labels).chunk(2)
+        return labelled, empty
 
     def with_batch_size(self, batch_size: int) -> Prior:
         """The same prior, its network called with `batch_size` rows at a time; the codec has its own."""
@@ -59,9 +71,8 @@ class Prior:
     def row_flops(self) -> int:
         """FLOPs of the network for one row."""
         network, y = on_meta(self.network), torch.zeros(1, dtype=torch.long, device="meta")
-        return counted_flops(lambda: network(torch.zeros(1, *self.codec.shape, device="meta"), y, y))
+        return counted_flops(lambda: network(torch.zeros(1, *self.codec.shape, dtype=self.dtype, device="meta"), y, y))
 
     def _forward(self, z: Tensor, times: Tensor, y: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            output: Tensor = self.network(z, times, y)
+        output: Tensor = self.network(z.to(self.dtype), times, y)
         return output.float()

@@ -82,7 +82,7 @@ def load_stable_diffusion(
         )
     return Prior(
         key=fingerprint(weights_key(unet), _settings(unet.config), text_key, schedule.scheduler, prompts.negative),
-        network=PromptedUNet(unet, embeddings).to(device),
+        network=PromptedUNet(unet, embeddings).to(device, dtype),
         schedule=schedule,
         codec=codec,
         classes=prompts.classes,

@@ -32,15 +32,15 @@ def adapted(fit: TuneSettings, prior: Prior, fitted: Tensors) -> Iterator[Prior]
     """The prior with tuned weights attached; with LoRA, a copy of it that they are merged into."""
     transformer = transformer_of(prior)
     if fit.adapt != "lora":
-        adaptor = DiffFit({name: nn.Parameter(value.to(prior.device)) for name, value in fitted.items()})
+        adaptor = DiffFit({name: nn.Parameter(value.to(prior.device, prior.dtype)) for name, value in fitted.items()})
         with sharing_embedders(transformer) as network, adaptor.attached(network):
             yield replace(prior, network=network)
         return
-    network = share_embedders(transformer, "LoRA")
+    network = share_embedders(transformer, "LoRA").float()
     add_lora(network, fit.rank, fit.seed, "lora")
     assert not network.load_state_dict(fitted, strict=False).unexpected_keys
     merge_lora(network)
-    yield replace(prior, network=network)
+    yield replace(prior, network=network.to(prior.dtype))
 
 
 def transformer_of(prior: Prior) -> Any:

@@ -46,7 +46,9 @@ class Tune(TuneSettings):
         """Tunes one group's adaptor; an interrupted run goes on from its checkpoint to the same weights."""
         prior, data = job.prior, self.data(job, group)
         plan = self.plan(self.training_steps([int(count) for count in data.labels.bincount()]))
-        network = share_embedders(transformer_of(prior), str(job.spec.prior)).requires_grad_(False).to(prior.device)
+        network = (
+            share_embedders(transformer_of(job.master()), str(job.spec.prior)).requires_grad_(False).to(prior.device)
+        )
         text = f"tuning {job.classes[group[0]]}" + f" and {len(group) - 1} more" * (len(group) > 1)
         session = Session(scratch, _accelerator(prior), text, job.progress)
         loss = self._loss(job, group, network, data, session.helper)

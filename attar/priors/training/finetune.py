@@ -20,7 +20,7 @@ from attar.core.progress import Progress, Say, silent
 from attar.core.store import Store
 from attar.data.class_names import matches
 from attar.data.output_places import check_place, own_record
-from attar.priors import load_prior
+from attar.priors import load_prior, load_prior_codec
 from attar.priors.digits import digits_prior, is_trained, untrained_digits
 from attar.priors.folder import RECORD, linear_scheduler
 from attar.priors.shared_embedders import SharedDiT, share_embedders
@@ -53,9 +53,10 @@ def finetune_prior(
     run = TrainingRun(spec, store or Store(), progress, say)
     instead = untrained_digits() if dry_run and spec.prior == "digits" and not is_trained(run.store) else None
     source = spec.prior if instead is None else instead.name
-    prior = load_prior(source, device=str(run.helper.device), dtype=run.dtype, tile=1, store=run.store)
-    codec, device = prior.codec, prior.device
-    codec = codec.with_batch_size(choose(device, codec.exact_at, fills(device, codec.row_flops)))
+    opening: dict[str, Any] = {"device": str(run.helper.device), "tile": 1, "store": run.store}
+    codec, device = load_prior_codec(source, dtype=run.dtype, **opening), run.helper.device
+    prior = load_prior(source, dtype="float32", codec=codec, **opening)
+    codec = codec.with_batch_size(choose(device, codec.exact_at, fills(device, codec.row_flops), codec.weights))
     check_batch(spec.training.batch, run)
     artefact = run.artefact(prior=Named(spec.prior, prior.key), codec=codec.key)
     if instead is not None:
@@ -87,7 +88,7 @@ def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[
     transformer: Any = getattr(prior.network, "transformer", None)
     if transformer is None:
         raise AttarError(f"`prior` {source}: a {type(prior.network).__name__}; only DiTs can be fine-tuned")
-    network = share_embedders(transformer, source).float()
+    network = share_embedders(transformer, source)
     known = {}
     if prior.classes is not None or prior.n_classes == len(classes):
         labels = matches(classes, prior.classes, prior.n_classes, classes)

@@ -16,7 +16,7 @@ from torchvision.utils import make_grid
 from attar.core.files import read_lines, replacing, resumed, write_lines
 from attar.core.progress import Progress, silent
 from attar.core.rng import noise
-from attar.diffusion import Sampler, Schedule, grid, sample
+from attar.diffusion import Sampler, Schedule, grid, in_two_calls, sample
 from attar.priors.codec import Codec, to_uint8
 from attar.priors.training.settings import Report
 
@@ -115,6 +115,9 @@ class NetworkDenoiser:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             output: Tensor = self.network(z, torch.full((len(z),), t, device=self.device), y)
         return output.float()
+
+    def both(self, z: Tensor, t: int, y: Tensor) -> tuple[Tensor, Tensor]:
+        return in_two_calls(self, z, t, y)
 
 
 @contextmanager

@@ -121,4 +121,4 @@ def open_codec(source: str, size: int | None, device: torch.device, dtype: torch
     if size is None or size % factor:
         raise AttarError(f"`codec` {source} needs a `size`, in pixels, a multiple of {factor}")
     codec = autoencoder_codec(vae, size // factor, device, dtype)
-    return codec.with_batch_size(choose(device, codec.exact_at, fills(device, codec.row_flops)))
+    return codec.with_batch_size(choose(device, codec.exact_at, fills(device, codec.row_flops), codec.weights))

@@ -44,7 +44,7 @@ def described_prior(name: str, device: torch.device, dtype: torch.dtype) -> Arch
     shape = (4, size // 8, size // 8)
     prior = Prior(
         key=name,
-        network=network.requires_grad_(False),
+        network=network.requires_grad_(False).to(dtype),
         schedule=schedule,
         codec=AutoencoderCodec(vae.eval().requires_grad_(False), name, size, shape, device, dtype, scale),
         classes=None,
@@ -53,7 +53,8 @@ def described_prior(name: str, device: torch.device, dtype: torch.dtype) -> Arch
         device=device,
         dtype=dtype,
     )
-    return Architecture(prior.with_batch_size(choose(device, lambda _: True, fills(device, prior.row_flops))), block)
+    first = choose(device, lambda _: True, fills(device, prior.row_flops), dtype)
+    return Architecture(prior.with_batch_size(first), block)
 
 
 _Parts = tuple[nn.Module, nn.Module, Schedule, int, float]

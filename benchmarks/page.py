@@ -1,0 +1,86 @@
+"""docs/performance.md, made from the timings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.__main__ import PATHS
+
+HEAD = """# Speed
+
+Made by `python -m benchmarks --write` from [performance.json](performance.json); do not edit it. `python -m benchmarks`
+times each hot path in turns, in one process, with two others that are in `benchmarks/paths/`:
+
+    a  a plain loop over the installed library's network at its best batch and number format
+    b  the straightforward way of the reference codes: float32, one image at a time, guidance always doubled, images
+       encoded at each step, PIL and DataLoader workers
+
+A number is how many times as fast Attar is, the median of interleaved rounds, and in brackets the spread; below 1 Attar
+is slower. The ceiling is a product of large matrices in Attar's number format, or a large copy, on the same machine and
+threads. Networks have random weights: tiny ones for tests, small ones as for CIFAR-10, full ones DiT-XL/2 at 256 pixels
+and the like, few steps of them.
+"""
+
+GPU = {
+    "sample/full": "one H200, bfloat16, 26 November 2026, torch 2.11.0, diffusers 0.42.1, before weights were cast: "
+    "0.79 times (a), 36 % of 794 TFLOP/s; (a) 46 %. Cast weights: 82 ms a call of 128 rows in place of 104",
+    "encode/full": "one H200, as above: 128 images of 256 pixels in 0.31 s, without reading files",
+    "decode/full": "one H200, as above: 128 images of 256 pixels in 0.76 s, without writing files",
+}
+"""What docs/results.md has of a GPU, by path and size."""
+
+
+def page(found: dict[str, dict[str, Any]]) -> str:
+    """The page of all timings of a results file."""
+    parts = [HEAD]
+    machines = sorted({_machine(case) for case in found.values()})
+    parts += ["## Machines\n", *(f"- {machine}" for machine in machines), ""]
+    parts += ["## Paths\n", "| path | work | dtype | against a | against b | of the ceiling | GPU |", "|---" * 7 + "|"]
+    on_cpu = {name: case for name, case in found.items() if case["device"] == "cpu"}
+    for path in PATHS:
+        for name in sorted((name for name in on_cpu if name.startswith(f"{path}/")), key=_order):
+            parts.append(_row(name, on_cpu[name], found))
+    return "\n".join(parts) + "\n"
+
+
+def _order(name: str) -> tuple[int, str]:
+    _, size, _, dtype = name.split("/")
+    return ["tiny", "small", "full"].index(size), dtype
+
+
+def _row(name: str, case: dict[str, Any], found: dict[str, dict[str, Any]]) -> str:
+    path, size, _, dtype = name.split("/")
+    share = "" if case["of the ceiling"] is None else f"{case['of the ceiling']:.0%}"
+    best = f"{_ratio(case['against best'])}, {case['best']}"
+    cells = [
+        f"{path}, {size}",
+        case["work"],
+        dtype,
+        best,
+        _ratio(case["against straight"]),
+        share,
+        _gpu(path, size, found),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _gpu(path: str, size: str, found: dict[str, dict[str, Any]]) -> str:
+    measured = [case for name, case in found.items() if name.startswith(f"{path}/{size}/cuda/")]
+    if measured:
+        return f"{_ratio(measured[0]['against best'])}; {measured[0]['machine']['device']}"
+    command = f"not yet measured: `python -m benchmarks --device cuda --only {path} --sizes {size}`"
+    return GPU.get(f"{path}/{size}", command)
+
+
+def _ratio(values: list[float]) -> str:
+    middle, least, most = values
+    return f"**{middle:.2f}** ({least:.2f} to {most:.2f})"
+
+
+def _machine(case: dict[str, Any]) -> str:
+    about = case["machine"]
+    half = ", with bfloat16 instructions" if about["half precision"] else ""
+    return (
+        f"{about['processor']}, {about['device']}{half}, {about['threads']} threads; torch {about['torch']}, "
+        f"diffusers {about['diffusers']}, {about['date']}"
+    )

@@ -1,0 +1,95 @@
+"""Evaluation: a training on a distilled set, with flips and crops, and a test."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from attar.evaluation import RECIPES, modified
+from attar.evaluation.evaluator import training_plan
+from attar.evaluation.precision import resolve_precision
+from attar.networks import build
+from attar.training import top1, train
+from attar.training.augment import STATISTICS
+from benchmarks.evaluate import Pictures, accuracy, epochs, pictures, transform
+from benchmarks.models import named
+from benchmarks.timing import Case, Where
+
+SIZES = {
+    "tiny": ("convnet3-w48", 32, 1, 20, 1),
+    "small": ("convnet3-w48", 32, 10, 500, 2),
+    "full": ("resnet18", 224, 1, 20, 1),
+}
+"""Network, side in pixels, images a class, test images, epochs."""
+
+
+def case(size: str, where: Where) -> Case:
+    name, side, ipc, tested, count = SIZES[size]
+    train_set, test = pictures(10 * ipc, side, 0), pictures(tested, side, 1)
+    recipe = modified(RECIPES.open("minimax-hard"), {"size": side, "epochs": count})
+    device, precision = resolve_precision(str(where.device), "auto")
+    plan, how = training_plan(recipe, train_set, name, precision)
+    x, y, test_x, test_y = (
+        torch.from_numpy(array).to(device) for array in (train_set.pixels, train_set.labels, test.pixels, test.labels)
+    )
+
+    def attar() -> None:
+        network = build(name, 10, side, 0).to(device, memory_format=torch.channels_last)
+        train(network, x, y, plan, how, 0)
+        top1(network, test_x, test_y, how.normalise)
+
+    root = tempfile.TemporaryDirectory()
+    for index, (image, label) in enumerate(zip(train_set.pixels, train_set.labels, strict=True)):
+        file = Path(root.name, str(label), f"{index}.png")
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(file)
+
+    def straight() -> None:
+        """PIL and DataLoader."""
+        network = build(name, 10, side, 0)
+        plain = v2.Compose(
+            [v2.PILToTensor(), v2.ToDtype(torch.float32, True), v2.Normalize(*STATISTICS[how.normalise])]
+        )
+        epochs(network, DataLoader(ImageFolder(root.name, transform(how)), plan.batch, shuffle=True), plan, how)
+        accuracy(network, DataLoader(Pictures(test.pixels, test.labels, plain), plan.batch))  # type: ignore[arg-type]
+
+    tensors = [t.permute(0, 3, 1, 2) if t.ndim == 4 else t for t in (x, y, test_x, test_y)]
+    return Case(
+        ours=attar,
+        best={
+            named(dtype): partial(loop, build(name, 10, side, 0).to(device), tensors, plan.batch, count, side, dtype)
+            for dtype in where.formats
+        },
+        straight=straight,
+        work=f"{name}, {10 * ipc} images of {side} pixels, {count} epochs, {tested} tested",
+        close=root.cleanup,
+    )
+
+
+def loop(network: nn.Module, tensors: list[Tensor], batch: int, count: int, side: int, dtype: torch.dtype) -> None:
+    """A plain loop over tensors in memory: one crop and one flip for a batch, by torchvision."""
+    x, y, test_x, _ = tensors
+    network = network.to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.SGD(network.parameters(), 0.01, 0.9, weight_decay=5e-4)
+    augment = v2.Compose([v2.RandomResizedCrop(side, (0.5, 1.0), antialias=True), v2.RandomHorizontalFlip()])
+    for _ in range(count):
+        for picked in torch.randperm(len(x)).split(batch):
+            images = augment(x[picked.to(x.device)]).float() / 127.5 - 1
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                logits = network(images.contiguous(memory_format=torch.channels_last))
+            F.cross_entropy(logits.float(), y[picked.to(x.device)]).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+    network.eval()
+    with torch.inference_mode(), torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        for images in test_x.split(256):
+            network((images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)).argmax(1)
