@@ -35,6 +35,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "prior": {"sampler.steps": 2},
     "d4m-noise": {"sampler.steps": 5},
     "d4m": {"sampler.steps": 5},
+    "mgd3": {"sampler.steps": 5, "guide.until": 2},
     "minimax": {"sampler.steps": 2, "fit.max_steps": 1, "fit.batch": 2, "fit.monitor.times": 0, "select.pool": 2},
     "d3hr": {"sampler.steps": 10, "fit.steps": 10, "fit.per_class": 2, "subsets": 20},
     "exemplars": {"sampler.steps": 25, "fit.steps": 25},

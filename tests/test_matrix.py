@@ -33,6 +33,8 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "minimax, LoRA": ("minimax", {**FAST["minimax"], "fit.adapt": "lora", "fit.rank": 2}),
     "d4m": ("d4m", FAST["d4m"]),
     "d4m-noise": ("d4m-noise", FAST["d4m-noise"]),
+    "mgd3": ("mgd3", FAST["mgd3"]),
+    "mgd3, DDIM": ("mgd3", {**FAST["mgd3"], "sampler.solver": "ddim"}),
     "d3hr": ("d3hr", FAST["d3hr"]),
     "exemplars": ("exemplars", FAST["exemplars"]),
     "exemplars, refined": ("exemplars", {**FAST["exemplars"], **REFINED}),

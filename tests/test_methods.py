@@ -37,6 +37,7 @@ FAST: dict[str, dict[str, Any]] = {
         "fit.max_steps": 3,
         "fit.monitor.times": 0,
     },
+    "mgd3": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.until": 2},
     "d3hr": {"sampler.steps": 5, "fit.steps": 5, "subsets": 50},
     "exemplars": {"sampler.steps": 5, "fit.steps": 5, "fit.time": 600},
 }

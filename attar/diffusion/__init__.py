@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from attar.diffusion.guidance import guided, guided_output, network_passes
 from attar.diffusion.inversion import FixedPoint, Inverted, invert, inverted
-from attar.diffusion.sampling import CHECKPOINT, EVEN, SOLVERS, Sampler, sample, sampling_times, start_time, times_from
+from attar.diffusion.sampling import (
+    CHECKPOINT,
+    EVEN,
+    SOLVERS,
+    Sampler,
+    check_guided,
+    sample,
+    sampling_times,
+    start_time,
+    times_from,
+)
 from attar.diffusion.schedule import (
     SPACINGS,
     Denoiser,
@@ -20,7 +30,7 @@ from attar.diffusion.schedule import (
     in_two_calls,
 )
 from attar.diffusion.schedulers import SCHEDULERS
-from attar.diffusion.solvers import Noise
+from attar.diffusion.solvers import Move, Noise, Shift
 
 __all__ = [
     "CHECKPOINT",
@@ -31,10 +41,13 @@ __all__ = [
     "Denoiser",
     "FixedPoint",
     "Inverted",
+    "Move",
     "Noise",
     "Sampler",
     "Schedule",
+    "Shift",
     "check_grid",
+    "check_guided",
     "check_on_grid",
     "ddim_move",
     "grid",

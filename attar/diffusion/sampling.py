@@ -21,7 +21,7 @@ from attar.diffusion.schedulers import (
     made_scheduler,
     own_scheduler,
 )
-from attar.diffusion.solvers import Noise, Walk, ddim, ddpm, dpm_plus_plus
+from attar.diffusion.solvers import Noise, Shift, Walk, ddim, ddpm, dpm_plus_plus
 from attar.diffusion.watched_denoiser import Watched
 
 SOLVERS = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_plus_plus}
@@ -85,6 +85,12 @@ class Sampler:
         """The guidance at a time; 1 takes one network pass, any other two."""
         guided = self.guided_times is None or self.guided_times[0] <= t <= self.guided_times[1]
         return self.guidance if guided else 1.0
+
+
+def check_guided(sampler: Sampler) -> None:
+    """Raises AttarError for a solver whose steps a guide cannot move."""
+    if sampler.solver not in SOLVERS:
+        raise AttarError(f"sampler.solver {sampler.solver}: a guide moves the steps of {', '.join(SOLVERS)} alone")
 
 
 def sampling_times(sampler: Sampler, denoiser: Denoiser) -> list[int]:
@@ -162,16 +168,18 @@ def sample(
     sampler: Sampler,
     step: Callable[[int], None] | None = None,
     noise: Noise | None = None,
+    guide: Shift | None = None,
 ) -> Tensor:
     """Denoises latents z (N, C, H, W) from time t to the clean image, for prior labels y (N,).
 
     `t` must be one of the `sampling_times`, so that nothing is denoised from another time than it was made for.
     `step(t)` is called after each step. `noise(t)` gives the noise (N, C, H, W) of the step that leaves time t, which
     solvers that draw any need; its rows must not depend on one another, so that results do not depend on the batch.
+    `guide(move)` gives what is added to the mean of each step, with one of the `SOLVERS`.
 
     Raises:
-        AttarError: t does not lie on the sampler's grid, the solver needs noise and there is none, or a diffusers
-            scheduler cannot follow the grid.
+        AttarError: t does not lie on the sampler's grid, the solver needs noise and there is none, a diffusers
+            scheduler cannot follow the grid, or there is a guide with a solver that takes none.
         NotFinite: an output of the denoiser was NaN or infinite, or the latents are; names the time and the rows.
     """
     watched = Watched(denoiser)
@@ -184,8 +192,11 @@ def sample(
         clean_time=sampler.clean_time,
         noise=noise,
         step=step or (lambda time: None),
+        guide=guide,
     )
     scheduler = _scheduler(sampler, denoiser.schedule)
+    if guide is not None:
+        check_guided(sampler)
     clean = SOLVERS.get(sampler.solver, ddim)(walk, z) if scheduler is None else by_scheduler(scheduler, walk, z)
     watched.check(clean)
     return clean

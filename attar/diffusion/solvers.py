@@ -17,6 +17,30 @@ Noise = Callable[[int], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
+class Move:
+    """A step of a walk, before its noise is added: what a guide sees of it."""
+
+    left: int
+    """Steps that come after it: the respaced index i of DDPM, from steps - 1 down to 0."""
+    t: int
+    """The time that it leaves."""
+    z: Tensor
+    """The latents at t (N, C, H, W)."""
+    clean: Tensor
+    """The clean latents that the prior predicts, x0 (N, C, H, W)."""
+    noise: Tensor
+    """The noise that it predicts (N, C, H, W)."""
+    deviation: Tensor | float
+    """sigma_t, that of the step's noise: of DDPM where the solver draws none."""
+    y: Tensor
+    """Prior labels (N,)."""
+
+
+Shift = Callable[[Move], Tensor]
+"""What is added to the mean of the next latents (N, C, H, W); rows must not depend on one another."""
+
+
+@dataclass(frozen=True, eq=False)
 class Walk:
     """One batch on its way to the clean image: what every solver is given."""
 
@@ -32,6 +56,21 @@ class Walk:
     clean_time: int
     noise: Noise | None
     step: Callable[[int], None]
+    guide: Shift | None = None
+
+    def guided(
+        self, mean: Tensor, z: Tensor, t: int, noise: Tensor, to: float, deviation: Tensor | float | None = None
+    ) -> Tensor:
+        """The mean of the latents after the step that leaves t, moved by the guide, if there is one.
+
+        `to` is abar at the next time. Without a `deviation` it is that of DDPM's posterior.
+        """
+        if self.guide is None:
+            return mean
+        at, left = self.denoiser.schedule.abar(t), len(self.times) - 1 - self.times.index(t)
+        clean = (z - (1 - at) ** 0.5 * noise) / at**0.5
+        sigma = ((1 - at / to) * (1 - to) / (1 - at)) ** 0.5 if deviation is None else deviation
+        return mean + self.guide(Move(left, t, z, clean, noise, sigma, self.y))
 
     def output(self, z: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
         """Guided noise (N, C, H, W) and the raw learned variance, if there is one."""
@@ -57,7 +96,8 @@ class Walk:
 def ddim(walk: Walk, z: Tensor) -> Tensor:
     """DDIM without noise (Song et al., 2021)."""
     for t, at, to in walk.moves():  # abar at t and at the next time
-        z = ddim_move(z, walk.output(z, t)[0], at, to)
+        noise = walk.output(z, t)[0]
+        z = walk.guided(ddim_move(z, noise, at, to), z, t, noise, to)
         walk.step(t)
     return z
 
@@ -74,7 +114,11 @@ def ddpm(walk: Walk, z: Tensor) -> Tensor:
         clean = (z - (1 - at) ** 0.5 * noise) / at**0.5
         # the mean of q(z_to | z_t, z_0 = clean)
         mean = beta * to**0.5 / (1 - at) * clean + (1 - to) * (1 - beta) ** 0.5 / (1 - at) * z
-        z = mean if t == walk.times[-1] else mean + _deviation(raw, beta, at, to) * walk.drawn(z, t)
+        if t == walk.times[-1]:
+            z = walk.guided(mean, z, t, noise, to, 0.0)
+        else:
+            deviation = _deviation(raw, beta, at, to)
+            z = walk.guided(mean, z, t, noise, to, deviation) + deviation * walk.drawn(z, t)
         walk.step(t)
     return z
 
@@ -104,7 +148,8 @@ def dpm_plus_plus(walk: Walk, z: Tensor) -> Tensor:
             ratio = h / (2 * before[1])  # h_i / (2 h_(i-1))
             ahead = (1 + ratio) * clean - ratio * before[0]
         # sigma_to / sigma_t z - alpha_to (e^-h - 1) x_0
-        z = ((1 - to) / (1 - at)) ** 0.5 * z - to**0.5 * math.expm1(-h) * ahead
+        mean = ((1 - to) / (1 - at)) ** 0.5 * z - to**0.5 * math.expm1(-h) * ahead
+        z = walk.guided(mean, z, t, noise, to)
         before = (clean, h)
         walk.step(t)
     return z

@@ -12,9 +12,11 @@ What is long is in the store: a stage makes what is missing there and returns wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,8 @@ from attar.core.finite import finite, naming, save_finite
 from attar.core.progress import Meter
 from attar.core.store import Artefact
 from attar.data import preprocess
+from attar.diffusion import Shift, times_from
 from attar.diffusion import sample as denoise
-from attar.diffusion import times_from
 from attar.distillation.artefacts import Artefacts, load, prepared_artefact
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, RealImages, Start, Tensors
@@ -113,7 +115,8 @@ def _sample_missing(
     labels: Sequence[int],
 ) -> None:
     count = asked.candidates[labels[0]].inputs["count"]
-    at_once = max(1, BUNDLE * prior.batch_size // count)
+    looks_back = method.guide is not None and method.guide.looks_back
+    at_once = max(1, BUNDLE * prior.batch_size // (1 if looks_back else count))
     meter = Meter(job.progress, "sampling", len(labels) * count, "images")
     for begin in range(0, len(labels), at_once):
         some, begun = labels[begin : begin + at_once], time.monotonic()
@@ -141,22 +144,48 @@ def _denoised(
 ) -> list[Tensor]:
     """Denoises the starts of several classes together: each class's latents (n, C, H, W) on the CPU."""
     (t,) = {start.t for start in starts}
-    z = torch.cat([start.z for start in starts]).to(prior.device)
-    counts = [len(start.z) for start in starts]
-    rows = [(label, index) for label, n in zip(labels, counts, strict=True) for index in range(n)]
-    y = job.conditions([label for label, _ in rows])
-    steps, done = len(times_from(method.sampler, prior, t)), []
-    for begin in range(0, len(rows), BUNDLE * prior.batch_size):
-        some = slice(begin, begin + BUNDLE * prior.batch_size)
-        step = meter.within(len(rows[some]), steps)
-        drawn = partial(step_noise, job, rows[some])
+    begun, finished = dict(zip(labels, starts, strict=True)), {label: list[Tensor]() for label in labels}
+    steps = len(times_from(method.sampler, prior, t))
+    for rows in _bundles(method, begun, BUNDLE * prior.batch_size):
+        z = torch.stack([begun[label].z[index] for label, index in rows]).to(prior.device)
+        step, drawn = meter.within(len(rows), steps), partial(step_noise, job, rows)
+        y, guide = job.conditions([label for label, _ in rows]), _guide(method, begun, finished, rows, prior.device)
         try:
-            done.append(denoise(prior, z[some], t, y[some], method.sampler, step, drawn).cpu())
+            done = denoise(prior, z, t, y, method.sampler, step, drawn, guide)
         except NotFinite as error:
-            label, _ = rows[some][error.rows[0]]
+            label, _ = rows[error.rows[0]]
             raise NotFinite(f"sampling {job.classes[label]!r}: {error}") from error
-        meter.add(len(rows[some]))
-    return list(torch.cat(done).split(counts))
+        for (label, _), latent in zip(rows, done.cpu(), strict=True):
+            finished[label].append(latent)
+        meter.add(len(rows))
+    return [torch.stack(finished[label]) for label in labels]
+
+
+def _bundles(method: LatentMethod, begun: Mapping[int, Start], size: int) -> Iterator[Sequence[tuple[int, int]]]:
+    """The (label, index) of the starts that are denoised together; one of each class where the guide looks back."""
+    rows = [(label, index) for label, start in begun.items() for index in range(len(start.z))]
+    waves: Iterable[Sequence[tuple[int, int]]] = [rows]
+    if method.guide is not None and method.guide.looks_back:
+        waves = (list(wave) for _, wave in groupby(sorted(rows, key=itemgetter(1)), itemgetter(1)))
+    return (wave[begin : begin + size] for wave in waves for begin in range(0, len(wave), size))
+
+
+def _guide(
+    method: LatentMethod,
+    begun: Mapping[int, Start],
+    finished: Mapping[int, Sequence[Tensor]],
+    rows: Sequence[tuple[int, int]],
+    device: torch.device,
+) -> Shift | None:
+    """The method's guide as the solver calls it for these rows."""
+    if method.guide is None:
+        return None
+    told = [start.aims[index] for label, index in rows if (start := begun[label]).aims is not None]
+    aims = torch.stack(told).to(device) if told else None
+    before = [finished[label] if method.guide.looks_back else [] for label, _ in rows]
+    shape = begun[rows[0][0]].z.shape[1:]
+    seen = torch.stack([torch.stack(list(made)) if made else torch.zeros(0, *shape) for made in before]).to(device)
+    return partial(method.guide, aims=aims, finished=seen)
 
 
 def step_noise(job: Job, rows: Sequence[tuple[int, int]], t: int) -> Tensor:

@@ -32,6 +32,7 @@ _TABLE: dict[str, tuple[Method | str, str]] = {
         "attar.methods.prior_samples:PriorSamples",
         "the ablation of D4M: noise instead of prototypes",
     ),
+    "mgd3": ("attar.methods.mgd3:MGD3", "MGD3 (Chan-Santiago et al., ICML 2025): samples drawn to their class's modes"),
     "d3hr": ("attar.methods.d3hr.method:D3HR", "D3HR (Zhao et al., ICML 2025): inversion and group matching"),
     "exemplars": (
         "attar.methods.exemplars:Exemplars",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
-from attar.diffusion import Sampler
+from attar.diffusion import Move, Sampler
 from attar.selection import Select as Select
 
 if TYPE_CHECKING:
@@ -157,6 +157,24 @@ class Start:
     """(N, C, H, W), float32, on the CPU."""
     t: int
     """The time that they are denoised from."""
+    aims: Tensor | None = None
+    """What the method's guide is told of each, (N, ...)."""
+
+
+class Guide(Protocol):
+    """What moves latents on their way, between the prior's own steps. Frozen; its fields are part of the key."""
+
+    looks_back: bool
+    """Whether it asks for what is finished of the class: its images are then made one after another."""
+
+    def __call__(self, move: Move, aims: Tensor | None, finished: Tensor) -> Tensor:
+        """What is added to the mean of the next latents (N, C, H, W); rows must not depend on one another.
+
+        Args:
+            aims: what the starts say of each row (N, ...), on the latents' device.
+            finished: of each row's class the latents that are finished, (N, K, C, H, W); K is 0 unless it looks back.
+        """
+        ...
 
 
 class Refine(Protocol):
@@ -180,6 +198,8 @@ class LatentMethod:
     """What is learnt from the real data."""
     sampler: Sampler
     """How starts are denoised."""
+    guide: Guide | None = None
+    """What moves latents on their way; None: nothing. A method that has one has a field of this name."""
     select: Select
     """Which candidates are kept."""
     refine: Refine | None = None
