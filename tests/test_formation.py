@@ -20,7 +20,7 @@ from attar.core.errors import AttarError
 from attar.core.rng import numpy_generator
 from attar.core.store import Store
 from attar.data import load_data
-from attar.distillation import pipeline
+from attar.distillation import denoising, pipeline
 from attar.distillation.checks import planned
 from attar.distillation.regenerate import regenerate
 from attar.distillation.reproduce import reproduce
@@ -172,7 +172,7 @@ def test_an_interrupted_set_of_mosaics_goes_on(
     monkeypatch.setattr(pipeline, "mosaic", once)
     with pytest.raises(KeyboardInterrupt):
         made(world, tmp_path / "set", store, "d4m")
-    monkeypatch.setattr(pipeline, "denoise", lambda *_: pytest.fail("sampled again"))
+    monkeypatch.setattr(denoising, "denoise", lambda *_: pytest.fail("sampled again"))
     assert made(world, tmp_path / "set", store, "d4m").manifest["images"] == whole.manifest["images"]
     assert calls == [4] * 6, "of the first class nothing is made again"
 

@@ -12,11 +12,9 @@ What is long is in the store: a stage makes what is missing there and returns wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +23,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attar.core.errors import AttarError, NotFinite
-from attar.core.finite import finite, naming, save_finite
+from attar.core.errors import AttarError
+from attar.core.finite import naming, save_finite
 from attar.core.progress import Meter
 from attar.core.store import Artefact
 from attar.data import preprocess
-from attar.diffusion import Shift, times_from
-from attar.diffusion import sample as denoise
 from attar.distillation.artefacts import Artefacts, load, prepared_artefact
+from attar.distillation.denoising import BUNDLE, denoised, starts
 from attar.job import Job
-from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, RealImages, Start, Tensors
+from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, RealImages, Tensors
 from attar.priors.codec import to_uint8
 from attar.priors.prior import Prior
 from attar.sets.formation import mosaic, reduced
-
-BUNDLE = 4
-"""Tiles that are denoised or decoded at a time: finished classes are stored after each bundle."""
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Images = Iterator[tuple[int, int, Pixels]]
@@ -120,78 +114,10 @@ def _sample_missing(
     meter = Meter(job.progress, "sampling", len(labels) * count, "images")
     for begin in range(0, len(labels), at_once):
         some, begun = labels[begin : begin + at_once], time.monotonic()
-        starts = _starts(job, method, fitted, some, count)
-        latents = _denoised(job, prior, method, some, starts, meter)
+        latents = denoised(job, prior, method, some, starts(job, method, fitted, some, count), meter)
         seconds = (time.monotonic() - begun) / len(some)
         for label, z in zip(some, latents, strict=True):
             _once(job, asked.candidates[label], partial(_latents, z), f"sampling {job.classes[label]!r}", seconds)
-
-
-def _starts(
-    job: Job, method: LatentMethod, fitted: Mapping[int, Tensors], labels: Sequence[int], count: int
-) -> list[Start]:
-    meter, starts = Meter(job.progress, "finding starts", len(labels), "classes"), []
-    for label in labels:
-        start = method.start(job, fitted.get(label, {}), label, count)
-        finite(start.z, f"the starts of {job.classes[label]!r}")
-        starts.append(start)
-        meter.add()
-    return starts
-
-
-def _denoised(
-    job: Job, prior: Prior, method: LatentMethod, labels: Sequence[int], starts: Sequence[Start], meter: Meter
-) -> list[Tensor]:
-    """Denoises the starts of several classes together: each class's latents (n, C, H, W) on the CPU."""
-    (t,) = {start.t for start in starts}
-    begun, finished = dict(zip(labels, starts, strict=True)), {label: list[Tensor]() for label in labels}
-    steps = len(times_from(method.sampler, prior, t))
-    for rows in _bundles(method, begun, BUNDLE * prior.batch_size):
-        z = torch.stack([begun[label].z[index] for label, index in rows]).to(prior.device)
-        step, drawn = meter.within(len(rows), steps), partial(step_noise, job, rows)
-        y, guide = job.conditions([label for label, _ in rows]), _guide(method, begun, finished, rows, prior.device)
-        try:
-            done = denoise(prior, z, t, y, method.sampler, step, drawn, guide)
-        except NotFinite as error:
-            label, _ = rows[error.rows[0]]
-            raise NotFinite(f"sampling {job.classes[label]!r}: {error}") from error
-        for (label, _), latent in zip(rows, done.cpu(), strict=True):
-            finished[label].append(latent)
-        meter.add(len(rows))
-    return [torch.stack(finished[label]) for label in labels]
-
-
-def _bundles(method: LatentMethod, begun: Mapping[int, Start], size: int) -> Iterator[Sequence[tuple[int, int]]]:
-    """The (label, index) of the starts that are denoised together; one of each class where the guide looks back."""
-    rows = [(label, index) for label, start in begun.items() for index in range(len(start.z))]
-    waves: Iterable[Sequence[tuple[int, int]]] = [rows]
-    if method.guide is not None and method.guide.looks_back:
-        waves = (list(wave) for _, wave in groupby(sorted(rows, key=itemgetter(1)), itemgetter(1)))
-    return (wave[begin : begin + size] for wave in waves for begin in range(0, len(wave), size))
-
-
-def _guide(
-    method: LatentMethod,
-    begun: Mapping[int, Start],
-    finished: Mapping[int, Sequence[Tensor]],
-    rows: Sequence[tuple[int, int]],
-    device: torch.device,
-) -> Shift | None:
-    """The method's guide as the solver calls it for these rows."""
-    if method.guide is None:
-        return None
-    told = [start.aims[index] for label, index in rows if (start := begun[label]).aims is not None]
-    aims = torch.stack(told).to(device) if told else None
-    before = [finished[label] if method.guide.looks_back else [] for label, _ in rows]
-    shape = begun[rows[0][0]].z.shape[1:]
-    seen = torch.stack([torch.stack(list(made)) if made else torch.zeros(0, *shape) for made in before]).to(device)
-    return partial(method.guide, aims=aims, finished=seen)
-
-
-def step_noise(job: Job, rows: Sequence[tuple[int, int]], t: int) -> Tensor:
-    """The noise (N, C, H, W) that a solver draws in the step that leaves time t, each candidate's by its own key."""
-    shape = job.codec.shape
-    return torch.stack([job.noise(shape, "solver", label, index, t) for label, index in rows])
 
 
 def select(job: Job, method: LatentMethod, candidates: Mapping[int, Artefact], ipc: int) -> dict[int, StoredLatents]:

@@ -1,0 +1,95 @@
+"""The starts of some classes, found and denoised together: in batches across classes, each image by its own keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+
+import torch
+from torch import Tensor
+
+from attar.core.errors import NotFinite
+from attar.core.finite import finite
+from attar.core.progress import Meter
+from attar.diffusion import Shift, times_from
+from attar.diffusion import sample as denoise
+from attar.job import Job
+from attar.methods.base import LatentMethod, Start, Tensors
+from attar.priors.prior import Prior
+
+BUNDLE = 4
+"""Tiles that are denoised or decoded at a time: finished classes are stored after each bundle."""
+
+
+def starts(
+    job: Job, method: LatentMethod, fitted: Mapping[int, Tensors], labels: Sequence[int], count: int
+) -> list[Start]:
+    """Where `count` candidates of each class begin.
+
+    Raises:
+        NotFinite: a start holds NaN or infinity; names the class.
+    """
+    meter, begun = Meter(job.progress, "finding starts", len(labels), "classes"), []
+    for label in labels:
+        start = method.start(job, fitted.get(label, {}), label, count)
+        finite(start.z, f"the starts of {job.classes[label]!r}")
+        begun.append(start)
+        meter.add()
+    return begun
+
+
+def denoised(
+    job: Job, prior: Prior, method: LatentMethod, labels: Sequence[int], starts: Sequence[Start], meter: Meter
+) -> list[Tensor]:
+    """Denoises the starts of several classes together: each class's latents (n, C, H, W) on the CPU."""
+    (t,) = {start.t for start in starts}
+    begun, finished = dict(zip(labels, starts, strict=True)), {label: list[Tensor]() for label in labels}
+    steps = len(times_from(method.sampler, prior, t))
+    for rows in _bundles(method, begun, BUNDLE * prior.batch_size):
+        z = torch.stack([begun[label].z[index] for label, index in rows]).to(prior.device)
+        step, drawn = meter.within(len(rows), steps), partial(_step_noise, job, rows)
+        y, guide = job.conditions([label for label, _ in rows]), _guide(method, begun, finished, rows, prior.device)
+        try:
+            done = denoise(prior, z, t, y, method.sampler, step, drawn, guide)
+        except NotFinite as error:
+            label, _ = rows[error.rows[0]]
+            raise NotFinite(f"sampling {job.classes[label]!r}: {error}") from error
+        for (label, _), latent in zip(rows, done.cpu(), strict=True):
+            finished[label].append(latent)
+        meter.add(len(rows))
+    return [torch.stack(finished[label]) for label in labels]
+
+
+def _bundles(method: LatentMethod, begun: Mapping[int, Start], size: int) -> Iterator[Sequence[tuple[int, int]]]:
+    """The (label, index) of the starts that are denoised together; one of each class where the guide looks back."""
+    rows = [(label, index) for label, start in begun.items() for index in range(len(start.z))]
+    waves: Iterable[Sequence[tuple[int, int]]] = [rows]
+    if method.guide is not None and method.guide.looks_back:
+        waves = (list(wave) for _, wave in groupby(sorted(rows, key=itemgetter(1)), itemgetter(1)))
+    return (wave[begin : begin + size] for wave in waves for begin in range(0, len(wave), size))
+
+
+def _guide(
+    method: LatentMethod,
+    begun: Mapping[int, Start],
+    finished: Mapping[int, Sequence[Tensor]],
+    rows: Sequence[tuple[int, int]],
+    device: torch.device,
+) -> Shift | None:
+    """The method's guide as the solver calls it for these rows."""
+    if method.guide is None:
+        return None
+    told = [start.aims[index] for label, index in rows if (start := begun[label]).aims is not None]
+    aims = torch.stack(told).to(device) if told else None
+    before = [finished[label] if method.guide.looks_back else [] for label, _ in rows]
+    shape = begun[rows[0][0]].z.shape[1:]
+    seen = torch.stack([torch.stack(list(made)) if made else torch.zeros(0, *shape) for made in before]).to(device)
+    return partial(method.guide, aims=aims, finished=seen)
+
+
+def _step_noise(job: Job, rows: Sequence[tuple[int, int]], t: int) -> Tensor:
+    """The noise (N, C, H, W) that a solver draws in the step that leaves time t, each candidate's by its own key."""
+    shape = job.codec.shape
+    return torch.stack([job.noise(shape, "solver", label, index, t) for label, index in rows])
