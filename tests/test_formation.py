@@ -89,7 +89,9 @@ def test_a_mosaic_is_taken_apart_as_it_was_put_together(tmp_path: Path, formatio
         assert np.array_equal(whole[4 * row : 4 * row + 4, 4 * column : 4 * column + 4], part)
     Image.fromarray(whole).save(tmp_path / "a.png")
     for picture, part in zip(pictures([tmp_path / "a.png"], formation), parts, strict=True):
-        assert np.array_equal(np.asarray(picture.read()), enlarged(Image.fromarray(part), (4 * formation,) * 2))
+        assert np.array_equal(
+            np.asarray(picture.read()), np.asarray(enlarged(Image.fromarray(part), (4 * formation,) * 2))
+        )
 
 
 def test_an_image_that_does_not_divide_is_no_mosaic(tmp_path: Path) -> None:
@@ -159,7 +161,7 @@ def test_an_interrupted_set_of_mosaics_goes_on(
     world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = made(world, tmp_path / "whole", store, "d4m")
-    stitched, calls = pipeline.mosaic, list[int]()
+    stitched, calls = mosaic, list[int]()
 
     def once(parts: Sequence[np.ndarray]) -> np.ndarray:
         calls.append(len(parts))
@@ -318,14 +320,12 @@ def test_a_set_in_python(world: Path, store: Store, tmp_path: Path) -> None:
     one = made(world, tmp_path / "set", store, ipc=2)
     held, dataset = package.load_set(one.folder), package.DistilledDataset(str(one.folder))
     assert held.classes == ("ant", "bee")
-    assert (held.images.shape, held.images.dtype, held.labels.tolist()) == (
-        (16, 16, 16, 3),
-        np.uint8,
-        [0] * 8 + [1] * 8,
-    )
+    assert (held.images.shape, str(held.images.dtype)) == ((16, 16, 16, 3), "uint8")
+    assert held.labels.tolist() == [0] * 8 + [1] * 8
     assert (dataset.classes, dataset.class_to_idx, len(dataset)) == (["ant", "bee"], {"ant": 0, "bee": 1}, 16)
     assert dataset.targets == held.labels.tolist()
-    for number, (image, label) in enumerate(dataset):
+    for number in range(16):
+        image, label = dataset[number]
         assert np.array_equal(np.asarray(image), held.images[number])
         assert label == held.labels[number]
     whole = package.load_set(one.folder, expanded=False)
@@ -344,7 +344,8 @@ def test_images_of_differing_sizes_come_one_by_one(store: Store, tmp_path: Path)
     Image.fromarray(noise(1, side=20)).save(tmp_path / "data" / "ant" / "000.png")
     job = Job(Spec(str(tmp_path / "data")), store)
     (folder,) = distill_sets(job, "random", load_method("random"), (3,), tmp_path / "set")
-    assert {image.size for image, _ in package.DistilledDataset(folder)} == {(16, 16), (20, 20)}
+    dataset = package.DistilledDataset(folder)
+    assert {dataset[number][0].size for number in range(len(dataset))} == {(16, 16), (20, 20)}
     with pytest.raises(AttarError, match=r"its images differ in size; `attar.DistilledDataset` gives them one by one"):
         package.load_set(folder)
 

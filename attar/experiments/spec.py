@@ -238,7 +238,7 @@ def _contender(label: str, written: Table, defaults: Table) -> Contender:
     settings = {**defaults, **own}
     spec = changed(Spec(data=parsed(settings.pop("data"), str, f"{where} data")), settings, where)
     if not isinstance(method, LatentMethod):
-        idle = () if method.select.uses_prior(Job(spec)) else ("prior", *FOR_PRIOR)
+        idle = [] if method.select.uses_prior(Job(spec)) else ["prior", *FOR_PRIOR]
         idle += _SAMPLED if spec.formation == 1 else ()
         spec = replace(spec, **{field: getattr(Spec, field) for field in idle if field not in own})
     return Contender(label, name, method, spec)

@@ -179,7 +179,7 @@ def _page(sets: Sequence[DistilledSet], latest: Sequence[Record], title: str) ->
         near=NEAR,
         walls=walls,
         comparisons=_comparisons(walls),
-        formed=any(one.formation > 1 for one in [*sets, *latest]),
+        formed=any(one.formation > 1 for one in sets) or any(record.formation > 1 for record in latest),
         time=duration(sum(map(_seconds, latest))),
         devices=sorted({record.device for record in latest}),
     )
