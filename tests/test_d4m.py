@@ -327,13 +327,13 @@ def test_from_the_command_line(
 def test_images_are_brought_to_size_by_the_filter_that_is_named() -> None:
     from PIL import Image
 
-    from attar.sets.formation import reduced as resized
+    from attar.sets.formation import reduced
 
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     for name, how in {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC}.items():
-        assert np.array_equal(resized(pixels, 9, name), np.asarray(Image.fromarray(pixels).resize((9, 9), how)))
-    assert np.array_equal(resized(pixels, 9), resized(pixels, 9, "lanczos"))
-    assert resized(pixels, 16, "bicubic") is pixels
+        assert np.array_equal(reduced(pixels, 9, name), np.asarray(Image.fromarray(pixels).resize((9, 9), how)))
+    assert np.array_equal(reduced(pixels, 9), reduced(pixels, 9, "lanczos"))
+    assert reduced(pixels, 16, "bicubic") is pixels
     with pytest.raises(AttarError, match="`output_filter` bicubic: needs an `output_size`"):
         Spec("digits", output_filter="bicubic")
 

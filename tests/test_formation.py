@@ -320,11 +320,12 @@ def test_a_set_in_python(world: Path, store: Store, tmp_path: Path) -> None:
     one = made(world, tmp_path / "set", store, ipc=2)
     held, dataset = package.load_set(one.folder), package.DistilledDataset(str(one.folder))
     assert held.classes == ("ant", "bee")
-    assert (held.images.shape, held.images.dtype) == ((16, 16, 16, 3), np.dtype(np.uint8))
+    assert (held.images.shape, str(held.images.dtype)) == ((16, 16, 16, 3), "uint8")
     assert held.labels.tolist() == [0] * 8 + [1] * 8
     assert (dataset.classes, dataset.class_to_idx, len(dataset)) == (["ant", "bee"], {"ant": 0, "bee": 1}, 16)
     assert dataset.targets == held.labels.tolist()
-    for number, (image, label) in enumerate(dataset[index] for index in range(len(dataset))):
+    for number in range(16):
+        image, label = dataset[number]
         assert np.array_equal(np.asarray(image), held.images[number])
         assert label == held.labels[number]
     whole = package.load_set(one.folder, expanded=False)
@@ -344,7 +345,7 @@ def test_images_of_differing_sizes_come_one_by_one(store: Store, tmp_path: Path)
     job = Job(Spec(str(tmp_path / "data")), store)
     (folder,) = distill_sets(job, "random", load_method("random"), (3,), tmp_path / "set")
     dataset = package.DistilledDataset(folder)
-    assert {dataset[index][0].size for index in range(len(dataset))} == {(16, 16), (20, 20)}
+    assert {dataset[number][0].size for number in range(len(dataset))} == {(16, 16), (20, 20)}
     with pytest.raises(AttarError, match=r"its images differ in size; `attar.DistilledDataset` gives them one by one"):
         package.load_set(folder)
 

@@ -46,8 +46,7 @@ def _escaped(text: str) -> str:
 
 
 MOSAICS = """Each is a mosaic of {formation} x {formation} images, row by row. Networks learn from each of these,
-enlarged to the size of the mosaic (bilinear): `attar.DistilledDataset(DIR)` gives them so, and
-`attar expand DIR --out OUT` writes them.
+enlarged to the size of the mosaic (bilinear): `attar.DistilledDataset(DIR)` gives them so, `attar expand` writes them.
 
 """
 CARD = """---
