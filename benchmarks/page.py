@@ -34,21 +34,22 @@ AMD EPYC with AVX-512 and bfloat16 instructions, one thread, the CIFAR-10 prior 
 | bfloat16 weights | 1.57 (1.49 to 1.70) | **1.77** (1.67 to 1.85) | 1.92 (1.68 to 2.15) | 2.00 (1.85 to 2.23) |
 
 - **Weights cast once.** In place of autocast wherever the number format is bfloat16 or float16.
-- **32 rows a call** of half precision on a CPU: 64 would be a tenth faster for large sets, but ten guided images, 20 rows,
-  would be padded to 64. In float32 larger calls are not faster beyond the spread: 16 rows and their bytes stay.
-- **Both passes of a guided step fill the same batches**, in every format: the bytes are those of two calls, and there are
-  never more calls than of two passes apart.
-- **Conditioning computed once for all blocks** is not built: 1.04 (0.97 to 1.18) in float32 and 1.07 in bfloat16 at 16
-  rows, 1.02 in bfloat16 at 64; at 32 it was not measured.
-- **`auto` stays float32 on CPUs.** What `--dtype bfloat16` gains is in the table; whether sets are as good has not been
-  measured in paired runs.
+- **32 rows a call** of half precision on a CPU: 64 would be a tenth faster for large sets, but ten guided images, 20
+  rows, would be padded to 64. In float32 larger calls are not faster beyond the spread: 16 rows and their bytes stay.
+- **Both passes of a guided step fill the same batches**, in every format: the bytes are those of two calls, and there
+  are never more calls than of two passes apart.
+- **Conditioning computed once for all blocks** is not built: 1.04 (0.97 to 1.18) in float32 and 1.07 in bfloat16 at
+  16 rows, 1.02 in bfloat16 at 64; at 32 it was not measured.
+- **`auto` stays float32 on CPUs.** What `--dtype bfloat16` gains is in the table; whether sets are as good has not
+  been measured in paired runs.
 
 ## DiT-XL/2 at full size on a CPU
 
-Random weights, two images in 2 steps at guidance 4, decoded; one thread, bfloat16, loading included, with some twenty other
-processes on the two cores, so seconds are the processor's: `attar distill --method prior --ipc 1 --set sampler.steps=2`
-40 s and 5.5 GB at most, diffusers' DiTPipeline 27 s and 5.2 GB (n = 1). Attar's also count the trial pass of its forecast,
-the digest of its weights and the check of its images. Stable Diffusion 1.5 at full size is not yet measured.
+Random weights, two images in 2 steps at guidance 4, decoded; one thread, bfloat16, loading included, with some twenty
+other processes on the two cores, so seconds are the processor's: `attar distill --method prior --ipc 1 --set
+sampler.steps=2` 40 s and 5.5 GB at most, diffusers' DiTPipeline 27 s and 5.2 GB (n = 1). Attar's also count the trial
+pass of its forecast, the digest of its weights and the check of its images. Stable Diffusion 1.5 at full size is not
+yet measured.
 """
 
 GPU = {
