@@ -26,7 +26,7 @@ from benchmarks.timing import Case, Where
 
 SIZES = {
     "tiny": ("convnet3-w48", 32, 1, 20, 1),
-    "small": ("convnet3-w48", 32, 10, 500, 2),
+    "small": ("convnet3-w48", 32, 10, 200, 1),
     "full": ("resnet18", 224, 1, 20, 1),
 }
 """Network, side in pixels, images a class, test images, epochs."""

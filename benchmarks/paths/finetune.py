@@ -17,7 +17,7 @@ from benchmarks.minimax import BATCH, Attars, Straightforward
 from benchmarks.models import CLASSES, autoencoder, named, pictures, transformer
 from benchmarks.timing import Case, Where
 
-SIZES = {"tiny": (10, 2), "small": (20, 10)}
+SIZES = {"tiny": (10, 2), "small": (20, 2)}
 """Images of each of ten classes, and steps."""
 
 

@@ -11,7 +11,7 @@ from attar.diffusion import grid, invert
 from benchmarks.models import CLASSES, SHAPES, named, plain, prior
 from benchmarks.timing import Case, Where
 
-SIZES = {"tiny": (4, 2), "small": (64, 8), "full": (1, 3)}
+SIZES = {"tiny": (4, 2), "small": (32, 2), "full": (1, 3)}
 """Latents and network calls."""
 
 

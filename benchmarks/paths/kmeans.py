@@ -8,7 +8,7 @@ from sklearn.cluster import MiniBatchKMeans
 from attar.methods.kmeans import streamed
 from benchmarks.timing import Case, Where
 
-SIZES = {"tiny": (40, 16, 2), "small": (5000, 512, 10), "full": (5000, 4096, 50)}
+SIZES = {"tiny": (40, 16, 2), "small": (2000, 512, 10), "full": (5000, 4096, 50)}
 """Latents, their numbers, and prototypes."""
 
 

@@ -12,7 +12,7 @@ from attar.diffusion import Sampler, sample, sampling_times
 from benchmarks.models import CLASSES, SHAPES, named, plain, prior
 from benchmarks.timing import Case, Where
 
-SIZES = {"tiny": (4, 2), "small": (64, 4), "full": (1, 3)}
+SIZES = {"tiny": (4, 2), "small": (32, 2), "full": (1, 3)}
 """Images and steps."""
 GUIDANCE = 4.0
 

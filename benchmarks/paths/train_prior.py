@@ -19,7 +19,7 @@ from attar.priors.training.train import train_network
 from benchmarks.models import CLASSES, SHAPES, autoencoder, named, plain, prior, transformer
 from benchmarks.timing import Case, Where
 
-SIZES = {"tiny": (4, 2), "small": (64, 4)}
+SIZES = {"tiny": (4, 2), "small": (32, 2)}
 """Batch and steps."""
 
 
