@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from attar.core.progress import duration
 from attar.evaluation.records import Record, Result, signed
 from attar.report.charts import Line, accuracy_by_ipc
+from attar.report.rows import public
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ class Table:
     ceiling: Record | None
     """The result of training on all of the data."""
     chart: str | None
-    """An SVG element, where there are two IPCs to join."""
+    """An SVG element; none where nothing but all of the data was judged."""
     summary: str
     """What the chart shows, in words."""
+    headlines: tuple[str, ...]
+    """For each IPC what is best, by how much, and how sure that is."""
 
 
 def results_tables(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int]) -> list[Table]:
@@ -82,8 +85,25 @@ def _table(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[
     if random and not any(_same(by_ipc, random) for by_ipc in results.values()):
         rows.append(Row("random real images", None, _cells(random, ipcs, best)))
         lines.append(Line(_points(random), None))
-    chart = accuracy_by_ipc(lines, ceiling.mean if ceiling else None, salt) if len(ipcs) > 1 else None
-    return Table(records[0].protocol, records[0].network, ipcs, tuple(rows), ceiling, chart, _summary(rows, ipcs))
+    chart = accuracy_by_ipc(lines, ceiling.mean if ceiling else None, salt) if ipcs else None
+    terms, summary = public(records[0]).protocol, _summary(rows, ipcs)
+    headlines = tuple(_headline(ipc, results, random.get(ipc)) for ipc in ipcs)
+    return Table(terms, records[0].network, ipcs, tuple(rows), ceiling, chart, summary, headlines)
+
+
+def _headline(ipc: int, results: Mapping[str, Mapping[int, Record]], random: Result | None) -> str:
+    """ "IPC 10: d3hr 60.0 ± 0.5 %, 10.0 points above random real images (50.0 ± 0.5); n = 3, 364 test images ..." """
+    name, best = max(((name, own[ipc]) for name, own in results.items() if ipc in own), key=lambda one: one[1].mean)
+    unsure = (
+        f"n = {best.n}; {best.n_test:,} test images, by whose choice alone it is uncertain by {best.sampling:.1f} points"
+    )
+    if random is None or random.accuracies == best.accuracies:
+        return f"IPC {ipc}: {name} {best.accuracy} % ({unsure})."
+    verdict, points = _verdict(best, random), abs(best.mean - random.mean)
+    where = f"within the spread of random real images ({random.accuracy})"
+    if verdict != "even":
+        where = f"{points:.1f} points {verdict} random real images ({random.accuracy})"
+    return f"IPC {ipc}: {name} {best.accuracy} %, {where} ({unsure})."
 
 
 def _same(results: Mapping[int, Result], random: Mapping[int, Result]) -> bool:
