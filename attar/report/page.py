@@ -207,7 +207,7 @@ def _page(sets: Sequence[DistilledSet], latest: Sequence[Record], title: str) ->
         walls=walls,
         comparisons=comparisons,
         time=duration(sum(map(_seconds, latest))),
-        unlearnt=any(record.notes for record in latest),
+        failures=any(record.notes for record in latest),
         ceiling=any(record.of_all_data for record in latest),
         devices=sorted({record.device for record in latest}),
     )

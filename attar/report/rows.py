@@ -81,7 +81,7 @@ def _values(name: str, record: Record, made: float | None) -> list[Value]:
     sampling = f"their choice alone makes the accuracy uncertain by {record.sampling:.1f} points (standard error)"
     return [
         Value(name, name, record.set),
-        Value(f"{record.ipc:g}" if record.ipc else "", record.ipc),
+        Value("" if record.of_all_data else f"{record.ipc:g}", record.ipc),
         Value(record.network, record.network, f"on {record.device}"),
         _text(in_words(record.original, record.changes or {})),
         _text(_labels(record)),
