@@ -18,13 +18,14 @@ from PIL import Image
 from toys import result_record
 
 from attar.core.errors import AttarError
+from attar.core.places import portable
 from attar.core.store import canonical
 from attar.evaluation.records import Record, Trial
 from attar.report import charts, write_report
+from attar.report.names import class_title
 from attar.report.page import method_names
 from attar.report.results import results_tables
 from attar.report.settings import distill_command, evaluate_commands
-from attar.report.names import class_title, portable
 from attar.report.sprites import BUDGET, LOOKS, fitting, opened, sheet
 from attar.sets.distilled import find_distilled, write_distilled
 
@@ -243,7 +244,9 @@ def test_sets_of_other_classes_show_those_they_share(tmp_path: Path) -> None:
     many = write_set(tmp_path / "many", classes=[f"class {k}" for k in range(100)])
     few = write_set(tmp_path / "few", "prior", classes=["class 17", "class 3"])
     write_report([many, few], [], tmp_path / "page.html")
-    headings = re.findall(r'<article class="comparison"[^>]*>\s*<h3[^>]*>(.*?)</h3>', (tmp_path / "page.html").read_text())
+    headings = re.findall(
+        r'<article class="comparison"[^>]*>\s*<h3[^>]*>(.*?)</h3>', (tmp_path / "page.html").read_text()
+    )
     assert headings == ["class 3", "class 17"]
 
 
@@ -314,9 +317,7 @@ def test_no_path_of_this_machine_is_on_the_page(tmp_path: Path, monkeypatch: pyt
     ]
     teacher = {"source": f"{other}/teacher", "digest": "dd"}
     labels = {"scheme": "fp16", "bytes": 9}
-    records = [
-        replace(record(one, 40.0), test=f"{other}@test", teacher=teacher, labels=labels) for one in folders
-    ]
+    records = [replace(record(one, 40.0), test=f"{other}@test", teacher=teacher, labels=labels) for one in folders]
     write_report(folders, records, tmp_path / "page.html")
     source = (tmp_path / "page.html").read_text()
     assert not re.findall(rf"{re.escape(str(tmp_path))}|/home/|/opt/", source)
@@ -331,13 +332,14 @@ def test_a_wordnet_id_is_told_in_words() -> None:
 
 
 def test_the_page_says_what_was_won_on_how_many_images(page: Page, tmp_path: Path) -> None:
-    unsure = "n = 3; 364 test images, by whose choice alone it is uncertain by 2.6 points"
+    unsure = "n = 3; 364 test images, ± 2.6 by their choice alone"
     assert f"IPC 10: d3hr 60.0 ± 0.5 %, 10.0 points above random real images (50.0 ± 0.5) ({unsure})." in page.text
     folder = write_set(tmp_path / "only")
     write_report([folder], [record(folder, 30.2)], tmp_path / "one.html")
-    assert "IPC 1: d3hr 30.2 ± 0.5 %, within the spread of random real images (30.0 ± 0.5)" in Page(
-        tmp_path / "one.html"
-    ).text
+    assert (
+        "IPC 1: d3hr 30.2 ± 0.5 %, within the spread of random real images (30.0 ± 0.5)"
+        in Page(tmp_path / "one.html").text
+    )
 
 
 def test_one_ipc_has_a_chart_too(tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ from attar import __version__
 from attar.core.arguments import checked
 from attar.core.errors import AttarError, reason
 from attar.core.files import replacing, writing
+from attar.core.places import portable, portable_all
 from attar.core.progress import Say, duration, quiet
 from attar.core.wording import counted
 from attar.data.output_places import check_file, check_place
 from attar.evaluation.records import Record
 from attar.report.charts import COLOURS, distances, measures_by_step, symbol
-from attar.report.names import class_title, portable, portable_all
+from attar.report.names import class_title
 from attar.report.results import results_tables
 from attar.report.rows import COLUMNS, all_rows, public
 from attar.report.settings import distill_command, evaluate_commands, settings

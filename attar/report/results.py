@@ -96,9 +96,7 @@ def _headline(ipc: int, results: Mapping[str, Mapping[int, Record]], random: Res
     judged = [(name, own[ipc]) for name, own in results.items() if ipc in own]
     methods = [one for one in judged if random is None or one[1].accuracies != random.accuracies]
     name, best = max(methods or judged, key=lambda one: one[1].mean)
-    unsure = (
-        f"n = {best.n}; {best.n_test:,} test images, by whose choice alone it is uncertain by {best.sampling:.1f} points"
-    )
+    unsure = f"n = {best.n}; {best.n_test:,} test images, ± {best.sampling:.1f} by their choice alone"
     if random is None or random.accuracies == best.accuracies:
         return f"IPC {ipc}: {name} {best.accuracy} % ({unsure})."
     verdict, points = _verdict(best, random), abs(best.mean - random.mean)

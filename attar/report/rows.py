@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from attar.core.places import portable, portable_all
 from attar.core.progress import duration
 from attar.evaluation.records import ALL_DATA, Record, in_words, signed
-from attar.report.names import portable, portable_all
 from attar.sets.distilled import DistilledSet
 
 
