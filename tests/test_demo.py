@@ -29,6 +29,6 @@ def test_the_demonstration_makes_its_page(tmp_path: Path, monkeypatch: pytest.Mo
     ceiling = next(record for record in records if record["method"] == "all data")
     assert ceiling["n_train"] > 1400
     html = page.read_text()
-    assert html.count("data:image/png;base64,") >= len(demo.METHODS)
+    assert html.count("data:image/webp;base64,") == 2 * 10 * 2 * len(demo.METHODS), "images and the nearest real ones"
     assert all(method in html for method in demo.METHODS)
     assert [line for line in said if line.startswith("[8/8]")]

@@ -1,4 +1,4 @@
-"""The commands that the README tells a newcomer are commands that there are."""
+"""The commands of the README and of docs/ are commands that there are; their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import pytest
 
 from attar.cli.commands import built
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("guide", "photographs"))]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)).replace("\\\n", " ")
 COMMANDS = [line for line in BLOCKS.splitlines() if line.startswith("attar ")]
 TARGETS = re.findall(r"^make (\w+)", BLOCKS, re.MULTILINE)
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) >= 5
+    assert len(COMMANDS) >= 20
     assert {"demo", "test"} <= set(TARGETS)
 
 
@@ -29,7 +32,7 @@ def test_its_commands_are_understood(command: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_its_make_targets_are_there(target: str) -> None:
-    assert re.search(rf"^{target}:", (Path(__file__).parent.parent / "Makefile").read_text(), re.MULTILINE)
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 def test_its_python_is_the_interface_that_there_is() -> None:
@@ -37,8 +40,22 @@ def test_its_python_is_the_interface_that_there_is() -> None:
 
     import attar
 
-    for name, words in re.findall(r"attar\.(\w+)\(([^)]*)\)", README):
+    for name, words in re.findall(r"attar\.(\w+)\(([^)]*)\)", TEXT):
         if name not in attar.__all__:
             continue
         keywords = set(re.findall(r"(\w+)=", re.sub(r"\{.*?\}", "", words)))
         assert keywords <= set(inspect.signature(getattr(attar, name)).parameters)
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert not [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+
+def test_it_is_short_and_its_picture_small() -> None:
+    assert len(README.splitlines()) < 150
+    (picture,) = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert (ROOT / picture).stat().st_size < 200_000

@@ -16,6 +16,7 @@ from attar.cli import (
     doctor,
     export,
     failures,
+    hub,
     lists,
     nearest,
     priors,
@@ -53,6 +54,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export.export,
     "expand": export.expand,
     "nearest": nearest.nearest,
+    "push": hub.push,
+    "pull": hub.pull,
     "train-prior": priors.train_prior,
     "finetune-prior": priors.finetune_prior,
     "train-teacher": teachers.train_teacher,
@@ -70,7 +73,7 @@ GROUPS: dict[str, tuple[typer.Typer, str]] = {
 
 
 TIMES = "; times are those of a few passes of the networks, timed here"
-UNTIMED = ("evaluate", "report", "export", "expand", "nearest", "relabel")
+UNTIMED = ("evaluate", "report", "export", "expand", "nearest", "relabel", "push")
 """Commands whose dry runs tell no times."""
 
 

@@ -27,6 +27,8 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
     """
     from attar.evaluation.records import write_record
     from attar.report import write_report
+    from attar.sets.distilled import find_distilled
+    from attar.sets.near_copies import nearest
 
     steps = 2 * len(METHODS) + 2
     for number, name in enumerate(METHODS):
@@ -40,7 +42,9 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
             write_record(out / "results.json", record)
             records.append(record)
     page = out / "report.html"
-    say(f"[{steps}/{steps}] writing the page")
+    say(f"[{steps}/{steps}] looking for the nearest real images, writing the page")
+    for distilled in (one for name in METHODS for one in find_distilled(out / name)):
+        nearest(distilled, progress=progress)
     write_report([out / name for name in METHODS], records, page, title="Attar: handwritten digits, distilled")
     return page.resolve()
 

@@ -38,6 +38,12 @@ def check_there(source: str, name: str, known: Iterable[str] = ()) -> None:
         raise AttarError(f"{name} {source}{near(source, known)}: there is no such folder here, and {why}")
 
 
+def check_id(repository: str, name: str) -> None:
+    """Raises AttarError for what cannot be the id of a repository."""
+    if not _ID.fullmatch(repository) or ".." in repository or "--" in repository:
+        raise AttarError(f"{name} {repository}: an id of the hub reads owner/name")
+
+
 def absent(repository: str, kind: Literal["model", "dataset"] = "model") -> str:
     """Why a repository of the hub cannot be loaded, as far as one short question tells; "" where it may be.
 

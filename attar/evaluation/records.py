@@ -7,6 +7,7 @@ In the file, a JSON list, a record is flat: the fields of `Record`, then those o
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -100,6 +101,12 @@ class Result:
     def spread(self) -> float | None:
         """The deviation over the seeds; None of a single one."""
         return self.std if self.n > 1 else None
+
+    @property
+    def sampling(self) -> float:
+        """The standard error of the mean, in points, that comes of there being no more test images than there are."""
+        share = self.mean / 100
+        return 100 * math.sqrt(share * (1 - share) / self.n_test)
 
     @property
     def unlearnt(self) -> str:

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,9 @@ class Line:
 
 
 def accuracy_by_ipc(lines: Sequence[Line], ceiling: float | None, salt: str) -> str:
-    """An SVG element of accuracy (per cent) against IPC; its colours are those of the page's style sheet.
+    """An SVG element of accuracy (per cent) against IPC, or of the methods side by side where there is one IPC.
+
+    Its colours are those of the page's style sheet.
 
     It holds no text but numbers and the axes' names: the table beside it is its legend. `salt` keeps the names of
     its parts apart from those of other charts on the page.
@@ -72,16 +74,21 @@ def accuracy_by_ipc(lines: Sequence[Line], ceiling: float | None, salt: str) -> 
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for line in lines:
-            _draw_line(axes, line)
+        ipcs = sorted({ipc for line in lines for ipc in line.points})
+        for place, line in enumerate(lines):
+            _draw_line(axes, line if len(ipcs) > 1 else replace(line, points={place: line.points[ipcs[0]]}))
         if ceiling is not None:
             axes.axhline(ceiling, color=MUTED, lw=1, ls=":")
-        ipcs = sorted({ipc for line in lines for ipc in line.points})
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator(ipcs))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticklabels([str(ipc) for ipc in ipcs])
-        axes.set_xlabel("images per class (IPC)", color=INK)
+        if len(ipcs) > 1:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(FixedLocator(ipcs))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set_xticklabels([str(ipc) for ipc in ipcs])
+            axes.set_xlabel("images per class (IPC)", color=INK)
+        else:
+            axes.set_xticks(range(len(lines)), [symbol(line.style) for line in lines])
+            axes.set_xlim(-0.6, len(lines) - 0.4)
+            axes.set_xlabel(f"methods at IPC {ipcs[0]}", color=INK)
         axes.set_ylabel("test accuracy, %", color=INK)
         _plain(axes)
 

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import jinja2
 import numpy as np
+from PIL import Image
 
 from attar import __version__
 from attar.core.arguments import checked
 from attar.core.errors import AttarError, reason
 from attar.core.files import replacing, writing
+from attar.core.places import portable, portable_all
 from attar.core.progress import Say, duration, quiet
 from attar.core.wording import counted
 from attar.data.output_places import check_file, check_place
-from attar.evaluation.records import ALL_DATA, Record
+from attar.evaluation.records import Record
 from attar.report.charts import COLOURS, FineTuning, distances, measures_by_step, symbol
+from attar.report.names import class_title
 from attar.report.results import results_tables
+from attar.report.rows import COLUMNS, all_rows, public
 from attar.report.settings import distill_command, evaluate_commands, settings
-from attar.report.sprites import Sprite, Strip, sprite
-from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, DistilledSet, evenly, find_distilled, stored, verify
+from attar.report.sprites import Look, Sheet, fitting, opened, sheet
+from attar.sets.distilled import CLASSES_SHOWN, DistilledSet, evenly, find_distilled, stored, verify
 from attar.sets.formation import grid_words
-from attar.sets.near_copies import NEAR, folder_of, read_nearest
+from attar.sets.near_copies import NEAR, folder_of, nearest_pixels, read_nearest
 
 MEASURES = {
     "precision": "share of generated latents that lie among real ones (5 neighbours)",
@@ -61,6 +67,17 @@ GENERATOR = '<meta name="generator" content="attar '
 
 
 @dataclass(frozen=True)
+class Strip:
+    """The images of one class of a set on the page."""
+
+    id: str
+    sheet: Sheet
+    uri: str
+    real: Strip | None = None
+    """The real images nearest to them."""
+
+
+@dataclass(frozen=True)
 class Wall:
     """A distilled set on the page."""
 
@@ -68,9 +85,11 @@ class Wall:
     name: str
     style: int
     ipc: int
-    sprite: Sprite
-    prototypes: Sprite | None
+    strips: tuple[Strip, ...]
+    prototypes: tuple[Strip, ...]
     """What the images began from."""
+    missing: str
+    """Why the nearest real images are not shown, though they were looked for."""
     copies: tuple[Copies, ...]
     """How far they are from real ones."""
     classes: int
@@ -85,6 +104,7 @@ class Wall:
 class Comparison:
     """One class, as every set shows it: a row of strips for each IPC."""
 
+    number: int
     name: str
     rows: tuple[tuple[int, tuple[tuple[Wall, Strip], ...]], ...]
 
@@ -150,21 +170,32 @@ def _page(sets: Sequence[DistilledSet], latest: Sequence[Record], title: str) ->
     """The page of sets and their latest results, and what it shows of each set."""
     names = method_names(sets, latest)
     styles = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}
-    walls, tunings = _walls(sets, latest, names, styles), _fine_tunings(sets, names, styles)
+    walls, look = _walls(sets, latest, names, styles)
+    tunings = _fine_tunings(sets, names, styles)
+    comparisons = _comparisons(walls)
+    script = _file("page.js")
     html = _template().render(
         title=title,
         version=__version__,
+        script=script,
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         overview=_overview(sets, names),
         tables=results_tables(latest, names, styles),
-        records=[(ALL_DATA if record.of_all_data else names[record.path], record) for record in latest],
+        rows=all_rows(latest, sets, names, styles),
+        columns=COLUMNS,
+        priors=any(distilled.manifest["prior"] for distilled in sets),
+        look=look,
+        numbers={comparison.name: comparison.number for comparison in comparisons},
         tunings=tunings,
         panels=measures_by_step(tunings) if tunings else "",
         measures=MEASURES,
         near=NEAR,
         walls=walls,
-        comparisons=_comparisons(walls),
+        comparisons=comparisons,
         formed=any(distilled.formation > 1 for distilled in sets) or any(record.formation > 1 for record in latest),
         time=duration(sum(map(_seconds, latest))),
+        failures=any(record.notes for record in latest),
+        ceiling=any(record.of_all_data for record in latest),
         devices=sorted({record.device for record in latest}),
     )
     return html, walls
@@ -178,8 +209,13 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(duration=duration, colour=_colour, symbol=symbol)
+    environment.globals.update(duration=duration, colour=_colour, symbol=symbol, class_title=class_title)
     return environment.get_template("template.html.jinja")
+
+
+def _file(name: str) -> str:
+    """A file of this folder, as it is."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def method_names(sets: Sequence[DistilledSet], records: Sequence[Record]) -> dict[str, str]:
@@ -195,8 +231,11 @@ def method_names(sets: Sequence[DistilledSet], records: Sequence[Record]) -> dic
     names: dict[str, str] = {}
     for method in dict.fromkeys(name for _, name, _, _ in uses):
         own = dict.fromkeys((path, seed, ipc) for path, name, seed, ipc in uses if name == method)
-        for more in ("", ", seed {seed}", " ({stem})", " ({path})"):
-            called = {path: method + more.format(seed=seed, stem=_stem(Path(path)), path=path) for path, seed, _ in own}
+        for more in ("", ", seed {seed}", " ({stem})", " ({place})", " ({place}, {number})"):
+            called = {
+                path: method + more.format(seed=seed, stem=_stem(Path(path)), place=portable(path), number=number)
+                for number, (path, seed, _) in enumerate(own, 1)
+            }
             if len({(called[path], ipc) for path, _, ipc in own}) == len(own):
                 break
         names |= called
@@ -224,7 +263,7 @@ def _colour(style: int | None) -> str:
 
 
 def _overview(sets: Sequence[DistilledSet], names: Mapping[str, str]) -> list[tuple[str, str]]:
-    data = dict.fromkeys(distilled.manifest["data"]["spec"] for distilled in sets)
+    data = dict.fromkeys(portable(distilled.manifest["data"]["spec"]) for distilled in sets)
     classes = sorted({len(distilled.classes) for distilled in sets})
     ipcs = sorted({distilled.manifest["ipc"] for distilled in sets})
     methods = dict.fromkeys(names[_path(distilled)] for distilled in sets)
@@ -238,46 +277,94 @@ def _overview(sets: Sequence[DistilledSet], names: Mapping[str, str]) -> list[tu
 
 def _walls(
     sets: Sequence[DistilledSet], records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int]
-) -> list[Wall]:
+) -> tuple[list[Wall], Look]:
+    """What is shown of each set, and how its images stand on the page."""
     common = set(sets[0].classes).intersection(*(distilled.classes for distilled in sets)) if sets else set()
-    walls = []
-    for number, distilled in enumerate(sets):
-        name = names[_path(distilled)]
-        evaluated = [record for record in records if record.path == _path(distilled)]
-        picture = sprite(_shown(distilled, common))
-        check = [f"attar verify {shlex.quote(str(distilled.folder))}", *evaluate_commands(evaluated)]
-        walls.append(
-            Wall(
-                number=number,
-                name=name,
-                style=styles[name],
-                ipc=distilled.manifest["ipc"],
-                sprite=picture,
-                prototypes=_prototypes(distilled),
-                copies=tuple(_copies(distilled, f"copies-{number}")),
-                classes=len(distilled.classes),
-                facts=tuple(_facts(distilled, picture, evaluated)),
-                settings=settings(distilled.manifest),
-                commands="\n".join([distill_command(distilled), "", *check]),
-                problems=tuple(verify(distilled.folder)),
-            )
-        )
-    return walls
+    drawn: list[_Drawn] = []
+
+    def draw(images: int) -> list[Sheet]:
+        drawn[:] = [_drawn(distilled, _shown(distilled, common), images) for distilled in sets]
+        return [one for each in drawn for one in each.sheets]
+
+    look, uris = fitting(draw)
+    left = iter(uris)
+    walls = [
+        _wall(number, distilled, each, left, [record for record in records if record.path == _path(distilled)], name)
+        for number, (distilled, each) in enumerate(zip(sets, drawn, strict=True))
+        for name in [names[_path(distilled)]]
+    ]
+    return [replace(wall, style=styles[wall.name]) for wall in walls], look
 
 
-def _shown(distilled: DistilledSet, common: set[str]) -> list[tuple[str, list[Path], int]]:
-    """The classes to show, evenly spaced among those that every set has, and the first images of each."""
-    classes, files = distilled.classes, distilled.files()
-    labels = [label for label, name in enumerate(classes) if name in common] or list(range(len(classes)))
-    chosen = evenly(labels, CLASSES_SHOWN)
-    return [(classes[label], files[label][:IMAGES_SHOWN], len(files[label])) for label in chosen]
+@dataclass(frozen=True)
+class _Drawn:
+    """The sheets of a set: of its images, of the real ones nearest to them, of its prototypes."""
+
+    images: list[Sheet]
+    real: list[Sheet]
+    prototypes: list[Sheet]
+    missing: str
+
+    @property
+    def sheets(self) -> list[Sheet]:
+        """All of them."""
+        return [*self.images, *self.real, *self.prototypes]
 
 
-def _prototypes(distilled: DistilledSet) -> Sprite | None:
-    """The prototypes that are kept with a set, if there are any."""
-    pairs = zip(distilled.classes, distilled.prototypes(), strict=True)
-    rows = [(name, files, len(files)) for name, files in pairs if files]
-    return sprite(rows) if rows else None
+def _drawn(distilled: DistilledSet, labels: Sequence[int], count: int) -> _Drawn:
+    files, names = distilled.files(), distilled.classes
+    images = [sheet(names[k], [opened(file) for file in files[k][:count]], len(files[k])) for k in labels]
+    real, missing = _nearest(distilled, labels, count)
+    pairs = zip(names, distilled.prototypes(), strict=True)
+    prototypes = [sheet(name, [opened(file) for file in own[:count]], len(own)) for name, own in pairs if own]
+    return _Drawn(images, real, prototypes, missing)
+
+
+def _nearest(distilled: DistilledSet, labels: Sequence[int], count: int) -> tuple[list[Sheet], str]:
+    """Sheets of the real images nearest to those of some classes; or none, and why."""
+    measured = read_nearest(distilled)
+    if not measured:
+        return [], ""
+    if distilled.formation > 1:
+        return [], "each image is a mosaic, whose parts were compared"
+    try:
+        found = nearest_pixels(distilled, measured[0], labels, count)
+    except AttarError:
+        return [], "the data is not at hand, or not what it was"
+    pictures = {label: [Image.fromarray(one) for one in pixels] for label, pixels in found.items()}
+    return [sheet(distilled.classes[label], pictures[label], len(pictures[label])) for label in labels], ""
+
+
+def _wall(
+    number: int, distilled: DistilledSet, drawn: _Drawn, uris: Iterator[str], records: Sequence[Record], name: str
+) -> Wall:
+    manifest = portable_all(distilled.manifest) | {"classes": distilled.manifest["classes"]}
+    told = replace(distilled, folder=Path(portable(str(distilled.folder))), manifest=manifest)
+    shown = [public(record) for record in records]
+    check = [f"attar verify {shlex.quote(str(told.folder))}", *evaluate_commands(shown)]
+    images = [Strip(f"s{number}-{k}", one, next(uris)) for k, one in enumerate(drawn.images)]
+    real = [Strip(f"r{number}-{k}", one, next(uris)) for k, one in enumerate(drawn.real)]
+    return Wall(
+        number=number,
+        name=name,
+        style=0,
+        ipc=manifest["ipc"],
+        strips=tuple(replace(one, real=beside) for one, beside in zip_longest(images, real)),
+        prototypes=tuple(Strip(f"p{number}-{k}", one, next(uris)) for k, one in enumerate(drawn.prototypes)),
+        missing=drawn.missing,
+        copies=tuple(_copies(distilled, f"copies-{number}")),
+        classes=len(distilled.classes),
+        facts=tuple(_facts(told, drawn.images, shown)),
+        settings=settings(manifest),
+        commands="\n".join([distill_command(told), "", *check]),
+        problems=tuple(verify(distilled.folder)),
+    )
+
+
+def _shown(distilled: DistilledSet, common: set[str]) -> list[int]:
+    """The labels to show, evenly spaced among the classes that every set has."""
+    labels = [label for label, name in enumerate(distilled.classes) if name in common]
+    return evenly(labels or list(range(len(distilled.classes))), CLASSES_SHOWN)
 
 
 def _copies(distilled: DistilledSet, salt: str) -> list[Copies]:
@@ -330,10 +417,11 @@ def _value(look: Mapping[str, float | None], measure: str) -> float:
     return math.nan if value is None else value
 
 
-def _facts(distilled: DistilledSet, picture: Sprite, records: Sequence[Record]) -> list[tuple[str, str]]:
+def _facts(distilled: DistilledSet, sheets: Sequence[Sheet], records: Sequence[Record]) -> list[tuple[str, str]]:
     manifest = distilled.manifest
-    smallest, largest = (f"{width} x {height}" for width, height in (picture.sizes[0], picture.sizes[-1]))
-    several = f"{len(picture.sizes)} sizes, {smallest} to {largest} pixels"
+    sizes = sorted({size for one in sheets for size in one.sizes})
+    smallest, largest = (f"{width} x {height}" for width, height in (sizes[0], sizes[-1]))
+    several = f"{len(sizes)} sizes, {smallest} to {largest} pixels"
     size = f"{smallest} pixels" if smallest == largest else several
     held, count, grid = stored(distilled), len(manifest["images"]), distilled.formation
     parts = f", mosaics of {grid_words(grid)}: {count * grid**2:,} to learn from" if grid > 1 else ""
@@ -353,6 +441,9 @@ def _facts(distilled: DistilledSet, picture: Sprite, records: Sequence[Record]) 
 def _comparisons(walls: Sequence[Wall]) -> list[Comparison]:
     strips: dict[str, dict[int, list[tuple[Wall, Strip]]]] = {}
     for wall in walls:
-        for strip in wall.sprite.strips:
-            strips.setdefault(strip.name, {}).setdefault(wall.ipc, []).append((wall, strip))
-    return [Comparison(name, tuple((ipc, tuple(row)) for ipc, row in rows.items())) for name, rows in strips.items()]
+        for strip in wall.strips:
+            strips.setdefault(strip.sheet.name, {}).setdefault(wall.ipc, []).append((wall, strip))
+    return [
+        Comparison(number, name, tuple((ipc, tuple(row)) for ipc, row in rows.items()))
+        for number, (name, rows) in enumerate(strips.items())
+    ]

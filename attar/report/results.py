@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from attar.core.progress import duration
 from attar.evaluation.records import Record, Result, signed
 from attar.report.charts import Line, accuracy_by_ipc
+from attar.report.rows import public
 from attar.sets.formation import grid_words
 
 
@@ -50,9 +51,11 @@ class Table:
     ceiling: Record | None
     """The result of training on all of the data."""
     chart: str | None
-    """An SVG element, where there are two IPCs to join."""
+    """An SVG element; none where nothing but all of the data was judged."""
     summary: str
     """What the chart shows, in words."""
+    headlines: tuple[str, ...]
+    """For each IPC what is best, by how much, and how sure that is."""
 
 
 def results_tables(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int]) -> list[Table]:
@@ -84,8 +87,29 @@ def _table(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[
         if random and not any(_same(by_ipc, random) for by_ipc in results.values()):
             rows.append(Row(name, None, _cells(random, ipcs, best)))
             lines.append(Line(_points(random), None))
-    chart = accuracy_by_ipc(lines, ceiling.mean if ceiling else None, salt) if len(ipcs) > 1 else None
-    return Table(records[0].protocol, records[0].network, ipcs, tuple(rows), ceiling, chart, _summary(rows, ipcs))
+    chart = accuracy_by_ipc(lines, ceiling.mean if ceiling else None, salt) if ipcs else None
+    terms, summary = public(records[0]).protocol, _summary(rows, ipcs)
+    headlines = tuple(_headline(ipc, results, baselines) for ipc in ipcs)
+    return Table(terms, records[0].network, ipcs, tuple(rows), ceiling, chart, summary, headlines)
+
+
+def _headline(
+    ipc: int, results: Mapping[str, Mapping[int, Record]], baselines: Mapping[str, Mapping[int, Result]]
+) -> str:
+    """The best method of an IPC, which random images are not where there is another one, beside these."""
+    judged = [(name, own[ipc]) for name, own in results.items() if ipc in own]
+    drawn = [by_ipc[ipc].accuracies for by_ipc in baselines.values() if ipc in by_ipc]
+    methods = [(name, record) for name, record in judged if record.accuracies not in drawn]
+    name, best = max(methods or judged, key=lambda pair: pair[1].mean)
+    random = baselines[_baseline_name(best.formation)].get(ipc)
+    unsure = f"n = {best.n}; {best.n_test:,} test images, ± {best.sampling:.1f} by their choice alone"
+    if random is None or random.accuracies == best.accuracies:
+        return f"IPC {ipc}: {name} {best.accuracy} % ({unsure})."
+    verdict, points = _verdict(best, random), abs(best.mean - random.mean)
+    where = f"within the spread of random real images ({random.accuracy})"
+    if verdict != "even":
+        where = f"{points:.1f} points {verdict} random real images ({random.accuracy})"
+    return f"IPC {ipc}: {name} {best.accuracy} %, {where} ({unsure})."
 
 
 def _baselines(results: Mapping[str, Mapping[int, Record]], ipcs: Sequence[int]) -> dict[str, dict[int, Result]]:
@@ -95,9 +119,12 @@ def _baselines(results: Mapping[str, Mapping[int, Record]], ipcs: Sequence[int])
     for formation in sorted({record.formation for record in records}):
         own = [record for record in records if record.formation == formation]
         pooled = {ipc: result for ipc in ipcs if (result := _pooled([r for r in own if r.ipc == ipc]))}
-        words = f", {grid_words(formation)}" if formation > 1 else ""
-        baselines[f"random real images{words}"] = pooled
+        baselines[_baseline_name(formation)] = pooled
     return baselines
+
+
+def _baseline_name(formation: int) -> str:
+    return "random real images" + (f", {grid_words(formation)}" if formation > 1 else "")
 
 
 def _same(results: Mapping[int, Result], random: Mapping[int, Result]) -> bool:

@@ -1,10 +1,10 @@
-"""The images of a set on the page: one picture, a sprite, with a row for each class."""
+"""The images of a set on the page: a picture, a sprite, for each of its classes."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,37 +14,34 @@ from attar.core.errors import AttarError, reason
 
 LARGEST_CELL = 128
 """Pixels: larger images are shown as thumbnails of this size."""
-LOSSLESS_CELL = 64
-"""Pixels: up to here a sprite keeps every pixel."""
 SHOWN_CELL = 56
 """About how large a small image stands on the page, in CSS pixels."""
 SHOWN_THUMBNAIL = 96
 """How large a thumbnail stands there, at most."""
+COLUMNS = 10
+"""Images in a row of a sprite."""
+BUDGET = 4_600_000
+"""Characters that all sprites of a page may take."""
+LOOKS: tuple[tuple[int, int | None], ...] = ((50, None), (50, 90), (50, 70), (10, 80), (10, 50), (3, 50))
+"""(images of a class, WebP quality or None: every pixel is kept); a page has the first that keeps to its budget."""
 
 
 @dataclass(frozen=True)
-class Strip:
-    """A row of a sprite: the images of one class."""
+class Sheet:
+    """Images of one class in rows of ten, each in a cell."""
 
     name: str
     shown: int
     total: int
-    y: int
-    width: int
-
-
-@dataclass(frozen=True)
-class Sprite:
-    """One picture with the images of a set: a row for each class that is shown."""
-
-    uri: str
-    width: int
-    height: int
+    picture: Image.Image
     cell: int
+    """Side of a cell in pixels."""
+    step: int
+    """From one cell to the next."""
     scale: float
+    """CSS pixels for each of its pixels."""
     sizes: tuple[tuple[int, int], ...]
     """(width, height) of the images, each once, as they are in their files."""
-    strips: tuple[Strip, ...]
 
     @property
     def pixelated(self) -> bool:
@@ -52,33 +49,57 @@ class Sprite:
         return self.scale > 1
 
 
-def sprite(classes: Sequence[tuple[str, Sequence[Path], int]]) -> Sprite:
-    """A sprite of (class name, files to show, images that there are) for each class to show.
+@dataclass(frozen=True)
+class Look:
+    """How the images stand on a page."""
+
+    images: int
+    """Of a class, at most."""
+    quality: int | None
+    """Of WebP; None: every pixel is kept."""
+
+
+def sheet(name: str, images: Sequence[Image.Image], total: int) -> Sheet:
+    """A sheet of some of the `total` images of a class.
 
     Images keep their shape; where sizes differ, smaller ones are enlarged by whole factors and centred.
-
-    Raises:
-        AttarError: an image cannot be read.
     """
-    opened = [[_open(file) for file in files] for _, files, _ in classes]
-    largest = max((max(image.size) for images in opened for image in images), default=1)
-    cell = min(largest, LARGEST_CELL)
+    cell = min(max((max(image.size) for image in images), default=1), LARGEST_CELL)
     gap = max(1, cell // 16)
     step = cell + gap
-    columns = max((len(images) for images in opened), default=1)
-    sheet = Image.new("RGBA", (max(1, columns * step - gap), max(1, len(opened) * step - gap)))
-    strips = []
-    for y, ((name, _, total), images) in enumerate(zip(classes, opened, strict=True)):
-        for x, image in enumerate(images):
-            fitted = _fitted(image, cell)
-            sheet.paste(fitted, (x * step + (cell - fitted.width) // 2, y * step + (cell - fitted.height) // 2))
-        strips.append(Strip(name, len(images), total, y * step, max(1, len(images) * step - gap)))
-    scale = max(1, round(SHOWN_CELL / cell)) if cell <= LOSSLESS_CELL else SHOWN_THUMBNAIL / cell
-    sizes = tuple(sorted({image.size for images in opened for image in images}))
-    return Sprite(_uri(sheet, cell), sheet.width, sheet.height, cell, scale, sizes, tuple(strips))
+    columns, rows = max(1, min(len(images), COLUMNS)), max(1, -(-len(images) // COLUMNS))
+    picture = Image.new("RGBA", (columns * step - gap, rows * step - gap))
+    for place, image in enumerate(images):
+        fitted = _fitted(image, cell)
+        x, y = place % COLUMNS * step, place // COLUMNS * step
+        picture.paste(fitted, (x + (cell - fitted.width) // 2, y + (cell - fitted.height) // 2))
+    scale = max(1, round(SHOWN_CELL / cell)) if cell <= SHOWN_CELL else min(1.0, SHOWN_THUMBNAIL / cell)
+    return Sheet(name, len(images), total, picture, cell, step, scale, tuple(sorted({one.size for one in images})))
 
 
-def _open(file: Path) -> Image.Image:
+def fitting(draw: Callable[[int], Sequence[Sheet]], budget: int = BUDGET) -> tuple[Look, list[str]]:
+    """How the images of a page stand on it, and their sheets as data URIs.
+
+    Args:
+        draw: makes the sheets with so many images of a class at most.
+    """
+    sheets: Sequence[Sheet] = []
+    drawn = None
+    for count, quality in LOOKS:
+        if drawn != count:
+            sheets, drawn = draw(count), count
+        uris = [_uri(one.picture, quality) for one in sheets]
+        if sum(map(len, uris)) <= budget:
+            break
+    return Look(count, quality), uris
+
+
+def opened(file: Path) -> Image.Image:
+    """An image of a set.
+
+    Raises:
+        AttarError: it cannot be read.
+    """
     try:
         with Image.open(file) as image:
             return image.convert("RGB")
@@ -96,12 +117,10 @@ def _fitted(image: Image.Image, cell: int) -> Image.Image:
     return image.resize((image.width * int(scale), image.height * int(scale)), Image.Resampling.NEAREST)
 
 
-def _uri(sheet: Image.Image, cell: int) -> str:
+def _uri(picture: Image.Image, quality: int | None) -> str:
     data = io.BytesIO()
-    if cell <= LOSSLESS_CELL:
-        sheet.save(data, "PNG", optimize=True)
-        kind = "png"
+    if quality is None:
+        picture.save(data, "WEBP", lossless=True)
     else:
-        sheet.save(data, "WEBP", quality=82)
-        kind = "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
+        picture.save(data, "WEBP", quality=quality)
+    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"

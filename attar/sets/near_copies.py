@@ -103,6 +103,34 @@ def read_nearest(distilled: DistilledSet) -> list[Nearest]:
     return [Nearest(**{field.name: of[field.name] for field in fields(Nearest)}) for of in record["measures"]]
 
 
+def nearest_pixels(
+    distilled: DistilledSet, nearest: Nearest, labels: Sequence[int], count: int, store: Store | None = None
+) -> dict[int, Pixels]:
+    """Label -> the real images nearest to the first `count` of a class, square thumbnails of at most 128 pixels.
+
+    Raises:
+        AttarError: the data is not at hand, or not what it was.
+    """
+    from attar.data import load_pixels
+    from attar.job import Job
+    from attar.sets.images import real_images
+
+    job = Job(Metrics().spec(distilled), store)
+    real_images(distilled, job.store)
+    side = min(_side(distilled.files()[labels[0]][0]), SIDE)
+    return {
+        label: load_pixels(job.images, nearest.numbers[label][:count], side, job.spec.preprocess) for label in labels
+    }
+
+
+def _side(file: Path) -> int:
+    """The shorter side of an image."""
+    from PIL import Image
+
+    with Image.open(file) as image:
+        return min(image.size)
+
+
 @dataclass(frozen=True)
 class Metrics:
     """How images are compared, and where that is computed."""

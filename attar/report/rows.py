@@ -1,0 +1,114 @@
+"""The table of all results of a report: a row for each set, recipe, network and label scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from attar.core.places import portable, portable_all
+from attar.core.progress import duration
+from attar.evaluation.records import ALL_DATA, Record, in_words, signed
+from attar.sets.distilled import DistilledSet
+from attar.sets.formation import grid_words
+
+
+@dataclass(frozen=True)
+class Value:
+    """A cell: what it says, and what it sorts by."""
+
+    text: str
+    key: float | str
+    title: str = ""
+    """More of it."""
+
+
+COLUMNS = (
+    "Method",
+    "IPC",
+    "Network",
+    "Recipe",
+    "Labels",
+    "Accuracy, %",
+    "n",
+    "Against random",
+    "Each seed",
+    "Best epoch",
+    "Test images",
+    "Training images",
+    "Made in",
+    "Judged in",
+)
+"""The headings; the first is the row's own."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A result: its cells, and the set on the page that it is of."""
+
+    style: int | None
+    values: tuple[Value, ...]
+    wall: int | None
+    """The number of the set, under which its settings and commands stand; None: it is not on the page."""
+
+
+def public(record: Record) -> Record:
+    """A record as a page may tell it: no paths of this machine. It is still looked up by the one that it is made of."""
+    return replace(
+        record,
+        set=portable(record.set),
+        test=None if record.test is None else portable(record.test),
+        teacher=portable_all(record.teacher),
+        changes=None if record.changes is None else portable_all(record.changes),
+    )
+
+
+def all_rows(
+    records: Sequence[Record], sets: Sequence[DistilledSet], names: Mapping[str, str], styles: Mapping[str, int]
+) -> list[Row]:
+    """A row for each record, in their order."""
+    walls = {str(distilled.folder.resolve()): number for number, distilled in enumerate(sets)}
+    rows = []
+    for record in records:
+        name = ALL_DATA if record.of_all_data else names[record.path]
+        wall = walls.get(record.path)
+        made = None if wall is None else sum(sets[wall].manifest["seconds"].values())
+        rows.append(Row(styles.get(name), tuple(_values(name, public(record), made)), wall))
+    return rows
+
+
+def _values(name: str, record: Record, made: float | None) -> list[Value]:
+    gap, grid = record.difference, f" ({grid_words(record.formation)})" if record.formation > 1 else ""
+    random = "" if record.baseline is None else f"random real images: {_each(record.baseline.accuracies)}"
+    sampling = f"their choice alone makes the accuracy uncertain by {record.sampling:.1f} points (standard error)"
+    return [
+        Value(name, name, record.set),
+        Value("" if record.of_all_data else f"{record.ipc:g}{grid}", record.ipc),
+        Value(record.network, record.network, f"on {record.device}"),
+        _text(in_words(record.original, record.changes or {})),
+        _text(_labels(record)),
+        Value(record.accuracy, record.mean, record.unlearnt),
+        Value(str(record.n), record.n),
+        Value("" if gap is None else signed(gap), -1e9 if gap is None else gap, random),
+        Value(_each(record.accuracies), record.mean),
+        Value(_each(record.best), max(record.best, default=0.0)),
+        Value(f"{record.n_test:,} (± {record.sampling:.1f})", record.n_test, f"{record.test or ''} {sampling}".strip()),
+        Value(f"{record.n_train:,}", record.n_train),
+        Value("" if made is None else duration(made), -1.0 if made is None else made),
+        Value(duration(record.seconds), record.seconds),
+    ]
+
+
+def _text(text: str) -> Value:
+    return Value(text, text)
+
+
+def _labels(record: Record) -> str:
+    """How the images were labelled: "hard", or who gave soft labels and how they are kept."""
+    if not (record.teacher and record.labels):
+        return "hard"
+    source = record.teacher["source"]
+    return f"{record.labels['scheme']} of {source if isinstance(source, str) else ', '.join(source)}"
+
+
+def _each(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.2f}" for value in values)

@@ -1,0 +1,155 @@
+"""Distilled sets on the Hugging Face hub: pushed with a card that says what they are, pulled and checked."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from attar.core.arguments import checked
+from attar.core.errors import AttarError
+from attar.core.files import appearing
+from attar.core.hub_ids import check_id
+from attar.core.places import portable
+from attar.core.progress import Say, quiet
+from attar.core.wording import counted
+from attar.data.output_places import check_place
+from attar.sets.card import Score, hub_card
+from attar.sets.distilled import PROTOTYPES, STATISTICS, DistilledSet, check_undamaged, verify
+from attar.sets.near_copies import read_nearest
+
+CARD = "attar-card.md"
+"""The set's own README.md on the hub, where README.md says more: the manifest has its digest."""
+PARTS = ("images/*", f"{PROTOTYPES}/*", STATISTICS)
+"""The files of a set besides its manifest and cards; another set of the same repository replaces them."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Where a set goes on the hub, and what only its owner can say of it."""
+
+    repository: str
+    """The data set's id: owner/name."""
+    licence: str | None = None
+    """The licence of the images that it was distilled from, as the hub names it: cc-by-4.0, mit, other ..."""
+    private: bool = False
+    """Make a new repository private."""
+
+
+@checked
+def push(
+    distilled: DistilledSet,
+    publication: Publication,
+    scores: Sequence[Score] = (),
+    *,
+    say: Say = quiet,
+    dry_run: bool = False,
+) -> str:
+    """Uploads a set with its dataset card as one commit; the repository is made if it is not there.
+
+    Returns:
+        Its address; nothing in a dry run.
+
+    Raises:
+        AttarError: the set is damaged, the repository holds something else, or the hub refuses or cannot be reached.
+    """
+    repository = publication.repository
+    check_id(repository, "`repository`")
+    check_undamaged(distilled)
+    if tells := _places(distilled):
+        say(f"note: manifest.json names folders of this machine: {', '.join(tells)}")
+    text = hub_card(distilled, publication.licence, scores, read_nearest(distilled))
+    what = f"{counted(len(distilled.manifest['images']), 'image')} of {distilled.folder}"
+    if dry_run:
+        say(f"{what} would be pushed to {repository} with this card:\n\n{text}")
+        return ""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    with _spoken(repository, "pushed"), tempfile.TemporaryDirectory() as scratch:
+        address = api.create_repo(repository, repo_type="dataset", private=publication.private, exist_ok=True)
+        _check_ours(api.list_repo_files(repository, repo_type="dataset"), repository)
+        staged = Path(scratch) / "set"
+        shutil.copytree(distilled.folder, staged)
+        (staged / "README.md").rename(staged / CARD)
+        (staged / "README.md").write_text(text, encoding="utf-8")
+        api.upload_folder(
+            repo_id=repository,
+            folder_path=staged,
+            repo_type="dataset",
+            commit_message=f"{distilled.manifest['method']['name']}, {distilled.manifest['ipc']} images per class",
+            delete_patterns=list(PARTS),
+        )
+    say(f"pushed {what} to {address}")
+    return str(address)
+
+
+@checked
+def pull(repository: str, out: Path, revision: str | None = None, *, say: Say = quiet) -> None:
+    """Downloads a set; `out` appears, whole, once every file of it has the digest that its manifest states.
+
+    Raises:
+        AttarError: something stands at `out`, the hub has no such set, cannot be reached, or the set is damaged.
+    """
+    check_id(repository, "`repository`")
+    check_place(out, "`out`", [])
+    from huggingface_hub import HfApi
+
+    with appearing(out, "choose another `out`") as partial:
+        with _spoken(repository, "pulled"):
+            HfApi().snapshot_download(
+                repository,
+                repo_type="dataset",
+                revision=revision,
+                local_dir=partial,
+                allow_patterns=["manifest.json", CARD, *PARTS],
+            )
+        shutil.rmtree(partial / ".cache", ignore_errors=True)
+        if not (partial / "manifest.json").is_file():
+            raise AttarError(f"{repository}: is no set that `attar push` wrote (no manifest.json)")
+        if (partial / CARD).is_file():
+            (partial / CARD).rename(partial / "README.md")
+        if problems := verify(partial):
+            more = f"; {len(problems)} in all" if len(problems) > 1 else ""
+            raise AttarError(f"{repository}: is not as it was written ({problems[0]}{more}); nothing was kept of it")
+    say(f"pulled {repository} to {out}, all files as written")
+
+
+def _check_ours(files: Sequence[str], repository: str) -> None:
+    """Raises AttarError for a repository that holds something else than a set."""
+    others = [name for name in files if name not in (".gitattributes", "README.md")]
+    if others and "manifest.json" not in others:
+        raise AttarError(f"`repository` {repository}: holds {others[0]} and no distilled set; name another one")
+
+
+def _places(distilled: DistilledSet) -> list[str]:
+    """The sources in a manifest that are told by absolute paths."""
+    manifest = distilled.manifest
+    sources = [manifest["data"]["spec"], (manifest["prior"] or {}).get("source", "")]
+    return [source for source in sources if portable(source) != source]
+
+
+@contextmanager
+def _spoken(repository: str, done: str) -> Iterator[None]:
+    """What goes wrong at the hub, as an error that names the repository."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, RepositoryNotFoundError
+
+    try:
+        yield
+    except AttarError:
+        raise
+    except RepositoryNotFoundError as error:
+        raise AttarError(
+            f"{repository}: the hub has no data set of this name, or it is private (`hf auth login`)"
+        ) from error
+    except LocalTokenNotFoundError as error:
+        raise AttarError(f"{repository}: cannot be {done} without a token: `hf auth login`") from error
+    except HfHubHTTPError as error:
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise AttarError(f"{repository}: cannot be {done}: {why} (`hf auth login` with a token that may?)") from error
+    except (OSError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise AttarError(f"{repository}: cannot be {done}: {why}") from error
