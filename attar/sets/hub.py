@@ -66,16 +66,22 @@ def push(
     if dry_run:
         say(f"{what} would be pushed to {repository} with this card:\n\n{text}")
         return ""
+    address = _uploaded(distilled, publication, text)
+    say(f"pushed {what} to {address}")
+    return address
+
+
+def _uploaded(distilled: DistilledSet, publication: Publication, card: str) -> str:
     from huggingface_hub import HfApi
 
-    api = HfApi()
+    api, repository = HfApi(), publication.repository
     with _spoken(repository, "pushed"), tempfile.TemporaryDirectory() as scratch:
         address = api.create_repo(repository, repo_type="dataset", private=publication.private, exist_ok=True)
         _check_ours(api.list_repo_files(repository, repo_type="dataset"), repository)
         staged = Path(scratch) / "set"
         shutil.copytree(distilled.folder, staged)
         (staged / "README.md").rename(staged / CARD)
-        (staged / "README.md").write_text(text, encoding="utf-8")
+        (staged / "README.md").write_text(card, encoding="utf-8")
         api.upload_folder(
             repo_id=repository,
             folder_path=staged,
@@ -83,7 +89,6 @@ def push(
             commit_message=f"{distilled.manifest['method']['name']}, {distilled.manifest['ipc']} images per class",
             delete_patterns=list(PARTS),
         )
-    say(f"pushed {what} to {address}")
     return str(address)
 
 
