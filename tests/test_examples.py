@@ -50,4 +50,9 @@ def test_replay_keeps_what_was_learnt(digits: Path) -> None:
 
 def test_a_broken_pipeline_does_not_learn_the_set(digits: Path) -> None:
     passed = example("smoke_test_set").main([str(digits)])
-    assert passed == {"none": True, "labels of another order": False, "frozen layers": False, "images not scaled": False}
+    assert passed == {
+        "none": True,
+        "labels of another order": False,
+        "frozen layers": False,
+        "images not scaled": False,
+    }
