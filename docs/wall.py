@@ -1,4 +1,4 @@
-r"""Draws the README's picture: a row of each set for each of some classes.
+"""Draws the README's picture: a row of each set for each of some classes.
 
     attar distill --data parquet:cifar10@train --method random --ipc 5 --out runs/random
     attar distill --data parquet:cifar10@train --prior priors/cifar10-dit --method prior --ipc 5 --out runs/prior

@@ -34,7 +34,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_networks_are_ranked_on_a_set_and_on_all_of_the_data(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "--networks convnet3-bn-w4,convnet3-bn-w8 --steps 2 --seeds 1".split()
+    words = ["--networks", "convnet3-bn-w4,convnet3-bn-w8", "--steps", "2", "--seeds", "1"]
     ranks = example("architecture_search").main([str(digits), *words])
     assert all(-1 <= rank <= 1 or rank != rank for rank in ranks)  # alike: no rank
     said = capsys.readouterr().out

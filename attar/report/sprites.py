@@ -83,7 +83,8 @@ def fitting(draw: Callable[[int], Sequence[Sheet]], budget: int = BUDGET) -> tup
     Args:
         draw: makes the sheets with so many images of a class at most.
     """
-    sheets, drawn = [], None
+    sheets: Sequence[Sheet] = []
+    drawn = None
     for count, quality in LOOKS:
         if drawn != count:
             sheets, drawn = draw(count), count
