@@ -1,9 +1,11 @@
 """Draws the README's picture: a row of each set for each of some classes.
 
-attar distill --data parquet:cifar10@train --method random --ipc 5 --out runs/random
-attar distill --data parquet:cifar10@train --prior priors/cifar10-dit --method prior --ipc 5 --out runs/prior
-attar distill --data parquet:cifar10@train --prior priors/cifar10-dit --method exemplars --ipc 5 --out runs/exemplars
-python docs/wall.py runs/random runs/prior runs/exemplars --out docs/images/wall.png
+    attar distill --data parquet:cifar10@train --method random --ipc 5 --out runs/random
+    attar distill --data parquet:cifar10@train --prior priors/cifar10-dit --method prior --ipc 5 --out runs/prior
+    attar train-teacher --data parquet:cifar10@train --network convnet3-bn-w16 --epochs 2 --out runs/teacher
+    attar distill --data parquet:cifar10@train --prior priors/cifar10-dit --method exemplars \\
+        --set fit.select.teacher=runs/teacher --ipc 5 --out runs/exemplars
+    python docs/wall.py runs/random runs/prior runs/exemplars --out docs/images/wall.png
 """
 
 from __future__ import annotations

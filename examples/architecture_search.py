@@ -14,16 +14,18 @@ from pathlib import Path
 
 from scipy.stats import spearmanr
 
-import attar
+from attar.evaluation import modified, named_recipe
+from attar.evaluation.conditions import Conditions
 from attar.evaluation.records import Record
+from attar.evaluation.run import evaluate_all, evaluate_sets
+from attar.sets.distilled import open_distilled
 
 NETWORKS = (
-    "convnet2-bn-w8",
-    "convnet2-bn-w32",
+    "convnet3-w8",
+    "convnet3-w32",
     "convnet3-bn-w8",
     "convnet3-bn-w32",
-    "convnet3-none-w32",
-    "convnet3-in-w32",
+    "resnet10-w8",
     "resnet10-bn-w16",
 )
 """What is chosen among."""
@@ -31,16 +33,11 @@ NETWORKS = (
 
 def searched(folder: Path, networks: tuple[str, ...], steps: int, seeds: int) -> tuple[list[Record], list[Record]]:
     """Each network's record on the set, with random images beside it, and on all of the data."""
-    from attar.evaluation import modified, named_recipe
-    from attar.evaluation.conditions import Conditions
-    from attar.evaluation.run import evaluate_all
-    from attar.sets.distilled import open_distilled
-
-    changes = {"steps": steps, "flip": False}
-    data = open_distilled(folder).manifest["data"]["spec"]
-    on_set = attar.evaluate(folder, network=",".join(networks), seeds=seeds, fields=changes)
+    one = open_distilled(folder)
+    recipe = modified(named_recipe("quick"), {"steps": steps, "flip": False})
     conditions = Conditions(networks, tuple(range(seeds)))
-    return list(on_set), list(evaluate_all(data, modified(named_recipe("quick"), changes), conditions))
+    on_set = list(evaluate_sets([one], recipe, conditions))
+    return on_set, list(evaluate_all(one.manifest["data"]["spec"], recipe, conditions))
 
 
 def main(words: list[str] | None = None) -> tuple[float, float]:

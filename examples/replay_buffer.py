@@ -28,16 +28,20 @@ TASK = 2
 
 
 def tensors(images: ImageSet, numbers: np.ndarray, side: int) -> Tensor:
-    """Some images as float32 (N, 3, side, side), from -1 to 1."""
-    pixels = load_pixels(images, list(numbers), side, "adm")
+    """Some images as `scaled` gives them."""
+    return scaled(load_pixels(images, list(numbers), side, "adm"))
+
+
+def scaled(pixels: np.ndarray) -> Tensor:
+    """uint8 (N, H, W, 3) as float32 (N, 3, H, W), from -1 to 1."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def buffers(one: DistilledSet, images: ImageSet, seed: int) -> dict[str, list[Tensor]]:
     """What is replayed of each class: nothing, random real images, the set's."""
     own = opened(one, named_recipe("quick"))
-    side, ipc = own.pixels.shape[-1], one.manifest["ipc"]
-    distilled = torch.from_numpy(own.pixels).float() / 127.5 - 1
+    side, ipc = own.pixels.shape[1], one.manifest["ipc"]
+    distilled = scaled(own.pixels)
     draw = np.random.default_rng(seed)
     labels = range(len(one.classes))
     random = [draw.choice(images.of_class(label), ipc, replace=False) for label in labels]

@@ -1,4 +1,4 @@
-"""The commands of the README and of docs/ are commands that there are; their links lead somewhere."""
+"""The commands that the README and the guide tell are commands that there are; links lead somewhere."""
 
 from __future__ import annotations
 

@@ -71,27 +71,6 @@ def push(
     return address
 
 
-def _uploaded(distilled: DistilledSet, publication: Publication, card: str) -> str:
-    from huggingface_hub import HfApi
-
-    api, repository = HfApi(), publication.repository
-    with _spoken(repository, "pushed"), tempfile.TemporaryDirectory() as scratch:
-        address = api.create_repo(repository, repo_type="dataset", private=publication.private, exist_ok=True)
-        _check_ours(api.list_repo_files(repository, repo_type="dataset"), repository)
-        staged = Path(scratch) / "set"
-        shutil.copytree(distilled.folder, staged)
-        (staged / "README.md").rename(staged / CARD)
-        (staged / "README.md").write_text(card, encoding="utf-8")
-        api.upload_folder(
-            repo_id=repository,
-            folder_path=staged,
-            repo_type="dataset",
-            commit_message=f"{distilled.manifest['method']['name']}, {distilled.manifest['ipc']} images per class",
-            delete_patterns=list(PARTS),
-        )
-    return str(address)
-
-
 @checked
 def pull(repository: str, out: Path, revision: str | None = None, *, say: Say = quiet) -> None:
     """Downloads a set; `out` appears, whole, once every file of it has the digest that its manifest states.
@@ -121,6 +100,28 @@ def pull(repository: str, out: Path, revision: str | None = None, *, say: Say = 
             more = f"; {len(problems)} in all" if len(problems) > 1 else ""
             raise AttarError(f"{repository}: is not as it was written ({problems[0]}{more}); nothing was kept of it")
     say(f"pulled {repository} to {out}, all files as written")
+
+
+def _uploaded(distilled: DistilledSet, publication: Publication, text: str) -> str:
+    """Uploads a set with the text of a card; the repository's address."""
+    from huggingface_hub import HfApi
+
+    api, repository = HfApi(), publication.repository
+    with _spoken(repository, "pushed"), tempfile.TemporaryDirectory() as scratch:
+        address = api.create_repo(repository, repo_type="dataset", private=publication.private, exist_ok=True)
+        _check_ours(api.list_repo_files(repository, repo_type="dataset"), repository)
+        staged = Path(scratch) / "set"
+        shutil.copytree(distilled.folder, staged)
+        (staged / "README.md").rename(staged / CARD)
+        (staged / "README.md").write_text(text, encoding="utf-8")
+        api.upload_folder(
+            repo_id=repository,
+            folder_path=staged,
+            repo_type="dataset",
+            commit_message=f"{distilled.manifest['method']['name']}, {distilled.manifest['ipc']} images per class",
+            delete_patterns=list(PARTS),
+        )
+    return str(address)
 
 
 def _check_ours(files: Sequence[str], repository: str) -> None:
