@@ -81,7 +81,8 @@ def replacing(path: Path) -> Iterator[Path]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.touch()
+            temporary.unlink(missing_ok=True)
+            temporary.touch(exist_ok=False)  # never through a link that someone put there
             rights = temporary.stat().st_mode
             yield temporary
             permit(temporary, rights)
@@ -109,7 +110,9 @@ def appearing(folder: Path, remedy: str = "", run: str | None = None) -> Iterato
     with writing(folder, remedy):
         folder.parent.mkdir(parents=True, exist_ok=True)
         for stale in [path for path in folder.parent.iterdir() if left.fullmatch(path.name)]:
-            if stale.is_dir() and (stale != temporary or run is None):
+            if stale.is_symlink():  # whoever put it there would have us write elsewhere
+                stale.unlink()
+            elif stale.is_dir() and (stale != temporary or run is None):
                 shutil.rmtree(stale)
         temporary.mkdir(exist_ok=True)
         for half in temporary.rglob(".*.partial"):

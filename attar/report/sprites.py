@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from attar.core.errors import AttarError, reason
+from attar.data.decode import opened, upright
 
 LARGEST_CELL = 128
 """Pixels: larger images are shown as thumbnails of this size."""
@@ -80,9 +81,8 @@ def sprite(classes: Sequence[tuple[str, Sequence[Path], int]]) -> Sprite:
 
 def _open(file: Path) -> Image.Image:
     try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
-    except OSError as error:
+        return upright(opened(file.read_bytes()))
+    except Exception as error:  # PIL raises many kinds on what is no image
         raise AttarError(
             f"{file} cannot be read ({reason(error)}); `attar verify {file.parent.parent.parent}` checks all"
         ) from error

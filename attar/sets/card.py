@@ -40,7 +40,7 @@ def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text.replace("\n", " "))
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.splitlines()))
 
 
 CARD = """---

@@ -82,7 +82,7 @@ def read_classes(file: Path) -> tuple[str, ...]:
             names = tomllib.loads(text).get("classes")
         else:
             names = [line.strip() for line in text.splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AttarError(f"`teacher_classes` {file}: cannot be read ({error})") from error
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise AttarError(f"`teacher_classes` {file}: must be class names: one a line, a JSON list, or classes = [...]")
@@ -98,7 +98,7 @@ def _from_folder(folder: Path) -> Pretrained:
         classes, size = tuple(about["classes"]), int(about["size"])
         name, digest = str(about["network"]), about["weights"]
         mean, std = tuple(map(float, about["mean"])), tuple(map(float, about["std"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise AttarError(f"`teacher` {folder}: holds no teacher (teacher.json: {error!r}); give {FORMS}") from error
     weights = folder / "model.safetensors"
     if not weights.is_file() or file_digest(weights) != digest:

@@ -9,7 +9,6 @@ student   makes the views again from their keys and reads its labels by (epoch, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -24,10 +23,11 @@ from torch import Tensor
 from attar.core.errors import AttarError
 from attar.core.files import resumed
 from attar.core.finite import finite
+from attar.core.json_shapes import DIGEST, TABLE, TEXT, Kind, Maybe, Shape, Values, mistake, read_json, whole
 from attar.core.progress import Meter, Progress, silent
 from attar.core.rng import numpy_generator
 from attar.core.store import canonical, file_digest, fingerprint, replacing, write_json
-from attar.teachers.label_schemes import Scheme
+from attar.teachers.label_schemes import BITS, Scheme
 from attar.training import Pictures, Shown
 from attar.training.augment import Augmentation, Draw, apply, draw, mixed, mixing
 
@@ -189,6 +189,24 @@ def _labelled(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
+_SHAPE: Shape = {
+    "key": TEXT,
+    "bytes": whole(0),
+    "shard_epochs": whole(1),
+    "shards": Values(DIGEST),
+    "labelling": {
+        "teacher": TEXT,
+        "classes": whole(1),
+        "scheme": {
+            "values": Kind(f"one of {', '.join(BITS)}", lambda x: isinstance(x, str) and x in BITS),
+            "top": Maybe(whole(1)),
+        },
+        "views": {"epochs": whole(1), "count": whole(1), "how": TABLE},
+    },
+}
+"""What labels.json must hold."""
+
+
 class StoredLabels:
     """The labels in a folder, read shard by shard as they are asked for."""
 
@@ -196,17 +214,18 @@ class StoredLabels:
         """Raises AttarError where the folder holds no labels, or a part of them is missing."""
         self.folder = folder
         try:
-            self.manifest: dict[str, Any] = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
-            self.key, self.bytes = str(self.manifest["key"]), int(self.manifest["bytes"])
-            self._labelling, self._digests = self.manifest["labelling"], self.manifest["shards"]
+            self.manifest: dict[str, Any] = read_json(folder / "labels.json")
             version = int(self.manifest["format"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (AttarError, ValueError, KeyError, TypeError) as error:
             raise AttarError(f"{folder} holds no finished soft labels: `attar relabel` makes them") from error
         if version != FORMAT:
             age = "a newer" if version > FORMAT else "an older"
             raise AttarError(f"{folder}: these labels were written by {age} Attar; `attar relabel` makes labels again")
-        missing = [name for name in self._digests if not (folder / name).is_file()]
-        if missing:
+        if wrong := mistake(self.manifest, _SHAPE) or _misfit(self.manifest):
+            raise AttarError(f"{folder / 'labels.json'} is damaged: {wrong}; `attar relabel` makes labels again")
+        self.key, self.bytes = self.manifest["key"], self.manifest["bytes"]
+        self._labelling, self._digests = self.manifest["labelling"], self.manifest["shards"]
+        if missing := [name for name in self._digests if not (folder / name).is_file()]:
             raise AttarError(f"{folder}: {missing[0]} is missing; `attar relabel` makes labels again")
         self.teacher = str(self._labelling["teacher"])
         self.scheme = Scheme(self._labelling["scheme"]["values"], self._labelling["scheme"]["top"])
@@ -264,6 +283,15 @@ class StoredLabels:
                 f"{self.folder} holds labels {' and '.join(wrong)}: make labels for this set, recipe and teacher with "
                 "`attar relabel`, or leave out `labels`"
             )
+
+
+def _misfit(manifest: dict[str, Any]) -> str | None:
+    """What does not go together in a manifest of labels whose keys are all right by themselves."""
+    files = -(-manifest["labelling"]["views"]["epochs"] // manifest["shard_epochs"])
+    if len(manifest["shards"]) != files:
+        return f"shards lists {len(manifest['shards'])} files of {files}"
+    odd = set(manifest["shards"]) - set(map(_name, range(files)))
+    return f"shards lists {min(odd)!r}, no file of labels" if odd else None
 
 
 def _name(shard: int) -> str:
