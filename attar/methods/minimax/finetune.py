@@ -67,8 +67,7 @@ class Tune(Fit):
     rank: int = 16
     """Rank of LoRA."""
     monitor: MonitorConfig = MonitorConfig()
-    """How it is measured. Measures are stored with the weights: with another `monitor` the same weights are tuned anew.
-    """
+    """How it is measured. Another `monitor` tunes nothing anew, and what is tuned keeps its own measures."""
     seed: int = 0
     """Sets of several seeds share one tuning; another `fit.seed` is another tuning."""
 
@@ -82,6 +81,10 @@ class Tune(Fit):
             raise AttarError("minimax tunes in one process; start it without `accelerate launch`")
         if self.adapt == "lora":
             check_lora()
+
+    @property
+    def keyed(self) -> Tune:
+        return replace(self, monitor=MonitorConfig())
 
     def groups(self, labels: Sequence[int]) -> list[Group]:
         """As few groups as there can be, of about the same size."""

@@ -30,7 +30,7 @@ from attar.priors.training.latent_set import LatentSet, load_latents
 from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Moment, Session, accelerator
 from attar.priors.training.sample_quality import judged, open_classifier
-from attar.priors.training.settings import Denoising, Material, NewPrior
+from attar.priors.training.settings import Denoising, Material, NewPrior, Report
 from attar.priors.training.train import TRAINING, check_patch, train_network
 from attar.priors.training.vae import open_codec, train_vae
 
@@ -69,9 +69,13 @@ class TrainingRun:
         return torch.bfloat16 if self.helper.mixed_precision == "bf16" else torch.float32
 
     def artefact(self, **begun_from: Any) -> Artefact:
-        """The prior that a training makes: of what it begins from, the images and the material's settings."""
+        """The prior that a training makes: of what it begins from, the images and the material's settings.
+
+        How it is reported is no part of it.
+        """
         train_images, held = self.images
-        inputs = {**begun_from, "settings": replace(self.material, data="", device="", dtype="")}
+        unmeasured = replace(self.material, data="", device="", dtype="", report=Report())
+        inputs = {**begun_from, "settings": unmeasured}
         inputs |= {"images": train_images.identities, "held out": held.identities}
         inputs |= {"device": device_class(self.helper.device), "dtype": str(self.dtype).removeprefix("torch.")}
         inputs |= {"processes": self.helper.num_processes, "torch": torch.__version__}
@@ -128,8 +132,7 @@ def train_new_prior(
     check_patch(spec.training.patch, codec.shape[-1])
     check_batch(spec.training.batch, run)
     artefact = run.artefact(codec=codec.key)
-    if own_record(out, RECORD, artefact.key, "prior"):
-        say(f"{out} is already there, and is this prior: nothing to do")
+    if already_there(run, artefact, out):
         return
     network = untrained(codec.shape, len(run.classes), spec.training, spec.training.seed, "train-prior", "weights")
     title = f"A DiT of {len(run.classes)} classes"
@@ -137,6 +140,17 @@ def train_new_prior(
     say(estimate(run, task))
     if not dry_run:
         produce(run, task, artefact, out)
+
+
+def already_there(run: TrainingRun, artefact: Artefact, out: Path) -> bool:
+    """Whether the prior is in `out`, and says so; raises AttarError where something else is."""
+    record = own_record(out, RECORD, artefact.key, "prior")
+    if not record:
+        return False
+    as_asked = record.get("settings", {}).get("report") == asdict(run.material.report)
+    hint = "" if as_asked else f"; its measures are of the `report` in its {RECORD}"
+    run.say(f"{out} is already there, and is this prior: nothing to do{hint}")
+    return True
 
 
 def _sized(spec: NewPrior) -> NewPrior:
