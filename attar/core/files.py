@@ -23,6 +23,7 @@ STAND_IN = len("..partial") + 13
 """Bytes by which the longest stand-in for a name is longer than it (`appearing`)."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+_LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _log = logging.getLogger("attar")
 
 
@@ -66,6 +67,24 @@ def _concerns(file: Any, place: Path) -> bool:
     path, place = Path(os.fsdecode(file)).absolute(), place.absolute()
     stand_in = str(place.with_name(f".{place.name}."))
     return path.is_relative_to(place) or place.is_relative_to(path) or str(path).startswith(stand_in)
+
+
+@contextmanager
+def locking(root: Path) -> Iterator[None]:
+    """Within it a cache is locked.
+
+    Raises:
+        AttarError: its file system has no locks, as some network disks have none.
+    """
+    try:
+        yield
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _LOCKLESS:
+            raise
+        raise AttarError(
+            f"the cache {root} cannot be locked ({reason(error)}): its file system has no locks; set ATTAR_CACHE to a "
+            "folder of a file system that has"
+        ) from error
 
 
 @contextmanager

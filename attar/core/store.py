@@ -18,7 +18,7 @@ import platformdirs
 
 from attar.core.cache_users import join
 from attar.core.errors import AttarError
-from attar.core.files import check_writable, expanded, permit, replacing, resumed, write_json, writing
+from attar.core.files import check_writable, expanded, locking, permit, replacing, resumed, write_json, writing
 from attar.core.fingerprints import Artefact, canonical, digest, file_digest, fingerprint
 
 __all__ = [
@@ -155,7 +155,8 @@ class Store:
         lock = filelock.FileLock(folder / f".{artefact.key}.lock")
         with writing(self.root, REMEDY):
             folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            with locking(self.root):
+                lock.acquire()
         try:
             yield
         finally:
