@@ -184,8 +184,24 @@ class Job:
         """The prior, on its device, its batch size chosen."""
         from attar.priors import load_prior
 
-        prompts = self.prompts
-        return load_prior(self._prior_name, tile=self.spec.tile, codec=self.codec, prompts=prompts, **self._opening)
+        prompts, tile = self.prompts, self.spec.tile
+        if self.unread:
+            from attar.priors.unread import unread_prior
+
+            spec = self.spec
+            return unread_prior(self._prior_name, spec.device, spec.dtype, tile, spec.codec, prompts)
+        opening: dict[str, Any] = {"codec": self.codec, "prompts": prompts, **self._opening}
+        if not self.dry:
+            return load_prior(self._prior_name, tile=tile, **opening)
+        prior = load_prior(self._prior_name, tile="likely", **opening)
+        return prior if tile is None else prior.with_batch_size(tile)
+
+    @cached_property
+    def unread(self) -> bool:
+        """Whether this is a dry run that leaves the prior's weights unread, for they are large."""
+        from attar.priors.unread import is_large
+
+        return self.dry and self.spec.prior is not None and is_large(self._prior_name)
 
     def master(self) -> Prior:
         """The prior with float32 weights, which a training needs; opened anew where the job's are of half precision."""
@@ -206,7 +222,10 @@ class Job:
         """The prior's codec, its batch size chosen. Neither the prior's network nor a text encoder is loaded for it."""
         from attar.priors import load_prior_codec
 
-        return load_prior_codec(self._prior_name, codec=self.spec.codec, **self._opening)
+        if self.unread:
+            return self.prior.codec
+        tile: Literal["likely"] | None = "likely" if self.dry else None
+        return load_prior_codec(self._prior_name, tile=tile, codec=self.spec.codec, **self._opening)
 
     @cached_property
     def prompts(self) -> Prompts | None:

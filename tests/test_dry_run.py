@@ -202,3 +202,71 @@ def test_a_clock_that_stands_still_gives_no_infinite_rate(monkeypatch: Any) -> N
 
     monkeypatch.setattr("attar.core.progress.time.monotonic", lambda: 1.0)
     assert math.isfinite(1 / timed(lambda: torch.zeros(1)))
+
+
+def save_large_dit(folder: Path, classes: list[str]) -> Path:
+    """A DiTPipeline of DiT-XL/2's size as far as its configuration tells; its weights are 3 GiB of a hole."""
+    import json
+
+    save_tiny_dit(folder, classes)
+    changes: dict[str, dict[str, Any]] = {
+        "transformer": {"num_attention_heads": 16, "attention_head_dim": 72, "num_layers": 28, "sample_size": 32},
+        "vae": {"block_out_channels": [128, 256, 512, 512], "norm_num_groups": 32, "layers_per_block": 2},
+    }
+    changes["vae"] |= {f"{way}_block_types": [f"{way.title()}{kind}Block2D"] * 4 for way, kind in WAYS.items()}
+    for part, change in changes.items():
+        config = folder / part / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+        with (folder / part / "diffusion_pytorch_model.safetensors").open("r+b") as weights:
+            weights.truncate(3 << 29)
+    return folder
+
+
+WAYS = {"down": "Encoder", "up": "Decoder"}
+
+
+@pytest.mark.parametrize("method", ["prior", "d3hr", "minimax", "d4m", "exemplars"])
+def test_the_weights_of_a_large_prior_are_left_unread(
+    made: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, method: str
+) -> None:
+    prior = save_large_dit(tmp_path / "large", ["ant", "bee"])
+    data = ["--data", f"imagefolder:{made / 'data'}@train", "--prior", prior, "--device", "cpu", "--ipc", "1,2"]
+    words = ["distill", *data, "--method", method, "--out", tmp_path / "out", "--dry-run"]
+    monkeypatch.setattr("attar.priors.codec.load_whole", lambda *_, **__: pytest.fail("weights were read"))
+    assert attar(monkeypatch, *words) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out
+    assert re.search(r"about [\d.]+ (min|h|days) \(.*sampling [\d.]+ (min|h|days)", told), told
+    assert "from an empty cache and without refinement, for its weights are left unread" in told
+    assert re.search(r"about [\d.]+ GiB of memory on the device, \d+ MiB of disk", told)
+
+
+def test_no_batch_is_proved(made: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    for place in ("attar.priors.prior.exact", "attar.priors.codec.exact"):
+        monkeypatch.setattr(place, lambda *_: pytest.fail("a batch was proved"))
+    words = commands(made, tmp_path)["distill d4m"]
+    assert attar(monkeypatch, *words, "--dry-run") == 0, capsys.readouterr().err
+    assert "encoding" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_classes_are_matched_before_any_weight_is_read(
+    made: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, dry: list[str]
+) -> None:
+    prior = save_large_dit(tmp_path / "large", ["ant", "wasp"])
+    data = ["--data", f"imagefolder:{made / 'data'}@train", "--prior", prior, "--device", "cpu", "--ipc", "1"]
+    monkeypatch.setattr("attar.priors.codec.load_whole", lambda *_, **__: pytest.fail("weights were read"))
+    assert attar(monkeypatch, "distill", *data, "--method", "prior", "--out", tmp_path / "out", *dry) != 0
+    assert "'bee'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("load", "said"), [(0.0, False), (9.0, True)])
+def test_a_busy_machine_is_told(
+    made: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, load: float, said: bool
+) -> None:
+    monkeypatch.setattr("attar.core.machine.os.getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr("attar.core.machine.os.cpu_count", lambda: 4)
+    monkeypatch.setattr("attar.core.machine.cores", lambda: 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert attar(monkeypatch, *commands(made, tmp_path)["export"], "--dry-run") == 0
+    words = "this machine is busy (2 a process; load 9.0 on 4 cores): times may be twice what they are"
+    assert (words in capsys.readouterr().out) == said

@@ -327,6 +327,30 @@ def test_the_report_shows_how_the_prior_was_tuned(world: Path, tmp_path: Path, s
     assert f"{first:.2f} → {last:.2f}" in page
 
 
+def test_another_monitor_tunes_nothing_again(world: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attar.priors.training.optimise.CHECKPOINT_SECONDS", 0.0)
+    looks = {"monitor.times": 2, "monitor.steps": 1, "monitor.samples": 6, "monitor.real": 6}
+    looked, unseen = fit_of(**looks), fit_of()
+    whole = learnt(job_of(world, Store(store.root / "whole")), looked, [0, 1])
+    job, loss = job_of(world, store), MinimaxLoss.__call__
+    begun: list[int] = []
+
+    def dying(self: Any, step: int) -> Tensor:
+        begun.append(step)
+        if len(begun) == 4:
+            raise Stop
+        return loss(self, step)
+
+    monkeypatch.setattr(MinimaxLoss, "__call__", dying)
+    with pytest.raises(Stop):
+        learnt(job, unseen, [0, 1])
+    resumed = learnt(job, looked, [0, 1])
+    assert begun == [0, 1, 2, 3, 3, 4, 5, 6, 7]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert fit_artefact(job, looked, [0, 1]).key == fit_artefact(job, unseen, [0, 1]).key
+    assert fit_artefact(job, looked, [0, 1]).key != fit_artefact(job, fit_of(memory=3), [0, 1]).key
+
+
 def test_bad_settings_are_refused_before_any_work(world: Path, store: Store, tmp_path: Path) -> None:
     for changes, message in (
         ({"fit.diversity": -1}, "fit.diversity -1"),

@@ -229,9 +229,10 @@ def test_a_given_tile_that_does_not_fit_in_memory_is_refused(
         load_prior(folder, device="cpu", tile=64, store=store)
 
 
-def test_the_classes_of_digits_are_known_untrained() -> None:
+def test_the_classes_of_digits_are_known_untrained_and_of_a_pipeline_unread(tmp_path: Path) -> None:
     assert known_classes("digits") == load_data("digits").classes == tuple("0123456789")
-    assert known_classes("elsewhere") is None
+    assert known_classes(str(save_tiny_dit(tmp_path / "named", ["a", "b"]))) == ("a", "b")
+    assert known_classes(str(save_tiny_dit(tmp_path / "unnamed", None))) is None
 
 
 class Recording(Store):

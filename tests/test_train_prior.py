@@ -247,6 +247,37 @@ def test_the_forecast_counts_the_classifier_and_every_sample(
     assert ["classifier" in line for line in told[-2:]] == [True, False]
 
 
+def test_another_report_begins_no_training_again(
+    data: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import attar.priors.training.train as training
+
+    monkeypatch.setattr("attar.priors.training.optimise.CHECKPOINT_SECONDS", 0.0)
+    other = Report(every=5, samples=8, guidance=1.0, steps=3, judge_steps=3)
+    train_new_prior(spec(data), tmp_path / "whole", store=Store(tmp_path / "other"), say=lambda line: None)
+    drawn, seen = generator, list[int]()
+
+    def dies(*parts: str | int) -> torch.Generator:
+        seen.append(int(parts[-1]))
+        if seen[-1] == 5 and seen.count(5) == 1:
+            raise KeyboardInterrupt
+        return drawn(*parts)
+
+    monkeypatch.setattr(training, "generator", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train_new_prior(spec(data), tmp_path / "out", store=store, say=lambda line: None)
+    train_new_prior(spec(data, report=other), tmp_path / "out", store=store, say=lambda line: None)
+    assert [step for step in seen if step > 3] == [4, 5, 5, 6, 7, 8, 9, 10, 11]  # an estimate takes the first few
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "out")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    measures = json.loads((tmp_path / "out" / "training.json").read_text())["measures"]
+    assert (measures["step"], measures["samples"], measures["guidance"], measures["steps"]) == (12, 8, 1.0, 3)
+    said, before = list[str](), len(seen)
+    train_new_prior(spec(data), tmp_path / "out", store=store, say=said.append)
+    assert said[-1].endswith("nothing to do; its measures are of the `report` in its training.json")
+    assert len(seen) == before
+
+
 def test_images_of_one_size_need_no_other(data: Path, tmp_path: Path, store: Store) -> None:
     said: list[str] = []
     train_new_prior(spec(data, size=None), tmp_path / "a", store=store, say=said.append)

@@ -81,6 +81,15 @@ TEXTS = ("--prompt", "--negative-prompt")
 """Options that may be empty."""
 
 
+def _say_if_busy() -> None:
+    """Says where other work takes the cores, which makes times longer than they would be, and what helps."""
+    from attar.core.machine import threads
+
+    found = threads()
+    if found.advice:
+        say(f"this machine is busy ({found.state}): times may be twice what they are when it is not; {found.advice}")
+
+
 class Command(TyperCommand):
     """A command that looks first at where it is to write, and whose options are known to whoever tells how it ended."""
 
@@ -103,6 +112,7 @@ class Command(TyperCommand):
         try:
             result = super().invoke(ctx)
             if ctx.params.get("dry_run"):
+                _say_if_busy()
                 say(f"dry run: nothing was trained, made or written{'' if self.name in UNTIMED else TIMES}")
             return result
         except KeyboardInterrupt:

@@ -264,7 +264,7 @@ def _written(config: Path, known: list[str]) -> tuple[dict[str, Any], dict[str, 
     except OSError as error:
         hint = "" if config.exists() else near(str(config))
         raise AttarError(f"`config` {config}{hint} cannot be read: {reason(error)}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AttarError(f"`config` {config} is not TOML: {error}") from error
     written = {name.replace("-", "_"): value for name, value in written.items()}
     table = written.pop("set", {})

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -122,14 +122,27 @@ class Probe:
     store: Store
     progress: Progress = silent
 
+    def of(self, tile: int | Literal["likely"] | None) -> int:
+        """The batch size that is chosen, is likely to be, or is given and proved."""
+        if tile == "likely":
+            return self.likely()
+        return self.chosen() if tile is None else self.proved(tile)
+
     def chosen(self, most: int | None = None) -> int:
         """The batch size that `choose` finds: no more rows than fill the device, and none above `most`."""
+        return self._remembered(lambda: self._first(most, self._proof), self._asked(most))
 
-        def find() -> int:
-            bounds = [bound for bound in (most, fills(self.device, self.batched.row_flops)) if bound is not None]
-            return choose(self.device, self._proof, min(bounds, default=None), self.batched.weights)
+    def likely(self) -> int:
+        """The batch size that was chosen, if one was; else the one that is tried first, nearly always exact."""
+        made = self._artefact(self._asked(None))
+        return self._read(made) if self.store.has(made) else self._first(None, lambda _: True)
 
-        return self._remembered(find, {"at most": most, "filled": CPU_FILLED if self.device.type == "cpu" else None})
+    def _first(self, most: int | None, exact_at: Callable[[int], bool]) -> int:
+        bounds = [bound for bound in (most, fills(self.device, self.batched.row_flops)) if bound is not None]
+        return choose(self.device, exact_at, min(bounds, default=None), self.batched.weights)
+
+    def _asked(self, most: int | None) -> dict[str, int | None]:
+        return {"at most": most, "filled": CPU_FILLED if self.device.type == "cpu" else None}
 
     def proved(self, tile: int) -> int:
         """`tile` itself.
@@ -154,13 +167,19 @@ class Probe:
         return self.batched.exact_at(batch_size)
 
     def _remembered(self, find: Callable[[], int], asked: Mapping[str, int | None]) -> int:
-        where = {"device": device_class(self.device), "dtype": str(self.dtype), "torch": torch.__version__}
-        where |= weight_format(self.batched.weights)
-
         def make(scratch: Path) -> None:
             (scratch / "tile").write_text(str(find()))
 
-        return int((self.store.once(Artefact("tile", {**self.network, **where, **asked}), make) / "tile").read_text())
+        self.store.once(made := self._artefact(asked), make)
+        return self._read(made)
+
+    def _artefact(self, asked: Mapping[str, int | None]) -> Artefact:
+        where = {"device": device_class(self.device), "dtype": str(self.dtype), "torch": torch.__version__}
+        where |= weight_format(self.batched.weights)
+        return Artefact("tile", {**self.network, **where, **asked})
+
+    def _read(self, made: Artefact) -> int:
+        return int((self.store.folder(made) / "tile").read_text())
 
 
 def exact(network: Callable[..., Tensor], *rows: Tensor) -> bool:

@@ -11,6 +11,7 @@ from time import strptime
 from typing import Any
 
 from attar.core.errors import AttarError, suggestion
+from attar.core.files import locking
 from attar.core.fingerprints import key_of
 from attar.core.store import UNREADABLE, cache_folder, read_meta
 from attar.core.wording import listed
@@ -194,7 +195,8 @@ def held(root: Path, kind: str, key: str) -> Iterator[bool]:
 
     lock = filelock.FileLock(root / kind / f".{key}.lock")
     try:
-        lock.acquire(timeout=0)
+        with locking(root):
+            lock.acquire(timeout=0)
     except filelock.Timeout:
         yield False
         return

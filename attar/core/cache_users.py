@@ -27,7 +27,7 @@ def join(root: Path) -> None:
         return
     mark = root / JOBS / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
     lock = filelock.FileLock(f"{mark}.lock", thread_local=False)
-    with suppress(OSError):
+    with suppress(OSError, NotImplementedError):
         mark.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
         mark.touch()
@@ -36,6 +36,8 @@ def join(root: Path) -> None:
 
 def oldest_running(root: Path) -> float | None:
     """When the first of the other processes that use a cache began, by the clock of its disk; None where none does.
+
+    0 where the clock has gone back since.
 
     The marks of those that were killed are removed. Those whose locks another user keeps from us count as running.
     """
@@ -47,6 +49,8 @@ def oldest_running(root: Path) -> float | None:
         lock = filelock.FileLock(f"{mark}.lock")
         try:
             begun = mark.stat().st_mtime
+            if begun > time.time():  # the clock went back meanwhile: no time tells what was used since
+                begun = 0.0
             lock.acquire(timeout=0)
         except filelock.Timeout:
             running.append(begun)

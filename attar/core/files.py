@@ -23,6 +23,7 @@ STAND_IN = len("..partial") + 13
 """Bytes by which the longest stand-in for a name is longer than it (`appearing`)."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+_LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _log = logging.getLogger("attar")
 
 
@@ -69,6 +70,24 @@ def _concerns(file: Any, place: Path) -> bool:
 
 
 @contextmanager
+def locking(root: Path) -> Iterator[None]:
+    """Within it a cache is locked.
+
+    Raises:
+        AttarError: its file system has no locks, as some network disks have none.
+    """
+    try:
+        yield
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _LOCKLESS:
+            raise
+        raise AttarError(
+            f"the cache {root} cannot be locked ({reason(error)}): its file system has no locks; set ATTAR_CACHE to a "
+            "folder of a file system that has"
+        ) from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside `path`, renamed onto it on success: readers see all of the file or none of it.
 
@@ -81,7 +100,8 @@ def replacing(path: Path) -> Iterator[Path]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.touch()
+            temporary.unlink(missing_ok=True)
+            temporary.touch(exist_ok=False)  # never through a link that someone put there
             rights = temporary.stat().st_mode
             yield temporary
             permit(temporary, rights)
@@ -109,7 +129,9 @@ def appearing(folder: Path, remedy: str = "", run: str | None = None) -> Iterato
     with writing(folder, remedy):
         folder.parent.mkdir(parents=True, exist_ok=True)
         for stale in [path for path in folder.parent.iterdir() if left.fullmatch(path.name)]:
-            if stale.is_dir() and (stale != temporary or run is None):
+            if stale.is_symlink():  # whoever put it there would have us write elsewhere
+                stale.unlink()
+            elif stale.is_dir() and (stale != temporary or run is None):
                 shutil.rmtree(stale)
         temporary.mkdir(exist_ok=True)
         for half in temporary.rglob(".*.partial"):

@@ -72,7 +72,7 @@ def examined(version: str) -> list[Finding]:
         *(Finding(name, _version(name) or "missing") for name in LIBRARIES),
         *map(_extra, EXTRAS),
         _processor(),
-        _threads(),
+        threads(),
         *map(_device, _devices()),
         Finding("memory", f"{_gib(memory())} for this process and its children"),
         _cache(),
@@ -105,12 +105,12 @@ def _processor_name() -> str:
     return next(named, platform.processor() or "unknown")
 
 
-def _threads() -> Finding:
+def threads() -> Finding:
     """Threads that wait for a busy core slow all others down: two can be slower than one."""
-    threads, load, usable = torch.get_num_threads(), os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, cores()
-    state = f"{threads} a process; load {load:.1f} on {usable} cores"
+    count, load, usable = torch.get_num_threads(), os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, cores()
+    state = f"{count} a process; load {load:.1f} on {usable} cores"
     fitting = min(usable, max(1, round((os.cpu_count() or usable) - load)))
-    if threads <= fitting:
+    if count <= fitting:
         return Finding("threads", state)
     return Finding("threads", state, f"other work runs beside Attar's: OMP_NUM_THREADS={fitting} may be faster")
 

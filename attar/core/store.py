@@ -18,7 +18,7 @@ import platformdirs
 
 from attar.core.cache_users import join
 from attar.core.errors import AttarError
-from attar.core.files import check_writable, expanded, permit, replacing, resumed, write_json, writing
+from attar.core.files import check_writable, expanded, locking, permit, replacing, resumed, write_json, writing
 from attar.core.fingerprints import Artefact, canonical, digest, file_digest, fingerprint
 
 __all__ = [
@@ -126,6 +126,8 @@ class Store:
                 return target
             self._discard(target)
             scratch = self.scratch(artefact)
+            if scratch.is_symlink():
+                scratch.unlink()
             scratch.mkdir(exist_ok=True)
             earlier, begun = seconds + _noted(scratch), time.monotonic()
             try:
@@ -153,7 +155,8 @@ class Store:
         lock = filelock.FileLock(folder / f".{artefact.key}.lock")
         with writing(self.root, REMEDY):
             folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            with locking(self.root):
+                lock.acquire()
         try:
             yield
         finally:
@@ -168,7 +171,7 @@ class Store:
 
     def _discard(self, folder: Path) -> None:
         """Removes what stands in the place of an artefact, and says why; other processes see all of it or nothing."""
-        if not folder.exists():
+        if not os.path.lexists(folder):
             return
         why = _damage(folder) if folder.is_dir() else "it is no folder"
         if why == UNSEALED:
@@ -177,7 +180,7 @@ class Store:
             _log.warning("%s, of the cache, is damaged (%s): it is discarded and made again", folder, why)
         aside = folder.with_name(f".{folder.name}.{os.getpid()}.damaged")
         os.rename(folder, aside)
-        shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+        shutil.rmtree(aside) if aside.is_dir() and not aside.is_symlink() else aside.unlink()
 
 
 def _publish(scratch: Path, target: Path, artefact: Artefact, seconds: float) -> None:
@@ -203,6 +206,8 @@ def _damage(folder: Path) -> str:
 
 def _compared(folder: Path) -> str:
     """As `_damage`; raises FileNotFoundError where another process takes the folder away meanwhile."""
+    if folder.is_symlink():
+        return "it is a link"
     stamps = _stamps(folder)
     if _WHOLE.get(folder) == stamps:
         return ""

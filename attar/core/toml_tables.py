@@ -22,7 +22,7 @@ def read(file: Path, field: str) -> Any:
     Raises:
         AttarError: it cannot be read as such.
     """
-    with explained(f"`{field}` {file}: cannot be read as {file.suffix or 'TOML'}", OSError, ValueError):
+    with explained(f"`{field}` {file}: cannot be read as {file.suffix or 'TOML'}", OSError, ValueError, RecursionError):
         text = file.read_text(encoding="utf-8")
         return json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
 

@@ -39,7 +39,7 @@ def features(schema: Any) -> dict[str, Any]:
     text = (schema.metadata or {}).get(b"huggingface")
     try:
         return dict(json.loads(text)["info"]["features"]) if text else {}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

@@ -82,7 +82,7 @@ def fit_artefact(job: Job, fit: Fit, group: Group) -> Artefact:
             "compute": job.compute,
         }
     inputs = {
-        "fit": job.to_config(fit),
+        "fit": job.to_config(fit.keyed),
         "classes": [job.classes[label] for label in group],
         "latents": [shard for label in group for shard in job.latents.artefacts(label)],
         "prior": prior,

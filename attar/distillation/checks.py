@@ -91,8 +91,9 @@ class RunPlan:
         if not occupied(folder):
             return False
         manifest = _set_in(folder)
-        if self.uses_prior and self.job.untrained:
-            say(f"{folder} is there; whether this run made it is seen when the prior digits is trained")
+        if self.uses_prior and (self.job.untrained or self.job.unread):
+            when = "the prior digits is trained" if self.job.untrained else "the prior's weights are read"
+            say(f"{folder} is there; whether this run made it is seen when {when}")
             return True
         if manifest["run"] != self.key(ipc):
             raise _foreign(folder, manifest, self.described(ipc))
@@ -142,7 +143,8 @@ def planned(
     """
     plan = foreseen(job, name, method, ipcs, out, fits)
     if isinstance(method, LatentMethod):
-        method.fit.check(job.prior)
+        if not job.unread:
+            method.fit.check(job.prior)
         _choosing_real(job, method, plan.ipcs)
         _guided(job, method.sampler, say)
     _enough_images(plan, job.images)

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import nn
 
-from attar.core.progress import about, timed
+from attar.core.progress import about, duration, timed
 from attar.core.wording import counted
 from attar.diffusion import network_passes, times_from
 from attar.distillation.artefacts import prepared_artefact
 from attar.distillation.checks import RunPlan
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, Method
-from attar.priors.codec import Codec
+from attar.priors.codec import AutoencoderCodec, Codec
 from attar.priors.prior import Prior
 from attar.selection.features import Features, teacher_for
 from attar.teachers.features import seconds_per_image
+
+TIMED = 10**10
+"""FLOPs of a batch that is timed on a CPU."""
+WIDTH = 256
+"""Channels of the convolution that stands for an unread codec's."""
 
 
 def remaining(plan: RunPlan, ipcs: Sequence[int]) -> str:
     """The work that is not yet in the store, and about how long it takes on this device, in words.
 
-    The time is that of the network, of finding the starts and of encoding; each is measured on a small part.
+    Each part is named, with its time, which is measured on a small part of it.
     """
     job, method = plan.job, plan.method
     if isinstance(method, ComposedImages):
@@ -33,21 +40,43 @@ def remaining(plan: RunPlan, ipcs: Sequence[int]) -> str:
     unfitted, missing = _unfitted(plan, ipcs), _missing(plan, ipcs)
     fitting = sum(fit.passes([len(job.images.of_class(label)) for label in group]) for fit, group in unfitted)
     sampling = len(missing) and sum(missing) * passes_per_image(job, method)
-    seconds = (fitting + sampling) / passes_per_second(job.prior) if fitting + sampling else 0.0
-    seconds += sum(classes * method.start_seconds(job, count) for count, classes in Counter(missing).items())
     fits = {fit for fit, _ in unfitted}
     encoding = sum(max(_unencoded(job, fit, label) for fit in fits) for label in {c for _, g in unfitted for c in g})
-    if encoding:
-        seconds += encoding / encoded_per_second(job.codec)
-    refining, more = _refining(plan, method, ipcs)
-    seconds += more
+    refining, improving = _refining(plan, method, ipcs)
     if not (fitting or sampling or encoding or refining):
         return "all images are made; they have only to be written"
+    each, decoding = 1 / passes_per_second(job.prior), sum(ipcs) * len(job.labels)
+    parts = {
+        "encoding": encoding / encoded_per_second(job.codec) if encoding else 0.0,
+        "the fit": fitting * each,
+        "the starts": sum(classes * method.start_seconds(job, count) for count, classes in Counter(missing).items()),
+        "sampling": sampling * each,
+        "refinement": improving,
+        "decoding": decoding / decoded_per_second(job.codec),
+    }
     of = f"{fitting:,} to fit, {sampling:,} to sample {sum(missing):,}"
     encoded = f", {counted(encoding, 'image')} to encode" if encoding else ""
     improved = f", {counted(refining, 'image')} to refine" if refining else ""
     passes = counted(fitting + sampling, "network pass")
-    return f"{passes} ({of}){encoded}{improved}, {about(seconds)}"
+    named = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if seconds)
+    unread = ", from an empty cache and without refinement, for its weights are left unread" if job.unread else ""
+    return (
+        f"{passes} ({of}){encoded}{improved}, {about(sum(parts.values()))} ({named}){unread}; "
+        f"{_room(plan, ipcs, encoding, sum(missing))}"
+    )
+
+
+def _room(plan: RunPlan, ipcs: Sequence[int], encoding: int, made: int) -> str:
+    """What a run takes of memory and of the disk, in words; the images as if they could not be compressed."""
+    from attar.distillation.outlook import memory_of
+
+    job, method = plan.job, plan.method
+    values = math.prod(job.prior.codec.shape)
+    side = job.spec.output_size or job.prior.codec.size
+    images = sum(ipcs) * len(job.labels) * 3 * side**2
+    disk = encoding * 4 * values + made * 4 * values + images
+    assert isinstance(method, LatentMethod)
+    return f"about {size(memory_of(job, method, ipcs))} of memory on the device, {size(disk)} of disk"
 
 
 def _unfitted(plan: RunPlan, ipcs: Sequence[int]) -> list[tuple[Fit, Group]]:
@@ -71,7 +100,7 @@ def _missing(plan: RunPlan, ipcs: Sequence[int]) -> list[int]:
 
 def _refining(plan: RunPlan, method: LatentMethod, ipcs: Sequence[int]) -> tuple[int, float]:
     """How many images are still to be refined, and in how many seconds."""
-    if method.refine is None:
+    if method.refine is None or plan.job.unread:
         return 0, 0.0
     has, count = plan.job.store.has, plan.job.spec.made
     left = {count(ipc): sum(not has(made) for made in plan.artefacts[ipc].refined.values()) for ipc in ipcs}
@@ -121,14 +150,61 @@ def passes_per_image(job: Job, method: LatentMethod) -> int:
 
 
 def passes_per_second(prior: Prior) -> float:
-    """Network passes, in images, that this device does in a second: one batch, timed."""
-    z = torch.zeros(prior.batch_size, *prior.codec.shape, device=prior.device)
-    y = torch.zeros(prior.batch_size, dtype=torch.long, device=prior.device)
+    """Network passes, in images, that this device does in a second: a small batch, timed, or a block of the network."""
+    from attar.distillation.outlook import block_rate
+    from attar.priors.unread import block_of
+
+    flops = prior.row_flops()
+    if is_unread(prior.network):
+        return block_rate(prior, block_of(prior.network)) / flops
+    rows = _rows(prior.device, prior.batch_size, flops)
+    z = torch.zeros(rows, *prior.codec.shape, device=prior.device)
+    y = torch.zeros(rows, dtype=torch.long, device=prior.device)
     with torch.inference_mode():
-        return prior.batch_size / timed(lambda: float(prior(z, 500, y).sum()))
+        return rows / timed(lambda: float(prior.with_batch_size(rows)(z, 500, y).sum()))
 
 
 def encoded_per_second(codec: Codec) -> float:
-    """Images that this device encodes in a second: one batch, timed."""
-    images = torch.zeros(codec.batch_size, 3, codec.size, codec.size)
-    return codec.batch_size / timed(lambda: codec.encode(images))
+    """Images that this device encodes in a second."""
+    return _codec_rate(codec, lambda small, n: small.encode(torch.zeros(n, 3, codec.size, codec.size)))
+
+
+def decoded_per_second(codec: Codec) -> float:
+    """Images that this device decodes in a second."""
+    return _codec_rate(codec, lambda small, n: small.decode(torch.zeros(n, *codec.shape)))
+
+
+def _codec_rate(codec: Codec, call: Callable[[Codec, int], object]) -> float:
+    """Images in a second of a small batch, timed; of an unread codec, by the rate of a convolution of its own."""
+    if not isinstance(codec, AutoencoderCodec):
+        return codec.batch_size / timed(lambda: call(codec, codec.batch_size))
+    flops = codec.row_flops()
+    if is_unread(codec.vae):
+        return convolution_rate(codec) / flops
+    rows = _rows(codec.device, codec.batch_size, flops)
+    return rows / timed(lambda: call(codec.with_batch_size(rows), rows))
+
+
+def is_unread(network: nn.Module) -> bool:
+    """Whether a network has shapes and no numbers."""
+    return any(parameter.is_meta for parameter in network.parameters())
+
+
+def convolution_rate(codec: AutoencoderCodec) -> float:
+    """FLOPs in a second of a 3 x 3 convolution at a quarter of a codec's size, which most of its work is."""
+    channels, side = WIDTH, max(8, codec.size // 4)
+    layer = nn.Conv2d(channels, channels, 3, padding=1, device=codec.device)
+    layer = layer.to(memory_format=torch.channels_last)
+    x = torch.zeros(1, channels, side, side, device=codec.device).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), torch.autocast(codec.device.type, codec.dtype, enabled=codec.dtype != torch.float32):
+        return 2 * 9 * channels**2 * side**2 / timed(lambda: float(layer(x).sum()))
+
+
+def _rows(device: torch.device, batch_size: int, flops: int) -> int:
+    """The rows of a batch that is timed: all on a GPU, on a CPU as many as take about a tenth of a second."""
+    return batch_size if device.type != "cpu" else min(batch_size, max(1, TIMED // max(1, flops)))
+
+
+def size(count: float) -> str:
+    """Bytes in words."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{math.ceil(count / 2**20):,} MiB"

@@ -18,7 +18,7 @@ from attar.distillation.cost import passes_per_image, passes_per_second
 from attar.evaluation import Images, Recipe
 from attar.evaluation.precision import resolve_precision
 from attar.job import Job
-from attar.methods.base import LatentMethod, Method
+from attar.methods.base import Fit, LatentMethod, Method
 from attar.priors.codec import AutoencoderCodec
 from attar.priors.prior import Prior
 from attar.priors.shared_embedders import SharedDiT
@@ -103,15 +103,29 @@ def outlook(
     parts: dict[Hashable, tuple[float, float]] = {
         (*part, job.spec): (n, n / measures.per_second + other.get(part, 0.0)) for part, n in flops.items()
     }
+    return Outlook(len(groups), latents, steps, fitting + sampling, _memory(fit, measures, steps), parts)
+
+
+def memory_of(job: Job, method: LatentMethod, ipcs: Sequence[int]) -> int:
+    """Bytes on the device, about, that sets of some IPCs take."""
+    fit = method.for_ipc(max(ipcs)).fit
+    counts = [len(job.images.of_class(label)) for label in job.labels]
+    steps = sum(fit.training_steps([counts[label] for label in group]) for group in fit.groups(job.labels))
+    return _memory(fit, measured(job.prior, rate=1.0), steps)
+
+
+def _memory(fit: Fit, measures: Measures, steps: int) -> int:
     tuning = 0
     if steps:
         tuning = measures.master + getattr(fit, "batch", 1) * measures.training + 20 * measures.trained
-    memory = measures.weights + max(measures.sampling, tuning)
-    return Outlook(len(groups), latents, steps, fitting + sampling, memory, parts)
+    return measures.weights + max(measures.sampling, tuning)
 
 
-def measured(prior: Prior, block: nn.Module | None = None) -> Measures:
-    """The measures of a prior; with a `block`, of one whose networks are on the meta device, timed by that block."""
+def measured(prior: Prior, block: nn.Module | None = None, rate: float | None = None) -> Measures:
+    """The measures of a prior; with a `block`, of one whose networks are on the meta device, timed by that block.
+
+    With a `rate`, the FLOPs in a second are this, and nothing is timed.
+    """
     network = on_meta(prior.network).float()
     z, times, y = (
         torch.zeros(1, *shape, dtype=kind, device="meta")
@@ -128,10 +142,12 @@ def measured(prior: Prior, block: nn.Module | None = None) -> Measures:
         decoding = codec.batch_size * _peak(vae, lambda: vae.decode(z))
     flops = counted_flops(lambda: network(z, times, y))
     trained, activations = _training(network, z, times, y)
-    if block is None:
+    if rate is not None:
+        per_second, how = rate, "not timed"
+    elif block is None:
         per_second, how = flops * passes_per_second(prior), "one pass of the network timed"
     else:
-        per_second, how = _block_rate(prior, block), "estimated from the FLOP rate of one block"
+        per_second, how = block_rate(prior, block), "estimated from the FLOP rate of one block"
     return Measures(
         network=flops,
         encoder=encoder,
@@ -183,7 +199,7 @@ def _training(network: nn.Module, z: Tensor, times: Tensor, y: Tensor) -> tuple[
     return sum(p.numel() for p in adaptor.parameters()), bytes_kept
 
 
-def _block_rate(prior: Prior, block: nn.Module) -> float:
+def block_rate(prior: Prior, block: nn.Module) -> float:
     """FLOPs in a second of one block of a network on the meta device, given numbers, inputs of its shapes and time."""
     n = 1 if prior.device.type == "cpu" else prior.batch_size
     asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = []

@@ -55,7 +55,9 @@ def explain_run(
     Raises:
         AttarError: any input is wrong, or a folder belongs to another run.
     """
-    plan = planned(Job(spec, store, progress, dry=True), name, method, ipcs, out, say)
+    job = Job(spec, store, progress, dry=True)
+    job.unread = False  # keys are what is asked for
+    plan = planned(job, name, method, ipcs, out, say)
     return reuse(plan, plan.missing(plan.ipcs, say))
 
 

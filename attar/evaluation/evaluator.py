@@ -108,7 +108,7 @@ class Students:
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     teacher: nn.Module | None = None
     """Gives soft labels, one logit for each class, for images of the recipe's size, normalised as the recipe says; with
-    a fixed scheme, for those of attar.teachers.soft_labels.whole."""
+    a fixed scheme, for those of attar.teachers.soft_labels.whole_images."""
     labels: StoredLabels | None = None
     """Soft labels that are stored for this set and recipe; none: a recipe that stores labels makes them first."""
     store: Store | None = None

@@ -17,7 +17,7 @@ from attar.core.progress import Progress
 from attar.core.store import Artefact, Store
 from attar.evaluation.recipe import Recipe
 from attar.teachers.label_schemes import Scheme
-from attar.teachers.soft_labels import FORMAT, Labelling, StoredLabels, Views, whole, write_labels
+from attar.teachers.soft_labels import FORMAT, Labelling, StoredLabels, Views, whole_images, write_labels
 from attar.teachers.teacher import Teacher, digest_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def whole_views(images: Images, teacher: nn.Module | None, given: StoredLabels |
     size = teacher.size if isinstance(teacher, Teacher) else None
     if teacher is None and given is not None:
         size = given.side
-    return whole(len(images.labels), size or images.side)
+    return whole_images(len(images.labels), size or images.side)
 
 
 @dataclass(frozen=True, eq=False)

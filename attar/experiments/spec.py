@@ -164,7 +164,7 @@ def read_experiment(file: Path) -> Experiment:
     except OSError as error:
         hint = "" if file.exists() else near(str(file)) or _shipped(file)
         raise AttarError(f"{file}{hint} cannot be read: {reason(error)}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise AttarError(f"{file} is not TOML: {error}") from error
     except (ValueError, AttarError) as error:
         raise AttarError(f"{file}: {error}") from error

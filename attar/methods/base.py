@@ -111,6 +111,11 @@ class Fit:
         """This fit for sets of this IPC: itself, unless the IPC decides what it learns."""
         return self
 
+    @property
+    def keyed(self) -> Self:
+        """This fit as keys hold it: what decides what it learns, without how it is measured on the way."""
+        return self
+
     def groups(self, labels: Sequence[int]) -> list[Group]:
         """The classes that are fitted together."""
         return [[label] for label in labels]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from attar.core.arguments import checked
 from attar.core.errors import AttarError, suggestion
@@ -61,7 +61,7 @@ def load_prior(
     *,
     device: torch.device | str = "auto",
     dtype: torch.dtype | str = "auto",
-    tile: int | None = None,
+    tile: int | Literal["likely"] | None = None,
     codec: str | Codec | None = None,
     prompts: Prompts | None = None,
     store: Store | None = None,
@@ -70,7 +70,8 @@ def load_prior(
     """The prior named by `source`: `digits`, a diffusers folder or hub id, or an original DiT checkpoint file.
 
     A Stable Diffusion needs the `prompts` of its classes. `codec` is an open one, or as in `load_prior_codec`. `tile`
-    is the fixed batch size of its network (attar.core.batching): chosen by probing, and probed too where it is given.
+    is the fixed batch size of its network (attar.core.batching): chosen by probing, and probed too where it is
+    given; or "likely": the one that probing most likely finds, for a dry run.
 
     Raises:
         AttarError: it cannot be loaded or takes no prompts, or the device, dtype or tile is not usable.
@@ -85,8 +86,7 @@ def load_prior(
     store = store or Store()
     if prompts is not None and not takes_prompts(source):
         raise AttarError(f"`prior` {source}: knows its classes by label, so it takes no prompts; Stable Diffusion does")
-    folder = _folder(source, store, progress)
-    kind = _kind(folder)
+    kind = form_of(folder := _folder(source, store, progress))
     if codec is None or isinstance(codec, str):
         opening: dict[str, Any] = {"device": device, "dtype": dtype, "store": store, "progress": progress}
         codec = load_prior_codec(folder, tile=tile, codec=codec, **opening)
@@ -95,7 +95,7 @@ def load_prior(
     check_weights(prior.network, f"`prior` {source}")
     probe = Probe({"prior": Named(source, prior.key)}, prior, place, number_format, store, progress)
     with naming(f"`prior` {source}"):
-        return prior.with_batch_size(probe.chosen() if tile is None else probe.proved(tile))
+        return prior.with_batch_size(probe.of(tile))
 
 
 @checked
@@ -104,7 +104,7 @@ def load_prior_codec(
     *,
     device: torch.device | str = "auto",
     dtype: torch.dtype | str = "auto",
-    tile: int | None = None,
+    tile: int | Literal["likely"] | None = None,
     codec: str | None = None,
     store: Store | None = None,
     progress: Progress = silent,
@@ -127,11 +127,11 @@ def load_prior_codec(
         check_there(codec, "`codec`", ["pixel"])
     store = store or Store()
     folder = _folder(source, store, progress)
-    shape, own = _kind(folder).latent_space(folder)
+    shape, own = form_of(folder).latent_space(folder)
     opened = load_codec(codec or own, shape, place, number_format)
     probe = Probe({"codec": opened.key, "latents": shape}, opened, place, number_format, store, progress)
     with naming(f"`codec` {codec or own}"):
-        return opened.with_batch_size(probe.chosen(most=tile))
+        return opened.with_batch_size(probe.likely() if tile == "likely" else probe.chosen(most=tile))
 
 
 def takes_prompts(source: str) -> bool:
@@ -140,14 +140,24 @@ def takes_prompts(source: str) -> bool:
     Raises:
         AttarError: there is no prior of that name.
     """
-    return source != "digits" and _kind(at_home(source)).prompted
+    return source != "digits" and form_of(at_home(source)).prompted
 
 
 def known_classes(source: str) -> tuple[str, ...] | None:
-    """The class names of a prior that are known before it is trained or loaded: those of `digits`; else None."""
-    from attar.data.digits import Digits
+    """The class names of a prior that are known before it is trained or loaded: of `digits`, and of a DiTPipeline.
 
-    return Digits.classes if source == "digits" else None
+    None where its files name none.
+    """
+    from attar.data.class_names import named
+    from attar.data.digits import Digits
+    from attar.priors.diffusers_pipeline import read_index
+
+    if source == "digits":
+        return Digits.classes
+    if expanded(source).is_file() or takes_prompts(source):
+        return None
+    id2label = read_index(at_home(source)).get("id2label") or None
+    return None if id2label is None else named(id2label, len(id2label), f"`prior` {source}: model_index.json")
 
 
 def known_side(source: str | None, codec: str | None = None) -> int | None:
@@ -166,7 +176,12 @@ def _folder(source: str, store: Store, progress: Progress) -> str:
     return at_home(source)
 
 
-def _kind(source: str) -> PriorForm:
+def form_of(source: str) -> PriorForm:
+    """The form that a prior comes in.
+
+    Raises:
+        AttarError: there is no such file or folder, or it is no prior.
+    """
     from attar.priors.diffusers_pipeline import read_index
     from attar.priors.original_dit import SUFFIXES
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -217,25 +220,48 @@ def load_autoencoder(source: str) -> Any:
     Raises:
         AttarError: there is none, or its latents are scaled in a way that is not supported.
     """
+    kind, _ = autoencoder_config(source)
+    source = at_home(source)
+    with _opening(source):
+        vae = load_whole(kind, source, **_inside(source))
+    check_weights(vae, f"`codec` {source}")
+    return vae
+
+
+def autoencoder_config(source: str) -> tuple[Any, Any]:
+    """The class of an autoencoder and its configuration, checked; its weights are not read.
+
+    Raises:
+        AttarError: as `load_autoencoder`.
+    """
     from diffusers import AutoencoderKL, AutoencoderTiny
 
     kinds = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny)}
     check_there(source, "`codec`", ("pixel", "grey", "train"))
     source = at_home(source)
+    with _opening(source):
+        config = AutoencoderKL.load_config(source, **_inside(source))
+    name = config.get("_class_name")
+    if name not in kinds:
+        raise AttarError(f"`codec` {source}: a {name}; it must be an {' or '.join(kinds)}")
+    if config.get("latents_mean") is not None:
+        raise AttarError(f"`codec` {source}: latents scaled channel by channel (latents_mean) are not supported")
+    _check_scale({"scaling_factor": _default(kinds[name], "scaling_factor"), **config}, source)
+    return kinds[name], config
+
+
+def _default(kind: Any, field: str) -> Any:
+    return inspect.signature(kind.__init__).parameters[field].default
+
+
+@contextmanager
+def _opening(source: str) -> Iterator[None]:
+    """Turns what is raised by files that are no autoencoder's into an AttarError."""
     try:
-        inside = _inside(source)
-        name = AutoencoderKL.load_config(source, **inside).get("_class_name")
-        if name not in kinds:
-            raise AttarError(f"`codec` {source}: a {name}; it must be an {' or '.join(kinds)}")
-        vae = load_whole(kinds[name], source, **inside)
+        yield
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         why = damaged(source) or f"{unloaded(source, 'an autoencoder', error)}; give `codec` FOLDER"
         raise AttarError(f"`codec` {why}") from error
-    if vae.config.get("latents_mean") is not None:
-        raise AttarError(f"`codec` {source}: latents scaled channel by channel (latents_mean) are not supported")
-    _check_scale(vae.config, source)
-    check_weights(vae, f"`codec` {source}")
-    return vae
 
 
 def _check_scale(config: Any, source: str) -> None:

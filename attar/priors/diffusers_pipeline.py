@@ -49,7 +49,7 @@ def load_schedule(source: str, index: Mapping[str, Any], **overrides: Any) -> Sc
     import diffusers
 
     with opening(source, index["_class_name"]):
-        name = index["scheduler"][1]
+        name = str(index["scheduler"][1])
         written = diffusers.DDIMScheduler.load_config(source, subfolder="scheduler")
         forward = diffusers.DDIMScheduler.from_config(written)
     steps = len(forward.alphas_cumprod)

@@ -273,7 +273,7 @@ def _sidecar(file: Path) -> dict[str, Any]:
         return {}
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AttarError(f"{file}: not JSON: {error}") from error
     known = {"num_heads": int, "id2label": dict}
     if not isinstance(facts, dict) or any(not isinstance(value, known.get(key, ())) for key, value in facts.items()):

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from attar.core.errors import AttarError, reason
+from attar.data import decode
 
 LARGEST_CELL = 128
 """Pixels: larger images are shown as thumbnails of this size."""
@@ -101,9 +102,8 @@ def opened(file: Path) -> Image.Image:
         AttarError: it cannot be read.
     """
     try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
-    except OSError as error:
+        return decode.upright(decode.opened(file.read_bytes()))
+    except Exception as error:  # PIL raises many kinds on what is no image
         raise AttarError(
             f"{file} cannot be read ({reason(error)}); `attar verify {file.parent.parent.parent}` checks all"
         ) from error

@@ -112,7 +112,7 @@ def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text.replace("\n", " "))
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.splitlines()))
 
 
 MOSAICS = """Each is a mosaic of {formation} x {formation} images, row by row. Networks learn from each of these,

@@ -101,6 +101,8 @@ def open_distilled(folder: Path) -> DistilledSet:
         hint = hint or "; sets that other codes wrote are read by `attar evaluate`, told their `layout`"
         raise AttarError(f"{folder}: holds no distilled set (no manifest.json){hint}")
     distilled = DistilledSet(folder, read_manifest(file))
+    if set(distilled.manifest.get("statistics", {})) - {STATISTICS}:
+        raise AttarError(f"{file} is damaged: statistics lists other files than {STATISTICS}")
     known = {folder_name(label, name, len(distilled.classes)) for label, name in enumerate(distilled.classes)}
     for kind, root in (("images", "images"), ("prototypes", PROTOTYPES)):
         for name in distilled.manifest.get(kind, {}):
@@ -111,6 +113,7 @@ def open_distilled(folder: Path) -> DistilledSet:
         if len(files) != distilled.manifest["ipc"]:
             mismatch = f"images lists {len(files)} of class {name!r}, and ipc is {distilled.manifest['ipc']}"
             raise AttarError(f"{file} is damaged: {mismatch}")
+    _check_inside(distilled)
     return distilled
 
 
@@ -134,6 +137,18 @@ def stored(distilled: DistilledSet) -> Stored:
             pixels += image.width * image.height
             size += file.stat().st_size
     return Stored(pixels, size)
+
+
+def _check_inside(distilled: DistilledSet) -> None:
+    """Raises AttarError where a link leads out of a set; those to the hub's blobs, which its downloads are, pass."""
+    own = distilled.folder.resolve()
+    hub = [above.parent / "blobs" for above in (own, *own.parents) if above.name == "snapshots"]
+    files = [file for files in (*distilled.files(), *distilled.prototypes()) for file in files]
+    files += [distilled.folder / name for name in distilled.manifest.get("statistics", {})]
+    linked = [path for path in (*sorted({file.parent for file in files}), *files) if path.is_symlink()]
+    for path in (*linked, distilled.folder / "images", distilled.folder / PROTOTYPES):
+        if not any(path.resolve().is_relative_to(place) for place in (own, *hub)):
+            raise AttarError(f"{path}: a link that leads out of the set; copy the files themselves")
 
 
 @checked

@@ -84,7 +84,7 @@ def read_classes(file: Path) -> tuple[str, ...]:
             names = tomllib.loads(text).get("classes")
         else:
             names = [line.strip() for line in text.splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AttarError(f"`teacher_classes` {file}: cannot be read ({error})") from error
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise AttarError(f"`teacher_classes` {file}: must be class names: one a line, a JSON list, or classes = [...]")

@@ -5,12 +5,11 @@ views     drawn from keys, by image and epoch: crop, flip, CutMix partner, ratio
 labels    the teacher's logits for each of these views, stored in shards of some epochs, by a `Scheme`.
 student   makes the views again from their keys and reads its labels by (epoch, image); `label_epochs` fewer than
           the student's are used again and again.
-fixed     one label an image, of the `whole` of it, whatever the student's views (Qin et al., NeurIPS 2024).
+fixed     one label an image, of the whole of it, whatever the student's views (Qin et al., NeurIPS 2024).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,10 +24,11 @@ from torch import Tensor
 from attar.core.errors import AttarError
 from attar.core.files import resumed
 from attar.core.finite import finite
+from attar.core.json_shapes import DIGEST, TABLE, TEXT, Maybe, Shape, ValueKind, Values, mistake, read_json, whole
 from attar.core.progress import Meter, Progress, silent
 from attar.core.rng import numpy_generator
 from attar.core.store import canonical, file_digest, fingerprint, replacing, write_json
-from attar.teachers.label_schemes import Scheme
+from attar.teachers.label_schemes import BITS, Scheme
 from attar.training import Pictures, Shown
 from attar.training.augment import Augmentation, Draw, apply, draw, mixed, mixing
 
@@ -98,7 +98,7 @@ class Views:
         return rng, torch.from_numpy(rng.permutation(self.count))
 
 
-def whole(count: int, side: int) -> Views:
+def whole_images(count: int, side: int) -> Views:
     """The images as they are, at `side` pixels: what fixed labels are of."""
     return Views(Augmentation(side, normalise=WHOLE), count, epochs=1)
 
@@ -197,6 +197,24 @@ def _labelled(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
+_SHAPE: Shape = {
+    "key": TEXT,
+    "bytes": whole(0),
+    "shard_epochs": whole(1),
+    "shards": Values(DIGEST),
+    "labelling": {
+        "teacher": TEXT,
+        "classes": whole(1),
+        "scheme": {
+            "values": ValueKind(f"one of {', '.join(BITS)}", lambda x: isinstance(x, str) and x in BITS),
+            "top": Maybe(whole(1)),
+        },
+        "views": {"epochs": whole(1), "count": whole(1), "how": TABLE},
+    },
+}
+"""What labels.json must hold."""
+
+
 class StoredLabels:
     """The labels in a folder, read shard by shard as they are asked for."""
 
@@ -204,17 +222,18 @@ class StoredLabels:
         """Raises AttarError where the folder holds no labels, or a part of them is missing."""
         self.folder = folder
         try:
-            self.manifest: dict[str, Any] = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
-            self.key, self.bytes = str(self.manifest["key"]), int(self.manifest["bytes"])
-            self._labelling, self._digests = self.manifest["labelling"], self.manifest["shards"]
+            self.manifest: dict[str, Any] = read_json(folder / "labels.json")
             version = int(self.manifest["format"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (AttarError, ValueError, KeyError, TypeError) as error:
             raise AttarError(f"{folder} holds no finished soft labels: `attar relabel` makes them") from error
         if version != FORMAT:
             age = "a newer" if version > FORMAT else "an older"
             raise AttarError(f"{folder}: these labels were written by {age} Attar; `attar relabel` makes labels again")
-        missing = [name for name in self._digests if not (folder / name).is_file()]
-        if missing:
+        if wrong := mistake(self.manifest, _SHAPE) or _misfit(self.manifest):
+            raise AttarError(f"{folder / 'labels.json'} is damaged: {wrong}; `attar relabel` makes labels again")
+        self.key, self.bytes = self.manifest["key"], self.manifest["bytes"]
+        self._labelling, self._digests = self.manifest["labelling"], self.manifest["shards"]
+        if missing := [name for name in self._digests if not (folder / name).is_file()]:
             raise AttarError(f"{folder}: {missing[0]} is missing; `attar relabel` makes labels again")
         self.teacher = str(self._labelling["teacher"])
         self.scheme = Scheme(self._labelling["scheme"]["values"], self._labelling["scheme"]["top"])
@@ -227,7 +246,7 @@ class StoredLabels:
     @property
     def fixed(self) -> bool:
         """Whether there is one label an image, of the whole of it."""
-        return bool(self._labelling["views"] == canonical(whole(self.count, self.side)))
+        return bool(self._labelling["views"] == canonical(whole_images(self.count, self.side)))
 
     def __call__(self, epoch: int, index: Tensor) -> Tensor:
         """The logits (n, classes), float32 on the CPU, of the images `index` (n,) in an epoch, up to a constant a row.
@@ -279,6 +298,15 @@ class StoredLabels:
                 f"{self.folder} holds labels {' and '.join(wrong)}: make labels for this set, recipe and teacher with "
                 "`attar relabel`, or leave out `labels`"
             )
+
+
+def _misfit(manifest: dict[str, Any]) -> str | None:
+    """What does not go together in a manifest of labels whose keys are all right by themselves."""
+    files = -(-manifest["labelling"]["views"]["epochs"] // manifest["shard_epochs"])
+    if len(manifest["shards"]) != files:
+        return f"shards lists {len(manifest['shards'])} files of {files}"
+    odd = set(manifest["shards"]) - set(map(_name, range(files)))
+    return f"shards lists {min(odd)!r}, no file of labels" if odd else None
 
 
 def _name(shard: int) -> str:

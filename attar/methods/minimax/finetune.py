@@ -19,7 +19,7 @@ from attar.methods.minimax.adaptor import adapted, attach, transformer_of
 from attar.methods.minimax.criteria import CriterionMeans, Memory
 from attar.methods.minimax.loss import MinimaxLoss
 from attar.methods.minimax.monitor import MEASURES, TuningMonitor
-from attar.methods.minimax.settings import TuneSettings
+from attar.methods.minimax.settings import MonitorConfig, TuneSettings
 from attar.priors.prior import Prior
 from attar.priors.shared_embedders import SharedDiT, check_alike, share_embedders
 from attar.priors.training.adaptors import check_lora
@@ -41,6 +41,10 @@ class Tune(TuneSettings):
             raise AttarError("minimax tunes in one process; start it without `accelerate launch`")
         if self.adapt == "lora":
             check_lora()
+
+    @property
+    def keyed(self) -> Tune:
+        return replace(self, monitor=MonitorConfig())
 
     def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
         """Tunes one group's adaptor; an interrupted run goes on from its checkpoint to the same weights."""

@@ -88,8 +88,7 @@ class TuneSettings(Fit):
     rank: int = 16
     """Rank of LoRA."""
     monitor: MonitorConfig = MonitorConfig()
-    """How it is measured. Measures are stored with the weights: with another `monitor` the same weights are tuned anew.
-    """
+    """How it is measured. Another `monitor` tunes nothing anew, and what is tuned keeps its own measures."""
     seed: int = 0
     """Sets of several seeds share one tuning; another `fit.seed` is another tuning."""
 

@@ -19,14 +19,14 @@ from attar.core.fingerprints import Named
 from attar.core.progress import Progress, Say, silent
 from attar.core.store import Store
 from attar.data.class_names import matches
-from attar.data.output_places import check_place, own_record
+from attar.data.output_places import check_place
 from attar.priors import load_prior, load_prior_codec
 from attar.priors.digits import digits_prior, is_trained, untrained_digits
-from attar.priors.folder import RECORD, linear_scheduler
+from attar.priors.folder import linear_scheduler
 from attar.priors.shared_embedders import SharedDiT, share_embedders
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
 from attar.priors.training.estimate import estimate
-from attar.priors.training.run import check_batch, produce
+from attar.priors.training.run import already_there, check_batch, produce
 from attar.priors.training.settings import AdaptedPrior
 from attar.priors.training.task import TrainingRun, TrainingTask
 
@@ -61,8 +61,7 @@ def finetune_prior(
     artefact = run.artefact(prior=Named(spec.prior, prior.key), codec=codec.key)
     if instead is not None:
         say("the prior digits is trained before that")
-    elif own_record(out, RECORD, artefact.key, "prior"):
-        say(f"{out} is already there, and is this prior: nothing to do")
+    elif already_there(run, artefact, out):
         return
     network, known = adapted_network(prior, run.classes, spec.prior)
     say(f"{len(known)} of {len(run.classes)} classes keep the prior's label embedding, the others begin at the mean")

@@ -60,15 +60,20 @@ class Monitor:
         save_grid(self.folder / "samples" / f"step-{moment.step:07d}.png", shown, COLUMNS)
         accuracy, distance = self.classifier(torch.from_numpy(to_uint8(measured)), torch.tensor(labels))
         record = {"step": moment.step, "accuracy": round(accuracy, 2), "frechet": round(distance, 4)}
-        self._write(moment.curve, record)
+        self._write(moment.curve, {**record, **self._terms})
+
+    @property
+    def _terms(self) -> dict[str, Any]:
+        """What samples are measured by: another start may have other terms."""
+        report = self.report
+        return {"samples": report.samples, "guidance": report.guidance, "steps": report.steps}
 
     def measures(self) -> dict[str, Any]:
         """The last measure, with its terms."""
         last = read_lines(self.folder / "measures.jsonl")[-1]
-        report, classifier = self.report, self.classifier
-        terms = {"samples": report.samples, "guidance": report.guidance, "steps": report.steps}
+        classifier = self.classifier
         real = {"held_out": len(classifier.features), "accuracy_real": round(classifier.accuracy_real, 2)}
-        return {**last, **terms, **real, "frechet_real": round(classifier.frechet_real, 4)}
+        return {**self._terms, **last, **real, "frechet_real": round(classifier.frechet_real, 4)}
 
     def _samples(self, labels: Sequence[int], columns: int) -> Tensor:
         z = [noise(self.codec.shape, self.seed, "shown", self.classes[c], i) for c in labels for i in range(columns)]

@@ -53,8 +53,7 @@ def train_new_prior(
     check_patch(spec.training.patch, codec.shape[-1])
     check_batch(spec.training.batch, run)
     artefact = run.artefact(codec=codec.key)
-    if own_record(out, RECORD, artefact.key, "prior"):
-        say(f"{out} is already there, and is this prior: nothing to do")
+    if already_there(run, artefact, out):
         return
     network = untrained(codec.shape, len(run.classes), spec.training, spec.training.seed, "train-prior", "weights")
     title = f"A DiT of {len(run.classes)} classes"
@@ -62,6 +61,17 @@ def train_new_prior(
     say(estimate(run, task))
     if not dry_run:
         produce(run, task, artefact, out)
+
+
+def already_there(run: TrainingRun, artefact: Artefact, out: Path) -> bool:
+    """Whether the prior is in `out`, and says so; raises AttarError where something else is."""
+    record = own_record(out, RECORD, artefact.key, "prior")
+    if not record:
+        return False
+    as_asked = record.get("settings", {}).get("report") == asdict(run.material.report)
+    hint = "" if as_asked else f"; its measures are of the `report` in its {RECORD}"
+    run.say(f"{out} is already there, and is this prior: nothing to do{hint}")
+    return True
 
 
 def _sized(spec: NewPrior) -> NewPrior:

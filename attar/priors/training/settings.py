@@ -137,7 +137,7 @@ class Autoencoding(Optimisation):
 
 @dataclass(frozen=True)
 class Report:
-    """How often and how closely a training is monitored."""
+    """How often and how closely a training is monitored; no part of what a prior is: changed, it goes on as it was."""
 
     every: int | None = None
     """Steps between two sample grids with their measures; none: five times in all."""

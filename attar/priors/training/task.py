@@ -20,7 +20,7 @@ from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT
 from attar.priors.training.latent_set import LatentSet, load_latents
 from attar.priors.training.optimise import accelerator
-from attar.priors.training.settings import Denoising, Material
+from attar.priors.training.settings import Denoising, Material, Report
 
 if TYPE_CHECKING:
     from attar.priors.codec import Codec
@@ -57,9 +57,13 @@ class TrainingRun:
         return torch.bfloat16 if self.helper.mixed_precision == "bf16" else torch.float32
 
     def artefact(self, **begun_from: Any) -> Artefact:
-        """The prior that a training makes: of what it begins from, the images and the material's settings."""
+        """The prior that a training makes: of what it begins from, the images and the material's settings.
+
+        How it is reported is no part of it.
+        """
         train_images, held = self.images
-        inputs = {**begun_from, "settings": replace(self.material, data="", device="", dtype="")}
+        unmeasured = replace(self.material, data="", device="", dtype="", report=Report())
+        inputs = {**begun_from, "settings": unmeasured}
         inputs |= {"images": train_images.identities, "held out": held.identities}
         inputs |= {"device": device_class(self.helper.device), "dtype": str(self.dtype).removeprefix("torch.")}
         inputs |= {"processes": self.helper.num_processes, "torch": torch.__version__}
