@@ -23,9 +23,9 @@ def push(
 ) -> None:
     """Upload a distilled set to the Hugging Face hub, with a card of its method, settings, scores and near copies."""
     from attar.evaluation.records import read_records
-    from attar.sets.card import Score
     from attar.sets.distilled import open_distilled
     from attar.sets.hub import push as upload
+    from attar.sets.hub_card import Score
 
     distilled = open_distilled(folder)
     records = [record for file in results or [] for record in read_records(file)]

@@ -17,8 +17,8 @@ from attar.core.places import portable
 from attar.core.progress import Say, quiet
 from attar.core.wording import counted
 from attar.data.output_places import check_place
-from attar.sets.card import Score, hub_card
 from attar.sets.distilled import PROTOTYPES, STATISTICS, DistilledSet, check_undamaged, verify
+from attar.sets.hub_card import Score, hub_card
 from attar.sets.near_copies import read_nearest
 
 CARD = "attar-card.md"
