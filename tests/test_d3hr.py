@@ -265,7 +265,7 @@ def test_other_matchings_make_sets(world: Path, tmp_path: Path, store: Store, ch
 
 
 def test_the_fast_solver_starts_at_the_matched_time(world: Path, tmp_path: Path, store: Store) -> None:
-    from attar.distillation.cost import passes_per_image
+    from attar.distillation.rates import passes_per_image
 
     fast = {**FAST, "sampler.solver": "dpm++", "sampler.steps": 12, "sampler.spacing": "log-snr"}
     method: Any = load_method("d3hr", fast)

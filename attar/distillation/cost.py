@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
-from torch import nn
-
-from attar.core.progress import about, duration, timed
+from attar.core.progress import about, duration
 from attar.core.wording import counted
-from attar.diffusion import network_passes, times_from
 from attar.distillation.artefacts import prepared_artefact
 from attar.distillation.checks import RunPlan
+from attar.distillation.outlook import memory_of
+from attar.distillation.rates import decoded_per_second, encoded_per_second, passes_per_image, passes_per_second
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, Method
-from attar.priors.codec import AutoencoderCodec, Codec
-from attar.priors.prior import Prior
 from attar.selection.features import Features, teacher_for
 from attar.teachers.features import seconds_per_image
-
-TIMED = 10**10
-"""FLOPs of a batch that is timed on a CPU."""
-WIDTH = 256
-"""Channels of the convolution that stands for an unread codec's."""
 
 
 def remaining(plan: RunPlan, ipcs: Sequence[int]) -> str:
@@ -68,8 +59,6 @@ def remaining(plan: RunPlan, ipcs: Sequence[int]) -> str:
 
 def _room(plan: RunPlan, ipcs: Sequence[int], encoding: int, made: int) -> str:
     """What a run takes of memory and of the disk, in words; the images as if they could not be compressed."""
-    from attar.distillation.outlook import memory_of
-
     job, method = plan.job, plan.method
     values = math.prod(job.prior.codec.shape)
     side = job.spec.output_size or job.prior.codec.size
@@ -140,69 +129,6 @@ def _unencoded(job: Job, fit: Fit, label: int) -> int:
     count = len(job.images.of_class(label))
     wanted = fit.encodings([count])
     return job.latents.missing(label, min(wanted, count)) * wanted // max(1, min(wanted, count))
-
-
-def passes_per_image(job: Job, method: LatentMethod) -> int:
-    """Network passes that the sampler takes for an image, guidance included."""
-    sampler = method.sampler
-    times = times_from(sampler, job.prior, method.start_time(job.prior))
-    return sum(network_passes(sampler.guidance_at(t)) for t in times)
-
-
-def passes_per_second(prior: Prior) -> float:
-    """Network passes, in images, that this device does in a second: a small batch, timed, or a block of the network."""
-    from attar.distillation.outlook import block_rate
-    from attar.priors.unread import block_of
-
-    flops = prior.row_flops()
-    if is_unread(prior.network):
-        return block_rate(prior, block_of(prior.network)) / flops
-    rows = _rows(prior.device, prior.batch_size, flops)
-    z = torch.zeros(rows, *prior.codec.shape, device=prior.device)
-    y = torch.zeros(rows, dtype=torch.long, device=prior.device)
-    with torch.inference_mode():
-        return rows / timed(lambda: float(prior.with_batch_size(rows)(z, 500, y).sum()))
-
-
-def encoded_per_second(codec: Codec) -> float:
-    """Images that this device encodes in a second."""
-    return _codec_rate(codec, lambda small, n: small.encode(torch.zeros(n, 3, codec.size, codec.size)))
-
-
-def decoded_per_second(codec: Codec) -> float:
-    """Images that this device decodes in a second."""
-    return _codec_rate(codec, lambda small, n: small.decode(torch.zeros(n, *codec.shape)))
-
-
-def _codec_rate(codec: Codec, call: Callable[[Codec, int], object]) -> float:
-    """Images in a second of a small batch, timed; of an unread codec, by the rate of a convolution of its own."""
-    if not isinstance(codec, AutoencoderCodec):
-        return codec.batch_size / timed(lambda: call(codec, codec.batch_size))
-    flops = codec.row_flops()
-    if is_unread(codec.vae):
-        return convolution_rate(codec) / flops
-    rows = _rows(codec.device, codec.batch_size, flops)
-    return rows / timed(lambda: call(codec.with_batch_size(rows), rows))
-
-
-def is_unread(network: nn.Module) -> bool:
-    """Whether a network has shapes and no numbers."""
-    return any(parameter.is_meta for parameter in network.parameters())
-
-
-def convolution_rate(codec: AutoencoderCodec) -> float:
-    """FLOPs in a second of a 3 x 3 convolution at a quarter of a codec's size, which most of its work is."""
-    channels, side = WIDTH, max(8, codec.size // 4)
-    layer = nn.Conv2d(channels, channels, 3, padding=1, device=codec.device)
-    layer = layer.to(memory_format=torch.channels_last)
-    x = torch.zeros(1, channels, side, side, device=codec.device).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode(), torch.autocast(codec.device.type, codec.dtype, enabled=codec.dtype != torch.float32):
-        return 2 * 9 * channels**2 * side**2 / timed(lambda: float(layer(x).sum()))
-
-
-def _rows(device: torch.device, batch_size: int, flops: int) -> int:
-    """The rows of a batch that is timed: all on a GPU, on a CPU as many as take about a tenth of a second."""
-    return batch_size if device.type != "cpu" else min(batch_size, max(1, TIMED // max(1, flops)))
 
 
 def size(count: float) -> str:

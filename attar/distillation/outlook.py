@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.core.flops import counted_flops, on_meta
-from attar.distillation.cost import passes_per_image, passes_per_second
+from attar.distillation.rates import block_rate, passes_per_image, passes_per_second, timed_on
 from attar.evaluation import Images, Recipe
 from attar.evaluation.precision import resolve_precision
 from attar.job import Job
@@ -199,39 +198,6 @@ def _training(network: nn.Module, z: Tensor, times: Tensor, y: Tensor) -> tuple[
     return sum(p.numel() for p in adaptor.parameters()), bytes_kept
 
 
-def block_rate(prior: Prior, block: nn.Module) -> float:
-    """FLOPs in a second of one block of a network on the meta device, given numbers, inputs of its shapes and time."""
-    n = 1 if prior.device.type == "cpu" else prior.batch_size
-    asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    hook = block.register_forward_pre_hook(lambda module, args, more: asked.append((args, more)), with_kwargs=True)
-    with torch.no_grad():
-        whole = torch.zeros(n, dtype=torch.long, device="meta")
-        prior.network(torch.zeros(n, *prior.codec.shape, dtype=prior.dtype, device="meta"), whole, whole)
-    hook.remove()
-    args, more = asked[0]
-    flops = counted_flops(lambda: block(*args, **more))
-    real = copy.deepcopy(block).to_empty(device=prior.device)
-    for parameter in real.parameters():
-        nn.init.constant_(parameter, 0.01)
-    args, more = tuple(_filled(x, prior) for x in args), {name: _filled(x, prior) for name, x in more.items()}
-    with torch.inference_mode():
-        return flops / _timed(lambda: real(*args, **more), prior.device)
-
-
-def _filled(value: Any, prior: Prior) -> Any:
-    return torch.ones_like(value, device=prior.device) if isinstance(value, Tensor) else value
-
-
-def _timed(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of a call, the second of two."""
-    for _ in range(2):
-        begun = time.monotonic()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    return max(time.monotonic() - begun, 1e-9)
-
-
 def training_seconds(
     recipe: Recipe, network: str, classes: int, ipc: int, side: int, tested: int, device: str
 ) -> float:
@@ -276,4 +242,4 @@ def _pass_seconds(
         with torch.no_grad(), autocast(device, precision):
             student(images)
 
-    return _timed(forward, device) / batch, _timed(step, device) / batch
+    return timed_on(forward, device) / batch, timed_on(step, device) / batch
