@@ -93,6 +93,7 @@ def commands(made: Path, root: Path) -> dict[str, list[object]]:
         "nearest": ["nearest", made / "set", "--features", "pixels,prior,latents", "--teacher", made / "teacher"],
         "export": ["export", made / "set", "--layout", "folder", "--out", root / "out" / "a"],
         "report": ["report", made / "set", "--out", root / "out" / "page.html"],
+        "push": ["push", made / "set", "me/my-set"],
         "score": ["score", made / "set", *network, "--full-epochs", 1, "--device", "cpu"],
         "train-prior": [
             "train-prior",
@@ -137,6 +138,7 @@ SAID = {
     "nearest": ["2 images of {made}/set beside 40 real ones would be compared by pixels, prior, latents, teacher; nea"],
     "export": ["2 images in 2 folders, layout folder, ", " bytes, and classes.json would be written to {out}/a\n"],
     "report": ["{out}/page.html would be written: a page of 1 set and 0 results, "],
+    "push": ["2 images of {made}/set would be pushed to me/my-set with this card:\n"],
 }
 
 
