@@ -18,7 +18,7 @@ FACTS = {"readable", "tile", "digests", "image-digests"}
 """What a dry run may leave in the cache: what its checks have found out."""
 ENDING = "dry run: nothing was trained, made or written"
 TIMES = "; times are those of a few passes of the networks, timed here"
-UNTIMED = ("evaluate", "report", "export", "nearest", "relabel")
+UNTIMED = ("evaluate", "report", "export", "nearest", "relabel", "push")
 DIGITS = ["--data", "digits", "--prior", "digits", "--device", "cpu"]
 FAST = ["--set", "sampler.steps=5"]
 
