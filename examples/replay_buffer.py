@@ -1,6 +1,6 @@
 """Class-incremental learning with a distilled set as the replay buffer.
 
-    attar distill --data digits --method herding --ipc 10 --out runs/herding
+    attar distill --data digits --method herding --ipc 1 --out runs/herding
     python examples/replay_buffer.py runs/herding
 
 The classes come two at a time. A network learns those of each task from all of their images, and replays, of the
