@@ -1,10 +1,11 @@
 """Class-incremental learning with a distilled set as the replay buffer.
 
-    attar distill --data digits --method herding --ipc 10 --out runs/herding
+    attar distill --data digits --method herding --ipc 1 --out runs/herding
     python examples/replay_buffer.py runs/herding
 
 The classes come two at a time. A network learns those of each task from all of their images, and replays, of the
-classes before, nothing, random real images, or the distilled ones. The accuracy on all classes in the end is printed.
+classes before, nothing, as many random real images, or the distilled ones. The accuracy on all classes in the end is
+printed. Try several sets: the one that trains a network best from scratch need not be the one that is best replayed.
 """
 
 from __future__ import annotations

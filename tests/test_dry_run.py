@@ -18,7 +18,7 @@ FACTS = {"readable", "tile", "digests", "image-digests"}
 """What a dry run may leave in the cache: what its checks have found out."""
 ENDING = "dry run: nothing was trained, made or written"
 TIMES = "; times are those of a few passes of the networks, timed here"
-UNTIMED = ("evaluate", "report", "export", "expand", "nearest", "relabel")
+UNTIMED = ("evaluate", "report", "export", "expand", "nearest", "relabel", "push")
 DIGITS = ["--data", "digits", "--prior", "digits", "--device", "cpu"]
 FAST = ["--set", "sampler.steps=5"]
 
@@ -96,6 +96,7 @@ def commands(made: Path, root: Path) -> dict[str, list[object]]:
         "export": ["export", made / "set", "--layout", "folder", "--out", root / "out" / "a"],
         "expand": ["expand", made / "formed", "--out", root / "out" / "a"],
         "report": ["report", made / "set", "--out", root / "out" / "page.html"],
+        "push": ["push", made / "set", "me/my-set"],
         "score": ["score", made / "set", *network, "--full-epochs", 1, "--device", "cpu"],
         "train-prior": [
             "train-prior",
@@ -140,6 +141,7 @@ SAID = {
     "nearest": ["2 images of {made}/set beside 40 real ones would be compared by pixels, prior, latents, teacher; nea"],
     "export": ["2 images in 2 folders, layout folder, ", " bytes, and classes.json would be written to {out}/a\n"],
     "report": ["{out}/page.html would be written: a page of 1 set and 0 results, "],
+    "push": ["2 images of {made}/set would be pushed to me/my-set with this card:\n"],
 }
 
 
