@@ -12,7 +12,6 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +174,15 @@ def test_a_checkpoint_of_the_cache_that_is_a_pickle_does_not_run(tmp_path: Path,
 # places
 
 
+def holding(text: str) -> Callable[[Path], None]:
+    """What makes an artefact of one file with this text."""
+
+    def make(scratch: Path) -> None:
+        (scratch / "x").write_text(text)
+
+    return make
+
+
 def test_an_image_that_is_a_link_out_of_the_set_is_refused(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set")
     (tmp_path / "private.png").write_bytes((image := open_distilled(folder).files()[0][0]).read_bytes())
@@ -232,13 +240,13 @@ def test_a_link_in_the_cache_is_replaced_and_what_it_leads_to_is_left(
     store: Store, tmp_path: Path, hidden: bool
 ) -> None:
     artefact = Artefact("kind", {"a": 1})
-    folder = store.once(artefact, partial(written, "own"))
+    folder = store.once(artefact, holding("own"))
     victim = tmp_path / "victim"
     os.rename(folder, victim)
     (store.scratch(artefact) if hidden else folder).symlink_to(victim)
     again = Store(store.root)
     assert again.has(artefact) is False
-    again.once(artefact, partial(written, "new"))
+    again.once(artefact, holding("new"))
     assert (victim / "x").read_text() == "own"
     assert (folder / "x").read_text() == "new"
     assert not folder.is_symlink()
@@ -260,7 +268,7 @@ def test_names_that_climb_out_of_a_set_are_refused(tmp_path: Path, kind: str, na
 
 def test_names_that_climb_out_of_the_cache_are_damage(store: Store, tmp_path: Path) -> None:
     artefact = Artefact("kind", {"a": 1})
-    folder = store.once(artefact, partial(written, "own"))
+    folder = store.once(artefact, holding("own"))
     (tmp_path / "private").write_text("secret")
     meta = json.loads((folder / META).read_text())
     meta["files"]["../../../private"] = {"bytes": 6, "digest": "0" * 32}
@@ -326,10 +334,6 @@ def test_names_that_climb_out_of_an_archive(
 
 
 # memory
-
-
-def written(text: str, scratch: Path) -> None:
-    (scratch / "x").write_text(text)
 
 
 def bomb(side: int) -> bytes:

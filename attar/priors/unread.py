@@ -81,11 +81,10 @@ def unread_prior(
     return prior.with_batch_size(tile or choose(place, lambda _: True, fills(place, prior.row_flops)))
 
 
-def block_of(network: nn.Module) -> nn.Module:
+def block_of(network: Any) -> nn.Module:
     """The one of a network's blocks that stands for all when they are timed."""
-    whole: Any = network
     block: nn.Module = (
-        whole.unet.mid_block if isinstance(network, PromptedUNet) else whole.transformer.transformer_blocks[0]
+        network.unet.mid_block if isinstance(network, PromptedUNet) else network.transformer.transformer_blocks[0]
     )
     return block
 
