@@ -27,7 +27,7 @@ from torch import Tensor
 from attar.data import load_pixels
 from attar.diffusion import Sampler, grid, sample
 from attar.diffusion.loss import Forward
-from attar.distillation.pipeline import step_noise
+from attar.distillation.denoising import step_noise
 from attar.job import Job, Spec
 from attar.methods.minimax.criteria import CriterionMeans, Memory
 from attar.methods.minimax.finetune import Tune

@@ -13,6 +13,7 @@ import torch
 from toys import attar
 
 from attar.core.errors import AttarError
+from attar.core.places import portable
 from attar.core.progress import quiet
 from attar.core.store import Store
 from attar.data import load_data, load_pixels
@@ -128,7 +129,7 @@ def test_from_the_command_line(
     (record,) = json.loads(Path("r.json").read_text())
     assert record["teacher"]["source"] == list(teachers)
     assert attar(monkeypatch, "report", "set", "--results", "r.json", "--out", "page.html") == 0
-    assert f"labels of {teachers[0]}, {teachers[1]}" in Path("page.html").read_text()
+    assert f"labels of {', '.join(map(portable, map(str, teachers)))}" in Path("page.html").read_text()
     assert attar(monkeypatch, *evaluated, "--teacher", teachers[0]) == 0
     one, two = sorted(json.loads(Path("r.json").read_text()), key=lambda of: isinstance(of["teacher"]["source"], list))
     assert one["teacher"]["digest"] != two["teacher"]["digest"]

@@ -17,6 +17,7 @@ from toys import attar, save_folder, save_tiny_dit, size_of
 
 import attar as package
 from attar.core.errors import AttarError
+from attar.core.places import portable
 from attar.core.rng import numpy_generator
 from attar.core.store import Store
 from attar.data import load_data
@@ -313,7 +314,7 @@ def test_the_command_expands(
     assert "1,024 pixels, " in page
     assert "random, 2 x 2" in page
     assert "--formation 2" in page
-    assert f"attar expand DIR --out {parts}" in page
+    assert f"attar expand DIR --out {portable(str(parts))}" in page
 
 
 def test_a_set_in_python(world: Path, store: Store, tmp_path: Path) -> None:

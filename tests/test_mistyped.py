@@ -143,7 +143,7 @@ def test_labels_and_features(here: Path, monkeypatch: Any, capsys: Any) -> None:
     assert attar(monkeypatch, *RANDOM) == 0
     assert attar(monkeypatch, "nearest", "out", "--features", "pixel") == 2
     assert "--features pixel (did you mean 'pixels'?)" in capsys.readouterr().err
-    save_tiny_dit(here / "dit", ["a", "b"])
+    save_tiny_dit(here / "dit", [str(digit) for digit in range(10)])
     assert attar(monkeypatch, *D3HR, "--prior", "dit", "--codec", "pixle", "--set", "sampler.steps=5") == 2
     assert "(did you mean 'pixel'?)" in capsys.readouterr().err
 

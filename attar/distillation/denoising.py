@@ -49,7 +49,7 @@ def denoised(
     steps = len(times_from(method.sampler, prior, t))
     for rows in _bundles(method, begun, BUNDLE * prior.batch_size):
         z = torch.stack([begun[label].z[index] for label, index in rows]).to(prior.device)
-        step, drawn = meter.within(len(rows), steps), partial(_step_noise, job, rows)
+        step, drawn = meter.within(len(rows), steps), partial(step_noise, job, rows)
         y, guide = job.conditions([label for label, _ in rows]), _guide(method, begun, finished, rows, prior.device)
         try:
             done = denoise(prior, z, t, y, method.sampler, step, drawn, guide)
@@ -89,7 +89,7 @@ def _guide(
     return partial(method.guide, aims=aims, finished=seen)
 
 
-def _step_noise(job: Job, rows: Sequence[tuple[int, int]], t: int) -> Tensor:
+def step_noise(job: Job, rows: Sequence[tuple[int, int]], t: int) -> Tensor:
     """The noise (N, C, H, W) that a solver draws in the step that leaves time t, each candidate's by its own key."""
     shape = job.codec.shape
     return torch.stack([job.noise(shape, "solver", label, index, t) for label, index in rows])

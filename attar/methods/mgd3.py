@@ -6,6 +6,7 @@ stop guidance (`TowardMode`): each image is drawn towards a mode of its own, unt
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,8 @@ class TowardMode:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if not math.isfinite(self.scale):
+            raise AttarError(f"guide.scale {self.scale}: a number")
         if self.until < 0:
             raise AttarError(f"guide.until {self.until}: at least 0")
 

@@ -31,7 +31,7 @@ from attar.report.results import results_tables
 from attar.report.rows import COLUMNS, all_rows, public
 from attar.report.settings import distill_command, evaluate_commands, settings
 from attar.report.sprites import Look, Sheet, fitting, opened, sheet
-from attar.sets.distilled import CLASSES_SHOWN, DistilledSet, evenly, find_distilled, stored, verify
+from attar.sets.distilled import CLASSES_SHOWN, DistilledSet, Stored, evenly, find_distilled, stored, verify
 from attar.sets.formation import grid_words
 from attar.sets.near_copies import NEAR, folder_of, nearest_pixels, read_nearest
 
@@ -354,7 +354,7 @@ def _wall(
         missing=drawn.missing,
         copies=tuple(_copies(distilled, f"copies-{number}")),
         classes=len(distilled.classes),
-        facts=tuple(_facts(told, drawn.images, shown)),
+        facts=tuple(_facts(told, stored(distilled), drawn.images, shown)),
         settings=settings(manifest),
         commands="\n".join([distill_command(told), "", *check]),
         problems=tuple(verify(distilled.folder)),
@@ -417,13 +417,15 @@ def _value(look: Mapping[str, float | None], measure: str) -> float:
     return math.nan if value is None else value
 
 
-def _facts(distilled: DistilledSet, sheets: Sequence[Sheet], records: Sequence[Record]) -> list[tuple[str, str]]:
+def _facts(
+    distilled: DistilledSet, held: Stored, sheets: Sequence[Sheet], records: Sequence[Record]
+) -> list[tuple[str, str]]:
     manifest = distilled.manifest
     sizes = sorted({size for one in sheets for size in one.sizes})
     smallest, largest = (f"{width} x {height}" for width, height in (sizes[0], sizes[-1]))
     several = f"{len(sizes)} sizes, {smallest} to {largest} pixels"
     size = f"{smallest} pixels" if smallest == largest else several
-    held, count, grid = stored(distilled), len(manifest["images"]), distilled.formation
+    count, grid = len(manifest["images"]), distilled.formation
     parts = f", mosaics of {grid_words(grid)}: {count * grid**2:,} to learn from" if grid > 1 else ""
     facts = [
         ("Images", f"{count:,}, {size}{parts}"),
