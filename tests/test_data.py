@@ -391,6 +391,4 @@ def test_members_of_a_subset_by_whatever_name_the_data_has() -> None:
     assert [ids[words.index(name)] for name in named] == list(subset("imagenet100-kaggle"))
     said = r"lacks 2 of the 10 classes of imagewoof: n02086240 \(Shih-Tzu\), n02115641 \(dingo"
     with pytest.raises(AttarError, match=said):
-        AttarError, match=r"lacks 2 of the 10 classes of imagewoof: n02086240 \(Shih-Tzu\), n02115641 \(dingo"
-    ):
         members("imagewoof", subset("imagewoof")[1:-1])

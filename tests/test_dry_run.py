@@ -227,7 +227,7 @@ def save_large_dit(folder: Path, classes: list[str]) -> Path:
 WAYS = {"down": "Encoder", "up": "Decoder"}
 
 
-@pytest.mark.parametrize("method", ["prior", "d3hr", "minimax", "d4m", "exemplars"])
+@pytest.mark.parametrize("method", ["d3hr", "minimax"])
 def test_the_weights_of_a_large_prior_are_left_unread(
     made: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, method: str
 ) -> None:
