@@ -27,7 +27,7 @@ from attar.evaluation.conditions import Conditions
 from attar.evaluation.relabel import Relabelling, relabel
 from attar.evaluation.run import evaluate_sets
 from attar.job import Job, Spec
-from attar.methods import METHODS, load_method
+from attar.methods import load_method
 from attar.sets.distilled import open_distilled
 from attar.teachers.reference import TeacherReference
 from attar.teachers.settings import TeacherTraining
@@ -76,11 +76,11 @@ def distilled(world: Path, root: Path, name: str, engine: Engine) -> list[dict[s
     return [open_distilled(folder).manifest["images"] for folder in folders]
 
 
-@pytest.mark.usefixtures("cluster")
 EACH_KIND = ("herding", "rded", "prior", "d3hr", "minimax")
 """Real, composed and sampled images; with a fit of classes, and of groups. benchmarks/soak.py runs all methods."""
 
 
+@pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("name", EACH_KIND)
 def test_every_kind_of_method_makes_the_same_bytes(world: Path, tmp_path: Path, name: str) -> None:
     assert distilled(world, tmp_path / "ray", name, RAY) == distilled(world, tmp_path / "here", name, Engine())
