@@ -272,7 +272,10 @@ def explain(what: str | Path) -> CachedArtefact:
     if (folder / "manifest.json").is_file():
         from attar.sets.distilled import open_distilled
 
-        run, cached = open_distilled(folder).manifest["run"], contents()
+        manifest, cached = open_distilled(folder).manifest, contents()
+        if source := manifest.get("expanded_from"):
+            raise AttarError(f"{folder}: the parts of another set ({source['set']}), which `attar expand` wrote")
+        run = manifest["run"]
         made = [record for record in cached.records if record.kind == "set" and record.inputs.get("run") == run]
         if not made:
             raise AttarError(

@@ -379,6 +379,16 @@ def test_what_cannot_be_regenerated_is_refused(
         distill_sets(Job(spec_of(world, keep_statistics=True)), "d3hr", refined, (1,), tmp_path / "p")
 
 
+def test_a_dry_run_takes_a_large_prior_at_its_word(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attar.distillation.regenerate import regenerate
+
+    monkeypatch.setattr("attar.priors.unread.LARGE", 0)
+    said = list[str]()
+    cache = Store(tmp_path / "cache")
+    regenerate(kept / "ipc-001", [2], tmp_path / "two", store=cache, say=said.append, dry_run=True)
+    assert "network passes" in "\n".join(said)
+
+
 def test_the_report_says_how_a_regenerated_set_was_made(kept: Path, tmp_path: Path) -> None:
     from attar.distillation.regenerate import regenerate
     from attar.report.settings import distill_command

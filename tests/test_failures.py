@@ -109,7 +109,7 @@ EVENTS: dict[str, tuple[int, str, tuple[Any, ...]]] = {
     "while it waits": (130, ", readable 3", ("attar.core.store.Store.lock", 1, while_the_lock_is_held, "fit")),
     "while it writes": (
         130,
-        "/out/ipc-001), the images written so far of 1 more (",
+        "/out/ipc-001), what was written so far of 1 more (",
         ("PIL.Image.Image.save", 5, INTERRUPT),
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,14 @@ def test_from_the_command_line_and_python(
     manifest = json.loads((tmp_path / "labels" / "labels.json").read_text())
     assert manifest["labelling"]["views"]["count"] == 20
     assert "recipe" not in manifest
+    harmed = tmp_path / "harmed"
+    shutil.copytree(tmp_path / "labels", harmed)
+    for part, name, value in (("labelling", "temperature", "warm"), ("views", "how", {"size": -1})):
+        edited = json.loads(json.dumps(manifest))
+        (edited["labelling"] if part == "labelling" else edited["labelling"][part])[name] = value
+        (harmed / "labels.json").write_text(json.dumps(edited))
+        with pytest.raises(AttarError, match=r"labels.json is damaged: labelling\.(temperature|views.how.size) is"):
+            StoredLabels(harmed)
 
     common = ["--network", "convnet3-w8", "--seeds", 1, "--device", "cpu", "--json", "r.json"]
     quick, short = ["--set", "steps=4", "--set", "warmup=0"], ["--recipe", "rded-soft-cifar", "--set", "epochs=2"]

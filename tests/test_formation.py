@@ -306,6 +306,12 @@ def test_the_command_expands(
     assert not parts.exists()
     assert attar(monkeypatch, "expand", out, "--out", parts) == 0
     assert attar(monkeypatch, "verify", parts) == 0
+    assert attar(monkeypatch, "cache", "explain", parts) == 2
+    assert "the parts of another set" in capsys.readouterr().err
+    plain = [*words[:5], "--ipc", 2]
+    for taken in (out, parts):
+        assert attar(monkeypatch, *plain, "--out", taken) == 2
+    assert "belongs to another run (other formation); choose" in capsys.readouterr().err.replace("ipc and ", "")
     assert attar(monkeypatch, "expand", world, "--out", tmp_path / "no") == 2
     assert "holds no distilled set" in capsys.readouterr().err
     assert attar(monkeypatch, "report", out, parts, "--out", tmp_path / "page.html") == 0

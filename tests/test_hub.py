@@ -73,6 +73,14 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+def test_what_stands_at_out_is_seen_before_anything_is_downloaded(hub: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("kept")
+    with pytest.raises(AttarError, match="something is there already; choose another folder"):
+        pull("me/absent", tmp_path / "out")
+    assert (tmp_path / "out" / "mine.txt").read_text() == "kept"
+
+
 def test_a_set_comes_back_as_it_was(hub: Path, tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set", ipc=3)
     said: list[str] = []

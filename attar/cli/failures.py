@@ -175,7 +175,7 @@ def _counted(place: tuple[str, Path]) -> str:
     if sets:
         parts.append(f"{counted(len(sets), 'finished set')} ({_some(sets)})")
     if begun := _glob(path.parent, f".{path.name}.*.partial") or _glob(path, ".*.partial", "sets/*/*/.*.partial"):
-        parts.append(f"the images written so far of {len(begun)} more ({_some(begun)})")
+        parts.append(f"what was written so far of {len(begun)} more ({_some(begun)})")
     for file in [path] if path.is_file() else _glob(path, "results.json"):
         try:
             parts.append(f"{counted(len(json.loads(file.read_text(encoding='utf-8'))), 'record')} ({file})")

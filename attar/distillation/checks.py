@@ -313,8 +313,13 @@ def _not_foreign(plan: RunPlan, ipc: int) -> None:
             raise _foreign(folder, manifest, asked)
 
 
+RARE = ("formation", "output_filter", "keep_statistics", "expanded_from")
+"""Keys that a manifest has only where they are unusual."""
+
+
 def _foreign(folder: Path, manifest: dict[str, Any], here: dict[str, Any]) -> AttarError:
-    differing = _differing(manifest, here) or ["versions"]
+    differing = [name for name in RARE if name in manifest and name not in here]
+    differing = [*_differing(manifest, here), *differing] or ["versions"]
     return AttarError(f"{folder} belongs to another run (other {' and '.join(differing)}); choose another `out`")
 
 

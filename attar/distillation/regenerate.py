@@ -78,7 +78,8 @@ def regenerate(
         dry_run,
     )
     keys = [origin.manifest["prior"][name] for name in ("fingerprint", "codec")]
-    if job.untrained is None and [job.prior.key, job.codec.key] != keys:
+    unknown = job.untrained is not None or job.unread
+    if not unknown and [job.prior.key, job.codec.key] != keys:
         raise AttarError(f"`prior` {job.spec.prior}: is not the prior that {folder} was made with; name that one")
     if what := needs_data(method):
         raise AttarError(f"{folder} cannot be made again without the data, which {what} needs")

@@ -47,6 +47,7 @@ _RECORD: dict[str, Shape] = {
     "seed?": Maybe(WHOLE),
     "seeds?": Many(WHOLE),
     "formation?": whole(1),
+    "reduced_by?": whole(1),
     "changes?": TABLE,
     "teacher?": Maybe({"source": _SOURCE, "digest": TEXT}),
     "labels?": Maybe({"scheme": TEXT, "bytes": whole(0)}),
@@ -158,6 +159,8 @@ class Record(Result):
     """Who gave soft labels: "source" (or a list), "digest", "accuracy" ... (`attar.evaluation.teaching.summary`)."""
     formation: int = 1
     """Of the set: it has IPC mosaics of this many parts in each row and column, and all parts are trained on."""
+    reduced_by: int = 1
+    """By how much the random images beside the set are reduced, and enlarged again: as its parts once were."""
     layout: str | None = None
     """How the files of a set that another code wrote are laid out."""
     baseline: Result | None = None
@@ -242,7 +245,7 @@ class Record(Result):
         """The record as a file holds it."""
         entry = asdict(self, dict_factory=_json_ready)
         trial = entry.pop("trial") or {}
-        for name, usual in (("layout", None), ("test", None), ("changes", None), ("formation", 1)):
+        for name, usual in (("layout", None), ("test", None), ("changes", None), ("formation", 1), ("reduced_by", 1)):
             if entry[name] == usual:
                 del entry[name]
         head = {name: entry.pop(name) for name in ("set", "method", "seed", "teacher")}

@@ -77,7 +77,7 @@ _judging: dict[str, _Judged] = {}
 
 def _reopened(distilled: DistilledSet, recipe: Recipe, conditions: Conditions, cache: Path) -> _Judged:
     labels = replace(conditions, labels=None), str(conditions.labels)
-    key = fingerprint(str(distilled.folder), distilled.manifest["digest"], recipe, labels, str(cache))
+    key = fingerprint(str(distilled.folder), distilled.manifest.get("digest"), recipe, labels, str(cache))
     if key not in _judging:
         _judging.clear()
         store = Store(cache)
@@ -202,6 +202,7 @@ def _about(distilled: DistilledSet, test: str | None, recipe: Recipe) -> dict[st
         "seed": manifest["seed"],
         "ipc": manifest["ipc"],
         "formation": distilled.formation,
+        "reduced_by": distilled.reduced_by,
         "layout": manifest.get("layout"),
         "test": test or test_spec(manifest["data"]["spec"]),
         "changes": changes(recipe),

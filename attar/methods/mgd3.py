@@ -1,7 +1,7 @@
 """MGD3 (Chan-Santiago et al., "MGD3: Mode-Guided Dataset Distillation using Diffusion Models", ICML 2025).
 
-Section 4.1, mode discovery: the k-means modes of each class's latents (`Modes`). Section 4.2, mode guidance, and 4.3,
-stop guidance (`TowardMode`): each image is drawn towards a mode of its own, until a step.
+Section 4.1, mode discovery: the k-means modes of each class's latents (`Prototypes`, those of D4M). Section 4.2, mode
+guidance, and 4.3, stop guidance (`TowardMode`): each image is drawn towards a mode of its own, until a step.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class TowardMode:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not math.isfinite(self.scale):
-            raise AttarError(f"guide.scale {self.scale}: a number")
+        if not 0 <= self.scale < math.inf:
+            raise AttarError(f"guide.scale {self.scale}: a number of 0 or more")
         if self.until < 0:
             raise AttarError(f"guide.until {self.until}: at least 0")
 
@@ -57,7 +57,7 @@ class MGD3(LatentMethod):
     """Samples of the prior, each drawn towards a mode of its own among its class's latents.
 
     Nothing is trained, and no network pass is added. Where images outnumber modes, these are taken again. As the
-    authors' code: `preprocess=resize-crop`, `codec=stabilityai/sd-vae-ft-ema`.
+    authors' code: `preprocess=resize-crop`, `codec=stabilityai/sd-vae-ft-ema` (docs/departures.toml).
     """
 
     fit: Prototypes = Prototypes(algorithm="full", posterior="mean")

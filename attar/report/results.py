@@ -101,7 +101,7 @@ def _headline(
     drawn = [by_ipc[ipc].accuracies for by_ipc in baselines.values() if ipc in by_ipc]
     methods = [(name, record) for name, record in judged if record.accuracies not in drawn]
     name, best = max(methods or judged, key=lambda pair: pair[1].mean)
-    random = baselines[_baseline_name(best.formation)].get(ipc)
+    random = baselines[_baseline_name(best)].get(ipc)
     unsure = f"n = {best.n}; {best.n_test:,} test images, ± {best.sampling:.1f} by their choice alone"
     if random is None or random.accuracies == best.accuracies:
         return f"IPC {ipc}: {name} {best.accuracy} % ({unsure})."
@@ -113,18 +113,20 @@ def _headline(
 
 
 def _baselines(results: Mapping[str, Mapping[int, Record]], ipcs: Sequence[int]) -> dict[str, dict[int, Result]]:
-    """The random images beside the sets, by name and IPC: those beside sets of each formation for themselves."""
+    """The random images beside the sets, by name and IPC: those that were reduced alike belong together."""
     records = [record for by_ipc in results.values() for record in by_ipc.values()]
     baselines: dict[str, dict[int, Result]] = {}
-    for formation in sorted({record.formation for record in records}):
-        own = [record for record in records if record.formation == formation]
+    for name in sorted({_baseline_name(record) for record in records}):
+        own = [record for record in records if _baseline_name(record) == name]
         pooled = {ipc: result for ipc in ipcs if (result := _pooled([r for r in own if r.ipc == ipc]))}
-        baselines[_baseline_name(formation)] = pooled
+        baselines[name] = pooled
     return baselines
 
 
-def _baseline_name(formation: int) -> str:
-    return "random real images" + (f", {grid_words(formation)}" if formation > 1 else "")
+def _baseline_name(record: Record) -> str:
+    if record.formation > 1:
+        return f"random real images, {grid_words(record.formation)}"
+    return "random real images" + (f", reduced by {record.reduced_by}" if record.reduced_by > 1 else "")
 
 
 def _same(results: Mapping[int, Result], random: Mapping[int, Result]) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from attar.core.arguments import checked
 from attar.core.errors import AttarError
 from attar.core.progress import Say, quiet
-from attar.core.store import fingerprint
+from attar.core.store import Artefact, Store, fingerprint
 from attar.core.wording import counted
 from attar.data.output_places import check_place, occupied
 from attar.sets.distilled import DistilledSet, Numbered, check_undamaged, write_distilled
@@ -42,7 +42,10 @@ def expand(distilled: DistilledSet, out: Path, *, say: Say = quiet, dry_run: boo
     if dry_run:
         say(f"{summary} of {grid_words(formation)}, would be written to {out.resolve()}")
         return
-    write_distilled(out, distilled.classes, lambda done: _parts(distilled, done), _manifest(distilled, each))
+    with Store().lock(Artefact("writing", {"out": str(out.absolute())})):
+        if occupied(out):
+            raise AttarError(f"`out` {out}: another run has written there; choose another folder, or remove it")
+        write_distilled(out, distilled.classes, lambda done: _parts(distilled, done), _manifest(distilled, each))
     say(f"wrote {out.resolve()}: {summary} of {grid_words(formation)}")
 
 

@@ -16,7 +16,7 @@ from attar.core.hub_ids import check_id
 from attar.core.places import portable
 from attar.core.progress import Say, quiet
 from attar.core.wording import counted
-from attar.data.output_places import check_place
+from attar.data.output_places import check_place, occupied
 from attar.sets.distilled import PROTOTYPES, STATISTICS, DistilledSet, check_undamaged, verify
 from attar.sets.hub_card import Score, hub_card
 from attar.sets.near_copies import read_nearest
@@ -80,6 +80,8 @@ def pull(repository: str, out: Path, revision: str | None = None, *, say: Say = 
     """
     check_id(repository, "`repository`")
     check_place(out, "`out`", [])
+    if occupied(out):
+        raise AttarError(f"`out` {out}: something is there already; choose another folder, or remove it")
     from huggingface_hub import HfApi
 
     with appearing(out, "choose another `out`") as partial:

@@ -24,7 +24,8 @@ from torch import Tensor
 from attar.core.errors import AttarError
 from attar.core.files import resumed
 from attar.core.finite import finite
-from attar.core.json_shapes import DIGEST, TABLE, TEXT, Maybe, Shape, ValueKind, Values, mistake, read_json, whole
+from attar.core.json_shapes import DIGEST, TEXT, Maybe, Shape, ValueKind, Values, mistake, read_json, whole
+from attar.core.json_shapes import number as number_of
 from attar.core.progress import Meter, Progress, silent
 from attar.core.rng import numpy_generator
 from attar.core.store import canonical, file_digest, fingerprint, replacing, write_json
@@ -209,7 +210,8 @@ _SHAPE: Shape = {
             "values": ValueKind(f"one of {', '.join(BITS)}", lambda x: isinstance(x, str) and x in BITS),
             "top": Maybe(whole(1)),
         },
-        "views": {"epochs": whole(1), "count": whole(1), "how": TABLE},
+        "temperature": Maybe(number_of(0)),
+        "views": {"epochs": whole(1), "count": whole(1), "how": {"size": whole(1)}},
     },
 }
 """What labels.json must hold."""
