@@ -14,7 +14,7 @@ from attar.core.progress import Progress, Say, quiet, silent
 if TYPE_CHECKING:
     from attar.core.cache import CacheContents, CachedArtefact
     from attar.core.prune import Pruned
-    from attar.distillation.reuse import Reuse
+    from attar.distillation.explain_run import Reuse
     from attar.evaluation.conditions import Conditions
     from attar.job import Spec
     from attar.methods.base import Method
@@ -42,7 +42,8 @@ def distill(
     Args:
         data: images, for example "digits" or "parquet:cifar10@train".
         method: a name of `attar list methods`, or a method of your own (`attar.methods.base`): a frozen dataclass;
-            None: one that suits the data, with a small teacher that is trained for it (`attar.distillation.choice`).
+            None: one that suits the data, with a small teacher that is trained for it
+            (`attar.distillation.run_without_method`).
         ipc: images per class; several make `out/ipc-001`, `out/ipc-010` ...
         prior: "digits", a folder or hub id (DiT or Stable Diffusion); methods of real images need none.
         fields: fields of the method, for example {"sampler.steps": 20}.
@@ -59,7 +60,7 @@ def distill(
     job = Job(_spec("distill", data, prior, classes, {"seed": seed, **spec}), progress=progress, dry=dry_run)
     how: dict[str, Any] = {"say": say, "engine": Engine.of(engine)}
     if method is None:
-        from attar.distillation.choice import distill_chosen
+        from attar.distillation.run_without_method import distill_chosen
 
         if fields:
             raise AttarError("`fields` are of a method: name one as `method`")
@@ -151,7 +152,7 @@ def compare(
         AttarError: anything in the file, or any input, is wrong; before any long work.
     """
     from attar.experiments.spec import read_experiment
-    from attar.report.run import compare as run
+    from attar.report.written_experiments import compare as run
 
     how: dict[str, Any] = {"progress": progress, "say": say, "dry_run": dry_run, "engine": Engine.of(engine)}
     return list(run(read_experiment(Path(file)), only=only, **how))
@@ -196,7 +197,7 @@ def tune(
     from attar.evaluation import named_recipe
     from attar.experiments.settings import Tuning
     from attar.experiments.tune import default_grid
-    from attar.report.run import tune as run
+    from attar.report.written_experiments import tune as run
 
     fixed = dict(fields or {})
     tuning = Tuning(
@@ -235,7 +236,7 @@ def explain_run(
     Raises:
         AttarError: any input is wrong.
     """
-    from attar.distillation.reuse import explain_run as explained
+    from attar.distillation.explain_run import explain_run as explained
 
     asked, (name, chosen) = (
         _spec("distill", data, prior, classes, {"seed": seed, **spec}),

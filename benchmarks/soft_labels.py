@@ -90,7 +90,7 @@ def chosen(args: argparse.Namespace) -> tuple[Images, Images, Recipe, nn.Module]
     if args.set is not None:
         from attar.evaluation.inputs import in_memory, opened, teacher_examples
         from attar.sets.distilled import open_distilled
-        from attar.sets.images import tested_images
+        from attar.sets.real_images import tested_images
 
         one = open_distilled(args.set)
         images = opened(one, recipe)

@@ -24,7 +24,7 @@ from attar.core.fingerprints import Named, key_of
 from attar.core.prune import bytes_of, prune, seconds_of
 from attar.core.store import Artefact, Store
 from attar.data import load_data
-from attar.distillation.reuse import Reuse, explain_run
+from attar.distillation.explain_run import Reuse, explain_run
 from attar.distillation.run import distill_sets
 from attar.evaluation import RECIPES, modified
 from attar.evaluation.conditions import Conditions

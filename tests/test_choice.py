@@ -16,7 +16,7 @@ from toys import attar, save_folder, save_tiny_dit
 
 import attar as package
 from attar.core.errors import AttarError
-from attar.distillation import choice
+from attar.distillation import run_without_method as choice
 from attar.evaluation import RECIPES
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.suited import suited

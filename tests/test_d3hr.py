@@ -265,7 +265,7 @@ def test_other_matchings_make_sets(world: Path, tmp_path: Path, store: Store, ch
 
 
 def test_the_fast_solver_starts_at_the_matched_time(world: Path, tmp_path: Path, store: Store) -> None:
-    from attar.distillation.rates import passes_per_image
+    from attar.distillation.device_speed import passes_per_image
 
     fast = {**FAST, "sampler.solver": "dpm++", "sampler.steps": 12, "sampler.spacing": "log-snr"}
     method: Any = load_method("d3hr", fast)
@@ -391,7 +391,7 @@ def test_a_dry_run_takes_a_large_prior_at_its_word(kept: Path, tmp_path: Path, m
 
 def test_the_report_says_how_a_regenerated_set_was_made(kept: Path, tmp_path: Path) -> None:
     from attar.distillation.regenerate import regenerate
-    from attar.report.settings import distill_command
+    from attar.report.manifest_rows import distill_command
 
     (folder,) = regenerate(kept / "ipc-001", [2], tmp_path / "two", store=Store(tmp_path / "cache"), say=lambda _: None)
     assert f"attar regenerate DIR --ipc 2 --seed 3 --out {shlex.quote(str(folder))}" in distill_command(

@@ -327,7 +327,7 @@ def test_from_the_command_line(
 def test_images_are_brought_to_size_by_the_filter_that_is_named() -> None:
     from PIL import Image
 
-    from attar.sets.formation import reduced
+    from attar.sets.mosaics import reduced
 
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     for name, how in {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC}.items():

@@ -17,7 +17,7 @@ from attar.core.fingerprints import Artefact
 from attar.core.progress import silent
 from attar.core.store import Store
 from attar.distillation.checks import planned
-from attar.distillation.shares import shares
+from attar.distillation.cluster_items import shares
 from attar.job import Job, Spec
 from attar.methods import load_method
 

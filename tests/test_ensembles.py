@@ -13,7 +13,7 @@ import torch
 from toys import attar
 
 from attar.core.errors import AttarError
-from attar.core.places import portable
+from attar.core.portable_paths import portable
 from attar.core.progress import quiet
 from attar.core.store import Store
 from attar.data import load_data, load_pixels

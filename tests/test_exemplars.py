@@ -23,7 +23,7 @@ from attar.job import Job, Spec
 from attar.methods import described, load_method
 from attar.methods.exemplars import Chosen, Exemplars
 from attar.priors.codec import to_float
-from attar.report.settings import distill_command
+from attar.report.manifest_rows import distill_command
 from attar.selection import Select
 from attar.selection.features import teacher_for
 from attar.sets.distilled import open_distilled

@@ -21,8 +21,8 @@ from attar.experiments import compare as grid
 from attar.experiments.spec import Experiment, read_experiment
 from attar.experiments.summary import Cell, Panel, Summary, paired, summarise
 from attar.job import Job
-from attar.report.run import compare
 from attar.report.tables import MISSING, latex
+from attar.report.written_experiments import compare
 
 CLASSES = ["ant", "bee's", "cat <3"]
 FILE = """

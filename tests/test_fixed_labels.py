@@ -24,7 +24,7 @@ from attar.core.store import Store
 from attar.evaluation import RECIPES, Images, Students, evaluate, modified, named_recipe
 from attar.evaluation.inputs import opened
 from attar.evaluation.teaching import labelled_recipe
-from attar.experiments import steps
+from attar.experiments import waterfall_steps as steps
 from attar.experiments.spec import read_experiment
 from attar.networks import build
 from attar.sets.distilled import open_distilled

@@ -32,7 +32,7 @@ from attar.teachers.settings import TeacherTraining
 
 PACKAGE = Path(package.__file__).parent
 SHELL = {
-    "report/settings.py": "the commands that made a set and judged it, to copy",
+    "report/manifest_rows.py": "the commands that made a set and judged it, to copy",
     "experiments/tune.py": "the command that distills by what was chosen, to copy",
     "evaluation/recipes.py": "where recipes are from: options of other codes, and ours",
     "report/page.py": "variables of a style sheet",

@@ -17,7 +17,7 @@ from toys import attar, save_folder, save_tiny_dit, size_of
 
 import attar as package
 from attar.core.errors import AttarError
-from attar.core.places import portable
+from attar.core.portable_paths import portable
 from attar.core.rng import numpy_generator
 from attar.core.store import Store
 from attar.data import load_data
@@ -36,8 +36,8 @@ from attar.methods import load_method
 from attar.report import write_report
 from attar.sets.distilled import DistilledSet, open_distilled, verify
 from attar.sets.expand import expand
-from attar.sets.formation import Picture, enlarged, mosaic, pictures, reduced
 from attar.sets.layouts import export
+from attar.sets.mosaics import Picture, enlarged, mosaic, pictures, reduced
 from attar.sets.near_copies import Metrics, nearest, read_nearest
 
 CLASSES = ["ant", "bee"]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from toys import attar, save_folder
 
-from attar.distillation import choice
+from attar.distillation import run_without_method as choice
 
 PAGE = (Path(__file__).parent.parent / "docs" / "photographs.md").read_text(encoding="utf-8")
 BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)).replace("\\\n", " ")

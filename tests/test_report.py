@@ -18,14 +18,14 @@ from PIL import Image
 from toys import result_record
 
 from attar.core.errors import AttarError
-from attar.core.places import portable
+from attar.core.portable_paths import portable
 from attar.core.store import canonical
 from attar.evaluation.records import Record, Trial
 from attar.report import charts, write_report
+from attar.report.manifest_rows import distill_command, evaluate_commands
 from attar.report.names import class_title
 from attar.report.page import method_names
 from attar.report.results import results_tables
-from attar.report.settings import distill_command, evaluate_commands
 from attar.report.sprites import BUDGET, LOOKS, fitting, opened, sheet
 from attar.sets.distilled import find_distilled, write_distilled
 

@@ -25,7 +25,7 @@ from attar.experiments.spec import read_experiment
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.priors.training import optimise
-from attar.report.run import compare
+from attar.report.written_experiments import compare
 from attar.sets.distilled import open_distilled, verify
 from attar.teachers.reference import TeacherReference
 from attar.teachers.settings import TeacherTraining

@@ -28,7 +28,7 @@ from attar.networks import build
 from attar.priors import load_prior
 from attar.priors.features import TIME, prior_features
 from attar.priors.prompts import class_prompts
-from attar.report.settings import distill_command
+from attar.report.manifest_rows import distill_command
 from attar.selection import Select, random_order
 from attar.selection.features import Features, teacher_for
 from attar.selection.rules import COMPARING, RULES, Rows, herding, k_center, medoids, surest

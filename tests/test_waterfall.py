@@ -15,8 +15,8 @@ from toys import attar, result_record, save_random_set, size_of
 from attar.core.errors import AttarError
 from attar.evaluation import RECIPES, Recipe, modified
 from attar.evaluation.records import Record
-from attar.experiments.steps import GROUPS, ONLY_TESTS, around, between, with_shared, with_tests
 from attar.experiments.waterfall import Waterfall, bars
+from attar.experiments.waterfall_steps import GROUPS, ONLY_TESTS, around, between, with_shared, with_tests
 from attar.report.charts import write_waterfall_chart
 from attar.report.tables import waterfall_markdown
 

@@ -21,8 +21,8 @@ from attar.core.prune import Pruned, bytes_of, prune, seconds_of
 from attar.core.wording import listed
 
 if TYPE_CHECKING:
-    from attar.core.differences import ChangedInput
-    from attar.distillation.reuse import Missing, Reuse
+    from attar.core.why_not_cached import ChangedInput
+    from attar.distillation.explain_run import Missing, Reuse
 
 app = typer.Typer(no_args_is_help=False, rich_markup_mode=None)
 

@@ -27,7 +27,7 @@ def compare(
 
     Run the same command again after an interruption: it goes on where it was, and does nothing twice.
     """
-    from attar.report.run import compare as run
+    from attar.report.written_experiments import compare as run
 
     asked, engine = spec.read_experiment(file), made(Engine, engines, "compare")
     failures.running.options["out"] = asked.out

@@ -47,7 +47,7 @@ def distill(
     if method is None:
         if sets or explain:
             raise AttarError(f"`{'set' if sets else 'explain'}` is of a method: name one as `method`")
-        from attar.distillation.choice import distill_chosen
+        from attar.distillation.run_without_method import distill_chosen
 
         with showing() as progress:
             distill_chosen(Job(spec, progress=progress, dry=dry_run), ipcs, out, say=say, engine=engine)
@@ -59,7 +59,7 @@ def distill(
     with showing() as progress:
         if explain:
             from attar.cli.cache import reused
-            from attar.distillation.reuse import explain_run
+            from attar.distillation.explain_run import explain_run
 
             reuse = explain_run(spec, method, chosen, ipcs, out, progress=progress, say=say)
         else:

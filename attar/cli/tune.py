@@ -67,7 +67,7 @@ def tune(
     asked, own = made(Trainings, trainings, "tune"), made(Spec, spec, "tune")
     engine = made(Engine, engines, "tune")
     from attar.experiments.tune import default_grid
-    from attar.report.run import tune as run
+    from attar.report.written_experiments import tune as run
 
     tuning = made(
         Tuning,

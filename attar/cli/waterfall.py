@@ -11,7 +11,7 @@ from attar.cli.options import Fields, Settings, assignments, made
 from attar.cli.shared import Device, DryRun, RecipeFields, SetFolder, Teacher, Trainings, named_teacher, say, showing
 from attar.core.errors import AttarError
 from attar.evaluation import modified, named_recipe
-from attar.experiments.steps import around, between, with_shared, with_tests
+from attar.experiments.waterfall_steps import around, between, with_shared, with_tests
 
 
 def waterfall(
@@ -61,7 +61,7 @@ def waterfall(
         steps = around(modified(first, sets), [assignments(words.split(";"), "--change") for words in change or []])
     if "test_every" not in sets:
         steps = with_tests(steps)
-    from attar.report.run import waterfall as run
+    from attar.report.written_experiments import waterfall as run
 
     with showing() as progress:
         run(folder, steps, conditions, out, progress=progress, say=say, dry_run=dry_run)

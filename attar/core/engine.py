@@ -12,8 +12,8 @@ from typing import Literal
 from attar.core.arguments import check_fields
 from attar.core.errors import AttarError, suggestion
 from attar.core.fingerprints import Artefact
-from attar.core.items import Item, Lost
 from attar.core.progress import Progress
+from attar.core.work_items import Item, Lost
 
 
 def _check_amount(name: str, value: float | None) -> None:
@@ -115,7 +115,7 @@ def raise_first(lost: Sequence[Lost]) -> None:
 
 def check_same(what: str, asked: Sequence[Artefact], own: Sequence[Artefact]) -> None:
     """Raises AttarError where a worker would make something else than the command that asks for it."""
-    from attar.core.differences import between
+    from attar.core.why_not_cached import between
 
     for one, other in zip(asked, own, strict=True):
         if one.key != other.key:

@@ -17,9 +17,9 @@ from ray.util import ActorPool
 
 from attar.core.batching import resolve
 from attar.core.errors import AttarError
-from attar.core.items import Item, Lost
 from attar.core.progress import Meter, Progress
 from attar.core.wording import counted
+from attar.core.work_items import Item, Lost
 
 RESTARTS = 5
 """How often a worker that died is started again, with its item, before the item is given up."""

@@ -20,7 +20,7 @@ from attar.data.source import shown
 from attar.distillation.artefacts import Artefacts, artefacts
 from attar.job import FOR_PRIOR, Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method, RealImages
-from attar.sets.formation import check_divisible
+from attar.sets.mosaics import check_divisible
 
 if TYPE_CHECKING:
     from attar.data import ImageSet

@@ -10,8 +10,8 @@ from attar.core.progress import about, duration
 from attar.core.wording import counted
 from attar.distillation.artefacts import prepared_artefact
 from attar.distillation.checks import RunPlan
+from attar.distillation.device_speed import decoded_per_second, encoded_per_second, passes_per_image, passes_per_second
 from attar.distillation.outlook import memory_of
-from attar.distillation.rates import decoded_per_second, encoded_per_second, passes_per_image, passes_per_second
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, Method
 from attar.selection.features import Features, teacher_for

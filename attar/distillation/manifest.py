@@ -19,7 +19,7 @@ from attar.methods.base import LatentMethod
 from attar.methods.minimax.monitor import MEASURES
 from attar.priors.codec import to_uint8
 from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, evenly
-from attar.sets.formation import reduced
+from attar.sets.mosaics import reduced
 
 if TYPE_CHECKING:
     from attar.core.store import Artefact

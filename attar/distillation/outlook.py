@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.core.flops import counted_flops, on_meta
-from attar.distillation.rates import block_rate, passes_per_image, passes_per_second, timed_on
+from attar.distillation.device_speed import block_rate, passes_per_image, passes_per_second, timed_on
 from attar.evaluation import Images, Recipe
 from attar.evaluation.precision import resolve_precision
 from attar.job import Job

@@ -34,7 +34,7 @@ from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, RealImages, Tensors
 from attar.priors.codec import to_uint8
 from attar.priors.prior import Prior
-from attar.sets.formation import mosaic, reduced
+from attar.sets.mosaics import mosaic, reduced
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Images = Iterator[tuple[int, int, Pixels]]

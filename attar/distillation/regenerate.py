@@ -14,7 +14,7 @@ from attar.core.json_shapes import TABLE, TEXT, Many, Maybe, Shape, mistake, who
 from attar.core.progress import Progress, silent
 from attar.core.store import Artefact, Store
 from attar.core.wording import counted
-from attar.distillation.origin import damaged, method_of, spec_of
+from attar.distillation.from_manifest import damaged, method_of, spec_of
 from attar.job import Job, Spec
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store
 from attar.core.wording import counted
-from attar.distillation.origin import damaged, method_of, spec_of
+from attar.distillation.from_manifest import damaged, method_of, spec_of
 from attar.job import Job
 
 if TYPE_CHECKING:

@@ -125,7 +125,7 @@ def _mosaics(job: Job, parts: Callable[[Collection[int]], Images]) -> Callable[[
 def _make_ahead(plan: RunPlan, ipcs: Sequence[int], engine: Engine) -> None:
     if engine.is_local:
         return
-    from attar.distillation.shares import shares
+    from attar.distillation.cluster_items import shares
 
     with engine.cluster():
         for items in shares(plan, ipcs):
@@ -139,7 +139,7 @@ def _estimate(plan: RunPlan, ipcs: Sequence[int]) -> str:
         return f"{size}: nothing left to do"
     from attar.distillation.cost import choosing, remaining
     from attar.methods.base import RealImages
-    from attar.sets.formation import grid_words
+    from attar.sets.mosaics import grid_words
 
     spec, first = plan.job.spec, choosing(plan.job, plan.method, list(map(plan.job.spec.made, ipcs)))
     if isinstance(plan.method, RealImages):

@@ -20,8 +20,8 @@ from attar.evaluation.native import Native
 from attar.evaluation.recipe import Recipe
 from attar.selection import random_order
 from attar.sets.distilled import DistilledSet
-from attar.sets.formation import enlarged, reduced
-from attar.sets.images import of_its_classes, real_images, view_of, without_unreadable
+from attar.sets.mosaics import enlarged, reduced
+from attar.sets.real_images import of_its_classes, real_images, view_of, without_unreadable
 from attar.teachers.check import TRIED_EACH
 
 AT_HAND = 8

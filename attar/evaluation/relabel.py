@@ -20,7 +20,7 @@ from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, changes
 from attar.evaluation.teaching import recipe_teacher, summary
 from attar.sets.distilled import check_undamaged, open_distilled
-from attar.sets.images import changed
+from attar.sets.real_images import changed
 from attar.teachers.reference import TeacherReference
 from attar.teachers.soft_labels import Labelling, StoredLabels, has_shard, write_labels, write_shard
 from attar.teachers.teacher import Teacher

@@ -26,7 +26,7 @@ from attar.evaluation.recipes import changes
 from attar.evaluation.records import ALL_DATA, Record
 from attar.evaluation.teaching import LabelSource, open_label_source
 from attar.sets.distilled import DistilledSet, check_undamaged, find_distilled
-from attar.sets.images import check_data, tested_images
+from attar.sets.real_images import check_data, tested_images
 
 
 @checked

@@ -24,7 +24,7 @@ from attar.job import Job, Spec
 from attar.methods.base import LatentMethod
 from attar.priors.prior import Prior
 from attar.priors.training.weightless import described_prior
-from attar.sets.formation import grid_words
+from attar.sets.mosaics import grid_words
 
 HEAD = ("method", "IPC", "jobs", "latents", "on disk", "steps", "passes", "memory", "FLOPs", "time")
 TESTED = 50

@@ -33,7 +33,7 @@ from attar.evaluation.scores import (
 from attar.evaluation.teaching import open_label_source
 from attar.experiments.settings import Protocol
 from attar.sets.distilled import DistilledSet, find_distilled
-from attar.sets.images import check_data, real_images, tested_images
+from attar.sets.real_images import check_data, real_images, tested_images
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from attar.evaluation.inputs import opened
 from attar.evaluation.precision import resolve_precision
 from attar.evaluation.records import Record, read_records, signed, spread, write_record
 from attar.experiments.scoring import check_inputs, evaluated, expected_seconds, the_set
-from attar.experiments.steps import RecipeStep, ends
+from attar.experiments.waterfall_steps import RecipeStep, ends
 from attar.networks import build
 from attar.sets.distilled import DistilledSet
 

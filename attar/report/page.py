@@ -20,19 +20,19 @@ from attar import __version__
 from attar.core.arguments import checked
 from attar.core.errors import AttarError, reason
 from attar.core.files import replacing, writing
-from attar.core.places import portable, portable_all
+from attar.core.portable_paths import portable, portable_all
 from attar.core.progress import Say, duration, quiet
 from attar.core.wording import counted
 from attar.data.output_places import check_file, check_place
 from attar.evaluation.records import Record
 from attar.report.charts import COLOURS, FineTuning, distances, measures_by_step, symbol
+from attar.report.manifest_rows import distill_command, evaluate_commands, settings
 from attar.report.names import class_title
 from attar.report.results import results_tables
 from attar.report.rows import COLUMNS, all_rows, public
-from attar.report.settings import distill_command, evaluate_commands, settings
 from attar.report.sprites import Look, Sheet, fitting, opened, sheet
 from attar.sets.distilled import CLASSES_SHOWN, DistilledSet, Stored, evenly, find_distilled, stored, verify
-from attar.sets.formation import grid_words
+from attar.sets.mosaics import grid_words
 from attar.sets.near_copies import NEAR, folder_of, nearest_pixels, read_nearest
 
 MEASURES = {

@@ -11,7 +11,7 @@ from attar.core.progress import duration
 from attar.evaluation.records import Record, Result, signed
 from attar.report.charts import Line, accuracy_by_ipc
 from attar.report.rows import public
-from attar.sets.formation import grid_words
+from attar.sets.mosaics import grid_words
 
 
 @dataclass(frozen=True)

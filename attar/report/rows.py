@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from attar.core.places import portable, portable_all
+from attar.core.portable_paths import portable, portable_all
 from attar.core.progress import duration
 from attar.evaluation.records import ALL_DATA, Record, in_words, signed
 from attar.sets.distilled import DistilledSet
-from attar.sets.formation import grid_words
+from attar.sets.mosaics import grid_words
 
 
 @dataclass(frozen=True)

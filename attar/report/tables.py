@@ -13,7 +13,7 @@ from attar.core.store import replacing
 from attar.evaluation import Recipe, changes
 from attar.evaluation.recipes import MODIFIED
 from attar.evaluation.records import Record, in_words, signed, spread
-from attar.sets.formation import grid_words
+from attar.sets.mosaics import grid_words
 
 if TYPE_CHECKING:
     from attar.experiments.scoring import Scores

@@ -17,7 +17,7 @@ from attar.core.errors import AttarError
 from attar.data.pixels import Pixels
 from attar.data.threads import in_threads
 from attar.sets.distilled import DistilledSet, check_undamaged, open_distilled
-from attar.sets.formation import Picture
+from attar.sets.mosaics import Picture
 
 
 @dataclass(frozen=True, eq=False)

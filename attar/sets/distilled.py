@@ -19,8 +19,8 @@ from attar.core.hub_ids import near
 from attar.core.store import digest, file_digest, fingerprint
 from attar.data.degenerate import ACCIDENT
 from attar.sets.card import card
-from attar.sets.formation import Picture, pictures
 from attar.sets.manifest import FORMAT, read_manifest
+from attar.sets.mosaics import Picture, pictures
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,7 @@ from attar.core.store import Artefact, Store, fingerprint
 from attar.core.wording import counted
 from attar.data.output_places import check_place, occupied
 from attar.sets.distilled import DistilledSet, Numbered, check_undamaged, write_distilled
-from attar.sets.formation import grid_words
+from attar.sets.mosaics import grid_words
 
 OWN = ("format", "formation", "images", "prototypes", "statistics", "keep_statistics", "card", "digest")
 """Keys of a manifest that are not taken over."""

@@ -13,7 +13,7 @@ from attar.core.arguments import checked
 from attar.core.errors import AttarError
 from attar.core.files import appearing
 from attar.core.hub_ids import check_id
-from attar.core.places import portable
+from attar.core.portable_paths import portable
 from attar.core.progress import Say, quiet
 from attar.core.wording import counted
 from attar.data.output_places import check_place, occupied

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attar.core.places import portable_all
+from attar.core.portable_paths import portable_all
 from attar.sets.card import card, escaped
 from attar.sets.distilled import DistilledSet, stored
 from attar.sets.near_copies import Nearest

@@ -18,7 +18,7 @@ from attar.core.store import Store, write_json
 from attar.core.wording import counted
 from attar.data.output_places import check_place
 from attar.sets.distilled import DistilledSet, check_undamaged
-from attar.sets.formation import Picture
+from attar.sets.mosaics import Picture
 
 if TYPE_CHECKING:
     from attar.data.pixels import Pixels
@@ -113,7 +113,7 @@ def nearest_pixels(
     """
     from attar.data import load_pixels
     from attar.job import Job
-    from attar.sets.images import real_images
+    from attar.sets.real_images import real_images
 
     job = Job(Metrics().spec(distilled), store)
     real_images(distilled, job.store)
@@ -201,7 +201,7 @@ def nearest(
     """
     from attar.job import Job
     from attar.selection.features import Features
-    from attar.sets.images import real_images
+    from attar.sets.real_images import real_images
 
     metrics.check(distilled)
     folder, kinds = folder_of(distilled), metrics.kinds

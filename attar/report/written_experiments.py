@@ -15,7 +15,7 @@ from attar.experiments import tune as tuning
 from attar.experiments import waterfall as evaluations
 from attar.experiments.settings import Tuning
 from attar.experiments.spec import Experiment
-from attar.experiments.steps import RecipeStep
+from attar.experiments.waterfall_steps import RecipeStep
 from attar.report.charts import write_charts, write_tuned_chart, write_waterfall_chart
 from attar.report.tables import (
     tuned_markdown,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from attar.core.engine import check_same
-from attar.core.items import Item
 from attar.core.store import Artefact
 from attar.core.wording import counted
+from attar.core.work_items import Item
 from attar.distillation import pipeline
 from attar.distillation.artefacts import Artefacts, artefacts, fit_artefact, prepared_artefact
 from attar.distillation.checks import RunPlan

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attar.core.cache import contents
-from attar.core.differences import Catalogue, NearestArtefact
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Artefact, Store
+from attar.core.why_not_cached import Catalogue, NearestArtefact
 from attar.distillation.artefacts import prepared_artefact
 from attar.distillation.checks import RunPlan, planned
 from attar.job import Job, Spec
