@@ -287,8 +287,8 @@ def test_keys_that_climb_name_no_artefact(store: Store, word: str) -> None:
 
 @pytest.mark.parametrize("name", ["../../private", "/etc/passwd", "labels-00001.safetensors", "x"])
 def test_files_of_labels_that_are_none_are_refused(tmp_path: Path, name: str) -> None:
-    labelling = {"teacher": "t", "classes": 2, "scheme": {"values": "fp16", "top": None}}
-    labelling["views"] = {"epochs": 3, "count": 4, "how": {}}
+    labelling = {"teacher": "t", "classes": 2, "scheme": {"values": "fp16", "top": None}, "temperature": None}
+    labelling["views"] = {"epochs": 3, "count": 4, "how": {"size": 8}}
     about = {"format": 3, "key": "k", "bytes": 1, "shard_epochs": 4, "shards": {name: "0" * 32}, "labelling": labelling}
     (tmp_path / "labels.json").write_text(json.dumps(about))
     with pytest.raises(AttarError, match=r"labels.json is damaged: shards lists .*, no file of labels"):

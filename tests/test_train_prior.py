@@ -219,6 +219,24 @@ def test_a_prior_of_pixels_opens_in_diffusers_and_here(data: Path, tmp_path: Pat
         train_new_prior(spec(data, flip=False), out, store=store)
 
 
+def test_a_forecast_times_no_more_rows_than_fill_a_cpu(
+    data: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole batch of large images would take minutes, and all of the memory."""
+    seen, told = list[int](), list[str]()
+
+    def timed(network: Any, data: Any, scheduler: Any, training: Any, *_: Any) -> float:
+        seen.append(training.batch)
+        return 3.0
+
+    monkeypatch.setattr("attar.priors.training.estimate.step_seconds", timed)
+    monkeypatch.setattr("attar.core.batching.CPU_FILLED", 1)
+    wanted = spec(data)
+    train_new_prior(wanted, tmp_path / "a", store=store, say=told.append, dry_run=True)
+    assert seen == [1]
+    assert f"({duration(wanted.training.steps * 3.0 * wanted.training.batch)} for the steps" in told[0]
+
+
 def test_the_forecast_counts_the_classifier_and_every_sample(
     data: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

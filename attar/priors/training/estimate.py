@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import torch
 
-from attar.core.batching import device_class
+from attar.core.batching import device_class, fills
+from attar.core.flops import counted_flops, on_meta
 from attar.core.progress import about, duration, timed
 from attar.core.rng import noise
 from attar.diffusion import Schedule, network_passes
@@ -18,9 +22,7 @@ from attar.priors.training.train import step_seconds
 def estimate(run: TrainingRun, task: TrainingTask) -> str:
     """What is about to be done, and about how long it takes here: steps and passes are timed on one batch."""
     images, plan = len(run.images[0]), task.training
-    z = noise((1, plan.batch, *task.codec.shape), "estimate")
-    data = held_in_memory(z[0], torch.zeros(plan.batch, dtype=torch.int64))
-    training = plan.steps * step_seconds(task.network, data, task.scheduler, plan, run.helper, task.parameters)
+    training = plan.steps * _step_seconds(run, task)
     judging, times = _judging(run, task), run.material.report.times(plan.steps)
     sampled = times * (run.material.report.samples + shown_images(len(run.classes)))
     sampling = sampled * _sample_seconds(run, task)
@@ -34,6 +36,22 @@ def estimate(run: TrainingRun, task: TrainingTask) -> str:
         f"{seen / images:.1f} epochs, {about(training + sampling + judging)} on {device_class(run.helper.device)} "
         f"({duration(training)} for the steps, {duration(sampling)} for {sampled:,} samples{classifier})"
     )
+
+
+def _step_seconds(run: TrainingRun, task: TrainingTask) -> float:
+    """Seconds of a step; on a CPU timed on as many rows as fill it: a whole batch takes its time, and its memory."""
+    plan, helper = task.training, run.helper
+    rows = max(_rows(run, task, plan.batch), helper.num_processes)
+    data = held_in_memory(noise((rows, *task.codec.shape), "estimate"), torch.zeros(rows, dtype=torch.int64))
+    less = replace(plan, batch=rows)
+    return step_seconds(task.network, data, task.scheduler, less, helper, task.parameters) * plan.batch / rows
+
+
+def _rows(run: TrainingRun, task: TrainingTask, most: int) -> int:
+    """As many rows as fill a CPU, and at most `most`; of a GPU these."""
+    network, y = on_meta(task.network), torch.zeros(1, dtype=torch.int64, device="meta")
+    row = partial(network, torch.zeros(1, *task.codec.shape, device="meta"), y, y)
+    return min(most, fills(run.helper.device, lambda: counted_flops(row)) or most)
 
 
 def classifier_training(run: TrainingRun, task: TrainingTask) -> ClassifierTraining:
@@ -52,7 +70,8 @@ def _judging(run: TrainingRun, task: TrainingTask) -> float:
 
 def _sample_seconds(run: TrainingRun, task: TrainingTask) -> float:
     """Seconds that a sample takes: the passes of the network, timed on a batch, and the codec's."""
-    report, device, batch = run.material.report, run.helper.device, min(task.training.batch, SAMPLED)
+    report, device = run.material.report, run.helper.device
+    batch = _rows(run, task, min(task.training.batch, SAMPLED))
     schedule = Schedule(task.scheduler.alphas_cumprod, task.scheduler.config.prediction_type)
     denoiser = NetworkDenoiser(schedule, len(run.classes), task.network, device)
     z = noise((batch, *task.codec.shape), "estimate", "samples")
