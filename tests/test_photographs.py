@@ -46,6 +46,6 @@ def test_every_command_of_the_walk_works(
     assert {words[0] for words in COMMANDS} >= {"distill", "evaluate", "report", "train-prior"}
     for name, *words in COMMANDS:
         assert attar(monkeypatch, name, *words, *SHORTER.get(name, [])) == 0, capsys.readouterr().err
-    assert Path("runs/report.html").is_file()
+    assert Path("runs/photos.html").is_file()
     assert Path("runs/photos/manifest.json").is_file()
     assert Path("runs/exemplars/manifest.json").is_file()
