@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from attar.core.batching import device_class, fills
-from attar.core.flops import counted_flops, on_meta
+from attar.core.flops import counted_flops
 from attar.core.progress import about, duration, timed
 from attar.core.rng import noise
 from attar.diffusion import Schedule, network_passes
@@ -49,8 +49,8 @@ def _step_seconds(run: TrainingRun, task: TrainingTask) -> float:
 
 def _rows(run: TrainingRun, task: TrainingTask, most: int) -> int:
     """As many rows as fill a CPU, and at most `most`; of a GPU these."""
-    network, y = on_meta(task.network), torch.zeros(1, dtype=torch.int64, device="meta")
-    row = partial(network, torch.zeros(1, *task.codec.shape, device="meta"), y, y)
+    y = torch.zeros(1, dtype=torch.int64)
+    row = partial(task.network, torch.zeros(1, *task.codec.shape), y, y)
     return min(most, fills(run.helper.device, lambda: counted_flops(row)) or most)
 
 
