@@ -34,6 +34,7 @@ from attar.experiments.spec import read_experiment
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.report import write_report
+from attar.report.results import _baseline_name
 from attar.sets.distilled import DistilledSet, open_distilled, verify
 from attar.sets.expand import expand
 from attar.sets.layouts import export
@@ -321,6 +322,16 @@ def test_the_command_expands(
     assert "random, 2 x 2" in page
     assert "--formation 2" in page
     assert f"attar expand DIR --out {portable(str(parts))}" in page
+
+
+def test_a_page_keeps_random_images_that_were_reduced_apart(world: Path, store: Store, tmp_path: Path) -> None:
+    expand(made(world, tmp_path / "mosaics", store, ipc=1, formation=2), tmp_path / "parts")
+    whole = made(world, tmp_path / "whole", store, ipc=4, formation=1)
+    sets, conditions = [open_distilled(tmp_path / "parts"), whole], Conditions(("convnet3-w8",), (0,), device="cpu")
+    records = list(evaluate_sets(sets, RECIPE, conditions, store=store))
+    assert [record.reduced_by for record in records] == [2, 1]
+    names = {_baseline_name(record) for record in records}
+    assert names == {"random real images", "random real images, reduced by 2"}
 
 
 def test_a_set_in_python(world: Path, store: Store, tmp_path: Path) -> None:
