@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import runpy
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from toys import attar
 
+from attar.core.engine import Engine
 from attar.core.errors import AttarError
 from attar.core.rng import numpy_generator
 from attar.core.store import Store
@@ -109,6 +111,18 @@ def test_what_is_written_is_read_again(
     published = ImageFolder(tmp_path / "out")  # what RDED's, D4M's and Minimax's readers begin with
     assert len(published) == len(own.labels)
     assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
+
+
+def test_a_set_of_another_code_travels_to_workers(letters: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """They are told it in words; it has no digest of its own."""
+    export(open_distilled(letters / "set"), "folder", tmp_path / "out")
+    sent = list[Any]()
+    monkeypatch.setattr(Engine, "ahead", lambda _, items, *__: sent.extend(pickle.loads(pickle.dumps(items))) or [])
+    conditions = Conditions(("convnet3-w8",), (0,), str(letters / "real"), baseline=False, device="cpu")
+    foreign, recipe = read(letters, tmp_path / "out", "folder"), modified(QUICK, {"steps": 2})
+    (record,) = evaluate_sets([foreign], recipe, conditions, store=Store(letters / "cache"))
+    assert [item.seed for item in sent] == [0]
+    assert record.layout == "folder"
 
 
 def test_the_order_of_the_folders_is_not_that_of_the_classes(letters: Path, tmp_path: Path) -> None:
