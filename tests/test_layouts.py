@@ -117,7 +117,12 @@ def test_a_set_of_another_code_travels_to_workers(letters: Path, tmp_path: Path,
     """They are told it in words; it has no digest of its own."""
     export(open_distilled(letters / "set"), "folder", tmp_path / "out")
     sent = list[Any]()
-    monkeypatch.setattr(Engine, "ahead", lambda _, items, *__: sent.extend(pickle.loads(pickle.dumps(items))) or [])
+
+    def ahead(_: Engine, items: Any, *__: Any) -> list[Any]:
+        sent.extend(pickle.loads(pickle.dumps(items)))
+        return []
+
+    monkeypatch.setattr(Engine, "ahead", ahead)
     conditions = Conditions(("convnet3-w8",), (0,), str(letters / "real"), baseline=False, device="cpu")
     foreign, recipe = read(letters, tmp_path / "out", "folder"), modified(QUICK, {"steps": 2})
     (record,) = evaluate_sets([foreign], recipe, conditions, store=Store(letters / "cache"))
