@@ -1,15 +1,15 @@
-"""How much this device does in a second of what a prior and its codec are asked for; each is timed on a small part."""
+"""How much this device does in a second of what a prior and its codec are asked for; each part is timed once."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attar.core.flops import counted_flops
+from attar.core.flops import counted_flops, structure
 from attar.core.progress import timed
 from attar.diffusion import network_passes, times_from
 from attar.job import Job
@@ -21,6 +21,7 @@ TIMED = 10**10
 """FLOPs of a batch that is timed on a CPU."""
 WIDTH = 256
 """Channels of the convolution that stands for an unread codec's."""
+_TIMED: dict[Hashable, float] = {}
 
 
 def passes_per_image(job: Job, method: LatentMethod) -> int:
@@ -38,31 +39,44 @@ def passes_per_second(prior: Prior) -> float:
     if is_unread(prior.network):
         return block_rate(prior, block_of(prior.network)) / flops
     rows = _rows(prior.device, prior.batch_size, flops)
-    z = torch.zeros(rows, *prior.codec.shape, device=prior.device)
-    y = torch.zeros(rows, dtype=torch.long, device=prior.device)
-    with torch.inference_mode():
-        return rows / timed(lambda: float(prior.with_batch_size(rows)(z, 500, y).sum()))
+
+    def call() -> None:
+        z = torch.zeros(rows, *prior.codec.shape, device=prior.device)
+        y = torch.zeros(rows, dtype=torch.long, device=prior.device)
+        float(prior.with_batch_size(rows)(z, 500, y).sum())
+
+    return rows / _once_timed(call, structure(prior.network), prior.codec.shape, rows, prior.device, prior.dtype)
 
 
 def encoded_per_second(codec: Codec) -> float:
     """Images that this device encodes in a second."""
-    return _codec_rate(codec, lambda small, n: small.encode(torch.zeros(n, 3, codec.size, codec.size)))
+    return _codec_rate(codec, "encode", (3, codec.size, codec.size))
 
 
 def decoded_per_second(codec: Codec) -> float:
     """Images that this device decodes in a second."""
-    return _codec_rate(codec, lambda small, n: small.decode(torch.zeros(n, *codec.shape)))
+    return _codec_rate(codec, "decode", codec.shape)
 
 
-def _codec_rate(codec: Codec, call: Callable[[Codec, int], object]) -> float:
+def _codec_rate(codec: Codec, method: str, shape: tuple[int, ...]) -> float:
     """Images in a second of a small batch, timed; of an unread codec, by the rate of a convolution of its own."""
     if not isinstance(codec, AutoencoderCodec):
-        return codec.batch_size / timed(lambda: call(codec, codec.batch_size))
+        return codec.batch_size / timed(lambda: getattr(codec, method)(torch.zeros(codec.batch_size, *shape)))
     flops = codec.row_flops()
     if is_unread(codec.vae):
         return convolution_rate(codec) / flops
     rows = _rows(codec.device, codec.batch_size, flops)
-    return rows / timed(lambda: call(codec.with_batch_size(rows), rows))
+    small = codec.with_batch_size(rows)
+    asked = (structure(codec.vae), method, shape, rows, codec.device, codec.dtype)
+    return rows / _once_timed(lambda: getattr(small, method)(torch.zeros(rows, *shape)), *asked)
+
+
+def _once_timed(call: Callable[[], object], *what: Hashable) -> float:
+    """Seconds of a call, timed when it is first asked for."""
+    if what not in _TIMED:
+        with torch.inference_mode():
+            _TIMED[what] = timed(call)
+    return _TIMED[what]
 
 
 def is_unread(network: nn.Module) -> bool:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.core.flops import counted_flops, on_meta
+from attar.core.flops import on_meta, structure
 from attar.distillation.device_speed import block_rate, passes_per_image, passes_per_second, timed_on
 from attar.evaluation import Images, Recipe
 from attar.evaluation.precision import resolve_precision
@@ -48,6 +48,9 @@ class Measures:
     """FLOPs that this device does in a second."""
     how: str
     """How that was measured."""
+
+
+_COUNTED: dict[Hashable, Measures] = {}
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,25 @@ def measured(prior: Prior, block: nn.Module | None = None, rate: float | None = 
 
     With a `rate`, the FLOPs in a second are this, and nothing is timed.
     """
+    found = _counted(prior)
+    if rate is not None:
+        return replace(found, per_second=rate, how="not timed")
+    if block is None:
+        return replace(found, per_second=found.network * passes_per_second(prior), how="one pass of the network timed")
+    return replace(found, per_second=block_rate(prior, block), how="estimated from the FLOP rate of one block")
+
+
+def _counted(prior: Prior) -> Measures:
+    """The measures of a prior, nothing timed; counted once in a process for networks of one structure."""
+    codec = prior.codec
+    vae = structure(codec.vae) if isinstance(codec, AutoencoderCodec) else None
+    key = (structure(prior.network), prior.dtype, prior.batch_size, vae, codec.size, codec.shape, codec.batch_size)
+    if key not in _COUNTED:
+        _COUNTED[key] = _count(prior)
+    return _COUNTED[key]
+
+
+def _count(prior: Prior) -> Measures:
     network = on_meta(prior.network).float()
     z, times, y = (
         torch.zeros(1, *shape, dtype=kind, device="meta")
@@ -136,19 +158,11 @@ def measured(prior: Prior, block: nn.Module | None = None, rate: float | None = 
     if isinstance(codec := prior.codec, AutoencoderCodec):
         vae = on_meta(codec.vae).float()
         weights.append(codec.vae)
-        encoder = counted_flops(lambda: vae.encode(torch.zeros(1, 3, codec.size, codec.size, device="meta")))
-        decoder = counted_flops(lambda: vae.decode(z))
+        encoder, decoder = codec.encoding_flops(), codec.decoding_flops()
         decoding = codec.batch_size * _peak(vae, lambda: vae.decode(z))
-    flops = counted_flops(lambda: network(z, times, y))
     trained, activations = _training(network, z, times, y)
-    if rate is not None:
-        per_second, how = rate, "not timed"
-    elif block is None:
-        per_second, how = flops * passes_per_second(prior), "one pass of the network timed"
-    else:
-        per_second, how = block_rate(prior, block), "estimated from the FLOP rate of one block"
     return Measures(
-        network=flops,
+        network=prior.row_flops(),
         encoder=encoder,
         decoder=decoder,
         weights=sum(p.numel() * p.element_size() for part in weights for p in part.parameters()),
@@ -157,8 +171,8 @@ def measured(prior: Prior, block: nn.Module | None = None, rate: float | None = 
         training=activations // half,
         trained=trained,
         latent=4 * z.numel(),
-        per_second=per_second,
-        how=how,
+        per_second=1.0,
+        how="not timed",
     )
 
 

@@ -20,7 +20,7 @@ from attar.core.batching import calls, exact, in_batches
 from attar.core.errors import AttarError
 from attar.core.files import at_home, expanded
 from attar.core.finite import check_weights, finite
-from attar.core.flops import counted_flops, on_meta
+from attar.core.flops import flops_of
 from attar.core.hub_ids import check_there, unloaded
 from attar.core.rng import noise
 from attar.core.store import fingerprint
@@ -158,9 +158,13 @@ class AutoencoderCodec:
         return exact(self._encode, images) and exact(self._decode, noise((batch_size, *self.shape), "tile", "latents"))
 
     def row_flops(self) -> int:
-        vae = on_meta(self.vae).float()
-        encoding = counted_flops(lambda: vae.encode(torch.zeros(1, 3, self.size, self.size, device="meta")))
-        return max(encoding, counted_flops(lambda: vae.decode(torch.zeros(1, *self.shape, device="meta"))))
+        return max(self.encoding_flops(), self.decoding_flops())
+
+    def encoding_flops(self) -> int:
+        return flops_of(self.vae, torch.zeros(1, 3, self.size, self.size, device="meta"), method="encode")
+
+    def decoding_flops(self) -> int:
+        return flops_of(self.vae, torch.zeros(1, *self.shape, device="meta"), method="decode")
 
     @property
     def weights(self) -> torch.dtype:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.core.batching import exact, in_batches
-from attar.core.flops import counted_flops, on_meta
+from attar.core.flops import flops_of
 from attar.core.rng import noise
 from attar.diffusion import Schedule
 from attar.priors.codec import Codec
@@ -70,8 +70,8 @@ class Prior:
 
     def row_flops(self) -> int:
         """FLOPs of the network for one row."""
-        network, y = on_meta(self.network), torch.zeros(1, dtype=torch.long, device="meta")
-        return counted_flops(lambda: network(torch.zeros(1, *self.codec.shape, dtype=self.dtype, device="meta"), y, y))
+        y = torch.zeros(1, dtype=torch.long, device="meta")
+        return flops_of(self.network, torch.zeros(1, *self.codec.shape, device="meta"), y, y)
 
     def _forward(self, z: Tensor, times: Tensor, y: Tensor) -> Tensor:
         output: Tensor = self.network(z.to(self.dtype), times, y)
