@@ -119,6 +119,7 @@ def test_a_file_is_hashed_once_in_a_process(store: Store, monkeypatch: pytest.Mo
 
 def test_a_huge_file_is_sealed_by_blocks_all_over_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "HUGE", 1 << 20)
+    monkeypatch.setattr(cache, "BLOCKS", 8)
 
     def make_large(scratch: Path) -> None:
         (scratch / "x").write_bytes(bytes(5 << 20))

@@ -23,7 +23,7 @@ from attar.priors.codec import AutoencoderCodec
 from attar.priors.prior import Prior
 from attar.priors.prompts import Prompts
 from attar.priors.training.finetune import finetune_prior
-from attar.priors.training.settings import AdaptedPrior, Denoising
+from attar.priors.training.settings import AdaptedPrior, Denoising, Report
 from attar.priors.training.weightless import described_prior
 
 HALVES = ("bfloat16", "float16")
@@ -181,7 +181,12 @@ def test_a_prior_is_fine_tuned_from_float32_weights(tmp_path: Path, store: Store
     job_of(tmp_path, store, "float32")
     brief = Denoising(steps=1, batch=4, learning_rate=1e-12, warmup=1, min_snr=None)
     spec = AdaptedPrior(
-        data=str(tmp_path / "data"), prior=str(tmp_path / "dit"), device="cpu", dtype="bfloat16", training=brief
+        data=str(tmp_path / "data"),
+        prior=str(tmp_path / "dit"),
+        device="cpu",
+        dtype="bfloat16",
+        training=brief,
+        report=Report(samples=4, steps=2, judge_steps=2),
     )
     finetune_prior(spec, tmp_path / "tuned", store=store, say=lambda text: None)
     before, after = (load_prior(str(tmp_path / name), device="cpu", tile=1, store=store) for name in ("dit", "tuned"))
@@ -189,11 +194,14 @@ def test_a_prior_is_fine_tuned_from_float32_weights(tmp_path: Path, store: Store
     torch.testing.assert_close(after(z, 500, y), before(z, 500, y), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["DiT-XL/2-256", "stable-diffusion-v1-5"])
-def test_half_weights_count_half_and_flops_the_same(name: str, opened: Any) -> None:
+def test_half_weights_count_half_and_flops_the_same(opened: Any) -> None:
     plain, half = (measured(opened(dtype)) for dtype in ("float32", "bfloat16"))
     assert (half.network, half.encoder, half.decoder) == (plain.network, plain.encoder, plain.decoder)
     assert half.weights == plain.weights // 2
     assert (plain.master, half.master > 0) == (0, True)
+
+
+@pytest.mark.parametrize("name", ["DiT-XL/2-256", "stable-diffusion-v1-5"])
+def test_the_block_of_a_described_prior_has_half_weights(name: str) -> None:
     architecture = described_prior(name, torch.device("cpu"), torch.bfloat16)
     assert dtypes(architecture.block) == {torch.bfloat16}

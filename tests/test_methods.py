@@ -77,20 +77,30 @@ def digests(folder: Path) -> dict[tuple[str, str], str]:
     }
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_it_makes_ipc_images_of_each_class(world: Path, tmp_path: Path, store: Store, name: str) -> None:
-    for ipc, folder in zip((1, 3), distilled(world, tmp_path / "out", name, store, (1, 3)), strict=True):
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def first(request: pytest.FixtureRequest, world: Path, cache: Store) -> tuple[str, list[Path]]:
+    """A method and its sets of 1 and 3 images a class, made once for all tests."""
+    name: str = request.param
+    return name, distilled(world, world / name, name, cache, (1, 3))
+
+
+def test_it_makes_ipc_images_of_each_class(first: tuple[str, list[Path]]) -> None:
+    for ipc, folder in zip((1, 3), first[1], strict=True):
         assert folder.name == f"ipc-00{ipc}"
         one = open_distilled(folder)
         assert one.classes == tuple(CLASSES)
         assert [len(files) for files in one.files()] == [ipc] * 4
 
 
-@pytest.mark.parametrize("name", METHODS)
 def test_bytes_are_the_same_for_two_runs_and_for_some_of_the_classes(
-    world: Path, tmp_path: Path, store: Store, name: str
+    world: Path, tmp_path: Path, first: tuple[str, list[Path]]
 ) -> None:
-    whole = digests(distilled(world, tmp_path / "a", name, store)[0])
+    name, whole = first[0], digests(first[1][1])
     again = digests(distilled(world, tmp_path / "b", name, Store(tmp_path / "other"))[0])
     some = digests(distilled(world, tmp_path / "c", name, Store(tmp_path / "third"), classes=("dog", "bee"))[0])
     assert again == whole
@@ -98,10 +108,12 @@ def test_bytes_are_the_same_for_two_runs_and_for_some_of_the_classes(
     assert all(whole[key] == digest for key, digest in some.items())
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_another_seed_gives_other_images(world: Path, tmp_path: Path, store: Store, name: str) -> None:
-    one, two = (digests(distilled(world, tmp_path / f"{seed}", name, store, seed=seed)[0]) for seed in (0, 1))
-    assert (one != two) == (name not in SEEDLESS)
+def test_another_seed_gives_other_images(
+    world: Path, tmp_path: Path, cache: Store, first: tuple[str, list[Path]]
+) -> None:
+    name, (_, made) = first
+    other = digests(distilled(world, tmp_path / "out", name, cache, seed=1)[0])
+    assert (other != digests(made)) == (name not in SEEDLESS)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -113,17 +125,17 @@ def test_it_is_frozen_comparable_and_fingerprinted(name: str) -> None:
         method.select = None
 
 
-@pytest.mark.parametrize("name", METHODS)
 def test_finished_work_is_not_done_again(
-    world: Path, tmp_path: Path, store: Store, name: str, monkeypatch: pytest.MonkeyPatch
+    world: Path, tmp_path: Path, cache: Store, first: tuple[str, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from attar.priors.prior import Prior
 
-    first = digests(distilled(world, tmp_path / "a", name, store)[0])
+    name, made = first
     calls: list[int] = []
     forward = Prior._forward
     monkeypatch.setattr(Prior, "_forward", lambda *args: calls.append(1) or forward(*args))  # type: ignore[func-returns-value]
-    assert digests(distilled(world, tmp_path / "b", name, store)[0]) == first
+    again = distilled(world, tmp_path / "b", name, cache, (1, 3))
+    assert [digests(folder) for folder in again] == [digests(folder) for folder in made]
     assert len(calls) <= 2, "only the estimate of the cost may call the network"
 
 
