@@ -11,8 +11,9 @@ from toys import save_tiny_dit
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.distillation.outlook import Measures, measured, outlook, training_seconds
+from attar.distillation.outlook import Measures, measured, outlook
 from attar.evaluation import RECIPES
+from attar.evaluation.outlook import training_seconds
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.priors import load_prior
@@ -105,7 +106,7 @@ def test_real_images_cost_nothing(tmp_path: Any) -> None:
 
 
 def test_a_training_is_timed_by_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    from attar.distillation import outlook
+    from attar.evaluation import outlook
 
     monkeypatch.setattr(outlook, "_pass_seconds", lambda *words: (1.0, 3.0))
     quick = training_seconds(RECIPES.open("quick"), "convnet3-w16", 10, 10, 32, tested=7, device="cpu")

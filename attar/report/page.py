@@ -194,7 +194,7 @@ def _page(sets: Sequence[DistilledSet], latest: Sequence[Record], title: str) ->
         comparisons=comparisons,
         formed=any(distilled.formation > 1 for distilled in sets) or any(record.formation > 1 for record in latest),
         time=duration(sum(map(_seconds, latest))),
-        failures=any(record.notes for record in latest),
+        failures=any(record.failures for record in latest),
         ceiling=any(record.of_all_data for record in latest),
         devices=sorted({record.device for record in latest}),
     )

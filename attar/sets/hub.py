@@ -17,9 +17,10 @@ from attar.core.portable_paths import portable
 from attar.core.progress import Say, quiet
 from attar.core.wording import counted
 from attar.data.output_places import check_place, occupied
-from attar.sets.distilled import PROTOTYPES, STATISTICS, DistilledSet, check_undamaged, verify
+from attar.sets.distilled import PROTOTYPES, STATISTICS, DistilledSet, check_undamaged, open_distilled, verify
 from attar.sets.hub_card import Score, hub_card
 from attar.sets.near_copies import read_nearest
+from attar.sets.real_images import whereabouts
 
 CARD = "attar-card.md"
 """The set's own README.md on the hub, where README.md says more: the manifest has its digest."""
@@ -102,6 +103,7 @@ def pull(repository: str, out: Path, revision: str | None = None, *, say: Say = 
             more = f"; {len(problems)} in all" if len(problems) > 1 else ""
             raise AttarError(f"{repository}: is not as it was written ({problems[0]}{more}); nothing was kept of it")
     say(f"pulled {repository} to {out}, all files as written")
+    say(whereabouts(open_distilled(out)))
 
 
 def _uploaded(distilled: DistilledSet, publication: Publication, text: str) -> str:

@@ -66,6 +66,23 @@ def changed(distilled: DistilledSet, store: Store) -> str | None:
         return None
 
 
+def whereabouts(distilled: DistilledSet) -> str:
+    """Where a set's data are, in words: whether that place is on this machine; nothing of them is read."""
+    from attar.data.spec import resolve
+
+    spec = distilled.manifest["data"]["spec"]
+    if spec.startswith(("hf:", "torchvision:")):
+        return f"its data are {spec}"
+    try:
+        resolve(spec)
+    except AttarError:
+        return (
+            f"note: its data, {spec}, are a place of another machine: `attar evaluate` with `baseline=false` and "
+            "your own `test` images needs none, and `attar reproduce` is told by `data` where yours are"
+        )
+    return f"its data, {spec}, are on this machine, too; whether they are the same `attar evaluate` looks"
+
+
 def check_data(distilled: DistilledSet, tests: ImageSet, baseline: bool, store: Store, say: Say) -> None:
     """Says what is to be known of the data of a set that is tested on some images: changes, and images that they share.
 
