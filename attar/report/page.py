@@ -110,6 +110,13 @@ class Comparison:
 
 
 @checked
+def check_page(out: Path) -> None:
+    """Raises AttarError where something else than a report stands."""
+    if out.is_dir():
+        raise AttarError(f"`out` {out}: is a folder; name the HTML file to write")
+    check_file(out, "`out`", GENERATOR, "a report of Attar's")
+
+
 def write_report(
     folders: Sequence[Path],
     records: Sequence[Record],
@@ -135,9 +142,7 @@ def write_report(
         AttarError: a folder holds no distilled set, an image cannot be read, or `out` is a folder, no report, or a
             place that nothing may be written to.
     """
-    if out.is_dir():
-        raise AttarError(f"`out` {out}: is a folder; name the HTML file to write")
-    check_file(out, "`out`", GENERATOR, "a report of Attar's")
+    check_page(out)
     sets = _sets_in(folders)
     check_place(out, "`out`", [distilled.manifest["data"]["spec"] for distilled in sets])
     latest = list({record.identity: record for record in records}.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from attar.core.arguments import checked
+from attar.core.arguments import check_fields, checked
 from attar.core.errors import AttarError
 from attar.core.files import appearing
 from attar.core.hub_ids import check_id
@@ -38,6 +39,11 @@ class Publication:
     """The licence of the images that it was distilled from, as the hub names it: cc-by-4.0, mit, other ..."""
     private: bool = False
     """Make a new repository private."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.licence):
+            raise AttarError(f"`licence` {self.licence!r}: give its name on the hub, such as cc-by-4.0, mit or other")
 
 
 @checked
