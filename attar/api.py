@@ -107,7 +107,6 @@ def evaluate(
     Raises:
         AttarError: any input is wrong; before any training.
     """
-    from attar.core.store import Store
     from attar.evaluation import modified, named_recipe
     from attar.evaluation.outlook import forecast
     from attar.evaluation.run import evaluate_sets
@@ -131,7 +130,7 @@ def evaluate(
     )
     how: dict[str, Any] = {"progress": progress, "say": say, "dry_run": dry_run, "engine": Engine.of(engine)}
     if not dry_run:
-        say(forecast(sets, protocol, conditions, Store(), progress))
+        say(forecast(sets, protocol, conditions))
     records = evaluate_sets(sets, protocol, conditions, **how)
     return [record.as_json() for record in records]
 

@@ -38,7 +38,7 @@ def test_the_demonstration_makes_its_page(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("file", "told"),
     [
-        ("results.json", "is not JSON"),
+        ("results.json", "results.json is damaged: not JSON"),
         ("report.html", "is there, and is not a report of Attar's"),
         ("d3hr/ipc-001/mine.txt", "no distilled set"),
     ],

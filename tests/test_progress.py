@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,13 @@ def test_no_stage_goes_backwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Of a run, and of an evaluation with two seeds beside random images."""
     for split in ("train", "test"):
         save_folder(tmp_path / "data" / split, ["ant", "bee"], each=8)
-    told: list[tuple[str, float]] = []
+    told: list[tuple[str, str, float]] = []
     monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("attar.cli.shared.failures.running.stage", "", raising=False)
     monkeypatch.setattr("attar.training.meters.SECONDS", 0.0)
 
     class Shown:
         def __enter__(self) -> object:
-            return lambda text, fraction: told.append((text, fraction))
+            return lambda text, fraction: told.append((sys.argv[1], text, fraction))
 
         def __exit__(self, *_: object) -> None:
             pass
@@ -44,8 +44,8 @@ def test_no_stage_goes_backwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     trained = ["--network", "convnet3-w8", "--seeds", 2, "--set", "steps=5", "--device", "cpu"]
     assert attar(monkeypatch, "evaluate", tmp_path / "set", *trained) == 0
     stages: dict[str, list[float]] = {}
-    for text, fraction in told:
-        stages.setdefault(re.split(r", (?:\d|seed)", text)[0], []).append(fraction)
+    for command, text, fraction in told:
+        stages.setdefault(f"{command}: {re.split(r', (?:[0-9]|seed)', text)[0]}", []).append(fraction)
     assert any("random real images" in stage for stage in stages)
     assert len(told) > 20
     for stage, fractions in stages.items():

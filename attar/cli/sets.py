@@ -109,7 +109,6 @@ def evaluate(
     own = named_recipe(asked.recipe) if labels is None else _labelled_recipe(labels, trainings.get("recipe"))
     recipe = modified(own, sets)
     conditions = asked.conditions(baseline=baseline, teacher=named_teacher(teacher), labels=labels, **device)
-    from attar.core.store import Store
     from attar.evaluation.outlook import forecast
     from attar.evaluation.records import write_record
     from attar.evaluation.run import evaluate_sets
@@ -127,9 +126,9 @@ def evaluate(
     if json_file is not None:
         _check_records(json_file, [asked.test, *(distilled.manifest["data"]["spec"] for distilled in chosen)])
     records = len(chosen) * len(conditions.networks)
+    if not dry_run:
+        say(forecast(chosen, recipe, conditions))
     with showing() as progress, nullcontext() if dry_run else engine.cluster():
-        if not dry_run:
-            say(forecast(chosen, recipe, conditions, Store(), progress))
         how: dict[str, Any] = {"progress": progress, "say": say, "dry_run": dry_run, "engine": engine}
         for record in evaluate_sets(chosen, recipe, conditions, **how):
             say(record.row)

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.core.progress import Progress, about, silent, timed_on
-from attar.core.store import Store
+from attar.core.progress import about, timed_on
 from attar.core.wording import counted, size
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import training_plan
@@ -22,7 +21,7 @@ from attar.evaluation.recipe import Recipe
 from attar.evaluation.suited import side_of
 from attar.networks import build, check_size
 from attar.sets.distilled import DistilledSet
-from attar.sets.real_images import tested_images
+from attar.sets.real_images import view_tested_on
 from attar.training import Precision, autocast
 
 COPIES = 4
@@ -55,9 +54,7 @@ def expected(distilled: DistilledSet, recipe: Recipe, network: str, tested: int,
     return TrainingCost(seconds, COPIES * weights + min(batch, classes * ipc) * kept + images)
 
 
-def forecast(
-    sets: Sequence[DistilledSet], recipe: Recipe, conditions: Conditions, store: Store, progress: Progress = silent
-) -> str:
+def forecast(sets: Sequence[DistilledSet], recipe: Recipe, conditions: Conditions) -> str:
     """How many trainings there are at most to evaluate some sets, and what they take, in words.
 
     Raises:
@@ -66,7 +63,7 @@ def forecast(
     conditions.check(recipe)
     costs = list[TrainingCost]()
     for distilled in sets:
-        tested = len(tested_images(distilled, conditions.test, store, progress))
+        tested = len(view_tested_on(distilled, conditions.test))
         costs += [expected(distilled, recipe, network, tested, conditions.device) for network in conditions.networks]
     costs *= len(conditions.seeds) * (2 if conditions.baseline else 1)
     return (

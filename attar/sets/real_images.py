@@ -27,8 +27,15 @@ def tested_images(distilled: DistilledSet, test: str | None, store: Store, progr
     Raises:
         AttarError: they lack its classes, or the held-out tenth was not held out when the set was distilled.
     """
-    from attar.data import load_data, load_held_out, test_spec
     from attar.data.degenerate import ACCIDENT
+
+    accident = ACCIDENT if test == "held-out" else 1
+    return without_unreadable(view_tested_on(distilled, test), distilled, store, progress, accident)
+
+
+def view_tested_on(distilled: DistilledSet, test: str | None) -> ImageSet:
+    """The same before any of them is read, unreadable ones among them; raises as `tested_images`."""
+    from attar.data import load_data, load_held_out, test_spec
 
     data = distilled.manifest["data"]
     if test == "held-out":
@@ -43,7 +50,7 @@ def tested_images(distilled: DistilledSet, test: str | None, store: Store, progr
     picked = images.restricted(distilled.classes)
     if picked.classes != distilled.classes:
         raise AttarError(f"`test` {test}: its classes are in another order than those of {distilled.folder}")
-    return without_unreadable(picked, distilled, store, progress, ACCIDENT if test == "held-out" else 1)
+    return picked
 
 
 def real_images(distilled: DistilledSet, store: Store) -> ImageSet:
