@@ -93,7 +93,7 @@ def command(root: Path, words: list[str], *fatal: Any) -> None:
     os.environ["ATTAR_CACHE"] = str(root / "cache")
     sys.argv = ["attar", *words]
     events = Events(root, *fatal)
-    attar.core.progress.lines = lambda: nullcontext(events.progress)  # type: ignore[assignment]
+    vars(attar.core.progress)["lines"] = lambda: nullcontext(events.progress)
     try:
         attar.cli.main()
     finally:

@@ -109,7 +109,6 @@ class Comparison:
     rows: tuple[tuple[int, tuple[tuple[Wall, Strip], ...]], ...]
 
 
-@checked
 def check_page(out: Path) -> None:
     """Raises AttarError where something else than a report stands."""
     if out.is_dir():
@@ -117,6 +116,7 @@ def check_page(out: Path) -> None:
     check_file(out, "`out`", GENERATOR, "a report of Attar's")
 
 
+@checked
 def write_report(
     folders: Sequence[Path],
     records: Sequence[Record],
