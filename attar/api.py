@@ -102,12 +102,13 @@ def evaluate(
         baseline: whether random real images of the same count are evaluated beside each set.
         teacher: who gives soft labels (`attar.teachers.load.load_pretrained`); of several, the mean of their logits.
         labels: a folder that `attar relabel` wrote; without `recipe`, that of the labels.
-        say: told where the data has changed, or shares images with the test set; in a dry run what there is to train.
+        say: told what the trainings take, and where the data has changed or shares images with the test set.
 
     Raises:
         AttarError: any input is wrong; before any training.
     """
     from attar.evaluation import modified, named_recipe
+    from attar.evaluation.outlook import forecast
     from attar.evaluation.run import evaluate_sets
     from attar.evaluation.suited import suited
     from attar.evaluation.teaching import labelled_recipe
@@ -128,6 +129,8 @@ def evaluate(
         say=say,
     )
     how: dict[str, Any] = {"progress": progress, "say": say, "dry_run": dry_run, "engine": Engine.of(engine)}
+    if not dry_run:
+        say(forecast(sets, protocol, conditions))
     records = evaluate_sets(sets, protocol, conditions, **how)
     return [record.as_json() for record in records]
 

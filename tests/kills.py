@@ -1,4 +1,4 @@
-"""Processes that die by kill -9 at the n-th event of a stage, on however fast a machine.
+"""Processes that a signal ends at the n-th event of a stage, on however fast a machine: kill -9, or Ctrl-C.
 
 An event is that progress is told, or that a file or folder below a given one is about to be made, renamed or removed.
 The clock of such a process goes on by a second whenever it is read, so that every step tells its progress.
@@ -10,16 +10,20 @@ import itertools
 import json
 import multiprocessing
 import os
+import random
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any
 
 import attar
+import attar.cli
+import attar.core.progress
 
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 WRITING = os.O_WRONLY | os.O_RDWR
@@ -48,14 +52,14 @@ def ended(run: Callable[..., None], *words: Any) -> int:
 
 
 class Events:
-    """Counts what happens in each stage, in this process, from now on, and dies when `what` happens for the n-th time.
+    """Counts what happens in each stage, in this process, from now on; a signal comes when `what` happens a n-th time.
 
     What happens is "STAGE told" or "STAGE changed". A stage is the first word of what progress tells, and lasts until
     another is told.
     """
 
-    def __init__(self, folder: Path, what: str = "", nth: int = 0) -> None:
-        self.folder, self.fatal = str(folder), (what, nth)
+    def __init__(self, folder: Path, what: str = "", nth: int = 0, number: int = signal.SIGKILL) -> None:
+        self.folder, self.fatal, self.number = str(folder), (what, nth), number
         self.stage = "before"
         self.count: Counter[str] = Counter()
         time.monotonic = itertools.count(0.0).__next__
@@ -78,6 +82,26 @@ class Events:
         self.count[what] += 1
         if (what, self.count[what]) != self.fatal:
             return
-        if opened:  # it dies with the file half written
+        if opened and self.number == signal.SIGKILL:  # it dies with the file half written
             os.write(os.open(opened[0], opened[2], 0o666), b"half")
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), self.number)
+
+
+def command(root: Path, words: list[str], *fatal: Any) -> None:
+    """`attar WORDS`, in a process of its own: it runs within `root`, its cache and all that it writes below that."""
+    os.chdir(root)
+    os.environ["ATTAR_CACHE"] = str(root / "cache")
+    sys.argv = ["attar", *words]
+    events = Events(root, *fatal)
+    vars(attar.core.progress)["lines"] = lambda: nullcontext(events.progress)
+    try:
+        attar.cli.main()
+    finally:
+        events.save(root / "events.json")
+
+
+def moments(root: Path, count: int) -> list[tuple[str, int]]:
+    """Some of the events that a run below `root` counted, drawn: what, and the how manieth."""
+    events, draw = json.loads((root / "events.json").read_text()), random.Random(0)
+    kinds = draw.sample(sorted(events), min(count, len(events)))
+    return [(what, draw.randint(1, events[what])) for what in kinds]

@@ -208,3 +208,27 @@ def test_an_engine_that_is_not_there_is_said_before_the_teacher_is_trained(
     with pytest.raises(AttarError, match="Ray is not installed"):
         package.distill(str(photos), ipc=1, out="out", engine="ray")
     assert not Path("out.teacher").exists()
+
+
+def test_a_score_sees_the_images_as_an_evaluation_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "test"):
+        save_folder(tmp_path / "data" / split, ["ant", "bee"], each=2, size=80)
+    package.distill("data@train", method="random", ipc=1, out="out")
+    quick = ["--set", "steps=1", "--seeds", 1, "--device", "cpu"]
+    assert attar(monkeypatch, "score", "out", *quick, "--full-accuracy", 90, "--json", "s.json") == 0
+    sees = "the set's images have 80 pixels: convnet4-w48 sees them at 64; choose others with --network, and"
+    assert sees in capsys.readouterr().out
+    scores = json.loads(Path("s.json").read_text())
+    assert (scores["network"], scores["changes"]["size"]) == ("convnet4-w48", 64)
+    assert attar(monkeypatch, "evaluate", "out", *quick, "--json", "r.json") == 0
+    (record,) = json.loads(Path("r.json").read_text())
+    assert (record["network"], record["changes"]) == (scores["network"], scores["changes"])
+    assert record["accuracies"] == scores["records"]["own"]["accuracies"]
+    capsys.readouterr()
+    assert attar(monkeypatch, "score", "out", "--network", "convnet3-w8", *quick, "--dry-run") == 0
+    assert "pixels: convnet3-w8 sees them at 64; choose another size with --set size=224 of" in capsys.readouterr().out
+    assert attar(monkeypatch, "score", "out", "--recipe", "quick", "--network", "convnet3-w8", *quick, "--dry-run") == 0
+    assert "sees them" not in capsys.readouterr().out

@@ -232,3 +232,32 @@ def test_a_subset_knows_its_members_by_any_of_their_names() -> None:
         AttarError, match=r"the classes .*n01440764.* of the data are one class of imagenette: merge or"
     ):
         named_classes(["imagenette"], [*english, "n01440764"])
+
+
+@pytest.mark.parametrize(
+    ("written", "classes"),
+    [('"3"', ["3"]), ('"3,4"', ["3", "4"]), ('["3", "4"]', ["3", "4"]), ("3", None), ('["3,4"]', None), ("[3]", None)],
+)
+def test_classes_in_toml_are_those_of_the_flag(tmp_path: Path, written: str, classes: list[str] | None) -> None:
+    """In the file of a run and in that of an experiment: a text is one class, or several with commas between."""
+    from attar.experiments.compare import compare
+    from attar.experiments.spec import read_experiment
+
+    run, grid = tmp_path / "run.toml", tmp_path / "grid.toml"
+    shared = f'data = "digits@train"\nipc = 1\nclasses = {written}\n'
+    run.write_text(f'{shared}method = "random"\nout = "{tmp_path / "a"}"\n')
+    grid.write_text(
+        f'{shared}out = "{tmp_path / "b"}"\n[methods.random]\n[evaluations.quick]\nnetworks = ["convnet3-w8"]\n'
+    )
+    ended = CliRunner().invoke(app, ["distill", "--config", str(run), "--dry-run"])
+    if classes is None:
+        words = "no class '3,4'" if "," in written else "classes = 3: must be a list, each a text"
+        words = "classes = [3]: must be a list" if written == "[3]" else words
+        assert isinstance(ended.exception, AttarError)
+        assert words in str(ended.exception)
+        with pytest.raises(AttarError) as error:
+            compare(read_experiment(grid), dry_run=True)
+        assert words in str(error.value)
+        return
+    assert f"of {len(classes)} class" in ended.output
+    assert read_experiment(grid).contenders[0].spec.classes == tuple(classes)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from attar.core.errors import AttarError
 from attar.core.progress import silent
 
 
@@ -32,3 +33,24 @@ def test_the_demonstration_makes_its_page(tmp_path: Path, monkeypatch: pytest.Mo
     assert html.count("data:image/webp;base64,") == 2 * 10 * 2 * len(demo.METHODS), "images and the nearest real ones"
     assert all(method in html for method in demo.METHODS)
     assert [line for line in said if line.startswith("[8/8]")]
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("results.json", "results.json is damaged: not JSON"),
+        ("report.html", "is there, and is not a report of Attar's"),
+        ("d3hr/ipc-001/mine.txt", "no distilled set"),
+    ],
+)
+def test_what_is_in_its_way_is_found_first(tmp_path: Path, file: str, told: str) -> None:
+    from attar.cli.demo import run_demo
+
+    (tmp_path / "out" / file).parent.mkdir(parents=True)
+    (tmp_path / "out" / file).write_text("mine")
+    if file != "results.json":
+        (tmp_path / "out" / "results.json").write_text("[]")
+    said: list[str] = []
+    with pytest.raises(AttarError, match=told):
+        run_demo(tmp_path / "out", 1, silent, said.append)
+    assert not said

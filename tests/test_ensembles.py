@@ -174,7 +174,7 @@ def test_in_an_experiment(
     assert f"teacher {teachers[0]}, {teachers[1]}" in (tmp_path / "out" / "table.md").read_text()
     capsys.readouterr()
     for teacher, said in (
-        ([teachers[0], "nobody"], "[evaluations.soft] teacher nobody: there is no such file or folder"),
+        ([teachers[0], "nobody"], "teacher = nobody: there is no such file or folder"),
         ([teachers[0]] * 2, "is named twice"),
         ([3], "[evaluations.soft] teacher = [3]: a list of texts"),
         ([], "`teacher`: a name is missing"),

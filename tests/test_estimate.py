@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from toys import save_tiny_dit
+from toys import attar, save_random_set, save_tiny_dit
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.distillation.outlook import Measures, measured, outlook, training_seconds
-from attar.evaluation import RECIPES
+from attar.distillation.outlook import Measures, measured, outlook
+from attar.evaluation import RECIPES, modified
+from attar.evaluation.outlook import training_seconds
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.priors import load_prior
@@ -105,10 +107,43 @@ def test_real_images_cost_nothing(tmp_path: Any) -> None:
 
 
 def test_a_training_is_timed_by_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    from attar.distillation import outlook
+    from attar.evaluation import outlook
 
     monkeypatch.setattr(outlook, "_pass_seconds", lambda *words: (1.0, 3.0))
     quick = training_seconds(RECIPES.open("quick"), "convnet3-w16", 10, 10, 32, tested=7, device="cpu")
     assert quick == 600 * 64 * 3.0 + 7
     hard = training_seconds(RECIPES.open("minimax-hard-cifar"), "convnet3-w16", 10, 10, 32, tested=7, device="cpu")
     assert hard == 1000 * 100 * 3.0 + 7
+
+
+def test_an_evaluation_is_told_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two sets, two seeds, random images beside them: eight trainings of 3 * 64 images, each tested on 12."""
+    from attar.evaluation import outlook
+
+    root = save_random_set(tmp_path, monkeypatch)
+    monkeypatch.setattr(outlook, "_pass_seconds", lambda *words: (1.0, 3.0))
+    words = ["evaluate", root / "set", root / "set", "--network", "convnet3-w8", "--seeds", 2, "--device", "cpu"]
+    assert attar(monkeypatch, *words, "--set", "steps=3", "--set", "test_every=1") == 0
+    seconds = 8 * (3 * 64 * 3 + 12)
+    told = f"8 trainings at most, about {seconds / 60:.0f} min, without tests before the last, in about 1 MiB of memory"
+    assert f"{told}; what is in the cache is not done again\n" in capsys.readouterr().out
+
+
+def test_the_memory_of_a_training_is_that_of_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attar.evaluation import outlook
+    from attar.sets.distilled import open_distilled
+
+    distilled = open_distilled(save_random_set(tmp_path, monkeypatch) / "set")
+    monkeypatch.setattr(outlook, "_pass_seconds", lambda *words: (1.0, 3.0))
+    quick = RECIPES.open("quick")
+
+    def memory(**changes: Any) -> int:
+        return outlook.expected(distilled, modified(quick, changes), "convnet3-w8", 12, "cpu").memory
+
+    weights, kept = outlook._bytes("convnet3-w8", 2, 16)
+    assert memory() - memory(batch=3) == kept
+    assert memory(batch=1) == 4 * weights + kept + 16 * 3 * 16**2
+    first = 8 * 16 * 16 * 4
+    assert kept >= 3 * first, "the first layer's output, once by each of what follows it"

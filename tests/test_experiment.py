@@ -335,7 +335,7 @@ def test_a_missing_teacher_is_found_out_before_any_work(world: Path, store: Stor
     text = text.replace("set = {steps = 3}", "set = {epochs = 1}")
     experiment = read_experiment(written(tmp_path, text))
     assert not compare(experiment, only=["random"], store=store, dry_run=True)
-    with pytest.raises(AttarError, match="teacher nobody: there is no such file or folder"):
+    with pytest.raises(AttarError, match="teacher = nobody: there is no such file or folder"):
         compare(experiment, only=["random"], store=store)
     assert not (tmp_path / "out").exists()
 

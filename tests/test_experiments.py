@@ -58,7 +58,7 @@ def test_everything_that_it_names_exists(file: Path) -> None:
 def test_its_cost_can_be_told_without_its_data(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:
-    from attar.distillation import outlook
+    from attar.evaluation import outlook
 
     monkeypatch.setattr(outlook, "_pass_seconds", lambda *words: (0.001, 0.003))
     monkeypatch.chdir(tmp_path)
@@ -72,7 +72,8 @@ def test_its_cost_can_be_told_without_its_data(
         named = tomllib.loads(file.read_text(encoding="utf-8"))
         for line in (f"data = {named['data']}: no file or folder ", f"prior = {named['prior']}: "):
             assert f"\n  {line}" in told
-        assert told.endswith("\nedit data and prior in the file to say where yours are")
+        assert re.search(r"\nit needs .{20}", told)
+        assert re.search(r"\nedit data(, prior and teacher| and prior) in the file to say where yours are$", told)
         return
     compare(experiment, store=store, say=said.append, dry_run=True)
     (told,) = said
@@ -82,6 +83,31 @@ def test_its_cost_can_be_told_without_its_data(
         for ipc in experiment.ipcs:
             assert re.search(rf"^  {label} +{ipc} .* \S+ (s|min|h|days)$", told, re.MULTILINE)
     assert not list(tmp_path.glob("runs"))
+
+
+@each
+def test_a_newcomer_is_told_first_what_to_fill_in(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    """Every path of the file that is not here, the teachers of methods and evaluations included; nothing is begun."""
+    monkeypatch.chdir(tmp_path)
+    text, said = file.read_text(encoding="utf-8"), list[str]()
+    written = tomllib.loads(text)
+    with pytest.raises(AttarError) as error:
+        compare(read_experiment(file), store=store, say=said.append)
+    told = str(error.value)
+    teachers = set(re.findall(r"runs/teachers/[\w-]+", text.split("\n\n", 1)[1]))
+    assert all(
+        f"\n  teacher = {teacher}: there is no such file or folder; `attar train" in told for teacher in teachers
+    )
+    if not written["data"].startswith(("hf:", "torchvision:")):
+        assert f"\n  data = {written['data']}: no file or folder {tmp_path.parent}" in told
+    head = re.sub(r"\n# +", " ", text.split("\n\n")[0])
+    needs = re.search(r"\nit needs (.+)\nedit (data|prior|teacher)", told)
+    assert needs
+    assert f"Needs:   {needs[1]} Cost:" in head
+    assert not said
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

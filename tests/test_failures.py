@@ -342,3 +342,17 @@ def test_help_is_shown_as_it_is_written(monkeypatch: Any, capsys: Any) -> None:
         for written in [command.help, *(param.help for param in command.params)]:
             assert "".join((written or "").replace("\b", "").split()) in shown, name
     assert "a table [set]" in next(param.help for param in commands["distill"].params if param.name == "config")
+
+
+def test_an_interruption_of_a_run_without_a_method_names_its_teacher(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    data = save_folder(tmp_path / "data", CLASSES, each=20, size=20)
+    monkeypatch.setattr("attar.distillation.run_without_method.STEPS", 1)
+    words = ["distill", "--data", data, "--ipc", 1, "--out", tmp_path / "out", "--device", "cpu"]
+    at_event("attar.distillation.run.distill_sets", 1, INTERRUPT)
+    assert attar(monkeypatch, *words) == 130
+    assert f"kept: in --out, the teacher that chooses ({tmp_path / 'out.teacher'}); in" in capsys.readouterr().err
+    at_event("attar.distillation.run.distill_sets", 1, INTERRUPT)
+    assert attar(monkeypatch, *words, "--method", "random") == 130
+    assert "the teacher" not in capsys.readouterr().err

@@ -326,3 +326,24 @@ def test_nothing_that_is_no_number_is_written(tmp_path: Path) -> None:
     with pytest.raises(AttarError, match=r"x\.json: it\.scores\.1\.psnr is inf, which JSON has no word for"):
         write_json(tmp_path / "x.json", {"scores": [{}, {"psnr": float("inf")}]})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_no_json_holds_is_neither_written_nor_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import math
+
+    from toys import attar
+
+    from attar.core.files import write_lines
+    from attar.core.machine import Finding
+
+    for file in (tmp_path / "a.jsonl", tmp_path / "b.jsonl"):
+        with pytest.raises(AttarError, match=f"{file.name}: it.loss is nan, which JSON has no word for; nothing is"):
+            write_lines(file, [{"loss": 1.0}, {"loss": math.nan}])
+        assert not file.exists()
+    monkeypatch.setattr("attar.core.machine.examined", lambda _: [Finding("load", math.inf)])  # type: ignore[arg-type]
+    assert attar(monkeypatch, "doctor", "--json") == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "standard output: it.0.state is inf, which JSON has no word for" in told.err

@@ -223,3 +223,28 @@ def test_the_hub_has_what_is_asked_of_it() -> None:
     for name in ("create_repo", "list_repo_files", "upload_folder", "snapshot_download"):
         wanted = inspect.signature(getattr(Hub, name)).parameters
         assert set(wanted) <= set(inspect.signature(getattr(real, name)).parameters), name
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (
+            "imagefolder:/home/someone/photos@train",
+            "note: its data, imagefolder:/home/someone/photos@train, are a place",
+        ),
+        ("hf:me/photos@train", "its data are hf:me/photos@train"),
+        ("digits@train", "its data, digits@train, are on this machine, too; whether they are the same"),
+    ],
+)
+def test_a_pulled_set_says_where_its_data_are(hub: Path, tmp_path: Path, spec: str, told: str) -> None:
+    push(open_distilled(write_set(tmp_path / "set", data={**DATA, "spec": spec})), Publication(REPO))
+    said: list[str] = []
+    pull(REPO, tmp_path / "back", say=said.append)
+    assert said[0].endswith("all files as written")
+    assert said[1].startswith(told)
+
+
+@pytest.mark.parametrize("licence", ["cc by", "mit\n| evil |", "", "-"])
+def test_a_licence_is_a_name(licence: str) -> None:
+    with pytest.raises(AttarError, match=r"`licence` .*: give its name on the hub, such as cc-by-4.0, mit or other"):
+        Publication(REPO, licence)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kills import command, ended, moments
 from test_methods import FAST, TAUGHT
 from toys import save_tiny_dit
 
@@ -183,3 +184,26 @@ def test_a_lost_node_costs_its_item_a_retry(cluster: Any, tmp_path: Path, monkey
     assert lost == []
     assert all(item.done for item in items)
     assert len(list(tmp_path.glob("begun-*"))) == 4
+
+
+def test_a_driver_that_is_stopped_goes_on_to_the_same_bytes(cluster: Any, world: Path, tmp_path: Path) -> None:
+    words = ["distill", "--data", "digits@train", "--prior", str(world / "dit"), "--classes", ",".join(CLASSES)]
+    words += ["--method", "prior", "--ipc", "1", "--set", "sampler.steps=4", "--device", "cpu", "--out", "out"]
+    on_ray = [*words, "--engine", "ray", "--ray-address", cluster.address, "--item-cpus", "1"]
+
+    def run(name: str, words: list[str], *fatal: Any) -> int:
+        (tmp_path / name).mkdir(exist_ok=True)
+        return ended(command, tmp_path / name, words, *fatal)
+
+    def images(name: str) -> dict[str, str]:
+        images: dict[str, str] = open_distilled(tmp_path / name / "out").manifest["images"]
+        return images
+
+    assert run("here", words) == 0
+    assert run("whole", on_ray) == 0
+    assert images("whole") == images("here")
+    stops = {signal.SIGINT: 128 + signal.SIGINT, signal.SIGKILL: -signal.SIGKILL}
+    for (number, status), fatal in zip(stops.items(), moments(tmp_path / "whole", 2), strict=True):
+        assert run(number.name, on_ray, *fatal, number) == status, fatal
+        assert run(number.name, on_ray) == 0, fatal
+        assert images(number.name) == images("here"), fatal

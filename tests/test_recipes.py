@@ -171,3 +171,15 @@ def test_side_by_side_shows_every_field_of_every_recipe(width: int) -> None:
 def test_an_unknown_recipe_cannot_be_shown() -> None:
     with pytest.raises(AttarError, match="no recipe 'rded'"):
         side_by_side(["rded"])
+
+
+def test_shares_and_parts_that_cannot_be() -> None:
+    for every in ("101%", "500 %", "0%"):
+        with pytest.raises(AttarError, match="test_every"):
+            modified(RECIPES.open("quick"), {"test_every": every})
+    for every in ("100%", "5 %", "07", "700"):
+        assert modified(RECIPES.open("quick"), {"test_every": every}).test_every is not None
+    train = Images(np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 0, 1, 1]), ("ant", "bee"))
+    training_plan(modified(RECIPES.open("quick"), {"shuffle": 8}), train, "convnet3")
+    with pytest.raises(AttarError, match="`shuffle` 9: images of 8 pixels have no more rows"):
+        training_plan(modified(RECIPES.open("quick"), {"shuffle": 9}), train, "convnet3")

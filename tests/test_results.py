@@ -169,3 +169,19 @@ def test_other_records_stay_as_they_are_written(tmp_path: Path) -> None:
     assert (read.best, read.seed, read.changes, read.original) == ((), None, None, "quick (modified)")
     write_record(file, record(network="resnet18"))
     assert json.loads(file.read_text())[0] == old
+
+
+def test_a_row_says_what_guessing_would_have_come_to() -> None:
+    """A tenth of 364 test images, and three standard errors of that: 14.7 %."""
+    ten: dict[str, object] = {"ipc": 1, "n_train": 10, "n_test": 364, "baseline": None}
+    assert record(**ten, mean=14.8).notes == []
+    assert record(**ten, mean=14.6).row.splitlines()[1:] == [
+        "  note: 14.6 % cannot be told from guessing among 10 classes (n = 3, 364 test images)"
+    ]
+    mosaics = {**ten, "formation": 2, "n_train": 40}
+    assert record(**mosaics, mean=14.6).classes == 10
+    assert record(**{**ten, "n_test": 10_000}, mean=11.0).notes == []
+    alone = record(**{**ten, "n_train": 1}, mean=100.0)
+    assert alone.notes == [], "a single class is no guess"
+    unlearnt = record(**ten, mean=10.0, learnt=[10.0, 10.0, 10.0], chance=14.0)
+    assert len(unlearnt.notes) == 1, "one line, of what is behind it"

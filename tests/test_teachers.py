@@ -661,3 +661,35 @@ def test_a_teachers_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.Monke
         "timm/resnet18", str(tmp_path / "a.txt"), "half"
     )
     assert TeacherReference("convnet3:w.pth").anywhere == TeacherReference(f"convnet3:{tmp_path / 'w.pth'}")
+
+
+def test_a_weak_teacher_is_told_of() -> None:
+    labels = torch.arange(500) % 10
+    weak = reading(called(labels, {}, 0.3), labels, ANIMALS)
+    share = f"{weak.accuracy:.1f} % right on 500 images, 10.0 % by chance"
+    assert weak.weak == f"mine is a weak teacher: {share}; it calls most images by another class's name"
+    assert weak.restricted([1, 2]).weak == weak.weak
+    assert reading(called(labels, {}, 0.6), labels, ANIMALS).weak == ""
+
+
+def test_a_weak_teacher_is_told_of_once_before_the_work(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("attar.teachers.check._weakness", lambda *_: "it is weak")
+    herded = ["--method", "herding", "--set", f"select.teacher={folder}", "--ipc", "1,2", "--out", "sets"]
+    soft = ["--recipe", "fkd-soft-cifar", "--set", "flip=false", "--set", "epochs=1"]
+    labelled, trained = ["--out", "labels"], ["--network", "convnet3-w8", "--seeds", "1", "--no-baseline"]
+    commands: list[tuple[list[str], str]] = [
+        (["distill", "--data", "digits", *herded], "copied"),
+        (["evaluate", "sets", "--teacher", str(folder), *soft, *trained], "n = 1"),
+        (["relabel", "sets/ipc-001", "--teacher", str(folder), *soft, *labelled], "labelling takes"),
+    ]
+    for words, work in commands:
+        assert attar(monkeypatch, *words, "--device", "cpu") == 0
+        told = capsys.readouterr().out
+        assert told.count("note: it is weak") == 1, told
+        assert told.index("note: it is weak") < told.index(work)
+    assert "and so do its labels: train it for longer, or name a better one" in told
+    assert attar(monkeypatch, *commands[0][0], "--device", "cpu") == 0
+    assert "note" not in capsys.readouterr().out, "nothing is left to do"

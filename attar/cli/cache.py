@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -12,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from attar import api
-from attar.cli.shared import say
+from attar.cli.shared import say, say_json
 from attar.core.cache import OLDER, CacheContents, CachedArtefact, Unfinished, contents, subject
 from attar.core.errors import AttarError
 from attar.core.fingerprints import is_artefact, is_named
@@ -45,7 +44,7 @@ def cache(context: typer.Context, kind: KindOption = None, as_json: Json = False
         return
     cached = contents(kind=kind)
     if as_json:
-        say(json.dumps(_contents_json(cached), indent=2, ensure_ascii=False))
+        say_json(_contents_json(cached))
     elif kind is None:
         _show_kinds(cached)
     else:
@@ -66,7 +65,7 @@ def explain(
     """
     record = api.explain(what)
     if as_json:
-        say(json.dumps(_record_json(record), indent=2, ensure_ascii=False))
+        say_json(_record_json(record))
         return
     for line in explained(record):
         say(line)
@@ -98,7 +97,7 @@ def prune_(
         dry_run=dry_run,
     )
     if as_json:
-        say(json.dumps(_pruned_json(done), indent=2, ensure_ascii=False))
+        say_json(_pruned_json(done))
         return
     for line in pruned(done, dry_run):
         say(line)

@@ -73,7 +73,7 @@ GROUPS: dict[str, tuple[typer.Typer, str]] = {
 
 
 TIMES = "; times are those of a few passes of the networks, timed here"
-UNTIMED = ("evaluate", "report", "export", "expand", "nearest", "relabel", "push")
+UNTIMED = ("report", "export", "expand", "push")
 """Commands whose dry runs tell no times."""
 
 

@@ -30,6 +30,7 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
     from attar.sets.distilled import find_distilled
     from attar.sets.near_copies import nearest
 
+    _check(out)
     steps = 2 * len(METHODS) + 2
     for number, name in enumerate(METHODS):
         say(f"[{number + 1}/{steps}] distilling the digits by {name}, {' and '.join(map(str, IPCS))} images per class")
@@ -47,6 +48,22 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
         nearest(distilled, progress=progress)
     write_report([out / name for name in METHODS], records, page, title="Attar: handwritten digits, distilled")
     return page.resolve()
+
+
+def _check(out: Path) -> None:
+    """Raises AttarError where something else stands than a demonstration's own results; before any work."""
+    from attar.data.output_places import check_place, occupied
+    from attar.evaluation.records import read_records
+    from attar.report.page import check_page
+    from attar.sets.distilled import open_distilled
+
+    check_place(out, "`out`", adds=["results.json", "report.html"])
+    check_page(out / "report.html")
+    if (out / "results.json").exists():
+        read_records(out / "results.json")
+    for folder in (out / name / f"ipc-{ipc:03d}" for name in METHODS for ipc in IPCS):
+        if occupied(folder):
+            open_distilled(folder)
 
 
 def _distill(method: str, out: Path, progress: Progress, say: Say) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from attar import __version__
-from attar.cli.shared import say
+from attar.cli.shared import say, say_json
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts")] = False) -> None:
@@ -21,7 +20,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for
 
     findings = examined(__version__)
     if as_json:
-        say(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+        say_json([asdict(finding) for finding in findings])
         return
     width = max(len(finding.about) for finding in findings)
     for finding in findings:

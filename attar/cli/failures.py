@@ -170,7 +170,7 @@ def _counted(place: tuple[str, Path]) -> str:
     from attar.core.wording import counted
 
     option, path = place
-    parts = []
+    parts = [f"the teacher that chooses ({teacher})"] if (teacher := _teacher(path)) else []
     sets = [file.parent for file in _glob(path, "manifest.json", "[!.]*/manifest.json", "sets/*/*/*/manifest.json")]
     if sets:
         parts.append(f"{counted(len(sets), 'finished set')} ({_some(sets)})")
@@ -182,6 +182,15 @@ def _counted(place: tuple[str, Path]) -> str:
         except (OSError, ValueError, TypeError):
             continue
     return f"in --{option}, {', '.join(parts)}" if parts else ""
+
+
+def _teacher(out: Path) -> Path | None:
+    """The teacher that a run without a method has trained, if it is there."""
+    if running.options.get("method", "") is not None:
+        return None
+    from attar.distillation.run_without_method import teacher_of
+
+    return teacher if (teacher := teacher_of(out)).is_dir() else None
 
 
 def _glob(folder: Path, *patterns: str) -> list[Path]:

@@ -29,6 +29,8 @@ def score(
 ) -> None:
     """Score a distilled set as DD-Ranking does: label-robust (LRS) and augmentation-robust (ARS).
 
+    Where no network or no recipe is named, they are those of `attar evaluate`.
+
     LRS weighs how far the set falls short of all the data with hard labels (HLR) against how far it is ahead of random
     real images under its own protocol (IOR); ARS its lead over random with and without augmentation. Every training is
     an ordinary evaluation: run the same command again after an interruption, and it goes on where it was.
@@ -37,12 +39,20 @@ def score(
     conditions = asked.conditions(teacher=named_teacher(teacher), **device)
     if full_accuracy is not None and not 0 <= full_accuracy <= 100:
         raise AttarError(f"`full_accuracy` {full_accuracy}: a number from 0 to 100")
-    own = named_recipe(asked.recipe, sets)
-    known = None if full_accuracy is None else full_accuracy / 100
-    chosen = made(Protocol, protocol, "score", own=own, full_accuracy=known)
-    from attar.experiments.scoring import scored
+    from attar.evaluation.suited import suited
+    from attar.experiments.scoring import scored, the_set
     from attar.report.tables import scores_text
 
+    own, conditions = suited(
+        [the_set(folder)],
+        named_recipe(asked.recipe, sets),
+        conditions,
+        any_size="recipe" not in trainings and "size" not in sets,
+        any_network="network" not in trainings,
+        say=say,
+    )
+    known = None if full_accuracy is None else full_accuracy / 100
+    chosen = made(Protocol, protocol, "score", own=own, full_accuracy=known)
     with showing() as progress:
         scores = scored(folder, chosen, conditions, json_file, progress=progress, say=say, dry_run=dry_run)
     if scores is not None:

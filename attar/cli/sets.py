@@ -109,6 +109,7 @@ def evaluate(
     own = named_recipe(asked.recipe) if labels is None else _labelled_recipe(labels, trainings.get("recipe"))
     recipe = modified(own, sets)
     conditions = asked.conditions(baseline=baseline, teacher=named_teacher(teacher), labels=labels, **device)
+    from attar.evaluation.outlook import forecast
     from attar.evaluation.records import write_record
     from attar.evaluation.run import evaluate_sets
     from attar.evaluation.suited import suited
@@ -126,8 +127,7 @@ def evaluate(
         _check_records(json_file, [asked.test, *(distilled.manifest["data"]["spec"] for distilled in chosen)])
     records = len(chosen) * len(conditions.networks)
     if not dry_run:
-        trainings_left = records * len(conditions.seeds) * (2 if baseline else 1)
-        say(f"{counted(trainings_left, 'training')} at most; what is in the cache is not done again")
+        say(forecast(chosen, recipe, conditions))
     with showing() as progress, nullcontext() if dry_run else engine.cluster():
         how: dict[str, Any] = {"progress": progress, "say": say, "dry_run": dry_run, "engine": engine}
         for record in evaluate_sets(chosen, recipe, conditions, **how):

@@ -16,6 +16,7 @@ from attar.cli.options import Assignments, Fields, Settings
 from attar.core.config import parsed
 from attar.core.engine import Engine
 from attar.core.errors import AttarError
+from attar.core.files import as_json
 from attar.core.limits import IPC, check_most
 from attar.core.limits import seeds as numbered
 from attar.evaluation import RECIPES, Recipe
@@ -87,6 +88,15 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say w
 def say(text: str) -> None:
     """A line for the user."""
     print(failures.running.spoken(text), flush=True)
+
+
+def say_json(value: Any) -> None:
+    """JSON, for scripts.
+
+    Raises:
+        AttarError: it holds a NaN or an infinity.
+    """
+    say(as_json(value, "standard output"))
 
 
 @contextmanager

@@ -187,17 +187,30 @@ def check_writable(path: Path, name: str) -> None:
         raise AttarError(f"{name} {path}: the name is too long; at most {most} bytes can be written there")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as readable JSON, atomically.
+def as_json(value: Any, place: object) -> str:
+    """A value as readable JSON, for a place in words.
 
     Raises:
         AttarError: it holds a NaN or an infinity, which JSON has no words for.
     """
-    if wrong := _not_finite(value):
-        raise AttarError(f"{path}: {wrong}, which JSON has no word for; nothing is written")
+    _check_finite(value, place)
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as readable JSON, atomically.
+
+    Raises:
+        AttarError: as `as_json`.
+    """
+    text = as_json(value, path)
     with replacing(path) as temporary:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _check_finite(value: Any, place: object) -> None:
+    if wrong := _not_finite(value):
+        raise AttarError(f"{place}: {wrong}, which JSON has no word for; nothing is written")
 
 
 def _not_finite(value: Any, name: str = "it") -> str:
@@ -209,9 +222,16 @@ def _not_finite(value: Any, name: str = "it") -> str:
 
 
 def write_lines(path: Path, records: Iterable[Any]) -> None:
-    """Writes one line of JSON for each record, atomically."""
+    """Writes one line of JSON for each record, atomically.
+
+    Raises:
+        AttarError: as `as_json`.
+    """
+    lines = []
+    for record in records:
+        _check_finite(record, path)
+        lines.append(json.dumps(record, allow_nan=False) + "\n")
     with replacing(path) as temporary:
-        lines = (json.dumps(record, allow_nan=False) + "\n" for record in records)
         temporary.write_text("".join(lines), encoding="utf-8")
 
 

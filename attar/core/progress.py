@@ -8,6 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 Progress = Callable[[str, float], None]
 """Called with a text and the fraction done, 0 to 1."""
@@ -61,6 +65,19 @@ def timed(call: Callable[[], object]) -> float:
         call()
         seconds.append(time.monotonic() - begun)
     return max(statistics.median_low(seconds), 1e-9)
+
+
+def timed_on(call: Callable[[], object], device: torch.device) -> float:
+    """The same, with the work that the call leaves to a GPU."""
+
+    def whole() -> None:
+        call()
+        if device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(device)
+
+    return timed(whole)
 
 
 class Meter:
@@ -131,7 +148,10 @@ def bar() -> Iterator[Progress]:
 
 @contextmanager
 def lines(seconds: float = 10.0) -> Iterator[Progress]:
-    """A line on standard error when a stage has gone on for this many seconds since the last one."""
+    """A line on standard error when a stage has gone on for this many seconds since the last one.
+
+    It says what the stage says of itself, and no percentage: nobody knows how much of the command a stage is.
+    """
     shown_at = begun = time.monotonic()
 
     def show(text: str, fraction: float) -> None:
@@ -139,6 +159,6 @@ def lines(seconds: float = 10.0) -> Iterator[Progress]:
         now = time.monotonic()
         if now - shown_at >= seconds:
             shown_at = now
-            print(f"[{now - begun:6.0f} s] {fraction:4.0%} {text}", file=sys.stderr, flush=True)
+            print(f"[{now - begun:6.0f} s] {text}", file=sys.stderr, flush=True)
 
     yield show

@@ -1,7 +1,8 @@
-"""Counts, lists and tables in words."""
+"""Counts, sizes, lists and tables in words."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -9,6 +10,11 @@ def counted(number: int, thing: str) -> str:
     """ "1 image", "12,000 images", "2 classes"."""
     several = f"{thing}es" if thing.endswith("ss") else f"{thing}s"
     return f"{number:,} {thing if number == 1 else several}"
+
+
+def size(count: float) -> str:
+    """Bytes in words: "12 MiB", "1.5 GiB"."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{math.ceil(count / 2**20):,} MiB"
 
 
 def listed(names: Sequence[str], shown: int = 20) -> str:

@@ -42,7 +42,7 @@ def readable(
             empty a class: lists all of them. All images of a class are equal or of a single colour, or two classes
             hold the same images.
     """
-    meter = Meter(progress or silent, "checking", len(images), "images")
+    meter = Meter(progress or silent, f"checking {images.spec}", len(images), "images")
     bad: dict[int, str] = {}
     contents: dict[str, ClassContents] = {}
     for label, name in enumerate(images.classes):

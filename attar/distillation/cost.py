@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from attar.core.progress import about, duration
-from attar.core.wording import counted
+from attar.core.wording import counted, size
 from attar.distillation.artefacts import prepared_artefact
 from attar.distillation.checks import RunPlan
 from attar.distillation.device_speed import decoded_per_second, encoded_per_second, passes_per_image, passes_per_second
@@ -129,8 +129,3 @@ def _unencoded(job: Job, fit: Fit, label: int) -> int:
     count = len(job.images.of_class(label))
     wanted = fit.encodings([count])
     return job.latents.missing(label, min(wanted, count)) * wanted // max(1, min(wanted, count))
-
-
-def size(count: float) -> str:
-    """Bytes in words."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{math.ceil(count / 2**20):,} MiB"

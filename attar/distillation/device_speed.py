@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.core.flops import counted_flops, structure
-from attar.core.progress import timed
+from attar.core.progress import timed, timed_on
 from attar.diffusion import network_passes, times_from
 from attar.job import Job
 from attar.methods.base import LatentMethod
@@ -120,14 +120,3 @@ def block_rate(prior: Prior, block: nn.Module) -> float:
 
 def _filled(value: Any, prior: Prior) -> Any:
     return torch.ones_like(value, device=prior.device) if isinstance(value, Tensor) else value
-
-
-def timed_on(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of a call, with the work that it leaves to a GPU."""
-
-    def whole() -> None:
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    return timed(whole)

@@ -1,28 +1,23 @@
-"""What distilling and evaluating would cost from an empty cache: counted on the meta device, timed on a small part."""
+"""What distilling would cost from an empty cache: counted on the meta device, timed on a small part."""
 
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attar.core.flops import on_meta, structure
-from attar.distillation.device_speed import block_rate, passes_per_image, passes_per_second, timed_on
-from attar.evaluation import Images, Recipe
-from attar.evaluation.precision import resolve_precision
+from attar.distillation.device_speed import block_rate, passes_per_image, passes_per_second
 from attar.job import Job
 from attar.methods.base import Fit, LatentMethod, Method
 from attar.priors.codec import AutoencoderCodec
 from attar.priors.prior import Prior
 from attar.priors.shared_embedders import SharedDiT
 from attar.priors.training.adaptors import DiffFit
-from attar.training import Precision, autocast
 
 
 @dataclass(frozen=True)
@@ -210,50 +205,3 @@ def _training(network: nn.Module, z: Tensor, times: Tensor, y: Tensor) -> tuple[
         shared(z, times, y)
     bytes_kept = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
     return sum(p.numel() for p in adaptor.parameters()), bytes_kept
-
-
-def training_seconds(
-    recipe: Recipe, network: str, classes: int, ipc: int, side: int, tested: int, device: str
-) -> float:
-    """Seconds of training a network by a recipe and testing it once on `tested` images; a teacher's are left out.
-
-    Args:
-        side: of the set's images, in pixels.
-
-    Raises:
-        AttarError: the recipe does not fit the images.
-    """
-    from attar.evaluation.evaluator import training_plan
-
-    place, precision = resolve_precision(device, recipe.precision)
-    n = ipc * classes
-    shape = Images(
-        np.broadcast_to(np.uint8(0), (n, side, side, 3)), np.zeros(n, np.int64), tuple(map(str, range(classes)))
-    )
-    plan, augmentation = training_plan(recipe, shape, network, precision)
-    images = plan.steps * plan.batch if plan.steps is not None else (plan.epochs or 0) * n
-    batch = min(plan.batch, n) if place.type == "cuda" else min(4, n)
-    forward, both = _pass_seconds(network, classes, augmentation.size, max(batch, 2), place, precision)
-    return images * (both + forward * plan.extra_forward) + tested * forward
-
-
-@functools.cache
-def _pass_seconds(
-    network: str, classes: int, size: int, batch: int, device: torch.device, precision: Precision
-) -> tuple[float, float]:
-    """Seconds that an image takes in a pass, and in a step of training."""
-    from attar.networks import build
-
-    student = build(network, classes, size, 0).to(device)
-    images = torch.zeros(batch, 3, size, size, device=device)
-
-    def step() -> None:
-        with autocast(device, precision):
-            loss = student(images).float().sum()
-        loss.backward()
-
-    def forward() -> None:
-        with torch.no_grad(), autocast(device, precision):
-            student(images)
-
-    return timed_on(forward, device) / batch, timed_on(step, device) / batch

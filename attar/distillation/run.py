@@ -54,7 +54,10 @@ def distill_sets(
     engine.check(job.spec.device)
     plan = planned(job, name, method, ipcs, out, say, fits)
     missing = plan.missing(plan.ipcs, say)
-    say(_estimate(plan, missing))
+    estimate = _estimate(plan, missing)
+    for weak in dict.fromkeys(teacher.weak for teacher in job.teachers.values() if teacher.weak) if missing else ():
+        say(f"note: {weak}")
+    say(estimate)
     if not job.dry:
         _make_ahead(plan, missing, engine)
     for ipc in () if job.dry else missing:

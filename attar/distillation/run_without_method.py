@@ -45,7 +45,7 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
     if (factor := job.spec.imbalance_factor) is not None:
         other = "name a `method`; the teacher that would choose is trained on all images"
         raise AttarError(f"`imbalance_factor` {factor:g}: {other}")
-    teacher = out.parent / f"{out.name}.teacher"
+    teacher = teacher_of(out)
     name, fields = _chosen(job, teacher)
     folders = foreseen(job, name, load_method(name, fields(1)), ipcs, out).folders
     for folder in filter(occupied, folders.values()):
@@ -63,6 +63,11 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
         method = load_method(name, fields(job.spec.made(ipc)))
         distill_sets(job, name, method, [ipc], folder, say=say, engine=engine)
     return list(folders.values())
+
+
+def teacher_of(out: Path) -> Path:
+    """Where the teacher of the sets in `out` is written."""
+    return out.parent / f"{out.name}.teacher"
 
 
 def _chosen(job: Job, teacher: Path) -> tuple[str, Callable[[int], dict[str, Any]]]:

@@ -323,6 +323,8 @@ def training_plan(
 
 def _augmentation(recipe: Recipe, size: int) -> Augmentation:
     """What the recipe does to training images, at `size` pixels."""
+    if recipe.shuffle > size:
+        raise AttarError(f"recipe {recipe.name}: `shuffle` {recipe.shuffle}: images of {size} pixels have no more rows")
     return Augmentation(
         size=size,
         shuffle=recipe.shuffle,

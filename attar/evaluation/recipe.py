@@ -132,7 +132,9 @@ class Recipe:
                     raise AttarError(f"recipe {self.name}: {name} = {table!r}: give {words}")
         if self.scheme != "online" or self.label_epochs is not None:
             self._check_labels()
-        if self.test_every is not None and not re.fullmatch(r"0*[1-9][0-9]*\s*%?", str(self.test_every)):
+        if self.test_every is not None and not re.fullmatch(
+            r"0*([1-9][0-9]*|[1-9][0-9]?\s*%|100\s*%)", str(self.test_every)
+        ):
             raise AttarError(
                 f"recipe {self.name}: test_every = {self.test_every!r}: "
                 'give a number of epochs, a share of them such as "5%", or none'

@@ -19,10 +19,14 @@ from attar.core.files import write_json, writing
 from attar.core.json_shapes import TABLE, TEXT, WHOLE, Many, Maybe, Shape, ValueKind, mistake, number, read_json, whole
 from attar.core.progress import duration
 from attar.core.store import Artefact, Store
+from attar.core.wording import counted
 from attar.evaluation.recipes import MODIFIED
 
 ALL_DATA = "all data"
 """The method of a record without a set: networks trained on the whole training set."""
+
+SIGMAS = 3.0
+"""Standard errors by which an accuracy must lie above guessing, or it may be luck."""
 
 _PER_CENT = number(0, 100)
 _RESULT: dict[str, Shape] = {
@@ -236,10 +240,31 @@ class Record(Result):
         return "\n".join([line, *(f"  note: {note}" for note in self.notes)])
 
     @property
-    def notes(self) -> list[str]:
-        """What is to be known before the accuracies are believed, a line each."""
+    def classes(self) -> int:
+        """The number of classes; 0 where an old record does not tell."""
+        each = self.ipc * self.formation**2
+        return round(self.n_train / each) if each else 0
+
+    @property
+    def failures(self) -> list[str]:
+        """Which networks did not learn, a line each for the set and for the random images."""
         beside = "" if self.baseline is None else self.baseline.unlearnt
         return [*filter(None, [self.unlearnt, beside and f"random real images: {beside}"])]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known before the accuracies are believed, a line each."""
+        return self.failures + ([] if self.unlearnt else self._guessed)
+
+    @property
+    def _guessed(self) -> list[str]:
+        """That the mean lies within some standard errors of what guessing is right in, of so many test images."""
+        guess = 1 / max(self.classes, 1)
+        luck = SIGMAS * math.sqrt(guess * (1 - guess) / self.n_test)
+        if self.classes < 2 or self.mean / 100 > guess + luck:
+            return []
+        tested = f"n = {self.n}, {counted(self.n_test, 'test image')}"
+        return [f"{self.mean:.1f} % cannot be told from guessing among {self.classes} classes ({tested})"]
 
     def as_json(self) -> dict[str, Any]:
         """The record as a file holds it."""

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from attar.core.arguments import check_fields, checked
 from attar.core.engine import LOCAL, Engine, raise_first
 from attar.core.errors import AttarError
 from attar.core.files import appearing
-from attar.core.progress import Meter, Progress, Say, silent
+from attar.core.progress import Meter, Progress, Say, about, silent, timed_on
 from attar.core.store import Artefact, Store
 from attar.core.wording import counted
 from attar.data.output_places import check_place, ours
@@ -22,9 +24,12 @@ from attar.evaluation.teaching import recipe_teacher, summary
 from attar.sets.distilled import check_undamaged, open_distilled
 from attar.sets.real_images import changed
 from attar.teachers.reference import TeacherReference
-from attar.teachers.soft_labels import Labelling, StoredLabels, has_shard, write_labels, write_shard
+from attar.teachers.soft_labels import BATCH, Labelling, StoredLabels, has_shard, write_labels, write_shard
 from attar.teachers.teacher import Teacher
 from attar.training import Pictures
+
+TIMED = 8
+"""Views that are labelled at once on a CPU to see how long they take."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +89,28 @@ def relabel(
     ready = asked.opened(store)
     teacher, wanted = ready.teacher, ready.wanted
     say(f"{asked.teacher}: {teacher.accuracy:.1f} % right, classes {teacher.matched}")
+    if teacher.weak:
+        say(f"note: {teacher.weak}, and so do its labels: train it for longer, or name a better one")
     say(f"{_amount(wanted, recipe.fixed)} as {recipe.scheme}")
     if earlier is not None:
         _check_same(out, earlier, wanted)
         say(f"{out} is already there, and holds these labels: nothing to do")
         return
+    say(f"labelling takes {about(_seconds(ready))}; files that are there already are not made again")
     if dry_run:
         say(f"they would be written to {out.resolve()}, in {counted(len(wanted.shards), 'file')} and labels.json")
         return
     _write(asked, ready, out, store, engine, progress)
     say(f"wrote {out.resolve()}")
+
+
+@torch.no_grad()
+def _seconds(ready: _Opened) -> float:
+    """About how long all labels take on this device: a few views are drawn and labelled, timed."""
+    views, images = ready.wanted.views, ready.images
+    index = torch.arange(min(BATCH if images.device.type == "cuda" else TIMED, views.count), device=images.device)
+    each = timed_on(lambda: ready.teacher(views(images, 0, index).view), images.device) / len(index)
+    return each * views.epochs * views.count
 
 
 def _write(asked: Relabelling, ready: _Opened, out: Path, store: Store, engine: Engine, progress: Progress) -> None:

@@ -21,6 +21,7 @@ from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import Students, evaluate
 from attar.evaluation.images import Images
 from attar.evaluation.inputs import in_memory, opened, random_real, real, teacher_examples
+from attar.evaluation.outlook import TrainingCost, expected, in_words
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import changes
 from attar.evaluation.records import ALL_DATA, Record
@@ -44,7 +45,7 @@ def evaluate_sets(
     """One record for each distilled set in `folders` and each network, as soon as it is there.
 
     A set from elsewhere is given opened (attar.sets.layouts). A dry run gives no records: it ends after all checks, and
-    says how many trainings there are and how many are cached.
+    says how many trainings there are, how many are cached and what the others take.
 
     Raises:
         AttarError: a set is damaged, the test data does not have its classes, the recipe does not fit, the teacher
@@ -54,21 +55,56 @@ def evaluate_sets(
     engine.check(conditions.device)
     conditions.check(recipe)
     resolve(conditions.device, "auto")
-    sets, tested, wanted = _sets_in(folders, conditions.labels), {}, dict[str, Artefact]()
-    for distilled in sets:
-        check_undamaged(distilled)
-        tested[distilled.folder] = tested_images(distilled, conditions.test, store, progress)
-        check_data(distilled, tested[distilled.folder], conditions.baseline, store, say)
-    for distilled in sets:
-        judged = _judged(distilled, tested[distilled.folder], recipe, conditions, store)
-        if dry_run:
-            wanted |= {run.wanted.key: run.wanted for run in judged.runs()}
-            continue
+    sets = _sets_in(folders, conditions.labels)
+    tested = _checked(sets, conditions, store, progress, say)
+    every = (_judged(*pair, recipe, conditions, store) for pair in zip(sets, tested, strict=True))
+    if dry_run:
+        return say(_left(_warned(every, say), recipe, store))
+    for judged in _warned(every, say):
         raise_first(engine.ahead(list(judged.runs()), conditions.device, progress))
         yield from (judged.record(network, progress) for network in conditions.networks)
-    if dry_run:
-        cached = sum(map(store.has, wanted.values()))
-        say(f"{counted(len(wanted), 'training')}: {cached:,} in the cache, {len(wanted) - cached:,} to be done")
+
+
+def _checked(
+    sets: Sequence[DistilledSet], conditions: Conditions, store: Store, progress: Progress, say: Say
+) -> list[ImageSet]:
+    """The images that each set is tested on, after a look at the set and at its data."""
+    tested = []
+    for distilled in sets:
+        check_undamaged(distilled)
+        tested.append(tested_images(distilled, conditions.test, store, progress))
+        check_data(distilled, tested[-1], conditions.baseline, store, say)
+    return tested
+
+
+def _warned(every: Iterator[_Judged], say: Say) -> Iterator[_Judged]:
+    """The same; a weak teacher is told of once."""
+    said = False
+    for judged in every:
+        if judged.source.weak and not said:
+            say(f"note: {judged.source.weak}")
+            said = True
+        yield judged
+
+
+def _left(every: Iterator[_Judged], recipe: Recipe, store: Store) -> str:
+    """How many trainings there are, how many of them are to be done, and what these take, in words."""
+    asked: dict[str, tuple[Artefact, TrainingCost]] = {}
+    for judged in every:
+        asked |= _costs(judged)
+    left = [cost for wanted, cost in asked.values() if not store.has(wanted)]
+    takes = f"{len(left):,} to be done" + (f", {in_words(recipe, left)}" if left else "")
+    return f"{counted(len(asked), 'training')}: {len(asked) - len(left):,} in the cache, {takes}"
+
+
+def _costs(judged: _Judged) -> dict[str, tuple[Artefact, TrainingCost]]:
+    """The outcomes of all trainings on a set, by their keys, and what each takes."""
+    conditions, tested = judged.conditions, len(judged.tests.labels)
+    by_network = {
+        network: expected(judged.distilled, judged.recipe, network, tested, conditions.device)
+        for network in conditions.networks
+    }
+    return {run.wanted.key: (run.wanted, by_network[run.network]) for run in judged.runs()}
 
 
 _judging: dict[str, _Judged] = {}

@@ -38,20 +38,22 @@ def suited(
         any_size: whether the size that networks see may be chosen.
         any_network: whether the network may be.
     """
-    largest = max(map(_side, sets), default=0)
-    if any_size and recipe.size is None and largest > SIDE:
+    largest = max(map(side_of, sets), default=0)
+    reduces = any_size and recipe.size is None and largest > SIDE
+    if reduces:
         recipe = modified(recipe, {"size": SIDE, "resize_first": True})
     size = recipe.size or largest
-    if any_network and size > 32:
+    chooses = any_network and size > 32
+    if chooses:
         conditions = replace(conditions, networks=(f"{suited_convnet(size)}-w48",))
-        say(
-            f"the set's images have {largest} pixels: {conditions.networks[0]} sees them at {size}; "
-            "choose others with `network`, and `size=224` of a `recipe`"
-        )
+    if reduces or chooses:
+        sees = f"{', '.join(conditions.networks)} see{'s' * (len(conditions.networks) == 1)} them at {size}"
+        others = "others with `network`, and" if chooses else "another size with"
+        say(f"the set's images have {largest} pixels: {sees}; choose {others} `size=224` of a `recipe`")
     return recipe, conditions
 
 
-def _side(distilled: DistilledSet) -> int:
+def side_of(distilled: DistilledSet) -> int:
     """The median of the shorter sides, in pixels, of some images from all over the set; 0 where none can be opened."""
     sides, files = [], list(chain.from_iterable(distilled.files()))
     for file in files[:: max(1, len(files) // LOOKED)]:

@@ -77,6 +77,11 @@ class LabelSource:
     about: dict[str, Any] | None = None
     """What records say of the teacher: see `summary`."""
 
+    @property
+    def weak(self) -> str:
+        """That the teacher is weak, in words; nothing where it is not, or was not tried."""
+        return "" if self.teacher is None else self.teacher.weak
+
 
 def open_label_source(
     recipe: Recipe, train: Images, conditions: Conditions, tried_on: Callable[[], TriedOn]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError, suggestion
 from attar.core.files import expanded
-from attar.core.hub_ids import check_there
+from attar.core.hub_ids import check_there, near
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint
 from attar.core.wording import counted
@@ -27,6 +28,9 @@ from attar.experiments.spec import Contender, Evaluation, Experiment
 from attar.experiments.summary import Summary, judged, summarise
 from attar.job import Job
 from attar.sets.distilled import DistilledSet, open_distilled, stored
+
+KEYS = ("data", "test", "prior", "codec", "teacher")
+"""What names a file or folder in an experiment."""
 
 
 def compare(
@@ -56,7 +60,7 @@ def compare(
     if dry_run and experiment.planned and (reason := absent(grid.experiment)):
         say(forecast(grid.experiment, reason, store, progress))
         return before
-    check_places(grid.experiment)
+    check_places(grid.experiment, dry_run)
     grid.check()
     trainings = sum(len(grid.missing(item)) * len(item.seeds) for item in grid.items())
     if dry_run or trainings:
@@ -64,7 +68,6 @@ def compare(
     say(f"{counted(trainings, 'training')} left; what is in the cache is not done again")
     if dry_run:
         return before
-    grid.check_teachers()
     failures = tuple(grid.run(lambda: show(summarise(experiment, grid.records()))))
     return replace(summarise(experiment, grid.records()), failures=failures)
 
@@ -79,24 +82,61 @@ def _narrowed(experiment: Experiment, only: Sequence[str]) -> Experiment:
     return replace(experiment, contenders=chosen)
 
 
-def check_places(experiment: Experiment) -> None:
-    """Raises AttarError, which names the keys to edit, where a file or folder of an experiment is not here."""
-    missing = {}
-    for spec in (contender.spec for contender in experiment.contenders):
-        named = {"data": spec.data, "prior": spec.prior, "codec": spec.codec, "test": experiment.test}
-        for key, value in named.items():
-            if value and value not in ("held-out", "pixel", "digits") and (why := _why_absent(key, value)):
-                missing[key, value] = f"  {why}"
+def check_places(experiment: Experiment, dry_run: bool = False) -> None:
+    """Raises AttarError, which names the keys to edit, where a file or folder of an experiment is not here.
+
+    It passes on what the head of the file says of its needs. A dry run does without the teachers of evaluations.
+    """
+    places = _made_of(experiment) | ({} if dry_run else _judged_by(experiment))
+    missing = {place: why for place in places if (why := _why_absent(*place))}
     if missing:
+        keys = [key for key in KEYS if key in {key for key, _ in missing}]
         raise AttarError(
             f"{experiment.file} names what is not here (its paths are relative to the current folder, {Path.cwd()}):\n"
-            + "\n".join(missing.values())
-            + f"\nedit {' and '.join(dict.fromkeys(key for key, _ in missing))} in the file to say where yours are"
+            + "".join(f"  {missing[place]}\n" for place in sorted(missing, key=lambda place: KEYS.index(place[0])))
+            + _needs(experiment.file)
+            + f"edit {' and '.join(filter(None, [', '.join(keys[:-1]), keys[-1]]))} in the file to say where yours are"
         )
 
 
-def _why_absent(key: str, value: str) -> str:
+def _made_of(experiment: Experiment) -> dict[tuple[str, str | None], None]:
+    """What sets are made of, by the key in the file and its value."""
+    places: dict[tuple[str, str | None], None] = {}
+    for contender in experiment.contenders:
+        spec = contender.spec
+        named = {"data": spec.data, "prior": spec.prior, "codec": spec.codec, "test": experiment.test}
+        places |= dict.fromkeys([*named.items(), *(("teacher", source) for source in _teachers(contender.method))])
+    return places
+
+
+def _judged_by(experiment: Experiment) -> dict[tuple[str, str | None], None]:
+    """The teachers of the evaluations, likewise."""
+    teachers = [evaluation.teacher for evaluation in experiment.evaluations if evaluation.teacher is not None]
+    return dict.fromkeys(("teacher", source) for teacher in teachers for source in teacher.sources)
+
+
+def _teachers(part: Any) -> Iterator[str]:
+    """The teachers that a method's fields name, those of its parts included."""
+    for field_ in fields(part) if is_dataclass(part) else ():
+        value = getattr(part, field_.name)
+        if field_.name == "teacher" and isinstance(value, str):
+            yield value
+        else:
+            yield from _teachers(value)
+
+
+def _needs(file: Path) -> str:
+    """What the comment at the head of a file says after "Needs:", as a line."""
+    found = re.search(r"^# Needs: +(.+(?:\n#  +.+)*)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return "it needs " + re.sub(r"\n#  +", " ", found[1]) + "\n" if found else ""
+
+
+def _why_absent(key: str, value: str | None) -> str:
     """Why a file or folder cannot be found; nothing where it can, or where it need not be on this machine."""
+    if not value or value in ("held-out", "pixel", "digits"):
+        return ""
+    if key == "teacher":
+        return _why_no_teacher(value)
     try:
         if key in ("prior", "codec"):
             check_there(value, f"{key} =")
@@ -105,6 +145,14 @@ def _why_absent(key: str, value: str) -> str:
     except AttarError as error:
         return str(error) if key in ("prior", "codec") else f"{key} = {error}"
     return ""
+
+
+def _why_no_teacher(source: str) -> str:
+    """Why a teacher cannot be found; nothing where it can, or where a library has it."""
+    place = source.partition(":")[2] or source
+    if source.startswith(("timm/", "torchvision/")) or expanded(place).exists():
+        return ""
+    return f"teacher = {source}{near(place)}: there is no such file or folder; `attar train-teacher` makes one"
 
 
 @dataclass(frozen=True)
@@ -179,13 +227,8 @@ class Grid:
         """Raises AttarError where a teacher's folder or file is not there."""
         for evaluation in self.experiment.evaluations:
             for source in evaluation.teacher.sources if evaluation.teacher else ():
-                if source.startswith(("timm/", "torchvision/")):
-                    continue
-                if not expanded(source.partition(":")[2] or source).exists():
-                    raise AttarError(
-                        f"[evaluations.{evaluation.label}] teacher {source}: there is no such file or folder; "
-                        "`attar train-teacher` makes one"
-                    )
+                if why := _why_no_teacher(source):
+                    raise AttarError(f"[evaluations.{evaluation.label}] {why}")
 
     def run(self, after: Callable[[], None]) -> Iterator[str]:
         """Makes and judges all that is missing, and calls `after` after each network; yields what failed."""

@@ -16,9 +16,10 @@ from attar.core.errors import AttarError
 from attar.core.files import expanded
 from attar.core.progress import Progress, duration
 from attar.core.store import Store
-from attar.core.wording import aligned, counted
+from attar.core.wording import aligned, counted, size
 from attar.data import load_data, load_held_out, test_spec
-from attar.distillation.outlook import Measures, Outlook, measured, outlook, training_seconds
+from attar.distillation.outlook import Measures, Outlook, measured, outlook
+from attar.evaluation.outlook import training_seconds
 from attar.experiments.spec import Experiment, Planned
 from attar.job import Job, Spec
 from attar.methods.base import LatentMethod
@@ -166,7 +167,7 @@ def _row(label: str, ipc: int, expected: Outlook, measures: Measures | None) -> 
         return (label, str(ipc), *["-"] * (len(HEAD) - 3), "no prior")
     numbers = (f"{number:,}" for number in (expected.groups, expected.latents, expected.steps, expected.passes))
     groups, latents, steps, passes = numbers
-    disk, memory = (_bytes(size) for size in (expected.latents * measures.latent, expected.memory))
+    disk, memory = map(size, (expected.latents * measures.latent, expected.memory))
     flops, seconds = (sum(column) for column in zip(*expected.parts.values(), strict=True))
     return (label, str(ipc), groups, latents, disk, steps, passes, memory, f"{flops:.2g}", duration(seconds))
 
@@ -192,7 +193,3 @@ def _tested(experiment: Experiment, job: Job) -> int:
     if experiment.test == "held-out":
         return len(load_held_out(job.spec.data).restricted(job.classes))
     return len(load_data(experiment.test or test_spec(job.spec.data)).restricted(job.classes))
-
-
-def _bytes(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -14,11 +14,11 @@ from attar.core.progress import Progress, Say, about
 from attar.core.store import Store
 from attar.core.wording import counted
 from attar.data.output_places import check_file, check_place
-from attar.distillation.outlook import training_seconds
 from attar.evaluation import Recipe
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import Students, evaluate
 from attar.evaluation.inputs import in_memory, opened, real, teacher_examples
+from attar.evaluation.outlook import training_seconds
 from attar.evaluation.records import Record, Result
 from attar.evaluation.run import evaluate_sets
 from attar.evaluation.scores import (

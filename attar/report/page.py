@@ -109,6 +109,13 @@ class Comparison:
     rows: tuple[tuple[int, tuple[tuple[Wall, Strip], ...]], ...]
 
 
+def check_page(out: Path) -> None:
+    """Raises AttarError where something else than a report stands."""
+    if out.is_dir():
+        raise AttarError(f"`out` {out}: is a folder; name the HTML file to write")
+    check_file(out, "`out`", GENERATOR, "a report of Attar's")
+
+
 @checked
 def write_report(
     folders: Sequence[Path],
@@ -135,9 +142,7 @@ def write_report(
         AttarError: a folder holds no distilled set, an image cannot be read, or `out` is a folder, no report, or a
             place that nothing may be written to.
     """
-    if out.is_dir():
-        raise AttarError(f"`out` {out}: is a folder; name the HTML file to write")
-    check_file(out, "`out`", GENERATOR, "a report of Attar's")
+    check_page(out)
     sets = _sets_in(folders)
     check_place(out, "`out`", [distilled.manifest["data"]["spec"] for distilled in sets])
     latest = list({record.identity: record for record in records}.values())
@@ -194,7 +199,7 @@ def _page(sets: Sequence[DistilledSet], latest: Sequence[Record], title: str) ->
         comparisons=comparisons,
         formed=any(distilled.formation > 1 for distilled in sets) or any(record.formation > 1 for record in latest),
         time=duration(sum(map(_seconds, latest))),
-        failures=any(record.notes for record in latest),
+        failures=any(record.failures for record in latest),
         ceiling=any(record.of_all_data for record in latest),
         devices=sorted({record.device for record in latest}),
     )

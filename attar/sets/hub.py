@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from attar.core.arguments import checked
+from attar.core.arguments import check_fields, checked
 from attar.core.errors import AttarError
 from attar.core.files import appearing
 from attar.core.hub_ids import check_id
@@ -17,9 +18,10 @@ from attar.core.portable_paths import portable
 from attar.core.progress import Say, quiet
 from attar.core.wording import counted
 from attar.data.output_places import check_place, occupied
-from attar.sets.distilled import PROTOTYPES, STATISTICS, DistilledSet, check_undamaged, verify
+from attar.sets.distilled import PROTOTYPES, STATISTICS, DistilledSet, check_undamaged, open_distilled, verify
 from attar.sets.hub_card import Score, hub_card
 from attar.sets.near_copies import read_nearest
+from attar.sets.real_images import whereabouts
 
 CARD = "attar-card.md"
 """The set's own README.md on the hub, where README.md says more: the manifest has its digest."""
@@ -37,6 +39,11 @@ class Publication:
     """The licence of the images that it was distilled from, as the hub names it: cc-by-4.0, mit, other ..."""
     private: bool = False
     """Make a new repository private."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.licence):
+            raise AttarError(f"`licence` {self.licence!r}: give its name on the hub, such as cc-by-4.0, mit or other")
 
 
 @checked
@@ -102,6 +109,7 @@ def pull(repository: str, out: Path, revision: str | None = None, *, say: Say = 
             more = f"; {len(problems)} in all" if len(problems) > 1 else ""
             raise AttarError(f"{repository}: is not as it was written ({problems[0]}{more}); nothing was kept of it")
     say(f"pulled {repository} to {out}, all files as written")
+    say(whereabouts(open_distilled(out)))
 
 
 def _uploaded(distilled: DistilledSet, publication: Publication, text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from attar.core.arguments import checked
 from attar.core.errors import AttarError
 from attar.core.files import replacing, writing
 from attar.core.json_shapes import NAME, TEXT, Many, Shape, mistake, number, read_json, whole
-from attar.core.progress import Meter, Progress, Say, quiet, silent
+from attar.core.progress import Meter, Progress, Say, about, quiet, silent, timed
 from attar.core.store import Store, write_json
 from attar.core.wording import counted
 from attar.data.output_places import check_place
@@ -38,6 +39,8 @@ PAIRS = 10
 """How many of the closest pairs are shown."""
 SIDE = 128
 """Pixels: larger ones are shown as thumbnails of this size."""
+TIMED = 4
+"""Images that are looked at to see how long it takes."""
 
 
 @dataclass(frozen=True)
@@ -209,17 +212,41 @@ def nearest(
     check_undamaged(distilled)
     job = Job(metrics.spec(distilled), store, progress, dry_run)
     real = real_images(distilled, job.store)
+    features = [Features(kind, metrics.teacher if kind == "teacher" else None) for kind in kinds]
     if dry_run:
         metrics.open(job)
         count = sum(map(len, distilled.pictures()))
         beside = f"{counted(count, 'image')} of {distilled.folder} beside {counted(len(real), 'real one')}"
         files = f"nearest.json and {counted(len(kinds), 'picture')} of the closest pairs"
-        say(f"{beside} would be compared by {', '.join(kinds)}; {files} would be written to {folder}")
+        say(f"{beside} would be compared by {', '.join(kinds)}{_time(job, distilled, features)}")
+        say(f"{files} would be written to {folder}")
         return []
-    features = [Features(kind, metrics.teacher if kind == "teacher" else None) for kind in kinds]
     measured = [_measured(job, distilled, by) for by in features]
     _write(job, distilled, measured)
     return measured
+
+
+def _time(job: Job, distilled: DistilledSet, features: Sequence[Features]) -> str:
+    """About how long it takes to look at the set's images, and at real ones whose features are not stored yet."""
+    if job.unread:
+        return ", in a time that is not known, for the prior's weights are left unread"
+    pictures, seconds = distilled.pictures(), 0.0
+    for by in features:
+        left = sum(map(len, pictures)) + sum(by.missing(job, label) for label in job.labels)
+        few = pictures[0][:TIMED]
+        seconds += left * timed(partial(_looked_at, job, by, few)) / len(few)
+    return f", {about(seconds)}"
+
+
+def _looked_at(job: Job, by: Features, pictures: Sequence[Picture]) -> None:
+    """The work of a few images' features; nothing of it is stored."""
+    import torch
+
+    from attar.priors.features import prior_features
+
+    latents = _features(job, replace(by, of="latents") if by.of == "prior" else by, 0, pictures)
+    if by.of == "prior":
+        prior_features(job.prior, torch.from_numpy(latents).view(-1, *job.codec.shape))
 
 
 def _write(job: Job, distilled: DistilledSet, measured: Sequence[Nearest]) -> None:

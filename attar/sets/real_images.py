@@ -27,8 +27,15 @@ def tested_images(distilled: DistilledSet, test: str | None, store: Store, progr
     Raises:
         AttarError: they lack its classes, or the held-out tenth was not held out when the set was distilled.
     """
-    from attar.data import load_data, load_held_out, test_spec
     from attar.data.degenerate import ACCIDENT
+
+    accident = ACCIDENT if test == "held-out" else 1
+    return without_unreadable(view_tested_on(distilled, test), distilled, store, progress, accident)
+
+
+def view_tested_on(distilled: DistilledSet, test: str | None) -> ImageSet:
+    """The same before any of them is read, unreadable ones among them; raises as `tested_images`."""
+    from attar.data import load_data, load_held_out, test_spec
 
     data = distilled.manifest["data"]
     if test == "held-out":
@@ -43,7 +50,7 @@ def tested_images(distilled: DistilledSet, test: str | None, store: Store, progr
     picked = images.restricted(distilled.classes)
     if picked.classes != distilled.classes:
         raise AttarError(f"`test` {test}: its classes are in another order than those of {distilled.folder}")
-    return without_unreadable(picked, distilled, store, progress, ACCIDENT if test == "held-out" else 1)
+    return picked
 
 
 def real_images(distilled: DistilledSet, store: Store) -> ImageSet:
@@ -64,6 +71,23 @@ def changed(distilled: DistilledSet, store: Store) -> str | None:
         return _difference(distilled, view_of(distilled), store)
     except AttarError:
         return None
+
+
+def whereabouts(distilled: DistilledSet) -> str:
+    """Where a set's data are, in words: whether that place is on this machine; nothing of them is read."""
+    from attar.data.spec import resolve
+
+    spec = distilled.manifest["data"]["spec"]
+    if spec.startswith(("hf:", "torchvision:")):
+        return f"its data are {spec}"
+    try:
+        resolve(spec)
+    except AttarError:
+        return (
+            f"note: its data, {spec}, are a place of another machine: `attar evaluate` with `baseline=false` and "
+            "your own `test` images needs none, and `attar reproduce` is told by `data` where yours are"
+        )
+    return f"its data, {spec}, are on this machine, too; whether they are the same `attar evaluate` looks"
 
 
 def check_data(distilled: DistilledSet, tests: ImageSet, baseline: bool, store: Store, say: Say) -> None:

@@ -77,6 +77,7 @@ def check_teacher(pretrained: Pretrained, examples: Examples, normalise: str) ->
             f"{result}, which is chance: its classes or its input are not those of this set, or it was never trained"
         )
     teacher.accuracy, teacher.matched = 100 * _share(right), matched
+    teacher.weak = _weakness(pretrained.source, right, examples)
     return teacher
 
 
@@ -85,7 +86,18 @@ def check_together(members: Sequence[SingleTeacher], examples: Examples, normali
     ensemble = Ensemble(members).eval()
     right = predicted(ensemble, examples.images, normalise, "the teachers together") == examples.labels
     ensemble.accuracy = 100 * _share(right)
+    ensemble.weak = _weakness("the teachers together", right, examples)
     return ensemble
+
+
+def _weakness(name: str, right: Tensor, examples: Examples) -> str:
+    """That a teacher is wrong about most images, in words; nothing where it is not."""
+    if 2 * right.sum() >= len(right):
+        return ""
+    return (
+        f"{name} is a weak teacher: {100 * _share(right):.1f} % right on {len(right)} {examples.source}, "
+        f"{100 / len(examples.classes):.1f} % by chance; it calls most images by another class's name"
+    )
 
 
 def _columns(pretrained: Pretrained, classes: Sequence[str]) -> tuple[list[int], str]:

@@ -44,6 +44,8 @@ class Teacher(nn.Module):
 
     accuracy: float = nan
     """Top-1 in per cent on the images that it was tried on."""
+    weak: str = ""
+    """That it calls most images by another class's name, in words; nothing where it does not."""
     matched: str = ""
     """How its classes were matched to the set's, in words."""
     size: int | None = None
@@ -114,7 +116,7 @@ class SingleTeacher(Teacher):
     def restricted(self, labels: Sequence[int]) -> SingleTeacher:
         """The same teacher for some of the set's classes."""
         some = SingleTeacher(self.pretrained, self.normalise, [self.logits[label] for label in labels])
-        some.accuracy, some.matched = self.accuracy, self.matched
+        some.accuracy, some.weak, some.matched = self.accuracy, self.weak, self.matched
         return some.eval().to(self.columns.device)
 
     def extra_repr(self) -> str:

@@ -1,0 +1,142 @@
+"""What trainings take on this device: a few steps of them are timed, and what they keep in memory is counted."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attar.core.progress import about, timed_on
+from attar.core.wording import counted, size
+from attar.evaluation.conditions import Conditions
+from attar.evaluation.evaluator import training_plan
+from attar.evaluation.images import Images
+from attar.evaluation.precision import resolve_precision
+from attar.evaluation.recipe import Recipe
+from attar.evaluation.suited import side_of
+from attar.networks import build, check_size
+from attar.sets.distilled import DistilledSet
+from attar.sets.real_images import view_tested_on
+from attar.training import Precision, autocast
+
+COPIES = 4
+"""Numbers that a training keeps for each weight, about: itself, its gradient, two averages."""
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What the training of one network takes."""
+
+    seconds: float
+    """With one test; a teacher's work is left out."""
+    memory: int
+    """Bytes on the device, about: the network, a batch on its way through it, the images."""
+
+
+def expected(distilled: DistilledSet, recipe: Recipe, network: str, tested: int, device: str) -> TrainingCost:
+    """About what one training on a set takes, with a test on `tested` images.
+
+    Raises:
+        AttarError: the recipe or the network does not fit the images.
+    """
+    side = recipe.size or side_of(distilled)
+    classes, ipc = len(distilled.classes), distilled.manifest["ipc"] * distilled.formation**2
+    check_size(network, classes, side)
+    seconds = training_seconds(recipe, network, classes, ipc, side, tested, device)
+    batch = training_plan(recipe, _stand_in(classes, ipc, side), network)[0].batch
+    weights, kept = _bytes(network, classes, side)
+    images = (classes * ipc + tested) * 3 * side**2
+    return TrainingCost(seconds, COPIES * weights + min(batch, classes * ipc) * kept + images)
+
+
+def forecast(sets: Sequence[DistilledSet], recipe: Recipe, conditions: Conditions) -> str:
+    """How many trainings there are at most to evaluate some sets, and what they take, in words.
+
+    Raises:
+        AttarError: the recipe or a network does not fit the images, or the test images are not there.
+    """
+    conditions.check(recipe)
+    costs = list[TrainingCost]()
+    for distilled in sets:
+        tested = len(view_tested_on(distilled, conditions.test))
+        costs += [expected(distilled, recipe, network, tested, conditions.device) for network in conditions.networks]
+    costs *= len(conditions.seeds) * (2 if conditions.baseline else 1)
+    return (
+        f"{counted(len(costs), 'training')} at most, {in_words(recipe, costs)}; what is in the cache is not done again"
+    )
+
+
+def in_words(recipe: Recipe, costs: Sequence[TrainingCost]) -> str:
+    """What some trainings take together, and what of it is not counted."""
+    uncounted = ["without tests before the last"] if recipe.test_every is not None else []
+    uncounted += ["without the teacher's work"] if recipe.labels == "soft" else []
+    memory = f"in about {size(max(cost.memory for cost in costs))} of memory"
+    return ", ".join([about(sum(cost.seconds for cost in costs)), *uncounted, memory])
+
+
+def training_seconds(
+    recipe: Recipe, network: str, classes: int, ipc: int, side: int, tested: int, device: str
+) -> float:
+    """Seconds of training a network by a recipe and testing it once on `tested` images; a teacher's are left out.
+
+    Args:
+        side: of the set's images, in pixels.
+
+    Raises:
+        AttarError: the recipe does not fit the images.
+    """
+    place, precision = resolve_precision(device, recipe.precision)
+    n = ipc * classes
+    plan, augmentation = training_plan(recipe, _stand_in(classes, ipc, side), network, precision)
+    images = plan.steps * plan.batch if plan.steps is not None else (plan.epochs or 0) * n
+    batch = min(plan.batch, n) if place.type == "cuda" else min(4, n)
+    forward, both = _pass_seconds(network, classes, augmentation.size, max(batch, 2), place, precision)
+    return images * (both + forward * plan.extra_forward) + tested * forward
+
+
+def _stand_in(classes: int, ipc: int, side: int) -> Images:
+    """A set's numbers without its images."""
+    n = ipc * classes
+    pixels = np.broadcast_to(np.uint8(0), (n, side, side, 3))
+    return Images(pixels, np.zeros(n, np.int64), tuple(map(str, range(classes))))
+
+
+@functools.cache
+def _pass_seconds(
+    network: str, classes: int, size: int, batch: int, device: torch.device, precision: Precision
+) -> tuple[float, float]:
+    """Seconds that an image takes in a pass, and in a step of training."""
+    student = build(network, classes, size, 0).to(device)
+    images = torch.zeros(batch, 3, size, size, device=device)
+
+    def step() -> None:
+        with autocast(device, precision):
+            loss = student(images).float().sum()
+        loss.backward()
+
+    def forward() -> None:
+        with torch.no_grad(), autocast(device, precision):
+            student(images)
+
+    return timed_on(forward, device) / batch, timed_on(step, device) / batch
+
+
+@functools.cache
+def _bytes(network: str, classes: int, size: int) -> tuple[int, int]:
+    """Bytes of the weights, and of what is kept of one image for the gradient, in float32."""
+    student, saved = build(network, classes, size, 0), dict[int, int]()
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter) and not isinstance(tensor._base, nn.Parameter):
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = student(torch.zeros(2, 3, size, size))
+    del out
+    return sum(p.numel() * p.element_size() for p in student.parameters()), math.ceil(sum(saved.values()) / 2)
