@@ -30,7 +30,7 @@ from attar.priors.features import TIME, prior_features
 from attar.priors.prompts import class_prompts
 from attar.report.manifest_rows import distill_command
 from attar.selection import Select, random_order
-from attar.selection.features import Features, teacher_for
+from attar.selection.features import ImageFeatures, teacher_for
 from attar.selection.rules import COMPARING, RULES, Rows, herding, k_center, medoids, surest
 from attar.sets.distilled import open_distilled
 from attar.teachers.settings import TeacherTraining
@@ -159,7 +159,7 @@ def real_pool(job: Job, label: int) -> Tensor:
 
 
 def test_a_teachers_features_and_losses(world: Path, store: Store) -> None:
-    job, look = job_of(world, store), Features("teacher", teacher_of(world, rule="confident").reference)
+    job, look = job_of(world, store), ImageFeatures("teacher", teacher_of(world, rule="confident").reference)
     for label, name in enumerate(CLASSES):
         features, logits = outputs(world, pictures(world, name))
         pool = real_pool(job, label)
@@ -198,11 +198,11 @@ def test_pixels_and_latents(world: Path, store: Store) -> None:
         for p in pictures(world, "cat")
     ]
     expected = np.stack(large).transpose(0, 3, 1, 2).reshape(EACH, -1) / 127.5 - 1
-    np.testing.assert_allclose(Features("pixels").rows(job, 2, pool), expected, atol=1e-5)
+    np.testing.assert_allclose(ImageFeatures("pixels").rows(job, 2, pool), expected, atol=1e-5)
     mean, _ = job.codec.encode(2 * pictures(world, "cat") - 1)
-    found = torch.from_numpy(Features("latents").rows(job, 2, pool))
+    found = torch.from_numpy(ImageFeatures("latents").rows(job, 2, pool))
     torch.testing.assert_close(found, mean.flatten(1), rtol=0.01, atol=0.01)  # bfloat16 on disk
-    torch.testing.assert_close(Features("latents").rows(job, 2, mean), mean.flatten(1).numpy())
+    torch.testing.assert_close(ImageFeatures("latents").rows(job, 2, mean), mean.flatten(1).numpy())
 
 
 def test_the_priors_middle_layer(world: Path, store: Store) -> None:
@@ -218,7 +218,7 @@ def test_the_priors_middle_layer(world: Path, store: Store) -> None:
             hidden = block(hidden, timestep=times, class_labels=null)
     torch.testing.assert_close(prior_features(job.prior, z), hidden.mean(1), rtol=1e-4, atol=1e-5)
     assert not any(block._forward_hooks for block in transformer.transformer_blocks)
-    torch.testing.assert_close(Features("prior").rows(job, 0, z), prior_features(job.prior, z).numpy())
+    torch.testing.assert_close(ImageFeatures("prior").rows(job, 0, z), prior_features(job.prior, z).numpy())
 
 
 def test_a_unets_middle_layer_is_one_row_for_each_latent(tmp_path: Path) -> None:
@@ -230,7 +230,10 @@ def test_a_unets_middle_layer_is_one_row_for_each_latent(tmp_path: Path) -> None
 
 
 def test_generated_images_are_judged_as_they_are_decoded(world: Path, store: Store) -> None:
-    job, look = job_of(world, store, prior=True), Features("teacher", teacher_of(world, rule="confident").reference)
+    job, look = (
+        job_of(world, store, prior=True),
+        ImageFeatures("teacher", teacher_of(world, rule="confident").reference),
+    )
     z = torch.randn(7, *job.codec.shape, generator=torch.Generator().manual_seed(0))
     decoded = (((job.codec.decode(z) + 1) * 127.5).round().clamp(0, 255)) / 255
     features, logits = outputs(world, decoded)
@@ -275,7 +278,7 @@ def test_a_teacher_is_known_by_what_it_is_and_not_by_where_it_lies(
 
 def test_a_part_of_the_classes_is_judged_among_all_that_the_teacher_knows(world: Path, store: Store) -> None:
     whole, some = job_of(world, store), job_of(world, store, classes=("cat", "ant"))
-    look = Features("teacher", teacher_of(world, rule="confident").reference)
+    look = ImageFeatures("teacher", teacher_of(world, rule="confident").reference)
     np.testing.assert_array_equal(look.losses(some, 1, real_pool(some, 1)), look.losses(whole, 2, real_pool(whole, 2)))
     alone = job_of(world, store, classes=("bee",))
     assert look.teacher is not None

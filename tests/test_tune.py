@@ -23,20 +23,13 @@ from attar.core.rng import numpy_generator
 from attar.data import imageset, load_data
 from attar.data.spec import open_source
 from attar.evaluation import evaluator, named_recipe
-from attar.evaluation.records import Record, read_records, write_record
+from attar.evaluation.records import Record
+from attar.evaluation.records_file import read_records, write_record
 from attar.experiments import compare
+from attar.experiments.candidates import candidates, default_grid, labelled
 from attar.experiments.summary import Cell
-from attar.experiments.tune import (
-    CandidateScore,
-    Race,
-    Round,
-    best,
-    candidates,
-    default_grid,
-    labelled,
-    rungs,
-    shortened,
-)
+from attar.experiments.tune import best, rungs, shortened
+from attar.experiments.tuned import CandidateScore, Race, Round
 
 CLASSES = ["ant", "bee's", "cat <3"]
 GRID = {"fit.time": ["200", "400"], "sampler.guidance": ["2", "4"]}
@@ -72,10 +65,10 @@ def test_ties_are_broken_by_the_order_of_the_grid() -> None:
 
 
 def test_a_shorter_recipe_ends_its_warmup() -> None:
-    from attar.evaluation import Images
+    from attar.evaluation import LabelledImages
     from attar.evaluation.evaluator import training_plan
 
-    train = Images(np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 0, 1, 1]), ("ant", "bee"))
+    train = LabelledImages(np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 0, 1, 1]), ("ant", "bee"))
     quick = named_recipe("quick")
     assert shortened(quick, 1, 10) is quick
     for divisor, steps, warmup in ((3, 200, 50), (9, 67, 16), (1000, 1, 0)):

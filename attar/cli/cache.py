@@ -152,7 +152,7 @@ def _inline(value: Any, known: dict[str, CachedArtefact]) -> str:
 
 
 def word(value: Any) -> str:
-    """A value as a reader is told it: digests are cut short."""
+    """A value as a reader sees it: digests are cut short."""
     if is_named(value):
         return f"{value['named']} ({value['digest'][:SHORT]})"
     if is_artefact(value):

@@ -34,7 +34,7 @@ class Running:
     stopped: int | None = None
     """The signal that came."""
     reported: bool = False
-    """Whether the user has been told of it."""
+    """Whether the user has seen it."""
 
     def spoken(self, text: str) -> str:
         """A text from below, its fields called by their flags."""
@@ -135,7 +135,7 @@ def _written_to() -> str:
 
 
 def places() -> list[tuple[str, Path]]:
-    """What the command was told to write: (option, file or folder)."""
+    """What the command is to write: (option, file or folder)."""
     named = {"out": "out", "json_file": "json"}
     return [(option, Path(value)) for name, option in named.items() if (value := running.options.get(name))]
 

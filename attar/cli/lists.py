@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from attar import __version__
-from attar.cli.options import Fields, Settings, made
+from attar.cli.options import FieldOptions, Settings, made
 from attar.cli.shared import say, showing
 from attar.core.errors import AttarError, suggestion
 from attar.evaluation.side_by_side import side_by_side
@@ -61,7 +61,9 @@ def describe(method: Annotated[str, typer.Argument(help="A method's name")]) -> 
 
 def describe_prior(
     source: Annotated[str, typer.Argument(help="As --prior of `attar distill`")],
-    settings: Annotated[Settings, Fields(Spec, only=("codec", "class_map", "prompt", "prompts", "negative_prompt"))],
+    settings: Annotated[
+        Settings, FieldOptions(Spec, only=("codec", "class_map", "prompt", "prompts", "negative_prompt"))
+    ],
     data: Annotated[str | None, typer.Option(help="Images: show which of the prior's classes theirs are")] = None,
 ) -> None:
     """Show a prior: size, latents, codec, schedule, conventions, classes, and how the data's classes match."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.options import Fields, Settings, assignments, made
+from attar.cli.options import FieldOptions, Settings, assignments, made
 from attar.cli.shared import Device, DryRun, RecipeFields, SetFolder, Teacher, Trainings, named_teacher, say, showing
 from attar.core.errors import AttarError
 from attar.evaluation import modified, named_recipe
@@ -16,7 +16,7 @@ from attar.experiments.waterfall_steps import around, between, with_shared, with
 
 def waterfall(
     folder: SetFolder,
-    trainings: Annotated[Settings, Fields(Trainings, without=("recipe",))],
+    trainings: Annotated[Settings, FieldOptions(Trainings, without=("recipe",))],
     device: Device,
     teacher: Teacher,
     sets: RecipeFields,
@@ -61,7 +61,7 @@ def waterfall(
         steps = around(modified(first, sets), [assignments(words.split(";"), "--change") for words in change or []])
     if "test_every" not in sets:
         steps = with_tests(steps)
-    from attar.report.written_experiments import waterfall as run
+    from attar.report.written_experiments import waterfall_and_write
 
     with showing() as progress:
-        run(folder, steps, conditions, out, progress=progress, say=say, dry_run=dry_run)
+        waterfall_and_write(folder, steps, conditions, out, progress=progress, say=say, dry_run=dry_run)

@@ -13,7 +13,7 @@ from attar.core.arguments import check_fields
 from attar.core.errors import AttarError, suggestion
 from attar.core.fingerprints import Artefact
 from attar.core.progress import Progress
-from attar.core.work_items import Item, Lost
+from attar.core.work_items import Lost, WorkItem
 
 
 def _check_amount(name: str, value: float | None) -> None:
@@ -88,7 +88,7 @@ class Engine:
 
         return cluster(self.ray_address)
 
-    def ahead(self, items: Sequence[Item], device: str, progress: Progress) -> list[Lost]:
+    def ahead(self, items: Sequence[WorkItem], device: str, progress: Progress) -> list[Lost]:
         """Has the workers make the items that are not done, and returns those that failed; local: does nothing.
 
         Raises:

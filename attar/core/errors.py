@@ -39,7 +39,7 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in words; of an error of the system neither its number nor the file, told elsewhere."""
+    """What went wrong, in words; of an error of the system neither its number nor the file, which stand elsewhere."""
     return str(getattr(error, "strerror", None) or error)
 
 

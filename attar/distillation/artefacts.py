@@ -25,6 +25,7 @@ class Artefacts:
     fits: Mapping[int, Artefact]
     """Equal for the classes of a group; empty where nothing is learnt."""
     candidates: Mapping[int, Artefact]
+    """Label -> the latents that are selected from."""
     refined: Mapping[int, Artefact]
     """Empty where nothing is refined."""
 

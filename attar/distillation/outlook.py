@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from attar.core.flops import counted_flops, on_meta
 from attar.distillation.device_speed import block_rate, passes_per_image, passes_per_second, timed_on
-from attar.evaluation import Images, Recipe
+from attar.evaluation import LabelledImages, Recipe
 from attar.evaluation.precision import resolve_precision
 from attar.job import Job
 from attar.methods.base import Fit, LatentMethod, Method
@@ -213,7 +213,7 @@ def training_seconds(
 
     place, precision = resolve_precision(device, recipe.precision)
     n = ipc * classes
-    shape = Images(
+    shape = LabelledImages(
         np.broadcast_to(np.uint8(0), (n, side, side, 3)), np.zeros(n, np.int64), tuple(map(str, range(classes)))
     )
     plan, augmentation = training_plan(recipe, shape, network, precision)

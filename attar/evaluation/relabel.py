@@ -15,16 +15,16 @@ from attar.core.store import Artefact, Store
 from attar.core.wording import counted
 from attar.data.output_places import check_place, ours
 from attar.evaluation.evaluator import labelling
-from attar.evaluation.inputs import opened, teacher_examples
+from attar.evaluation.load_images import images_of_set, teacher_examples
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, changes
 from attar.evaluation.teaching import recipe_teacher, summary
 from attar.sets.distilled import check_undamaged, open_distilled
-from attar.sets.real_images import changed
+from attar.sets.source_data import changed
 from attar.teachers.reference import TeacherReference
 from attar.teachers.soft_labels import Labelling, StoredLabels, has_shard, write_labels, write_shard
 from attar.teachers.teacher import Teacher
-from attar.training import Pictures
+from attar.training import DeviceImages
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Relabelling:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def opened(self, store: Store) -> _Opened:
+    def images_of_set(self, store: Store) -> _Opened:
         """All that makes the labels; the teacher is tried first."""
         distilled = open_distilled(self.folder)
-        train = opened(distilled, self.recipe)
+        train = images_of_set(distilled, self.recipe)
         examples = teacher_examples(distilled, train, store)
         teacher = recipe_teacher(self.teacher, train, examples, self.recipe, self.device)
         return _Opened(teacher, *labelling(train, self.recipe, teacher, self.device))
@@ -57,7 +57,7 @@ class _Opened:
     teacher: Teacher
     wanted: Labelling
     """What the labels depend on."""
-    images: Pictures
+    images: DeviceImages
 
 
 @checked

@@ -10,7 +10,7 @@ from typing import Any
 
 from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError, suggestion
-from attar.core.files import expanded
+from attar.core.files import expand_user
 from attar.core.hub_ids import check_there
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint
@@ -20,7 +20,8 @@ from attar.data.spec import resolve
 from attar.distillation.run import distill_sets
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import REVISION
-from attar.evaluation.records import Record, Trial, read_records, write_record
+from attar.evaluation.records import Record, Trial
+from attar.evaluation.records_file import read_records, write_record
 from attar.evaluation.run import evaluate_sets
 from attar.experiments.forecast import absent, forecast
 from attar.experiments.spec import Contender, Evaluation, Experiment
@@ -181,7 +182,7 @@ class Grid:
             for source in evaluation.teacher.sources if evaluation.teacher else ():
                 if source.startswith(("timm/", "torchvision/")):
                     continue
-                if not expanded(source.partition(":")[2] or source).exists():
+                if not expand_user(source.partition(":")[2] or source).exists():
                     raise AttarError(
                         f"[evaluations.{evaluation.label}] teacher {source}: there is no such file or folder; "
                         "`attar train-teacher` makes one"

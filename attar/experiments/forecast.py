@@ -13,7 +13,7 @@ from huggingface_hub.errors import HFValidationError
 
 from attar.core.batching import device_class, resolve
 from attar.core.errors import AttarError
-from attar.core.files import expanded
+from attar.core.files import expand_user
 from attar.core.progress import Progress, duration
 from attar.core.store import Store
 from attar.core.wording import aligned, counted
@@ -102,7 +102,7 @@ def absent(experiment: Experiment) -> str | None:
 
 
 def _is_here(prior: str) -> bool:
-    if prior in ("", "digits") or expanded(prior).exists():
+    if prior in ("", "digits") or expand_user(prior).exists():
         return True
     try:
         return isinstance(try_to_load_from_cache(prior, "model_index.json"), str)

@@ -108,6 +108,7 @@ class D4M(LatentMethod):
     strength: float = 0.7
     """How far towards noise prototypes are taken: the share of the sampler's steps that brings them back."""
     select: Select = Select()
+    """Which of the denoised images are kept."""
     refine: Refinement | None = None
     """How kept latents are improved; none: not at all, true: with the defaults below."""
 

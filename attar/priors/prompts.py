@@ -32,6 +32,7 @@ class Prompts:
     texts: tuple[str | None, ...] = ()
     """Prompts by label; None for classes that are not to be distilled."""
     negative: str = NEGATIVE
+    """What no image shall be, in words."""
 
 
 def class_prompts(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from attar.experiments.summary import Cell, Panel, Summary
-    from attar.experiments.tune import Tuned
+    from attar.experiments.tuned import Tuned
     from attar.experiments.waterfall import Bar, Waterfall
     from attar.sets.near_copies import Nearest
 
@@ -110,8 +110,11 @@ class FineTuning:
     """One method's fine-tuning, over all of its groups of classes."""
 
     name: str
+    """The method's name on the page."""
     style: int
+    """The number of its colour and marker."""
     steps: tuple[int, ...]
+    """The steps at which it was measured."""
     values: Mapping[str, tuple[float, ...]]
     """Measure -> its mean over the groups after each of the steps."""
 
@@ -271,8 +274,8 @@ def _waterfall_rows(bars: Sequence[Bar]) -> list[tuple[str, Bar, float, float, s
     return rows
 
 
-def _shortened(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _look(style: int) -> tuple[str, str]:

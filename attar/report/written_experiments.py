@@ -27,7 +27,7 @@ from attar.report.tables import (
 
 
 @checked
-def compare(
+def compare_and_write(
     experiment: Experiment,
     *,
     only: Sequence[str] = (),
@@ -63,7 +63,7 @@ def compare(
 
 
 @checked
-def tune(
+def tune_and_write(
     wanted: Tuning,
     *,
     store: Store | None = None,
@@ -90,7 +90,7 @@ def tune(
 
 
 @checked
-def waterfall(
+def waterfall_and_write(
     folder: Path,
     steps: Sequence[RecipeStep],
     conditions: Conditions,

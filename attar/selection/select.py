@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from attar.job import Job
-    from attar.selection.features import FeatureKind, Features
+    from attar.selection.features import FeatureKind, ImageFeatures
     from attar.teachers.teacher import SingleTeacher
 
 TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
@@ -92,11 +92,11 @@ class Select:
         """How many candidates are to be made for `ipc` of them to be kept."""
         return max(ipc, self.pool)
 
-    def ranked(self) -> Features | None:
+    def ranked(self) -> ImageFeatures | None:
         """What tells how sure a teacher is; None where none is asked."""
         return self._features("teacher") if self.ranks else None
 
-    def compared(self, job: Job) -> Features | None:
+    def compared(self, job: Job) -> ImageFeatures | None:
         """The features that the rule compares; None of the rules that compare none."""
         if not self.compares:
             return None
@@ -106,12 +106,12 @@ class Select:
             return self._features("pixels" if job.spec.prior is None else "latents")
         return self._features(self.features)
 
-    def _features(self, of: FeatureKind) -> Features:
-        from attar.selection.features import Features
+    def _features(self, of: FeatureKind) -> ImageFeatures:
+        from attar.selection.features import ImageFeatures
 
-        return Features(of, self.reference if of == "teacher" else None)
+        return ImageFeatures(of, self.reference if of == "teacher" else None)
 
-    def needed_features(self, job: Job) -> list[Features]:
+    def needed_features(self, job: Job) -> list[ImageFeatures]:
         """All that is to be known of each candidate before any is kept."""
         return list(dict.fromkeys(features for features in (self.ranked(), self.compared(job)) if features is not None))
 

@@ -57,7 +57,7 @@ def push(
         AttarError: the set is damaged, the repository holds something else, or the hub refuses or cannot be reached.
     """
     repository = publication.repository
-    check_id(repository, "`repository`")
+    check_id(repository)
     check_undamaged(distilled)
     if tells := _places(distilled):
         say(f"note: manifest.json names folders of this machine: {', '.join(tells)}")
@@ -78,7 +78,7 @@ def pull(repository: str, out: Path, revision: str | None = None, *, say: Say = 
     Raises:
         AttarError: something stands at `out`, the hub has no such set, cannot be reached, or the set is damaged.
     """
-    check_id(repository, "`repository`")
+    check_id(repository)
     check_place(out, "`out`", [])
     if occupied(out):
         raise AttarError(f"`out` {out}: something is there already; choose another folder, or remove it")
@@ -134,7 +134,7 @@ def _check_ours(files: Sequence[str], repository: str) -> None:
 
 
 def _places(distilled: DistilledSet) -> list[str]:
-    """The sources in a manifest that are told by absolute paths."""
+    """The sources in a manifest that are absolute paths."""
     manifest = distilled.manifest
     sources = [manifest["data"]["spec"], (manifest["prior"] or {}).get("source", "")]
     return [source for source in sources if portable(source) != source]

@@ -23,7 +23,7 @@ from attar.sets.mosaics import Picture
 if TYPE_CHECKING:
     from attar.data.pixels import Pixels
     from attar.job import Job, Spec
-    from attar.selection.features import FeatureKind, Features
+    from attar.selection.features import FeatureKind, ImageFeatures
     from attar.teachers.reference import TeacherReference
 
 _DISTANCES = Many(Many(number(0)), least=1)
@@ -45,6 +45,7 @@ class Nearest:
     """Distances of one kind; of pixels root mean squares from 0 to 1 (black to white), of features Euclidean."""
 
     kind: str
+    """What is compared: pixels, or whose features."""
     distances: list[list[float]]
     """The distance of each image of each class, of mosaics of each part, to the nearest real one of the class."""
     numbers: list[list[int]]
@@ -113,7 +114,7 @@ def nearest_pixels(
     """
     from attar.data import load_pixels
     from attar.job import Job
-    from attar.sets.real_images import real_images
+    from attar.sets.source_data import real_images
 
     job = Job(Metrics().spec(distilled), store)
     real_images(distilled, job.store)
@@ -200,8 +201,8 @@ def nearest(
             not fit.
     """
     from attar.job import Job
-    from attar.selection.features import Features
-    from attar.sets.real_images import real_images
+    from attar.selection.features import ImageFeatures
+    from attar.sets.source_data import real_images
 
     metrics.check(distilled)
     folder, kinds = folder_of(distilled), metrics.kinds
@@ -216,7 +217,7 @@ def nearest(
         files = f"nearest.json and {counted(len(kinds), 'picture')} of the closest pairs"
         say(f"{beside} would be compared by {', '.join(kinds)}; {files} would be written to {folder}")
         return []
-    features = [Features(kind, metrics.teacher if kind == "teacher" else None) for kind in kinds]
+    features = [ImageFeatures(kind, metrics.teacher if kind == "teacher" else None) for kind in kinds]
     measured = [_measured(job, distilled, by) for by in features]
     _write(job, distilled, measured)
     return measured
@@ -242,7 +243,7 @@ def _still_valid(distilled: DistilledSet) -> list[Nearest]:
         return []
 
 
-def _measured(job: Job, distilled: DistilledSet, by: Features) -> Nearest:
+def _measured(job: Job, distilled: DistilledSet, by: ImageFeatures) -> Nearest:
     import torch
 
     from attar.selection import random_order
@@ -278,7 +279,7 @@ def _neighbours(rows: Any, points: Any, own: Any = None) -> tuple[Any, Any]:
     return np.linalg.norm(points.astype(np.float64) - rows[chosen], axis=1), chosen
 
 
-def _features(job: Job, by: Features, label: int, pictures: Sequence[Picture]) -> Any:
+def _features(job: Job, by: ImageFeatures, label: int, pictures: Sequence[Picture]) -> Any:
     """The features (N, D) of a set's pictures, made as those of real images are (attar.selection.features)."""
     from attar.priors.codec import to_float
     from attar.selection import features

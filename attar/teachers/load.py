@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attar.core.errors import AttarError, suggestion
-from attar.core.files import expanded
+from attar.core.files import expand_user
 from attar.core.hub_ids import absent, near
 from attar.core.store import file_digest
 from attar.core.weights import damaged
@@ -49,14 +49,14 @@ def load_pretrained(
     if normalise is not None and normalise not in STATISTICS:
         hint = suggestion(normalise, STATISTICS)
         raise AttarError(f"`teacher_normalise` {normalise}{hint}: choose one of {', '.join(STATISTICS)}")
-    if expanded(source).is_dir():
-        own = _from_folder(expanded(source))
+    if expand_user(source).is_dir():
+        own = _from_folder(expand_user(source))
     elif source.startswith("timm/") and (not colon or name == "timm/local-dir"):
         own = _from_timm(source)
     elif source.startswith("torchvision/") and not colon:
         own = _from_torchvision(source)
     elif colon:
-        own = _from_file(source, name, expanded(file), len(names or ()) or count, size)
+        own = _from_file(source, name, expand_user(file), len(names or ()) or count, size)
     else:
         single = " of one teacher" if "," in source else ""
         raise AttarError(f"`teacher` {source}{near(source)}: there is no such folder{single}; give {FORMS}")

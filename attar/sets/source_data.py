@@ -1,4 +1,4 @@
-"""The images that an evaluation works with: a distilled set's own, real ones beside it, and those it is tested on."""
+"""The data behind a distilled set: the images that it was distilled from, those it is tested on, and what changed."""
 
 from __future__ import annotations
 
