@@ -201,7 +201,7 @@ def test_the_experiment_alone_writes_sets_and_results(experiment: Experiment, st
 def test_an_interrupted_grid_goes_on(
     experiment: Experiment, store: Store, trained: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from attar.evaluation import records
+    from attar.evaluation import records_file
 
     kept: list[object] = []
 
@@ -211,7 +211,7 @@ def test_an_interrupted_grid_goes_on(
         kept.append(words)
         write(*words)
 
-    write = records.write_record
+    write = records_file.write_record
     monkeypatch.setattr(grid, "write_record", killed)
     with pytest.raises(KeyboardInterrupt):
         compare_and_write(experiment, store=store)

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-Input = TypeVar("Item")
-Output = TypeVar("Made")
+Input = TypeVar("Input")
+Output = TypeVar("Output")
 
 
 def in_threads(function: Callable[[Input], Output], items: Iterable[Input]) -> Iterator[Output]:

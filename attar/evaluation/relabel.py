@@ -43,7 +43,7 @@ class Relabelling:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def images_of_set(self, store: Store) -> _Opened:
+    def opened(self, store: Store) -> _Opened:
         """All that makes the labels; the teacher is tried first."""
         distilled = open_distilled(self.folder)
         train = images_of_set(distilled, self.recipe)

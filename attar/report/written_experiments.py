@@ -15,6 +15,7 @@ from attar.experiments import tune as tuning
 from attar.experiments import waterfall as evaluations
 from attar.experiments.settings import Tuning
 from attar.experiments.spec import Experiment
+from attar.experiments.tuned import Tuned
 from attar.experiments.waterfall_steps import RecipeStep
 from attar.report.charts import write_charts, write_tuned_chart, write_waterfall_chart
 from attar.report.tables import (
@@ -71,14 +72,14 @@ def tune_and_write(
     say: Say = quiet,
     dry_run: bool = False,
     engine: Engine = LOCAL,
-) -> tuning.Tuned:
+) -> Tuned:
     """Runs what is missing of a tuning; its table and chart are written after each rung.
 
     Raises:
         AttarError: as `attar.experiments.tune.tune`.
     """
 
-    def show(tuned: tuning.Tuned) -> None:
+    def show(tuned: Tuned) -> None:
         write_tuned_table(tuned)
         write_tuned_chart(tuned)
 
