@@ -267,7 +267,7 @@ def explain(what: str | Path) -> CachedArtefact:
     Raises:
         AttarError: there is none, or there are several; or the cache does not know the set.
     """
-    from attar.core.cache import contents, find, read
+    from attar.core.cache import contents, find, read_artefact
 
     folder = Path(what)
     if (folder / "manifest.json").is_file():
@@ -284,7 +284,7 @@ def explain(what: str | Path) -> CachedArtefact:
                 "Attar, made it, or that was removed; its settings stand in its manifest.json"
             )
         return made[-1]
-    record = read(folder.absolute()) if (folder / "meta.json").is_file() else None
+    record = read_artefact(folder.absolute()) if (folder / "meta.json").is_file() else None
     return find(str(what)) if record is None else record
 
 

@@ -81,12 +81,12 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("domains.png"))
     given = parser.parse_args()
-    from attar.cli.options import assignments
+    from attar.cli.options import parsed_assignments
     from attar.job import Job, Spec
     from attar.methods import load_method
 
     job = Job(Spec(given.data, given.prior, classes=(given.class_name,), device=given.device))
-    method = load_method("d3hr", {"subsets": 10_000, **assignments(given.set)})
+    method = load_method("d3hr", {"subsets": 10_000, **parsed_assignments(given.set)})
     draw(domains(job, method, 0, given.images, given.ipc), given.class_name, given.out)
 
 

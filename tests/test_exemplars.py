@@ -20,7 +20,7 @@ from attar.diffusion import Sampler, ddim_move, grid, guided, invert, sample
 from attar.distillation.artefacts import fit_artefact
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
-from attar.methods import described, load_method
+from attar.methods import load_method, method_in_words
 from attar.methods.exemplars.method import ExemplarFit, Exemplars
 from attar.priors.codec import to_float
 from attar.report.manifest_rows import distill_command
@@ -95,6 +95,14 @@ def test_few_are_chosen_among_the_typical_where_a_teacher_can_tell(world: Path, 
     assert ExemplarFit().for_ipc(ipc).select == Select(rule="herding", features="prior")
     confident = Select(rule="confident", teacher=str(world / "teacher"))
     assert ExemplarFit(select=confident).for_ipc(ipc).select == confident
+
+
+def test_keys_and_manifests_keep_the_name_of_the_fit(world: Path, store: Store) -> None:
+    """Whatever the class is called: sets and caches of older versions stay what they are."""
+    job = Job(Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu", seed=3), store)
+    rules = {rule: quick(count=1, select=Select(rule=rule)) for rule in ("herding", "random")}
+    named = {rule: job.to_config(fit)["is"] for rule, fit in rules.items()}
+    assert named == {"herding": "Chosen", "random": "Chosen by seed 3"}
 
 
 def test_a_count_serves_every_smaller_ipc_with_the_first_of_one_fit(world: Path, store: Store, tmp_path: Path) -> None:
@@ -184,7 +192,7 @@ def test_another_teacher_or_seed_of_a_random_choice_is_another_fit(world: Path, 
 
 
 def test_it_describes_itself() -> None:
-    text = described("exemplars")
+    text = method_in_words("exemplars")
     for field in ("fit.select.rule", "fit.typical", "fit.time", "sampler.guidance", "refine.steps", "refine.networks"):
         assert f"  {field} = " in text
 

@@ -213,7 +213,7 @@ def test_steps_of_a_waterfall_to_fixed_labels() -> None:
     (_, step) = steps.around(quick, [{"scheme": "fixed"}])
     assert step.changes.keys() == {"scheme", "labels", "temperature"}
     hot = modified(rded, {"scheme": "fixed", "temperature": 20.0, "crop": 0.5, "batch": 10})
-    assert all(one.recipe.temperature == 20.0 for one in steps.between(rded, hot))
+    assert all(one.recipe.temperature == 20.0 for one in steps.steps_between(rded, hot))
 
 
 def test_squares_and_whole_images_have_the_same_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from attar.report.manifest_rows import distill_command, evaluate_commands
 from attar.report.names import class_title
 from attar.report.results import results_tables
 from attar.report.set_names import method_names
-from attar.report.sprites import BUDGET, SHOWN_CHOICES, fitting, opened, sheet
+from attar.report.sprites import BUDGET, SHOWN_CHOICES, fitting, image_of, sheet
 from attar.sets.distilled import find_distilled, write_distilled
 
 HOSTILE = (
@@ -256,7 +256,7 @@ def decoded(uri: str) -> Image.Image:
 
 def test_a_sprite_holds_the_images_pixel_for_pixel(tmp_path: Path) -> None:
     files = find_distilled(write_set(tmp_path / "set", ipc=12))[0].files()
-    sheets = [sheet("cat", [opened(file) for file in of_class], 12) for of_class in files]
+    sheets = [sheet("cat", [image_of(file) for file in of_class], 12) for of_class in files]
     look, uris = fitting(lambda count: sheets)
     assert look.quality is None
     for made, uri, of_class in zip(sheets, uris, files, strict=True):

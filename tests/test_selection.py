@@ -23,7 +23,7 @@ from attar.core.store import Store
 from attar.distillation.run import distill_sets
 from attar.experiments.spec import read_experiment
 from attar.job import Job, Spec
-from attar.methods import described, load_method
+from attar.methods import load_method, method_in_words
 from attar.networks import build
 from attar.priors import load_prior
 from attar.priors.features import TIME, prior_features
@@ -31,7 +31,7 @@ from attar.priors.prompts import class_prompts
 from attar.report.manifest_rows import distill_command
 from attar.selection import Select, random_order
 from attar.selection.features import ImageFeatures, teacher_for
-from attar.selection.rules import COMPARING, RULES, Rows, herding, k_center, medoids, surest
+from attar.selection.rules import COMPARING, RULES, FeatureRows, herding, k_center, medoids, surest
 from attar.sets.distilled import open_distilled
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
@@ -40,11 +40,11 @@ CLASSES = ["ant", "bee", "cat"]
 EACH = 20
 
 
-def points(n: int = 40, d: int = 5, seed: int = 0) -> Rows:
+def points(n: int = 40, d: int = 5, seed: int = 0) -> FeatureRows:
     return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
 
 
-def herded(rows: Rows, count: int) -> list[int]:
+def herded(rows: FeatureRows, count: int) -> list[int]:
     """iCaRL's algorithm 4 as it is written: the mean of all kept, the new one among them, is nearest to the mean."""
     x = torch.from_numpy(rows).double()
     kept: list[int] = []
@@ -54,7 +54,7 @@ def herded(rows: Rows, count: int) -> list[int]:
     return kept
 
 
-def spread(rows: Rows, count: int) -> list[int]:
+def spread(rows: FeatureRows, count: int) -> list[int]:
     """Greedy k-center on the whole matrix of distances."""
     x = torch.from_numpy(rows).double()
     away = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
@@ -68,7 +68,7 @@ def spread(rows: Rows, count: int) -> list[int]:
 @pytest.mark.parametrize(("rule", "second"), [(herding, herded), (k_center, spread)])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_rule_agrees_with_a_second_implementation(
-    rule: Callable[[Rows, int], Any], second: Callable[[Rows, int], list[int]], seed: int
+    rule: Callable[[FeatureRows, int], Any], second: Callable[[FeatureRows, int], list[int]], seed: int
 ) -> None:
     rows = points(seed=seed)
     assert rule(rows, 12).tolist() == second(rows, 12)
@@ -88,7 +88,9 @@ def test_medoids_of_separate_clusters_are_their_most_central_members() -> None:
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 @pytest.mark.parametrize("rule", [RULES.open(name) for name in COMPARING], ids=COMPARING)
-def test_equal_candidates_are_kept_once_each_and_the_first_of_them_first(rule: Callable[[Rows, int], Any]) -> None:
+def test_equal_candidates_are_kept_once_each_and_the_first_of_them_first(
+    rule: Callable[[FeatureRows, int], Any],
+) -> None:
     same = np.ones((6, 3), np.float32)
     assert rule(same, 4).tolist() == [0, 1, 2, 3]
     assert sorted(rule(points(7), 7).tolist()) == list(range(7))
@@ -344,7 +346,7 @@ def test_any_method_chooses_among_what_it_makes(world: Path, store: Store, tmp_p
 
 
 def test_a_rule_on_real_images_describes_itself() -> None:
-    head, *text = described("confident").splitlines()
+    head, *text = method_in_words("confident").splitlines()
     assert head.startswith("confident: real images that a teacher classifies most surely; name it with `select.t")
     assert head.endswith("(select.rule = confident)")
     assert any("(one of auto, teacher, prior, latents, pixels)" in line for line in text)

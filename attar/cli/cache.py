@@ -68,7 +68,7 @@ def explain(
     if as_json:
         say(json.dumps(_record_json(record), indent=2, ensure_ascii=False))
         return
-    for line in explained(record):
+    for line in lines_of_artefact(record):
         say(line)
 
 
@@ -104,7 +104,7 @@ def prune_(
         say(line)
 
 
-def explained(record: CachedArtefact) -> Iterable[str]:
+def lines_of_artefact(record: CachedArtefact) -> Iterable[str]:
     """What an artefact is and was made of, line by line."""
     of = subject(record.inputs)
     yield f"{record.kind} {record.key}" + (f", of {of}" if of else "")

@@ -105,7 +105,7 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         failures.running.options = dict(ctx.params)
         failures.running.names = names_of(COMMANDS[str(self.name)])
-        for option, place in failures.places():
+        for option, place in failures.places_to_write():
             check_writable(place, f"`{option}`")
         notes = logging.getLogger("attar")
         notes.addFilter(_spoken)

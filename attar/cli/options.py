@@ -213,7 +213,7 @@ class _Command:
             usual = [name for name in self.plain if name != "config" and self.own[name].default is not False]
             written, tables["sets"] = _written(given["config"], [*options, *usual])
         for name, mark in self.words.items():
-            tables[name] = {**tables[name], **assignments(given[name] or [], mark.flag)}
+            tables[name] = {**tables[name], **parsed_assignments(given[name] or [], mark.flag)}
         said = {option.name: given[option.parameter] for option in options.values()}
         said = {**written, **{name: _joined(value) for name, value in said.items() if value is not None}}
         own = {name: self._own(name, written) if given[name] is None else given[name] for name in self.plain}
@@ -242,7 +242,7 @@ class _Command:
             raise AttarError(f"`{name}` is missing (on the command line or in `config`)")
 
 
-def assignments(words: list[str], flag: str = "--set") -> dict[str, str]:
+def parsed_assignments(words: list[str], flag: str = "--set") -> dict[str, str]:
     """`field=value` words as a dictionary."""
     values = {}
     for word in words:

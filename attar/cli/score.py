@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from attar.cli.options import FieldOptions, Settings, made
-from attar.cli.shared import Device, DryRun, RecipeFields, SetFolder, Teacher, Trainings, named_teacher, say, showing
+from attar.cli.shared import (
+    Device,
+    DryRun,
+    RecipeFields,
+    SetFolder,
+    TeacherOption,
+    Trainings,
+    named_teacher,
+    say,
+    showing,
+)
 from attar.core.errors import AttarError
 from attar.evaluation import named_recipe
 from attar.experiments.settings import Protocol
@@ -19,7 +29,7 @@ def score(
     trainings: Annotated[Settings, FieldOptions(Trainings)],
     protocol: Annotated[Settings, FieldOptions(Protocol, only=("full_epochs", "weight"))],
     device: Device,
-    teacher: Teacher,
+    teacher: TeacherOption,
     sets: RecipeFields,
     full_accuracy: Annotated[
         float | None, typer.Option(help="Accuracy of all the data with hard labels, in per cent, where it is known")

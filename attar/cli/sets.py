@@ -88,7 +88,7 @@ def evaluate(
     trainings: Annotated[Settings, FieldOptions(Trainings)],
     device: shared.Device,
     sets: shared.RecipeFields,
-    teacher: shared.Teacher,
+    teacher: shared.TeacherOption,
     foreign: Annotated[Settings, FieldOptions(Foreign)],
     engines: shared.Engines,
     labels: Annotated[

@@ -58,7 +58,7 @@ def _method(options: Mapping[str, Any]) -> Method:
 
 Engines = Annotated[Settings, FieldOptions(Engine)]
 Device = Annotated[Settings, FieldOptions(Spec, only=("device",))]
-Teacher = Annotated[
+TeacherOption = Annotated[
     Settings,
     FieldOptions(
         TeacherReference,

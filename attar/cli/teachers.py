@@ -15,7 +15,7 @@ from attar.cli.shared import (
     Engines,
     RecipeFields,
     SetFolder,
-    Teacher,
+    TeacherOption,
     named_teacher,
     say,
     showing,
@@ -48,7 +48,7 @@ def train_teacher(
 
 def relabel(
     folder: SetFolder,
-    teacher: Teacher,
+    teacher: TeacherOption,
     out: Annotated[Path, typer.Option(help="Folder to write")],
     labels: Annotated[Settings, FieldOptions(Recipe, only=("scheme", "label_epochs"), optional=True)],
     sets: RecipeFields,

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from attar.cli.options import Assignments, FieldOptions, Settings, assignments, made
+from attar.cli.options import Assignments, FieldOptions, Settings, made, parsed_assignments
 from attar.cli.shared import (
     DryRun,
     Engines,
     Ipc,
     MethodFields,
     MethodName,
-    Teacher,
+    TeacherOption,
     Trainings,
     a_recipe,
     ipcs_of,
@@ -41,7 +41,7 @@ def tune(
         dict[str, Any],
         Assignments("A field of the recipe: --recipe-set flip=false", a_recipe, "--recipe-set"),
     ],
-    teacher: Teacher,
+    teacher: TeacherOption,
     halving: Annotated[Settings, FieldOptions(Tuning, only=("eta",))],
     engines: Engines,
     grid: Annotated[
@@ -90,7 +90,7 @@ def _grid(words: list[str]) -> dict[str, list[str]]:
     """`field=value,value` words, or `field=value;value`, as fields and their values."""
     grid: dict[str, list[str]] = {}
     for word in words:
-        ((name, values),) = assignments([word], "--grid").items()
+        ((name, values),) = parsed_assignments([word], "--grid").items()
         if name in grid:
             raise AttarError(f"--grid {word}: {name} has values already; give them all at once")
         grid[name] = [value.strip() for value in values.split(";" if ";" in values else ",")]

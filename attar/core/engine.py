@@ -115,11 +115,11 @@ def raise_first(lost: Sequence[Lost]) -> None:
 
 def check_same(what: str, asked: Sequence[Artefact], own: Sequence[Artefact]) -> None:
     """Raises AttarError where a worker would make something else than the command that asks for it."""
-    from attar.core.why_not_cached import between
+    from attar.core.why_not_cached import differing_inputs
 
     for one, other in zip(asked, own, strict=True):
         if one.key != other.key:
-            first = next(iter(between(one, other)), None)
+            first = next(iter(differing_inputs(one, other)), None)
             why = "" if first is None else f" ({first.field} is {first.cached} there, and {first.asked} here)"
             raise AttarError(
                 f"{what}: the worker on {platform.node()} would make other bytes{why}; start the command on a machine "

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from attar.core.errors import AttarError, nearest, written_hint
+from attar.core.errors import AttarError, similar_names, written_hint
 from attar.core.files import expand_user
 
 PATIENCE = 5.0
@@ -34,7 +34,7 @@ def check_there(source: str, name: str, known: Iterable[str] = ()) -> None:
         raise AttarError(
             f"{name} {source}{near(source, known)}: there is no such file or folder; an id of the hub reads owner/name"
         )
-    if why := absent(source):
+    if why := why_not_on_hub(source):
         raise AttarError(f"{name} {source}{near(source, known)}: there is no such folder here, and {why}")
 
 
@@ -44,7 +44,7 @@ def check_id(repository: str) -> None:
         raise AttarError(f"`repository` {repository}: an id of the hub reads owner/name")
 
 
-def absent(repository: str, kind: Literal["model", "dataset"] = "model") -> str:
+def why_not_on_hub(repository: str, kind: Literal["model", "dataset"] = "model") -> str:
     """Why a repository of the hub cannot be loaded, as far as one short question tells; "" where it may be.
 
     Loading it without asking would wait half a minute for each file where the hub cannot be reached. Where it cannot
@@ -99,9 +99,9 @@ def near(source: str, known: Iterable[str] = ()) -> str:
         missing = missing.parent
     listable = missing.parent.is_dir() and os.access(missing.parent, os.R_OK | os.X_OK)
     names = os.listdir(missing.parent) if listable else []
-    alike = [missing.with_name(name) for name in nearest(missing.name, names)]
+    alike = [missing.with_name(name) for name in similar_names(missing.name, names)]
     whole_paths = [path / whole.relative_to(missing) for path in alike]
     existing = [str(path) for path in whole_paths if path.exists()]
     if not existing and not (missing != whole and _ID.fullmatch(source)):  # the owner of an id is no mistyped folder
         existing = list(map(str, alike))
-    return written_hint([*nearest(source, known), *existing][:3])
+    return written_hint([*similar_names(source, known), *existing][:3])

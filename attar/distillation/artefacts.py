@@ -64,7 +64,7 @@ def artefacts(
     return Artefacts(groups, fits, candidates, refined if method.refine is not None else {})
 
 
-def load(job: Job, artefact: Artefact) -> Tensors:
+def load_artefact(job: Job, artefact: Artefact) -> Tensors:
     """The tensors of a finished artefact, on the CPU.
 
     Raises:

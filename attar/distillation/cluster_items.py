@@ -17,7 +17,7 @@ from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, RealImages
 
 
-def shares(plan: RunPlan, ipcs: Sequence[int]) -> Iterator[Sequence[WorkItem]]:
+def item_stages(plan: RunPlan, ipcs: Sequence[int]) -> Iterator[Sequence[WorkItem]]:
     """All that the sets of some IPCs are made from, as items: those of one sequence do not need one another."""
     job, method = plan.job, plan.method
     if isinstance(method, RealImages):

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from attar import __version__
 from attar.core.files import read_lines
-from attar.distillation.pipeline import Pixels, StageOutputs
+from attar.data.pixels import Pixels
+from attar.distillation.pipeline import StageOutputs
 from attar.job import Job
 from attar.methods.base import LatentMethod
 from attar.methods.minimax.monitor import MEASURES
@@ -46,7 +47,7 @@ def manifest(plan: RunPlan, ipc: int, made: StageOutputs) -> dict[str, Any]:
         "selected_by": method.select.teacher_summary(job),
         "exemplars_by": None if chooses is None else chooses.teacher_summary(job),
         "learnt": learnt(made.fitted),
-        "measures": measures(job, made),
+        "measures": tuning_measures(job, made),
         "seconds": seconds(plan, made),
         "machine": {"device": device, "python": platform.python_version(), "system": platform.platform()},
         "versions": {package: version(package) for package in PACKAGES},
@@ -64,7 +65,7 @@ def learnt(fitted: Mapping[int, Tensors]) -> dict[str, float]:
     return {name: sum(of) / (1 if name in TOTALS else len(of)) for name, of in values.items()}
 
 
-def measures(job: Job, made: StageOutputs) -> list[dict[str, Any]]:
+def tuning_measures(job: Job, made: StageOutputs) -> list[dict[str, Any]]:
     """What was measured while the prior was tuned to each group of classes; empty where it was not."""
     by_group: dict[str, tuple[Artefact, list[str]]] = {}
     for label, fit in (made.asked.fits if made.asked else {}).items():

@@ -16,7 +16,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,8 @@ from attar.core.finite import naming, save_finite
 from attar.core.progress import Meter
 from attar.core.store import Artefact
 from attar.data import preprocess
-from attar.distillation.artefacts import Artefacts, load, prepared_artefact
+from attar.data.pixels import Pixels
+from attar.distillation.artefacts import Artefacts, load_artefact, prepared_artefact
 from attar.distillation.denoising import BUNDLE, denoised, starts
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, RealImages, Tensors
@@ -36,7 +36,6 @@ from attar.priors.codec import to_uint8
 from attar.priors.prior import Prior
 from attar.sets.mosaics import mosaic, reduced
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 ImageStream = Iterator[tuple[int, int, Pixels]]
 """(label, index, uint8 (H, W, 3)) of each image, in order."""
 
@@ -52,7 +51,7 @@ class StoredLatents:
 
     def load(self, job: Job) -> Tensor:
         """(IPC, C, H, W), float32, on the CPU."""
-        z = load(job, self.stored)["z"]
+        z = load_artefact(job, self.stored)["z"]
         return z if self.rows is None else z[self.rows]
 
 
@@ -89,7 +88,7 @@ def fit(job: Job, method: LatentMethod, asked: Artefacts) -> dict[int, Tensors]:
 def fit_group(job: Job, fit: Fit, group: Group, artefact: Artefact) -> Tensors:
     """What the fit learns of one group of classes."""
     what = f"fitting {job.classes[group[0]]!r}" + (f" and {len(group) - 1} more" if group[1:] else "")
-    return load(job, _once(job, artefact, partial(fit.run, job, group), what))
+    return load_artefact(job, _once(job, artefact, partial(fit.run, job, group), what))
 
 
 def sample(job: Job, method: LatentMethod, asked: Artefacts, fitted: Mapping[int, Tensors]) -> dict[int, Artefact]:
@@ -126,7 +125,7 @@ def _sample_missing(
 def select(job: Job, method: LatentMethod, candidates: Mapping[int, Artefact], ipc: int) -> dict[int, StoredLatents]:
     """The candidates of each class that are kept."""
     return {
-        label: StoredLatents(made, method.select(job, label, load(job, made)["z"], ipc))
+        label: StoredLatents(made, method.select(job, label, load_artefact(job, made)["z"], ipc))
         for label, made in candidates.items()
     }
 
@@ -203,7 +202,7 @@ def compose(
 ) -> ImageStream:
     """The images of all classes that are not `done`, from what was prepared of them."""
     for label in (label for label in prepared if label not in done):
-        for index, pixels in enumerate(method.images(job, label, load(job, prepared[label]), ipc)):
+        for index, pixels in enumerate(method.images(job, label, load_artefact(job, prepared[label]), ipc)):
             yield label, index, _part(job, method, Image.fromarray(pixels)) if job.spec.formation > 1 else pixels
 
 

@@ -125,10 +125,10 @@ def _mosaics(job: Job, parts: Callable[[Collection[int]], ImageStream]) -> Calla
 def _make_ahead(plan: RunPlan, ipcs: Sequence[int], engine: Engine) -> None:
     if engine.is_local:
         return
-    from attar.distillation.cluster_items import shares
+    from attar.distillation.cluster_items import item_stages
 
     with engine.cluster():
-        for items in shares(plan, ipcs):
+        for items in item_stages(plan, ipcs):
             raise_first(engine.ahead(items, plan.job.spec.device, plan.job.progress))
 
 

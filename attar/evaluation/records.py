@@ -91,7 +91,7 @@ class Trial:
     item: str
     """The fingerprint of the set and of all that it is judged by."""
     judged: str
-    """The fingerprint of what sets are judged by but the network (`attar.experiments.summary.judged`)."""
+    """The fingerprint of what sets are judged by but the network (`attar.experiments.summary.judging_fingerprint`)."""
     label: str
     """The method's label in the experiment."""
     seeds: tuple[int, ...]

@@ -20,7 +20,7 @@ from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, changes
 from attar.evaluation.teaching import recipe_teacher, summary
 from attar.sets.distilled import check_undamaged, open_distilled
-from attar.sets.source_data import changed
+from attar.sets.source_data import data_changes
 from attar.teachers.reference import TeacherReference
 from attar.teachers.soft_labels import Labelling, StoredLabels, has_shard, write_labels, write_shard
 from attar.teachers.teacher import Teacher
@@ -178,6 +178,6 @@ def _checked(asked: Relabelling, out: Path, store: Store, say: Say) -> StoredLab
     check_place(out, "`out`", [distilled.manifest["data"]["spec"]])
     earlier = ours(out, StoredLabels, "whole labels")
     check_undamaged(distilled)
-    if differs := changed(distilled, store):
+    if differs := data_changes(distilled, store):
         say(f"note: {differs}: the teacher is tried on the images that there are now")
     return earlier

@@ -49,7 +49,7 @@ def candidates(tuning: Tuning) -> dict[str, FieldValues]:
     labels: dict[Any, str] = {}
     for values in itertools.product(*tuning.grid.values()):
         choice = dict(zip(tuning.grid, values, strict=True))
-        label, method = labelled(choice), load_method(tuning.name, {**tuning.fixed, **choice})
+        label, method = candidate_label(choice), load_method(tuning.name, {**tuning.fixed, **choice})
         if method in labels:
             raise AttarError(f"`grid`: {labels[method]} and {label} are the same candidate")
         choices[label], labels[method] = choice, label
@@ -58,7 +58,7 @@ def candidates(tuning: Tuning) -> dict[str, FieldValues]:
     return choices
 
 
-def labelled(choice: FieldValues) -> str:
+def candidate_label(choice: FieldValues) -> str:
     """A candidate's name and its folder's, whatever the order of the grid: "fit.time=280,sampler.guidance=2"."""
     text = ",".join(f"{name}={choice[name]}" for name in sorted(choice))
     safe = re.sub(r"[^A-Za-z0-9_.,=+-]", "-", text)[:100]

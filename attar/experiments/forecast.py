@@ -87,7 +87,7 @@ def _total(experiment: Experiment, work: Mapping[Hashable, tuple[float, float]],
     return f"All sets, {seeds}what they share done once: {flops:.2g} FLOPs, {duration(seconds)}{refinement}"
 
 
-def absent(experiment: Experiment) -> str | None:
+def why_unusable(experiment: Experiment) -> str | None:
     """Why the experiment's data or priors cannot be used in a dry run on this machine; None if they can."""
     for contender in experiment.contenders:
         if contender.spec.data.startswith(("hf:", "torchvision:")):

@@ -52,7 +52,7 @@ from attar.core.config import changed, parsed
 from attar.core.errors import AttarError, reason
 from attar.core.hub_ids import near
 from attar.core.limits import IPC, check_most
-from attar.core.toml_tables import TomlTable, keyed, known, labelled, numbers, seeds, table, texts
+from attar.core.toml_tables import TomlTable, keyed, known, labelled_tables, numbers, seed_list, table, texts
 from attar.evaluation import Recipe, named_recipe
 from attar.job import FOR_PRIOR, Job, Spec
 from attar.methods import load_method
@@ -100,7 +100,7 @@ class Evaluation:
     """Labels of those whose sets are judged by it."""
     ipcs: tuple[int, ...]
     """Images per class at which sets are judged by it."""
-    seeds: tuple[int, ...]
+    seed_list: tuple[int, ...]
     """Seeds of its trainings; none: each set is trained on once, by the seed that it was distilled with."""
     teacher: TeacherReference | None
     """Who labels, where the recipe learns from soft labels."""
@@ -209,9 +209,9 @@ def _experiment(file: Path, written: TomlTable) -> Experiment:
     ipcs = numbers(top["ipc"], "ipc")
     check_most("`ipc`", max(ipcs), IPC)
     defaults = {name: value for name, value in top.items() if name in shared}
-    methods = labelled(top["methods"], "methods")
+    methods = labelled_tables(top["methods"], "methods")
     contenders = tuple(_contender(label, own, defaults) for label, own in methods.items())
-    judging = labelled(top["evaluations"], "evaluations")
+    judging = labelled_tables(top["evaluations"], "evaluations")
     usual = {"ipc": list(ipcs), "seeds": top.get("seeds", 3), "methods": list(methods)}
     _training_seeds(usual["seeds"], "seeds")
     evaluations = tuple(_evaluation(label, own, usual) for label, own in judging.items())
@@ -227,7 +227,7 @@ def _experiment(file: Path, written: TomlTable) -> Experiment:
         status=parsed(top.get("status", ""), str, "status"),
         out=_place(top["out"]),
         ipcs=ipcs,
-        distillation_seeds=seeds(top.get("distillation_seeds", 1), "distillation_seeds"),
+        distillation_seeds=seed_list(top.get("distillation_seeds", 1), "distillation_seeds"),
         test=test,
         references=references,
         contenders=contenders,
@@ -299,7 +299,7 @@ def _evaluation(label: str, written: TomlTable, usual: TomlTable) -> Evaluation:
 def _training_seeds(written: Any, where: str) -> tuple[int, ...]:
     if isinstance(written, str) and written != "paired":
         raise AttarError(f'{where} = {written!r}: give a number, a list of seeds, or "paired"')
-    return () if written == "paired" else seeds(written, where)
+    return () if written == "paired" else seed_list(written, where)
 
 
 def _published(written: Any, evaluations: Collection[str]) -> Published:

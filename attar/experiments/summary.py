@@ -105,7 +105,7 @@ def summarise(experiment: Experiment, records: Iterable[Record]) -> Summary:
                 (contender.label, ipc): _cell(by_cell[key])
                 for contender in experiment.contenders
                 for ipc in evaluation.ipcs
-                if (key := (judged(experiment, evaluation), network, contender.label, ipc)) in by_cell
+                if (key := (judging_fingerprint(experiment, evaluation), network, contender.label, ipc)) in by_cell
             }
             published = tuple(
                 number
@@ -116,7 +116,7 @@ def summarise(experiment: Experiment, records: Iterable[Record]) -> Summary:
     return Summary(experiment, tuple(panels))
 
 
-def judged(experiment: Experiment, evaluation: Evaluation) -> str:
+def judging_fingerprint(experiment: Experiment, evaluation: Evaluation) -> str:
     """The fingerprint of what sets are judged by but the network: results of other terms are never mixed."""
     return fingerprint(evaluation.recipe, evaluation.teacher, evaluation.seeds, experiment.test)
 

@@ -22,7 +22,7 @@ from attar.experiments.compare import Grid
 from attar.experiments.forecast import forecast
 from attar.experiments.settings import FieldValues, Tuning
 from attar.experiments.spec import Contender, Evaluation, Experiment
-from attar.experiments.summary import judged, summarise
+from attar.experiments.summary import judging_fingerprint, summarise
 from attar.experiments.tuned import CandidateScore, Race, Round, Tuned
 from attar.methods import load_method
 
@@ -136,7 +136,7 @@ def _raced(tuning: Tuning, grid: Grid, ladder: Sequence[Rung], ipc: int) -> Iter
         evaluation = _evaluation(tuning, ladder, number, ipc, labels)
         own = replace(grid, experiment=replace(grid.experiment, evaluations=(evaluation,)))
         _raise_for([failure for item in own.items() for failure in own.evaluate(item, lambda: None)])
-        records, terms = own.records(), judged(own.experiment, evaluation)
+        records, terms = own.records(), judging_fingerprint(own.experiment, evaluation)
         panels = summarise(own.experiment, records).panels
         scores = {
             label: CandidateScore({panel.network: panel.cells[label, ipc] for panel in panels}) for label in labels

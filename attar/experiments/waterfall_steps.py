@@ -78,7 +78,7 @@ def with_shared(start: Recipe, end: Recipe, changes: Mapping[str, Any]) -> tuple
     return recipes[0], recipes[1]
 
 
-def between(start: Recipe, end: Recipe, first: Sequence[str] = ()) -> list[RecipeStep]:
+def steps_between(start: Recipe, end: Recipe, first: Sequence[str] = ()) -> list[RecipeStep]:
     """The steps from `start` to `end`, the groups of the fields named in `first` before the others.
 
     Groups that make no possible recipe by themselves (stored labels with a count of steps) are changed with the next.

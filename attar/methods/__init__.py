@@ -87,7 +87,7 @@ METHODS = Methods("method", _TABLE)
 load_method = METHODS.open
 
 
-def described(name: str) -> str:
+def method_in_words(name: str) -> str:
     """A method in words: what its name stands for, what it does, and its fields with their defaults and meaning.
 
     Where the name stands for a rule on real images, the rule and the pool cannot be set, and are left out.

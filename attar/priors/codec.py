@@ -24,7 +24,7 @@ from attar.core.flops import counted_flops, on_meta
 from attar.core.hub_ids import check_there, unloaded
 from attar.core.rng import noise
 from attar.core.store import fingerprint
-from attar.core.weights import damaged
+from attar.core.weights import damaged_weights
 
 SCALES = (1e-4, 1e4)
 """The least and the largest scale, 1 / the deviation of an autoencoder's latents; Stable Diffusion's is 0.18215."""
@@ -270,7 +270,7 @@ def _opening(source: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        why = damaged(source) or f"{unloaded(source, 'an autoencoder', error)}; give `codec` FOLDER"
+        why = damaged_weights(source) or f"{unloaded(source, 'an autoencoder', error)}; give `codec` FOLDER"
         raise AttarError(f"`codec` {why}") from error
 
 

@@ -140,7 +140,7 @@ def measures_by_step(tunings: Sequence[FineTuning]) -> str:
     return _svg(draw, (9.0, 4.4), "tuning")
 
 
-def distances(nearest: Nearest, salt: str) -> str:
+def distances_chart(nearest: Nearest, salt: str) -> str:
     """An SVG element: per cent of a set's images, and of real ones, by the distance from the nearest real one."""
 
     def draw(figure: Figure) -> None:
@@ -148,7 +148,7 @@ def distances(nearest: Nearest, salt: str) -> str:
         edges = np.linspace(0, max([*nearest.all, *nearest.all_real]) or 1, BINS + 1)
         for values, colour, style in ((nearest.all, SERIES[0], "-"), (nearest.all_real, MUTED, "--")):
             if values:
-                axes.stairs(shares(values, edges), edges, color=colour, ls=style, lw=1.5)
+                axes.stairs(per_cent_by_bin(values, edges), edges, color=colour, ls=style, lw=1.5)
         axes.set_xlabel(f"distance to the nearest real image, {nearest.kind}")
         axes.set_ylabel("images, %")
         _plain(axes)
@@ -156,7 +156,7 @@ def distances(nearest: Nearest, salt: str) -> str:
     return _svg(draw, (3.6, 2.2), salt)
 
 
-def shares(values: Sequence[float], edges: np.ndarray) -> np.ndarray:
+def per_cent_by_bin(values: Sequence[float], edges: np.ndarray) -> np.ndarray:
     """The per cent of values in each bin."""
     return 100 * np.histogram(values, edges)[0] / len(values)
 

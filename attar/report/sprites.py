@@ -95,7 +95,7 @@ def fitting(draw: Callable[[int], Sequence[Sheet]], budget: int = BUDGET) -> tup
     return ShownImages(count, quality), uris
 
 
-def opened(file: Path) -> Image.Image:
+def image_of(file: Path) -> Image.Image:
     """An image of a set.
 
     Raises:

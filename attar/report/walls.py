@@ -17,11 +17,11 @@ from attar.core.portable_paths import portable, portable_all
 from attar.core.progress import duration
 from attar.core.wording import counted
 from attar.evaluation.records import Record
-from attar.report.charts import distances
+from attar.report.charts import distances_chart
 from attar.report.manifest_rows import distill_command, evaluate_commands, settings
 from attar.report.rows import public
 from attar.report.set_names import path_of
-from attar.report.sprites import Sheet, ShownImages, fitting, opened, sheet
+from attar.report.sprites import Sheet, ShownImages, fitting, image_of, sheet
 from attar.sets.distilled import CLASSES_SHOWN, DistilledSet, Stored, evenly, stored, verify
 from attar.sets.mosaics import grid_words
 from attar.sets.near_copies import folder_of, nearest_pixels, read_nearest
@@ -124,10 +124,10 @@ class _Drawn:
 
 def _drawn(distilled: DistilledSet, labels: Sequence[int], count: int) -> _Drawn:
     files, names = distilled.files(), distilled.classes
-    images = [sheet(names[k], [opened(file) for file in files[k][:count]], len(files[k])) for k in labels]
+    images = [sheet(names[k], [image_of(file) for file in files[k][:count]], len(files[k])) for k in labels]
     real, missing = _nearest(distilled, labels, count)
     pairs = zip(names, distilled.prototypes(), strict=True)
-    prototypes = [sheet(name, [opened(file) for file in own[:count]], len(own)) for name, own in pairs if own]
+    prototypes = [sheet(name, [image_of(file) for file in own[:count]], len(own)) for name, own in pairs if own]
     return _Drawn(images, real, prototypes, missing)
 
 
@@ -190,7 +190,7 @@ def _copies(distilled: DistilledSet, salt: str) -> list[Copies]:
                 median=f"{np.median(nearest.all):.3g}",
                 real=f"{np.median(nearest.all_real):.3g}" if nearest.all_real else "",
                 near_copies=f"{nearest.near_copies:.0%}" if nearest.all_real else "",
-                chart=distances(nearest, f"{salt}-{nearest.kind}"),
+                chart=distances_chart(nearest, f"{salt}-{nearest.kind}"),
                 pairs=f"data:image/png;base64,{picture}",
             )
         )

@@ -13,7 +13,7 @@ from attar.core.errors import AttarError
 from attar.core.limits import IPC, check_most
 from attar.core.rng import generator
 from attar.core.store import canonical
-from attar.selection.rules import COMPARING, RULES, Places, surest
+from attar.selection.rules import COMPARING, RULES, Indices, surest
 from attar.teachers.reference import TeacherReference
 
 if TYPE_CHECKING:
@@ -178,14 +178,14 @@ class Select:
         among = self._among(job, label, pool, ipc)
         return torch.from_numpy(among[RULES.open(self.rule)(self._values(job, label, pool, among), ipc)])
 
-    def _among(self, job: Job, label: int, pool: Tensor, ipc: int) -> Places:
+    def _among(self, job: Job, label: int, pool: Tensor, ipc: int) -> Indices:
         """The candidates that are chosen from, in their order: all, or the share that the teacher is surest of."""
         ranked = self.ranked()
         if ranked is None or self.share == 1:
             return np.arange(len(pool))
         return np.sort(surest(ranked.losses(job, label, pool), max(ipc, round(self.share * len(pool)))))
 
-    def _values(self, job: Job, label: int, pool: Tensor, among: Places) -> Any:
+    def _values(self, job: Job, label: int, pool: Tensor, among: Indices) -> Any:
         """What the rule goes by: features, losses or an order of the candidates that are chosen from."""
         compared = self.compared(job)
         if compared is not None:

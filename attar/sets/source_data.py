@@ -58,7 +58,7 @@ def real_images(distilled: DistilledSet, store: Store) -> ImageSet:
     return without_unreadable(of_its_classes(distilled, every), distilled, store)
 
 
-def changed(distilled: DistilledSet, store: Store) -> str | None:
+def data_changes(distilled: DistilledSet, store: Store) -> str | None:
     """How the data at hand differs from what a set was distilled from, in words; None: not at all, or not known."""
     try:
         return _difference(distilled, view_of(distilled), store)

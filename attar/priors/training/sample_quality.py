@@ -112,7 +112,7 @@ def classifier_seconds(classes: int, how: ClassifierTraining) -> float:
     return how.steps * timed(step)
 
 
-def judged(measures: Mapping[str, Any], classes: int) -> str:
+def quality_in_words(measures: Mapping[str, Any], classes: int) -> str:
     """What the last measures say of a prior, beside real images and chance; and a warning where it is weak."""
     own, real, chance = measures["accuracy"] / 100, measures["accuracy_real"] / 100, 1 / classes
     beside = f"real images {real:.1%}, chance {chance:.1%}"
