@@ -100,7 +100,7 @@ class Evaluation:
     """Labels of those whose sets are judged by it."""
     ipcs: tuple[int, ...]
     """Images per class at which sets are judged by it."""
-    seed_list: tuple[int, ...]
+    seeds: tuple[int, ...]
     """Seeds of its trainings; none: each set is trained on once, by the seed that it was distilled with."""
     teacher: TeacherReference | None
     """Who labels, where the recipe learns from soft labels."""
