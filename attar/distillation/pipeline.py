@@ -231,7 +231,7 @@ def _part(job: Job, method: RealImages | ComposedImages, image: Image.Image) -> 
 
 
 def mosaics(formation: int, parts: Callable[[Collection[int]], ImageStream], done: Collection[int] = ()) -> ImageStream:
-    """The parts of each class, as many as make a mosaic in one; with a formation of 1, the images as they are."""
+    """The parts of each class, as many as make a mosaic in one."""
     held: list[Pixels] = []
     for label, index, pixels in parts(done):
         held.append(pixels)

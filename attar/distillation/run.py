@@ -119,7 +119,7 @@ def make(plan: RunPlan, ipc: int) -> StageOutputs:
 def _mosaics(job: Job, parts: Callable[[Collection[int]], ImageStream]) -> Callable[[Collection[int]], ImageStream]:
     from attar.distillation import pipeline
 
-    return partial(pipeline.mosaics, job.spec.formation, parts)
+    return parts if job.spec.formation == 1 else partial(pipeline.mosaics, job.spec.formation, parts)
 
 
 def _make_ahead(plan: RunPlan, ipcs: Sequence[int], engine: Engine) -> None:
