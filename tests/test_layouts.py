@@ -340,7 +340,7 @@ def test_from_the_command_line(
     for wrong, message in (
         (["--layout", "d3hr"], "name real images"),
         (["--data", "digits"], "name its --layout"),
-        ([], "sets that other codes wrote are read by `attar evaluate`, with their --layout"),
+        ([], "sets that other codes wrote are read by `attar evaluate` with their --layout"),
     ):
         assert attar(monkeypatch, "evaluate", out, *wrong) == 2
         assert message in capsys.readouterr().err
