@@ -49,7 +49,7 @@ def distill(
         fields: fields of the method, for example {"sampler.steps": 20}.
         classes: only these classes, by name.
         engine: "local", "ray", or an `attar.Engine`, which says more of the cluster and of what an item takes.
-        say: told which method was chosen, what is left to do, and what was written.
+        say: called with which method was chosen, what is left to do, and what was written.
         spec: further fields of `attar.job.Spec`: preprocess, prompt, negative_prompt, device, dtype, tile ...
 
     Raises:
@@ -102,7 +102,7 @@ def evaluate(
         baseline: whether random real images of the same count are evaluated beside each set.
         teacher: who gives soft labels (`attar.teachers.load.load_pretrained`); of several, the mean of their logits.
         labels: a folder that `attar relabel` wrote; without `recipe`, that of the labels.
-        say: told what the trainings take, and where the data has changed or shares images with the test set.
+        say: called with what the trainings take, and where the data has changed or shares images with the test set.
 
     Raises:
         AttarError: any input is wrong; before any training.
@@ -155,10 +155,10 @@ def compare(
         AttarError: anything in the file, or any input, is wrong; before any long work.
     """
     from attar.experiments.spec import read_experiment
-    from attar.report.written_experiments import compare as run
+    from attar.report.written_experiments import compare_and_write
 
     how: dict[str, Any] = {"progress": progress, "say": say, "dry_run": dry_run, "engine": Engine.of(engine)}
-    return list(run(read_experiment(Path(file)), only=only, **how))
+    return list(compare_and_write(read_experiment(Path(file)), only=only, **how))
 
 
 @checked
@@ -187,7 +187,7 @@ def tune(
     """`attar tune`: for each IPC the fields that do best on the held-out tenth, as `distill` takes them.
 
     Args:
-        grid: field of the method -> values to try; None: `attar.experiments.tune.default_grid`.
+        grid: field of the method -> values to try; None: `attar.experiments.candidates.default_grid`.
         fields: fields of the method that all candidates share.
         recipe, recipe_fields, network, teacher: as of `evaluate`.
         seeds: training seeds of the last rung; those before it take the first.
@@ -198,9 +198,9 @@ def tune(
         AttarError: any input is wrong; before any long work.
     """
     from attar.evaluation import named_recipe
+    from attar.experiments.candidates import default_grid
     from attar.experiments.settings import Tuning
-    from attar.experiments.tune import default_grid
-    from attar.report.written_experiments import tune as run
+    from attar.report.written_experiments import tune_and_write
 
     fixed = dict(fields or {})
     tuning = Tuning(
@@ -214,7 +214,7 @@ def tune(
         conditions=_conditions(network, seeds, teacher),
         eta=eta,
     )
-    return run(tuning, progress=progress, say=say, dry_run=dry_run, engine=Engine.of(engine)).chosen
+    return tune_and_write(tuning, progress=progress, say=say, dry_run=dry_run, engine=Engine.of(engine)).chosen
 
 
 @checked
@@ -270,7 +270,7 @@ def explain(what: str | Path) -> CachedArtefact:
     Raises:
         AttarError: there is none, or there are several; or the cache does not know the set.
     """
-    from attar.core.cache import contents, find, read
+    from attar.core.cache import contents, find, read_artefact
 
     folder = Path(what)
     if (folder / "manifest.json").is_file():
@@ -287,7 +287,7 @@ def explain(what: str | Path) -> CachedArtefact:
                 "Attar, made it, or that was removed; its settings stand in its manifest.json"
             )
         return made[-1]
-    record = read(folder.absolute()) if (folder / "meta.json").is_file() else None
+    record = read_artefact(folder.absolute()) if (folder / "meta.json").is_file() else None
     return find(str(what)) if record is None else record
 
 

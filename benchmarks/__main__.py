@@ -71,7 +71,7 @@ def run(given: argparse.Namespace) -> None:
             found = measured(module.case(size, where), where, given.rounds)
             found |= {"dtype": named(where.dtype), "device": where.device.type, "machine": machine(where)}
             keep(given.json, f"{path}/{size}/{where.device.type}/{named(where.dtype)}", found)
-            print(told(path, size, found), flush=True)
+            print(in_words(path, size, found), flush=True)
 
 
 def machine(where: Any) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def keep(file: Path, name: str, found: dict[str, Any]) -> None:
     file.write_text(json.dumps({**all_found, name: found}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def told(path: str, size: str, found: dict[str, Any]) -> str:
+def in_words(path: str, size: str, found: dict[str, Any]) -> str:
     """A case in one line."""
     share = found["of the ceiling"]
     against = ", ".join(

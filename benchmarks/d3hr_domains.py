@@ -62,9 +62,9 @@ def draw(found: dict[str, tuple[Tensor, Tensor]], name: str, out: Path) -> None:
         for z, label, style in ((real, "real", {"s": 8, "alpha": 0.5}), (generated, "d3hr", {"s": 36, "marker": "^"})):
             axes.scatter(*plane.transform(z.flatten(1).numpy()).T, label=f"{label}, {len(z)}", **style)
         gaussian = torch.randn(real.shape, generator=torch.Generator().manual_seed(0)) * real.std(0) + real.mean(0)
-        told, drawn = normality(real), normality(gaussian)
-        print(f"{name}, {title}: {told}; as many from its Gaussian: {drawn}")
-        axes.set(title=f"{name}, {title}\n{told}", xlabel="first component", ylabel="second component")
+        shown, drawn = normality(real), normality(gaussian)
+        print(f"{name}, {title}: {shown}; as many from its Gaussian: {drawn}")
+        axes.set(title=f"{name}, {title}\n{shown}", xlabel="first component", ylabel="second component")
         axes.legend()
     figure.savefig(out, dpi=130)
     print(f"wrote {out.resolve()}")
@@ -81,12 +81,12 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("domains.png"))
     given = parser.parse_args()
-    from attar.cli.shared import assignments
+    from attar.cli.options import parsed_assignments
     from attar.job import Job, Spec
     from attar.methods import load_method
 
     job = Job(Spec(given.data, given.prior, classes=(given.class_name,), device=given.device))
-    method = load_method("d3hr", {"subsets": 10_000, **assignments(given.set)})
+    method = load_method("d3hr", {"subsets": 10_000, **parsed_assignments(given.set)})
     draw(domains(job, method, 0, given.images, given.ipc), given.class_name, given.out)
 
 

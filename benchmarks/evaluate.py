@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from attar.evaluation import RECIPES, Images, modified
+from attar.evaluation import RECIPES, LabelledImages, modified
 from attar.evaluation.evaluator import training_plan
 from attar.networks import build
 from attar.training import Plan, Step, batches, rate, top1, train
@@ -48,7 +48,7 @@ class Lighting:
         return x + (self.colours @ (torch.randn(3) * self.deviation))[:, None, None]
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
+class ArrayDataset(Dataset[tuple[Tensor, int]]):
     """Arrays that become PIL images one by one."""
 
     def __init__(self, pixels: np.ndarray, labels: np.ndarray, transform: transforms.Compose) -> None:
@@ -142,14 +142,14 @@ def accuracy(network: nn.Module, data: DataLoader[tuple[Tensor, int]]) -> float:
 
 
 def straightforward(
-    asked: Connection, args: argparse.Namespace, folder: str, test: Images, plan: Plan, how: Augmentation
+    asked: Connection, args: argparse.Namespace, folder: str, test: LabelledImages, plan: Plan, how: Augmentation
 ) -> None:
     """The other process: whenever it is asked, it runs the loop and answers the seconds of each part."""
     torch.set_num_threads(args.threads)
     clock = time.process_time if args.cpu else time.perf_counter
     plain = transforms.Compose([transforms.ToTensor(), transforms.Normalize(*STATISTICS[how.normalise])])
     data = DataLoader(ImageFolder(folder, transform(how)), plan.batch, shuffle=True, num_workers=args.workers)
-    held = DataLoader(Pictures(test.pixels, test.labels, plain), plan.batch, num_workers=args.workers)
+    held = DataLoader(ArrayDataset(test.pixels, test.labels, plain), plan.batch, num_workers=args.workers)
     network = build(args.network, 10, how.size, 0)
     while asked.recv():
         times = [clock()]
@@ -162,7 +162,9 @@ def straightforward(
         asked.send(np.diff([*times, clock()]))
 
 
-def attar(args: argparse.Namespace, train_set: Images, test: Images, plan: Plan, how: Augmentation) -> np.ndarray:
+def attar(
+    args: argparse.Namespace, train_set: LabelledImages, test: LabelledImages, plan: Plan, how: Augmentation
+) -> np.ndarray:
     """The seconds of each part in Attar, on the CPU, as `evaluate` runs them."""
     clock = time.process_time if args.cpu else time.perf_counter
     x, y, test_x, test_y = map(torch.from_numpy, (train_set.pixels, train_set.labels, test.pixels, test.labels))
@@ -183,17 +185,25 @@ def attar(args: argparse.Namespace, train_set: Images, test: Images, plan: Plan,
     return np.diff(times)
 
 
-def pictures(n: int, size: int, seed: int) -> Images:
+def pictures(n: int, size: int, seed: int) -> LabelledImages:
     """Smooth random images, which PNG packs about as well as photographs."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (n, max(1, size // 4), max(1, size // 4), 3), dtype=np.uint8)
     pixels = np.stack(
         [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image in coarse]
     )
-    return Images(pixels, np.arange(n) % 10, tuple("0123456789"))
+    return LabelledImages(pixels, np.arange(n) % 10, tuple("0123456789"))
 
 
-def main() -> None:
+def as_folder(images: LabelledImages, folder: str) -> None:
+    """Writes images as PNGs, a folder for each class."""
+    for i, (image, label) in enumerate(zip(images.pixels, images.labels, strict=True)):
+        path = Path(folder, str(label), f"{i}.png")
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(path)
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     hard = [name for name in RECIPES if RECIPES.open(name).labels == "hard"]
     parser.add_argument("--recipe", default="minimax-hard", choices=hard)
@@ -209,6 +219,34 @@ def main() -> None:
     args = parser.parse_args()
     if args.cpu and args.workers:
         parser.error("--cpu does not see what workers take: use --workers 0")
+    return args
+
+
+def in_turn(
+    args: argparse.Namespace, train_set: LabelledImages, test: LabelledImages, plan: Plan, how: Augmentation
+) -> tuple[np.ndarray, np.ndarray]:
+    """The seconds (rounds, parts) of Attar and of PIL with a DataLoader, by turns, the latter in a process of its own.
+
+    The first round of each warms up, and does not count.
+    """
+    context = multiprocessing.get_context("spawn")
+    asks, asked = context.Pipe()
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        as_folder(train_set, folder)
+        other = context.Process(target=straightforward, args=(asked, args, folder, test, plan, how))
+        other.start()
+        for _ in range(args.rounds + 1):
+            ours.append(attar(args, train_set, test, plan, how))
+            asks.send(True)
+            theirs.append(asks.recv())
+        asks.send(False)
+        other.join()
+    return np.stack(ours[1:]), np.stack(theirs[1:])
+
+
+def main() -> None:
+    args = arguments()
     torch.set_num_threads(args.threads)
     train_set, test = pictures(10 * args.ipc, args.size, 0), pictures(args.tested, args.size, 1)
     recipe = modified(RECIPES.open(args.recipe), {"size": args.size})
@@ -217,33 +255,17 @@ def main() -> None:
     per_epoch = len(list(batches(len(train_set.labels), plan, 0))) // args.epochs
     all_epochs = whole.epochs or (whole.steps or 0) / per_epoch
     tests = {None: 1, "1%": 100, 1: 0.05 * all_epochs}[recipe.test_every]
-    context = multiprocessing.get_context("spawn")
-    asks, asked = context.Pipe()
-    seconds: dict[str, list[np.ndarray]] = {"attar": [], "PIL + DataLoader": []}
-    with tempfile.TemporaryDirectory() as folder:
-        for i, (image, label) in enumerate(zip(train_set.pixels, train_set.labels, strict=True)):
-            path = Path(folder, str(label), f"{i}.png")
-            path.parent.mkdir(exist_ok=True)
-            Image.fromarray(image).save(path)
-        other = context.Process(target=straightforward, args=(asked, args, folder, test, plan, how))
-        other.start()
-        for _ in range(args.rounds + 1):
-            seconds["attar"].append(attar(args, train_set, test, plan, how))
-            asks.send(True)
-            seconds["PIL + DataLoader"].append(asks.recv())
-        asks.send(False)
-        other.join()
     scale = np.array([1 / args.epochs, 1 / args.epochs, 10_000 / args.tested])
-    ours, theirs = (np.stack(rounds[1:]) * scale for rounds in seconds.values())
+    ours, theirs = (seconds * scale for seconds in in_turn(args, train_set, test, plan, how))
     print(f"{recipe.name}, {args.network}, {len(train_set.labels)} images of {args.size} pixels, batch {plan.batch}")
     print(f"{args.threads} threads, {args.workers} workers, n = {args.rounds}, {'CPU' if args.cpu else 'wall'} time")
     for part, a, b in zip(PARTS, ours.T, theirs.T, strict=True):
-        told(part, a, b)
+        say_part(part, a, b)
     total = np.array([0, all_epochs, tests])
-    told(f"whole recipe ({all_epochs:.0f} epochs, {tests:.0f} tests)", ours @ total, theirs @ total)
+    say_part(f"whole recipe ({all_epochs:.0f} epochs, {tests:.0f} tests)", ours @ total, theirs @ total)
 
 
-def told(part: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+def say_part(part: str, ours: np.ndarray, theirs: np.ndarray) -> None:
     ratios = theirs / ours
     print(f"{part}: attar {np.median(ours):.3g} s, PIL + DataLoader {np.median(theirs):.3g} s; ", end="")
     print(f"{statistics.median(ratios):.2f} times as fast ({ratios.min():.2f} to {ratios.max():.2f})")

@@ -52,9 +52,11 @@ def round_trips(prior: Any, z: Tensor, y: Tensor, steps: int, t: int) -> Tensor:
             seconds = time.process_time() - begun
             back = sample(prior, there, t, y, Sampler(steps=steps, guidance=guidance))
             error = norms(back - z) / norms(z)
-            told = "plain" if how is None else f"exact, {float((residual > how.tolerance).float().mean()):.1%} unsolved"
+            solved = (
+                "plain" if how is None else f"exact, {float((residual > how.tolerance).float().mean()):.1%} unsolved"
+            )
             print(
-                f"guidance {guidance:g}, {told}: relative round-trip error {error.mean():.1e}"
+                f"guidance {guidance:g}, {solved}: relative round-trip error {error.mean():.1e}"
                 f" (largest {error.max():.1e}), {counting.calls / len(z):.0f} passes and {seconds / len(z):.2f} s an"
                 f" image, norm {norms(there).mean():.1f}",
                 flush=True,

@@ -122,8 +122,8 @@ def main() -> None:
                 assert begun(name, engine, root, teacher).wait() == 0, (root / "log").read_text()
             equal = images(root) == expected
             same, done = same + equal, done + (victim != "nothing")
-            told = f"{number}: {name}, {engine}, {victim} killed after {after:.1f} of {seconds:.1f} s"
-            print(f"{told}{', resumed' if resumed else ''}: {'same bytes' if equal else 'OTHER BYTES'}", flush=True)
+            shown = f"{number}: {name}, {engine}, {victim} killed after {after:.1f} of {seconds:.1f} s"
+            print(f"{shown}{', resumed' if resumed else ''}: {'same bytes' if equal else 'OTHER BYTES'}", flush=True)
             shutil.rmtree(root)
     print(f"{asked.kills} runs, {done} killed: {same} with the bytes of the undisturbed run")
     sys.exit(same != asked.kills)

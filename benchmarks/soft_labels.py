@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from attar.core.rng import numpy_generator
 from attar.core.store import Store
 from attar.data import load_data
-from attar.evaluation import RECIPES, Images, Recipe, Students, evaluate, modified
-from attar.evaluation.images import resized
+from attar.evaluation import RECIPES, LabelledImages, Recipe, Students, evaluate, modified
+from attar.evaluation.labelled_images import resized
 from attar.networks import build
 from attar.teachers.check import Examples, check_teacher
 from attar.teachers.label_schemes import Scheme
@@ -45,31 +45,31 @@ from attar.training.augment import Augmentation
 SHARE = 20
 
 
-def digits() -> tuple[Images, Images]:
+def digits() -> tuple[LabelledImages, LabelledImages]:
     """All training and test digits."""
-    from attar.evaluation.inputs import in_memory
+    from attar.evaluation.load_images import in_memory
 
     found = [in_memory(load_data(spec), 8, "resize-crop") for spec in ("digits@train", "digits@test")]
     return found[0], found[1]
 
 
-def synthetic(classes: int, each: int, seed: int, size: int = 16) -> Images:
+def synthetic(classes: int, each: int, seed: int, size: int = 16) -> LabelledImages:
     """Smooth patterns, one a class, under smooth and rough noise of about twice their deviation."""
     rng = numpy_generator("synthetic", seed)
     patterns = numpy_generator("patterns", classes).normal(size=(classes, 1, 4, 4, 3))
     smooth = (patterns + 1.5 * rng.normal(size=(classes, each, 4, 4, 3))).reshape(-1, 4, 4, 3)
     whole = smooth.repeat(size // 4, 1).repeat(size // 4, 2) + rng.normal(size=(classes * each, size, size, 3))
     pixels = np.clip(127 + 30 * whole, 0, 255).astype(np.uint8)
-    return Images(pixels, np.repeat(np.arange(classes), each), tuple(map(str, range(classes))))
+    return LabelledImages(pixels, np.repeat(np.arange(classes), each), tuple(map(str, range(classes))))
 
 
-def of_each(images: Images, ipc: int) -> Images:
+def of_each(images: LabelledImages, ipc: int) -> LabelledImages:
     """The first `ipc` images of each class."""
     rows = np.concatenate([np.flatnonzero(images.labels == label)[:ipc] for label in range(len(images.classes))])
-    return Images(images.pixels[rows], images.labels[rows], images.classes)
+    return LabelledImages(images.pixels[rows], images.labels[rows], images.classes)
 
 
-def trained_teacher(images: Images, test: Images, recipe: Recipe, epochs: int) -> nn.Module:
+def trained_teacher(images: LabelledImages, test: LabelledImages, recipe: Recipe, epochs: int) -> nn.Module:
     """A ConvNet trained on all images; says what it reached."""
     size, classes = images.pixels.shape[1], len(images.classes)
     network = build("convnet3-bn-w64", classes, size, 0)
@@ -84,16 +84,16 @@ def trained_teacher(images: Images, test: Images, recipe: Recipe, epochs: int) -
     return SingleTeacher(own, recipe.normalise, range(classes))
 
 
-def chosen(args: argparse.Namespace) -> tuple[Images, Images, Recipe, nn.Module]:
+def chosen(args: argparse.Namespace) -> tuple[LabelledImages, LabelledImages, Recipe, nn.Module]:
     """Training set, test set, recipe and teacher."""
     recipe = modified(RECIPES.open("fkd-soft-cifar"), {"epochs": args.epochs})
     if args.set is not None:
-        from attar.evaluation.inputs import in_memory, opened, teacher_examples
+        from attar.evaluation.load_images import images_of_set, in_memory, teacher_examples
         from attar.sets.distilled import open_distilled
-        from attar.sets.real_images import tested_images
+        from attar.sets.source_data import tested_images
 
         one = open_distilled(args.set)
-        images = opened(one, recipe)
+        images = images_of_set(one, recipe)
         side = images.pixels.shape[1]
         test = in_memory(tested_images(one, None, Store(), lambda *_: None), side, "resize-crop")
         real, of = teacher_examples(one, images, Store())
@@ -154,10 +154,10 @@ def main() -> None:
         spread = statistics.stdev(lost) if len(lost) > 1 else float("nan")
         half = float(student_t.ppf(0.975, len(lost) - 1)) * spread / len(lost) ** 0.5
         mean = statistics.fmean(lost)
-        told = "" if result is first else f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
+        gap = "" if result is first else f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
         size, row = result.labels["bytes"], Scheme.named(str(changes["scheme"])).row_bytes(classes)
         cells = [changes["scheme"], result.labels["epochs"], row, f"{size:,}", f"1/{first.labels['bytes'] / size:.1f}"]
-        cells += [f"{result.mean:.2f} ± {result.std:.2f}", told]
+        cells += [f"{result.mean:.2f} ± {result.std:.2f}", gap]
         print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 

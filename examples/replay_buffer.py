@@ -20,7 +20,7 @@ from torch import Tensor
 
 from attar.data import ImageSet, load_data, load_pixels, test_spec
 from attar.evaluation import named_recipe
-from attar.evaluation.inputs import opened
+from attar.evaluation.load_images import images_of_set
 from attar.networks import build
 from attar.sets.distilled import DistilledSet, open_distilled
 
@@ -40,7 +40,7 @@ def scaled(pixels: np.ndarray) -> Tensor:
 
 def buffers(one: DistilledSet, images: ImageSet, seed: int) -> dict[str, list[Tensor]]:
     """What is replayed of each class: nothing, random real images, the set's."""
-    own = opened(one, named_recipe("quick"))
+    own = images_of_set(one, named_recipe("quick"))
     side, ipc = own.pixels.shape[1], one.manifest["ipc"]
     distilled = scaled(own.pixels)
     draw = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ import torch
 
 from attar.core.errors import AttarError
 from attar.evaluation import named_recipe
-from attar.evaluation.inputs import opened
+from attar.evaluation.load_images import images_of_set
 from attar.sets.distilled import DistilledSet, open_distilled
 from attar.training.augment import normalised
 
@@ -26,7 +26,7 @@ STATISTICS = {"CIFAR10": "cifar", "CIFAR100": "cifar", "TinyImageNet": "imagenet
 
 def tensors(one: DistilledSet, dataset: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Images (N, 3, H, W), normalised as the package normalises the data set, and hard labels (N,)."""
-    images = opened(one, named_recipe("quick"))
+    images = images_of_set(one, named_recipe("quick"))
     return normalised(torch.from_numpy(images.pixels), STATISTICS[dataset]), torch.from_numpy(images.labels)
 
 

@@ -123,6 +123,37 @@ def test_rooms_in_a_circle_have_no_floors() -> None:
         house.floors({"top": {"first"}, "first": {"second"}, "second": {"first"}})
 
 
+SAME = {"build", "latent_space", "load", "names", "sample", "splits"}
+"""Functions of one job in several files: of each form of a prior, each data source, each library of networks ..."""
+
+
+def defined_twice(sources: dict[str, str]) -> set[str]:
+    """The public classes, types and functions that two files define, though neither is a command or the API."""
+    files: dict[str, set[str]] = {}
+    for file, source in sources.items():
+        for node in ast.parse(source).body:
+            named = (
+                [target.id for target in node.targets if isinstance(target, ast.Name)]
+                if isinstance(node, ast.Assign)
+                else []
+            )
+            names = [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else named
+            for name in names:
+                if not name.startswith("_") and not name.isupper():
+                    files.setdefault(name, set()).add(file)
+    return {name for name, where in files.items() if len(where) > 1}
+
+
+def test_one_name_means_one_thing() -> None:
+    """But a command, its function of the API, and what they both call have one verb."""
+    own = [file for file in FILES if room_of(file) not in ("cli", "api")]
+    assert defined_twice({str(file): file.read_text(encoding="utf-8") for file in own}) <= SAME
+
+
+def test_a_name_of_two_things_is_found() -> None:
+    assert defined_twice({"a": "class Row: ...", "b": "Row = tuple[str, str]", "c": "def row(): ..."}) == {"Row"}
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_a_file_fits_in_a_head(file: Path) -> None:
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 500

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import attar
-from attar.core.arguments import check, checked
+from attar.core.arguments import check_value, checked
 from attar.core.errors import AttarError
 from attar.diffusion import Sampler
 from attar.evaluation import modified, named_recipe
@@ -176,7 +176,7 @@ def test_whole_numbers_of_numpy_become_python_s() -> None:
 )
 def test_kinds_in_words(kind: Any, words: str) -> None:
     with pytest.raises(AttarError, match=f"must be {words}$"):
-        check(3, kind, "x")
+        check_value(3, kind, "x")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_kinds_in_words(kind: Any, words: str) -> None:
 )
 def test_kinds(value: Any, kind: Any, fits: bool) -> None:
     if fits:
-        check(value, kind, "x")
+        check_value(value, kind, "x")
     else:
         with pytest.raises(AttarError, match=r"^x = "):
-            check(value, kind, "x")
+            check_value(value, kind, "x")

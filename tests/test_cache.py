@@ -25,7 +25,7 @@ from attar.core.finite import save_finite
 from attar.core.store import Artefact, Store
 from attar.distillation.artefacts import fit_artefact
 from attar.distillation.run import distill_sets
-from attar.evaluation.records import write_record
+from attar.evaluation.records_file import write_record
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.priors.training.optimise import Session, accelerator, optimise

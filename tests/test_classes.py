@@ -16,7 +16,7 @@ from attar.data.class_names import imagenet_names, imagenet_wnids, is_imagenet, 
 from attar.data.imagenet import SUBSETS
 from attar.job import Job, Spec, named_classes
 from attar.priors import load_prior
-from attar.priors.describe import described, described_match
+from attar.priors.describe import described_match, prior_in_words
 
 IMAGENET = imagenet_names()
 
@@ -170,7 +170,7 @@ def test_a_job_takes_subset_and_map_from_its_spec(tmp_path: Path, store: Store) 
 
 def test_a_prior_in_words(tmp_path: Path) -> None:
     prior = load_prior(str(save_tiny_dit(tmp_path / "dit", ["cat", "dog <b>", "fish"])), device="cpu", tile=1)
-    text = described(prior)
+    text = prior_in_words(prior)
     for part in (
         "2 blocks of 16, 2 heads",
         "4 x 8 x 8",

@@ -304,7 +304,7 @@ def test_real_images_of_many_sizes_are_not_judged_at_the_size_of_the_smallest(
     world: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     from attar.evaluation import RECIPES, modified
-    from attar.evaluation.inputs import opened
+    from attar.evaluation.load_images import images_of_set
     from attar.evaluation.native import Native
     from attar.sets.distilled import open_distilled
 
@@ -312,8 +312,8 @@ def test_real_images_of_many_sizes_are_not_judged_at_the_size_of_the_smallest(
     Image.new("RGB", (5, 40)).save(data / "ant" / "000.png")
     assert attar(monkeypatch, "distill", "--data", data, "--method", "random", "--ipc", 3, "--out", tmp_path / "o") == 0
     one = open_distilled(tmp_path / "o")
-    assert opened(one, RECIPES.open("quick")).pixels.shape == (9, 32, 32, 3)
-    native = opened(one, modified(RECIPES.open("quick"), {"size": 24})).pictures
+    assert images_of_set(one, RECIPES.open("quick")).pixels.shape == (9, 32, 32, 3)
+    native = images_of_set(one, modified(RECIPES.open("quick"), {"size": 24})).images
     assert isinstance(native, Native)
     assert sorted(native.sizes) == [(32, 32)] * 8 + [(40, 5)]
     sized = ["--network", "convnet3-w16", "--seeds", 1, "--set", "steps=3", "--set", "size=24", "--test", data]
@@ -327,7 +327,7 @@ def test_images_that_were_left_out_are_left_out_of_the_baseline(
 ) -> None:
     from attar.core.store import Store
     from attar.evaluation import RECIPES
-    from attar.evaluation.inputs import opened, teacher_examples
+    from attar.evaluation.load_images import images_of_set, teacher_examples
     from attar.sets.distilled import open_distilled
 
     data, out = save_folder(tmp_path / "data", CLASSES, each=4), tmp_path / "out"
@@ -354,7 +354,7 @@ def test_images_that_were_left_out_are_left_out_of_the_baseline(
     assert record["test"] == test
     assert record["changes"] == {"steps": 3}
     one = open_distilled(out)
-    tried_on, _ = teacher_examples(one, opened(one, RECIPES.open("quick")), Store())
+    tried_on, _ = teacher_examples(one, images_of_set(one, RECIPES.open("quick")), Store())
     assert len(tried_on.labels) == 4 * len(CLASSES), "and of those that a teacher is tried on"
 
 

@@ -15,14 +15,15 @@ from toys import attar, learnt, recorded, save_folder, save_tiny_dit, save_tiny_
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
+from attar.data.pixels import Pixels
 from attar.diffusion import start_time
 from attar.distillation.artefacts import artefacts
 from attar.distillation.manifest import prototypes
-from attar.distillation.pipeline import Pixels, fit
+from attar.distillation.pipeline import fit
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.d4m import Prototypes
-from attar.methods.kmeans import Rows, batches, lloyd, nearest, rows_at, streamed
+from attar.methods.kmeans import LatentRows, count_nearest, lloyd, row_batches, rows_at, streamed
 from attar.sets.distilled import PROTOTYPES, open_distilled, verify, write_distilled
 
 CLASSES = ["ant", "bee", "cat", "dog"]
@@ -42,7 +43,7 @@ def job_of(world: Path, store: Store, **spec: Any) -> Job:
     return Job(Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu", **spec), store)
 
 
-def blobs(count: int = 53, seed: int = 0) -> Rows:
+def blobs(count: int = 53, seed: int = 0) -> LatentRows:
     draw = np.random.default_rng(seed)
     return (draw.normal(size=(count, 6)) + 8 * draw.integers(0, 3, (count, 1))).astype(np.float32)
 
@@ -65,7 +66,7 @@ def test_prototypes_are_those_of_the_reference_however_the_latents_come(shard: i
 
 def test_batches_hold_every_row_once_and_in_order() -> None:
     rows = blobs(23)
-    made = list(batches([rows[:3], rows[3:3], rows[3:20], rows[20:]], 5))
+    made = list(row_batches([rows[:3], rows[3:3], rows[3:20], rows[20:]], 5))
     assert [len(batch) for batch in made] == [5, 5, 5, 5, 3]
     np.testing.assert_array_equal(np.concatenate(made), rows)
 
@@ -85,7 +86,7 @@ def test_the_remainder_of_a_class_is_fitted_even_where_it_is_smaller_than_the_nu
 def test_no_more_than_a_part_and_a_batch_is_held_at_a_time() -> None:
     alive: list[Any] = []
 
-    def parts() -> Iterator[Rows]:
+    def parts() -> Iterator[LatentRows]:
         import weakref
 
         for seed in range(40):
@@ -103,11 +104,11 @@ def test_inertia_is_that_of_scikit_learn_and_full_k_means_has_the_lower_one() ->
 
     rows = blobs(200)
     full = lloyd(rows, 5, 0)
-    sizes, inertia = nearest([rows[:90], rows[90:]], full)
+    sizes, inertia = count_nearest([rows[:90], rows[90:]], full)
     second = KMeans(5, random_state=0, n_init="auto").fit(rows)
     assert inertia == pytest.approx(second.inertia_, rel=1e-4)
     assert sizes.tolist() == np.bincount(second.labels_, minlength=5).tolist()
-    assert inertia < nearest([rows], streamed([rows], 5, 5, 0))[1]
+    assert inertia < count_nearest([rows], streamed([rows], 5, 5, 0))[1]
 
 
 def test_prototypes_of_a_class_are_learnt_from_all_of_its_cached_latents(world: Path, store: Store) -> None:

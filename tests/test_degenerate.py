@@ -14,7 +14,7 @@ from attar.core.errors import AttarError
 from attar.core.progress import silent
 from attar.core.store import Store
 from attar.data import load_data, readable, readable_parts
-from attar.data.degenerate import ACCIDENT, ClassContents, Look, check_contents
+from attar.data.degenerate import ACCIDENT, ClassContents, ImageContents, check_contents
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import METHODS, load_method
@@ -140,10 +140,10 @@ def test_a_set_of_our_own_is_looked_at_before_it_is_judged(
 
 def test_a_photograph_of_two_classes_may_be_all_that_a_set_shows_of_both() -> None:
     """A data set may hold it in both; that its classes are copies cannot be told from one image."""
-    one = ClassContents.of([Look("a", False)])
+    one = ClassContents.of([ImageContents("a", False)])
     check_contents({"ant": one, "bee": one}, "set", ACCIDENT)
     with pytest.raises(AttarError, match="hold the same images"):
         check_contents({"ant": one, "bee": one}, "data")
-    two = ClassContents.of([Look("a", False), Look("b", False)])
+    two = ClassContents.of([ImageContents("a", False), ImageContents("b", False)])
     with pytest.raises(AttarError, match="hold the same images"):
         check_contents({"ant": two, "bee": two}, "set", ACCIDENT)

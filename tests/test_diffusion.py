@@ -13,7 +13,7 @@ from attar.core.rng import noise
 from attar.core.store import Store
 from attar.diffusion import SCHEDULERS, SOLVERS, FixedPoint, Sampler, Schedule, grid, guided, invert, inverted, sample
 from attar.distillation import pipeline
-from attar.distillation.artefacts import artefacts, load
+from attar.distillation.artefacts import artefacts, load_artefact
 from attar.job import Job, Spec
 from attar.methods.d3hr.class_moments import Invert
 from attar.methods.prior_samples import PriorSamples
@@ -322,7 +322,7 @@ def test_candidates_do_not_depend_on_the_other_classes(solver: str, tmp_path: Pa
         spec = Spec(data=data, prior=prior, classes=classes, device="cpu")
         job = Job(spec, Store(tmp_path / name))
         candidates = pipeline.sample(job, method, artefacts(job, method, 3), {})
-        made.append(load(job, candidates[job.classes.index("b")])["z"])
+        made.append(load_artefact(job, candidates[job.classes.index("b")])["z"])
     assert torch.equal(*made)
     assert not torch.equal(made[0][0], made[0][1])
 

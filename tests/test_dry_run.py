@@ -178,7 +178,7 @@ def test_a_set_that_is_there_is_left_to_the_training_of_the_prior(
     random = [*DIGITS[:2], "--method", "random", "--ipc", 1, "--out", tmp_path / "out"]
     assert attar(monkeypatch, "distill", *random) == 0
     manifest = tmp_path / "out" / "manifest.json"
-    from attar.distillation.checks import RunPlan
+    from attar.distillation.run_plan import RunPlan
     from attar.job import Job, Spec
     from attar.methods import load_method
 

@@ -17,7 +17,7 @@ from attar.core.fingerprints import Artefact
 from attar.core.progress import silent
 from attar.core.store import Store
 from attar.distillation.checks import planned
-from attar.distillation.cluster_items import shares
+from attar.distillation.cluster_items import item_stages
 from attar.job import Job, Spec
 from attar.methods import load_method
 
@@ -105,7 +105,7 @@ def test_items_together_make_all_of_a_run(tmp_path: Path, name: str, count: int)
     }
     job, method = Job(spec, Store(tmp_path / "cache")), load_method(name, every[name])
     plan = planned(job, name, method, (1, 2), tmp_path / "out", lambda text: None)
-    fits, samples = shares(plan, (1, 2))
+    fits, samples = item_stages(plan, (1, 2))
     assert len(fits) == count
     for items in (fits, samples):
         for item in reversed(items):

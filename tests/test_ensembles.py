@@ -17,7 +17,7 @@ from attar.core.portable_paths import portable
 from attar.core.progress import quiet
 from attar.core.store import Store
 from attar.data import load_data, load_pixels
-from attar.evaluation import Images, named_recipe
+from attar.evaluation import LabelledImages, named_recipe
 from attar.evaluation.teaching import recipe_teacher, summary
 from attar.experiments.spec import read_experiment
 from attar.teachers.reference import TeacherReference
@@ -41,10 +41,10 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(root / "a"), str(root / "b")
 
 
-def digits(classes: tuple[str, ...] = CLASSES) -> Images:
+def digits(classes: tuple[str, ...] = CLASSES) -> LabelledImages:
     images = load_data("digits@test")
     pixels = load_pixels(images, np.arange(len(images)), 8, "resize-crop")
-    return Images(pixels, images.labels.copy(), classes)
+    return LabelledImages(pixels, images.labels.copy(), classes)
 
 
 def test_logits_are_averaged(teachers: tuple[str, str]) -> None:

@@ -20,27 +20,29 @@ from attar.core.config import by_ipc, by_network
 from attar.core.errors import AttarError
 from attar.core.progress import silent
 from attar.core.store import Store
-from attar.evaluation import RECIPES, Images, Recipe, Record, Students, changes, evaluate, evaluator, modified
+from attar.evaluation import RECIPES, LabelledImages, Recipe, Record, Students, changes, evaluate, evaluator, modified
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import training_plan
-from attar.evaluation.images import resized
+from attar.evaluation.labelled_images import resized
 from attar.networks import build
 
 TINY = modified(RECIPES.open("quick"), {"steps": 6, "warmup": 2, "flip": False, "batch": 16})
 
 
-def digits(n: int, size: int = 8, first: int = 0) -> Images:
+def digits(n: int, size: int = 8, first: int = 0) -> LabelledImages:
     """`n` digits, ten classes, grey as RGB, 8 pixels wide or enlarged by repeating pixels."""
     data = load_digits()
     grey = (data.images[first : first + n] * 255 / 16).astype(np.uint8)
     pixels = np.repeat(grey[..., None], 3, -1).repeat(size // 8, 1).repeat(size // 8, 2)
-    return Images(pixels, data.target[first : first + n].astype(np.int64), tuple("0123456789"))
+    return LabelledImages(pixels, data.target[first : first + n].astype(np.int64), tuple("0123456789"))
 
 
 TRAIN, TEST = digits(40), digits(90, first=400)
 
 
-def run(recipe: Recipe = TINY, train: Images = TRAIN, test: Images = TEST, seeds: Any = (0,), **more: Any) -> Any:
+def run(
+    recipe: Recipe = TINY, train: LabelledImages = TRAIN, test: LabelledImages = TEST, seeds: Any = (0,), **more: Any
+) -> Any:
     more = {"network": "convnet3-w8", "device": "cpu", "progress": silent, **more}
     progress = more.pop("progress")
     return evaluate(Students(train, test, recipe, **more), seeds, progress)
@@ -68,12 +70,12 @@ def test_a_result_carries_its_terms() -> None:
 
 def test_a_network_that_did_not_learn_its_training_set_is_said(store: Store) -> None:
     recipe = replace(TINY, steps=60, mix="none", crop=None)
-    alike = Images(np.full_like(TRAIN.pixels, 100), TRAIN.labels, TRAIN.classes)
+    alike = LabelledImages(np.full_like(TRAIN.pixels, 100), TRAIN.labels, TRAIN.classes)
     found = run(recipe, alike, seeds=(0, 1), store=store)
     assert found.unlearnt.startswith("2 of 2 networks did not learn their training set (")
     assert run(recipe, alike, seeds=(0, 1), store=store) == found, "the same is said of stored outcomes"
     assert run(recipe, network="convnet3-bn-w32").unlearnt == "", "10 digits, 4 images each, 60 steps"
-    one = Images(TRAIN.pixels[:10], TRAIN.labels[:10], TRAIN.classes)
+    one = LabelledImages(TRAIN.pixels[:10], TRAIN.labels[:10], TRAIN.classes)
     assert run(replace(TINY, steps=30), one, network="convnet3-bn-w32").unlearnt == "", "an image a class, mixed"
 
 
@@ -129,7 +131,7 @@ def test_finished_seeds_are_never_repeated(store: Store, monkeypatch: pytest.Mon
     assert trained == [2]
     run(replace(TINY, lr=0.001), seeds=(0,), store=store)
     run(test=digits(91, first=400), seeds=(0,), store=store)
-    run(train=Images(TRAIN.pixels, TRAIN.labels[::-1].copy(), TRAIN.classes), seeds=(0,), store=store)
+    run(train=LabelledImages(TRAIN.pixels, TRAIN.labels[::-1].copy(), TRAIN.classes), seeds=(0,), store=store)
     assert trained == [2, 0, 0, 0]
 
 
@@ -177,14 +179,16 @@ def test_test_images_are_resized_as_pil_does() -> None:
 def test_every_recipe_runs(recipe: Recipe, classes: int) -> None:
     short = replace(recipe, epochs=recipe.epochs and 2, steps=recipe.steps and 2, size=16, warmup=0, test_every=None)
     pixels = np.random.default_rng(0).integers(0, 256, (classes, 16, 16, 3), dtype=np.uint8)
-    images = Images(pixels, np.arange(classes), tuple(map(str, range(classes))))
+    images = LabelledImages(pixels, np.arange(classes), tuple(map(str, range(classes))))
     teacher = build("convnet3-bn-w8", classes, 16, 0) if recipe.labels == "soft" else None
     assert 0 <= run(short, images, images, teacher=teacher).mean <= 100
 
 
 def settled(recipe: str, ipc: int, classes: int, network: str = "resnet18", size: int = 224) -> Any:
     n = ipc * classes
-    images = Images(np.zeros((n, size, size, 3), np.uint8), np.arange(n) % classes, tuple(map(str, range(classes))))
+    images = LabelledImages(
+        np.zeros((n, size, size, 3), np.uint8), np.arange(n) % classes, tuple(map(str, range(classes)))
+    )
     return training_plan(RECIPES.open(recipe), images, network)[0]
 
 
@@ -251,8 +255,8 @@ def test_modified() -> None:
         (lambda: run(test=replace(TEST, classes=TEST.classes[::-1])), "another order"),
         (lambda: run(test=replace(TEST, classes=(*TEST.classes[:9], "x"))), "classes: 9, x"),
         (lambda: run(test=replace(TEST, labels=TEST.labels + 1)), "test labels"),
-        (lambda: run(train=replace(TRAIN, pictures=TRAIN.pixels / 255)), "uint8"),
-        (lambda: run(train=replace(TRAIN, pictures=TRAIN.pixels[:0])), "0 images"),
+        (lambda: run(train=replace(TRAIN, images=TRAIN.pixels / 255)), "uint8"),
+        (lambda: run(train=replace(TRAIN, images=TRAIN.pixels[:0])), "0 images"),
     ],
 )
 def test_bad_input(what: Callable[[], Any], message: str) -> None:

@@ -20,8 +20,8 @@ from attar.diffusion import Sampler, ddim_move, grid, guided, invert, sample
 from attar.distillation.artefacts import fit_artefact
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
-from attar.methods import described, load_method
-from attar.methods.exemplars import Chosen, Exemplars
+from attar.methods import load_method, method_in_words
+from attar.methods.exemplars.method import ExemplarFit, Exemplars
 from attar.priors.codec import to_float
 from attar.report.manifest_rows import distill_command
 from attar.selection import Select
@@ -50,8 +50,8 @@ def job_of(world: Path, store: Store, **spec: Any) -> Job:
     return Job(Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu", **spec), store)
 
 
-def quick(**fit: Any) -> Chosen:
-    return Chosen(**{"steps": 5, "time": 600, **fit})
+def quick(**fit: Any) -> ExemplarFit:
+    return ExemplarFit(**{"steps": 5, "time": 600, **fit})
 
 
 def taught(world: Path, **fields: Any) -> Select:
@@ -90,11 +90,19 @@ def test_only_exemplars_are_inverted(world: Path, store: Store) -> None:
 
 @pytest.mark.parametrize(("ipc", "share"), [(1, 0.02), (2, 0.2), (10, 0.2), (11, 0.5), (50, 0.5)])
 def test_few_are_chosen_among_the_typical_where_a_teacher_can_tell(world: Path, ipc: int, share: float) -> None:
-    assert Chosen(select=taught(world)).for_ipc(ipc).select.share == share
-    assert Chosen(select=taught(world, share=0.5)).for_ipc(ipc).select.share == 0.5, "a share that is set stands"
-    assert Chosen().for_ipc(ipc).select == Select(rule="herding", features="prior")
+    assert ExemplarFit(select=taught(world)).for_ipc(ipc).select.share == share
+    assert ExemplarFit(select=taught(world, share=0.5)).for_ipc(ipc).select.share == 0.5, "a share that is set stands"
+    assert ExemplarFit().for_ipc(ipc).select == Select(rule="herding", features="prior")
     confident = Select(rule="confident", teacher=str(world / "teacher"))
-    assert Chosen(select=confident).for_ipc(ipc).select == confident
+    assert ExemplarFit(select=confident).for_ipc(ipc).select == confident
+
+
+def test_keys_and_manifests_keep_the_name_of_the_fit(world: Path, store: Store) -> None:
+    """Whatever the class is called: sets and caches of older versions stay what they are."""
+    job = Job(Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu", seed=3), store)
+    rules = {rule: quick(count=1, select=Select(rule=rule)) for rule in ("herding", "random")}
+    named = {rule: job.to_config(fit)["is"] for rule, fit in rules.items()}
+    assert named == {"herding": "Chosen", "random": "Chosen by seed 3"}
 
 
 def test_a_count_serves_every_smaller_ipc_with_the_first_of_one_fit(world: Path, store: Store, tmp_path: Path) -> None:
@@ -109,23 +117,27 @@ def test_a_count_serves_every_smaller_ipc_with_the_first_of_one_fit(world: Path,
 
 def test_with_a_teacher_images_stay_closer_to_the_exemplars() -> None:
     by_one = Select(rule="herding", teacher="one")
-    assert [fit.turning_time for fit in (Chosen(), Chosen(by_one), Chosen(by_one, time=0))] == [600, 280, 0]
-    assert Chosen(by_one).for_ipc(2) == Chosen(by_one, time=280).for_ipc(2), "the same key, said or not"
+    assert [fit.turning_time for fit in (ExemplarFit(), ExemplarFit(by_one), ExemplarFit(by_one, time=0))] == [
+        600,
+        280,
+        0,
+    ]
+    assert ExemplarFit(by_one).for_ipc(2) == ExemplarFit(by_one, time=280).for_ipc(2), "the same key, said or not"
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Chosen(time=610), "fit.time 610 is not on the grid of fit.steps = 50; the nearest is 600"),
+        (lambda: ExemplarFit(time=610), "fit.time 610 is not on the grid of fit.steps = 50; the nearest is 600"),
         (
             lambda: load_method("exemplars", {"sampler.steps": 20, "fit.select.teacher": "one"}),
             "fit.time 280 .* sampler.steps = 20; the nearest is 300",
         ),
-        (lambda: Chosen(guidance=float("nan")), "`fit.guidance` nan"),
-        (lambda: Chosen(typical="1:0.5, 100"), "fit.typical 1:0.5, 100: whole per cents"),
-        (lambda: Chosen(count=0), "fit.count 0"),
-        (lambda: Chosen(typical="1:0, 100"), "fit.typical"),
-        (lambda: Chosen(count=3).for_ipc(4), "`fit.count` 3: fewer exemplars than `ipc` 4"),
+        (lambda: ExemplarFit(guidance=float("nan")), "`fit.guidance` nan"),
+        (lambda: ExemplarFit(typical="1:0.5, 100"), "fit.typical 1:0.5, 100: whole per cents"),
+        (lambda: ExemplarFit(count=0), "fit.count 0"),
+        (lambda: ExemplarFit(typical="1:0, 100"), "fit.typical"),
+        (lambda: ExemplarFit(count=3).for_ipc(4), "`fit.count` 3: fewer exemplars than `ipc` 4"),
         (lambda: load_method("exemplars", {"select.pool": 20}), "set fit.count to as many"),
     ],
 )
@@ -180,7 +192,7 @@ def test_another_teacher_or_seed_of_a_random_choice_is_another_fit(world: Path, 
 
 
 def test_it_describes_itself() -> None:
-    text = described("exemplars")
+    text = method_in_words("exemplars")
     for field in ("fit.select.rule", "fit.typical", "fit.time", "sampler.guidance", "refine.steps", "refine.networks"):
         assert f"  {field} = " in text
 

@@ -16,13 +16,13 @@ from toys import attar, save_folder, save_tiny_dit
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.evaluation.records import read_records
+from attar.evaluation.records_file import read_records
 from attar.experiments import compare as grid
 from attar.experiments.spec import Experiment, read_experiment
 from attar.experiments.summary import Cell, Panel, Summary, paired, summarise
 from attar.job import Job
 from attar.report.tables import MISSING, latex
-from attar.report.written_experiments import compare
+from attar.report.written_experiments import compare_and_write
 
 CLASSES = ["ant", "bee's", "cat <3"]
 FILE = """
@@ -105,7 +105,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     folder = tmp_path_factory.mktemp("finished")
     one = read_experiment(written(folder, FILE.format(world=world, out=folder / "out")))
-    assert not compare(one, store=Store(folder / "cache"))
+    assert not compare_and_write(one, store=Store(folder / "cache"))
     return one
 
 
@@ -159,14 +159,14 @@ def test_the_interval_is_scipys() -> None:
 
 
 def test_nothing_is_done_twice(experiment: Experiment, store: Store, trained: list[int]) -> None:
-    assert not compare(experiment, store=store, only=["random"])
+    assert not compare_and_write(experiment, store=store, only=["random"])
     assert len(trained) == 2 * 2 * 2
     table = (experiment.out / "table.md").read_text()
     assert f"| prior | {MISSING} | {MISSING} |" in table
-    assert not compare(experiment, store=store)
+    assert not compare_and_write(experiment, store=store)
     assert len(trained) == 3 * 2 * 2 * 2
     files = {file: file.read_bytes() for file in experiment.out.rglob("*") if file.is_file()}
-    assert not compare(experiment, store=Store(store.root.parent / "another"))
+    assert not compare_and_write(experiment, store=Store(store.root.parent / "another"))
     assert len(trained) == 3 * 2 * 2 * 2, "the results are there, whatever has become of the cache"
     assert files == {file: file.read_bytes() for file in experiment.out.rglob("*") if file.is_file()}
 
@@ -175,12 +175,12 @@ def test_equal_sets_of_two_methods_are_both_judged(experiment: Experiment, store
     """As two contenders of equal settings make, where their seconds are equal too."""
     first = next(one for one in experiment.contenders if one.label == "random")
     few = replace(experiment, contenders=(first,), distillation_seeds=(0,))
-    compare(few, store=store)
+    compare_and_write(few, store=store)
     twin = replace(first, label="twin")
     for ipc in experiment.ipcs:
         shutil.copytree(experiment.folder(first, 0, ipc), experiment.folder(twin, 0, ipc))
     both = tuple(replace(one, methods=("random", "twin")) for one in few.evaluations)
-    compare(replace(few, contenders=(first, twin), evaluations=both), store=store)
+    compare_and_write(replace(few, contenders=(first, twin), evaluations=both), store=store)
     records = read_records(experiment.out / "results.json")
     assert sorted((one.trial.label, one.ipc) for one in records if one.trial) == [
         ("random", 1),
@@ -201,7 +201,7 @@ def test_the_experiment_alone_writes_sets_and_results(experiment: Experiment, st
 def test_an_interrupted_grid_goes_on(
     experiment: Experiment, store: Store, trained: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from attar.evaluation import records
+    from attar.evaluation import records_file
 
     kept: list[object] = []
 
@@ -211,16 +211,16 @@ def test_an_interrupted_grid_goes_on(
         kept.append(words)
         write(*words)
 
-    write = records.write_record
+    write = records_file.write_record
     monkeypatch.setattr(grid, "write_record", killed)
     with pytest.raises(KeyboardInterrupt):
-        compare(experiment, store=store)
+        compare_and_write(experiment, store=store)
     monkeypatch.undo()
     assert len(read_records(experiment.out / "results.json")) == 5
     table = (experiment.out / "table.md").read_text()
     assert "(n = " in table, "tables are written as results come in"
     assert MISSING in table
-    assert not compare(experiment, store=store)
+    assert not compare_and_write(experiment, store=store)
     assert len(read_records(experiment.out / "results.json")) == 12
 
 
@@ -231,7 +231,7 @@ def test_an_evaluation_may_take_a_part_of_the_grid(
     part = '[evaluations.part]\nrecipe = "quick"\nnetworks = ["convnet3-w8"]\nset = {steps = 2}\nipc = 2\nseeds = [5]'
     text = text.replace("[[published]]", f'{part}\nmethods = ["random", "d3hr"]\n[[published]]', 1)
     experiment = read_experiment(written(tmp_path, text))
-    assert not compare(experiment, store=store)
+    assert not compare_and_write(experiment, store=store)
     assert sorted(trained) == [0] * 6 + [1] * 6 + [5] * 2
     _, panel = panels(experiment)
     assert panel.cells.keys() == {("random", 2), ("d3hr", 2)}
@@ -243,7 +243,7 @@ def test_an_evaluation_may_take_a_part_of_the_grid(
 def test_paired_runs_train_once_by_the_seed_of_each_set(world: Path, store: Store, tmp_path: Path) -> None:
     text = FILE.format(world=world, out=tmp_path / "out").replace("\nseeds = 2\ndist", '\nseeds = "paired"\ndist')
     experiment = read_experiment(written(tmp_path, text))
-    assert not compare(experiment, store=store)
+    assert not compare_and_write(experiment, store=store)
     (panel,) = panels(experiment)
     assert {tuple(sorted(cell.accuracies)) for cell in panel.cells.values()} == {((0, 0), (1, 1))}
     gap = paired(panel.cells["d3hr", 1], panel.cells["random", 1])
@@ -256,7 +256,7 @@ def test_a_method_is_distilled_at_the_ipcs_at_which_it_is_judged(world: Path, st
     text = text.replace("set = {steps = 3}", 'set = {steps = 3}\nipc = 2\nmethods = ["random", "d3hr"]')
     own = '[evaluations.own]\nrecipe = "quick"\nnetworks = ["convnet3-w8"]\nset = {steps = 2}\nmethods = ["prior"]\n'
     experiment = read_experiment(written(tmp_path, text.replace("[[published]]", f"{own}[[published]]", 1)))
-    assert not compare(experiment, store=store)
+    assert not compare_and_write(experiment, store=store)
     sets = {str(path.parent.relative_to(tmp_path / "out/sets")) for path in tmp_path.glob("out/sets/*/*/*/images")}
     assert {one for one in sets if "seed-0" in one} == {
         "random/seed-0/ipc-002",
@@ -275,13 +275,13 @@ def test_a_method_that_fails_leaves_the_others_alone(
         raise AttarError("its moments are not finite")
 
     monkeypatch.setattr(method.D3HR, "start", broken)
-    failures = compare(experiment, store=store)
+    failures = compare_and_write(experiment, store=store)
     assert list(failures) == [f"distilling d3hr, seed {seed}: its moments are not finite" for seed in (0, 1)]
     table = (experiment.out / "table.md").read_text()
     assert f"| d3hr | {MISSING} | {MISSING} |" in table
     assert "n = 4" in table
     monkeypatch.undo()
-    assert not compare(experiment, store=store)
+    assert not compare_and_write(experiment, store=store)
     assert MISSING not in (experiment.out / "table.md").read_text()
 
 
@@ -299,7 +299,7 @@ def test_a_network_that_fails_leaves_the_others_alone(
     monkeypatch.setattr(evaluator.Students, "run", broken)
     text = FILE.format(world=world, out=tmp_path / "out")
     text = text.replace("networks = [", 'networks = ["convnet3-w8", ').replace("ipc = [1, 2]", "ipc = 1")
-    failures = compare(read_experiment(written(tmp_path, text)), only=["random"], store=store)
+    failures = compare_and_write(read_experiment(written(tmp_path, text)), only=["random"], store=store)
     assert list(failures) == [f"evaluating random, seed {seed}, IPC 1, short, convnet3-w8: too thin" for seed in (0, 1)]
     assert len(read_records(tmp_path / "out" / "results.json")) == 2
     assert len(trained) == 4
@@ -317,7 +317,7 @@ def test_what_fails_after_the_last_network_names_the_item(
     monkeypatch.setattr("attar.experiments.compare.evaluate_sets", broken)
     text = FILE.format(world=world, out=tmp_path / "out").replace("ipc = [1, 2]", "ipc = 1")
     text = text.replace("distillation_seeds = 2", "distillation_seeds = 1")
-    failures = compare(read_experiment(written(tmp_path, text)), only=["random"], store=store)
+    failures = compare_and_write(read_experiment(written(tmp_path, text)), only=["random"], store=store)
     assert list(failures) == ["evaluating random, seed 0, IPC 1, short: no room left"]
     assert len(read_records(tmp_path / "out" / "results.json")) == 1
 
@@ -334,9 +334,9 @@ def test_a_missing_teacher_is_found_out_before_any_work(world: Path, store: Stor
     text = text.replace('recipe = "quick"', 'recipe = "rded-soft-cifar"\nteacher = "nobody"')
     text = text.replace("set = {steps = 3}", "set = {epochs = 1}")
     experiment = read_experiment(written(tmp_path, text))
-    assert not compare(experiment, only=["random"], store=store, dry_run=True)
+    assert not compare_and_write(experiment, only=["random"], store=store, dry_run=True)
     with pytest.raises(AttarError, match="teacher = nobody: there is no such file or folder"):
-        compare(experiment, only=["random"], store=store)
+        compare_and_write(experiment, only=["random"], store=store)
     assert not (tmp_path / "out").exists()
 
 
@@ -350,14 +350,14 @@ def test_a_dry_run_tells_what_refinement_takes(
     text = text.replace("[methods.d3hr]", '[methods.refined]\nmethod = "d3hr"\nset = {refine = true}\n\n[methods.d3hr]')
     said: list[str] = []
     experiment = read_experiment(written(tmp_path, text))
-    assert not compare(experiment, only=["refined"], store=store, say=said.append, dry_run=True)
+    assert not compare_and_write(experiment, only=["refined"], store=store, say=said.append, dry_run=True)
     everything = next(line for line in "\n".join(said).splitlines() if line.startswith("All sets"))
     assert everything.endswith("; of refinement the time alone")
     assert "FLOPs, 18.0 h" in everything, "an hour an image, of 1 + 2 images of each of three classes and two seeds"
 
 
 def test_other_terms_are_not_mixed(experiment: Experiment, world: Path, store: Store, tmp_path: Path) -> None:
-    compare(experiment, store=store, only=["random"])
+    compare_and_write(experiment, store=store, only=["random"])
     text = FILE.format(world=world, out=experiment.out).replace("steps = 3", "steps = 4")
     other = read_experiment(written(tmp_path, text))
     (panel,) = panels(other)
@@ -431,12 +431,12 @@ def test_a_wrong_word_is_a_clear_error(world: Path, tmp_path: Path, old: str, ne
 
 def test_an_unknown_method_to_run_is_an_error(experiment: Experiment) -> None:
     with pytest.raises(AttarError, match=r"`only` rando \(did you mean 'random'\?\): .* has the methods random, prior"):
-        compare(experiment, only=["rando"])
+        compare_and_write(experiment, only=["rando"])
 
 
 def test_all_that_is_wrong_with_the_data_is_told_before_any_work(world: Path, store: Store, tmp_path: Path) -> None:
     text = FILE.format(world=world, out=tmp_path / "out").replace("ipc = [1, 2]", "ipc = [1, 9]")
     text = text.replace("[methods.prior]\n", '[methods.prior]\nclasses = ["dog"]\n')
     with pytest.raises(AttarError, match=r"random: `ipc` 9: more real images.*\n.*dog"):
-        compare(read_experiment(written(tmp_path, text)), store=store)
+        compare_and_write(read_experiment(written(tmp_path, text)), store=store)
     assert not (tmp_path / "out").exists()

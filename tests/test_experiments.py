@@ -14,9 +14,9 @@ from stand_ins import StandIns, stood_in
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.experiments.compare import compare
-from attar.experiments.forecast import absent
+from attar.experiments.forecast import why_unusable
 from attar.experiments.spec import read_experiment
-from attar.experiments.summary import judged
+from attar.experiments.summary import judging_fingerprint
 from attar.methods.base import LatentMethod
 from attar.report.tables import write_tables
 
@@ -63,7 +63,7 @@ def test_its_cost_can_be_told_without_its_data(
     monkeypatch.setattr(outlook, "_pass_seconds", lambda *words: (0.001, 0.003))
     monkeypatch.chdir(tmp_path)
     experiment, said = read_experiment(file), list[str]()
-    assert absent(experiment)
+    assert why_unusable(experiment)
     if experiment.planned is None:
         with pytest.raises(AttarError) as error:
             compare(experiment, store=store, dry_run=True)
@@ -133,7 +133,7 @@ def test_it_runs_to_its_table(
     assert [one.label for one in experiment.contenders] == [one.label for one in original.contenders]
     assert [one.label for one in experiment.evaluations] == [one.label for one in original.evaluations]
     wanted = {
-        (judged(experiment, evaluation), network, method, ipc)
+        (judging_fingerprint(experiment, evaluation), network, method, ipc)
         for evaluation in experiment.evaluations
         for network in evaluation.networks
         for method in evaluation.methods

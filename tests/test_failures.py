@@ -189,16 +189,16 @@ def test_an_interruption_of_an_evaluation_names_the_records(
 ) -> None:
     assert attar(monkeypatch, *distill(world, tmp_path / "out")) == 0
     file, seen = tmp_path / "r.json", list[None]()
-    from attar.evaluation import records
+    from attar.evaluation import records_file
 
-    plain = records.write_record
+    plain = records_file.write_record
 
     def third(*words: Any) -> None:
         if len(seen) == 2:
             raise KeyboardInterrupt
         seen.append(plain(*words))
 
-    monkeypatch.setattr(records, "write_record", third)
+    monkeypatch.setattr(records_file, "write_record", third)
     quick = ["--network", "convnet3-w16,convnet3-w8", "--seeds", 1, "--set", "steps=2", "--json", file]
     capsys.readouterr()
     assert attar(monkeypatch, "evaluate", tmp_path / "out", *quick, "--no-baseline") == 130

@@ -21,8 +21,8 @@ import attar as house
 from attar.core.errors import AttarError
 from attar.core.progress import silent
 from attar.core.store import Store
-from attar.evaluation import RECIPES, Images, Students, evaluate, modified, named_recipe
-from attar.evaluation.inputs import opened
+from attar.evaluation import RECIPES, LabelledImages, Students, evaluate, modified, named_recipe
+from attar.evaluation.load_images import images_of_set
 from attar.evaluation.teaching import labelled_recipe
 from attar.experiments import waterfall_steps as steps
 from attar.experiments.spec import read_experiment
@@ -51,8 +51,8 @@ def pixels(n: int = 20, side: int = 8) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
 
-def pictures(n: int = 20, side: int = 8) -> Images:
-    return Images(pixels(n, side), np.arange(n) % 5, CLASSES)
+def pictures(n: int = 20, side: int = 8) -> LabelledImages:
+    return LabelledImages(pixels(n, side), np.arange(n) % 5, CLASSES)
 
 
 def network(seed: int = 3) -> nn.Module:
@@ -213,7 +213,7 @@ def test_steps_of_a_waterfall_to_fixed_labels() -> None:
     (_, step) = steps.around(quick, [{"scheme": "fixed"}])
     assert step.changes.keys() == {"scheme", "labels", "temperature"}
     hot = modified(rded, {"scheme": "fixed", "temperature": 20.0, "crop": 0.5, "batch": 10})
-    assert all(one.recipe.temperature == 20.0 for one in steps.between(rded, hot))
+    assert all(one.recipe.temperature == 20.0 for one in steps.steps_between(rded, hot))
 
 
 def test_squares_and_whole_images_have_the_same_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +226,7 @@ def test_squares_and_whole_images_have_the_same_labels(tmp_path: Path, monkeypat
             Image.fromarray(shown).save(tmp_path / "data" / name / f"{number}.png")
     assert attar(monkeypatch, "distill", "--data", "data", "--method", "random", "--ipc", 3, "--out", "set") == 0
     distilled = open_distilled(Path("set"))
-    squares, whole = opened(distilled, QUICK), opened(distilled, modified(QUICK, {"size": 8}))
+    squares, whole = images_of_set(distilled, QUICK), images_of_set(distilled, modified(QUICK, {"size": 8}))
     assert squares.digest != whole.digest
     assert squares.whole.digest == whole.whole.digest
 
@@ -392,7 +392,7 @@ def test_labels_stand_in_the_order_of_the_images_that_datasets_reads(
     read = datasets.load_dataset("imagefolder", data_dir="set", split="train", cache_dir=str(tmp_path / "hf"))
     logits = load_file("labels/labels-00000.safetensors")["values"].float().numpy()
     read = read.add_column("logits", logits.tolist())
-    ours = opened(open_distilled(Path("set")), QUICK)
+    ours = images_of_set(open_distilled(Path("set")), QUICK)
     for row, image, label, own in zip(read, ours.pixels, ours.labels, logits, strict=True):
         assert np.array_equal(np.asarray(row["image"].convert("RGB")), image)
         assert row["label"] == label

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import attar as package
 from attar.cli.commands import COMMANDS, app, built
 from attar.cli.naming import Names
-from attar.cli.options import Assignments, Fields, Settings, made
+from attar.cli.options import Assignments, FieldOptions, Settings, made
 from attar.core.config import notes
 from attar.core.engine import Engine
 from attar.core.errors import AttarError
@@ -33,7 +33,7 @@ from attar.teachers.settings import TeacherTraining
 PACKAGE = Path(package.__file__).parent
 SHELL = {
     "report/manifest_rows.py": "the commands that made a set and judged it, to copy",
-    "experiments/tune.py": "the command that distills by what was chosen, to copy",
+    "experiments/tuned.py": "the command that distills by what was chosen, to copy",
     "evaluation/recipes.py": "where recipes are from: options of other codes, and ours",
     "report/page.py": "variables of a style sheet",
     "report/charts.py": "variables of a style sheet",
@@ -64,7 +64,7 @@ class Thing:
 
 
 MADE: list[Thing] = []
-ThingFields = Fields(Thing, renamed={"part.every": "report_every"})
+ThingFields = FieldOptions(Thing, renamed={"part.every": "report_every"})
 
 
 def command(

@@ -28,7 +28,7 @@ from attar.distillation.reproduce import reproduce
 from attar.distillation.run import distill_sets
 from attar.evaluation import named_recipe
 from attar.evaluation.conditions import Conditions
-from attar.evaluation.inputs import opened, random_real
+from attar.evaluation.load_images import images_of_set, random_real_images
 from attar.evaluation.run import evaluate_sets
 from attar.experiments.spec import read_experiment
 from attar.job import Job, Spec
@@ -242,7 +242,7 @@ def test_a_class_has_enough_images_for_all_parts_of_a_fit(world: Path, store: St
 
 def test_networks_learn_from_every_part(world: Path, store: Store, tmp_path: Path) -> None:
     one = made(world, tmp_path / "set", store, ipc=3)
-    train = opened(one, RECIPE)
+    train = images_of_set(one, RECIPE)
     assert train.pixels.shape == (2 * 12, 16, 16, 3)
     assert np.bincount(train.labels).tolist() == [12, 12]
     small = Image.fromarray(read(one.files()[1][2])[8:, :8])
@@ -261,8 +261,8 @@ def test_random_images_are_formed_like_the_set(world: Path, store: Store, tmp_pa
     expand(one, tmp_path / "parts")
     for distilled in (one, open_distilled(tmp_path / "parts")):
         for recipe in (RECIPE, replace(RECIPE, size=16)):
-            train = opened(distilled, recipe)
-            assert random_real(distilled, recipe, train.side, store).identity == train.identity
+            train = images_of_set(distilled, recipe)
+            assert random_real_images(distilled, recipe, train.side, store).identity == train.identity
 
 
 def test_expanding_gives_the_parts_as_an_ordinary_set(world: Path, store: Store, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_expanding_gives_the_parts_as_an_ordinary_set(world: Path, store: Store,
     assert verify(parts.folder) == []
     assert (parts.manifest["ipc"], parts.formation, parts.manifest["format"]) == (8, 1, 1)
     assert parts.manifest["expanded_from"] == {"set": one.manifest["digest"], "formation": 2}
-    assert opened(parts, RECIPE).identity == opened(one, RECIPE).identity
+    assert images_of_set(parts, RECIPE).identity == images_of_set(one, RECIPE).identity
     for files, own in zip(parts.files(), one.files(), strict=True):
         whole = mosaic([reduced(read(file), 8, "box") for file in files[:4]])
         assert np.abs(whole.astype(int) - read(own[0])).mean() < 25, "row by row"

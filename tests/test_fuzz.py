@@ -22,7 +22,7 @@ from attar.cli.options import _written as read_config
 from attar.core.errors import AttarError
 from attar.data.class_names import match, named, read_class_map
 from attar.data.parquet import load
-from attar.data.spec import SOURCES, places, resolve
+from attar.data.spec import SOURCES, canonical_spec, places
 from attar.experiments.spec import read_experiment
 from attar.priors.prompts import class_prompts
 from attar.sets.distilled import open_distilled
@@ -185,7 +185,7 @@ def test_data_in_any_words(world: Path, spec: str, monkeypatch: pytest.MonkeyPat
     if spec.partition(":")[0] in ("hf", "torchvision") and spec.partition(":")[2].strip():
         return  # what the libraries are asked for is theirs to refuse
     monkeypatch.chdir(world)
-    ends(resolve, spec)
+    ends(canonical_spec, spec)
     ends(places, spec)
 
 

@@ -15,7 +15,7 @@ from toys import GaussianPrior, linear_schedule, save_folder, save_tiny_dit
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.diffusion import SOLVERS, Move, Sampler, grid, sample
-from attar.distillation.artefacts import artefacts, load
+from attar.distillation.artefacts import artefacts, load_artefact
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
@@ -155,7 +155,7 @@ def test_mgd3_draws_each_image_to_a_mode_of_its_own(world: Path, tmp_path: Path,
     assert verify(tmp_path / "out") == []
     made, (y, aims) = artefacts(job, method.for_ipc(3), 3), recording.told[0]
     for label in job.labels:
-        modes = load(job, made.fits[label])["prototypes"]
+        modes = load_artefact(job, made.fits[label])["prototypes"]
         assert len({mode.sum().item() for mode in modes}) == 3
         assert torch.equal(aims[y == job.prior_labels[label]], modes)
 

@@ -19,7 +19,7 @@ from attar.core.progress import quiet
 from attar.core.store import Store, file_digest, fingerprint
 from attar.distillation.regenerate import Overrides, regenerate
 from attar.distillation.run import distill_sets
-from attar.evaluation.records import read_records
+from attar.evaluation.records_file import read_records
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.report import write_report

@@ -16,7 +16,7 @@ from test_report import DATA, HOSTILE, record, write_set
 from toys import attar
 
 from attar.core.errors import AttarError
-from attar.evaluation.records import write_record
+from attar.evaluation.records_file import write_record
 from attar.sets.distilled import open_distilled, verify
 from attar.sets.hub import CARD, Publication, pull, push
 

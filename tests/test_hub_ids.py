@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from toys import original_weights, save_folder, save_tiny_dit
 
 from attar.core.errors import AttarError
-from attar.core.hub_ids import PATIENCE, absent, near
+from attar.core.hub_ids import PATIENCE, near, why_not_on_hub
 from attar.core.store import Store
 from attar.job import Spec
 from attar.networks import build
@@ -89,7 +89,7 @@ def test_the_hub_is_asked_once_and_not_for_long(world: Path, monkeypatch: pytest
         load_pretrained("timm/resnet18", None, 2, 16)
     assert asked == [PATIENCE] * 3
     (world / "hub" / "models--owner--name").mkdir(parents=True)
-    assert absent("owner/name") == absent("another/name") == ""
+    assert why_not_on_hub("owner/name") == why_not_on_hub("another/name") == ""
     assert asked == [PATIENCE] * 4, "what is cached is taken without asking again"
 
 

@@ -30,7 +30,7 @@ from attar.data.imagenet import subset
 from attar.distillation.run import distill_sets
 from attar.evaluation import modified, named_recipe
 from attar.evaluation.conditions import Conditions
-from attar.evaluation.inputs import opened
+from attar.evaluation.load_images import images_of_set
 from attar.evaluation.run import evaluate_sets
 from attar.methods import load_method
 from attar.sets.distilled import open_distilled
@@ -104,7 +104,7 @@ def test_what_is_written_is_read_again(
     export(one, layout, tmp_path / "out")
     assert (tmp_path / "out" / first).is_file()
     found = read(root, tmp_path / "out", layout)
-    own, again = opened(one, QUICK), opened(found, QUICK)
+    own, again = images_of_set(one, QUICK), images_of_set(found, QUICK)
     assert again.classes == own.classes
     assert again.labels.tolist() == own.labels.tolist()
     assert np.array_equal(again.pixels, own.pixels)
@@ -145,7 +145,9 @@ def test_images_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     method = load_method("random")
     one = open_distilled(distill_sets_in(tmp_path, str(data), method, 12))
     export(one, "rded", tmp_path / "out")
-    assert np.array_equal(opened(read(tmp_path, tmp_path / "out", "rded"), QUICK).pixels, opened(one, QUICK).pixels)
+    assert np.array_equal(
+        images_of_set(read(tmp_path, tmp_path / "out", "rded"), QUICK).pixels, images_of_set(one, QUICK).pixels
+    )
 
 
 def test_d3hr_gets_its_list_of_files(dogs: Path, tmp_path: Path) -> None:
@@ -161,15 +163,15 @@ def test_published_jpegs_are_read(letters: Path, tmp_path: Path) -> None:
     for file in (tmp_path / "out").rglob("*.png"):
         Image.open(file).save(file.with_suffix(".jpg"), quality=100, subsampling=0)
         file.unlink()
-    again = opened(read(letters, tmp_path / "out", "rded"), QUICK).pixels.astype(int)
-    assert np.abs(again - opened(one, QUICK).pixels).mean() < 2
+    again = images_of_set(read(letters, tmp_path / "out", "rded"), QUICK).pixels.astype(int)
+    assert np.abs(again - images_of_set(one, QUICK).pixels).mean() < 2
 
 
 def test_images_of_several_sizes_are_brought_to_one(letters: Path, tmp_path: Path) -> None:
     made(tmp_path / "out", LETTERS, each=2, side=8)
     Image.new("RGB", (30, 12)).save(tmp_path / "out" / "class a" / "9.png")
     found = read(letters, tmp_path / "out", "folder")
-    assert opened(found, QUICK).pixels.shape == (25, 8, 8, 3)
+    assert images_of_set(found, QUICK).pixels.shape == (25, 8, 8, 3)
     assert "2 to 3 images of each of 12 classes" in understood(found)
 
 
@@ -199,7 +201,7 @@ def test_a_class_map_says_which_is_which(letters: Path, tmp_path: Path) -> None:
     renamed = {f"c{folder}": name for folder, name in mapping.items()}
     renamed["c00003"] = 3
     found = read(letters, tmp_path / "out", "rded", renamed)
-    assert np.array_equal(opened(found, QUICK).pixels, opened(one, QUICK).pixels)
+    assert np.array_equal(images_of_set(found, QUICK).pixels, images_of_set(one, QUICK).pixels)
 
 
 def gone(folder: Path) -> None:
@@ -272,7 +274,7 @@ def test_folders_that_count_otherwise_than_they_sort_are_not_guessed(tmp_path: P
     with pytest.raises(AttarError, match=message):
         read(tmp_path, tmp_path / "out", "d4m")
     found = read(tmp_path, tmp_path / "out", "d4m", read_class_map(tmp_path / "out" / "classes.json"))
-    assert np.array_equal(opened(found, QUICK).pixels, opened(one, QUICK).pixels)
+    assert np.array_equal(images_of_set(found, QUICK).pixels, images_of_set(one, QUICK).pixels)
     assert read(tmp_path, tmp_path / "real", "folder").manifest["folders"] == sorted(numbers)
     agreeing = open_distilled(distilled(tmp_path / "agreeing", [f"{number:02d}" for number in range(12)]))
     export(agreeing, "d4m", tmp_path / "again")
@@ -338,7 +340,7 @@ def test_from_the_command_line(
     for wrong, message in (
         (["--layout", "d3hr"], "name real images"),
         (["--data", "digits"], "name its --layout"),
-        ([], "sets that other codes wrote are read by `attar evaluate`, told their --layout"),
+        ([], "sets that other codes wrote are read by `attar evaluate` with their --layout"),
     ):
         assert attar(monkeypatch, "evaluate", out, *wrong) == 2
         assert message in capsys.readouterr().err
@@ -372,7 +374,7 @@ def test_the_ddranking_example_gives_what_the_package_takes(
     assert capsys.readouterr().out == "scored\n"
     assert (asked["ipc"], asked["im_size"]) == (3, (8, 8))
     assert asked["hard_labels"].tolist() == [label for label in range(10) for _ in range(3)]
-    pixels = opened(open_distilled(folder), QUICK).pixels
+    pixels = images_of_set(open_distilled(folder), QUICK).pixels
     back = asked["image_tensor"].permute(0, 2, 3, 1) * torch.tensor([0.2023, 0.1994, 0.2010])
     back = (back + torch.tensor([0.4914, 0.4822, 0.4465])) * 255
     assert np.array_equal(back.round().to(torch.uint8).numpy(), pixels)

@@ -13,10 +13,9 @@ from PIL import Image
 from attar.core.errors import AttarError
 from attar.data import load_data
 from attar.data.pixels import preprocess
-from attar.evaluation import RECIPES, Images, Students, evaluate, modified, native, precision
-from attar.evaluation.images import resized
-from attar.evaluation.inputs import native as native_images
-from attar.evaluation.inputs import real
+from attar.evaluation import RECIPES, LabelledImages, Students, evaluate, modified, native, precision
+from attar.evaluation.labelled_images import resized
+from attar.evaluation.load_images import native_images, real_for_recipe
 from attar.evaluation.native import Native
 from attar.networks import build
 
@@ -29,9 +28,9 @@ def pictures(sizes: Any = SIZES) -> list[np.ndarray]:
     return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
 
 
-def images(sizes: Any = SIZES) -> Images:
+def images(sizes: Any = SIZES) -> LabelledImages:
     found = pictures(sizes)
-    return Images(Native(len(found), found.__getitem__), np.arange(len(found)) % 2, ("a", "b"))
+    return LabelledImages(Native(len(found), found.__getitem__), np.arange(len(found)) % 2, ("a", "b"))
 
 
 def folder(where: Path, sizes: Any = SIZES) -> Path:
@@ -74,12 +73,12 @@ def test_images_of_one_size_are_held_as_one_array() -> None:
 
 def test_a_recipe_with_a_size_sees_real_images_as_they_are(tmp_path: Path) -> None:
     data = load_data(str(folder(tmp_path)))
-    found = real(data, RECIPES.open("rded-soft"), 16, "adm")
-    assert isinstance(found.pictures, Native)
+    found = real_for_recipe(data, RECIPES.open("rded-soft"), 16, "adm")
+    assert isinstance(found.images, Native)
     assert found.side == 19, "the median of 16, 18, 18, 20, 20 and 24"
     for number in range(len(data)):
-        assert np.array_equal(found.pictures.picture(number), np.asarray(data.open(number)))
-    squares = real(data, RECIPES.open("quick"), 16, "adm", [2, 0])
+        assert np.array_equal(found.images.picture(number), np.asarray(data.open(number)))
+    squares = real_for_recipe(data, RECIPES.open("quick"), 16, "adm", [2, 0])
     assert squares.pixels.shape == (2, 16, 16, 3)
     assert squares.labels.tolist() == data.labels[[2, 0]].tolist()
 
@@ -92,12 +91,12 @@ def test_a_recipe_that_resizes_first_does_so_from_the_image_itself() -> None:
     for number, pixels in enumerate(pictures()):
         expected = preprocess(Image.fromarray(pixels), 12, "resize-crop")
         assert np.abs(job.pictures[number].numpy().astype(int) - expected).max() <= 1
-    assert torch.equal(job.pictures, torch.from_numpy(resized(train.pictures, 12)))
+    assert torch.equal(job.pictures, torch.from_numpy(resized(train.images, 12)))
 
 
 def test_networks_learn_from_images_of_differing_sizes(store: Any) -> None:
     teacher = build("convnet3-bn-w8", 2, 16, 0)
-    test = Images(np.stack(pictures([(16, 16)] * 4)), np.arange(4) % 2, ("a", "b"))
+    test = LabelledImages(np.stack(pictures([(16, 16)] * 4)), np.arange(4) % 2, ("a", "b"))
     common: dict[str, Any] = {"network": "convnet3-bn-w8", "device": "cpu", "teacher": teacher}
     stored = {"views": "image", "scheme": "fp16", "box": "batch", "extra_forward": False}
     for recipe in (SOFT, modified(SOFT, stored)):
@@ -117,7 +116,7 @@ def test_an_image_that_cannot_be_decoded_is_named_before_training(tmp_path: Path
 @pytest.mark.parametrize("asked", ["auto", "float32", "tf32", "float16", "bfloat16"])
 def test_a_cpu_uses_float32_and_the_record_says_so(asked: Any) -> None:
     assert precision.resolve_precision("cpu", asked) == (torch.device("cpu"), "float32")
-    small = Images(np.stack(pictures([(8, 8)] * 4)), np.arange(4) % 2, ("a", "b"))
+    small = LabelledImages(np.stack(pictures([(8, 8)] * 4)), np.arange(4) % 2, ("a", "b"))
     recipe = modified(RECIPES.open("quick"), {"steps": 1, "precision": asked})
     found = evaluate(Students(small, small, recipe, "convnet3-w8", "cpu"), (0,))
     assert found.precision == "float32"

@@ -14,7 +14,7 @@ from attar.core.config import by_ipc, by_network
 from attar.core.errors import AttarError
 from attar.evaluation import RECIPES, Recipe
 from attar.evaluation.evaluator import training_plan
-from attar.evaluation.images import Images
+from attar.evaluation.labelled_images import LabelledImages
 from attar.evaluation.recipes import PUBLISHED_NETWORKS, modified
 from attar.evaluation.side_by_side import side_by_side
 from attar.networks import build, check
@@ -112,7 +112,7 @@ def test_linear_decay_ends_at_nothing() -> None:
 
 
 def test_a_warm_up_ends_in_the_first_quarter() -> None:
-    images = Images(np.zeros((2, 8, 8, 3), np.uint8), np.arange(2), ("a", "b"))
+    images = LabelledImages(np.zeros((2, 8, 8, 3), np.uint8), np.arange(2), ("a", "b"))
     quick = RECIPES.open("quick")
     plans = [training_plan(modified(quick, {"steps": steps}), images, "convnet3")[0] for steps in (600, 200, 30, 3)]
     assert [plan.warmup for plan in plans] == [50, 50, 7, 0]
@@ -179,7 +179,7 @@ def test_shares_and_parts_that_cannot_be() -> None:
             modified(RECIPES.open("quick"), {"test_every": every})
     for every in ("100%", "5 %", "07", "700"):
         assert modified(RECIPES.open("quick"), {"test_every": every}).test_every is not None
-    train = Images(np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 0, 1, 1]), ("ant", "bee"))
+    train = LabelledImages(np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 0, 1, 1]), ("ant", "bee"))
     training_plan(modified(RECIPES.open("quick"), {"shuffle": 8}), train, "convnet3")
     with pytest.raises(AttarError, match="`shuffle` 9: images of 8 pixels have no more rows"):
         training_plan(modified(RECIPES.open("quick"), {"shuffle": 9}), train, "convnet3")

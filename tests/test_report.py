@@ -24,9 +24,9 @@ from attar.evaluation.records import Record, Trial
 from attar.report import charts, write_report
 from attar.report.manifest_rows import distill_command, evaluate_commands
 from attar.report.names import class_title
-from attar.report.page import method_names
 from attar.report.results import results_tables
-from attar.report.sprites import BUDGET, LOOKS, fitting, opened, sheet
+from attar.report.set_names import method_names
+from attar.report.sprites import BUDGET, SHOWN_CHOICES, fitting, image_of, sheet
 from attar.sets.distilled import find_distilled, write_distilled
 
 HOSTILE = (
@@ -256,7 +256,7 @@ def decoded(uri: str) -> Image.Image:
 
 def test_a_sprite_holds_the_images_pixel_for_pixel(tmp_path: Path) -> None:
     files = find_distilled(write_set(tmp_path / "set", ipc=12))[0].files()
-    sheets = [sheet("cat", [opened(file) for file in of_class], 12) for of_class in files]
+    sheets = [sheet("cat", [image_of(file) for file in of_class], 12) for of_class in files]
     look, uris = fitting(lambda count: sheets)
     assert look.quality is None
     for made, uri, of_class in zip(sheets, uris, files, strict=True):
@@ -289,10 +289,10 @@ def test_a_page_is_as_fine_as_its_budget_allows() -> None:
     for budget in (BUDGET, 30_000, 6_000, 1):
         look, uris = fitting(draw, budget)
         sizes.append(len(uris[0]))
-        assert (look.images, look.quality) in LOOKS
+        assert (look.images, look.quality) in SHOWN_CHOICES
         assert budget == 1 or sizes[-1] <= budget
     assert sizes == sorted(sizes, reverse=True)
-    assert (look.images, look.quality) == LOOKS[-1]
+    assert (look.images, look.quality) == SHOWN_CHOICES[-1]
 
 
 @pytest.mark.slow

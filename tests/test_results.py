@@ -9,7 +9,8 @@ import pytest
 
 from attar.core.errors import AttarError
 from attar.core.progress import duration
-from attar.evaluation.records import Record, _record, read_records, signed, write_record
+from attar.evaluation.records import Record, signed
+from attar.evaluation.records_file import _record, read_records, write_record
 
 
 def result(mean: float = 40.0, n: int = 3, **more: Any) -> dict[str, Any]:

@@ -19,13 +19,13 @@ from attar.core.progress import quiet
 from attar.core.store import Store, file_digest
 from attar.distillation.run import distill_sets
 from attar.evaluation import named_recipe
-from attar.evaluation.records import read_records
+from attar.evaluation.records_file import read_records
 from attar.evaluation.relabel import Relabelling, relabel
 from attar.experiments.spec import read_experiment
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.priors.training import optimise
-from attar.report.written_experiments import compare
+from attar.report.written_experiments import compare_and_write
 from attar.sets.distilled import open_distilled, verify
 from attar.teachers.reference import TeacherReference
 from attar.teachers.settings import TeacherTraining
@@ -129,7 +129,7 @@ def compare_once(root: Path, what: str = "", nth: int = 0) -> None:
     """Runs in a process of its own, within `root`."""
     os.chdir(root)
     events = Events(root, what, nth)
-    compare(read_experiment(Path("file.toml")), store=Store(root / "cache"), progress=events.progress)
+    compare_and_write(read_experiment(Path("file.toml")), store=Store(root / "cache"), progress=events.progress)
     events.save(root / "events.json")
 
 

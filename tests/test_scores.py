@@ -17,7 +17,7 @@ from attar.evaluation.scores import (
     hard_label,
     improvement,
     label_robust,
-    normalised,
+    normalised_score,
     on_all_data,
     recovery,
     unaugmented,
@@ -37,18 +37,18 @@ def test_by_hand() -> None:
 
 
 def test_scores_lie_between_0_and_1() -> None:
-    assert normalised(-1) == 0
-    assert normalised(1) == pytest.approx(1)
-    assert normalised(0) == pytest.approx(0.268941, abs=1e-6)
+    assert normalised_score(-1) == 0
+    assert normalised_score(1) == pytest.approx(1)
+    assert normalised_score(0) == pytest.approx(0.268941, abs=1e-6)
     assert label_robust(hlr=1, ior=-1) == 0
     assert label_robust(hlr=-1, ior=1) == pytest.approx(1)
 
 
 def test_exponentials_of_percentages_are_something_else() -> None:
     in_per_cent = 0.5 * 10 - 0.5 * 30
-    assert normalised(in_per_cent) == pytest.approx((math.exp(-10) - math.exp(-1)) / (math.e - math.exp(-1)))
-    assert normalised(in_per_cent) < 0 < label_robust(0.30, 0.10)
-    assert normalised(0.5 * 40 - 0.5 * 10) > 1e6
+    assert normalised_score(in_per_cent) == pytest.approx((math.exp(-10) - math.exp(-1)) / (math.e - math.exp(-1)))
+    assert normalised_score(in_per_cent) < 0 < label_robust(0.30, 0.10)
+    assert normalised_score(0.5 * 40 - 0.5 * 10) > 1e6
     with pytest.raises(AttarError, match=r"own = 60.*fractions"):
         improvement(60, 50)
     with pytest.raises(AttarError, match="weight = 5"):
@@ -94,7 +94,7 @@ def test_the_command(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) 
     assert attar(monkeypatch, *command) == 0
     written = json.loads((world / "scores.json").read_text())
     assert written["scores"]["IOR"] == [0.0, 0.0]
-    assert written["scores"]["ARS"] == pytest.approx([normalised(0)] * 2)
+    assert written["scores"]["ARS"] == pytest.approx([normalised_score(0)] * 2)
     full, hard = written["full_accuracy"], written["records"]["hard"]["accuracies"]
     assert written["scores"]["HLR"] == pytest.approx([full - one / 100 for one in hard])
     capsys.readouterr()

@@ -28,7 +28,7 @@ from attar.core.store import META, Artefact, Store
 from attar.data import load_data
 from attar.priors import load_prior
 from attar.priors.prompts import Prompts
-from attar.report.sprites import opened
+from attar.report.sprites import image_of
 from attar.sets.distilled import open_distilled, verify
 from attar.teachers.load import load_pretrained
 from attar.teachers.soft_labels import StoredLabels
@@ -354,7 +354,7 @@ def test_images_that_would_fill_the_memory_are_named(tmp_path: Path, store: Stor
     with pytest.raises(AttarError, match=r"a/000.png: .*pixels"):
         load_data(str(folder)).open(0)
     with pytest.raises(AttarError, match=r"000.png cannot be read \(.*pixels"):
-        opened(folder / "a" / "000.png")
+        image_of(folder / "a" / "000.png")
 
 
 # words

@@ -23,15 +23,15 @@ from attar.core.store import Store
 from attar.distillation.run import distill_sets
 from attar.experiments.spec import read_experiment
 from attar.job import Job, Spec
-from attar.methods import described, load_method
+from attar.methods import load_method, method_in_words
 from attar.networks import build
 from attar.priors import load_prior
 from attar.priors.features import TIME, prior_features
 from attar.priors.prompts import class_prompts
 from attar.report.manifest_rows import distill_command
 from attar.selection import Select, random_order
-from attar.selection.features import Features, teacher_for
-from attar.selection.rules import COMPARING, RULES, Rows, herding, k_center, medoids, surest
+from attar.selection.features import ImageFeatures, teacher_for
+from attar.selection.rules import COMPARING, RULES, FeatureRows, herding, k_center, medoids, surest
 from attar.sets.distilled import open_distilled
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
@@ -40,11 +40,11 @@ CLASSES = ["ant", "bee", "cat"]
 EACH = 20
 
 
-def points(n: int = 40, d: int = 5, seed: int = 0) -> Rows:
+def points(n: int = 40, d: int = 5, seed: int = 0) -> FeatureRows:
     return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
 
 
-def herded(rows: Rows, count: int) -> list[int]:
+def herded(rows: FeatureRows, count: int) -> list[int]:
     """iCaRL's algorithm 4 as it is written: the mean of all kept, the new one among them, is nearest to the mean."""
     x = torch.from_numpy(rows).double()
     kept: list[int] = []
@@ -54,7 +54,7 @@ def herded(rows: Rows, count: int) -> list[int]:
     return kept
 
 
-def spread(rows: Rows, count: int) -> list[int]:
+def spread(rows: FeatureRows, count: int) -> list[int]:
     """Greedy k-center on the whole matrix of distances."""
     x = torch.from_numpy(rows).double()
     away = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
@@ -68,7 +68,7 @@ def spread(rows: Rows, count: int) -> list[int]:
 @pytest.mark.parametrize(("rule", "second"), [(herding, herded), (k_center, spread)])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_rule_agrees_with_a_second_implementation(
-    rule: Callable[[Rows, int], Any], second: Callable[[Rows, int], list[int]], seed: int
+    rule: Callable[[FeatureRows, int], Any], second: Callable[[FeatureRows, int], list[int]], seed: int
 ) -> None:
     rows = points(seed=seed)
     assert rule(rows, 12).tolist() == second(rows, 12)
@@ -88,7 +88,9 @@ def test_medoids_of_separate_clusters_are_their_most_central_members() -> None:
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 @pytest.mark.parametrize("rule", [RULES.open(name) for name in COMPARING], ids=COMPARING)
-def test_equal_candidates_are_kept_once_each_and_the_first_of_them_first(rule: Callable[[Rows, int], Any]) -> None:
+def test_equal_candidates_are_kept_once_each_and_the_first_of_them_first(
+    rule: Callable[[FeatureRows, int], Any],
+) -> None:
     same = np.ones((6, 3), np.float32)
     assert rule(same, 4).tolist() == [0, 1, 2, 3]
     assert sorted(rule(points(7), 7).tolist()) == list(range(7))
@@ -159,7 +161,7 @@ def real_pool(job: Job, label: int) -> Tensor:
 
 
 def test_a_teachers_features_and_losses(world: Path, store: Store) -> None:
-    job, look = job_of(world, store), Features("teacher", teacher_of(world, rule="confident").reference)
+    job, look = job_of(world, store), ImageFeatures("teacher", teacher_of(world, rule="confident").reference)
     for label, name in enumerate(CLASSES):
         features, logits = outputs(world, pictures(world, name))
         pool = real_pool(job, label)
@@ -198,11 +200,11 @@ def test_pixels_and_latents(world: Path, store: Store) -> None:
         for p in pictures(world, "cat")
     ]
     expected = np.stack(large).transpose(0, 3, 1, 2).reshape(EACH, -1) / 127.5 - 1
-    np.testing.assert_allclose(Features("pixels").rows(job, 2, pool), expected, atol=1e-5)
+    np.testing.assert_allclose(ImageFeatures("pixels").rows(job, 2, pool), expected, atol=1e-5)
     mean, _ = job.codec.encode(2 * pictures(world, "cat") - 1)
-    found = torch.from_numpy(Features("latents").rows(job, 2, pool))
+    found = torch.from_numpy(ImageFeatures("latents").rows(job, 2, pool))
     torch.testing.assert_close(found, mean.flatten(1), rtol=0.01, atol=0.01)  # bfloat16 on disk
-    torch.testing.assert_close(Features("latents").rows(job, 2, mean), mean.flatten(1).numpy())
+    torch.testing.assert_close(ImageFeatures("latents").rows(job, 2, mean), mean.flatten(1).numpy())
 
 
 def test_the_priors_middle_layer(world: Path, store: Store) -> None:
@@ -218,7 +220,7 @@ def test_the_priors_middle_layer(world: Path, store: Store) -> None:
             hidden = block(hidden, timestep=times, class_labels=null)
     torch.testing.assert_close(prior_features(job.prior, z), hidden.mean(1), rtol=1e-4, atol=1e-5)
     assert not any(block._forward_hooks for block in transformer.transformer_blocks)
-    torch.testing.assert_close(Features("prior").rows(job, 0, z), prior_features(job.prior, z).numpy())
+    torch.testing.assert_close(ImageFeatures("prior").rows(job, 0, z), prior_features(job.prior, z).numpy())
 
 
 def test_a_unets_middle_layer_is_one_row_for_each_latent(tmp_path: Path) -> None:
@@ -230,7 +232,10 @@ def test_a_unets_middle_layer_is_one_row_for_each_latent(tmp_path: Path) -> None
 
 
 def test_generated_images_are_judged_as_they_are_decoded(world: Path, store: Store) -> None:
-    job, look = job_of(world, store, prior=True), Features("teacher", teacher_of(world, rule="confident").reference)
+    job, look = (
+        job_of(world, store, prior=True),
+        ImageFeatures("teacher", teacher_of(world, rule="confident").reference),
+    )
     z = torch.randn(7, *job.codec.shape, generator=torch.Generator().manual_seed(0))
     decoded = (((job.codec.decode(z) + 1) * 127.5).round().clamp(0, 255)) / 255
     features, logits = outputs(world, decoded)
@@ -275,7 +280,7 @@ def test_a_teacher_is_known_by_what_it_is_and_not_by_where_it_lies(
 
 def test_a_part_of_the_classes_is_judged_among_all_that_the_teacher_knows(world: Path, store: Store) -> None:
     whole, some = job_of(world, store), job_of(world, store, classes=("cat", "ant"))
-    look = Features("teacher", teacher_of(world, rule="confident").reference)
+    look = ImageFeatures("teacher", teacher_of(world, rule="confident").reference)
     np.testing.assert_array_equal(look.losses(some, 1, real_pool(some, 1)), look.losses(whole, 2, real_pool(whole, 2)))
     alone = job_of(world, store, classes=("bee",))
     assert look.teacher is not None
@@ -341,7 +346,7 @@ def test_any_method_chooses_among_what_it_makes(world: Path, store: Store, tmp_p
 
 
 def test_a_rule_on_real_images_describes_itself() -> None:
-    head, *text = described("confident").splitlines()
+    head, *text = method_in_words("confident").splitlines()
     assert head.startswith("confident: real images that a teacher classifies most surely; name it with `select.t")
     assert head.endswith("(select.rule = confident)")
     assert any("(one of auto, teacher, prior, latents, pixels)" in line for line in text)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.evaluation import RECIPES, Images, Students, evaluate, modified
+from attar.evaluation import RECIPES, LabelledImages, Students, evaluate, modified
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.teaching import labelled_recipe, open_label_source
 from attar.networks import build
@@ -331,9 +331,9 @@ def test_the_temperature_is_of_the_largest_alone(store: Store) -> None:
     assert sorted(found, key=str) == [2, 2, None], "int8 once, and the two largest at each temperature"
 
 
-def digits(n: int) -> Images:
+def digits(n: int) -> LabelledImages:
     pixels = images(n, 8, 8).numpy()
-    return Images(pixels, np.arange(n) % 5, tuple("abcde"))
+    return LabelledImages(pixels, np.arange(n) % 5, tuple("abcde"))
 
 
 def test_evaluation_stores_labels_once_and_students_share_them(store: Store) -> None:

@@ -317,7 +317,7 @@ def test_prompts_are_for_priors_that_take_them(tmp_path: Path, store: Store) -> 
     for spec in (Spec(data, dit, prompt="a {name}"), Spec(data, dit, negative_prompt="")):
         with pytest.raises(AttarError, match=r"dit: knows its classes by label, so it takes no prompts"):
             assert Job(spec, store).prior
-    with pytest.raises(AttarError, match=r"`class_map`: .*sd is told its classes by prompts"):
+    with pytest.raises(AttarError, match=r"`class_map`: .*sd takes its classes as prompts"):
         assert Job(Spec(data, prior, class_map="map.toml", device="cpu"), store).prior
 
 

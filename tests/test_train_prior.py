@@ -34,7 +34,7 @@ from attar.priors.training.latent_set import LatentSet, Mirrored, load_latents
 from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Session, TrainingState, accelerator, optimise
 from attar.priors.training.run import train_new_prior
-from attar.priors.training.sample_quality import frechet, judged
+from attar.priors.training.sample_quality import frechet, quality_in_words
 from attar.priors.training.settings import Autoencoding, NewPrior, Optimisation, Report, Training
 
 TINY = Training(hidden=16, layers=2, heads=2, patch=2, steps=12, batch=8, learning_rate=1e-3, warmup=2)
@@ -317,7 +317,7 @@ def test_images_of_one_size_need_no_other(data: Path, tmp_path: Path, store: Sto
     ],
 )
 def test_a_weak_prior_is_called_so(accuracy: float, told: str) -> None:
-    assert re.search(told, judged({"accuracy": accuracy, "accuracy_real": 65.0, "samples": 500}, 10))
+    assert re.search(told, quality_in_words({"accuracy": accuracy, "accuracy_real": 65.0, "samples": 500}, 10))
 
 
 def test_what_is_in_the_way_is_refused(data: Path, tmp_path: Path, store: Store) -> None:

@@ -23,20 +23,13 @@ from attar.core.rng import numpy_generator
 from attar.data import imageset, load_data
 from attar.data.spec import open_source
 from attar.evaluation import evaluator, named_recipe
-from attar.evaluation.records import Record, read_records, write_record
+from attar.evaluation.records import Record
+from attar.evaluation.records_file import read_records, write_record
 from attar.experiments import compare
+from attar.experiments.candidates import candidate_label, candidates, default_grid
 from attar.experiments.summary import Cell
-from attar.experiments.tune import (
-    CandidateScore,
-    Race,
-    Round,
-    best,
-    candidates,
-    default_grid,
-    labelled,
-    rungs,
-    shortened,
-)
+from attar.experiments.tune import best, rungs, shortened
+from attar.experiments.tuned import CandidateScore, Race, Round
 
 CLASSES = ["ant", "bee's", "cat <3"]
 GRID = {"fit.time": ["200", "400"], "sampler.guidance": ["2", "4"]}
@@ -72,10 +65,10 @@ def test_ties_are_broken_by_the_order_of_the_grid() -> None:
 
 
 def test_a_shorter_recipe_ends_its_warmup() -> None:
-    from attar.evaluation import Images
+    from attar.evaluation import LabelledImages
     from attar.evaluation.evaluator import training_plan
 
-    train = Images(np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 0, 1, 1]), ("ant", "bee"))
+    train = LabelledImages(np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 0, 1, 1]), ("ant", "bee"))
     quick = named_recipe("quick")
     assert shortened(quick, 1, 10) is quick
     for divisor, steps, warmup in ((3, 200, 50), (9, 67, 16), (1000, 1, 0)):
@@ -173,10 +166,10 @@ def test_the_best_of_each_rung_go_on(finished: tuple[Path, dict[int, dict[str, A
         assert len(first) == 4
         assert list(last) == sorted(sorted(first, key=lambda label: (-first[label], label))[:2])
         won = min(last, key=lambda label: (-last[label], label))
-        assert labelled({name: chosen[ipc][name] for name in GRID}) == won
+        assert candidate_label({name: chosen[ipc][name] for name in GRID}) == won
         assert chosen[ipc] == {**FIELDS, **of_ipc["best"]}
         for rung, means in zip(of_ipc["rungs"], (first, last), strict=True):
-            assert {labelled(one["fields"]): one["mean"] for one in rung["candidates"]} == pytest.approx(means)
+            assert {candidate_label(one["fields"]): one["mean"] for one in rung["candidates"]} == pytest.approx(means)
         row = f"| {' | '.join(of_ipc['best'].values())} | {first[won]:.1f} ("
         assert any(line.startswith(row) and line.endswith("**best** |") for line in table(out))
     assert (out / "tuned.png").read_bytes().startswith(b"\x89PNG")
@@ -337,12 +330,12 @@ def test_a_wrong_word_is_a_clear_error(
 
 
 def test_a_folder_is_named_by_the_fields_alone() -> None:
-    assert labelled({"sampler.guidance": 2, "fit.time": "280"}) == "fit.time=280,sampler.guidance=2"
-    one, two = labelled({"fit.typical": "1:2, 100"}), labelled({"fit.typical": "1:2; 100"})
+    assert candidate_label({"sampler.guidance": 2, "fit.time": "280"}) == "fit.time=280,sampler.guidance=2"
+    one, two = candidate_label({"fit.typical": "1:2, 100"}), candidate_label({"fit.typical": "1:2; 100"})
     assert one != two
     assert re.fullmatch(r"[A-Za-z0-9_.,=+-]+", one)
-    assert "/" not in labelled({"fit.select.teacher": "../../etc"})
-    assert len(labelled({"fit.typical": "1:2, " * 100})) < 120
+    assert "/" not in candidate_label({"fit.select.teacher": "../../etc"})
+    assert len(candidate_label({"fit.typical": "1:2, " * 100})) < 120
 
 
 def test_values_with_commas_are_separated_by_semicolons() -> None:

@@ -16,11 +16,13 @@ from attar.core.errors import AttarError
 from attar.evaluation import RECIPES, Recipe, modified
 from attar.evaluation.records import Record
 from attar.experiments.waterfall import Waterfall, bars
-from attar.experiments.waterfall_steps import GROUPS, ONLY_TESTS, around, between, with_shared, with_tests
+from attar.experiments.waterfall_steps import GROUPS, around, steps_between, with_shared, with_tests
 from attar.report.charts import write_waterfall_chart
 from attar.report.tables import waterfall_markdown
 
 PAIRS = list(itertools.permutations(RECIPES, 2))
+ONLY_TESTS = ("test_every", "test_from")
+"""Fields that decide when `best` looks at the test set, and change no training."""
 
 
 def test_every_field_has_its_place() -> None:
@@ -30,7 +32,7 @@ def test_every_field_has_its_place() -> None:
 
 @pytest.mark.parametrize(("start", "end"), PAIRS)
 def test_steps_lead_from_one_recipe_to_the_other(start: str, end: str) -> None:
-    steps = between(RECIPES.open(start), RECIPES.open(end))
+    steps = steps_between(RECIPES.open(start), RECIPES.open(end))
     assert (steps[0].recipe, steps[-1].recipe) == (RECIPES.open(start), RECIPES.open(end))
     assert [step.against for step in steps] == [None, *range(len(steps) - 1)]
     changed = [field for step in steps for field in step.changes]
@@ -43,7 +45,7 @@ def test_steps_lead_from_one_recipe_to_the_other(start: str, end: str) -> None:
 
 
 def names(start: Recipe, end: Recipe, first: tuple[str, ...] = ()) -> list[str]:
-    return [step.name for step in between(start, end, first)[1:]]
+    return [step.name for step in steps_between(start, end, first)[1:]]
 
 
 def test_what_only_makes_sense_together_is_changed_together() -> None:
@@ -53,7 +55,7 @@ def test_what_only_makes_sense_together_is_changed_together() -> None:
     assert names(rded, d3hr) == ["crop", "epochs", "batch"]
     assert names(rded, modified(rded, {"temperature": 4})) == ["temperature"]
     assert names(quick, modified(rded, {"temperature": 4}))[3:5] == ["labels", "extra_forward"]
-    softened = between(quick, modified(rded, {"temperature": 4}))[4]
+    softened = steps_between(quick, modified(rded, {"temperature": 4}))[4]
     assert softened.changes == {"labels": ("hard", "soft"), "temperature": (20.0, 4.0)}
     assert "labels and steps" in names(quick, fkd)
     assert {"labels", "steps"} <= set(names(fkd, quick))
@@ -64,13 +66,13 @@ def test_another_order() -> None:
     rded, d3hr = RECIPES.open("rded-soft-cifar"), RECIPES.open("d3hr-soft-cifar")
     assert names(rded, d3hr, ("batch_doubled_at", "epochs")) == ["batch", "epochs", "crop"]
     with pytest.raises(AttarError, match="`order` speed"):
-        between(rded, d3hr, ("speed",))
+        steps_between(rded, d3hr, ("speed",))
 
 
 def test_recipes_that_train_alike() -> None:
     quick = RECIPES.open("quick")
     with pytest.raises(AttarError, match="train alike"):
-        between(quick, replace(quick, test_every="10%"))
+        steps_between(quick, replace(quick, test_every="10%"))
 
 
 def test_around_one_recipe() -> None:
@@ -92,7 +94,7 @@ def record(*accuracies: float, best: tuple[float, ...] = (), baseline: float | N
 
 def test_differences_are_paired_by_seed() -> None:
     start = replace(RECIPES.open("quick"), test_every="10%")
-    steps = between(start, modified(start, {"crop": "none", "lr": 0.1}))
+    steps = steps_between(start, modified(start, {"crop": "none", "lr": 0.1}))
     found = bars(steps, [record(50, 60, best=(52, 60)), record(53, 65), record(40, 40, best=(45, 43), baseline=30)])
     assert [bar.difference for bar in found] == [None, 4, -19, 1, 4]
     assert found[1].difference_std == pytest.approx(2**0.5)
@@ -106,7 +108,7 @@ def test_differences_are_paired_by_seed() -> None:
 
 def test_the_table_and_the_chart(tmp_path: Path) -> None:
     start = RECIPES.open("quick")
-    steps = between(start, modified(start, {"crop": "none", "lr": 0.1}))
+    steps = steps_between(start, modified(start, {"crop": "none", "lr": 0.1}))
     found = bars(steps, [record(50, 60), record(53, 65), record(40, 40)])
     assert "| crop | crop 0.5 → none | 59.0 ± 8.5 | +4.0 ± 1.4 | 2 |  |" in waterfall_markdown(found)
     for bars_of in (found, bars(steps, [record(50), record(53), record(40)])):
@@ -172,7 +174,9 @@ def test_epochs_leave_out_a_recipe_that_counts_steps() -> None:
 
 def test_the_ends_are_tested_as_they_train_where_no_recipe_says_it() -> None:
     quick, rded = RECIPES.open("quick"), RECIPES.open("rded-soft-cifar")
-    assert [step.recipe.test_every for step in with_tests(between(quick, modified(quick, {"crop": 1, "lr": 1})))] == [
+    assert [
+        step.recipe.test_every for step in with_tests(steps_between(quick, modified(quick, {"crop": 1, "lr": 1})))
+    ] == [
         "10%",
         None,
         "10%",
@@ -182,7 +186,7 @@ def test_the_ends_are_tested_as_they_train_where_no_recipe_says_it() -> None:
         None,
         None,
     ]
-    steps = between(quick, rded)
+    steps = steps_between(quick, rded)
     assert with_tests(steps) == steps
 
 

@@ -67,7 +67,7 @@ def explain(
     if as_json:
         say_json(_record_json(record))
         return
-    for line in explained(record):
+    for line in lines_of_artefact(record):
         say(line)
 
 
@@ -103,7 +103,7 @@ def prune_(
         say(line)
 
 
-def explained(record: CachedArtefact) -> Iterable[str]:
+def lines_of_artefact(record: CachedArtefact) -> Iterable[str]:
     """What an artefact is and was made of, line by line."""
     of = subject(record.inputs)
     yield f"{record.kind} {record.key}" + (f", of {of}" if of else "")
@@ -151,7 +151,7 @@ def _inline(value: Any, known: dict[str, CachedArtefact]) -> str:
 
 
 def word(value: Any) -> str:
-    """A value as a reader is told it: digests are cut short."""
+    """A value as a reader sees it: digests are cut short."""
     if is_named(value):
         return f"{value['named']} ({value['digest'][:SHORT]})"
     if is_artefact(value):

@@ -28,7 +28,7 @@ from attar.cli import (
     tune,
     waterfall,
 )
-from attar.cli.options import expanded, names_of
+from attar.cli.options import names_of, with_field_options
 from attar.cli.shared import say
 from attar.core.errors import AttarError, suggestion
 from attar.core.store import check_writable
@@ -98,14 +98,14 @@ class Command(TyperCommand):
         for before, word in zip(["", *args], args, strict=False):
             flag = word[:-1] if word.startswith("--") and word.endswith("=") else before if not word else None
             if flag is not None and flag not in TEXTS:
-                told = flag if flag.startswith("--") else "an argument"
-                raise AttarError(f"{told} is empty: give a value, or leave it out")
+                shown = flag if flag.startswith("--") else "an argument"
+                raise AttarError(f"{shown} is empty: give a value, or leave it out")
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         failures.running.options = dict(ctx.params)
         failures.running.names = names_of(COMMANDS[str(self.name)])
-        for option, place in failures.places():
+        for option, place in failures.places_to_write():
             check_writable(place, f"`{option}`")
         notes = logging.getLogger("attar")
         notes.addFilter(_spoken)
@@ -133,7 +133,7 @@ def built(name: str) -> Any:
     if name in GROUPS:
         return typer.main.get_command(GROUPS[name][0])
     group = typer.Typer(add_completion=False, **SHOWN)
-    group.command(name, cls=Command)(expanded(COMMANDS[name]))
+    group.command(name, cls=Command)(with_field_options(COMMANDS[name]))
     return typer.main.get_command(group)
 
 

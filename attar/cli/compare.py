@@ -27,12 +27,12 @@ def compare(
 
     Run the same command again after an interruption: it goes on where it was, and does nothing twice.
     """
-    from attar.report.written_experiments import compare as run
+    from attar.report.written_experiments import compare_and_write
 
     asked, engine = spec.read_experiment(file), made(Engine, engines, "compare")
     failures.running.options["out"] = asked.out
     with showing() as progress:
-        failed = run(asked, only=only or (), progress=progress, say=say, dry_run=dry_run, engine=engine)
+        failed = compare_and_write(asked, only=only or (), progress=progress, say=say, dry_run=dry_run, engine=engine)
     if failed:
         say("\n".join([f"{len(failed)} failed:", *(f"  {failure}" for failure in failed)]))
         raise typer.Exit(1)

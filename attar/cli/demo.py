@@ -25,7 +25,7 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
 
     What is already there is not made again, so an interrupted demonstration goes on where it was.
     """
-    from attar.evaluation.records import write_record
+    from attar.evaluation.records_file import write_record
     from attar.report import write_report
     from attar.sets.distilled import find_distilled
     from attar.sets.near_copies import nearest
@@ -53,7 +53,7 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
 def _check(out: Path) -> None:
     """Raises AttarError where something else stands than a demonstration's own results; before any work."""
     from attar.data.output_places import check_place, occupied
-    from attar.evaluation.records import read_records
+    from attar.evaluation.records_file import read_records
     from attar.report.page import check_page
     from attar.sets.distilled import open_distilled
 

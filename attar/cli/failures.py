@@ -34,7 +34,7 @@ class Running:
     stopped: int | None = None
     """The signal that came."""
     reported: bool = False
-    """Whether the user has been told of it."""
+    """Whether the user has seen it."""
 
     def spoken(self, text: str) -> str:
         """A text from below, its fields called by their flags."""
@@ -130,12 +130,12 @@ def _is_memory(error: BaseException, text: str) -> bool:
 def _written_to() -> str:
     from attar.core.store import cache_folder
 
-    named = [running.spoken(f"`{name}` {place}") for name, place in places()]
+    named = [running.spoken(f"`{name}` {place}") for name, place in places_to_write()]
     return f"while writing to {' or '.join([*named, f'the cache {cache_folder()}'])}"
 
 
-def places() -> list[tuple[str, Path]]:
-    """What the command was told to write: (option, file or folder)."""
+def places_to_write() -> list[tuple[str, Path]]:
+    """What the command is to write: (option, file or folder)."""
     named = {"out": "out", "json_file": "json"}
     return [(option, Path(value)) for name, option in named.items() if (value := running.options.get(name))]
 
@@ -155,7 +155,7 @@ def _stopped() -> str:
     from attar.core.store import cache_folder
 
     while_ = f" while {running.stage}" if running.stage else ""
-    results = [*map(_counted, places()), _cached(cache_folder())]
+    results = [*map(_counted, places_to_write()), _cached(cache_folder())]
     return (
         f"{WORDS[signal.Signals(running.stopped or signal.SIGINT)]}{while_}\n"
         f"kept: {'; '.join(filter(None, results)) or 'what was there before; nothing new was finished'}\n"

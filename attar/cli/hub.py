@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.options import Fields, Settings, made
+from attar.cli.options import FieldOptions, Settings, made
 from attar.cli.shared import DryRun, SetFolder, say
 from attar.sets.hub import Publication
 
@@ -17,12 +17,12 @@ Repository = Annotated[str, typer.Argument(help="A data set of the Hugging Face 
 def push(
     folder: SetFolder,
     repository: Repository,
-    publication: Annotated[Settings, Fields(Publication, only=("licence", "private"))],
+    publication: Annotated[Settings, FieldOptions(Publication, only=("licence", "private"))],
     results: Annotated[list[Path] | None, typer.Option("--results", help="Files written by evaluate --json")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Upload a distilled set to the Hugging Face hub, with a card of its method, settings, scores and near copies."""
-    from attar.evaluation.records import read_records
+    from attar.evaluation.records_file import read_records
     from attar.sets.distilled import open_distilled
     from attar.sets.hub import push as upload
     from attar.sets.hub_card import Score

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from attar import __version__
-from attar.cli.options import Fields, Settings, made
+from attar.cli.options import FieldOptions, Settings, made
 from attar.cli.shared import say, showing
 from attar.core.errors import AttarError, suggestion
 from attar.evaluation.side_by_side import side_by_side
@@ -54,21 +54,23 @@ def list_(
 
 def describe(method: Annotated[str, typer.Argument(help="A method's name")]) -> None:
     """Show a method: what it does, its fields, their defaults, and where they stand in the paper."""
-    from attar.methods import described
+    from attar.methods import method_in_words
 
-    say(described(method))
+    say(method_in_words(method))
 
 
 def describe_prior(
     source: Annotated[str, typer.Argument(help="As --prior of `attar distill`")],
-    settings: Annotated[Settings, Fields(Spec, only=("codec", "class_map", "prompt", "prompts", "negative_prompt"))],
+    settings: Annotated[
+        Settings, FieldOptions(Spec, only=("codec", "class_map", "prompt", "prompts", "negative_prompt"))
+    ],
     data: Annotated[str | None, typer.Option(help="Images: show which of the prior's classes theirs are")] = None,
 ) -> None:
     """Show a prior: size, latents, codec, schedule, conventions, classes, and how the data's classes match."""
     from attar.data import load_data
     from attar.data.class_names import read_class_map
     from attar.priors import load_prior, takes_prompts
-    from attar.priors.describe import described, described_match
+    from attar.priors.describe import described_match, prior_in_words
     from attar.priors.prompts import class_prompts
 
     spec = made(Spec, settings, "describe-prior", data=data or "")
@@ -81,6 +83,6 @@ def describe_prior(
         prompts = class_prompts(names, names, spec.prompt, file, spec.negative_prompt)
     with showing() as progress:
         prior = load_prior(source, device="cpu", tile=1, codec=spec.codec, prompts=prompts, progress=progress)
-    say(described(prior))
+    say(prior_in_words(prior))
     if images is not None:
         say(described_match(prior, images.classes, mapping))

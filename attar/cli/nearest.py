@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from attar.cli.shared import Device, DryRun, SetFolders, Teacher, named_teacher, say, showing
+from attar.cli.shared import Device, DryRun, SetFolders, TeacherOption, named_teacher, say, showing
 from attar.core.errors import AttarError, suggestion
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ KINDS = ("pixels", "teacher", "prior", "latents")
 
 def nearest(
     folders: SetFolders,
-    teacher: Teacher,
+    teacher: TeacherOption,
     device: Device,
     features: Annotated[
         str | None,

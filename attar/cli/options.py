@@ -1,7 +1,7 @@
 """Options of commands, made from the fields of frozen objects: a field is written once, with its note.
 
-A command is a function. A parameter that is marked with `Fields` becomes an option for each of those fields, and is
-given what the user said of them; one that is marked with `Assignments` becomes an option of field=value words. A
+A command is a function. A parameter that is marked with `FieldOptions` becomes an option for each of those fields, and
+is given what the user said of them; one that is marked with `Assignments` becomes an option of field=value words. A
 command with a parameter `config` takes all of these, and its own parameters, from TOML too, flags first.
 """
 
@@ -66,7 +66,7 @@ class Option:
         return ",".join(self.default) if isinstance(self.default, tuple) else str(self.default)
 
     def annotation(self, names: Names, default: bool) -> Any:
-        """How typer is told of it. Values stay texts: the field's type reads them, as those of TOML."""
+        """How typer sees it. Values stay texts: the field's type reads them, as those of TOML."""
         shown = f" [default: {self._shown}]" if default and self.default not in (None, MISSING) else ""
         text = names.spoken(self.note).rstrip(".") + shown
         if bool in self.kinds:
@@ -79,7 +79,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Fields:
+class FieldOptions:
     """Marks a parameter that is given what the user said of fields of a frozen object."""
 
     thing: type
@@ -122,7 +122,7 @@ def made(thing: type, settings: Settings, command: str, **given: Any) -> Any:
     return changed(thing(**start, **given), changes, command)
 
 
-def expanded(function: Callable[..., None]) -> Callable[..., None]:
+def with_field_options(function: Callable[..., None]) -> Callable[..., None]:
     """A command with its marked parameters as options, for typer."""
     command = _Command.of(function)
 
@@ -146,7 +146,7 @@ class _Command:
     """A function's parameters: its own, and those that stand for fields."""
 
     own: dict[str, inspect.Parameter]
-    groups: dict[str, tuple[Fields, list[Option]]]
+    groups: dict[str, tuple[FieldOptions, list[Option]]]
     words: dict[str, Assignments]
 
     @staticmethod
@@ -156,7 +156,7 @@ class _Command:
         marks = {name: getattr(parameter.annotation, "__metadata__", (None,))[0] for name, parameter in every.items()}
         return _Command(
             dict(every),
-            {name: (mark, mark.options()) for name, mark in marks.items() if isinstance(mark, Fields)},
+            {name: (mark, mark.options()) for name, mark in marks.items() if isinstance(mark, FieldOptions)},
             {name: mark for name, mark in marks.items() if isinstance(mark, Assignments)},
         )
 
@@ -200,7 +200,7 @@ class _Command:
                 seen.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
         return seen
 
-    def _default(self, default: Any, mark: Fields) -> Any:
+    def _default(self, default: Any, mark: FieldOptions) -> Any:
         required = default is MISSING and not mark.optional and "config" not in self.own
         return inspect.Parameter.empty if required else None
 
@@ -213,7 +213,7 @@ class _Command:
             usual = [name for name in self.plain if name != "config" and self.own[name].default is not False]
             written, tables["sets"] = _written(given["config"], [*options, *usual])
         for name, mark in self.words.items():
-            tables[name] = {**tables[name], **assignments(given[name] or [], mark.flag)}
+            tables[name] = {**tables[name], **parsed_assignments(given[name] or [], mark.flag)}
         said = {option.name: given[option.parameter] for option in options.values()}
         said = {**written, **{name: _joined(value) for name, value in said.items() if value is not None}}
         own = {name: self._own(name, written) if given[name] is None else given[name] for name in self.plain}
@@ -242,7 +242,7 @@ class _Command:
             raise AttarError(f"`{name}` is missing (on the command line or in `config`)")
 
 
-def assignments(words: list[str], flag: str = "--set") -> dict[str, str]:
+def parsed_assignments(words: list[str], flag: str = "--set") -> dict[str, str]:
     """`field=value` words as a dictionary."""
     values = {}
     for word in words:

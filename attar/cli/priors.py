@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from attar.cli.options import Assignments, Fields, Settings, made
+from attar.cli.options import Assignments, FieldOptions, Settings, made
 from attar.cli.shared import Config, DryRun, say, showing
 from attar.priors.training.settings import AdaptedPrior, NewPrior
 
@@ -18,7 +18,7 @@ Out = Annotated[Path, typer.Option(help="Folder to write: a diffusers DiTPipelin
 
 
 def train_prior(
-    settings: Annotated[Settings, Fields(NewPrior, parts=("training",), renamed=REPORT)],
+    settings: Annotated[Settings, FieldOptions(NewPrior, parts=("training",), renamed=REPORT)],
     out: Out,
     sets: Annotated[dict[str, Any], Assignments("Any other field: --set vae.steps=2000", lambda _: NewPrior("digits"))],
     config: Config = None,
@@ -36,7 +36,7 @@ def train_prior(
 
 
 def finetune_prior(
-    settings: Annotated[Settings, Fields(AdaptedPrior, parts=("training",), renamed=REPORT)],
+    settings: Annotated[Settings, FieldOptions(AdaptedPrior, parts=("training",), renamed=REPORT)],
     out: Out,
     sets: Annotated[
         dict[str, Any],

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.options import Fields, Settings, made
+from attar.cli.options import FieldOptions, Settings, made
 from attar.cli.shared import DryRun, Ipc, Sets, ipcs_of, say, showing
 from attar.distillation.regenerate import Overrides
 
@@ -16,7 +16,7 @@ def regenerate(
     folder: Annotated[Path, typer.Argument(help="A set that was distilled with --keep-statistics", metavar="DIR")],
     ipc: Ipc,
     out: Sets,
-    overrides: Annotated[Settings, Fields(Overrides)],
+    overrides: Annotated[Settings, FieldOptions(Overrides)],
     dry_run: DryRun = False,
 ) -> None:
     """Make sets of any IPC from the statistics kept with a d3hr set and its prior, without the data."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attar.cli.options import Assignments, Fields, Settings, made
+from attar.cli.options import Assignments, FieldOptions, Settings, made
 from attar.cli.shared import DryRun, SetFolder, say, showing
-from attar.distillation.reproduce import Places
+from attar.distillation.reproduce import MovedPlaces
 from attar.methods import METHODS
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def _its_method(options: Mapping[str, Any]) -> Method:
 def reproduce(
     folder: SetFolder,
     out: Annotated[Path, typer.Option(help="Folder for the set that is made now")],
-    places: Annotated[Settings, Fields(Places)],
+    places: Annotated[Settings, FieldOptions(MovedPlaces)],
     sets: Annotated[
         dict[str, Any],
         Assignments("A field that the manifest cannot hold: --set teacher=FOLDER, of rded", _its_method),
@@ -40,7 +40,7 @@ def reproduce(
     """
     from attar.distillation.reproduce import reproduce as run
 
-    where = made(Places, places, "reproduce")
+    where = made(MovedPlaces, places, "reproduce")
     with showing() as progress:
         result = run(folder, out, where, sets, progress=progress, say=say, dry_run=dry_run)
     if result is not None:

@@ -7,8 +7,18 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.options import Fields, Settings, made
-from attar.cli.shared import Device, DryRun, RecipeFields, SetFolder, Teacher, Trainings, named_teacher, say, showing
+from attar.cli.options import FieldOptions, Settings, made
+from attar.cli.shared import (
+    Device,
+    DryRun,
+    RecipeFields,
+    SetFolder,
+    TeacherOption,
+    Trainings,
+    named_teacher,
+    say,
+    showing,
+)
 from attar.core.errors import AttarError
 from attar.evaluation import named_recipe
 from attar.experiments.settings import Protocol
@@ -16,10 +26,10 @@ from attar.experiments.settings import Protocol
 
 def score(
     folder: SetFolder,
-    trainings: Annotated[Settings, Fields(Trainings)],
-    protocol: Annotated[Settings, Fields(Protocol, only=("full_epochs", "weight"))],
+    trainings: Annotated[Settings, FieldOptions(Trainings)],
+    protocol: Annotated[Settings, FieldOptions(Protocol, only=("full_epochs", "weight"))],
     device: Device,
-    teacher: Teacher,
+    teacher: TeacherOption,
     sets: RecipeFields,
     full_accuracy: Annotated[
         float | None, typer.Option(help="Accuracy of all the data with hard labels, in per cent, where it is known")

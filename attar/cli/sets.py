@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attar.cli import shared
-from attar.cli.options import Fields, Settings, made
+from attar.cli.options import FieldOptions, Settings, made
 from attar.cli.shared import Trainings, ipcs_of, named_teacher, say, showing
 from attar.core.engine import Engine
 from attar.core.errors import AttarError
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def distill(
-    settings: Annotated[Settings, Fields(Spec)],
+    settings: Annotated[Settings, FieldOptions(Spec)],
     ipc: shared.Ipc,
     out: shared.Sets,
     sets: shared.MethodFields,
     engines: shared.Engines,
-    method: shared.Chosen = None,
+    method: shared.OptionalMethodName = None,
     config: shared.Config = None,
     dry_run: shared.DryRun = False,
     explain: Annotated[
@@ -85,11 +85,11 @@ class Foreign:
 
 def evaluate(
     folders: shared.SetFolders,
-    trainings: Annotated[Settings, Fields(Trainings)],
+    trainings: Annotated[Settings, FieldOptions(Trainings)],
     device: shared.Device,
     sets: shared.RecipeFields,
-    teacher: shared.Teacher,
-    foreign: Annotated[Settings, Fields(Foreign)],
+    teacher: shared.TeacherOption,
+    foreign: Annotated[Settings, FieldOptions(Foreign)],
     engines: shared.Engines,
     labels: Annotated[
         Path | None, typer.Option(help="Labels that `attar relabel` wrote for the set; their recipe is the default")
@@ -110,7 +110,7 @@ def evaluate(
     recipe = modified(own, sets)
     conditions = asked.conditions(baseline=baseline, teacher=named_teacher(teacher), labels=labels, **device)
     from attar.evaluation.outlook import forecast
-    from attar.evaluation.records import write_record
+    from attar.evaluation.records_file import write_record
     from attar.evaluation.run import evaluate_sets
     from attar.evaluation.suited import suited
 
@@ -141,7 +141,7 @@ def evaluate(
 def _check_records(file: Path, inputs: Sequence[str | None]) -> None:
     """Raises AttarError unless records of these inputs can be kept in a file."""
     from attar.data.output_places import check_place
-    from attar.evaluation.records import read_records
+    from attar.evaluation.records_file import read_records
 
     check_place(file, "`json`", inputs)
     if file.exists():
@@ -188,7 +188,7 @@ def report(
     dry_run: shared.DryRun = False,
 ) -> None:
     """Make one self-contained HTML page of distilled sets and their results."""
-    from attar.evaluation.records import read_records
+    from attar.evaluation.records_file import read_records
     from attar.report import write_report
 
     records = [record for file in results or [] for record in read_records(file)]

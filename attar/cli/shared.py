@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attar.cli import failures
-from attar.cli.options import Assignments, Fields, Settings
+from attar.cli.options import Assignments, FieldOptions, Settings
 from attar.core.config import parsed
 from attar.core.engine import Engine
 from attar.core.errors import AttarError
@@ -57,11 +57,11 @@ def _method(options: Mapping[str, Any]) -> Method:
     return METHODS.open(str(options["method"]))
 
 
-Engines = Annotated[Settings, Fields(Engine)]
-Device = Annotated[Settings, Fields(Spec, only=("device",))]
-Teacher = Annotated[
+Engines = Annotated[Settings, FieldOptions(Engine)]
+Device = Annotated[Settings, FieldOptions(Spec, only=("device",))]
+TeacherOption = Annotated[
     Settings,
-    Fields(
+    FieldOptions(
         TeacherReference,
         renamed={"source": "teacher", "classes": "teacher_classes", "normalise": "teacher_normalise"},
         optional=True,
@@ -76,7 +76,9 @@ RecipeFields = Annotated[
     Assignments("A field of the recipe: --set steps=200 (`attar list recipes` lists them)", a_recipe),
 ]
 MethodName = Annotated[str, typer.Option(help="The distiller (`attar list methods`)")]
-Chosen = Annotated[str | None, typer.Option(help="The distiller (`attar list methods`); none: one that suits, said")]
+OptionalMethodName = Annotated[
+    str | None, typer.Option(help="The distiller (`attar list methods`); none: one that suits, said")
+]
 SetFolder = Annotated[Path, typer.Argument(help="A distilled set", metavar="DIR")]
 SetFolders = Annotated[list[Path], typer.Argument(help="Distilled sets, or folders of them", metavar="DIR...")]
 Ipc = Annotated[str, typer.Option(help="Images per class; several as 1,10,50")]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from attar.cli.options import Assignments, Fields, Settings, made
+from attar.cli.options import Assignments, FieldOptions, Settings, made
 from attar.cli.shared import (
     Config,
     Device,
@@ -15,7 +15,7 @@ from attar.cli.shared import (
     Engines,
     RecipeFields,
     SetFolder,
-    Teacher,
+    TeacherOption,
     named_teacher,
     say,
     showing,
@@ -27,7 +27,7 @@ from attar.teachers.settings import TeacherTraining
 
 
 def train_teacher(
-    settings: Annotated[Settings, Fields(TeacherTraining)],
+    settings: Annotated[Settings, FieldOptions(TeacherTraining)],
     out: Annotated[Path, typer.Option(help="Folder to write: model.safetensors and teacher.json")],
     sets: Annotated[
         dict[str, Any], Assignments("Any field, by its name: --set shift=4", lambda _: TeacherTraining("digits"))
@@ -48,9 +48,9 @@ def train_teacher(
 
 def relabel(
     folder: SetFolder,
-    teacher: Teacher,
+    teacher: TeacherOption,
     out: Annotated[Path, typer.Option(help="Folder to write")],
-    labels: Annotated[Settings, Fields(Recipe, only=("scheme", "label_epochs"), optional=True)],
+    labels: Annotated[Settings, FieldOptions(Recipe, only=("scheme", "label_epochs"), optional=True)],
     sets: RecipeFields,
     device: Device,
     engines: Engines,

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from attar.cli.options import Assignments, Fields, Settings, assignments, made
+from attar.cli.options import Assignments, FieldOptions, Settings, made, parsed_assignments
 from attar.cli.shared import (
     DryRun,
     Engines,
     Ipc,
     MethodFields,
     MethodName,
-    Teacher,
+    TeacherOption,
     Trainings,
     a_recipe,
     ipcs_of,
@@ -31,18 +31,18 @@ from attar.methods import METHODS
 
 
 def tune(
-    spec: Annotated[Settings, Fields(Spec, without=("hold_out", "keep_statistics"))],
+    spec: Annotated[Settings, FieldOptions(Spec, without=("hold_out", "keep_statistics"))],
     method: MethodName,
     ipc: Ipc,
     out: Annotated[Path, typer.Option(help="Folder for the sets, the results, tuned.md, .json and .png")],
     sets: MethodFields,
-    trainings: Annotated[Settings, Fields(Trainings, only=("recipe", "network", "seeds"))],
+    trainings: Annotated[Settings, FieldOptions(Trainings, only=("recipe", "network", "seeds"))],
     recipe_sets: Annotated[
         dict[str, Any],
         Assignments("A field of the recipe: --recipe-set flip=false", a_recipe, "--recipe-set"),
     ],
-    teacher: Teacher,
-    halving: Annotated[Settings, Fields(Tuning, only=("eta",))],
+    teacher: TeacherOption,
+    halving: Annotated[Settings, FieldOptions(Tuning, only=("eta",))],
     engines: Engines,
     grid: Annotated[
         list[str] | None,
@@ -66,8 +66,8 @@ def tune(
     METHODS.check(method)
     asked, own = made(Trainings, trainings, "tune"), made(Spec, spec, "tune")
     engine = made(Engine, engines, "tune")
-    from attar.experiments.tune import default_grid
-    from attar.report.written_experiments import tune as run
+    from attar.experiments.candidates import default_grid
+    from attar.report.written_experiments import tune_and_write
 
     tuning = made(
         Tuning,
@@ -83,14 +83,14 @@ def tune(
         conditions=asked.conditions(teacher=named_teacher(teacher)),
     )
     with showing() as progress:
-        run(tuning, progress=progress, say=say, dry_run=dry_run, engine=engine)
+        tune_and_write(tuning, progress=progress, say=say, dry_run=dry_run, engine=engine)
 
 
 def _grid(words: list[str]) -> dict[str, list[str]]:
     """`field=value,value` words, or `field=value;value`, as fields and their values."""
     grid: dict[str, list[str]] = {}
     for word in words:
-        ((name, values),) = assignments([word], "--grid").items()
+        ((name, values),) = parsed_assignments([word], "--grid").items()
         if name in grid:
             raise AttarError(f"--grid {word}: {name} has values already; give them all at once")
         grid[name] = [value.strip() for value in values.split(";" if ";" in values else ",")]

@@ -7,18 +7,28 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.options import Fields, Settings, assignments, made
-from attar.cli.shared import Device, DryRun, RecipeFields, SetFolder, Teacher, Trainings, named_teacher, say, showing
+from attar.cli.options import FieldOptions, Settings, made, parsed_assignments
+from attar.cli.shared import (
+    Device,
+    DryRun,
+    RecipeFields,
+    SetFolder,
+    TeacherOption,
+    Trainings,
+    named_teacher,
+    say,
+    showing,
+)
 from attar.core.errors import AttarError
 from attar.evaluation import modified, named_recipe
-from attar.experiments.waterfall_steps import around, between, with_shared, with_tests
+from attar.experiments.waterfall_steps import around, steps_between, with_shared, with_tests
 
 
 def waterfall(
     folder: SetFolder,
-    trainings: Annotated[Settings, Fields(Trainings, without=("recipe",))],
+    trainings: Annotated[Settings, FieldOptions(Trainings, without=("recipe",))],
     device: Device,
-    teacher: Teacher,
+    teacher: TeacherOption,
     sets: RecipeFields,
     start: Annotated[str, typer.Option("--from", help="The recipe to begin with (`attar list recipes`)")] = "quick",
     end: Annotated[
@@ -54,14 +64,16 @@ def waterfall(
     first = named_recipe(start)
     if end is not None:
         names = [name.strip() for name in order.split(",")] if order else []
-        steps = between(*with_shared(first, named_recipe(end), sets), names)
+        steps = steps_between(*with_shared(first, named_recipe(end), sets), names)
     elif order is not None:
         raise AttarError("--order is for --to: with --change each change is made alone")
     else:
-        steps = around(modified(first, sets), [assignments(words.split(";"), "--change") for words in change or []])
+        steps = around(
+            modified(first, sets), [parsed_assignments(words.split(";"), "--change") for words in change or []]
+        )
     if "test_every" not in sets:
         steps = with_tests(steps)
-    from attar.report.written_experiments import waterfall as run
+    from attar.report.written_experiments import waterfall_and_write
 
     with showing() as progress:
-        run(folder, steps, conditions, out, progress=progress, say=say, dry_run=dry_run)
+        waterfall_and_write(folder, steps, conditions, out, progress=progress, say=say, dry_run=dry_run)

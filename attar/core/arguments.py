@@ -45,7 +45,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         for name, value in bound.arguments.items():
             if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD:
                 bound.arguments[name] = plain(value)
-                check(bound.arguments[name], kinds[name], f"`{name}`")
+                check_value(bound.arguments[name], kinds[name], f"`{name}`")
         return function(*bound.args, **bound.kwargs)
 
     return call
@@ -61,7 +61,7 @@ def check_fields(thing: Any, owner: str = "") -> None:
         value, name = plain(getattr(thing, field.name)), f"`{owner}.{field.name}`" if owner else f"`{field.name}`"
         if value is not getattr(thing, field.name):
             object.__setattr__(thing, field.name, value)
-        check(value, kinds[field.name], name)
+        check_value(value, kinds[field.name], name)
         if field.name == "seed" and value is not None:
             check_seed(name, value)
 
@@ -75,7 +75,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def check(value: Any, kind: Any, name: str) -> None:
+def check_value(value: Any, kind: Any, name: str) -> None:
     """Raises AttarError, which says what `name` got and what it takes, for a value of another kind."""
     if isinstance(value, str) and not value and Path in typing.get_args(kind):
         raise AttarError(f"{name} is empty: name a file or folder")

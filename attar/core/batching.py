@@ -36,8 +36,8 @@ def calls(batch_size: int, device: torch.device, weights: torch.dtype = torch.fl
     `weights`, where they are not in float32.
     """
     few = device.type == "cpu" and batch_size < CPU_BATCH_SIZES[0]
-    told = {"tile": batch_size, **({"threads": torch.get_num_threads()} if few else {})}
-    return told | weight_format(weights)
+    form = {"tile": batch_size, **({"threads": torch.get_num_threads()} if few else {})}
+    return form | weight_format(weights)
 
 
 def weight_format(weights: torch.dtype) -> dict[str, str]:

@@ -128,7 +128,7 @@ def contents(root: Path | None = None, kind: str | None = None) -> CacheContents
         raise AttarError(
             f"{root} holds no {kind}{suggestion(kind, [*kinds, *KINDS])}; it holds {', '.join(kinds) or 'nothing'}"
         )
-    records = [read(folder) for folder in folders if not folder.name.startswith(".")]
+    records = [read_artefact(folder) for folder in folders if not folder.name.startswith(".")]
     rest = [_unfinished(folder) for folder in folders if folder.name.startswith(".")]
     return CacheContents(
         root,
@@ -151,13 +151,13 @@ def find(word: str, root: Path | None = None) -> CachedArtefact:
         named = [f"{folder.parent.name}/{folder.name[: max(12, len(begin) + 4)]}" for folder in matching]
         more = ", ..." if len(matching) > SHOWN else ""
         raise AttarError(f"{len(matching)} artefacts begin with {word}: {', '.join(named[:SHOWN])}{more}; write more")
-    record = read(matching[0]) if matching else None
+    record = read_artefact(matching[0]) if matching else None
     if record is None:
         raise AttarError(f"no artefact of the cache {root} begins with {word}; `attar cache` lists those of a `kind`")
     return record
 
 
-def read(folder: Path) -> CachedArtefact | None:
+def read_artefact(folder: Path) -> CachedArtefact | None:
     """The record of a finished artefact; None where it was removed meanwhile."""
     try:
         used, files = folder.stat().st_mtime, _files(folder)

@@ -13,7 +13,7 @@ from attar.core.arguments import check_fields
 from attar.core.errors import AttarError, suggestion
 from attar.core.fingerprints import Artefact
 from attar.core.progress import Progress
-from attar.core.work_items import Item, Lost
+from attar.core.work_items import Lost, WorkItem
 
 
 def _check_amount(name: str, value: float | None) -> None:
@@ -88,7 +88,7 @@ class Engine:
 
         return cluster(self.ray_address)
 
-    def ahead(self, items: Sequence[Item], device: str, progress: Progress) -> list[Lost]:
+    def ahead(self, items: Sequence[WorkItem], device: str, progress: Progress) -> list[Lost]:
         """Has the workers make the items that are not done, and returns those that failed; local: does nothing.
 
         Raises:
@@ -115,11 +115,11 @@ def raise_first(lost: Sequence[Lost]) -> None:
 
 def check_same(what: str, asked: Sequence[Artefact], own: Sequence[Artefact]) -> None:
     """Raises AttarError where a worker would make something else than the command that asks for it."""
-    from attar.core.why_not_cached import between
+    from attar.core.why_not_cached import differing_inputs
 
     for one, other in zip(asked, own, strict=True):
         if one.key != other.key:
-            first = next(iter(between(one, other)), None)
+            first = next(iter(differing_inputs(one, other)), None)
             why = "" if first is None else f" ({first.field} is {first.cached} there, and {first.asked} here)"
             raise AttarError(
                 f"{what}: the worker on {platform.node()} would make other bytes{why}; start the command on a machine "

@@ -18,7 +18,7 @@ class BadImage(AttarError):
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """ " (did you mean 'minimax'?)" for a mistyped name, whatever its case; "" where nothing known is near."""
-    return written_hint(nearest(name, known))
+    return written_hint(similar_names(name, known))
 
 
 def written_hint(near: Sequence[str]) -> str:
@@ -26,7 +26,7 @@ def written_hint(near: Sequence[str]) -> str:
     return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
 
 
-def nearest(name: str, known: Iterable[str]) -> list[str]:
+def similar_names(name: str, known: Iterable[str]) -> list[str]:
     """The known names that a mistyped one may mean: those that differ in case alone, else up to three near ones."""
     known = list(dict.fromkeys(known))
     folded: dict[str, list[str]] = {}
@@ -39,7 +39,7 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in words; of an error of the system neither its number nor the file, told elsewhere."""
+    """What went wrong, in words; of an error of the system neither its number nor the file, which stand elsewhere."""
     return str(getattr(error, "strerror", None) or error)
 
 

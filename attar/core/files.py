@@ -155,14 +155,14 @@ def _rename_onto(made: Path, folder: Path) -> None:
         raise AttarError(f"{folder}: cannot be written, something else is there ({error.strerror})") from error
 
 
-def expanded(name: str | Path) -> Path:
+def expand_user(name: str | Path) -> Path:
     """A path as it was named, its `~` made the home folder; the `~` of a user that there is none of stays."""
     return Path(os.path.expanduser(name))
 
 
 def at_home(source: str) -> str:
     """A name that may be a path or an id of the hub: a path of the home folder is written out."""
-    return str(expanded(source)) if source.startswith("~") else source
+    return str(expand_user(source)) if source.startswith("~") else source
 
 
 def permit(file: Path, rights: int) -> None:

@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from attar.core.errors import AttarError, nearest, written_hint
-from attar.core.files import expanded
+from attar.core.errors import AttarError, similar_names, written_hint
+from attar.core.files import expand_user
 
 PATIENCE = 5.0
 """Seconds that the hub has to answer in."""
@@ -28,23 +28,23 @@ def check_there(source: str, name: str, known: Iterable[str] = ()) -> None:
     """
     if not source:
         raise AttarError(f"{name} is empty: name a file or folder, or an id of the hub")
-    if expanded(source).exists():
+    if expand_user(source).exists():
         return
     if not _ID.fullmatch(source):
         raise AttarError(
             f"{name} {source}{near(source, known)}: there is no such file or folder; an id of the hub reads owner/name"
         )
-    if why := absent(source):
+    if why := why_not_on_hub(source):
         raise AttarError(f"{name} {source}{near(source, known)}: there is no such folder here, and {why}")
 
 
-def check_id(repository: str, name: str) -> None:
+def check_id(repository: str) -> None:
     """Raises AttarError for what cannot be the id of a repository."""
     if not _ID.fullmatch(repository) or ".." in repository or "--" in repository:
-        raise AttarError(f"{name} {repository}: an id of the hub reads owner/name")
+        raise AttarError(f"`repository` {repository}: an id of the hub reads owner/name")
 
 
-def absent(repository: str, kind: Literal["model", "dataset"] = "model") -> str:
+def why_not_on_hub(repository: str, kind: Literal["model", "dataset"] = "model") -> str:
     """Why a repository of the hub cannot be loaded, as far as one short question tells; "" where it may be.
 
     Loading it without asking would wait half a minute for each file where the hub cannot be reached. Where it cannot
@@ -80,7 +80,7 @@ def _ask(repository: str, kind: str) -> None:
 def unloaded(source: str, what: str, error: Exception) -> str:
     """Why `what`, a file or folder or what the hub has of that id, could not be loaded, in words."""
     why = " ".join(str(error).split())
-    if expanded(source).exists():
+    if expand_user(source).exists():
         return f"{source}: cannot be loaded as {what}: {why}"
     return (
         f"{source}{near(source)}: there is no such folder here, and from the hub it cannot be loaded as {what}: {why}"
@@ -92,16 +92,16 @@ def near(source: str, known: Iterable[str] = ()) -> str:
 
     Of a link that is there all the same: that it leads nowhere.
     """
-    missing = whole = expanded(source)
+    missing = whole = expand_user(source)
     if lost := next((path for path in (whole, *whole.parents) if path.is_symlink() and not path.exists()), None):
         return f" ({'a' if lost == whole else f'{lost}: a'} link that leads nowhere)"
     while not missing.parent.exists():
         missing = missing.parent
     listable = missing.parent.is_dir() and os.access(missing.parent, os.R_OK | os.X_OK)
     names = os.listdir(missing.parent) if listable else []
-    alike = [missing.with_name(name) for name in nearest(missing.name, names)]
+    alike = [missing.with_name(name) for name in similar_names(missing.name, names)]
     whole_paths = [path / whole.relative_to(missing) for path in alike]
     existing = [str(path) for path in whole_paths if path.exists()]
     if not existing and not (missing != whole and _ID.fullmatch(source)):  # the owner of an id is no mistyped folder
         existing = list(map(str, alike))
-    return written_hint([*nearest(source, known), *existing][:3])
+    return written_hint([*similar_names(source, known), *existing][:3])

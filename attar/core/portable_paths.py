@@ -13,7 +13,7 @@ _PLACE = re.compile(r"((?:[a-z]+:)?)(/.+?)((?:@[\w-]+)?)")
 def portable(text: str) -> str:
     """A path, or a spec that names one, without the folders of this machine.
 
-    It is told from the current folder, from the home folder, or by its last two names; all other text stays.
+    It is given relative to the current folder, to the home folder, or by its last two names; all other text stays.
     """
     found = _PLACE.fullmatch(text)
     if found is None:

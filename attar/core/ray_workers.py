@@ -19,7 +19,7 @@ from attar.core.batching import resolve
 from attar.core.errors import AttarError
 from attar.core.progress import Meter, Progress
 from attar.core.wording import counted
-from attar.core.work_items import Item, Lost
+from attar.core.work_items import Lost, WorkItem
 
 RESTARTS = 5
 """How often a worker that died is started again, with its item, before the item is given up."""
@@ -41,7 +41,7 @@ class Worker:
         os.chdir(folder)
         torch.set_num_threads(threads)
 
-    def make(self, number: int, item: Item) -> tuple[int, AttarError | None]:
+    def make(self, number: int, item: WorkItem) -> tuple[int, AttarError | None]:
         """Makes an item; returns its number, and what was wrong."""
         try:
             item.make()
@@ -50,7 +50,7 @@ class Worker:
         return number, None
 
 
-def make_all(items: Sequence[Item], takes: dict[str, float], progress: Progress) -> list[Lost]:
+def make_all(items: Sequence[WorkItem], takes: dict[str, float], progress: Progress) -> list[Lost]:
     """Within `cluster`: as many workers as there is room for make the items; returns those that failed.
 
     Raises:
@@ -107,7 +107,7 @@ def _finished(pool: ActorPool) -> Iterator[tuple[int, AttarError | None]]:
             continue
 
 
-def _died(item: Item) -> AttarError:
+def _died(item: WorkItem) -> AttarError:
     return AttarError(
         f"{item.what}: its worker, or the worker's node, died {RESTARTS + 1} times; if memory was short, give an item "
         "more of a node with `item_cpus` or `item_gpus`. The same command goes on from here"
@@ -164,7 +164,7 @@ def _check_reachable(address: str) -> None:
 
 
 def takes(cpus: float | None, gpus: float | None, device: str) -> dict[str, float]:
-    """The CPUs and GPUs of an item, as Ray is told of them."""
+    """The CPUs and GPUs of an item, as Ray takes them."""
     if gpus is None:
         gpus = 1 if resolve(device, "auto")[0].type == "cuda" else 0
     if cpus is None:

@@ -18,7 +18,7 @@ import platformdirs
 
 from attar.core.cache_users import join
 from attar.core.errors import AttarError
-from attar.core.files import check_writable, expanded, locking, permit, replacing, resumed, write_json, writing
+from attar.core.files import check_writable, expand_user, locking, permit, replacing, resumed, write_json, writing
 from attar.core.fingerprints import Artefact, canonical, digest, file_digest, fingerprint
 
 __all__ = [
@@ -42,7 +42,7 @@ META = "meta.json"
 def cache_folder() -> Path:
     """`ATTAR_CACHE`, or the platform's user cache folder."""
     named = os.environ.get("ATTAR_CACHE")
-    return expanded(named) if named else Path(platformdirs.user_cache_dir("attar"))
+    return expand_user(named) if named else Path(platformdirs.user_cache_dir("attar"))
 
 
 UNREADABLE = f"its {META} cannot be read"
@@ -61,8 +61,8 @@ _warn_once = lru_cache(_log.warning)
 class Store:
     """Finished work, one folder an artefact: `root/kind/key/`, beside a `meta.json` that says what it is.
 
-    Its key is the fingerprint of all that it is made of, and its meta.json holds the same, so that whoever asks can be
-    told why it was used or not (attar.core.cache).
+    Its key is the fingerprint of all that it is made of, and its meta.json holds the same, so that whoever asks can
+    learn why it was used or not (attar.core.cache).
 
     An artefact appears by a rename, so it is whole or absent. Work in progress lives in a scratch folder that survives
     an interruption, so that whoever takes the work up again finds the checkpoints left there.

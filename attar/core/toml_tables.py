@@ -13,10 +13,10 @@ from attar.core import limits
 from attar.core.config import parsed
 from attar.core.errors import AttarError, explained, suggestion
 
-Table = dict[str, Any]
+TomlTable = dict[str, Any]
 
 
-def read(file: Path, field: str) -> Any:
+def read_table_file(file: Path, field: str) -> Any:
     """What the TOML file, or by its suffix the JSON file, that a field names holds.
 
     Raises:
@@ -27,7 +27,7 @@ def read(file: Path, field: str) -> Any:
         return json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
 
 
-def keyed(written: Table, allowed: Collection[str], where: str) -> Table:
+def keyed(written: TomlTable, allowed: Collection[str], where: str) -> TomlTable:
     """The table with hyphens in its keys as underscores.
 
     Raises:
@@ -45,7 +45,7 @@ def known(name: str, names: Collection[str], where: str, what: str) -> None:
         raise AttarError(f"{where}: no {what} {name!r}{suggestion(name, names)}; there are: {', '.join(names)}")
 
 
-def labelled(written: Any, where: str) -> dict[str, Table]:
+def labelled_tables(written: Any, where: str) -> dict[str, TomlTable]:
     """The tables under [where.LABEL], at least one, whose labels can name folders."""
     tables = {label: table(own, f"[{where}.{label}]") for label, own in table(written, where).items()}
     if not tables:
@@ -56,7 +56,7 @@ def labelled(written: Any, where: str) -> dict[str, Table]:
     return tables
 
 
-def table(written: Any, where: str) -> Table:
+def table(written: Any, where: str) -> TomlTable:
     """What was written, if it is a table."""
     if not isinstance(written, dict):
         raise AttarError(f"{where} must be a table")
@@ -79,7 +79,7 @@ def numbers(written: Any, where: str) -> tuple[int, ...]:
     return tuple(sorted(set(values)))
 
 
-def seeds(written: Any, where: str) -> tuple[int, ...]:
+def seed_list(written: Any, where: str) -> tuple[int, ...]:
     """How many seeds, from 0 on, or a list of them."""
     if not isinstance(written, list):
         return tuple(limits.seeds(parsed(written, int, where), f"{where} ="))

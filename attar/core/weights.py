@@ -6,12 +6,12 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from attar.core.files import expanded
+from attar.core.files import expand_user
 
 
-def damaged(source: str | Path) -> str:
+def damaged_weights(source: str | Path) -> str:
     """Which safetensors file of a folder, or the file itself, cannot be read, and what to do; "" where none is."""
-    place = expanded(source)
+    place = expand_user(source)
     for file in sorted(place.rglob("*.safetensors")) if place.is_dir() else [place]:
         if file.suffix != ".safetensors" or not file.is_file():
             continue

@@ -59,7 +59,7 @@ class Catalogue:
         return _differences(asked, record.inputs, {**self._inputs, **dict(_parts(asked))})
 
 
-def between(asked: Artefact, other: Artefact) -> tuple[ChangedInput, ...]:
+def differing_inputs(asked: Artefact, other: Artefact) -> tuple[ChangedInput, ...]:
     """The inputs in which two artefacts of a kind differ, those of their parts included."""
     return _differences(asked, other.recorded, {**dict(_parts(other)), **dict(_parts(asked))})
 

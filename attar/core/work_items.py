@@ -8,7 +8,7 @@ from typing import Protocol
 from attar.core.errors import AttarError
 
 
-class Item(Protocol):
+class WorkItem(Protocol):
     """Work that ends in the store, published at once, so that it can be broken off, repeated, or made elsewhere.
 
     It is pickled for workers; what is large in it is opened there, once.
@@ -33,5 +33,5 @@ class Item(Protocol):
 class Lost:
     """An item that could not be made."""
 
-    item: Item
+    item: WorkItem
     error: AttarError

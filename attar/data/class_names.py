@@ -111,7 +111,7 @@ def read_class_map(file: Path) -> dict[str, int | str]:
     Raises:
         AttarError: the file cannot be read as such a table.
     """
-    table = toml_tables.read(file, "class_map")
+    table = toml_tables.read_table_file(file, "class_map")
     if not isinstance(table, dict):
         raise AttarError(f"`class_map` {file}: not a table of data class names")
     wrong = [key for key, value in table.items() if isinstance(value, bool) or not isinstance(value, (int, str))]

@@ -75,10 +75,10 @@ def read(file: Path) -> Image.Image:
     try:
         return upright(opened(file.read_bytes()))
     except Exception as error:
-        raise BadImage(f"{file}: {reason(error)}") from error
+        raise BadImage(f"{file}: {decoding_error(error)}") from error
 
 
-def reason(error: Exception) -> str:
+def decoding_error(error: Exception) -> str:
     """Why an image could not be decoded, in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 

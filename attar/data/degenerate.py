@@ -13,7 +13,7 @@ ACCIDENT = 2
 """Two equal images may be one that the data holds twice, chosen twice, and so may one in each of two classes."""
 
 
-class Look(NamedTuple):
+class ImageContents(NamedTuple):
     """What is noted of an image when it is decoded."""
 
     digest: str
@@ -22,9 +22,9 @@ class Look(NamedTuple):
     """Whether all of its pixels, more than one, are of a single colour."""
 
     @staticmethod
-    def of(pixels: bytes) -> Look:
+    def of(pixels: bytes) -> ImageContents:
         """What is noted of an image with these RGB values, pixel by pixel."""
-        return Look(digest(pixels), len(pixels) > 3 and pixels[3:] == pixels[:-3])
+        return ImageContents(digest(pixels), len(pixels) > 3 and pixels[3:] == pixels[:-3])
 
 
 class ClassContents(NamedTuple):
@@ -40,7 +40,7 @@ class ClassContents(NamedTuple):
     """The digest of the distinct images, whatever their order."""
 
     @staticmethod
-    def of(looks: Iterable[Look]) -> ClassContents:
+    def of(looks: Iterable[ImageContents]) -> ClassContents:
         """What the images show of which this was noted."""
         looks = list(looks)
         distinct = sorted({look.digest for look in looks})

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from attar.core.errors import AttarError
-from attar.core.hub_ids import absent, near
+from attar.core.hub_ids import near, why_not_on_hub
 from attar.data.columns import columns
 from attar.data.decode import opened
 from attar.data.source import Ints, file_bytes, labelled, state
@@ -25,7 +25,7 @@ def splits(where: str) -> tuple[str, ...]:
         if _saved(where):
             saved = datasets.load_from_disk(where)
             return tuple(str(name) for name in saved) if isinstance(saved, dict) else ()
-        if not Path(where).exists() and (why := absent(where, "dataset")):
+        if not Path(where).exists() and (why := why_not_on_hub(where, "dataset")):
             raise AttarError(f"hf:{where}{near(where)}: there is no such folder here, and {why}")
         return tuple(str(name) for name in datasets.get_dataset_split_names(where))
 

@@ -15,10 +15,10 @@ from attar.core.errors import AttarError, BadImage, explained, suggestion
 from attar.core.rng import numpy_generator
 from attar.core.store import Artefact, Store, digest, fingerprint
 from attar.core.wording import counted, listed
-from attar.data.decode import reason, upright
+from attar.data.decode import decoding_error, upright
 from attar.data.imagenet import SUBSETS
 from attar.data.source import Ints, Source, is_no_file
-from attar.data.spec import open_source, resolve
+from attar.data.spec import canonical_spec, open_source
 from attar.data.threads import in_threads
 
 _SOURCES: dict[str, Source] = {}
@@ -32,7 +32,7 @@ def load_data(spec: str) -> ImageSet:
         AttarError: an unknown form, a missing path, several splits with none named, an unknown split, a class
             without images, labels that do not fit.
     """
-    resolved = resolve(spec)
+    resolved = canonical_spec(spec)
     source = _SOURCES[resolved] = open_source(resolved)
     return ImageSet(resolved, source, np.arange(len(source.labels)), tuple(range(len(source.classes))))
 
@@ -80,7 +80,7 @@ class ImageSet:
         try:
             return upright(self._source.image(int(self._rows[index])))
         except Exception as error:
-            raise BadImage(f"{self.name(index)}: {reason(error)}") from error
+            raise BadImage(f"{self.name(index)}: {decoding_error(error)}") from error
 
     def name(self, index: int) -> str:
         """What a message calls the image: "train.parquet, row 17", or its path relative to the folder."""

@@ -14,7 +14,7 @@ from attar.core.errors import AttarError, BadImage
 from attar.core.progress import Meter, Progress, silent
 from attar.core.store import Artefact, Store
 from attar.core.wording import counted
-from attar.data.degenerate import ACCIDENT, ClassContents, Look, check_contents
+from attar.data.degenerate import ACCIDENT, ClassContents, ImageContents, check_contents
 from attar.data.imageset import ImageSet
 from attar.data.threads import in_threads
 
@@ -93,7 +93,7 @@ def _decoded(images: ImageSet, label: int, store: Store, meter: Meter) -> tuple[
         bad, looks = [], []
         for place, look in enumerate(in_threads(lambda index: _look(images, index), indices.tolist())):
             meter.add()
-            if isinstance(look, Look):
+            if isinstance(look, ImageContents):
                 looks.append(look)
             else:
                 bad.append(place)
@@ -112,13 +112,13 @@ def _decoded(images: ImageSet, label: int, store: Store, meter: Meter) -> tuple[
     return reasons, ClassContents(*contents)
 
 
-def _look(images: ImageSet, index: int) -> Look | str:
+def _look(images: ImageSet, index: int) -> ImageContents | str:
     """What an image shows, or why it cannot be decoded."""
     try:
         image = images.open(index)
     except BadImage as error:
         return str(error).removeprefix(f"{images.name(index)}: ")
-    return Look.of(image.tobytes())
+    return ImageContents.of(image.tobytes())
 
 
 def _lines(images: ImageSet, bad: Mapping[int, str]) -> str:

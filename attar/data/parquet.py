@@ -43,7 +43,7 @@ def load(where: str, split: str | None) -> Parquet:
     files = shards.files(path)
     if split is None or split not in files:
         raise AttarError(f"{path} holds no parquet file")
-    return Parquet(shards.whole(split, files[split]))
+    return Parquet(shards.whole_split(split, files[split]))
 
 
 class Parquet:

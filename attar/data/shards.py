@@ -25,7 +25,7 @@ def files(folder: Path) -> dict[str, list[Path]]:
     return by_split
 
 
-def whole(split: str, files: list[Path]) -> list[Path]:
+def whole_split(split: str, files: list[Path]) -> list[Path]:
     """The files of a split: the shards of one division, each of them once, or none that is called a shard.
 
     Raises:

@@ -83,7 +83,7 @@ def shown(name: str) -> str:
 
 
 def unique_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, the second and later bearers of one told apart by their label: "crane", "crane (517)"."""
+    """The names, the second and later bearers of one with their label: "crane", "crane (517)"."""
     taken: set[str] = set()
     unique = []
     for label, name in enumerate(names):

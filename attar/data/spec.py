@@ -42,7 +42,7 @@ SOURCES = Registry[Form](
 """Each module is a `Form`. @SPLIT behind a spec names a split."""
 
 
-def resolve(spec: str) -> str:
+def canonical_spec(spec: str) -> str:
     """The canonical form of a spec: with its kind, an absolute path, and its split where there are splits.
 
     Raises:
@@ -94,7 +94,7 @@ def test_spec(spec: str) -> str:
     Raises:
         AttarError: there is none, or the spec already holds test images.
     """
-    kind, where, split = _parse(resolve(spec))
+    kind, where, split = _parse(canonical_spec(spec))
     if split is None and kind in ("parquet", "imagefolder"):  # one split's own file or folder: look beside it
         own = os.path.basename(where).removesuffix(".parquet").split("-0")[0]
         where = os.path.dirname(where)

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-Item = TypeVar("Item")
-Made = TypeVar("Made")
+Input = TypeVar("Input")
+Output = TypeVar("Output")
 
 
-def in_threads(function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+def in_threads(function: Callable[[Input], Output], items: Iterable[Input]) -> Iterator[Output]:
     """`map`, with one thread per core (at most 8) and no more than 64 results waiting; results come in order."""
     workers = min(8, os.cpu_count() or 1)
     left = iter(items)

@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision import datasets
 
 from attar.core.errors import AttarError, explained, suggestion
-from attar.core.files import expanded
+from attar.core.files import expand_user
 from attar.core.store import cache_folder
 from attar.data.source import Ints, labelled
 
@@ -84,7 +84,7 @@ class Torchvision:
 
 def _root() -> Path:
     named = os.environ.get("ATTAR_DATA")
-    return expanded(named) if named else cache_folder() / "torchvision"
+    return expand_user(named) if named else cache_folder() / "torchvision"
 
 
 def _class(where: str) -> Any:

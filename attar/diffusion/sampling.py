@@ -67,7 +67,7 @@ class Sampler:
         if not -1 <= self.clean_time <= 999:
             raise AttarError(f"sampler.clean_time {self.clean_time}: choose -1 to 999")
         if self.solver in SCHEDULERS:
-            check_scheduler("sampler", self.solver, self.steps, self.spacing, self.clean_time)
+            check_scheduler(self.solver, self.steps, self.spacing, self.clean_time)
         if self.solver == CHECKPOINT and (self.spacing, self.clean_time) != ("leading", -1):
             raise AttarError(
                 "sampler.solver checkpoint: leave out sampler.spacing and sampler.clean_time; it has its own"

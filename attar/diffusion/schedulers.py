@@ -31,18 +31,18 @@ SCHEDULERS = (
 """The schedulers that take any schedule, ask the network at whole times and draw noise from generators."""
 
 
-def check_scheduler(owner: str, name: str, steps: int, spacing: str, clean_time: int) -> None:
-    """Raises AttarError where the scheduler cannot follow a grid of 1000 times made of these fields of `owner`."""
+def check_scheduler(name: str, steps: int, spacing: str, clean_time: int) -> None:
+    """Raises AttarError where the scheduler cannot follow a grid of 1000 times made of these fields of a sampler."""
     takes = inspect.signature(_class(name).__init__).parameters
     if clean_time != -1 and not (clean_time == 0 and "set_alpha_to_one" in takes):
-        raise AttarError(f"{owner}.clean_time {clean_time}: {name} knows -1" + " and 0" * ("set_alpha_to_one" in takes))
+        raise AttarError(f"sampler.clean_time {clean_time}: {name} knows -1" + " and 0" * ("set_alpha_to_one" in takes))
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     schedule = Schedule((1 - betas).cumprod(0).float())
     if _follows(name, spacing, clean_time, schedule, grid(steps, spacing)):
         return
     able = [other for other in SPACINGS if _follows(name, other, clean_time, schedule, grid(steps, other))]
-    advice = f"choose {owner}.spacing {' or '.join(able)}" if able else "choose another solver or number of steps"
-    raise AttarError(f"{owner}.spacing {spacing!r}: {name} cannot follow this grid of {steps} steps; {advice}")
+    advice = f"choose sampler.spacing {' or '.join(able)}" if able else "choose another solver or number of steps"
+    raise AttarError(f"sampler.spacing {spacing!r}: {name} cannot follow this grid of {steps} steps; {advice}")
 
 
 def falling_times(scheduler: Any) -> list[int]:

@@ -25,6 +25,7 @@ class Artefacts:
     fits: Mapping[int, Artefact]
     """Equal for the classes of a group; empty where nothing is learnt."""
     candidates: Mapping[int, Artefact]
+    """Label -> the latents that are selected from."""
     refined: Mapping[int, Artefact]
     """Empty where nothing is refined."""
 
@@ -63,7 +64,7 @@ def artefacts(
     return Artefacts(groups, fits, candidates, refined if method.refine is not None else {})
 
 
-def load(job: Job, artefact: Artefact) -> Tensors:
+def load_artefact(job: Job, artefact: Artefact) -> Tensors:
     """The tensors of a finished artefact, on the CPU.
 
     Raises:

@@ -9,15 +9,15 @@ from itertools import islice
 from attar.core.engine import check_same
 from attar.core.store import Artefact
 from attar.core.wording import counted
-from attar.core.work_items import Item
+from attar.core.work_items import WorkItem
 from attar.distillation import pipeline
 from attar.distillation.artefacts import Artefacts, artefacts, fit_artefact, prepared_artefact
-from attar.distillation.checks import RunPlan
+from attar.distillation.run_plan import RunPlan
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, RealImages
 
 
-def shares(plan: RunPlan, ipcs: Sequence[int]) -> Iterator[Sequence[Item]]:
+def item_stages(plan: RunPlan, ipcs: Sequence[int]) -> Iterator[Sequence[WorkItem]]:
     """All that the sets of some IPCs are made from, as items: those of one sequence do not need one another."""
     job, method = plan.job, plan.method
     if isinstance(method, RealImages):

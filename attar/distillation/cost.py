@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from attar.core.progress import about, duration
 from attar.core.wording import counted, size
 from attar.distillation.artefacts import prepared_artefact
-from attar.distillation.checks import RunPlan
 from attar.distillation.device_speed import decoded_per_second, encoded_per_second, passes_per_image, passes_per_second
 from attar.distillation.outlook import memory_of
+from attar.distillation.run_plan import RunPlan
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, Method
-from attar.selection.features import Features, teacher_for
+from attar.selection.features import ImageFeatures, teacher_for
 from attar.teachers.features import seconds_per_image
 
 
@@ -116,7 +116,7 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
     return "".join(f"; {text}" for text in parts)
 
 
-def features_seconds(job: Job, features: Features, real: bool) -> float:
+def features_seconds(job: Job, features: ImageFeatures, real: bool) -> float:
     """Seconds that the features of one image take on this device: one batch, timed; reading it is not counted."""
     if features.of == "teacher":
         return 0.0 if features.teacher is None else seconds_per_image(teacher_for(job, features.teacher))

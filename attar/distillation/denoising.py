@@ -81,8 +81,8 @@ def _guide(
     """The method's guide as the solver calls it for these rows."""
     if method.guide is None:
         return None
-    told = [start.aims[index] for label, index in rows if (start := begun[label]).aims is not None]
-    aims = torch.stack(told).to(device) if told else None
+    stacked = [start.aims[index] for label, index in rows if (start := begun[label]).aims is not None]
+    aims = torch.stack(stacked).to(device) if stacked else None
     before = [finished[label] if method.guide.looks_back else [] for label, _ in rows]
     shape = begun[rows[0][0]].z.shape[1:]
     seen = torch.stack([torch.stack(list(made)) if made else torch.zeros(0, *shape) for made in before]).to(device)

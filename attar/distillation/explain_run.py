@@ -11,7 +11,8 @@ from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Artefact, Store
 from attar.core.why_not_cached import Catalogue, NearestArtefact
 from attar.distillation.artefacts import prepared_artefact
-from attar.distillation.checks import RunPlan, planned
+from attar.distillation.checks import planned
+from attar.distillation.run_plan import RunPlan
 from attar.job import Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method
 from attar.priors.digits import digits_artefact

@@ -16,7 +16,7 @@ OF_PRIOR = ("prompt", "prompts", "negative_prompt", "class_map")
 """Fields of a Spec that the manifest notes beside the prior, where they were of use."""
 
 
-def damaged(origin: DistilledSet, wrong: str) -> AttarError:
+def damaged_manifest(origin: DistilledSet, wrong: str) -> AttarError:
     """An error that says what is wrong in a set's manifest."""
     return AttarError(f"{origin.folder / 'manifest.json'} is damaged: {wrong}; copy the set again, or distill it again")
 
@@ -70,5 +70,5 @@ def method_of(origin: DistilledSet, changes: Mapping[str, Any] | None = None) ->
     try:
         method = load_method(name, own)
     except AttarError as error:
-        raise damaged(origin, f"method: {error}") from error
+        raise damaged_manifest(origin, f"method: {error}") from error
     return load_method(name, {**own, **changes}) if changes else method

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from attar import __version__
 from attar.core.files import read_lines
-from attar.distillation.pipeline import Made, Pixels
+from attar.data.pixels import Pixels
+from attar.distillation.pipeline import StageOutputs
 from attar.job import Job
 from attar.methods.base import LatentMethod
 from attar.methods.minimax.monitor import MEASURES
@@ -23,7 +24,7 @@ from attar.sets.mosaics import reduced
 
 if TYPE_CHECKING:
     from attar.core.store import Artefact
-    from attar.distillation.checks import RunPlan
+    from attar.distillation.run_plan import RunPlan
     from attar.methods.base import Tensors
 
 TOTALS = ("count", "inertia")
@@ -33,7 +34,7 @@ THUMBNAIL = 128
 PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "pillow", "scikit-learn", "safetensors")
 
 
-def manifest(plan: RunPlan, ipc: int, made: Made) -> dict[str, Any]:
+def manifest(plan: RunPlan, ipc: int, made: StageOutputs) -> dict[str, Any]:
     """All that is known of a distilled set but its images' digests."""
     job, method = plan.job, plan.method
     described = plan.described(ipc)
@@ -46,7 +47,7 @@ def manifest(plan: RunPlan, ipc: int, made: Made) -> dict[str, Any]:
         "selected_by": method.select.teacher_summary(job),
         "exemplars_by": None if chooses is None else chooses.teacher_summary(job),
         "learnt": learnt(made.fitted),
-        "measures": measures(job, made),
+        "measures": tuning_measures(job, made),
         "seconds": seconds(plan, made),
         "machine": {"device": device, "python": platform.python_version(), "system": platform.platform()},
         "versions": {package: version(package) for package in PACKAGES},
@@ -64,7 +65,7 @@ def learnt(fitted: Mapping[int, Tensors]) -> dict[str, float]:
     return {name: sum(of) / (1 if name in TOTALS else len(of)) for name, of in values.items()}
 
 
-def measures(job: Job, made: Made) -> list[dict[str, Any]]:
+def tuning_measures(job: Job, made: StageOutputs) -> list[dict[str, Any]]:
     """What was measured while the prior was tuned to each group of classes; empty where it was not."""
     by_group: dict[str, tuple[Artefact, list[str]]] = {}
     for label, fit in (made.asked.fits if made.asked else {}).items():
@@ -73,7 +74,7 @@ def measures(job: Job, made: Made) -> list[dict[str, Any]]:
     return [{"classes": classes, "looks": of} for classes, of in looks if of]
 
 
-def seconds(plan: RunPlan, made: Made) -> dict[str, float]:
+def seconds(plan: RunPlan, made: StageOutputs) -> dict[str, float]:
     """Seconds by stage, summed over what the set was made from, whichever run made it."""
     job, totals = plan.job, dict[str, float]()
     for artefact in {artefact.key: artefact for artefact in made.stored}.values():

@@ -16,7 +16,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,8 @@ from attar.core.finite import naming, save_finite
 from attar.core.progress import Meter
 from attar.core.store import Artefact
 from attar.data import preprocess
-from attar.distillation.artefacts import Artefacts, load, prepared_artefact
+from attar.data.pixels import Pixels
+from attar.distillation.artefacts import Artefacts, load_artefact, prepared_artefact
 from attar.distillation.denoising import BUNDLE, denoised, starts
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, RealImages, Tensors
@@ -36,8 +36,7 @@ from attar.priors.codec import to_uint8
 from attar.priors.prior import Prior
 from attar.sets.mosaics import mosaic, reduced
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
-Images = Iterator[tuple[int, int, Pixels]]
+ImageStream = Iterator[tuple[int, int, Pixels]]
 """(label, index, uint8 (H, W, 3)) of each image, in order."""
 
 
@@ -46,25 +45,28 @@ class StoredLatents:
     """The latents of a class's images at t = 0."""
 
     stored: Artefact
+    """Where they lie in the store."""
     rows: Tensor | None = None
     """Which of the stored latents, (IPC,); None: all."""
 
     def load(self, job: Job) -> Tensor:
         """(IPC, C, H, W), float32, on the CPU."""
-        z = load(job, self.stored)["z"]
+        z = load_artefact(job, self.stored)["z"]
         return z if self.rows is None else z[self.rows]
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
+class StageOutputs:
     """What the stages made for the set of one IPC."""
 
-    images: Callable[[Collection[int]], Images]
+    images: Callable[[Collection[int]], ImageStream]
     """The images of all classes but those that are written already."""
     fitted: Mapping[int, Tensors] = field(default_factory=dict)
     """What the fit learnt of each class."""
     asked: Artefacts | None = None
+    """What the set is made from, of a method that samples a prior."""
     prepared: Mapping[int, Artefact] = field(default_factory=dict)
+    """What was prepared of each class, of a method that composes images."""
     compared: Sequence[Artefact] = ()
     """What real images are chosen by."""
 
@@ -86,7 +88,7 @@ def fit(job: Job, method: LatentMethod, asked: Artefacts) -> dict[int, Tensors]:
 def fit_group(job: Job, fit: Fit, group: Group, artefact: Artefact) -> Tensors:
     """What the fit learns of one group of classes."""
     what = f"fitting {job.classes[group[0]]!r}" + (f" and {len(group) - 1} more" if group[1:] else "")
-    return load(job, _once(job, artefact, partial(fit.run, job, group), what))
+    return load_artefact(job, _once(job, artefact, partial(fit.run, job, group), what))
 
 
 def sample(job: Job, method: LatentMethod, asked: Artefacts, fitted: Mapping[int, Tensors]) -> dict[int, Artefact]:
@@ -123,7 +125,7 @@ def _sample_missing(
 def select(job: Job, method: LatentMethod, candidates: Mapping[int, Artefact], ipc: int) -> dict[int, StoredLatents]:
     """The candidates of each class that are kept."""
     return {
-        label: StoredLatents(made, method.select(job, label, load(job, made)["z"], ipc))
+        label: StoredLatents(made, method.select(job, label, load_artefact(job, made)["z"], ipc))
         for label, made in candidates.items()
     }
 
@@ -147,7 +149,7 @@ def _refined(job: Job, prior: Prior, method: LatentMethod, label: int, kept: Sto
     return {"z": method.refine(job, prior, label, kept.load(job))}
 
 
-def decode(job: Job, latents: Mapping[int, StoredLatents], ipc: int, done: Collection[int] = ()) -> Images:
+def decode(job: Job, latents: Mapping[int, StoredLatents], ipc: int, done: Collection[int] = ()) -> ImageStream:
     """The images of all classes that are not `done`, brought to the spec's output size, or that of parts of it."""
     missing = [label for label in latents if label not in done]
     meter = Meter(job.progress, f"decoding {ipc} a class", ipc * len(missing), "images")
@@ -197,14 +199,14 @@ def prepare_class(job: Job, method: ComposedImages, label: int, artefact: Artefa
 
 def compose(
     job: Job, method: ComposedImages, prepared: Mapping[int, Artefact], ipc: int, done: Collection[int] = ()
-) -> Images:
+) -> ImageStream:
     """The images of all classes that are not `done`, from what was prepared of them."""
     for label in (label for label in prepared if label not in done):
-        for index, pixels in enumerate(method.images(job, label, load(job, prepared[label]), ipc)):
+        for index, pixels in enumerate(method.images(job, label, load_artefact(job, prepared[label]), ipc)):
             yield label, index, _part(job, method, Image.fromarray(pixels)) if job.spec.formation > 1 else pixels
 
 
-def compare(job: Job, method: RealImages) -> list[Artefact]:
+def prepare_features(job: Job, method: RealImages) -> list[Artefact]:
     """All that the rule compares real images by."""
     needed = method.select.needed_features(job)
     for features in needed:
@@ -212,7 +214,7 @@ def compare(job: Job, method: RealImages) -> list[Artefact]:
     return [stored for features in needed for stored in features.stored(job)]
 
 
-def copy(job: Job, method: RealImages, ipc: int, done: Collection[int] = ()) -> Images:
+def copy(job: Job, method: RealImages, ipc: int, done: Collection[int] = ()) -> ImageStream:
     """The real images that the rule keeps, of all classes that are not `done`, pixel for pixel."""
     for label in (label for label in job.labels if label not in done):
         pool = torch.from_numpy(job.images.of_class(label))
@@ -228,8 +230,8 @@ def _part(job: Job, method: RealImages | ComposedImages, image: Image.Image) -> 
     return reduced(square, side // job.spec.formation, job.spec.output_filter)
 
 
-def mosaics(formation: int, parts: Callable[[Collection[int]], Images], done: Collection[int] = ()) -> Images:
-    """The parts of each class, as many as make a mosaic in one; with a formation of 1, the images as they are."""
+def mosaics(formation: int, parts: Callable[[Collection[int]], ImageStream], done: Collection[int] = ()) -> ImageStream:
+    """The parts of each class, as many as make a mosaic in one."""
     held: list[Pixels] = []
     for label, index, pixels in parts(done):
         held.append(pixels)

@@ -14,7 +14,7 @@ from attar.core.json_shapes import TABLE, TEXT, Many, Maybe, Shape, mistake, who
 from attar.core.progress import Progress, silent
 from attar.core.store import Artefact, Store
 from attar.core.wording import counted
-from attar.distillation.from_manifest import damaged, method_of, spec_of
+from attar.distillation.from_manifest import damaged_manifest, method_of, spec_of
 from attar.job import Job, Spec
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _with_statistics(folder: Path) -> DistilledSet:
     if problem := next((line for line in verify(folder) if STATISTICS in line or "manifest" in line), None):
         raise AttarError(f"{folder} is damaged ({problem})")
     if wrong := mistake(origin.manifest, _NEEDED):
-        raise damaged(origin, wrong)
+        raise damaged_manifest(origin, wrong)
     return origin
 
 
@@ -128,7 +128,7 @@ class Dataless(Job):
         labels = self.origin.manifest["prior"].get("labels") or super().prior_labels
         if max(labels) >= self.prior.n_classes:
             known = counted(self.prior.n_classes, "class")
-            raise damaged(self.origin, f"prior.labels has {max(labels)}, and the prior {known}")
+            raise damaged_manifest(self.origin, f"prior.labels has {max(labels)}, and the prior {known}")
         return labels
 
     def about_data(self) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def _method(origin: DistilledSet) -> D3HR:
     made_by = method_of(origin)
     if not getattr(made_by, "keeps_statistics", False):
         name = origin.manifest["method"]["name"]
-        raise damaged(origin, f"method.name is {name}, which keeps no statistics")
+        raise damaged_manifest(origin, f"method.name is {name}, which keeps no statistics")
     method = cast("D3HR", made_by)
     time = method.matched_time
     return replace(method, time=None, fit=replace(method.fit, times=(time,)))

@@ -14,7 +14,7 @@ from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store
 from attar.core.wording import counted
-from attar.distillation.from_manifest import damaged, method_of, spec_of
+from attar.distillation.from_manifest import damaged_manifest, method_of, spec_of
 from attar.job import Job
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Places:
+class MovedPlaces:
     """Where things lie now that lay elsewhere when the set was made."""
 
     data: str | None = None
@@ -74,7 +74,7 @@ class Reproduction:
 def reproduce(
     folder: Path,
     out: Path,
-    places: Places = Places(),
+    places: MovedPlaces = MovedPlaces(),
     fields: Mapping[str, Any] | None = None,
     *,
     store: Store | None = None,
@@ -114,7 +114,7 @@ def _told(origin: DistilledSet) -> dict[str, Any]:
     data = origin.manifest["data"]
     for name in ("imbalance_factor", "hold_out", "skipped"):
         if name not in data:
-            raise damaged(origin, f"data.{name} is missing")
+            raise damaged_manifest(origin, f"data.{name} is missing")
     return {
         "classes": tuple(origin.classes),
         "imbalance_factor": data["imbalance_factor"],

@@ -19,8 +19,8 @@ from attar.core.store import Artefact, write_json
 from attar.core.wording import counted
 
 if TYPE_CHECKING:
-    from attar.distillation.checks import RunPlan
-    from attar.distillation.pipeline import Images, Made
+    from attar.distillation.pipeline import ImageStream, StageOutputs
+    from attar.distillation.run_plan import RunPlan
     from attar.job import Job
     from attar.methods.base import Method
 
@@ -43,7 +43,7 @@ def distill_sets(
     learnt of each class elsewhere. Workers of an engine make what is long; this process finds it in the store, and
     decodes and writes.
 
-    The seconds told of the first set begin with the checks, which read all images.
+    The seconds stated for the first set begin with the checks, which read all images.
 
     Raises:
         AttarError: any input is wrong, or a folder belongs to another run; before any long work.
@@ -68,7 +68,7 @@ def distill_sets(
     return list(plan.folders.values())
 
 
-def _write(plan: RunPlan, ipc: int, made: Made) -> bool:
+def _write(plan: RunPlan, ipc: int, made: StageOutputs) -> bool:
     """Writes the set of one IPC, unless another run has done so meanwhile; whether it was written here."""
     from attar.distillation.manifest import manifest, prototypes, statistics
     from attar.sets.distilled import write_distilled
@@ -83,7 +83,7 @@ def _write(plan: RunPlan, ipc: int, made: Made) -> bool:
     return True
 
 
-def set_artefact(plan: RunPlan, ipc: int, made: Made) -> Artefact:
+def set_artefact(plan: RunPlan, ipc: int, made: StageOutputs) -> Artefact:
     """What the cache remembers of a set: what it was made from (`attar cache explain DIR`).
 
     It is noted before the set appears, so that no set is there that the cache does not know.
@@ -98,40 +98,40 @@ def _noted(folder: Path, scratch: Path) -> None:
     write_json(scratch / "set.json", {"folder": str(folder.absolute())})
 
 
-def make(plan: RunPlan, ipc: int) -> Made:
+def make(plan: RunPlan, ipc: int) -> StageOutputs:
     """The images of one IPC, stage by stage."""
     from attar.distillation import pipeline
     from attar.methods.base import ComposedImages, RealImages
 
     job, method, count = plan.job, plan.method, plan.job.spec.made(ipc)
     if isinstance(method, RealImages):
-        compared, parts = pipeline.compare(job, method), partial(pipeline.copy, job, method, count)
-        return pipeline.Made(_mosaics(job, parts), compared=compared)
+        compared, parts = pipeline.prepare_features(job, method), partial(pipeline.copy, job, method, count)
+        return pipeline.StageOutputs(_mosaics(job, parts), compared=compared)
     if isinstance(method, ComposedImages):
         prepared = pipeline.prepare(job, method)
         parts = partial(pipeline.compose, job, method, prepared, count)
-        return pipeline.Made(_mosaics(job, parts), prepared=prepared)
+        return pipeline.StageOutputs(_mosaics(job, parts), prepared=prepared)
     method, asked = method.for_ipc(count), plan.artefacts[ipc]
     fitted = pipeline.fit(job, method, asked)
     candidates = pipeline.sample(job, method, asked, fitted)
     selected = pipeline.select(job, method, candidates, count)
     refined = pipeline.refine(job, method, asked, fitted, selected)
-    return pipeline.Made(_mosaics(job, partial(pipeline.decode, job, refined, count)), fitted, asked)
+    return pipeline.StageOutputs(_mosaics(job, partial(pipeline.decode, job, refined, count)), fitted, asked)
 
 
-def _mosaics(job: Job, parts: Callable[[Collection[int]], Images]) -> Callable[[Collection[int]], Images]:
+def _mosaics(job: Job, parts: Callable[[Collection[int]], ImageStream]) -> Callable[[Collection[int]], ImageStream]:
     from attar.distillation import pipeline
 
-    return partial(pipeline.mosaics, job.spec.formation, parts)
+    return parts if job.spec.formation == 1 else partial(pipeline.mosaics, job.spec.formation, parts)
 
 
 def _make_ahead(plan: RunPlan, ipcs: Sequence[int], engine: Engine) -> None:
     if engine.is_local:
         return
-    from attar.distillation.cluster_items import shares
+    from attar.distillation.cluster_items import item_stages
 
     with engine.cluster():
-        for items in shares(plan, ipcs):
+        for items in item_stages(plan, ipcs):
             raise_first(engine.ahead(items, plan.job.spec.device, plan.job.progress))
 
 

@@ -72,13 +72,13 @@ def teacher_of(out: Path) -> Path:
 
 def _chosen(job: Job, teacher: Path) -> tuple[str, Callable[[int], dict[str, Any]]]:
     """A method's name, and its fields by IPC: the choice of real images that docs/results.md shows to be the best."""
-    from attar.methods.exemplars import Chosen
+    from attar.methods.exemplars.settings import ExemplarSettings
 
     if job.spec.prior is not None:
         return "exemplars", lambda ipc: {"fit.select.teacher": str(teacher)}
     return "herding", lambda ipc: {
         "select.teacher": str(teacher),
-        "select.share": by_ipc(Chosen.typical, ipc, "fit.typical") / 100,
+        "select.share": by_ipc(ExemplarSettings.typical, ipc, "fit.typical") / 100,
     }
 
 

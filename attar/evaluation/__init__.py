@@ -9,11 +9,11 @@ from attar.evaluation.recipes import RECIPES, changes, modified, named_recipe
 from attar.evaluation.records import Record, Result
 
 if TYPE_CHECKING:
-    from attar.evaluation.evaluator import Images, Students, evaluate
+    from attar.evaluation.evaluator import LabelledImages, Students, evaluate
 
 __all__ = [
     "RECIPES",
-    "Images",
+    "LabelledImages",
     "Recipe",
     "Record",
     "Result",
@@ -26,7 +26,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Images", "Students", "evaluate"):
+    if name in ("LabelledImages", "Students", "evaluate"):
         from attar.evaluation import evaluator
 
         return getattr(evaluator, name)

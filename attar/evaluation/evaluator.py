@@ -23,7 +23,7 @@ from attar.core.finite import naming
 from attar.core.progress import Progress, silent
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, write_json
-from attar.evaluation.images import Images, check_sets, resized
+from attar.evaluation.labelled_images import LabelledImages, check_sets, resized
 from attar.evaluation.labels import SoftLabels, views_of, whole_views
 from attar.evaluation.native import Native
 from attar.evaluation.precision import resolve_precision
@@ -32,11 +32,11 @@ from attar.evaluation.recipes import MODIFIED, RECIPES
 from attar.evaluation.records import Result
 from attar.networks import build, check, check_size
 from attar.teachers.soft_labels import Labelling, StoredLabels, Views
-from attar.training import Pictures, Plan, Precision, Step, Supervision, top1, train
+from attar.training import DeviceImages, Plan, Precision, Step, Supervision, top1, train
 from attar.training.augment import Augmentation
 from attar.training.meters import Tally, TrainAccuracy
 
-__all__ = ["Images", "Students", "evaluate", "training_plan"]
+__all__ = ["LabelledImages", "Students", "evaluate", "training_plan"]
 
 REVISION = 4
 """Part of every item's key: raise it when a change of the code changes what a recipe measures."""
@@ -81,7 +81,7 @@ def _result(students: Students, outcomes: Sequence[dict[str, float]]) -> Result:
     )
 
 
-def labelling(train: Images, recipe: Recipe, teacher: nn.Module, device: str) -> tuple[Labelling, Pictures]:
+def labelling(train: LabelledImages, recipe: Recipe, teacher: nn.Module, device: str) -> tuple[Labelling, DeviceImages]:
     """What the stored labels of a set depend on, and its images on the device, ready to be labelled."""
     students = Students(train, train, recipe, "any", device, teacher)
     assert students.soft is not None
@@ -96,9 +96,9 @@ class Students:
     The sets go to the device when the first unfinished seed asks for them.
     """
 
-    train: Images
+    train: LabelledImages
     """The images that they learn from."""
-    test: Images
+    test: LabelledImages
     """The images that they are tested on."""
     recipe: Recipe
     """How they are trained and tested."""
@@ -179,18 +179,18 @@ class Students:
         return SoftLabels(self.recipe, views, images.digest, classes, self.labeller, self.labels, self.store)
 
     @property
-    def labelled(self) -> Pictures:
+    def labelled(self) -> DeviceImages:
         """What a teacher labels ahead, on the device."""
         if not self.recipe.fixed:
             return self.pictures
         assert self.soft is not None
         assert self.soft.views is not None
-        return self._tensor(resized(self.train.whole.pictures, self.soft.views.how.size))
+        return self._tensor(resized(self.train.whole.images, self.soft.views.how.size))
 
     @cached_property
-    def pictures(self) -> Pictures:
+    def pictures(self) -> DeviceImages:
         """What is augmented, on the device."""
-        pixels, recipe = self.train.pictures, self.recipe
+        pixels, recipe = self.train.images, self.recipe
         if recipe.resize_first or recipe.crop is None:
             pixels = resized(pixels, self.augmentation.size)
         return pixels.to(self.place) if isinstance(pixels, Native) else self._tensor(pixels)
@@ -202,7 +202,7 @@ class Students:
     @cached_property
     def test_tensors(self) -> tuple[Tensor, Tensor]:
         size = self.augmentation.size
-        pixels = resized(self.test.pictures, size, self.recipe.shorter_side(size))
+        pixels = resized(self.test.images, size, self.recipe.shorter_side(size))
         return self._tensor(pixels), self._tensor(self.test.labels.astype(np.int64))
 
     def _tensor(self, values: np.ndarray) -> Tensor:
@@ -283,7 +283,7 @@ def _interval(every: int | str | None, plan: Plan) -> int | None:
 
 
 def training_plan(
-    recipe: Recipe, train: Images, network: str, precision: Precision = "float32"
+    recipe: Recipe, train: LabelledImages, network: str, precision: Precision = "float32"
 ) -> tuple[Plan, Augmentation]:
     """The recipe's tables and rules as numbers, for this set and network."""
     classes, own_size = len(train.classes), train.side

@@ -23,8 +23,8 @@ from attar.teachers.teacher import Teacher, digest_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from attar.evaluation.images import Images
-    from attar.training import Pictures, Plan
+    from attar.evaluation.labelled_images import LabelledImages
+    from attar.training import DeviceImages, Plan
     from attar.training.augment import Augmentation
 
 
@@ -43,7 +43,7 @@ def views_of(recipe: Recipe, plan: Plan, how: Augmentation, count: int) -> Views
     return Views(how, count, epochs=epochs, box=recipe.box, batch=batch)
 
 
-def whole_views(images: Images, teacher: nn.Module | None, given: StoredLabels | None) -> Views:
+def whole_views(images: LabelledImages, teacher: nn.Module | None, given: StoredLabels | None) -> Views:
     """What fixed labels are of: the whole images, at the size that their teacher knows, or else at their own."""
     size = teacher.size if isinstance(teacher, Teacher) else None
     if teacher is None and given is not None:
@@ -109,7 +109,9 @@ class SoftLabels:
         temperature = None if scheme.top is None else recipe.temperature
         return Labelling(self.views, self.images, self.by, self.classes, scheme, temperature)
 
-    def stored(self, images: Callable[[], Pictures], device: torch.device, progress: Progress) -> StoredLabels | None:
+    def stored(
+        self, images: Callable[[], DeviceImages], device: torch.device, progress: Progress
+    ) -> StoredLabels | None:
         """The stored labels of images, made on the device if they are not there yet; None: the teacher is asked."""
         labelling, teacher = self.labelling, self.teacher
         if self.given is not None or labelling is None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attar.core.machine import memory
 from attar.core.store import fingerprint
-from attar.data.degenerate import Look
+from attar.data.degenerate import ImageContents
 from attar.data.threads import in_threads
 
 SHARE = 4
@@ -34,15 +34,15 @@ class Native:
         self.device = torch.device("cpu")
         self._decode, self._kept = decode, dict[int, np.ndarray]()
         self.sizes: list[tuple[int, int]] = []
-        self.looks: list[Look] = []
+        self.contents: list[ImageContents] = []
         room = memory() // SHARE
         for number, pixels in enumerate(in_threads(decode, range(count))):
             self.sizes.append((pixels.shape[0], pixels.shape[1]))
-            self.looks.append(Look.of(np.ascontiguousarray(pixels).tobytes()))
+            self.contents.append(ImageContents.of(np.ascontiguousarray(pixels).tobytes()))
             if pixels.nbytes <= room:
                 self._kept[number] = pixels
                 room -= pixels.nbytes
-        self.digest = fingerprint("native", self.sizes, [look.digest for look in self.looks])
+        self.digest = fingerprint("native", self.sizes, [look.digest for look in self.contents])
 
     def __len__(self) -> int:
         return len(self.sizes)

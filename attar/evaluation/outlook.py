@@ -15,13 +15,13 @@ from attar.core.progress import about, timed_on
 from attar.core.wording import counted, size
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import training_plan
-from attar.evaluation.images import Images
+from attar.evaluation.labelled_images import LabelledImages
 from attar.evaluation.precision import resolve_precision
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.suited import side_of
 from attar.networks import build, check_size
 from attar.sets.distilled import DistilledSet
-from attar.sets.real_images import view_tested_on
+from attar.sets.source_data import view_tested_on
 from attar.training import Precision, autocast
 
 COPIES = 4
@@ -99,11 +99,11 @@ def training_seconds(
     return images * (both + forward * plan.extra_forward) + tested * forward
 
 
-def _stand_in(classes: int, ipc: int, side: int) -> Images:
+def _stand_in(classes: int, ipc: int, side: int) -> LabelledImages:
     """A set's numbers without its images."""
     n = ipc * classes
     pixels = np.broadcast_to(np.uint8(0), (n, side, side, 3))
-    return Images(pixels, np.zeros(n, np.int64), tuple(map(str, range(classes))))
+    return LabelledImages(pixels, np.zeros(n, np.int64), tuple(map(str, range(classes))))
 
 
 @functools.cache

@@ -45,6 +45,7 @@ class Recipe:
     """
 
     name: str
+    """As `recipe` names it; "(modified)" ends the name of a changed one."""
     source: str
     """Paper, and the code that the values were read from."""
 
@@ -82,13 +83,17 @@ class Recipe:
     many_classes: Literal["as is", "idc"] = "as is"
     """idc: at 100 classes two thirds of the epochs, in whole hundreds; above, lr 0.1, decay 1e-4, batch 128 or more."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
+    """sgd: with momentum; adamw: betas 0.9 and 0.999."""
     lr: float | str = 0.01
     """Learning rate, by network."""
     momentum: float = 0.9
+    """Momentum of SGD, from 0 to 1."""
     weight_decay: float = 5e-4
+    """Decay of the weights, of AdamW decoupled from the loss."""
     decay_vectors: bool = True
     """Whether biases and norms are decayed too."""
     schedule: Literal["multistep", "half-cosine", "cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls (`attar.training.plan.rate`)."""
     warmup: int = 0
     """Epochs, or steps where `steps` is given; at most a quarter of them is used, so that short ones end it too."""
 
@@ -103,14 +108,19 @@ class Recipe:
     flip: bool = True
     """Off for images that a flip changes, such as digits."""
     jitter: float = 0.0
+    """Range of brightness, contrast and saturation: factors 1 - jitter ... 1 + jitter; 0: none."""
     lighting: float = 0.0
+    """Deviation of the noise along the principal colours of ImageNet; 0: none."""
     dsa: bool = False
     """DSA's colours and geometry without cutout, as in IDC."""
     mix: Literal["none", "cutmix", "mixup"] = "none"
+    """How two training images become one."""
     mix_probability: float = 1.0
+    """Share of the batches that are mixed, from 0 to 1."""
     mix_alpha: float = 1.0
     """Both parameters of the mixing weight's beta distribution; 1: uniform."""
     normalise: Literal["imagenet", "cifar", "half"] = "imagenet"
+    """Mean and deviation of the input: of ImageNet, of CIFAR-10, or 0.5 and 0.5."""
 
     test_resize: Literal["size", "eighth"] = "size"
     """The shorter side of test images before their centre crop to `size`: `size`, or (eighth) size // 7 * 8."""

@@ -27,9 +27,9 @@ _RATES = (
     " 1e-3"
 )
 
-Row = tuple[str, str, str, dict[str, Any]]
+RecipeRow = tuple[str, str, str, dict[str, Any]]
 
-_TABLE: tuple[Row, ...] = (
+_TABLE: tuple[RecipeRow, ...] = (
     (
         "quick",
         "",
@@ -201,7 +201,7 @@ _TABLE: tuple[Row, ...] = (
 """Name; the recipe that it is a variant of, or none; source; the fields that differ from that, or from the defaults."""
 
 
-def _read(table: tuple[Row, ...]) -> dict[str, Recipe]:
+def _read(table: tuple[RecipeRow, ...]) -> dict[str, Recipe]:
     recipes: dict[str, Recipe] = {}
     for name, of, source, own in table:
         base = recipes[of] if of else Recipe(name, source)

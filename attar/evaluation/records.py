@@ -1,24 +1,15 @@
-"""What evaluations came to: results, the records that a file keeps of them, and their words for a line of text.
-
-In the file, a JSON list, a record is flat: the fields of `Record`, then those of `Trial`. Old records may lack "test",
-"changes", "seed", "best", "learnt", "chance" and "precision".
-"""
+"""What evaluations came to: results, the records of them, and their words for a line of text."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from attar.core.errors import AttarError
-from attar.core.files import write_json, writing
-from attar.core.json_shapes import TABLE, TEXT, WHOLE, Many, Maybe, Shape, ValueKind, mistake, number, read_json, whole
 from attar.core.progress import duration
-from attar.core.store import Artefact, Store
 from attar.core.wording import counted
 from attar.evaluation.recipes import MODIFIED
 
@@ -28,55 +19,21 @@ ALL_DATA = "all data"
 SIGMAS = 3.0
 """Standard errors by which an accuracy must lie above guessing, or it may be luck."""
 
-_PER_CENT = number(0, 100)
-_RESULT: dict[str, Shape] = {
-    "accuracies": Many(_PER_CENT, least=1),
-    "best?": Maybe(Many(_PER_CENT)),
-    "learnt?": Many(_PER_CENT),
-    "chance?": _PER_CENT,
-    "mean": _PER_CENT,
-    "std?": Maybe(number(0)),
-    "seconds": number(0),
-    "n_train": whole(1),
-    "n_test": whole(1),
-}
-_SOURCE = ValueKind(
-    "a text, or a list of texts", lambda x: mistake(x if isinstance(x, list) else [x], Many(TEXT, 1)) is None
-)
-_RECORD: dict[str, Shape] = {
-    **dict.fromkeys(("set", "method", "recipe", "network", "device"), TEXT),
-    **{f"{name}?": TEXT for name in ("test", "label", "item", "layout", "precision")},
-    **_RESULT,
-    "ipc?": Maybe(number(0)),
-    "seed?": Maybe(WHOLE),
-    "seeds?": Many(WHOLE),
-    "formation?": whole(1),
-    "reduced_by?": whole(1),
-    "changes?": TABLE,
-    "teacher?": Maybe({"source": _SOURCE, "digest": TEXT}),
-    "labels?": Maybe({"scheme": TEXT, "bytes": whole(0)}),
-    "baseline?": Maybe(_RESULT),
-}
-_TRIAL: Shape = {
-    **dict.fromkeys(("judged", "item", "label"), TEXT),
-    "seed": WHOLE,
-    "seeds": Many(WHOLE),
-    "distilling": number(0),
-    "bytes": whole(0),
-    "pixels?": Maybe(whole(0)),
-}
-
 
 @dataclass(frozen=True)
 class Result:
     """What networks, one for each training seed, came to on one set of images; accuracies are top-1 in per cent."""
 
     recipe: str
+    """The recipe's name."""
     network: str
+    """The network's name."""
     ipc: float
     """Training images per class, mean over the classes; 0 where an old record of all the data does not say it."""
     n_train: int
+    """Training images."""
     n_test: int
+    """Test images."""
     accuracies: tuple[float, ...]
     """After the last epoch, for each seed."""
     best: tuple[float, ...]
@@ -88,6 +45,7 @@ class Result:
     seconds: float
     """Training and tests of all seeds, also of those that were found finished."""
     device: str
+    """The device that it was trained on, in words."""
     learnt: tuple[float, ...] = ()
     """How well each network fits its training set, in per cent (attar.training.meters); none of old records."""
     chance: float = 0.0
@@ -137,7 +95,7 @@ class Trial:
     item: str
     """The fingerprint of the set and of all that it is judged by."""
     judged: str
-    """The fingerprint of what sets are judged by but the network (`attar.experiments.summary.judged`)."""
+    """The fingerprint of what sets are judged by but the network (`attar.experiments.summary.judging_fingerprint`)."""
     label: str
     """The method's label in the experiment."""
     seeds: tuple[int, ...]
@@ -157,6 +115,7 @@ class Record(Result):
     set: str
     """The set's folder; none of `ALL_DATA`."""
     method: str
+    """The name of the set's method, or `ALL_DATA`."""
     seed: int | None = None
     """Seed of the distillation."""
     teacher: Mapping[str, Any] | None = None
@@ -174,6 +133,7 @@ class Record(Result):
     changes: Mapping[str, Any] | None = None
     """The fields that differ from the recipe that it is named after."""
     trial: Trial | None = None
+    """Where it belongs in an experiment; None outside of one."""
 
     @classmethod
     def of(cls, result: Result, **about: Any) -> Record:
@@ -277,31 +237,6 @@ class Record(Result):
         return {**head, **entry, **trial}
 
 
-def read_records(file: Path) -> list[Record]:
-    """The records that `attar evaluate --json` wrote to `file`.
-
-    Raises:
-        AttarError: the file cannot be read or is not such a list.
-    """
-    return [_record(entry) for entry in _entries(file)]
-
-
-def write_record(file: Path, record: Record) -> None:
-    """Adds a record to `file`, in the place of the one with the same identity if there is one.
-
-    The file is replaced whole, and processes that write to it take turns. The other records stay as they are written.
-
-    Raises:
-        AttarError: the file is there but holds something else.
-    """
-    with writing(file, "name another file with `json`"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with Store().lock(Artefact("writing", {"file": os.path.realpath(file)})):
-            entries = {_record(entry).identity: entry for entry in (_entries(file) if file.exists() else [])}
-            entries[record.identity] = record.as_json()
-            write_json(file, list(entries.values()))
-
-
 def in_words(recipe: str, changes: Mapping[str, Any], test: str | None = None, labelled: str = "") -> str:
     """A recipe with its changes, and the test images: "quick with flip=false, steps=300; tested on digits@test"."""
     changed = f" with {', '.join(assignments(changes))}" if changes else ""
@@ -323,56 +258,8 @@ def signed(points: float) -> str:
     return f"{points:+.1f}".replace("-", "\N{MINUS SIGN}") if round(points, 1) else "0.0"
 
 
-def _entries(file: Path) -> list[dict[str, Any]]:
-    """The records of a file as JSON objects, each of them checked."""
-    hint = "name a file of records that `attar evaluate` wrote, or a new one"
-    try:
-        records = read_json(file)
-    except AttarError as error:
-        raise AttarError(f"{error}; {hint}") from error
-    if not isinstance(records, list):
-        raise AttarError(f"{file} is not a list of results; {hint}")
-    for position, record in enumerate(records):
-        if wrong := _wrong(record):
-            raise AttarError(f"{file}: entry {position} is not a result ({wrong}); {hint}")
-    return records
-
-
-def _record(entry: Mapping[str, Any]) -> Record:
-    """A checked JSON object as a record; keys that no field has are left out."""
-    common = {name: entry[name] for name in ("recipe", "network", "device")} | {"ipc": entry.get("ipc") or 0}
-    baseline = None if entry.get("baseline") is None else Result(**_known(Result, {**common, **entry["baseline"]}))
-    trial = Trial(**_known(Trial, entry)) if "judged" in entry else None
-    return Record(**_known(Record, {**entry, **common, "baseline": baseline, "trial": trial}))
-
-
-def _known(kind: type[Result] | type[Trial], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a dataclass that an entry has, lists as tuples; what old files lack is empty."""
-    values = {**entry, "best": entry.get("best") or (), "std": entry.get("std") or 0.0}
-    named = {field.name: values[field.name] for field in fields(kind) if field.name in values}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in named.items()}
-
-
 def _json_ready(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in pairs}
-
-
-def _wrong(record: Any) -> str | None:
-    """What is wrong with a record read from a file, or None."""
-    if wrong := mistake(record, _RECORD):
-        return wrong
-    if record["method"] != ALL_DATA and record.get("ipc") is None:
-        return "ipc is missing"
-    if record["method"] != ALL_DATA and (wrong := mistake(record, {"ipc": whole(1)})):
-        return wrong
-    if "judged" in record and (wrong := mistake(record, _TRIAL)):
-        return wrong
-    for name, result in (("", record), ("baseline.", record.get("baseline"))):
-        if result and len(result["accuracies"]) > 1 and result.get("std") is None:
-            return f"{name}std is missing"
-    if len(record.get("seeds", record["accuracies"])) != len(record["accuracies"]):
-        return f"seeds lists {len(record['seeds'])}, and accuracies {len(record['accuracies'])}"
-    return None
 
 
 def as_text(value: Any) -> str:

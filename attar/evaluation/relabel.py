@@ -17,16 +17,16 @@ from attar.core.store import Artefact, Store
 from attar.core.wording import counted
 from attar.data.output_places import check_place, ours
 from attar.evaluation.evaluator import labelling
-from attar.evaluation.inputs import opened, teacher_examples
+from attar.evaluation.load_images import images_of_set, teacher_examples
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, changes
 from attar.evaluation.teaching import recipe_teacher, summary
 from attar.sets.distilled import check_undamaged, open_distilled
-from attar.sets.real_images import changed
+from attar.sets.source_data import data_changes
 from attar.teachers.reference import TeacherReference
 from attar.teachers.soft_labels import BATCH, Labelling, StoredLabels, has_shard, write_labels, write_shard
 from attar.teachers.teacher import Teacher
-from attar.training import Pictures
+from attar.training import DeviceImages
 
 TIMED = 8
 """Views that are labelled at once on a CPU to see how long they take."""
@@ -51,7 +51,7 @@ class Relabelling:
     def opened(self, store: Store) -> _Opened:
         """All that makes the labels; the teacher is tried first."""
         distilled = open_distilled(self.folder)
-        train = opened(distilled, self.recipe)
+        train = images_of_set(distilled, self.recipe)
         examples = teacher_examples(distilled, train, store)
         teacher = recipe_teacher(self.teacher, train, examples, self.recipe, self.device)
         return _Opened(teacher, *labelling(train, self.recipe, teacher, self.device))
@@ -62,7 +62,7 @@ class _Opened:
     teacher: Teacher
     wanted: Labelling
     """What the labels depend on."""
-    images: Pictures
+    images: DeviceImages
 
 
 @checked
@@ -195,6 +195,6 @@ def _checked(asked: Relabelling, out: Path, store: Store, say: Say) -> StoredLab
     check_place(out, "`out`", [distilled.manifest["data"]["spec"]])
     earlier = ours(out, StoredLabels, "whole labels")
     check_undamaged(distilled)
-    if differs := changed(distilled, store):
+    if differs := data_changes(distilled, store):
         say(f"note: {differs}: the teacher is tried on the images that there are now")
     return earlier

@@ -19,15 +19,15 @@ from attar.core.wording import counted
 from attar.data import ImageSet, load_data, test_spec, usual_side
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import Students, evaluate
-from attar.evaluation.images import Images
-from attar.evaluation.inputs import in_memory, opened, random_real, real, teacher_examples
+from attar.evaluation.labelled_images import LabelledImages
+from attar.evaluation.load_images import images_of_set, in_memory, random_real_images, real_for_recipe, teacher_examples
 from attar.evaluation.outlook import TrainingCost, expected, in_words
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import changes
 from attar.evaluation.records import ALL_DATA, Record
 from attar.evaluation.teaching import LabelSource, open_label_source
 from attar.sets.distilled import DistilledSet, check_undamaged, find_distilled
-from attar.sets.real_images import check_data, tested_images
+from attar.sets.source_data import check_data, tested_images
 
 
 @checked
@@ -158,10 +158,10 @@ class _Judged:
     """A set with all that it is judged by."""
 
     distilled: DistilledSet
-    train: Images
-    random: Images | None
+    train: LabelledImages
+    random: LabelledImages | None
     """Random real images of the same count, which are evaluated beside it."""
-    tests: Images
+    tests: LabelledImages
     recipe: Recipe
     conditions: Conditions
     source: LabelSource
@@ -198,8 +198,8 @@ class _Judged:
 
 def _judged(distilled: DistilledSet, tested: ImageSet, recipe: Recipe, conditions: Conditions, store: Store) -> _Judged:
     """Opens all that a set is judged by."""
-    train = opened(distilled, recipe)
-    random = random_real(distilled, recipe, train.side, store) if conditions.baseline else None
+    train = images_of_set(distilled, recipe)
+    random = random_real_images(distilled, recipe, train.side, store) if conditions.baseline else None
     tests = in_memory(tested, recipe.shorter_side(recipe.size or train.side), "resize-crop")
     source = open_label_source(recipe, train, conditions, partial(teacher_examples, distilled, train, store))
     return _Judged(distilled, train, random, tests, recipe, conditions, source, store)
@@ -212,7 +212,7 @@ def evaluate_all(
     test = conditions.test or test_spec(data)
     images, tested = load_data(data), load_data(test)
     side = recipe.size or usual_side(images)
-    train = real(images, recipe, side, "resize-crop")
+    train = real_for_recipe(images, recipe, side, "resize-crop")
     tests = in_memory(tested.restricted(images.classes), recipe.shorter_side(side), "resize-crop")
     for network in conditions.networks:
         students = Students(train, tests, recipe, network, conditions.device, store=store or Store())

@@ -31,7 +31,7 @@ def improvement(own: float, random: float) -> float:
 
 def label_robust(hlr: float, ior: float, weight: float = 0.5) -> float:
     """LRS, the label-robust score: `normalised` of weight * IOR - (1 - weight) * HLR. 0.5 is the leaderboard's."""
-    return normalised(_share(weight, "weight") * ior - (1 - weight) * hlr)
+    return normalised_score(_share(weight, "weight") * ior - (1 - weight) * hlr)
 
 
 def augmentation_robust(with_augmentation: float, without: float, weight: float = 0.5) -> float:
@@ -39,10 +39,10 @@ def augmentation_robust(with_augmentation: float, without: float, weight: float 
 
     `normalised` of weight * with_augmentation + (1 - weight) * without. 0.5 is the package's default (release 0.2.0).
     """
-    return normalised(_share(weight, "weight") * with_augmentation + (1 - weight) * without)
+    return normalised_score(_share(weight, "weight") * with_augmentation + (1 - weight) * without)
 
 
-def normalised(value: float) -> float:
+def normalised_score(value: float) -> float:
     """(e^value - e^-1) / (e - e^-1): 0 for -1, 1 for 1; 0.2689 for 0, a set as good as random and as all data."""
     return (math.exp(value) - math.exp(-1)) / (math.e - math.exp(-1))
 

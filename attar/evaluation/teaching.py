@@ -12,7 +12,7 @@ from attar.core.batching import resolve
 from attar.core.errors import AttarError
 from attar.core.store import canonical
 from attar.evaluation.conditions import Conditions
-from attar.evaluation.images import Images, resized
+from attar.evaluation.labelled_images import LabelledImages, resized
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import named_recipe
 from attar.teachers.check import Examples
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from attar.teachers.teacher import Pretrained, Teacher
 
-TriedOn = tuple[Images, str]
+TriedOn = tuple[LabelledImages, str]
 """Images that a teacher is tried on, and what they are in words: "images of digits@train"."""
 
 
 def recipe_teacher(
-    reference: TeacherReference, train: Images, tried_on: TriedOn, recipe: Recipe, device: str
+    reference: TeacherReference, train: LabelledImages, tried_on: TriedOn, recipe: Recipe, device: str
 ) -> Teacher:
     """The teacher for students of `train` by `recipe`. Of several, each is tried by itself.
 
@@ -44,7 +44,7 @@ def recipe_teacher(
 
     def examples(pretrained: Pretrained) -> Examples:
         side = pretrained.size or size if recipe.fixed else size
-        pixels = torch.tensor(resized(images.pictures, side), device=place)
+        pixels = torch.tensor(resized(images.images, side), device=place)
         return Examples(pixels, torch.tensor(images.labels, device=place), train.classes, source)
 
     normalise = WHOLE if recipe.fixed else recipe.normalise
@@ -84,7 +84,7 @@ class LabelSource:
 
 
 def open_label_source(
-    recipe: Recipe, train: Images, conditions: Conditions, tried_on: Callable[[], TriedOn]
+    recipe: Recipe, train: LabelledImages, conditions: Conditions, tried_on: Callable[[], TriedOn]
 ) -> LabelSource:
     """The teacher, and the stored labels, checked. Without a teacher it is that of the labels.
 

@@ -11,21 +11,22 @@ from typing import Any
 
 from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError, suggestion
-from attar.core.files import expanded
+from attar.core.files import expand_user
 from attar.core.hub_ids import check_there, near
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint
 from attar.core.wording import counted
 from attar.data.output_places import check_place
-from attar.data.spec import resolve
+from attar.data.spec import canonical_spec
 from attar.distillation.run import distill_sets
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import REVISION
-from attar.evaluation.records import Record, Trial, read_records, write_record
+from attar.evaluation.records import Record, Trial
+from attar.evaluation.records_file import read_records, write_record
 from attar.evaluation.run import evaluate_sets
-from attar.experiments.forecast import absent, forecast
+from attar.experiments.forecast import forecast, why_unusable
 from attar.experiments.spec import Contender, Evaluation, Experiment
-from attar.experiments.summary import Summary, judged, summarise
+from attar.experiments.summary import Summary, judging_fingerprint, summarise
 from attar.job import Job
 from attar.sets.distilled import DistilledSet, open_distilled, stored
 
@@ -57,7 +58,7 @@ def compare(
     data = [contender.spec.data for contender in experiment.contenders]
     check_place(experiment.out, "`out`", [*data, experiment.test], adds=["results.json"])
     before = summarise(experiment, grid.records())
-    if dry_run and experiment.planned and (reason := absent(grid.experiment)):
+    if dry_run and experiment.planned and (reason := why_unusable(grid.experiment)):
         say(forecast(grid.experiment, reason, store, progress))
         return before
     check_places(grid.experiment, dry_run)
@@ -141,7 +142,7 @@ def _why_absent(key: str, value: str | None) -> str:
         if key in ("prior", "codec"):
             check_there(value, f"{key} =")
         elif not value.startswith(("hf:", "torchvision:")):
-            resolve(value)
+            canonical_spec(value)
     except AttarError as error:
         return str(error) if key in ("prior", "codec") else f"{key} = {error}"
     return ""
@@ -150,7 +151,7 @@ def _why_absent(key: str, value: str | None) -> str:
 def _why_no_teacher(source: str) -> str:
     """Why a teacher cannot be found; nothing where it can, or where a library has it."""
     place = source.partition(":")[2] or source
-    if source.startswith(("timm/", "torchvision/")) or expanded(place).exists():
+    if source.startswith(("timm/", "torchvision/")) or expand_user(place).exists():
         return ""
     return f"teacher = {source}{near(place)}: there is no such file or folder; `attar train-teacher` makes one"
 
@@ -277,7 +278,7 @@ class Grid:
 
     def _key(self, item: SetEvaluation, network: str, distilled: DistilledSet) -> str:
         """The fingerprint of a result: of the set, and of all that it is judged by."""
-        terms = judged(self.experiment, item.evaluation)
+        terms = judging_fingerprint(self.experiment, item.evaluation)
         return fingerprint(distilled.manifest["digest"], terms, network, REVISION, item.seeds)
 
     def evaluate(self, item: SetEvaluation, after: Callable[[], None]) -> Iterator[str]:
@@ -309,7 +310,7 @@ class Grid:
         held = stored(distilled)
         return Trial(
             item=self._key(item, network, distilled),
-            judged=judged(self.experiment, item.evaluation),
+            judged=judging_fingerprint(self.experiment, item.evaluation),
             label=item.contender.label,
             seeds=item.seeds,
             distilling=round(sum(distilled.manifest["seconds"].values()), 3),

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HFValidationError
 
 from attar.core.batching import device_class, resolve
 from attar.core.errors import AttarError
-from attar.core.files import expanded
+from attar.core.files import expand_user
 from attar.core.progress import Progress, duration
 from attar.core.store import Store
 from attar.core.wording import aligned, counted, size
@@ -88,7 +88,7 @@ def _total(experiment: Experiment, work: Mapping[Hashable, tuple[float, float]],
     return f"All sets, {seeds}what they share done once: {flops:.2g} FLOPs, {duration(seconds)}{refinement}"
 
 
-def absent(experiment: Experiment) -> str | None:
+def why_unusable(experiment: Experiment) -> str | None:
     """Why the experiment's data or priors cannot be used in a dry run on this machine; None if they can."""
     for contender in experiment.contenders:
         if contender.spec.data.startswith(("hf:", "torchvision:")):
@@ -103,7 +103,7 @@ def absent(experiment: Experiment) -> str | None:
 
 
 def _is_here(prior: str) -> bool:
-    if prior in ("", "digits") or expanded(prior).exists():
+    if prior in ("", "digits") or expand_user(prior).exists():
         return True
     try:
         return isinstance(try_to_load_from_cache(prior, "model_index.json"), str)

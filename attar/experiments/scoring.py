@@ -17,7 +17,7 @@ from attar.data.output_places import check_file, check_place
 from attar.evaluation import Recipe
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import Students, evaluate
-from attar.evaluation.inputs import in_memory, opened, real, teacher_examples
+from attar.evaluation.load_images import images_of_set, in_memory, real_for_recipe, teacher_examples
 from attar.evaluation.outlook import training_seconds
 from attar.evaluation.records import Record, Result
 from attar.evaluation.run import evaluate_sets
@@ -33,7 +33,7 @@ from attar.evaluation.scores import (
 from attar.evaluation.teaching import open_label_source
 from attar.experiments.settings import Protocol
 from attar.sets.distilled import DistilledSet, find_distilled
-from attar.sets.real_images import check_data, real_images, tested_images
+from attar.sets.source_data import check_data, real_images, tested_images
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ def _on_all_data(
     distilled: DistilledSet, recipe: Recipe, conditions: Conditions, store: Store, progress: Progress
 ) -> float:
     """The accuracy, a fraction, of one network trained on all real images that the set was distilled from."""
-    side = opened(distilled, recipe).side
-    train = real(real_images(distilled, store), recipe, side, distilled.manifest["preprocess"])
+    side = images_of_set(distilled, recipe).side
+    train = real_for_recipe(real_images(distilled, store), recipe, side, distilled.manifest["preprocess"])
     tested = tested_images(distilled, conditions.test, store, progress)
     tests = in_memory(tested, recipe.shorter_side(recipe.size or side), "resize-crop")
     students = Students(train, tests, recipe, conditions.network, conditions.device, store=store)
@@ -193,7 +193,7 @@ def check_inputs(
                 f"recipe {recipe.name} learns from a teacher's soft labels: name the teacher with `teacher` "
                 "(`attar train-teacher` makes one)"
             )
-        train = opened(distilled, recipe)
+        train = images_of_set(distilled, recipe)
         tried_on = partial(teacher_examples, distilled, train, store)
         open_label_source(recipe, train, conditions, tried_on)
 
@@ -216,6 +216,6 @@ def expected_seconds(
 ) -> float:
     """About how long one training on the set, or on `ipc` images of each class, takes on this device, with one test."""
     tested = len(tested_images(distilled, conditions.test, store, progress))
-    side = opened(distilled, recipe).side
+    side = images_of_set(distilled, recipe).side
     ipc = ipc or distilled.manifest["ipc"] * distilled.formation**2
     return training_seconds(recipe, conditions.network, len(distilled.classes), ipc, side, tested, conditions.device)

@@ -13,7 +13,7 @@ from attar.evaluation import Recipe
 from attar.evaluation.conditions import Conditions
 from attar.job import Spec
 
-Fields = Mapping[str, Any]
+FieldValues = Mapping[str, Any]
 """Fields of a method by their dotted names."""
 
 
@@ -54,7 +54,7 @@ class Tuning:
     """The data, always taken without the held-out tenth, and the prior."""
     name: str
     """Name of the method."""
-    fixed: Fields
+    fixed: FieldValues
     """Fields of the method that all candidates share."""
     grid: Mapping[str, Sequence[Any]]
     """Field -> the values that it is tried with."""

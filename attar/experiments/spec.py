@@ -52,7 +52,7 @@ from attar.core.config import changed, parsed
 from attar.core.errors import AttarError, reason
 from attar.core.hub_ids import near
 from attar.core.limits import IPC, check_most
-from attar.core.toml_tables import Table, keyed, known, labelled, numbers, seeds, table, texts
+from attar.core.toml_tables import TomlTable, keyed, known, labelled_tables, numbers, seed_list, table, texts
 from attar.evaluation import Recipe, named_recipe
 from attar.job import FOR_PRIOR, Job, Spec
 from attar.methods import load_method
@@ -77,8 +77,11 @@ class Contender:
     """A method with its settings, under a label of its own."""
 
     label: str
+    """Its name in tables and folders."""
     name: str
+    """The method's name."""
     method: Method
+    """The method, its fields set."""
     spec: Spec
     """The job with seed 0; each distillation seed takes its place."""
 
@@ -88,11 +91,15 @@ class Evaluation:
     """A recipe and the networks that are trained by it."""
 
     label: str
+    """Its name in tables."""
     recipe: Recipe
+    """What networks are trained by."""
     networks: tuple[str, ...]
+    """Names of the networks."""
     methods: tuple[str, ...]
     """Labels of those whose sets are judged by it."""
     ipcs: tuple[int, ...]
+    """Images per class at which sets are judged by it."""
     seeds: tuple[int, ...]
     """Seeds of its trainings; none: each set is trained on once, by the seed that it was distilled with."""
     teacher: TeacherReference | None
@@ -104,9 +111,13 @@ class Published:
     """What a paper reports for one method and network."""
 
     method: str
+    """The method's name in tables."""
     network: str
+    """The network's name."""
     recipe: str
+    """The paper's protocol, in words."""
     source: str
+    """The paper, and its table."""
     accuracy: Mapping[int, tuple[float, float | None]]
     """IPC -> (mean, standard deviation if published), in per cent."""
     evaluation: str | None
@@ -118,7 +129,9 @@ class Planned:
     """What a dry run takes for granted where the data or the prior are not on this machine."""
 
     images: int
+    """Images of the data, all classes together."""
     classes: int
+    """Number of classes."""
     prior: str
     """The name of an architecture (attar.priors.training.weightless)."""
 
@@ -128,17 +141,29 @@ class Experiment:
     """A checked experiment: its methods, fields, recipes and networks all exist."""
 
     file: Path
+    """The TOML file that it was read from."""
     title: str
+    """The heading of its tables."""
     status: str
+    """What is known of its results so far, in words."""
     out: Path
+    """Folder of its sets and results."""
     ipcs: tuple[int, ...]
+    """Images per class, rising."""
     distillation_seeds: tuple[int, ...]
+    """Seeds that each method distills with."""
     test: str | None
+    """The test images; None: the test split of the data."""
     references: tuple[str, ...]
+    """Labels of the methods that others are compared with."""
     contenders: tuple[Contender, ...]
+    """The methods."""
     evaluations: tuple[Evaluation, ...]
+    """What their sets are judged by."""
     published: tuple[Published, ...]
+    """What papers report, beside the results."""
     planned: Planned | None
+    """What a dry run takes for granted; None: nothing."""
 
     def ipcs_of(self, contender: Contender) -> tuple[int, ...]:
         """The IPCs at which a method is judged; all, where it is not."""
@@ -175,7 +200,7 @@ def _shipped(file: Path) -> str:
     return near(str(Path("experiments") / file.name)) if Path("experiments").is_dir() else ""
 
 
-def _experiment(file: Path, written: Table) -> Experiment:
+def _experiment(file: Path, written: TomlTable) -> Experiment:
     shared = _spec_fields()
     top = keyed(written, (*_OWN, *_TABLES, *shared), "the file")
     for needed in ("data", "ipc", "out", "methods", "evaluations"):
@@ -184,9 +209,9 @@ def _experiment(file: Path, written: Table) -> Experiment:
     ipcs = numbers(top["ipc"], "ipc")
     check_most("`ipc`", max(ipcs), IPC)
     defaults = {name: value for name, value in top.items() if name in shared}
-    methods = labelled(top["methods"], "methods")
+    methods = labelled_tables(top["methods"], "methods")
     contenders = tuple(_contender(label, own, defaults) for label, own in methods.items())
-    judging = labelled(top["evaluations"], "evaluations")
+    judging = labelled_tables(top["evaluations"], "evaluations")
     usual = {"ipc": list(ipcs), "seeds": top.get("seeds", 3), "methods": list(methods)}
     _training_seeds(usual["seeds"], "seeds")
     evaluations = tuple(_evaluation(label, own, usual) for label, own in judging.items())
@@ -202,7 +227,7 @@ def _experiment(file: Path, written: Table) -> Experiment:
         status=parsed(top.get("status", ""), str, "status"),
         out=_place(top["out"]),
         ipcs=ipcs,
-        distillation_seeds=seeds(top.get("distillation_seeds", 1), "distillation_seeds"),
+        distillation_seeds=seed_list(top.get("distillation_seeds", 1), "distillation_seeds"),
         test=test,
         references=references,
         contenders=contenders,
@@ -228,7 +253,7 @@ def _spec_fields() -> tuple[str, ...]:
     return tuple(field.name for field in fields(Spec) if field.name != "seed")
 
 
-def _contender(label: str, written: Table, defaults: Table) -> Contender:
+def _contender(label: str, written: TomlTable, defaults: TomlTable) -> Contender:
     from attar.methods.base import LatentMethod
 
     where = f"[methods.{label}]"
@@ -244,7 +269,7 @@ def _contender(label: str, written: Table, defaults: Table) -> Contender:
     return Contender(label, name, method, spec)
 
 
-def _evaluation(label: str, written: Table, usual: Table) -> Evaluation:
+def _evaluation(label: str, written: TomlTable, usual: TomlTable) -> Evaluation:
     where = f"[evaluations.{label}]"
     own = keyed(written, (*_EVALUATION, *_TEACHER), where)
     name = parsed(own.get("recipe", label), str, f"{where} recipe")
@@ -274,7 +299,7 @@ def _evaluation(label: str, written: Table, usual: Table) -> Evaluation:
 def _training_seeds(written: Any, where: str) -> tuple[int, ...]:
     if isinstance(written, str) and written != "paired":
         raise AttarError(f'{where} = {written!r}: give a number, a list of seeds, or "paired"')
-    return () if written == "paired" else seeds(written, where)
+    return () if written == "paired" else seed_list(written, where)
 
 
 def _published(written: Any, evaluations: Collection[str]) -> Published:

@@ -51,10 +51,13 @@ class PairedDifference:
     """A paired difference of accuracies, in points."""
 
     mean: float
+    """Mean of the differences."""
     low: float | None
     """Lower end of the 95 % t interval; None of a single pair."""
     high: float | None
+    """Upper end of the interval."""
     pairs: int
+    """Number of pairs."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ class Panel:
     """All that is known of one recipe and network."""
 
     evaluation: Evaluation
+    """The recipe, with the methods and seeds."""
     network: str
+    """The network's name."""
     cells: Mapping[tuple[str, int], Cell]
     """(method's label, IPC) -> what was measured; nothing where nothing was."""
     published: tuple[Published, ...]
@@ -79,6 +84,7 @@ class Summary:
     """An experiment's results, as far as there are any."""
 
     experiment: Experiment
+    """What was asked for."""
     panels: tuple[Panel, ...]
     """The panels by evaluation and network, in the order of the experiment's file."""
     failures: tuple[str, ...] = ()
@@ -99,7 +105,7 @@ def summarise(experiment: Experiment, records: Iterable[Record]) -> Summary:
                 (contender.label, ipc): _cell(by_cell[key])
                 for contender in experiment.contenders
                 for ipc in evaluation.ipcs
-                if (key := (judged(experiment, evaluation), network, contender.label, ipc)) in by_cell
+                if (key := (judging_fingerprint(experiment, evaluation), network, contender.label, ipc)) in by_cell
             }
             published = tuple(
                 number
@@ -110,7 +116,7 @@ def summarise(experiment: Experiment, records: Iterable[Record]) -> Summary:
     return Summary(experiment, tuple(panels))
 
 
-def judged(experiment: Experiment, evaluation: Evaluation) -> str:
+def judging_fingerprint(experiment: Experiment, evaluation: Evaluation) -> str:
     """The fingerprint of what sets are judged by but the network: results of other terms are never mixed."""
     return fingerprint(evaluation.recipe, evaluation.teacher, evaluation.seeds, experiment.test)
 

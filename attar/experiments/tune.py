@@ -5,37 +5,26 @@ Successive halving (Jamieson and Talwalkar, AISTATS 2016): many candidates are t
 
 from __future__ import annotations
 
-import itertools
-import math
-import re
-import shlex
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attar.core.config import by_ipc
 from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
-from attar.core.store import Store, fingerprint, write_json
+from attar.core.store import Store, write_json
 from attar.core.wording import counted
 from attar.data.output_places import check_place
-from attar.evaluation import Recipe, changes, modified
-from attar.evaluation.records import signed
+from attar.evaluation import Recipe, modified
+from attar.experiments.candidates import candidates
 from attar.experiments.compare import Grid
 from attar.experiments.forecast import forecast
-from attar.experiments.settings import Fields, Tuning
+from attar.experiments.settings import FieldValues, Tuning
 from attar.experiments.spec import Contender, Evaluation, Experiment
-from attar.experiments.summary import Cell, PairedDifference, judged, paired, summarise
-from attar.job import Spec
+from attar.experiments.summary import judging_fingerprint, summarise
+from attar.experiments.tuned import CandidateScore, Race, Round, Tuned
 from attar.methods import load_method
-from attar.methods.base import LatentMethod
-
-GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {"exemplars": {"fit.time": ("280", "600")}}
-"""What is varied if nothing else is asked for, beside the guidance: by method."""
-GUIDANCE: Mapping[str, Sequence[Any]] = {"sampler.guidance": ("2", "4")}
-"""The same of every method that samples a prior."""
 
 
 @dataclass(frozen=True)
@@ -43,172 +32,9 @@ class Rung:
     """A step of the ladder: how many candidates are trained, each for a part of the recipe."""
 
     candidates: int
+    """How many are trained."""
     divisor: int
     """What the recipe's steps or epochs are divided by; the last rung's is 1."""
-
-
-@dataclass(frozen=True)
-class CandidateScore:
-    """A candidate in one rung."""
-
-    networks: Mapping[str, Cell]
-
-    @property
-    def whole(self) -> Cell:
-        """Each training seed's mean over the networks."""
-        cells = list(self.networks.values())
-        means = {run: statistics.fmean(cell.accuracies[run] for cell in cells) for run in cells[0].accuracies}
-        return replace(cells[0], accuracies=means)
-
-
-@dataclass(frozen=True)
-class Round:
-    """One rung: how the candidates that reached it were judged, and what they came to."""
-
-    evaluation: Evaluation
-    scores: Mapping[str, CandidateScore]
-    """The scores by the candidates' labels, in the grid's order."""
-    tested: int
-    """Held-out images that they were tested on."""
-
-    @property
-    def means(self) -> dict[str, float]:
-        """What the candidates are ranked by."""
-        return {label: score.whole.mean for label, score in self.scores.items()}
-
-
-@dataclass(frozen=True)
-class Race:
-    """The candidates of one IPC."""
-
-    ipc: int
-    rounds: tuple[Round, ...]
-    """The rungs that are done; the first has all candidates."""
-    over: bool
-
-    @property
-    def winner(self) -> str | None:
-        """The best of the last rung, the first in the grid of equals; None as long as the race is not over."""
-        means = self.rounds[-1].means
-        return max(means, key=lambda label: means[label]) if self.over else None
-
-    @property
-    def behind(self) -> dict[str, PairedDifference]:
-        """How far the others of the last rung lie behind the winner, paired by training seed; the nearest first."""
-        scores = self.rounds[-1].scores
-        differences = {
-            label: difference
-            for label, score in scores.items()
-            if self.winner is not None and label != self.winner
-            if (difference := paired(scores[self.winner].whole, score.whole)) is not None
-        }
-        return dict(sorted(differences.items(), key=lambda entry: entry[1].mean))
-
-    @property
-    def verdict(self) -> str:
-        """How sure the winner is, in words: over the training seeds, and for this many held-out images."""
-        assert self.winner is not None, "a race that is not over has no winner"
-        last, behind = self.rounds[-1], self.behind
-        share = last.means[self.winner] / 100
-        error = 100 * math.sqrt(share * (1 - share) / last.tested)
-        near = {label: gap for label, gap in behind.items() if gap.low is None or gap.low <= 0 or gap.mean <= error}
-        shown = near or dict(list(behind.items())[:1])
-        text = "; ".join(f"{label} is {_points(gap)} behind" for label, gap in shown.items())
-        pairs = next(iter(shown.values())).pairs
-        if pairs == 1:
-            return f"{text}. One training seed tells nothing of the noise: take `seeds` 3 or more to know."
-        over = (
-            f"95 % t interval over {pairs} paired training seeds, one distillation seed; an accuracy on "
-            f"{last.tested:,} images has a standard error of {error:.1f}"
-        )
-        if near:
-            return f"Within the noise, the winner being perhaps no better: {text} ({over})."
-        return f"Beyond the noise: {text} ({over})."
-
-
-def _points(gap: PairedDifference) -> str:
-    if gap.low is None or gap.high is None:
-        return f"{gap.mean:.1f} points"
-    return f"{gap.mean:.1f} points [{signed(gap.low)}, {signed(gap.high)}]"
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What a tuning came to, as far as it has run."""
-
-    tuning: Tuning
-    choices: Mapping[str, Fields]
-    """Label -> the fields of each candidate, in the grid's order."""
-    races: tuple[Race, ...] = ()
-    """One for each IPC that is done or at work."""
-
-    @property
-    def chosen(self) -> dict[int, dict[str, Any]]:
-        """IPC -> the fields of the method that did best, for each race that is over."""
-        winners = {race.ipc: race.winner for race in self.races if race.winner is not None}
-        return {ipc: {**self.tuning.fixed, **self.choices[winner]} for ipc, winner in winners.items()}
-
-    def command(self, ipc: int) -> str:
-        """The shell command that distills all of the data, the held-out tenth with it, by the best fields of an IPC."""
-        spec, out = self.tuning.spec, self.tuning.out / "best" / f"ipc-{ipc:03d}"
-        own = [field.name for field in fields(spec) if field.name not in ("data", "prior", "hold_out")]
-        given = {name: getattr(spec, name) for name in own if getattr(spec, name) != getattr(Spec, name)}
-        parts = [
-            f"attar distill --data {shlex.quote(spec.data)}"
-            + (f" --prior {shlex.quote(spec.prior)}" if spec.prior else ""),
-            *(_flag(name, value) for name, value in given.items()),
-            f"--method {self.tuning.name} --ipc {ipc}",
-            *(f"--set {shlex.quote(f'{name}={value}')}" for name, value in self.chosen[ipc].items()),
-            f"--out {shlex.quote(str(out))}",
-        ]
-        return f"# all of the data again: no --hold-out\n{' '.join(parts)}"
-
-    def as_json(self) -> dict[str, Any]:
-        """All of it, JSON-ready."""
-        tuning = self.tuning
-        return {
-            "method": tuning.name,
-            "data": tuning.spec.data,
-            "prior": tuning.spec.prior,
-            "fixed": dict(tuning.fixed),
-            "grid": {name: list(values) for name, values in tuning.grid.items()},
-            "recipe": tuning.recipe.name,
-            "changes": changes(tuning.recipe),
-            "networks": list(tuning.conditions.networks),
-            "eta": tuning.eta,
-            "test": "held-out",
-            "ipcs": [self._race_json(race) for race in self.races],
-        }
-
-    def _race_json(self, race: Race) -> dict[str, Any]:
-        entry: dict[str, Any] = {"ipc": race.ipc, "rungs": [self._round_json(done) for done in race.rounds]}
-        if race.winner is not None:
-            best_fields = dict(self.choices[race.winner])
-            entry |= {"best": best_fields, "verdict": race.verdict, "command": self.command(race.ipc)}
-        return entry
-
-    def _round_json(self, done: Round) -> dict[str, Any]:
-        return {
-            "rung": done.evaluation.label,
-            "changes": changes(done.evaluation.recipe),
-            "seeds": list(done.evaluation.seeds),
-            "candidates": [
-                {
-                    "fields": dict(self.choices[label]),
-                    "mean": score.whole.mean,
-                    "std": score.whole.std,
-                    "networks": {name: list(cell.accuracies.values()) for name, cell in score.networks.items()},
-                }
-                for label, score in done.scores.items()
-            ],
-        }
-
-
-def _flag(name: str, value: Any) -> str:
-    flag = f"--{name.replace('_', '-')}"
-    if value is True:
-        return flag
-    return f"{flag} {shlex.quote(','.join(value) if isinstance(value, tuple) else str(value))}"
 
 
 def tune(
@@ -253,52 +79,7 @@ def tune(
     return tuned
 
 
-def default_grid(name: str, fixed: Fields) -> dict[str, Sequence[Any]]:
-    """What is varied of a method if nothing else is asked for; fields that are `fixed` are left alone.
-
-    Raises:
-        AttarError: nothing is, or there is no such method or field.
-    """
-    sampled = isinstance(load_method(name, dict(fixed)), LatentMethod)
-    usual = {**GRIDS.get(name, {}), **(GUIDANCE if sampled else {})}
-    if grid := {field: values for field, values in usual.items() if field not in fixed}:
-        return grid
-    raise AttarError(f"{name}: say what to vary with `grid` FIELD=VALUE,VALUE (`attar describe {name}` lists fields)")
-
-
-def candidates(tuning: Tuning) -> dict[str, Fields]:
-    """Label -> the fields of the grid's candidates, in the grid's order; the last field varies fastest.
-
-    Raises:
-        AttarError: a field without values or fixed elsewhere, an unknown one, a value that it cannot take, or fewer
-            than two different candidates.
-    """
-    for field, values in tuning.grid.items():
-        if field in tuning.fixed:
-            raise AttarError(f"`grid` {field}: the same field is fixed, too; leave one of them out")
-        if not values or "" in map(str, values):
-            raise AttarError(f"`grid` {field}: a value is missing; write it as {field}=VALUE,VALUE")
-    choices: dict[str, Fields] = {}
-    labels: dict[Any, str] = {}
-    for values in itertools.product(*tuning.grid.values()):
-        choice = dict(zip(tuning.grid, values, strict=True))
-        label, method = labelled(choice), load_method(tuning.name, {**tuning.fixed, **choice})
-        if method in labels:
-            raise AttarError(f"`grid`: {labels[method]} and {label} are the same candidate")
-        choices[label], labels[method] = choice, label
-    if len(choices) < 2:
-        raise AttarError("`grid`: there is nothing to choose: give at least two values of a field")
-    return choices
-
-
-def labelled(choice: Fields) -> str:
-    """A candidate's name and its folder's, whatever the order of the grid: "fit.time=280,sampler.guidance=2"."""
-    text = ",".join(f"{name}={choice[name]}" for name in sorted(choice))
-    safe = re.sub(r"[^A-Za-z0-9_.,=+-]", "-", text)[:100]
-    return text if safe == text else f"{safe}-{fingerprint(text)[:6]}"
-
-
-def _experiment(tuning: Tuning, choices: Mapping[str, Fields], ladder: Sequence[Rung]) -> Experiment:
+def _experiment(tuning: Tuning, choices: Mapping[str, FieldValues], ladder: Sequence[Rung]) -> Experiment:
     """The grid with all rungs; who will reach the later ones is not yet known, and the first stand in for them."""
     spec = replace(tuning.spec, hold_out=True)
     labels = tuple(choices)
@@ -332,7 +113,7 @@ def _evaluation(tuning: Tuning, ladder: Sequence[Rung], number: int, ipc: int, l
     return Evaluation(label, recipe, conditions.networks, labels, (ipc,), seeds, conditions.teacher)
 
 
-def _announced(tuning: Tuning, choices: Mapping[str, Fields], ladder: Sequence[Rung]) -> Iterator[str]:
+def _announced(tuning: Tuning, choices: Mapping[str, FieldValues], ladder: Sequence[Rung]) -> Iterator[str]:
     yield f"{counted(len(choices), 'candidate')}: {'; '.join(choices)}"
     trainings = 0
     for number, rung in enumerate(ladder):
@@ -355,7 +136,7 @@ def _raced(tuning: Tuning, grid: Grid, ladder: Sequence[Rung], ipc: int) -> Iter
         evaluation = _evaluation(tuning, ladder, number, ipc, labels)
         own = replace(grid, experiment=replace(grid.experiment, evaluations=(evaluation,)))
         _raise_for([failure for item in own.items() for failure in own.evaluate(item, lambda: None)])
-        records, terms = own.records(), judged(own.experiment, evaluation)
+        records, terms = own.records(), judging_fingerprint(own.experiment, evaluation)
         panels = summarise(own.experiment, records).panels
         scores = {
             label: CandidateScore({panel.network: panel.cells[label, ipc] for panel in panels}) for label in labels

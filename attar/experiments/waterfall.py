@@ -18,9 +18,10 @@ from attar.data.output_places import check_place
 from attar.evaluation import Recipe
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import training_plan
-from attar.evaluation.inputs import opened
+from attar.evaluation.load_images import images_of_set
 from attar.evaluation.precision import resolve_precision
-from attar.evaluation.records import Record, read_records, signed, spread, write_record
+from attar.evaluation.records import Record, signed, spread
+from attar.evaluation.records_file import read_records, write_record
 from attar.experiments.scoring import check_inputs, evaluated, expected_seconds, the_set
 from attar.experiments.waterfall_steps import RecipeStep, ends
 from attar.networks import build
@@ -36,14 +37,17 @@ class Bar:
     """What a step came to; accuracies in per cent, differences in points."""
 
     name: str
+    """The field that was changed, or the first of a group; of the first bar, the recipe."""
     summary: str
     """The changes in words."""
     recipe: str
+    """The recipe's name."""
     against: int | None
     """The number of the bar that it stands on; None: the first bar."""
     accuracies: tuple[float, ...]
     """Accuracy of each training seed: after the last epoch; of the bars that `best` marks, at the best one."""
     mean: float
+    """Mean of the accuracies."""
     std: float | None
     """Sample deviation over the training seeds; None of a single one."""
     difference: float | None
@@ -82,7 +86,9 @@ class Waterfall:
     folder: Path
     """The set's folder."""
     network: str
+    """The network's name."""
     bars: tuple[Bar, ...]
+    """The steps, in order."""
 
 
 def waterfall(
@@ -182,7 +188,7 @@ def _effective(distilled: DistilledSet, recipe: Recipe, conditions: Conditions) 
 
     When it is tested as it trains is left out, as that does not change the training.
     """
-    train, network = opened(distilled, recipe), conditions.network
+    train, network = images_of_set(distilled, recipe), conditions.network
     plan, augmentation = training_plan(recipe, train, network)
     batch = plan.batch if plan.steps is not None else min(plan.batch, len(train.labels))
     values = (augmentation.size, plan.epochs, batch, plan.lr, plan.weight_decay, plan.warmup)

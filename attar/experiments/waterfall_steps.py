@@ -39,9 +39,6 @@ GROUPS: tuple[tuple[str, ...], ...] = (
 """The fields of a recipe in the order in which they are changed: images, labels, training, test. Where the first of a
 group differs, all of the group changes at once; where only others differ, each is a step of its own."""
 
-ONLY_TESTS = ("test_every", "test_from")
-"""Fields that decide when `best` looks at the test set, and change no training: taken over with the last step."""
-
 BEST_EVERY = "10%"
 """How often a waterfall tests its ends as they train where neither recipe says it."""
 
@@ -55,6 +52,7 @@ class RecipeStep:
     changes: Mapping[str, tuple[Any, Any]]
     """Field -> (before, after)."""
     recipe: Recipe
+    """The recipe after the change."""
     against: int | None
     """The number of the step that it differs from; None: the first step."""
 
@@ -80,7 +78,7 @@ def with_shared(start: Recipe, end: Recipe, changes: Mapping[str, Any]) -> tuple
     return recipes[0], recipes[1]
 
 
-def between(start: Recipe, end: Recipe, first: Sequence[str] = ()) -> list[RecipeStep]:
+def steps_between(start: Recipe, end: Recipe, first: Sequence[str] = ()) -> list[RecipeStep]:
     """The steps from `start` to `end`, the groups of the fields named in `first` before the others.
 
     Groups that make no possible recipe by themselves (stored labels with a count of steps) are changed with the next.

@@ -35,7 +35,7 @@ _TABLE: dict[str, tuple[Method | str, str]] = {
     "mgd3": ("attar.methods.mgd3:MGD3", "MGD3 (Chan-Santiago et al., ICML 2025): samples drawn to their class's modes"),
     "d3hr": ("attar.methods.d3hr.method:D3HR", "D3HR (Zhao et al., ICML 2025): inversion and group matching"),
     "exemplars": (
-        "attar.methods.exemplars:Exemplars",
+        "attar.methods.exemplars.method:Exemplars",
         "our own: chosen real images, inverted and denoised with guidance",
     ),
     "rded": (
@@ -87,7 +87,7 @@ METHODS = Methods("method", _TABLE)
 load_method = METHODS.open
 
 
-def described(name: str) -> str:
+def method_in_words(name: str) -> str:
     """A method in words: what its name stands for, what it does, and its fields with their defaults and meaning.
 
     Where the name stands for a rule on real images, the rule and the pool cannot be set, and are left out.

@@ -20,7 +20,7 @@ from attar.core.rng import numpy_generator
 from attar.diffusion import CHECKPOINT, Sampler, start_time
 from attar.job import Job
 from attar.methods.base import Fit, Group, LatentMethod, Select, Start, Tensors
-from attar.methods.kmeans import Rows, lloyd, nearest, rows_at, streamed
+from attar.methods.kmeans import LatentRows, count_nearest, lloyd, rows_at, streamed
 from attar.methods.refine import Refinement
 from attar.priors.prior import Prior
 
@@ -58,20 +58,20 @@ class Prototypes(Fit):
         assert self.count is not None, "for_ipc says how many"
         count = min(self.count, len(job.images.of_class(label)))
         centroids = self._centroids(job, label, count)
-        sizes, inertia = nearest(self._rows(job, label), centroids)
+        sizes, inertia = count_nearest(self._rows(job, label), centroids)
         return {
             "prototypes": torch.from_numpy(centroids).view(count, *job.codec.shape),
             "sizes": torch.from_numpy(sizes),
             "inertia": torch.tensor(inertia, dtype=torch.float64),
         }
 
-    def _rows(self, job: Job, label: int) -> Iterator[Rows]:
+    def _rows(self, job: Job, label: int) -> Iterator[LatentRows]:
         for shard in job.latents.shards(label, progress=job.progress):
             means = self.posterior == "mean"
             z = shard.mean.float() if means else shard.sampled(self.seed, job.classes[label])
             yield z.flatten(1).numpy()
 
-    def _centroids(self, job: Job, label: int, count: int) -> Rows:
+    def _centroids(self, job: Job, label: int, count: int) -> LatentRows:
         parts = self._rows(job, label)
         if self.algorithm == "minibatch":
             return streamed(parts, count, count * self.expand, self.seed)
@@ -108,6 +108,7 @@ class D4M(LatentMethod):
     strength: float = 0.7
     """How far towards noise prototypes are taken: the share of the sampler's steps that brings them back."""
     select: Select = Select()
+    """Which of the denoised images are kept."""
     refine: Refinement | None = None
     """How kept latents are improved; none: not at all, true: with the defaults below."""
 

@@ -11,36 +11,38 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.metrics import pairwise_distances_argmin_min
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-Rows = np.ndarray[Any, np.dtype[np.float32]]
+LatentRows = np.ndarray[Any, np.dtype[np.float32]]
 """Flattened latents (N, D)."""
 
 
-def streamed(parts: Iterable[Rows], count: int, batch: int, seed: int) -> Rows:
+def streamed(parts: Iterable[LatentRows], count: int, batch: int, seed: int) -> LatentRows:
     """Mini-batch k-means of latents (N, D) that come in parts: `count` centroids (count, D), float32.
 
     `batch` latents are fitted at a time; the last batch may be smaller.
     """
     model = MiniBatchKMeans(n_clusters=count, random_state=seed, batch_size=batch, n_init="auto")
     controller = ThreadpoolController()
-    for rows in batches(parts, batch):
+    for rows in row_batches(parts, batch):
         with controller.limit(limits=1):
             model.partial_fit(rows)
     return model.cluster_centers_
 
 
-def lloyd(rows: Rows, count: int, seed: int) -> Rows:
+def lloyd(rows: LatentRows, count: int, seed: int) -> LatentRows:
     """Full k-means of latents (N, D): `count` centroids (count, D), float32."""
     with threadpool_limits(limits=1):
         return KMeans(n_clusters=count, random_state=seed, n_init="auto").fit(rows).cluster_centers_
 
 
-def rows_at(parts: Iterable[Rows], places: Iterable[int]) -> Rows:
+def rows_at(parts: Iterable[LatentRows], places: Iterable[int]) -> LatentRows:
     """The rows (count, D) at these places in the sequence of all parts, in its order."""
     wanted, rows = set(places), enumerate(chain.from_iterable(parts))
     return np.stack([row.copy() for place, row in rows if place in wanted])
 
 
-def nearest(parts: Iterable[Rows], centroids: Rows) -> tuple[np.ndarray[Any, np.dtype[np.int64]], float]:
+def count_nearest(
+    parts: Iterable[LatentRows], centroids: LatentRows
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], float]:
     """How many latents are nearest to each centroid, (K,), and the inertia: the sum of their squared distances."""
     sizes, inertia = np.zeros(len(centroids), np.int64), 0.0
     controller = ThreadpoolController()
@@ -52,9 +54,9 @@ def nearest(parts: Iterable[Rows], centroids: Rows) -> tuple[np.ndarray[Any, np.
     return sizes, inertia
 
 
-def batches(parts: Iterable[Rows], size: int) -> Iterator[Rows]:
+def row_batches(parts: Iterable[LatentRows], size: int) -> Iterator[LatentRows]:
     """The rows of all parts, in order, `size` at a time; the last batch is what remains."""
-    rest: list[Rows] = []
+    rest: list[LatentRows] = []
     for part in parts:
         rows = np.concatenate([*rest, part])
         whole = len(rows) // size * size

@@ -67,6 +67,7 @@ class MGD3(LatentMethod):
     guide: TowardMode = TowardMode()
     """How images are drawn to their modes (sections 4.2 and 4.3)."""
     select: Select = Select()
+    """Which of the denoised images are kept."""
     refine: Refinement | None = None
     """How kept latents are improved; none: not at all, true: with the defaults below."""
 

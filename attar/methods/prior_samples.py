@@ -20,7 +20,9 @@ class PriorSamples(LatentMethod):
     sampler: Sampler = Sampler()
     """DDIM with 50 steps and guidance 4: the samples that D3HR starts from."""
     fit: Nothing = Nothing()
+    """Nothing is learnt from the real data."""
     select: Select = Select()
+    """Which of the samples are kept."""
     refine: Refinement | None = None
     """How kept latents are improved; none: not at all, true: with the defaults below."""
 

@@ -21,7 +21,7 @@ from attar.core.progress import Meter
 from attar.core.rng import numpy_generator, seed_of
 from attar.data import load_pixels
 from attar.job import Job
-from attar.methods.refine_gap import Features, aims_of, features_of, gap, seen
+from attar.methods.refine_gap import FeatureExtractor, aims_of, features_of, gap, seen
 from attar.networks import build, check, check_size
 from attar.priors.codec import Codec
 from attar.priors.prior import Prior
@@ -119,7 +119,7 @@ class Refinement:
         chosen = draw.permutation(numbers)[: self.pool]
         return torch.from_numpy(load_pixels(job.images, chosen, job.codec.size, job.spec.preprocess))
 
-    def _means(self, codec: Codec, see: Features, z: Tensor) -> list[Tensor]:
+    def _means(self, codec: Codec, see: FeatureExtractor, z: Tensor) -> list[Tensor]:
         """The mean features (D,) of the images of latents; of several parts, each is decoded again for its gradient."""
 
         def total(part: Tensor) -> list[Tensor]:

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from attar.core.errors import AttarError
 from attar.training.augment import Augmentation, Draw, apply
 
-Features = Callable[[Tensor], list[Tensor]]
+FeatureExtractor = Callable[[Tensor], list[Tensor]]
 """Views (N, 3, H, W) to features (N, D), one for each depth."""
 GRID = 4
 """Maps are compared at 4 x 4 places at most."""
@@ -24,7 +24,7 @@ TINY = 1e-8
 """The least spread that a gap is measured in: that of equal images is 0."""
 
 
-def features_of(network: nn.Module, depths: int) -> Features:
+def features_of(network: nn.Module, depths: int) -> FeatureExtractor:
     """Gives the input of a network's last linear layer, then the last map of each size, smallest first.
 
     A map that is that input itself does not count.
@@ -80,14 +80,16 @@ def gap(aims: Sequence[Aim], means: Sequence[Tensor]) -> Tensor:
     ).mean()
 
 
-def seen(features: Features, shared: Draw, how: Augmentation, device: torch.device, images: Tensor) -> list[Tensor]:
+def seen(
+    features: FeatureExtractor, shared: Draw, how: Augmentation, device: torch.device, images: Tensor
+) -> list[Tensor]:
     """The features of images (N, S, S, 3), from 0 to 255, all of which are augmented by the one draw."""
     same = shared.of(torch.zeros(len(images), dtype=torch.long))
     return features(apply(images.to(device), same, how))
 
 
 @torch.no_grad()
-def aims_of(network: nn.Module, see: Features, real: Tensor) -> list[Aim]:
+def aims_of(network: nn.Module, see: FeatureExtractor, real: Tensor) -> list[Aim]:
     """What real images are like. Leaves the network as in a test, with their statistics in its batch norms."""
     for layer in network.eval().modules():
         if isinstance(layer, _BatchNorm):

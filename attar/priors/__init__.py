@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from attar.core.arguments import checked
 from attar.core.errors import AttarError, suggestion
-from attar.core.files import at_home, expanded
+from attar.core.files import at_home, expand_user
 from attar.core.hub_ids import check_there
 from attar.core.progress import Progress, silent
 from attar.core.registry import Registry
@@ -46,7 +46,7 @@ PRIORS = Registry[PriorForm](
         ),
         "StableDiffusionPipeline": (
             f"{_HOME}:STABLE_DIFFUSION",
-            "a folder or hub id of a Stable Diffusion of diffusers, told its classes by prompts",
+            "a folder or hub id of a Stable Diffusion of diffusers, its classes named by prompts",
         ),
         "StableDiffusionImg2ImgPipeline": (f"{_HOME}:STABLE_DIFFUSION", "the same"),
         "DiT.pt": (f"{_HOME}:ORIGINAL_DIT", "a checkpoint file of the original DiT's or Minimax's code"),
@@ -154,7 +154,7 @@ def known_classes(source: str) -> tuple[str, ...] | None:
 
     if source == "digits":
         return Digits.classes
-    if expanded(source).is_file() or takes_prompts(source):
+    if expand_user(source).is_file() or takes_prompts(source):
         return None
     id2label = read_index(at_home(source)).get("id2label") or None
     return None if id2label is None else named(id2label, len(id2label), f"`prior` {source}: model_index.json")
@@ -185,7 +185,7 @@ def form_of(source: str) -> PriorForm:
     from attar.priors.diffusers_pipeline import read_index
     from attar.priors.original_dit import SUFFIXES
 
-    file = expanded(source)
+    file = expand_user(source)
     if file.suffix in SUFFIXES or file.is_file():
         return PRIORS.open("DiT.pt")
     check_there(source, "`prior`", ["digits"])

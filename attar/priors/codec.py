@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from attar.core.batching import calls, exact, in_batches
 from attar.core.errors import AttarError
-from attar.core.files import at_home, expanded
+from attar.core.files import at_home, expand_user
 from attar.core.finite import check_weights, finite
 from attar.core.flops import flops_of
 from attar.core.hub_ids import check_there, unloaded
 from attar.core.rng import noise
 from attar.core.store import fingerprint
-from attar.core.weights import damaged
+from attar.core.weights import damaged_weights
 
 SCALES = (1e-4, 1e4)
 """The least and the largest scale, 1 / the deviation of an autoencoder's latents; Stable Diffusion's is 0.18215."""
@@ -89,7 +89,9 @@ class PixelCodec:
     """No codec: latents are the pixels themselves, grey or RGB."""
 
     size: int
+    """Side of the images, in pixels."""
     channels: int = 3
+    """3: RGB; 1: grey."""
 
     batch_size = 1
     weights = torch.float32
@@ -128,15 +130,23 @@ class AutoencoderCodec:
     """diffusers' AutoencoderKL, or AutoencoderTiny, whose posterior has no deviation: z = (latent - shift) * scale."""
 
     vae: nn.Module
+    """diffusers' network."""
     key: str
+    """Fingerprint of the weights and their use."""
     size: int
+    """Side of the images, in pixels."""
     shape: tuple[int, int, int]
+    """(C, H, W) of a latent."""
     device: torch.device
+    """Where it computes."""
     dtype: torch.dtype
     """Number format of its products, and of its weights unless it is float16, in which Stable Diffusion's overflow."""
     scale: float = 1.0
+    """Factor of the latents."""
     shift: float = 0.0
+    """What is taken from the latents before they are scaled."""
     batch_size: int = 1
+    """Rows in one call of the network."""
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -264,7 +274,7 @@ def _opening(source: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        why = damaged(source) or f"{unloaded(source, 'an autoencoder', error)}; give `codec` FOLDER"
+        why = damaged_weights(source) or f"{unloaded(source, 'an autoencoder', error)}; give `codec` FOLDER"
         raise AttarError(f"`codec` {why}") from error
 
 
@@ -329,7 +339,7 @@ def _inside(source: str) -> dict[str, str]:
     Raises:
         LocalEntryNotFoundError: it is neither in the hub's local cache nor can the hub be reached.
     """
-    folder, vae = expanded(source), {"subfolder": "vae"}
+    folder, vae = expand_user(source), {"subfolder": "vae"}
     if folder.is_dir():
         return vae if (folder / "model_index.json").is_file() else {}
     try:

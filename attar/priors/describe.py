@@ -12,7 +12,7 @@ from attar.priors.prior import Prior
 SCHEDULER_FIELDS = ("timestep_spacing", "steps_offset", "set_alpha_to_one")
 
 
-def described(prior: Prior) -> str:
+def prior_in_words(prior: Prior) -> str:
     """Size, latents, codec, schedule, conventions and classes, a line each."""
     abar, network = prior.schedule.alphas_cumprod, prior.network
     lines = {

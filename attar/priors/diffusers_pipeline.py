@@ -9,7 +9,7 @@ from typing import Any
 
 from attar.core.errors import AttarError
 from attar.core.hub_ids import unloaded
-from attar.core.weights import damaged
+from attar.core.weights import damaged_weights
 from attar.diffusion import Schedule
 
 TRAINING_STEPS = 1000
@@ -24,7 +24,7 @@ def opening(source: str, kind: str) -> Iterator[None]:
     except AttarError:
         raise
     except Exception as error:
-        raise AttarError(f"`prior` {damaged(source) or unloaded(source, f'a {kind}', error)}") from error
+        raise AttarError(f"`prior` {damaged_weights(source) or unloaded(source, f'a {kind}', error)}") from error
 
 
 def read_index(source: str) -> dict[str, Any]:

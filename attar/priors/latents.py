@@ -33,6 +33,7 @@ class Shard:
     mean: Tensor
     """(N, C, H, W), bfloat16."""
     std: Tensor
+    """(N, C, H, W), bfloat16; 0 where the codec draws nothing."""
 
     def sampled(self, seed: int, class_name: str) -> Tensor:
         """One float32 sample of each posterior (N, C, H, W), by a key of its own; the means where they are exact."""
@@ -48,9 +49,13 @@ class Latents:
     """The latents of `images` under a codec, encoded shard by shard when first asked for."""
 
     images: ImageSet
+    """The images."""
     codec: Codec
+    """What encodes them."""
     preprocess: str
+    """How they are brought to the codec's size: adm, resize-crop or squash."""
     store: Store
+    """Where they are kept."""
     compute: Any
     """Device class, batch size, dtype and versions: what the bytes depend on beside the codec."""
 

@@ -24,7 +24,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from attar.core.errors import AttarError
-from attar.core.files import expanded
+from attar.core.files import expand_user
 from attar.core.hub_ids import near
 from attar.core.wording import listed
 from attar.data.class_names import imagenet_names, named
@@ -97,7 +97,7 @@ def latent_space(source: str) -> tuple[tuple[int, int, int], str]:
     Raises:
         AttarError: the file is no such checkpoint.
     """
-    weights, _ = read_checkpoint(expanded(source))
+    weights, _ = read_checkpoint(expand_user(source))
     with _reading(source):
         sizes = Sizes.of(weights)
     return (sizes.channels, sizes.input_size, sizes.input_size), VAE
@@ -112,7 +112,7 @@ def load_checkpoint(source: str, device: torch.device, dtype: torch.dtype, codec
     Raises:
         AttarError: the file is no such checkpoint, or its number of heads is not known.
     """
-    file = expanded(source)
+    file = expand_user(source)
     weights, facts = read_checkpoint(file)
     transformer = original_transformer(weights, facts.get("num_heads"), source=source)
     network, classes = DiT(transformer), Sizes.of(weights).classes

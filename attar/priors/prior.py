@@ -28,16 +28,21 @@ class Prior:
     network: nn.Module
     """Called with latents, times (N,) and prior labels (N,)."""
     schedule: Schedule
+    """Noise of each time."""
     codec: Codec
+    """Images to latents and back."""
     classes: tuple[str, ...] | None
     """Names by prior label, synonyms separated by commas; None where the files do not say."""
     n_classes: int
+    """Number of classes, without the null label."""
     null: int
     """The label that stands for no class."""
     device: torch.device
+    """Where it computes."""
     dtype: torch.dtype
     """Number format of the network's weights and products."""
     batch_size: int = 1
+    """Rows in one call of the network."""
     prompts: Prompts | None = None
     """The prompt of each class, if it is conditioned on text."""
 

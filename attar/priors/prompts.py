@@ -32,6 +32,7 @@ class Prompts:
     texts: tuple[str | None, ...] = ()
     """Prompts by label; None for classes that are not to be distilled."""
     negative: str = NEGATIVE
+    """What no image shall be, in words."""
 
 
 def class_prompts(
@@ -107,7 +108,7 @@ def _imagenet() -> ImageNetInfo:
 
 
 def _read(file: Path) -> dict[str, str]:
-    table = toml_tables.read(file, "prompts")
+    table = toml_tables.read_table_file(file, "prompts")
     if not isinstance(table, Mapping) or not all(isinstance(prompt, str) for prompt in table.values()):
         raise AttarError(f"`prompts` {file}: must be a table of prompts (texts) by class name")
     return dict(table)

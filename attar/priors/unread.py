@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from attar.core.batching import choose, fills, resolve
-from attar.core.files import at_home, expanded
+from attar.core.files import at_home, expand_user
 from attar.core.fingerprints import fingerprint
 from attar.data.class_names import named
 from attar.diffusion import Schedule
@@ -32,7 +32,7 @@ def is_large(source: str) -> bool:
 
     A checkpoint file is read whatever its size: its shapes are nowhere else.
     """
-    place = expanded(source)
+    place = expand_user(source)
     if source == "digits" or place.is_file():
         return False
     if not place.is_dir():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from attar.experiments.summary import Cell, Panel, Summary
-    from attar.experiments.tune import Tuned
+    from attar.experiments.tuned import Tuned
     from attar.experiments.waterfall import Bar, Waterfall
     from attar.sets.near_copies import Nearest
 
@@ -110,8 +110,11 @@ class FineTuning:
     """One method's fine-tuning, over all of its groups of classes."""
 
     name: str
+    """The method's name on the page."""
     style: int
+    """The number of its colour and marker."""
     steps: tuple[int, ...]
+    """The steps at which it was measured."""
     values: Mapping[str, tuple[float, ...]]
     """Measure -> its mean over the groups after each of the steps."""
 
@@ -137,7 +140,7 @@ def measures_by_step(tunings: Sequence[FineTuning]) -> str:
     return _svg(draw, (9.0, 4.4), "tuning")
 
 
-def distances(nearest: Nearest, salt: str) -> str:
+def distances_chart(nearest: Nearest, salt: str) -> str:
     """An SVG element: per cent of a set's images, and of real ones, by the distance from the nearest real one."""
 
     def draw(figure: Figure) -> None:
@@ -145,7 +148,7 @@ def distances(nearest: Nearest, salt: str) -> str:
         edges = np.linspace(0, max([*nearest.all, *nearest.all_real]) or 1, BINS + 1)
         for values, colour, style in ((nearest.all, SERIES[0], "-"), (nearest.all_real, MUTED, "--")):
             if values:
-                axes.stairs(shares(values, edges), edges, color=colour, ls=style, lw=1.5)
+                axes.stairs(per_cent_by_bin(values, edges), edges, color=colour, ls=style, lw=1.5)
         axes.set_xlabel(f"distance to the nearest real image, {nearest.kind}")
         axes.set_ylabel("images, %")
         _plain(axes)
@@ -153,7 +156,7 @@ def distances(nearest: Nearest, salt: str) -> str:
     return _svg(draw, (3.6, 2.2), salt)
 
 
-def shares(values: Sequence[float], edges: np.ndarray) -> np.ndarray:
+def per_cent_by_bin(values: Sequence[float], edges: np.ndarray) -> np.ndarray:
     """The per cent of values in each bin."""
     return 100 * np.histogram(values, edges)[0] / len(values)
 
@@ -271,8 +274,8 @@ def _waterfall_rows(bars: Sequence[Bar]) -> list[tuple[str, Bar, float, float, s
     return rows
 
 
-def _shortened(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _look(style: int) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from attar.sets.mosaics import grid_words
 
 
 @dataclass(frozen=True)
-class TableCell:
+class ResultCell:
     """One result in words."""
 
     accuracy: str
@@ -30,24 +30,24 @@ class TableCell:
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodResults:
     """A method's results."""
 
     name: str
     style: int | None
     """Colour and marker of its line in the chart; None is the baseline's."""
-    cells: tuple[TableCell | None, ...]
+    cells: tuple[ResultCell | None, ...]
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultsTable:
     """The results of one recipe and network, tested on the same images."""
 
     terms: str
     """The recipe with its changes, and the test images."""
     network: str
     ipcs: tuple[int, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[MethodResults, ...]
     ceiling: Record | None
     """The result of training on all of the data."""
     chart: str | None
@@ -58,7 +58,9 @@ class Table:
     """For each IPC what is best, by how much, and how sure that is."""
 
 
-def results_tables(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int]) -> list[Table]:
+def results_tables(
+    records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int]
+) -> list[ResultsTable]:
     """A table for each recipe with its changes, network and test images, in the order of the records.
 
     Args:
@@ -71,7 +73,7 @@ def results_tables(records: Sequence[Record], names: Mapping[str, str], styles: 
     return [_table(group, names, styles, f"chart-{number}") for number, group in enumerate(groups.values())]
 
 
-def _table(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int], salt: str) -> Table:
+def _table(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int], salt: str) -> ResultsTable:
     ceiling = next((record for record in records if record.of_all_data), None)
     results: dict[str, dict[int, Record]] = {}
     for record in records:
@@ -81,16 +83,16 @@ def _table(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[
     baselines = _baselines(results, ipcs)
     contenders: list[Mapping[int, Result]] = [*results.values(), *baselines.values()]
     best = {ipc: max(by_ipc[ipc].mean for by_ipc in contenders if ipc in by_ipc) for ipc in ipcs}
-    rows = [Row(name, styles[name], _cells(by_ipc, ipcs, best)) for name, by_ipc in results.items()]
+    rows = [MethodResults(name, styles[name], _cells(by_ipc, ipcs, best)) for name, by_ipc in results.items()]
     lines = [Line(_points(by_ipc), styles[name]) for name, by_ipc in results.items()]
     for name, random in baselines.items():
         if random and not any(_same(by_ipc, random) for by_ipc in results.values()):
-            rows.append(Row(name, None, _cells(random, ipcs, best)))
+            rows.append(MethodResults(name, None, _cells(random, ipcs, best)))
             lines.append(Line(_points(random), None))
     chart = accuracy_by_ipc(lines, ceiling.mean if ceiling else None, salt) if ipcs else None
     terms, summary = public(records[0]).protocol, _summary(rows, ipcs)
     headlines = tuple(_headline(ipc, results, baselines) for ipc in ipcs)
-    return Table(terms, records[0].network, ipcs, tuple(rows), ceiling, chart, summary, headlines)
+    return ResultsTable(terms, records[0].network, ipcs, tuple(rows), ceiling, chart, summary, headlines)
 
 
 def _headline(
@@ -152,13 +154,13 @@ def _pooled(records: Sequence[Record]) -> Result | None:
 
 def _cells(
     results: Mapping[int, Result], ipcs: Sequence[int], best: Mapping[int, float]
-) -> tuple[TableCell | None, ...]:
+) -> tuple[ResultCell | None, ...]:
     return tuple(_cell(results[ipc], best[ipc]) if ipc in results else None for ipc in ipcs)
 
 
-def _cell(result: Result, best: float) -> TableCell:
+def _cell(result: Result, best: float) -> ResultCell:
     baseline = result.baseline if isinstance(result, Record) else None
-    return TableCell(
+    return ResultCell(
         accuracy=result.accuracy,
         n=result.n,
         seconds=duration(result.seconds),
@@ -181,7 +183,7 @@ def _points(results: Mapping[int, Result]) -> dict[int, tuple[float, float]]:
     return {ipc: (result.mean, result.spread or 0.0) for ipc, result in results.items()}
 
 
-def _summary(rows: Sequence[Row], ipcs: Sequence[int]) -> str:
+def _summary(rows: Sequence[MethodResults], ipcs: Sequence[int]) -> str:
     lines = [
         f"{row.name}: "
         + ", ".join(f"{cell.accuracy} at IPC {ipc}" for ipc, cell in zip(ipcs, row.cells, strict=True) if cell)

@@ -13,7 +13,7 @@ from attar.sets.mosaics import grid_words
 
 
 @dataclass(frozen=True)
-class Value:
+class RecordCell:
     """A cell: what it says, and what it sorts by."""
 
     text: str
@@ -42,11 +42,11 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Row:
+class RecordRow:
     """A result: its cells, and the set on the page that it is of."""
 
     style: int | None
-    values: tuple[Value, ...]
+    values: tuple[RecordCell, ...]
     wall: int | None
     """The number of the set, under which its settings and commands stand; None: it is not on the page."""
 
@@ -64,7 +64,7 @@ def public(record: Record) -> Record:
 
 def all_rows(
     records: Sequence[Record], sets: Sequence[DistilledSet], names: Mapping[str, str], styles: Mapping[str, int]
-) -> list[Row]:
+) -> list[RecordRow]:
     """A row for each record, in their order."""
     walls = {str(distilled.folder.resolve()): number for number, distilled in enumerate(sets)}
     rows = []
@@ -72,34 +72,36 @@ def all_rows(
         name = ALL_DATA if record.of_all_data else names[record.path]
         wall = walls.get(record.path)
         made = None if wall is None else sum(sets[wall].manifest["seconds"].values())
-        rows.append(Row(styles.get(name), tuple(_values(name, public(record), made)), wall))
+        rows.append(RecordRow(styles.get(name), tuple(_values(name, public(record), made)), wall))
     return rows
 
 
-def _values(name: str, record: Record, made: float | None) -> list[Value]:
+def _values(name: str, record: Record, made: float | None) -> list[RecordCell]:
     gap, grid = record.difference, f" ({grid_words(record.formation)})" if record.formation > 1 else ""
     random = "" if record.baseline is None else f"random real images: {_each(record.baseline.accuracies)}"
     sampling = f"their choice alone makes the accuracy uncertain by {record.sampling:.1f} points (standard error)"
     return [
-        Value(name, name, record.set),
-        Value("" if record.of_all_data else f"{record.ipc:g}{grid}", record.ipc),
-        Value(record.network, record.network, f"on {record.device}"),
+        RecordCell(name, name, record.set),
+        RecordCell("" if record.of_all_data else f"{record.ipc:g}{grid}", record.ipc),
+        RecordCell(record.network, record.network, f"on {record.device}"),
         _text(in_words(record.original, record.changes or {})),
         _text(_labels(record)),
-        Value(record.accuracy, record.mean, record.unlearnt),
-        Value(str(record.n), record.n),
-        Value("" if gap is None else signed(gap), -1e9 if gap is None else gap, random),
-        Value(_each(record.accuracies), record.mean),
-        Value(_each(record.best), max(record.best, default=0.0)),
-        Value(f"{record.n_test:,} (± {record.sampling:.1f})", record.n_test, f"{record.test or ''} {sampling}".strip()),
-        Value(f"{record.n_train:,}", record.n_train),
-        Value("" if made is None else duration(made), -1.0 if made is None else made),
-        Value(duration(record.seconds), record.seconds),
+        RecordCell(record.accuracy, record.mean, record.unlearnt),
+        RecordCell(str(record.n), record.n),
+        RecordCell("" if gap is None else signed(gap), -1e9 if gap is None else gap, random),
+        RecordCell(_each(record.accuracies), record.mean),
+        RecordCell(_each(record.best), max(record.best, default=0.0)),
+        RecordCell(
+            f"{record.n_test:,} (± {record.sampling:.1f})", record.n_test, f"{record.test or ''} {sampling}".strip()
+        ),
+        RecordCell(f"{record.n_train:,}", record.n_train),
+        RecordCell("" if made is None else duration(made), -1.0 if made is None else made),
+        RecordCell(duration(record.seconds), record.seconds),
     ]
 
 
-def _text(text: str) -> Value:
-    return Value(text, text)
+def _text(text: str) -> RecordCell:
+    return RecordCell(text, text)
 
 
 def _labels(record: Record) -> str:

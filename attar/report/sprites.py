@@ -23,7 +23,7 @@ COLUMNS = 10
 """Images in a row of a sprite."""
 BUDGET = 4_600_000
 """Characters that all sprites of a page may take."""
-LOOKS: tuple[tuple[int, int | None], ...] = ((50, None), (50, 90), (50, 70), (10, 80), (10, 50), (3, 50))
+SHOWN_CHOICES: tuple[tuple[int, int | None], ...] = ((50, None), (50, 90), (50, 70), (10, 80), (10, 50), (3, 50))
 """(images of a class, WebP quality or None: every pixel is kept); a page has the first that keeps to its budget."""
 
 
@@ -51,7 +51,7 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Look:
+class ShownImages:
     """How the images stand on a page."""
 
     images: int
@@ -78,7 +78,7 @@ def sheet(name: str, images: Sequence[Image.Image], total: int) -> Sheet:
     return Sheet(name, len(images), total, picture, cell, step, scale, tuple(sorted({one.size for one in images})))
 
 
-def fitting(draw: Callable[[int], Sequence[Sheet]], budget: int = BUDGET) -> tuple[Look, list[str]]:
+def fitting(draw: Callable[[int], Sequence[Sheet]], budget: int = BUDGET) -> tuple[ShownImages, list[str]]:
     """How the images of a page stand on it, and their sheets as data URIs.
 
     Args:
@@ -86,16 +86,16 @@ def fitting(draw: Callable[[int], Sequence[Sheet]], budget: int = BUDGET) -> tup
     """
     sheets: Sequence[Sheet] = []
     drawn = None
-    for count, quality in LOOKS:
+    for count, quality in SHOWN_CHOICES:
         if drawn != count:
             sheets, drawn = draw(count), count
         uris = [_uri(one.picture, quality) for one in sheets]
         if sum(map(len, uris)) <= budget:
             break
-    return Look(count, quality), uris
+    return ShownImages(count, quality), uris
 
 
-def opened(file: Path) -> Image.Image:
+def image_of(file: Path) -> Image.Image:
     """An image of a set.
 
     Raises:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from attar.experiments.scoring import Scores
     from attar.experiments.spec import Experiment, Published
     from attar.experiments.summary import Cell, PairedDifference, Panel, Summary
-    from attar.experiments.tune import CandidateScore, Race, Tuned
+    from attar.experiments.tuned import CandidateScore, Race, Tuned
     from attar.experiments.waterfall import Bar
 
 MISSING = "not yet measured here"

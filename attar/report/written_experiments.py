@@ -15,6 +15,7 @@ from attar.experiments import tune as tuning
 from attar.experiments import waterfall as evaluations
 from attar.experiments.settings import Tuning
 from attar.experiments.spec import Experiment
+from attar.experiments.tuned import Tuned
 from attar.experiments.waterfall_steps import RecipeStep
 from attar.report.charts import write_charts, write_tuned_chart, write_waterfall_chart
 from attar.report.tables import (
@@ -27,7 +28,7 @@ from attar.report.tables import (
 
 
 @checked
-def compare(
+def compare_and_write(
     experiment: Experiment,
     *,
     only: Sequence[str] = (),
@@ -63,7 +64,7 @@ def compare(
 
 
 @checked
-def tune(
+def tune_and_write(
     wanted: Tuning,
     *,
     store: Store | None = None,
@@ -71,14 +72,14 @@ def tune(
     say: Say = quiet,
     dry_run: bool = False,
     engine: Engine = LOCAL,
-) -> tuning.Tuned:
+) -> Tuned:
     """Runs what is missing of a tuning; its table and chart are written after each rung.
 
     Raises:
         AttarError: as `attar.experiments.tune.tune`.
     """
 
-    def show(tuned: tuning.Tuned) -> None:
+    def show(tuned: Tuned) -> None:
         write_tuned_table(tuned)
         write_tuned_chart(tuned)
 
@@ -90,7 +91,7 @@ def tune(
 
 
 @checked
-def waterfall(
+def waterfall_and_write(
     folder: Path,
     steps: Sequence[RecipeStep],
     conditions: Conditions,

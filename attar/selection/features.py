@@ -43,7 +43,7 @@ TRIED = 500
 
 
 @dataclass(frozen=True)
-class Features:
+class ImageFeatures:
     """What images are compared by.
 
     A pool is a class's real images, all of them, by their numbers (N,) in the data set; or latents (N, C, H, W).
@@ -53,6 +53,7 @@ class Features:
     """`teacher`: the input of its last layer; `prior`: its middle layer (attar.priors.features); `latents`: the prior's
     codec's, posterior means; `pixels`: the image at 32 x 32, from -1 to 1."""
     teacher: TeacherReference | None = None
+    """Whose features they are, where they are a teacher's."""
 
     def rows(self, job: Job, label: int, pool: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The features (N, D) of a pool."""

@@ -12,16 +12,16 @@ from threadpoolctl import threadpool_limits
 
 from attar.core.registry import Registry
 
-Rows = np.ndarray[Any, np.dtype[np.float32]]
+FeatureRows = np.ndarray[Any, np.dtype[np.float32]]
 """Features (N, D)."""
-Places = np.ndarray[Any, np.dtype[np.int64]]
+Indices = np.ndarray[Any, np.dtype[np.int64]]
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 CHUNK = 1024
 """Rows whose differences are held in float64 at a time."""
 
 
-def herding(rows: Rows, count: int) -> Places:
+def herding(rows: FeatureRows, count: int) -> Indices:
     """Each next one brings the mean of those kept nearest to the mean of all (Welling, 2009; iCaRL, 2017, section 2.2).
 
     A smaller choice begins a larger one.
@@ -36,7 +36,7 @@ def herding(rows: Rows, count: int) -> Places:
     return np.array(chosen, np.int64)
 
 
-def k_center(rows: Rows, count: int) -> Places:
+def k_center(rows: FeatureRows, count: int) -> Indices:
     """The one nearest to the mean, then each time the one that is farthest from all kept (Sener and Savarese, 2018).
 
     A smaller choice begins a larger one.
@@ -50,7 +50,7 @@ def k_center(rows: Rows, count: int) -> Places:
     return np.array(chosen, np.int64)
 
 
-def medoids(rows: Rows, count: int) -> Places:
+def medoids(rows: FeatureRows, count: int) -> Indices:
     """The one nearest to each centre of `count` k-means clusters, of those not yet taken by an earlier centre.
 
     Not nested. k-means begins from a fixed seed and runs on one thread.
@@ -67,18 +67,18 @@ def medoids(rows: Rows, count: int) -> Places:
     return np.array(chosen, np.int64)
 
 
-def surest(losses: Numbers, count: int) -> Places:
+def surest(losses: Numbers, count: int) -> Indices:
     """The candidates with the lowest losses (N,), in rising order. A smaller choice begins a larger one."""
     return losses.argsort(kind="stable")[:count]
 
 
-def distances(rows: Rows, point: np.ndarray[Any, Any]) -> Numbers:
+def distances(rows: FeatureRows, point: np.ndarray[Any, Any]) -> Numbers:
     """Squared distances (N,) to a point (D,), in float64; equal rows have equal ones wherever they stand."""
     parts = (rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK))
     return np.concatenate([np.square(part - point.astype(np.float64)).sum(1) for part in parts])
 
 
-def foremost(order: Places, count: int) -> Places:
+def foremost(order: Indices, count: int) -> Indices:
     """The first of an order. A smaller choice begins a larger one."""
     return order[:count]
 
@@ -86,7 +86,7 @@ def foremost(order: Places, count: int) -> Places:
 class Rule(Protocol):
     """Which of N candidates are kept, by what is known of each."""
 
-    def __call__(self, values: Any, count: int, /) -> Places:
+    def __call__(self, values: Any, count: int, /) -> Indices:
         """The places (count,) of those kept, in the order of the choice."""
 
 

@@ -13,14 +13,14 @@ from attar.core.errors import AttarError
 from attar.core.limits import IPC, check_most
 from attar.core.rng import generator
 from attar.core.store import canonical
-from attar.selection.rules import COMPARING, RULES, Places, surest
+from attar.selection.rules import COMPARING, RULES, Indices, surest
 from attar.teachers.reference import TeacherReference
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from attar.job import Job
-    from attar.selection.features import FeatureKind, Features
+    from attar.selection.features import FeatureKind, ImageFeatures
     from attar.teachers.teacher import SingleTeacher
 
 TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
@@ -92,11 +92,11 @@ class Select:
         """How many candidates are to be made for `ipc` of them to be kept."""
         return max(ipc, self.pool)
 
-    def ranked(self) -> Features | None:
+    def ranked(self) -> ImageFeatures | None:
         """What tells how sure a teacher is; None where none is asked."""
         return self._features("teacher") if self.ranks else None
 
-    def compared(self, job: Job) -> Features | None:
+    def compared(self, job: Job) -> ImageFeatures | None:
         """The features that the rule compares; None of the rules that compare none."""
         if not self.compares:
             return None
@@ -106,12 +106,12 @@ class Select:
             return self._features("pixels" if job.spec.prior is None else "latents")
         return self._features(self.features)
 
-    def _features(self, of: FeatureKind) -> Features:
-        from attar.selection.features import Features
+    def _features(self, of: FeatureKind) -> ImageFeatures:
+        from attar.selection.features import ImageFeatures
 
-        return Features(of, self.reference if of == "teacher" else None)
+        return ImageFeatures(of, self.reference if of == "teacher" else None)
 
-    def needed_features(self, job: Job) -> list[Features]:
+    def needed_features(self, job: Job) -> list[ImageFeatures]:
         """All that is to be known of each candidate before any is kept."""
         return list(dict.fromkeys(features for features in (self.ranked(), self.compared(job)) if features is not None))
 
@@ -178,14 +178,14 @@ class Select:
         among = self._among(job, label, pool, ipc)
         return torch.from_numpy(among[RULES.open(self.rule)(self._values(job, label, pool, among), ipc)])
 
-    def _among(self, job: Job, label: int, pool: Tensor, ipc: int) -> Places:
+    def _among(self, job: Job, label: int, pool: Tensor, ipc: int) -> Indices:
         """The candidates that are chosen from, in their order: all, or the share that the teacher is surest of."""
         ranked = self.ranked()
         if ranked is None or self.share == 1:
             return np.arange(len(pool))
         return np.sort(surest(ranked.losses(job, label, pool), max(ipc, round(self.share * len(pool)))))
 
-    def _values(self, job: Job, label: int, pool: Tensor, among: Places) -> Any:
+    def _values(self, job: Job, label: int, pool: Tensor, among: Indices) -> Any:
         """What the rule goes by: features, losses or an order of the candidates that are chosen from."""
         compared = self.compared(job)
         if compared is not None:

@@ -43,7 +43,9 @@ class DistilledSet:
     """A distilled set opened from its folder."""
 
     folder: Path
+    """Where it lies."""
     manifest: dict[str, Any]
+    """Its manifest.json."""
     elsewhere: tuple[tuple[Path, ...], ...] | None = None
     """The image files of each class, of a set that another code wrote (attar.sets.layouts)."""
 
@@ -98,7 +100,7 @@ def open_distilled(folder: Path) -> DistilledSet:
     if not file.is_file():
         inside = sorted(child.parent.name for child in folder.glob("[!.]*/manifest.json"))
         hint = f"; there are sets inside it: {', '.join(inside)}" if inside else ""
-        hint = hint or "; sets that other codes wrote are read by `attar evaluate`, told their `layout`"
+        hint = hint or "; sets that other codes wrote are read by `attar evaluate` with their `layout`"
         raise AttarError(f"{folder}: holds no distilled set (no manifest.json){hint}")
     distilled = DistilledSet(folder, read_manifest(file))
     if set(distilled.manifest.get("statistics", {})) - {STATISTICS}:

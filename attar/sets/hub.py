@@ -21,7 +21,7 @@ from attar.data.output_places import check_place, occupied
 from attar.sets.distilled import PROTOTYPES, STATISTICS, DistilledSet, check_undamaged, open_distilled, verify
 from attar.sets.hub_card import Score, hub_card
 from attar.sets.near_copies import read_nearest
-from attar.sets.real_images import whereabouts
+from attar.sets.source_data import whereabouts
 
 CARD = "attar-card.md"
 """The set's own README.md on the hub, where README.md says more: the manifest has its digest."""
@@ -64,7 +64,7 @@ def push(
         AttarError: the set is damaged, the repository holds something else, or the hub refuses or cannot be reached.
     """
     repository = publication.repository
-    check_id(repository, "`repository`")
+    check_id(repository)
     check_undamaged(distilled)
     if tells := _places(distilled):
         say(f"note: manifest.json names folders of this machine: {', '.join(tells)}")
@@ -85,7 +85,7 @@ def pull(repository: str, out: Path, revision: str | None = None, *, say: Say = 
     Raises:
         AttarError: something stands at `out`, the hub has no such set, cannot be reached, or the set is damaged.
     """
-    check_id(repository, "`repository`")
+    check_id(repository)
     check_place(out, "`out`", [])
     if occupied(out):
         raise AttarError(f"`out` {out}: something is there already; choose another folder, or remove it")
@@ -142,7 +142,7 @@ def _check_ours(files: Sequence[str], repository: str) -> None:
 
 
 def _places(distilled: DistilledSet) -> list[str]:
-    """The sources in a manifest that are told by absolute paths."""
+    """The sources in a manifest that are absolute paths."""
     manifest = distilled.manifest
     sources = [manifest["data"]["spec"], (manifest["prior"] or {}).get("source", "")]
     return [source for source in sources if portable(source) != source]

@@ -17,9 +17,10 @@ from attar.data import decode
 from attar.data.pixels import Pixels
 
 
-def check_divisible(side: int, formation: int, remedy: str) -> None:
+def check_divisible(side: int, formation: int) -> None:
     """Raises AttarError where images of this side cannot be mosaics of formation x formation parts."""
     if side % formation:
+        remedy = "choose another, or an `output_size` that it divides"
         raise AttarError(f"`formation` {formation}: does not divide the images' {side} pixels; {remedy}")
 
 

@@ -24,7 +24,7 @@ from attar.sets.mosaics import Picture
 if TYPE_CHECKING:
     from attar.data.pixels import Pixels
     from attar.job import Job, Spec
-    from attar.selection.features import FeatureKind, Features
+    from attar.selection.features import FeatureKind, ImageFeatures
     from attar.teachers.reference import TeacherReference
 
 _DISTANCES = Many(Many(number(0)), least=1)
@@ -48,6 +48,7 @@ class Nearest:
     """Distances of one kind; of pixels root mean squares from 0 to 1 (black to white), of features Euclidean."""
 
     kind: str
+    """What is compared: pixels, or whose features."""
     distances: list[list[float]]
     """The distance of each image of each class, of mosaics of each part, to the nearest real one of the class."""
     numbers: list[list[int]]
@@ -116,7 +117,7 @@ def nearest_pixels(
     """
     from attar.data import load_pixels
     from attar.job import Job
-    from attar.sets.real_images import real_images
+    from attar.sets.source_data import real_images
 
     job = Job(Metrics().spec(distilled), store)
     real_images(distilled, job.store)
@@ -203,8 +204,8 @@ def nearest(
             not fit.
     """
     from attar.job import Job
-    from attar.selection.features import Features
-    from attar.sets.real_images import real_images
+    from attar.selection.features import ImageFeatures
+    from attar.sets.source_data import real_images
 
     metrics.check(distilled)
     folder, kinds = folder_of(distilled), metrics.kinds
@@ -212,7 +213,7 @@ def nearest(
     check_undamaged(distilled)
     job = Job(metrics.spec(distilled), store, progress, dry_run)
     real = real_images(distilled, job.store)
-    features = [Features(kind, metrics.teacher if kind == "teacher" else None) for kind in kinds]
+    features = [ImageFeatures(kind, metrics.teacher if kind == "teacher" else None) for kind in kinds]
     if dry_run:
         metrics.open(job)
         count = sum(map(len, distilled.pictures()))
@@ -226,7 +227,7 @@ def nearest(
     return measured
 
 
-def _time(job: Job, distilled: DistilledSet, features: Sequence[Features]) -> str:
+def _time(job: Job, distilled: DistilledSet, features: Sequence[ImageFeatures]) -> str:
     """About how long it takes to look at the set's images, and at real ones whose features are not stored yet."""
     if job.unread:
         return ", in a time that is not known, for the prior's weights are left unread"
@@ -238,7 +239,7 @@ def _time(job: Job, distilled: DistilledSet, features: Sequence[Features]) -> st
     return f", {about(seconds)}"
 
 
-def _looked_at(job: Job, by: Features, pictures: Sequence[Picture]) -> None:
+def _looked_at(job: Job, by: ImageFeatures, pictures: Sequence[Picture]) -> None:
     """The work of a few images' features; nothing of it is stored."""
     import torch
 
@@ -269,7 +270,7 @@ def _still_valid(distilled: DistilledSet) -> list[Nearest]:
         return []
 
 
-def _measured(job: Job, distilled: DistilledSet, by: Features) -> Nearest:
+def _measured(job: Job, distilled: DistilledSet, by: ImageFeatures) -> Nearest:
     import torch
 
     from attar.selection import random_order
@@ -305,7 +306,7 @@ def _neighbours(rows: Any, points: Any, own: Any = None) -> tuple[Any, Any]:
     return np.linalg.norm(points.astype(np.float64) - rows[chosen], axis=1), chosen
 
 
-def _features(job: Job, by: Features, label: int, pictures: Sequence[Picture]) -> Any:
+def _features(job: Job, by: ImageFeatures, label: int, pictures: Sequence[Picture]) -> Any:
     """The features (N, D) of a set's pictures, made as those of real images are (attar.selection.features)."""
     from attar.priors.codec import to_float
     from attar.selection import features

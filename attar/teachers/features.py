@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +11,11 @@ from torch import Tensor, nn
 
 from attar.core.batching import in_batches
 from attar.core.errors import AttarError
+from attar.data.pixels import Pixels
 from attar.teachers.teacher import Pretrained, SingleTeacher
 
 BATCH = 64
 """Images in one call, the last call filled up: the number decides the last bits."""
-
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @torch.inference_mode()

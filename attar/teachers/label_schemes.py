@@ -32,7 +32,9 @@ class Scheme:
     """
 
     values: str
+    """How a logit is stored: fp16, int8 or int4."""
     top: int | None = None
+    """How many logits of a row are stored, the largest; None: all."""
 
     @classmethod
     def named(cls, name: str) -> Scheme:

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attar.core.errors import AttarError, suggestion
-from attar.core.files import expanded
-from attar.core.hub_ids import absent, near
+from attar.core.files import expand_user
+from attar.core.hub_ids import near, why_not_on_hub
 from attar.core.store import file_digest
-from attar.core.weights import damaged
+from attar.core.weights import damaged_weights
 from attar.data.class_names import imagenet_names
 from attar.networks import build, check
 from attar.teachers.record import RECORD, read_record
@@ -49,14 +49,14 @@ def load_pretrained(
     if normalise is not None and normalise not in STATISTICS:
         hint = suggestion(normalise, STATISTICS)
         raise AttarError(f"`teacher_normalise` {normalise}{hint}: choose one of {', '.join(STATISTICS)}")
-    if expanded(source).is_dir():
-        own = _from_folder(expanded(source))
+    if expand_user(source).is_dir():
+        own = _from_folder(expand_user(source))
     elif source.startswith("timm/") and (not colon or name == "timm/local-dir"):
         own = _from_timm(source)
     elif source.startswith("torchvision/") and not colon:
         own = _from_torchvision(source)
     elif colon:
-        own = _from_file(source, name, expanded(file), len(names or ()) or count, size)
+        own = _from_file(source, name, expand_user(file), len(names or ()) or count, size)
     else:
         single = " of one teacher" if "," in source else ""
         raise AttarError(f"`teacher` {source}{near(source)}: there is no such folder{single}; give {FORMS}")
@@ -118,7 +118,7 @@ def _from_timm(source: str) -> Pretrained:
         hint = suggestion(source, [f"timm/{name}" for name in known])
         raise AttarError(f"`teacher` {source}{hint}: timm has no network, or no weights, of this name")
     repository = None if local else getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
-    if repository and (why := absent(repository)):
+    if repository and (why := why_not_on_hub(repository)):
         raise AttarError(f"`teacher` {source}: its weights are {repository} of the hub, and {why}")
     try:
         network: Any = timm.create_model(name, pretrained=True)
@@ -160,7 +160,7 @@ def _from_file(source: str, name: str, file: Path, count: int, size: int) -> Pre
 
 def _state(file: Path) -> dict[str, Tensor]:
     """The state dict in a file, taken from under the usual names, out of DataParallel and torch.compile."""
-    if why := damaged(file):
+    if why := damaged_weights(file):
         raise AttarError(f"`teacher` {why}")
     try:
         if file.suffix == ".safetensors":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attar.core.arguments import check_fields, checked
 from attar.core.errors import AttarError
-from attar.core.files import expanded
+from attar.core.files import expand_user
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,6 @@ class TeacherReference:
 
 def _anywhere(source: str) -> str:
     network, colon, file = source.partition(":")
-    if expanded(source).is_dir():
-        return str(expanded(source).absolute())
-    return f"{network}:{expanded(file).absolute()}" if colon else source
+    if expand_user(source).is_dir():
+        return str(expand_user(source).absolute())
+    return f"{network}:{expand_user(file).absolute()}" if colon else source

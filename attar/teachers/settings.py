@@ -1,4 +1,4 @@
-"""What the training of a teacher is told. Loads no torch, for the command line."""
+"""The settings of the training of a teacher. Loads no torch, for the command line."""
 
 from __future__ import annotations
 

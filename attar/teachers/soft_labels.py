@@ -30,7 +30,7 @@ from attar.core.progress import Meter, Progress, silent
 from attar.core.rng import numpy_generator
 from attar.core.store import canonical, file_digest, fingerprint, replacing, write_json
 from attar.teachers.label_schemes import BITS, Scheme
-from attar.training import Pictures, Shown
+from attar.training import DeviceImages, Shown
 from attar.training.augment import Augmentation, Draw, apply, draw, mixed, mixing
 
 FORMAT = 3
@@ -53,14 +53,19 @@ class Views:
     """
 
     how: Augmentation
+    """What happens to each image."""
     count: int
+    """Images of the set."""
     epochs: int
+    """Epochs with views of their own."""
     box: Literal["image", "batch"] = "image"
+    """Whether each image has a mixing ratio and box of its own, or each batch has one."""
     batch: int = 1
     """Only in the "batch" form."""
     seed: int = 0
+    """Seed of all views."""
 
-    def __call__(self, images: Pictures, epoch: int, index: Tensor) -> Shown:
+    def __call__(self, images: DeviceImages, epoch: int, index: Tensor) -> Shown:
         """The views of the images `index` (n,), of the whole set `images`, in an epoch."""
         every = self.drawn(epoch % self.epochs)
         drawn = every.of(index.cpu())
@@ -109,12 +114,15 @@ class Labelling:
     """What stored labels depend on: equal labellings, equal labels, by one kind of device and one version of torch."""
 
     views: Views
+    """What the teacher sees."""
     images: str
     """Digest of the images."""
     teacher: str
     """Digest of the teacher, its input and its classes."""
     classes: int
+    """Number of classes."""
     scheme: Scheme
+    """How logits are stored."""
     temperature: float | None = None
     """What is kept of the classes that a scheme leaves out is right at this temperature; None: it leaves out none."""
 
@@ -142,7 +150,7 @@ class Labelling:
 def write_labels(
     folder: Path,
     labelling: Labelling,
-    images: Pictures,
+    images: DeviceImages,
     teacher: Callable[[Tensor], Tensor],
     progress: Progress = silent,
     about: dict[str, Any] | None = None,
@@ -173,7 +181,7 @@ def write_shard(
     folder: Path,
     number: int,
     labelling: Labelling,
-    images: Pictures,
+    images: DeviceImages,
     teacher: Callable[[Tensor], Tensor],
     meter: Meter,
 ) -> None:
@@ -186,7 +194,7 @@ def write_shard(
 
 @torch.no_grad()
 def _labelled(
-    labelling: Labelling, images: Pictures, teacher: Callable[[Tensor], Tensor], epoch: int, meter: Meter
+    labelling: Labelling, images: DeviceImages, teacher: Callable[[Tensor], Tensor], epoch: int, meter: Meter
 ) -> dict[str, Tensor]:
     """One epoch's labels, in the order of the images."""
     parts = []

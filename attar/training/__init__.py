@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from attar.training.checkpoint import Checkpoint
-from attar.training.loop import Pictures, Shown, Step, Supervision, ViewMaker, autocast, top1, train
+from attar.training.loop import DeviceImages, Shown, Step, Supervision, ViewMaker, autocast, top1, train
 from attar.training.plan import Plan, Precision, batches, rate
 from attar.training.process import memory_kept, seeded
 
 __all__ = [
     "Checkpoint",
-    "Pictures",
+    "DeviceImages",
     "Plan",
     "Precision",
     "Shown",

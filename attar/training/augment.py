@@ -46,9 +46,11 @@ class Augmentation:
     lighting: float = 0.0
     """Deviation of the noise along the principal colours of ImageNet (Krizhevsky et al., 2012)."""
     normalise: Literal["imagenet", "cifar", "half"] = "imagenet"
+    """Mean and deviation of the input: of ImageNet, of CIFAR-10, or 0.5 and 0.5."""
     dsa: bool = False
     """DSA's colours, then one of shift, scale and rotation for the whole batch, as IDC uses it; no cutout."""
     mix: Literal["none", "cutmix", "mixup"] = "none"
+    """How two images become one."""
     mix_probability: float = 1.0
     """Share of the batches that are mixed."""
     mix_alpha: float = 1.0
@@ -62,6 +64,7 @@ class Draw:
     rows: Tensor | None = None
     """(n, shuffle): the order of the bands of rows, and the same for the columns."""
     columns: Tensor | None = None
+    """(n, shuffle): the order of the bands of columns."""
     tries: Tensor | None = None
     """(n, 10, 2): shares of the area and aspect ratios of a crop, of which the first that fits the image is taken."""
     place: Tensor | None = None

@@ -41,7 +41,7 @@ class Shown:
         return Shown(self.plain[part], self.view[part], partner, own)
 
 
-class Pictures(Protocol):
+class DeviceImages(Protocol):
     """A set of images in uint8, on a device: a tensor (N, H, W, 3), or images of differing sizes."""
 
     @property
@@ -55,7 +55,7 @@ class Pictures(Protocol):
 class ViewMaker(Protocol):
     """Makes what is shown of the images `index` (n,) in an epoch; `images` are the whole set."""
 
-    def __call__(self, images: Pictures, epoch: int, index: Tensor) -> Shown: ...
+    def __call__(self, images: DeviceImages, epoch: int, index: Tensor) -> Shown: ...
 
     def order(self, epoch: int) -> Tensor | None:
         """The order (N,) in which the images of an epoch are shown; None: any."""
@@ -66,13 +66,17 @@ class Step:
     """What `train` tells after each batch."""
 
     done: int
+    """Batches trained on so far."""
     total: int
+    """Batches of the whole training."""
     epoch: int
     """1 for the first. Where a plan counts steps, each of them is an epoch of its own."""
     epochs: int
+    """Epochs of the whole training."""
     last: bool
     """Whether this was the epoch's last batch."""
     images: int
+    """Images of this batch."""
     loss: Tensor
     """Mean over the batch, a scalar on the device: reading it waits for the device."""
     correct: Tensor
@@ -96,7 +100,7 @@ class Supervision:
 
 def train(
     network: nn.Module,
-    images: Pictures,
+    images: DeviceImages,
     labels: Tensor,
     plan: Plan,
     augmentation: Augmentation,
@@ -138,7 +142,7 @@ class _Trainer:
     """A network and all that its steps are made with."""
 
     network: nn.Module
-    images: Pictures
+    images: DeviceImages
     labels: Tensor
     plan: Plan
     augmentation: Augmentation

@@ -25,14 +25,19 @@ class Plan:
     steps: int | None = None
     """Batches, all of them full, drawn from one permutation after the other."""
     batch: int = 64
+    """Images in a batch."""
     accumulate: int = 1
     """Parts in which a batch passes through the network; each has this share of the loss, whatever its size."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
+    """sgd: with momentum; adamw: betas 0.9 and 0.999."""
     lr: float = 0.01
+    """Learning rate, at its highest."""
     momentum: float = 0.9
     """Momentum of SGD; AdamW's betas are 0.9 and 0.999."""
     nesterov: bool = False
+    """Whether SGD's momentum is Nesterov's."""
     weight_decay: float = 5e-4
+    """Decay of the weights, of AdamW decoupled from the loss."""
     decay_vectors: bool = True
     """False: biases, norms and whatever else is not a weight of two or more dimensions are not decayed."""
     schedule: Literal["multistep", "half-cosine", "cosine", "linear", "triangle", "constant"] = "cosine"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -20,7 +18,7 @@ from attar.evaluation.precision import resolve_precision
 from attar.networks import build
 from attar.training import top1, train
 from attar.training.augment import STATISTICS
-from benchmarks.evaluate import Pictures, accuracy, epochs, pictures, transform
+from benchmarks.evaluate import ArrayDataset, accuracy, as_folder, epochs, pictures, transform
 from benchmarks.models import named
 from benchmarks.timing import Case, Where
 
@@ -48,10 +46,7 @@ def case(size: str, where: Where) -> Case:
         top1(network, test_x, test_y, how.normalise)
 
     root = tempfile.TemporaryDirectory()
-    for index, (image, label) in enumerate(zip(train_set.pixels, train_set.labels, strict=True)):
-        file = Path(root.name, str(label), f"{index}.png")
-        file.parent.mkdir(exist_ok=True)
-        Image.fromarray(image).save(file)
+    as_folder(train_set, root.name)
 
     def straight() -> None:
         """PIL and DataLoader."""
@@ -60,7 +55,7 @@ def case(size: str, where: Where) -> Case:
             [v2.PILToTensor(), v2.ToDtype(torch.float32, True), v2.Normalize(*STATISTICS[how.normalise])]
         )
         epochs(network, DataLoader(ImageFolder(root.name, transform(how)), plan.batch, shuffle=True), plan, how)
-        accuracy(network, DataLoader(Pictures(test.pixels, test.labels, plain), plan.batch))  # type: ignore[arg-type]
+        accuracy(network, DataLoader(ArrayDataset(test.pixels, test.labels, plain), plan.batch))  # type: ignore[arg-type]
 
     tensors = [t.permute(0, 3, 1, 2) if t.ndim == 4 else t for t in (x, y, test_x, test_y)]
     return Case(

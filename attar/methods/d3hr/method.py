@@ -66,6 +66,7 @@ class D3HR(LatentMethod):
     step of the sampler above the time of the moments (620 for 600), and draws from the same seeds for every class,
     whatever the seed. Its m = 100000 stands for subsets=100000000."""
     select: Select = Select()
+    """Which of the denoised images are kept."""
     refine: Refinement | None = None
     """How kept latents are improved; none: not at all, true: with the defaults below."""
 

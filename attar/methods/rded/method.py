@@ -16,14 +16,14 @@ import PIL
 import torch
 from torch import Tensor
 
-from attar.core.config import Range, check_ranges
 from attar.core.errors import AttarError
 from attar.core.progress import duration
 from attar.core.wording import counted
-from attar.evaluation.images import resized
+from attar.evaluation.labelled_images import resized
 from attar.job import Job
-from attar.methods.base import ComposedImages, Tensors
+from attar.methods.base import Tensors
 from attar.methods.rded.crops import cropped, random_squares
+from attar.methods.rded.settings import RDEDSettings
 from attar.selection import random_order
 from attar.selection.features import teacher_for
 from attar.teachers.features import features_and_losses
@@ -35,36 +35,12 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class RDED(ComposedImages):
+class RDED(RDEDSettings):
     """Stitches the crops of real images that a teacher finds most realistic; with the settings of the authors' code.
 
     Each distilled image is made of crops from all ranks. Evaluate the sets with the recipe rded-soft and the same
     teacher. Where the code does otherwise: docs/departures.toml.
     """
-
-    teacher: str | None = None
-    """Who scores; it must be named, as for `attar evaluate`: a folder of `attar train-teacher` ..."""
-    teacher_classes: str | None = None
-    """A file with the teacher's class list, where it carries none."""
-    teacher_normalise: str | None = None
-    """Statistics of its input, where it carries none: imagenet, cifar or half."""
-    pool: int = 300
-    """Images of each class that are cropped: a random choice, or all where there are fewer (mipc in the code)."""
-    crops: int = 5
-    """Random crops of each: square, of 8 to 100 per cent of its area (num_crop in the code)."""
-    factor: int | None = None
-    """Crops in each row and column of an image; none: 2, but 1 for images of up to 64 pixels."""
-    size: int | None = None
-    """Side of the images, in pixels, which the recipe should have too; none: the usual shorter side of the data's
-    images, at most 224. The code has 128 for its ConvNets on ImageNette, ImageWoof and ImageNet-100."""
-
-    def side(self, job: Job) -> int:
-        """Side of the distilled images, in pixels."""
-        return self.size or min(224, job.side)
-
-    def grid(self, job: Job) -> int:
-        """How many crops stand in each row and column."""
-        return self.factor or (1 if self.side(job) <= 64 else 2)
 
     def prepare(self, job: Job, label: int) -> Tensors:
         """Key patches: the best crop of each image, the best first.
@@ -138,9 +114,6 @@ class RDED(ComposedImages):
         seconds = (monotonic() - begun) / len(timed) * images
         return f"{self.crops * images:,} crops of {images:,} images to score, about {duration(seconds)}"
 
-    def needs(self, job: Job, ipc: int) -> int:
-        return ipc * self.grid(job) ** 2
-
     def check(self, job: Job, ipcs: Sequence[int]) -> None:
         if self.grid(job) > self.side(job):
             raise AttarError(f"rded: factor = {self.grid(job)} crops do not fit into {self.side(job)} pixels")
@@ -149,11 +122,3 @@ class RDED(ComposedImages):
             asked = f"{counted(max(ipcs), 'image')} of a class take {needed} crops of as many images"
             raise AttarError(f"rded: {asked}, but pool = {self.pool}; set `pool={needed}`")
         self._teacher(job)
-
-    # Checks of the settings
-
-    def __post_init__(self) -> None:
-        ranges: tuple[Range, ...] = (
-            ("a whole number of 1 or more", lambda x: x >= 1, ("pool", "crops", "factor", "size")),
-        )
-        check_ranges(self, ranges, "rded")

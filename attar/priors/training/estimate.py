@@ -1,4 +1,4 @@
-"""What a training of a prior will take, told before it begins: its steps, and the measuring of its samples."""
+"""What a training of a prior will take, estimated before it begins: its steps, and the measuring of its samples."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from torch import nn
 from attar.core.arguments import checked
 from attar.core.batching import choose, fills
 from attar.core.errors import AttarError
-from attar.core.files import expanded
+from attar.core.files import expand_user
 from attar.core.fingerprints import Named
 from attar.core.progress import Progress, Say, silent
 from attar.core.store import Store
@@ -131,7 +131,7 @@ def _adaptation(
 
 
 def _scheduler(source: str, store: Store) -> Any:
-    if expanded(source).is_file():
+    if expand_user(source).is_file():
         return linear_scheduler()
     return DDIMScheduler.from_pretrained(
         str(digits_prior(store)) if source == "digits" else source, subfolder="scheduler"

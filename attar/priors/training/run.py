@@ -21,7 +21,7 @@ from attar.priors.shared_embedders import untrained
 from attar.priors.training.estimate import classifier_training, estimate
 from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Session, TrainingState
-from attar.priors.training.sample_quality import judged, open_classifier
+from attar.priors.training.sample_quality import open_classifier, quality_in_words
 from attar.priors.training.settings import NewPrior
 from attar.priors.training.task import TrainingRun, TrainingTask
 from attar.priors.training.train import TRAINING, check_patch, train_network
@@ -116,7 +116,7 @@ def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path)
         made = store.once(artefact, lambda folder: _made(run, task, artefact.key, folder))
         publish(made, out)
         run.say(f"wrote {out.resolve()}")
-        run.say(judged(read_card(out)["measures"], len(run.classes)))
+        run.say(quality_in_words(read_card(out)["measures"], len(run.classes)))
     helper.wait_for_everyone()
 
 

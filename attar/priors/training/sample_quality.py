@@ -112,17 +112,17 @@ def classifier_seconds(classes: int, how: ClassifierTraining) -> float:
     return how.steps * timed(step)
 
 
-def judged(measures: Mapping[str, Any], classes: int) -> str:
+def quality_in_words(measures: Mapping[str, Any], classes: int) -> str:
     """What the last measures say of a prior, beside real images and chance; and a warning where it is weak."""
     own, real, chance = measures["accuracy"] / 100, measures["accuracy_real"] / 100, 1 / classes
     beside = f"real images {real:.1%}, chance {chance:.1%}"
-    told = f"a small classifier gives {own:.1%} of its samples their class ({beside})"
+    measured = f"a small classifier gives {own:.1%} of its samples their class ({beside})"
     if own <= chance + 3 * math.sqrt(chance * (1 - chance) / measures["samples"]):
-        return f"{told}: no better than chance; train it longer with `steps`, or adapt a trained one"
+        return f"{measured}: no better than chance; train it longer with `steps`, or adapt a trained one"
     if own < (real + chance) / 2:
         worth = "a weak prior, whose images may be worth less than random real ones"
-        return f"{told}: {worth}; train it longer with `steps`, or adapt a trained one (`attar finetune-prior`)"
-    return told
+        return f"{measured}: {worth}; train it longer with `steps`, or adapt a trained one (`attar finetune-prior`)"
+    return measured
 
 
 def _plan(steps: int) -> Plan:
@@ -185,12 +185,12 @@ def _untrained(classes: int, side: int) -> Any:
 
 
 @torch.inference_mode()
-def _features_and_logits(network: Any, pixels: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:
+def _features_and_logits(network: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Features (N, D), means over the pixels of the last block, and logits (N, classes), on the CPU."""
     device = next(network.parameters()).device
     body, head = nn.Sequential(*list(network)[:-2]), nn.Sequential(*list(network)[-2:])
     features, logits = [], []
-    for part in pixels.split(batch):
+    for part in pixels.split(256):
         maps = body(normalised(part.to(device), NORMALISE))
         features.append(maps.mean((2, 3)).cpu())
         logits.append(head(maps).cpu())

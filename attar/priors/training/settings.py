@@ -115,8 +115,11 @@ class Autoencoding(Optimisation):
     """A small AutoencoderKL and how it is trained: mean squared error of the pixels and a little of the KL term."""
 
     steps: int = 5000
+    """Steps of the training."""
     batch: int = 64
+    """Images in a batch."""
     learning_rate: float = 1e-3
+    """Learning rate of AdamW."""
     width: int = 32
     """Channels of the first level; all others have twice as many."""
     shrink: int = 4

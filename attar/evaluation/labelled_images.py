@@ -1,4 +1,4 @@
-"""Labelled sets held in memory, and what is checked and resized before a network sees them."""
+"""Labelled images in memory: what networks train and are tested on; their checks and sizes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from attar.evaluation.native import Native
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class LabelledImages:
     """A labelled set held in memory."""
 
-    pictures: np.ndarray | Native
+    images: np.ndarray | Native
     """uint8 (N, H, W, 3), or images of differing sizes."""
     labels: np.ndarray
     """int64 (N,)."""
     classes: tuple[str, ...]
     """Class names in label order."""
-    original: Images | None = None
+    original: LabelledImages | None = None
     """As they are on disk, where that is not as they are here."""
 
     @property
-    def whole(self) -> Images:
+    def whole(self) -> LabelledImages:
         """What fixed labels are of, whatever a recipe makes of the images."""
         return self.original or self
 
@@ -41,21 +41,23 @@ class Images:
         Raises:
             AttarError: the images differ in size.
         """
-        if isinstance(self.pictures, Native):
-            raise AttarError("these images differ in size: bring them to one with attar.evaluation.images.resized")
-        return self.pictures
+        if isinstance(self.images, Native):
+            raise AttarError(
+                "these images differ in size: bring them to one with attar.evaluation.labelled_images.resized"
+            )
+        return self.images
 
     @property
     def side(self) -> int:
         """The shorter side, in pixels; of differing sizes, the median."""
-        return self.pictures.side if isinstance(self.pictures, Native) else min(self.pictures.shape[1:3])
+        return self.images.side if isinstance(self.images, Native) else min(self.images.shape[1:3])
 
     @cached_property
     def digest(self) -> str:
         """The fingerprint of the pixels, the labels and the number of classes; names do not enter."""
         labels = digest(self.labels.astype(np.int64).tobytes())
-        if isinstance(self.pictures, Native):
-            return fingerprint(self.pictures.digest, labels, len(self.classes))
+        if isinstance(self.images, Native):
+            return fingerprint(self.images.digest, labels, len(self.classes))
         parts = [digest(self.pixels[i : i + 4096].tobytes()) for i in range(0, len(self.pixels), 4096)]
         return fingerprint(self.pixels.shape, parts, labels, len(self.classes))
 
@@ -80,18 +82,18 @@ def resized(pixels: np.ndarray | Native, size: int, shorter: int | None = None) 
     return np.concatenate(parts)
 
 
-def check_sets(train: Images, test: Images) -> None:
+def check_sets(train: LabelledImages, test: LabelledImages) -> None:
     """Raises AttarError unless both sets are well formed and have the same classes in the same order."""
-    for name, images in (("training", train), ("test", test)):
-        pixels, labels = images.pictures, images.labels
+    for name, held in (("training", train), ("test", test)):
+        pixels, labels = held.images, held.labels
         if isinstance(pixels, np.ndarray) and (pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8):
             raise AttarError(f"{name} images are {pixels.dtype} {pixels.shape}; they must be uint8 (N, H, W, 3)")
         if len(pixels) == 0 or len(labels) != len(pixels):
             has = f"{counted(len(pixels), 'image')} and {counted(len(labels), 'label')}"
             raise AttarError(f"the {name} set has {has}; it needs as many, and one")
-        if labels.min() < 0 or labels.max() >= len(images.classes):
+        if labels.min() < 0 or labels.max() >= len(held.classes):
             raise AttarError(
-                f"{name} labels run from {labels.min()} to {labels.max()} for {counted(len(images.classes), 'class')}"
+                f"{name} labels run from {labels.min()} to {labels.max()} for {counted(len(held.classes), 'class')}"
             )
     if train.classes != test.classes:
         odd = sorted(set(train.classes) ^ set(test.classes))[:5] or ["the same names in another order"]

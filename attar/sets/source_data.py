@@ -1,4 +1,4 @@
-"""The images that an evaluation works with: a distilled set's own, real ones beside it, and those it is tested on."""
+"""The data behind a distilled set: the images that it was distilled from, those it is tested on, and what changed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def real_images(distilled: DistilledSet, store: Store) -> ImageSet:
     return without_unreadable(of_its_classes(distilled, every), distilled, store)
 
 
-def changed(distilled: DistilledSet, store: Store) -> str | None:
+def data_changes(distilled: DistilledSet, store: Store) -> str | None:
     """How the data at hand differs from what a set was distilled from, in words; None: not at all, or not known."""
     try:
         return _difference(distilled, view_of(distilled), store)
@@ -75,13 +75,13 @@ def changed(distilled: DistilledSet, store: Store) -> str | None:
 
 def whereabouts(distilled: DistilledSet) -> str:
     """Where a set's data are, in words: whether that place is on this machine; nothing of them is read."""
-    from attar.data.spec import resolve
+    from attar.data.spec import canonical_spec
 
     spec = distilled.manifest["data"]["spec"]
     if spec.startswith(("hf:", "torchvision:")):
         return f"its data are {spec}"
     try:
-        resolve(spec)
+        canonical_spec(spec)
     except AttarError:
         return (
             f"note: its data, {spec}, are a place of another machine: `attar evaluate` with `baseline=false` and "

@@ -1,36 +1,28 @@
-"""Exemplars: real images that stand for their class, made typical of it by the prior (our own; docs/exemplars.md).
-
-Images are chosen by a rule and inverted to a time by DDIM (`Chosen`); from there the prior denoises them with guidance
-(`Exemplars`).
-"""
+"""Exemplars: the settings of their choice and inversion, what it costs, their checks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, Self
 
 from attar.core.arguments import check_fields
 from attar.core.config import by_ipc, entries
 from attar.core.errors import AttarError
-from attar.core.progress import Meter
 from attar.core.store import canonical
-from attar.data import load_pixels
-from attar.diffusion import CHECKPOINT, EVEN, Sampler, check_grid, check_on_grid, grid
+from attar.diffusion import check_grid, check_on_grid, grid
 from attar.job import Job
-from attar.methods.base import Fit, Group, LatentMethod, Select, Start, Tensors
+from attar.methods.base import Fit, Select
 from attar.methods.d3hr.class_moments import Invert
-from attar.methods.refine import Refinement
-from attar.priors.codec import to_float
 from attar.priors.prior import Prior
+
+STORED_NAME = "Chosen"
+"""What keys and manifests call the fit."""
 
 
 @dataclass(frozen=True)
-class Chosen(Fit):
-    """Real images of each class, chosen by a rule, their latents inverted to a time by DDIM."""
+class ExemplarSettings(Fit):
+    """Which images are exemplars, and how far they are inverted."""
 
     select: Select = Select(rule="herding")
     """How they are chosen; auto features are the teacher's if one is named, else the prior's middle layer's."""
@@ -75,7 +67,7 @@ class Chosen(Fit):
     def check(self, prior: Prior) -> None:
         self.inversion.check(prior)
 
-    def for_ipc(self, ipc: int) -> Chosen:
+    def for_ipc(self, ipc: int) -> Self:
         count = self.count or ipc
         if count < ipc:
             raise AttarError(f"`fit.count` {count}: fewer exemplars than `ipc` {ipc}")
@@ -86,24 +78,8 @@ class Chosen(Fit):
 
     def identity(self, job: Job) -> Any:
         """Its fields as keys and manifests hold them, and the seed where the rule draws."""
-        drawn = {"is": f"Chosen by seed {job.spec.seed}"} if self.select.rule == "random" else {}
-        return {**canonical(replace(self, select=Select())), "select": self._rule.identity(job), **drawn}
-
-    def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
-        """The exemplars' numbers in the data, `chosen` (N,); their latents (N, C, H, W), as they are and inverted."""
-        (label,) = group
-        assert self.count is not None, "for_ipc says how many"
-        numbers = torch.from_numpy(job.images.of_class(label))
-        chosen = numbers[self.select(job, label, numbers, self.count)]
-        pixels = load_pixels(job.images, chosen.numpy(), job.codec.size, job.spec.preprocess)
-        mean, _ = job.codec.encode(to_float(pixels))
-        meter = Meter(job.progress, f"inverting {job.classes[label]}", len(mean), "images")
-        y = job.conditions([label]).expand(len(mean))
-        latents, residual = self.inversion.inverted_at_times(job.prior, mean, y, meter)
-        fitted = {"chosen": chosen, "prototypes": mean, "inverted": latents[:, 0].contiguous()}
-        if self.exact:
-            fitted["unconverged"] = (~(residual <= self.inversion.tolerance)).float().mean()
-        return fitted
+        name = f"{STORED_NAME} by seed {job.spec.seed}" if self.select.rule == "random" else STORED_NAME
+        return {**canonical(replace(self, select=Select())), "select": self._rule.identity(job), "is": name}
 
     @property
     def _rule(self) -> Select:
@@ -128,38 +104,3 @@ class Chosen(Fit):
         check_grid("fit", self.steps, "leading")
         check_on_grid("fit.time", self.turning_time, grid(self.steps), f"the grid of fit.steps = {self.steps}")
         _ = self.inversion  # has checks of its own
-
-
-@dataclass(frozen=True)
-class Exemplars(LatentMethod):
-    """Chooses real images that cover their class, inverts them, and denoises them with guidance.
-
-    Each keeps its composition and becomes typical. With a teacher: `fit.select.teacher=DIR`. Refined:
-    `refine=true`. Settings for your own data: `attar tune`.
-    """
-
-    fit: Chosen = Chosen()
-    """Which images, and how far they are inverted. One inversion per image kept."""
-    sampler: Sampler = Sampler()
-    """How they are denoised: DDIM, guidance 4."""
-    select: Select = Select()
-    """Which of the denoised images are kept; of a pool, with as large a fit.count."""
-    refine: Refinement | None = None
-    """How kept latents are improved; none: not at all, true: with the defaults below."""
-
-    def start_time(self, prior: Prior) -> int:
-        return self.fit.turning_time
-
-    def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
-        return Start(fitted["inverted"][:n], self.fit.turning_time)
-
-    # Checks of the settings
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.select.pool > (self.fit.count or 0):
-            raise AttarError(f"exemplars.select.pool {self.select.pool}: set fit.count to as many exemplars, too")
-        sampler = self.sampler
-        if sampler.spacing != EVEN and sampler.solver != CHECKPOINT:
-            times, of = grid(sampler.steps, sampler.spacing), f"the grid of sampler.steps = {sampler.steps}"
-            check_on_grid("fit.time", self.fit.turning_time, times, of)

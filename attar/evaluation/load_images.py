@@ -1,4 +1,4 @@
-"""The images that an evaluation works with, in memory: a distilled set's own, and real ones beside it."""
+"""Labelled images loaded into memory: those of a distilled set, random real ones beside it, a teacher's examples."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from attar.core.store import Store
 from attar.core.wording import counted
 from attar.data import ImageSet, decode, load_pixels, preprocess
 from attar.data.degenerate import ACCIDENT, ClassContents, check_contents
-from attar.evaluation.images import Images
+from attar.evaluation.labelled_images import LabelledImages
 from attar.evaluation.native import Native
 from attar.evaluation.recipe import Recipe
 from attar.selection import random_order
 from attar.sets.distilled import DistilledSet
 from attar.sets.mosaics import enlarged, reduced
-from attar.sets.real_images import of_its_classes, real_images, view_of, without_unreadable
+from attar.sets.source_data import of_its_classes, real_images, view_of, without_unreadable
 from attar.teachers.check import TRIED_EACH
 
 AT_HAND = 8
 """Mosaics that are kept while their parts are cut out."""
 
 
-def random_real(distilled: DistilledSet, recipe: Recipe, side: int, store: Store) -> Images:
-    """Random real images, as many of each class as the set has, of the data that it was distilled from; see `real`.
+def random_real_images(distilled: DistilledSet, recipe: Recipe, side: int, store: Store) -> LabelledImages:
+    """Random real images of the data that a set is of, as many of each class as it has (see `real_for_recipe`).
 
     Beside a set of mosaics they are as many as these have parts, brought to squares of the mosaics' `side`, and reduced
     and enlarged as the parts are.
@@ -46,14 +46,14 @@ def random_real(distilled: DistilledSet, recipe: Recipe, side: int, store: Store
         order = random_order(distilled.manifest["seed"], name, len(own))
         chosen += own[order[: len(pictures)].numpy()].tolist()
     if distilled.reduced_by == 1:
-        return real(images, recipe, side, distilled.manifest["preprocess"], chosen)
+        return real_for_recipe(images, recipe, side, distilled.manifest["preprocess"], chosen)
     squares = in_memory(images, side, distilled.manifest["preprocess"], chosen)
     part, how = side // distilled.reduced_by, distilled.manifest.get("output_filter", "lanczos")
     small = (Image.fromarray(reduced(square, part, how)) for square in squares.pixels)
-    return replace(squares, pictures=np.stack([np.asarray(enlarged(image, (side, side))) for image in small]))
+    return replace(squares, images=np.stack([np.asarray(enlarged(image, (side, side))) for image in small]))
 
 
-def teacher_examples(distilled: DistilledSet, train: Images, store: Store) -> tuple[Images, str]:
+def teacher_examples(distilled: DistilledSet, train: LabelledImages, store: Store) -> tuple[LabelledImages, str]:
     """What a teacher is tried on, and what that is in words: about 500 random real images of the set's data.
 
     Of many classes they are more (attar.teachers.check). Where the data is not at hand, the set itself, `train`.
@@ -74,25 +74,27 @@ def teacher_examples(distilled: DistilledSet, train: Images, store: Store) -> tu
     return in_memory(real, train.side, distilled.manifest["preprocess"], chosen), f"images of {real.spec}"
 
 
-def in_memory(images: ImageSet, size: int, how: str, indices: Sequence[int] | None = None) -> Images:
+def in_memory(images: ImageSet, size: int, how: str, indices: Sequence[int] | None = None) -> LabelledImages:
     """Images of a data set (all of them, if none are named) at `size` pixels, as uint8."""
     chosen = np.arange(len(images)) if indices is None else np.asarray(indices)
-    return Images(load_pixels(images, chosen, size, how), images.labels[chosen], images.classes)
+    return LabelledImages(load_pixels(images, chosen, size, how), images.labels[chosen], images.classes)
 
 
-def real(images: ImageSet, recipe: Recipe, side: int, how: str, indices: Sequence[int] | None = None) -> Images:
+def real_for_recipe(
+    images: ImageSet, recipe: Recipe, side: int, how: str, indices: Sequence[int] | None = None
+) -> LabelledImages:
     """Real images as a recipe's training images: of their own sizes, or where it has no size, squares of `side`."""
-    return in_memory(images, side, how, indices) if recipe.size is None else native(images, indices)
+    return in_memory(images, side, how, indices) if recipe.size is None else native_images(images, indices)
 
 
-def native(images: ImageSet, indices: Sequence[int] | None = None) -> Images:
+def native_images(images: ImageSet, indices: Sequence[int] | None = None) -> LabelledImages:
     """Images of a data set (all of them, if none are named) at the sizes that they have."""
     chosen = np.arange(len(images)) if indices is None else np.asarray(indices)
     decoded = Native(len(chosen), lambda i: np.asarray(images.open(int(chosen[i]))))
-    return Images(decoded.stacked(), images.labels[chosen], images.classes)
+    return LabelledImages(decoded.stacked(), images.labels[chosen], images.classes)
 
 
-def opened(distilled: DistilledSet, recipe: Recipe) -> Images:
+def images_of_set(distilled: DistilledSet, recipe: Recipe) -> LabelledImages:
     """The images of a distilled set as networks learn from them: as they are, or the parts of mosaics, enlarged.
 
     Where they are not alike and square, as real images may be, a recipe without a size gets squares of the median of
@@ -106,14 +108,14 @@ def opened(distilled: DistilledSet, recipe: Recipe) -> Images:
     labels = np.repeat(np.arange(len(by_class)), [len(of_class) for of_class in by_class])
     read = lru_cache(maxsize=AT_HAND)(decode.read) if distilled.formation > 1 else decode.read
     native = Native(len(pictures), lambda i: np.asarray(pictures[i].within(read(pictures[i].file))))
-    looks = iter(native.looks)
-    shown = [ClassContents.of(islice(looks, len(of_class))) for of_class in by_class]
+    contents = iter(native.contents)
+    shown = [ClassContents.of(islice(contents, len(of_class))) for of_class in by_class]
     check_contents(dict(zip(distilled.classes, shown, strict=True)), str(distilled.folder), ACCIDENT)
     if recipe.size is not None or (len(set(native.sizes)) == 1 and len(set(native.sizes[0])) == 1):
-        return Images(native.stacked(), labels, distilled.classes)
+        return LabelledImages(native.stacked(), labels, distilled.classes)
     squares = [
         preprocess(Image.fromarray(native.picture(i)), native.side, distilled.manifest["preprocess"])
         for i in range(len(native))
     ]
-    original = Images(native.stacked(), labels, distilled.classes)
-    return Images(np.stack(squares), labels, distilled.classes, original)
+    original = LabelledImages(native.stacked(), labels, distilled.classes)
+    return LabelledImages(np.stack(squares), labels, distilled.classes, original)

@@ -1,0 +1,182 @@
+"""The plan of a checked run: what it is asked for, its keys, and which of its sets are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from attar.core.errors import AttarError
+from attar.core.progress import Say
+from attar.core.store import Artefact, fingerprint
+from attar.core.wording import listed
+from attar.data.output_places import occupied
+from attar.data.source import shown
+from attar.distillation.artefacts import Artefacts, artefacts
+from attar.job import Job, Spec
+from attar.methods.base import ComposedImages, LatentMethod, Method
+
+
+@dataclass(frozen=True, eq=False)
+class RunPlan:
+    """A checked run: nothing that can be found wrong beforehand is wrong."""
+
+    job: Job
+    """The data, the prior and the store."""
+    name: str
+    """The method's name."""
+    method: Method
+    """The method, its fields set."""
+    ipcs: tuple[int, ...]
+    """Images per class, rising."""
+    folders: dict[int, Path]
+    """IPC -> the folder of its set."""
+    fits: Mapping[int, Artefact] | None = None
+    """What was learnt of each class elsewhere; None where this run is to learn it."""
+
+    @property
+    def uses_prior(self) -> bool:
+        """Whether a prior samples the images, or real ones are chosen by what a prior makes of them."""
+        return isinstance(self.method, LatentMethod) or self.method.select.uses_prior(self.job)
+
+    @property
+    def generates(self) -> bool:
+        """Whether the images are drawn from noise and latents, so that no two can be equal, as real ones may be."""
+        return isinstance(self.method, LatentMethod) and self.method.fit.chooses is None
+
+    @cached_property
+    def artefacts(self) -> dict[int, Artefacts]:
+        """All that the set of each IPC is made from, of a method that samples a prior."""
+        assert isinstance(self.method, LatentMethod)
+        made = {ipc: self.job.spec.made(ipc) for ipc in self.ipcs}
+        return {ipc: artefacts(self.job, self.method.for_ipc(n), n, self.fits) for ipc, n in made.items()}
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The method's fields, as keys and manifests hold them."""
+        return self.job.to_config(self.method)
+
+    def key(self, ipc: int) -> str:
+        """The fingerprint of the distilled set of one IPC: of every input and setting, none of the timings."""
+        data = [self.job.images.digest(label) for label in self.job.labels]
+        job = self.job
+        inputs: Any = None
+        if self.uses_prior:
+            conditions = [job.named_condition(label) for label in job.labels]
+            inputs = (job.prior.key, job.codec.key, conditions, job.compute, job.encoding)
+        elif isinstance(self.method, ComposedImages):
+            inputs = self.method.inputs(job)
+        spec = (self.job.spec.seed, self.job.spec.preprocess, self.job.spec.output_size, *_unusual(job.spec).values())
+        return fingerprint(data, self.job.classes, inputs, spec, self.name, self.fields, ipc)
+
+    def missing(self, ipcs: Sequence[int], say: Say) -> list[int]:
+        """The IPCs whose sets are not there yet.
+
+        Raises:
+            AttarError: a folder holds something else, another run's set, or a damaged one.
+        """
+        return [ipc for ipc in ipcs if not self._is_done(ipc, say)]
+
+    def _is_done(self, ipc: int, say: Say) -> bool:
+        from attar.sets.distilled import verify
+
+        folder = self.folders[ipc]
+        if not occupied(folder):
+            return False
+        manifest = set_in(folder)
+        if self.uses_prior and (self.job.untrained or self.job.unread):
+            when = "the prior digits is trained" if self.job.untrained else "the prior's weights are read"
+            say(f"{folder} is there; whether this run made it is seen when {when}")
+            return True
+        if manifest["run"] != self.key(ipc):
+            raise foreign(folder, manifest, self.described(ipc))
+        if problems := verify(folder):
+            raise AttarError(f"{folder} is damaged ({problems[0]}, {len(problems)} in all); remove it to write it anew")
+        say(f"{folder} is already there")
+        return True
+
+    def described(self, ipc: int) -> dict[str, Any]:
+        """The part of the manifest that says what was asked for: settings and inputs."""
+        if isinstance(self.method, ComposedImages):
+            return {**self.asked(ipc), "prior": None, "compute": None, "inputs": self.method.inputs(self.job)}
+        if not self.uses_prior:
+            return {**self.asked(ipc), "prior": None, "compute": None}
+        compute = {**self.job.encoding, **self.job.compute, "codec_tile": self.job.codec.batch_size}
+        return {**self.asked(ipc), "prior": _prior(self.job), "compute": compute}
+
+    def asked(self, ipc: int) -> dict[str, Any]:
+        """The settings and the data, known before the prior is loaded."""
+        job = self.job
+        return {
+            "method": {"name": self.name, **self.fields},
+            "ipc": ipc,
+            "seed": job.spec.seed,
+            "classes": list(job.classes),
+            "preprocess": job.spec.preprocess,
+            "output_size": job.spec.output_size,
+            **_unusual(job.spec),
+            "data": job.about_data(),
+            **({"keep_statistics": True} if job.spec.keep_statistics else {}),
+        }
+
+
+def _unusual(spec: Spec) -> dict[str, str | int]:
+    """The filter of the output size and the formation as keys and manifests hold them; nothing where they are usual."""
+    fields = ("output_filter", "formation")
+    return {name: getattr(spec, name) for name in fields if getattr(spec, name) != getattr(Spec, name)}
+
+
+def set_in(folder: Path) -> dict[str, Any]:
+    """The manifest of the set in a folder.
+
+    Raises:
+        AttarError: the folder holds something else.
+    """
+    from attar.sets.distilled import open_distilled
+
+    if not folder.is_dir():
+        raise AttarError(f"{folder}: is there already, and is no folder; choose another place")
+    if not (folder / "manifest.json").is_file():
+        others = listed(sorted(shown(child.name) for child in folder.iterdir()), 3)
+        raise AttarError(f"`out` {folder}: holds other things ({others}), and no distilled set; name a new folder")
+    return open_distilled(folder).manifest
+
+
+RARE = ("formation", "output_filter", "keep_statistics", "expanded_from")
+"""Keys that a manifest has only where they are unusual."""
+
+
+def foreign(folder: Path, manifest: dict[str, Any], here: dict[str, Any]) -> AttarError:
+    """The error of a folder that holds the set of another run; it says which settings differ."""
+    differing = [name for name in RARE if name in manifest and name not in here]
+    differing = [*_differing(manifest, here), *differing] or ["versions"]
+    return AttarError(f"{folder} belongs to another run (other {' and '.join(differing)}); choose another `out`")
+
+
+def _differing(manifest: Any, here: dict[str, Any], prefix: str = "") -> list[str]:
+    """The settings that are not as they are here, those of the method and of its parts each by its own name."""
+    names = []
+    for name, value in here.items():
+        other = manifest.get(name)
+        if isinstance(value, dict) and isinstance(other, dict) and other.get("name") == value.get("name"):
+            names += _differing(other, value, f"{prefix}{name}.")
+        elif other != value:
+            names.append(prefix + name)
+    return names
+
+
+def _prior(job: Job) -> dict[str, Any]:
+    named, spec = job.prior.classes is not None, job.spec
+    files = {"source": spec.prior, "fingerprint": job.prior.key, "codec": job.codec.key, "codec_source": spec.codec}
+    if job.prior.prompts is not None:
+        asked = {"prompt": spec.prompt, "prompts": spec.prompts, "negative_prompt": job.prior.prompts.negative}
+        return {**files, **asked, "told": [job.named_condition(label) for label in job.labels], "matched": "by prompt"}
+    return {
+        **files,
+        "class_map": spec.class_map,
+        "labels": job.prior_labels,
+        "matched": ("by name" if named else "by position: the prior carries no class names")
+        + (", or by the class map" if spec.class_map else ""),
+    }
