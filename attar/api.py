@@ -108,7 +108,7 @@ def evaluate(
         AttarError: any input is wrong; before any training.
     """
     from attar.evaluation import modified, named_recipe
-    from attar.evaluation.outlook import forecast
+    from attar.evaluation.outlook import evaluation_forecast
     from attar.evaluation.run import evaluate_sets
     from attar.evaluation.suited import suited
     from attar.evaluation.teaching import labelled_recipe
@@ -130,7 +130,7 @@ def evaluate(
     )
     how: dict[str, Any] = {"progress": progress, "say": say, "dry_run": dry_run, "engine": Engine.of(engine)}
     if not dry_run:
-        say(forecast(sets, protocol, conditions))
+        say(evaluation_forecast(sets, protocol, conditions))
     records = evaluate_sets(sets, protocol, conditions, **how)
     return [record.as_json() for record in records]
 

@@ -109,7 +109,7 @@ def evaluate(
     own = named_recipe(asked.recipe) if labels is None else _labelled_recipe(labels, trainings.get("recipe"))
     recipe = modified(own, sets)
     conditions = asked.conditions(baseline=baseline, teacher=named_teacher(teacher), labels=labels, **device)
-    from attar.evaluation.outlook import forecast
+    from attar.evaluation.outlook import evaluation_forecast
     from attar.evaluation.records_file import write_record
     from attar.evaluation.run import evaluate_sets
     from attar.evaluation.suited import suited
@@ -127,7 +127,7 @@ def evaluate(
         _check_records(json_file, [asked.test, *(distilled.manifest["data"]["spec"] for distilled in chosen)])
     records = len(chosen) * len(conditions.networks)
     if not dry_run:
-        say(forecast(chosen, recipe, conditions))
+        say(evaluation_forecast(chosen, recipe, conditions))
     with showing() as progress, nullcontext() if dry_run else engine.cluster():
         how: dict[str, Any] = {"progress": progress, "say": say, "dry_run": dry_run, "engine": engine}
         for record in evaluate_sets(chosen, recipe, conditions, **how):

@@ -54,7 +54,7 @@ def expected(distilled: DistilledSet, recipe: Recipe, network: str, tested: int,
     return TrainingCost(seconds, COPIES * weights + min(batch, classes * ipc) * kept + images)
 
 
-def forecast(sets: Sequence[DistilledSet], recipe: Recipe, conditions: Conditions) -> str:
+def evaluation_forecast(sets: Sequence[DistilledSet], recipe: Recipe, conditions: Conditions) -> str:
     """How many trainings there are at most to evaluate some sets, and what they take, in words.
 
     Raises:
@@ -66,12 +66,10 @@ def forecast(sets: Sequence[DistilledSet], recipe: Recipe, conditions: Condition
         tested = len(view_tested_on(distilled, conditions.test))
         costs += [expected(distilled, recipe, network, tested, conditions.device) for network in conditions.networks]
     costs *= len(conditions.seeds) * (2 if conditions.baseline else 1)
-    return (
-        f"{counted(len(costs), 'training')} at most, {in_words(recipe, costs)}; what is in the cache is not done again"
-    )
+    return f"{counted(len(costs), 'training')} at most, {cost_in_words(recipe, costs)}; what is in the cache is not done again"
 
 
-def in_words(recipe: Recipe, costs: Sequence[TrainingCost]) -> str:
+def cost_in_words(recipe: Recipe, costs: Sequence[TrainingCost]) -> str:
     """What some trainings take together, and what of it is not counted."""
     uncounted = ["without tests before the last"] if recipe.test_every is not None else []
     uncounted += ["without the teacher's work"] if recipe.labels == "soft" else []

@@ -21,7 +21,7 @@ from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import Students, evaluate
 from attar.evaluation.labelled_images import LabelledImages
 from attar.evaluation.load_images import images_of_set, in_memory, random_real_images, real_for_recipe, teacher_examples
-from attar.evaluation.outlook import TrainingCost, expected, in_words
+from attar.evaluation.outlook import TrainingCost, cost_in_words, expected
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import changes
 from attar.evaluation.records import ALL_DATA, Record
@@ -93,7 +93,7 @@ def _left(every: Iterator[_Judged], recipe: Recipe, store: Store) -> str:
     for judged in every:
         asked |= _costs(judged)
     left = [cost for wanted, cost in asked.values() if not store.has(wanted)]
-    takes = f"{len(left):,} to be done" + (f", {in_words(recipe, left)}" if left else "")
+    takes = f"{len(left):,} to be done" + (f", {cost_in_words(recipe, left)}" if left else "")
     return f"{counted(len(asked), 'training')}: {len(asked) - len(left):,} in the cache, {takes}"
 
 
