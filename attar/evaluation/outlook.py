@@ -66,7 +66,8 @@ def evaluation_forecast(sets: Sequence[DistilledSet], recipe: Recipe, conditions
         tested = len(view_tested_on(distilled, conditions.test))
         costs += [expected(distilled, recipe, network, tested, conditions.device) for network in conditions.networks]
     costs *= len(conditions.seeds) * (2 if conditions.baseline else 1)
-    return f"{counted(len(costs), 'training')} at most, {cost_in_words(recipe, costs)}; what is in the cache is not done again"
+    trainings = counted(len(costs), "training")
+    return f"{trainings} at most, {cost_in_words(recipe, costs)}; what is in the cache is not done again"
 
 
 def cost_in_words(recipe: Recipe, costs: Sequence[TrainingCost]) -> str:
