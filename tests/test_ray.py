@@ -187,6 +187,10 @@ def test_a_lost_node_costs_its_item_a_retry(cluster: Any, tmp_path: Path, monkey
 
 
 def test_a_driver_that_is_stopped_goes_on_to_the_same_bytes(cluster: Any, world: Path, tmp_path: Path) -> None:
+    from attar.core import ray_workers
+
+    assert ray_workers._kept is not None
+    ray_workers._kept.clear()  # the drivers need the room of this process's workers
     words = ["distill", "--data", "digits@train", "--prior", str(world / "dit"), "--classes", ",".join(CLASSES)]
     words += ["--method", "prior", "--ipc", "1", "--set", "sampler.steps=4", "--device", "cpu", "--out", "out"]
     on_ray = [*words, "--engine", "ray", "--ray-address", cluster.address, "--item-cpus", "1"]
