@@ -84,7 +84,7 @@ def test_a_sample_is_that_of_diffusers_pipeline(name: str, prediction: str, tmp_
     scheduler = {**SCHEDULERS[name], "prediction_type": prediction}
     folder = save_tiny_sd(tmp_path / "sd", scheduler)
     prior, theirs = opened(folder, store), pipeline(folder, scheduler)
-    for steps, strength, guidance in ((50, 0.7, 8), (50, 0.7, 1), (10, 0.85, 8), (5, 1.0, 8)):
+    for steps, strength, guidance in ((50, 0.7, 8), (10, 0.85, 1), (5, 1.0, 8)):
         ours, made = both(prior, theirs, steps, strength, guidance)
         torch.testing.assert_close(ours, made, rtol=1e-4, atol=1e-4)
         assert prior.schedule.prediction == prediction

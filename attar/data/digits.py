@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,7 @@ class Digits:
         return None
 
 
+@cache
 def _bunch() -> Any:
     from sklearn.datasets import load_digits
 
