@@ -131,6 +131,17 @@ def test_an_evaluation_is_told_at_most(
     assert f"{told}; what is in the cache is not done again\n" in capsys.readouterr().out
 
 
+def test_damage_is_said_before_any_forecast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_random_set(tmp_path, monkeypatch) / "set"
+    for file in folder.rglob("*.png"):
+        file.unlink()
+    capsys.readouterr()
+    assert attar(monkeypatch, "evaluate", folder, "--network", "convnet3-w8", "--device", "cpu") == 2
+    assert f"{folder} is damaged (missing: " in capsys.readouterr().err
+
+
 def test_the_memory_of_a_training_is_that_of_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from attar.evaluation import outlook
     from attar.sets.distilled import open_distilled

@@ -20,7 +20,7 @@ from attar.evaluation.precision import resolve_precision
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.suited import side_of
 from attar.networks import build, check_size
-from attar.sets.distilled import DistilledSet
+from attar.sets.distilled import DistilledSet, check_undamaged
 from attar.sets.source_data import view_tested_on
 from attar.training import Precision, autocast
 
@@ -58,11 +58,14 @@ def evaluation_forecast(sets: Sequence[DistilledSet], recipe: Recipe, conditions
     """How many trainings there are at most to evaluate some sets, and what they take, in words.
 
     Raises:
-        AttarError: the recipe or a network does not fit the images, or the test images are not there.
+        AttarError: no image of a set can be opened, the recipe or a network does not fit them, or the test images are
+            not there.
     """
     conditions.check(recipe)
     costs = list[TrainingCost]()
     for distilled in sets:
+        if not side_of(distilled):
+            check_undamaged(distilled)
         tested = len(view_tested_on(distilled, conditions.test))
         costs += [expected(distilled, recipe, network, tested, conditions.device) for network in conditions.networks]
     costs *= len(conditions.seeds) * (2 if conditions.baseline else 1)
