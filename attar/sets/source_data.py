@@ -85,9 +85,9 @@ def whereabouts(distilled: DistilledSet) -> str:
     except AttarError:
         return (
             f"note: its data, {spec}, are a place of another machine: `attar evaluate` with `baseline=false` and "
-            "your own `test` images needs none, and `attar reproduce` is told by `data` where yours are"
+            "your own `test` images needs none, and `attar reproduce` takes yours as `data`"
         )
-    return f"its data, {spec}, are on this machine, too; whether they are the same `attar evaluate` looks"
+    return f"its data, {spec}, are on this machine, too; `attar evaluate` tells whether they are the same"
 
 
 def check_data(distilled: DistilledSet, tests: ImageSet, baseline: bool, store: Store, say: Say) -> None:
