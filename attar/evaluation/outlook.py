@@ -48,10 +48,11 @@ def expected(distilled: DistilledSet, recipe: Recipe, network: str, tested: int,
     classes, ipc = len(distilled.classes), distilled.manifest["ipc"] * distilled.formation**2
     check_size(network, classes, side)
     seconds = training_seconds(recipe, network, classes, ipc, side, tested, device)
-    batch = training_plan(recipe, _stand_in(classes, ipc, side), network)[0].batch
+    plan, _ = training_plan(recipe, _stand_in(classes, ipc, side), network)
+    at_once = min(max(1, plan.batch // plan.accumulate), classes * ipc)
     weights, kept = _bytes(network, classes, side)
     images = (classes * ipc + tested) * 3 * side**2
-    return TrainingCost(seconds, COPIES * weights + min(batch, classes * ipc) * kept + images)
+    return TrainingCost(seconds, COPIES * weights + at_once * kept + images)
 
 
 def evaluation_forecast(sets: Sequence[DistilledSet], recipe: Recipe, conditions: Conditions) -> str:
