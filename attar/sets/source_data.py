@@ -151,7 +151,8 @@ def _difference(distilled: DistilledSet, every: ImageSet, store: Store) -> str |
     pairs = zip(distilled.classes, data.get("counts", []), strict=False)
     counts = [(name, was, len(real.of_class(real.classes.index(name)))) for name, was in pairs]
     other = next(
-        (f"{counted(now, 'image')} of class {name!r}, then {was}" for name, was, now in counts if now != was), None
+        (f"{counted(now, 'image')} of class {name!r} now, {was:,} before" for name, was, now in counts if now != was),
+        None,
     )
     return f"{text} ({other or 'other images, or in another order'})"
 
