@@ -47,7 +47,7 @@ def one_class(train: Path) -> None:
 
 
 CHANGES = [
-    (one_more, "7 images of class 'ant', then 6"),
+    (one_more, "7 images of class 'ant' now, 6 before"),
     (one_other, "other images, or in another order"),
     (one_name, "other images, or in another order"),
     (one_class, "it has no class 'bee' now"),

@@ -40,7 +40,7 @@ def test_the_demonstration_makes_its_page(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("results.json", "results.json is damaged: not JSON"),
         ("report.html", "is there, and is not a report of Attar's"),
-        ("d3hr/ipc-001/mine.txt", "no distilled set"),
+        ("d3hr/ipc-001/mine.txt", r"holds other things \(mine.txt\), and no distilled set"),
     ],
 )
 def test_what_is_in_its_way_is_found_first(tmp_path: Path, file: str, told: str) -> None:

@@ -131,6 +131,17 @@ def test_an_evaluation_is_told_at_most(
     assert f"{told}; what is in the cache is not done again\n" in capsys.readouterr().out
 
 
+def test_damage_is_said_before_any_forecast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_random_set(tmp_path, monkeypatch) / "set"
+    for file in folder.rglob("*.png"):
+        file.unlink()
+    capsys.readouterr()
+    assert attar(monkeypatch, "evaluate", folder, "--network", "convnet3-w8", "--device", "cpu") == 2
+    assert f"{folder} is damaged (missing: " in capsys.readouterr().err
+
+
 def test_the_memory_of_a_training_is_that_of_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from attar.evaluation import outlook
     from attar.sets.distilled import open_distilled
@@ -145,5 +156,6 @@ def test_the_memory_of_a_training_is_that_of_its_batch(tmp_path: Path, monkeypat
     weights, kept = outlook._bytes("convnet3-w8", 2, 16)
     assert memory() - memory(batch=3) == kept
     assert memory(batch=1) == 4 * weights + kept + 16 * 3 * 16**2
+    assert memory(batch=4, accumulate=2) == memory(batch=2)
     first = 8 * 16 * 16 * 4
     assert kept >= 3 * first, "the first layer's output, once by each of what follows it"

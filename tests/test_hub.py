@@ -233,7 +233,10 @@ def test_the_hub_has_what_is_asked_of_it() -> None:
             "note: its data, imagefolder:/home/someone/photos@train, are a place",
         ),
         ("hf:me/photos@train", "its data are hf:me/photos@train"),
-        ("digits@train", "its data, digits@train, are on this machine, too; whether they are the same"),
+        (
+            "digits@train",
+            "its data, digits@train, are on this machine, too; `attar evaluate` tells whether",
+        ),
     ],
 )
 def test_a_pulled_set_says_where_its_data_are(hub: Path, tmp_path: Path, spec: str, told: str) -> None:
@@ -248,3 +251,8 @@ def test_a_pulled_set_says_where_its_data_are(hub: Path, tmp_path: Path, spec: s
 def test_a_licence_is_a_name(licence: str) -> None:
     with pytest.raises(AttarError, match=r"`licence` .*: give its name on the hub, such as cc-by-4.0, mit or other"):
         Publication(REPO, licence)
+
+
+@pytest.mark.parametrize("licence", ["cc-by-nc-sa-4.0", "openrail++", "other"])
+def test_the_names_of_the_hub_are_licences(licence: str) -> None:
+    assert Publication(REPO, licence).licence == licence

@@ -53,9 +53,9 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
 def _check(out: Path) -> None:
     """Raises AttarError where something else stands than a demonstration's own results; before any work."""
     from attar.data.output_places import check_place, occupied
+    from attar.distillation.run_plan import set_in
     from attar.evaluation.records_file import read_records
     from attar.report.page import check_page
-    from attar.sets.distilled import open_distilled
 
     check_place(out, "`out`", adds=["results.json", "report.html"])
     check_page(out / "report.html")
@@ -63,7 +63,7 @@ def _check(out: Path) -> None:
         read_records(out / "results.json")
     for folder in (out / name / f"ipc-{ipc:03d}" for name in METHODS for ipc in IPCS):
         if occupied(folder):
-            open_distilled(folder)
+            set_in(folder)
 
 
 def _distill(method: str, out: Path, progress: Progress, say: Say) -> None:

@@ -20,7 +20,7 @@ from attar.evaluation.precision import resolve_precision
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.suited import side_of
 from attar.networks import build, check_size
-from attar.sets.distilled import DistilledSet
+from attar.sets.distilled import DistilledSet, check_undamaged
 from attar.sets.source_data import view_tested_on
 from attar.training import Precision, autocast
 
@@ -48,21 +48,25 @@ def expected(distilled: DistilledSet, recipe: Recipe, network: str, tested: int,
     classes, ipc = len(distilled.classes), distilled.manifest["ipc"] * distilled.formation**2
     check_size(network, classes, side)
     seconds = training_seconds(recipe, network, classes, ipc, side, tested, device)
-    batch = training_plan(recipe, _stand_in(classes, ipc, side), network)[0].batch
+    plan, _ = training_plan(recipe, _stand_in(classes, ipc, side), network)
+    at_once = min(max(1, plan.batch // plan.accumulate), classes * ipc)
     weights, kept = _bytes(network, classes, side)
     images = (classes * ipc + tested) * 3 * side**2
-    return TrainingCost(seconds, COPIES * weights + min(batch, classes * ipc) * kept + images)
+    return TrainingCost(seconds, COPIES * weights + at_once * kept + images)
 
 
 def evaluation_forecast(sets: Sequence[DistilledSet], recipe: Recipe, conditions: Conditions) -> str:
     """How many trainings there are at most to evaluate some sets, and what they take, in words.
 
     Raises:
-        AttarError: the recipe or a network does not fit the images, or the test images are not there.
+        AttarError: no image of a set can be opened, the recipe or a network does not fit them, or the test images are
+            not there.
     """
     conditions.check(recipe)
     costs = list[TrainingCost]()
     for distilled in sets:
+        if not side_of(distilled):
+            check_undamaged(distilled)
         tested = len(view_tested_on(distilled, conditions.test))
         costs += [expected(distilled, recipe, network, tested, conditions.device) for network in conditions.networks]
     costs *= len(conditions.seeds) * (2 if conditions.baseline else 1)

@@ -30,14 +30,14 @@ def improvement(own: float, random: float) -> float:
 
 
 def label_robust(hlr: float, ior: float, weight: float = 0.5) -> float:
-    """LRS, the label-robust score: `normalised` of weight * IOR - (1 - weight) * HLR. 0.5 is the leaderboard's."""
+    """LRS, the label-robust score: `normalised_score` of weight * IOR - (1 - weight) * HLR; 0.5: the leaderboard's."""
     return normalised_score(_share(weight, "weight") * ior - (1 - weight) * hlr)
 
 
 def augmentation_robust(with_augmentation: float, without: float, weight: float = 0.5) -> float:
     """ARS, the augmentation-robust score, of the improvements over random with and without augmentation.
 
-    `normalised` of weight * with_augmentation + (1 - weight) * without. 0.5 is the package's default (release 0.2.0).
+    `normalised_score` of weight * with_augmentation + (1 - weight) * without. 0.5 is the package's default (0.2.0).
     """
     return normalised_score(_share(weight, "weight") * with_augmentation + (1 - weight) * without)
 

@@ -42,7 +42,7 @@ class Publication:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.licence):
+        if self.licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.licence):
             raise AttarError(f"`licence` {self.licence!r}: give its name on the hub, such as cc-by-4.0, mit or other")
 
 

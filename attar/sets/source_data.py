@@ -85,9 +85,9 @@ def whereabouts(distilled: DistilledSet) -> str:
     except AttarError:
         return (
             f"note: its data, {spec}, are a place of another machine: `attar evaluate` with `baseline=false` and "
-            "your own `test` images needs none, and `attar reproduce` is told by `data` where yours are"
+            "your own `test` images needs none, and `attar reproduce` takes yours as `data`"
         )
-    return f"its data, {spec}, are on this machine, too; whether they are the same `attar evaluate` looks"
+    return f"its data, {spec}, are on this machine, too; `attar evaluate` tells whether they are the same"
 
 
 def check_data(distilled: DistilledSet, tests: ImageSet, baseline: bool, store: Store, say: Say) -> None:
@@ -151,7 +151,8 @@ def _difference(distilled: DistilledSet, every: ImageSet, store: Store) -> str |
     pairs = zip(distilled.classes, data.get("counts", []), strict=False)
     counts = [(name, was, len(real.of_class(real.classes.index(name)))) for name, was in pairs]
     other = next(
-        (f"{counted(now, 'image')} of class {name!r}, then {was}" for name, was, now in counts if now != was), None
+        (f"{counted(now, 'image')} of class {name!r} now, {was:,} before" for name, was, now in counts if now != was),
+        None,
     )
     return f"{text} ({other or 'other images, or in another order'})"
 
