@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("domains.png"))
     given = parser.parse_args()
-    from attar.cli.options import parsed_assignments
+    from attar.cli.flags import parsed_assignments
     from attar.job import Job, Spec
     from attar.methods import load_method
 

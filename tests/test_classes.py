@@ -58,7 +58,7 @@ def test_other_lists_of_imagenets_names_count_as_imagenets() -> None:
 def test_two_cranes() -> None:
     with pytest.raises(AttarError, match=r"'crane' \(134, 517\); choose one with `class_map`"):
         labels("crane")
-    from attar.data.source import unique_names
+    from attar.data.source_contract import unique_names
 
     names = unique_names(IMAGENET)
     assert "crane (517)" in names

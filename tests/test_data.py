@@ -18,7 +18,7 @@ from torchvision.datasets import ImageFolder
 from attar.core.errors import AttarError
 from attar.data import ImageSet, load_data, load_pixels, preprocess, test_spec
 from attar.data.imagenet import SUBSETS, members, subset, which_imagewoof
-from attar.data.source import Ints, labelled, unique_names
+from attar.data.source_contract import Ints, labelled, unique_names
 
 
 @pytest.fixture(autouse=True)

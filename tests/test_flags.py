@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import attar as package
 from attar.cli.commands import COMMANDS, app, built
+from attar.cli.flags import Assignments, FieldOptions, Settings, made
 from attar.cli.naming import Names
-from attar.cli.options import Assignments, FieldOptions, Settings, made
 from attar.core.config import notes
 from attar.core.engine import Engine
 from attar.core.errors import AttarError

@@ -18,11 +18,11 @@ from hypothesis import strategies as some
 from test_report import write_set
 from toys import save_folder
 
-from attar.cli.options import _written as read_config
+from attar.cli.flags import _written as read_config
 from attar.core.errors import AttarError
 from attar.data.class_names import match, named, read_class_map
 from attar.data.parquet import load
-from attar.data.spec import SOURCES, canonical_spec, places
+from attar.data.sources import SOURCES, canonical_spec, places
 from attar.experiments.spec import read_experiment
 from attar.priors.prompts import class_prompts
 from attar.sets.distilled import open_distilled

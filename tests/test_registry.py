@@ -12,7 +12,7 @@ import pytest
 from attar.cli.lists import LISTED, list_
 from attar.core.errors import AttarError
 from attar.core.registry import Registry
-from attar.data.spec import SOURCES
+from attar.data.sources import SOURCES
 from attar.evaluation import RECIPES
 from attar.methods import METHODS
 from attar.networks import NETWORKS

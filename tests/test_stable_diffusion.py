@@ -172,7 +172,7 @@ def test_prompts_are_by_name_from_a_template_or_a_file(tmp_path: Path) -> None:
 def test_classes_of_imagenet_that_share_a_name_are_told_apart_by_their_meaning() -> None:
     from timm.data import ImageNetInfo
 
-    from attar.data.source import unique_names
+    from attar.data.source_contract import unique_names
 
     info = ImageNetInfo()
     wnids, names = info.label_names(), unique_names(info.label_descriptions())

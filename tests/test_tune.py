@@ -21,7 +21,7 @@ import attar
 from attar.core.errors import AttarError
 from attar.core.rng import numpy_generator
 from attar.data import imageset, load_data
-from attar.data.spec import open_source
+from attar.data.sources import open_source
 from attar.evaluation import evaluator, named_recipe
 from attar.evaluation.records import Record
 from attar.evaluation.records_file import read_records, write_record

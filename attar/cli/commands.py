@@ -28,7 +28,7 @@ from attar.cli import (
     tune,
     waterfall,
 )
-from attar.cli.options import names_of, with_field_options
+from attar.cli.flags import names_of, with_field_options
 from attar.cli.shared import say
 from attar.core.errors import AttarError, suggestion
 from attar.core.store import check_writable

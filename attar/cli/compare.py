@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from attar.cli import failures
-from attar.cli.options import made
+from attar.cli.flags import made
 from attar.cli.shared import DryRun, Engines, say, showing
 from attar.core.engine import Engine
 from attar.experiments import spec

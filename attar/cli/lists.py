@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from attar import __version__
-from attar.cli.options import FieldOptions, Settings, made
+from attar.cli.flags import FieldOptions, Settings, made
 from attar.cli.shared import say, showing
 from attar.core.errors import AttarError, suggestion
 from attar.evaluation.side_by_side import side_by_side
@@ -19,7 +19,7 @@ LISTED: dict[str, str] = {
     "methods": "attar.methods:METHODS",
     "networks": "attar.networks:NETWORKS",
     "recipes": "attar.evaluation.recipes:RECIPES",
-    "sources": "attar.data.spec:SOURCES",
+    "sources": "attar.data.sources:SOURCES",
     "priors": "attar.priors:PRIORS",
     "rules": "attar.selection.rules:RULES",
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attar.cli.options import Assignments, FieldOptions, Settings, made
+from attar.cli.flags import Assignments, FieldOptions, Settings, made
 from attar.cli.shared import DryRun, SetFolder, say, showing
 from attar.distillation.reproduce import MovedPlaces
 from attar.methods import METHODS

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attar.cli.options import FieldOptions, Settings, made
+from attar.cli.flags import FieldOptions, Settings, made
 from attar.cli.shared import (
     Device,
     DryRun,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attar.cli import shared
-from attar.cli.options import FieldOptions, Settings, made
+from attar.cli.flags import FieldOptions, Settings, made
 from attar.cli.shared import Trainings, ipcs_of, named_teacher, say, showing
 from attar.core.engine import Engine
 from attar.core.errors import AttarError

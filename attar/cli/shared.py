@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attar.cli import failures
-from attar.cli.options import Assignments, FieldOptions, Settings
+from attar.cli.flags import Assignments, FieldOptions, Settings
 from attar.core.config import parsed
 from attar.core.engine import Engine
 from attar.core.errors import AttarError

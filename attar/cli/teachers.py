@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from attar.cli.options import Assignments, FieldOptions, Settings, made
+from attar.cli.flags import Assignments, FieldOptions, Settings, made
 from attar.cli.shared import (
     Config,
     Device,

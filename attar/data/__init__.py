@@ -4,7 +4,7 @@ from attar.data.imageset import ImageSet, load_data
 from attar.data.integrity import readable, readable_parts
 from attar.data.overlap import shared
 from attar.data.pixels import PREPROCESSING, load_pixels, preprocess
-from attar.data.spec import test_spec
+from attar.data.sources import test_spec
 from attar.data.subsets import load_held_out, load_view, only_side, usual_side
 
 __all__ = [

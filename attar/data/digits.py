@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from attar.data.source import Ints
+from attar.data.source_contract import Ints
 
 
 def splits(where: str) -> tuple[str, ...]:

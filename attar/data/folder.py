@@ -15,7 +15,7 @@ from PIL import Image
 from attar.core.errors import AttarError, explained
 from attar.core.wording import counted, listed
 from attar.data.decode import opened
-from attar.data.source import SUFFIXES, Ints, file_bytes, is_no_file, shown, state
+from attar.data.source_contract import SUFFIXES, Ints, file_bytes, is_no_file, shown, state
 
 _warn_once = lru_cache(logging.getLogger("attar").warning)
 

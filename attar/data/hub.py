@@ -15,7 +15,7 @@ from attar.core.errors import AttarError
 from attar.core.hub_ids import near, why_not_on_hub
 from attar.data.columns import columns
 from attar.data.decode import opened
-from attar.data.source import Ints, file_bytes, labelled, state
+from attar.data.source_contract import Ints, file_bytes, labelled, state
 
 
 def splits(where: str) -> tuple[str, ...]:

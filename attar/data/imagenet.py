@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from attar.core.errors import AttarError, suggestion
 from attar.core.wording import listed
 from attar.data.class_names import imagenet_names, imagenet_wnids, matches
-from attar.data.source import unique_names
+from attar.data.source_contract import unique_names
 
 _CMC = """
 n02869837 n01749939 n02488291 n02107142 n13037406 n02091831 n04517823 n04589890 n03062245 n01773797

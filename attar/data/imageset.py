@@ -17,8 +17,8 @@ from attar.core.store import Artefact, Store, digest, fingerprint
 from attar.core.wording import counted, listed
 from attar.data.decode import decoding_error, upright
 from attar.data.imagenet import SUBSETS
-from attar.data.source import Ints, Source, is_no_file
-from attar.data.spec import canonical_spec, open_source
+from attar.data.source_contract import Ints, Source, is_no_file
+from attar.data.sources import canonical_spec, open_source
 from attar.data.threads import in_threads
 
 _SOURCES: dict[str, Source] = {}
@@ -26,7 +26,7 @@ _SOURCES: dict[str, Source] = {}
 
 @checked
 def load_data(spec: str) -> ImageSet:
-    """The images that a spec names (its forms: see `attar.data.spec`); only labels and names are read yet.
+    """The images that a spec names (its forms: see `attar.data.sources`); only labels and names are read yet.
 
     Raises:
         AttarError: an unknown form, a missing path, several splits with none named, an unknown split, a class

@@ -11,8 +11,8 @@ from attar.core.errors import AttarError
 from attar.core.json_shapes import read_json
 from attar.core.store import cache_folder, check_writable
 from attar.data.folder import SPLITS
-from attar.data.source import refuse_no_file, shown
-from attar.data.spec import places
+from attar.data.source_contract import refuse_no_file, shown
+from attar.data.sources import places
 
 T = TypeVar("T")
 IN_A_MANIFEST = frozenset(("format", "attar", "run", "method", "ipc", "seed", "classes", "data", "images", "digest"))
@@ -125,7 +125,7 @@ def _within(inner: Path, outer: Path) -> bool:
 
 
 def _taken_for_a_split(out: Path, data: Path) -> bool:
-    """Whether `attar.data.spec.test_spec`, which looks beside data that is one split's, would find `out` there."""
+    """Whether `attar.data.sources.test_spec`, which looks beside data that is one split's, would find `out` there."""
     beside = os.path.realpath(out.parent) == os.path.realpath(data.parent)
     named = {out.name.lower(), data.name.lower()} <= set(SPLITS)
     return beside and (named if data.is_dir() else out.suffix == ".parquet")

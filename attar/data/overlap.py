@@ -8,7 +8,7 @@ import numpy as np
 
 from attar.core.store import Artefact, Store, digest
 from attar.data.imageset import ImageSet
-from attar.data.source import Ints
+from attar.data.source_contract import Ints
 from attar.data.threads import in_threads
 
 

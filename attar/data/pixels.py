@@ -10,7 +10,7 @@ from PIL import Image
 
 from attar.core.errors import AttarError, suggestion
 from attar.data.imageset import ImageSet
-from attar.data.source import Ints
+from attar.data.source_contract import Ints
 from attar.data.threads import in_threads
 
 Pixels = npt.NDArray[np.uint8]

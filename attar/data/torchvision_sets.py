@@ -14,7 +14,7 @@ from torchvision import datasets
 from attar.core.errors import AttarError, explained, suggestion
 from attar.core.files import expand_user
 from attar.core.store import cache_folder
-from attar.data.source import Ints, labelled
+from attar.data.source_contract import Ints, labelled
 
 
 def splits(where: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from attar.core.progress import Say
 from attar.core.store import Artefact, fingerprint
 from attar.core.wording import listed
 from attar.data.output_places import occupied
-from attar.data.source import shown
+from attar.data.source_contract import shown
 from attar.distillation.artefacts import Artefacts, artefacts
 from attar.job import Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method

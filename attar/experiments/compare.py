@@ -17,7 +17,7 @@ from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, fingerprint
 from attar.core.wording import counted
 from attar.data.output_places import check_place
-from attar.data.spec import canonical_spec
+from attar.data.sources import canonical_spec
 from attar.distillation.run import distill_sets
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import REVISION

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Builder = Callable[[str, int, int], nn.Module]
     """Called with the network's name, the number of classes and the side of the images in pixels."""
 
-_HOME = "attar.networks.by_name"
+_HOME = "attar.networks.builders"
 
 _TABLE: dict[str, tuple[Builder | str, str]] = {
     "convnet3": (f"{_HOME}:convnet", "ConvNet of width 128 and depth 3 with instance norm (DC, DSA, IDC); 32 pixels"),

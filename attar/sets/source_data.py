@@ -75,7 +75,7 @@ def data_changes(distilled: DistilledSet, store: Store) -> str | None:
 
 def whereabouts(distilled: DistilledSet) -> str:
     """Where a set's data are, in words: whether that place is on this machine; nothing of them is read."""
-    from attar.data.spec import canonical_spec
+    from attar.data.sources import canonical_spec
 
     spec = distilled.manifest["data"]["spec"]
     if spec.startswith(("hf:", "torchvision:")):

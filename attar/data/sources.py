@@ -11,7 +11,7 @@ from attar.core.hub_ids import near
 from attar.core.registry import Registry
 from attar.core.wording import listed
 from attar.data.folder import beside_splits, linked
-from attar.data.source import Source, shown
+from attar.data.source_contract import Source, shown
 
 TEST_SPLITS = ("test", "validation", "valid", "val")
 
