@@ -257,6 +257,10 @@ def test_settings_are_chosen_on_a_tenth_that_was_held_out(
     assert manifest["data"]["images"] == 18 + 10 + 6
     assert manifest["data"]["imbalance_factor"] == 3
     quick = ["--network", "convnet3-w16", "--seeds", 1, "--set", "steps=3", "--json", tmp_path / "r.json"]
+    assert attar(monkeypatch, "evaluate", out, *quick) == 2
+    assert "name the test images with --test, such as --test held-out, the tenth" in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert attar(monkeypatch, "evaluate", out, "--test", "held-out", *quick) == 0
     assert json.loads((tmp_path / "r.json").read_text())[0]["n_test"] == 6
     whole = [word for word in common if word != "--hold-out"]

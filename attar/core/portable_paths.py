@@ -13,7 +13,8 @@ _PLACE = re.compile(r"((?:[a-z]+:)?)(/.+?)((?:@[\w-]+)?)")
 def portable(text: str) -> str:
     """A path, or a spec that names one, without the folders of this machine.
 
-    It is given relative to the current folder, to the home folder, or by its last two names; all other text stays.
+    It is given relative to the current folder, to the home folder, or as ".../" and its last two names; other text
+    stays.
     """
     found = _PLACE.fullmatch(text)
     if found is None:
@@ -22,7 +23,8 @@ def portable(text: str) -> str:
     for root, short in ((Path.cwd(), ""), (Path.home(), "~/")):
         if path.is_relative_to(root):
             return f"{found[1]}{short}{path.relative_to(root)}{found[3]}"
-    return f"{found[1]}{Path(*path.parts[-2:]) if len(path.parts) > 2 else path.name}{found[3]}"
+    last = "/".join(path.parts[1:][-2:])
+    return f"{found[1]}.../{last}{found[3]}"
 
 
 def portable_all(value: Any) -> Any:

@@ -125,7 +125,7 @@ def _written(kind: str, where: str, split: str | None) -> str:
 
 
 def _listed(splits: tuple[str, ...]) -> str:
-    return f"are {', '.join(splits)}" if splits else "are no splits"
+    return f"are {', '.join(splits)}" if splits else "are no splits, so name none"
 
 
 def _parse(spec: str) -> tuple[str, str, str | None]:

@@ -120,7 +120,9 @@ def _reasons(job: Job, training: TeacherTraining, teacher: Path) -> list[str]:
     if _are_imagenets(job):
         better = f"the classes are ImageNet's: `prior` {DIT} makes exemplars of them (on a GPU)"
     else:
-        better = "a `prior` of your images makes exemplars of them; `attar train-prior` trains one"
+        better = (
+            "a `prior` of your images makes exemplars of them; of thousands, on a GPU, `attar train-prior` trains one"
+        )
     return [
         "neither a `method` nor a `prior` is named: herding among the images that a small teacher is surest of, "
         f"the best choice of real ones in docs/results.md; {first}",

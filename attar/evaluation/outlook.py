@@ -27,6 +27,9 @@ from attar.training import Precision, autocast
 COPIES = 4
 """Numbers that a training keeps for each weight, about: itself, its gradient, two averages."""
 
+FEW = 100
+"""Test images below which their choice alone makes accuracies uncertain by 10 % and more."""
+
 
 @dataclass(frozen=True)
 class TrainingCost:
@@ -36,6 +39,8 @@ class TrainingCost:
     """With one test; a teacher's work is left out."""
     memory: int
     """Bytes on the device, about: the network, a batch on its way through it, the images."""
+    tested: int
+    """Test images."""
 
 
 def expected(distilled: DistilledSet, recipe: Recipe, network: str, tested: int, device: str) -> TrainingCost:
@@ -52,7 +57,7 @@ def expected(distilled: DistilledSet, recipe: Recipe, network: str, tested: int,
     at_once = min(max(1, plan.batch // plan.accumulate), classes * ipc)
     weights, kept = _bytes(network, classes, side)
     images = (classes * ipc + tested) * 3 * side**2
-    return TrainingCost(seconds, COPIES * weights + at_once * kept + images)
+    return TrainingCost(seconds, COPIES * weights + at_once * kept + images, tested)
 
 
 def evaluation_forecast(sets: Sequence[DistilledSet], recipe: Recipe, conditions: Conditions) -> str:
@@ -79,7 +84,13 @@ def cost_in_words(recipe: Recipe, costs: Sequence[TrainingCost]) -> str:
     uncounted = ["without tests before the last"] if recipe.test_every is not None else []
     uncounted += ["without the teacher's work"] if recipe.labels == "soft" else []
     memory = f"in about {size(max(cost.memory for cost in costs))} of memory"
-    return ", ".join([about(sum(cost.seconds for cost in costs)), *uncounted, memory])
+    tested = min(cost.tested for cost in costs)
+    few = (
+        [f"on {tested} test images only: ± {98 / math.sqrt(tested):.0f} points by their choice alone"]
+        if tested < FEW
+        else []
+    )
+    return ", ".join([about(sum(cost.seconds for cost in costs)), *uncounted, memory, *few])
 
 
 def training_seconds(

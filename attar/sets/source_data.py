@@ -46,7 +46,12 @@ def view_tested_on(distilled: DistilledSet, test: str | None) -> ImageSet:
             )
         images = load_held_out(data["spec"])
     else:
-        images = load_data(test or test_spec(data["spec"]))
+        try:
+            images = load_data(test or test_spec(data["spec"]))
+        except AttarError as error:
+            if test or not data.get("hold_out"):
+                raise
+            raise AttarError(f"{error}, such as `test` held-out, the tenth that no image of the set is from") from error
     picked = images.restricted(distilled.classes)
     if picked.classes != distilled.classes:
         raise AttarError(f"`test` {test}: its classes are in another order than those of {distilled.folder}")
