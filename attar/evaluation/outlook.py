@@ -20,7 +20,7 @@ from attar.evaluation.precision import resolve_precision
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.suited import side_of
 from attar.networks import build, check_size
-from attar.sets.distilled import DistilledSet
+from attar.sets.distilled import DistilledSet, check_undamaged
 from attar.sets.source_data import view_tested_on
 from attar.training import Precision, autocast
 
@@ -42,9 +42,11 @@ def expected(distilled: DistilledSet, recipe: Recipe, network: str, tested: int,
     """About what one training on a set takes, with a test on `tested` images.
 
     Raises:
-        AttarError: the recipe or the network does not fit the images.
+        AttarError: the recipe or the network does not fit the images, or these are not there.
     """
     side = recipe.size or side_of(distilled)
+    if not side:
+        check_undamaged(distilled)
     classes, ipc = len(distilled.classes), distilled.manifest["ipc"] * distilled.formation**2
     check_size(network, classes, side)
     seconds = training_seconds(recipe, network, classes, ipc, side, tested, device)
