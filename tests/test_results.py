@@ -186,5 +186,6 @@ def test_a_row_says_what_guessing_would_have_come_to() -> None:
     assert record(**{**ten, "n_test": 10_000}, mean=11.0).notes == []
     alone = record(**{**ten, "n_train": 1}, mean=100.0)
     assert alone.notes == [], "a single class is no guess"
+    assert record(method="all data", ipc=5e-324, baseline=None).classes == 0, "edited by hand"
     unlearnt = record(**ten, mean=10.0, learnt=[10.0, 10.0, 10.0], chance=14.0)
     assert len(unlearnt.notes) == 1, "one line, of what is behind it"

@@ -74,7 +74,8 @@ class Result:
     @property
     def classes(self) -> int:
         """The number of classes; 0 where an old record does not tell."""
-        return round(self.n_train / self.ipc) if self.ipc else 0
+        count = self.n_train / self.ipc if self.ipc else 0.0
+        return round(count) if math.isfinite(count) else 0
 
     @property
     def unlearnt(self) -> str:
