@@ -321,8 +321,10 @@ def test_a_folder_that_may_not_be_written_is_named(
         store.once(KEY, make)
     with pytest.raises(Unwritable, match=rf"^{tmp_path}/new/x.json cannot be written: {os.strerror(number)}; {first}$"):
         write_json(tmp_path / "new" / "x.json", 1)
-    with pytest.raises(Unwritable, match=rf"x.json cannot be written: {os.strerror(number)}; {first}, or name another"):
+    with pytest.raises(Unwritable, match=rf"x.json cannot be written: {os.strerror(number)}; {first}, or choose ano"):
         write_record(tmp_path / "new" / "x.json", result_record(40.0))
+    with pytest.raises(Unwritable, match=rf"x.json cannot be written: {os.strerror(number)}; {first}, or name another"):
+        write_record(tmp_path / "new" / "x.json", result_record(40.0), "name another file with `json`")
 
 
 def test_what_cannot_be_read_elsewhere_is_not_laid_at_the_door_of_the_cache(store: Store, tmp_path: Path) -> None:

@@ -340,6 +340,18 @@ def test_a_missing_teacher_is_found_out_before_any_work(world: Path, store: Stor
     assert not (tmp_path / "out").exists()
 
 
+def test_the_folder_of_a_teacher_may_have_a_colon(world: Path, tmp_path: Path) -> None:
+    """As for the other commands: what stands before a colon is a network only where no folder is called so."""
+    text = FILE.format(world=world, out=tmp_path / "out").replace(
+        "[methods.random]", f'[methods.rded]\nset = {{teacher = "{tmp_path}/a:b"}}\n[methods.random]'
+    )
+    experiment = read_experiment(written(tmp_path, text))
+    with pytest.raises(AttarError, match="a:b: there is no such file or folder"):
+        grid.check_places(experiment)
+    (tmp_path / "a:b").mkdir()
+    grid.check_places(experiment)
+
+
 def test_a_dry_run_tells_what_refinement_takes(
     world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import attar, save_folder, save_tiny_dit
+from toys import attar, save_folder, save_random_set, save_tiny_dit
 
 CLASSES = ["ant", "bee", "cat"]
 GOES_ON = "to go on: the same command; it does nothing twice\n"
@@ -356,3 +356,36 @@ def test_an_interruption_of_a_run_without_a_method_names_its_teacher(
     at_event("attar.distillation.run.distill_sets", 1, INTERRUPT)
     assert attar(monkeypatch, *words, "--method", "random") == 130
     assert "the teacher" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("evaluate",), ("score",), ("waterfall", "--change", "flip=false")])
+@pytest.mark.parametrize("harm", ["missing", "altered"])
+def test_a_damaged_set_is_named_before_any_training(
+    words: tuple[str, ...],
+    harm: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = save_random_set(tmp_path, monkeypatch)
+    images = sorted((root / "set" / "images").rglob("*.png"))
+    for image in images:
+        if harm == "missing":
+            image.unlink()
+        else:
+            image.write_bytes(images[0].read_bytes() + b"more")
+    monkeypatch.chdir(root)
+    command, *more = words
+    quick = ["--seeds", 1, "--set", "steps=1", "--device", "cpu"]
+    assert attar(monkeypatch, command, "set", *more, *quick) == 2
+    assert f"set is damaged ({harm}: " in capsys.readouterr().err
+    assert not list((root / "cache").glob("evaluation/*"))
+
+
+def test_half_a_file_that_a_kill_left_is_no_work_that_is_kept(tmp_path: Path) -> None:
+    from attar.cli import failures
+
+    (tmp_path / ".r.json.123.partial").touch()
+    assert failures._counted(("json", tmp_path / "r.json")) == ""
+    (tmp_path / ".r.json.abc.partial").mkdir()
+    assert "written so far of 1 more" in failures._counted(("out", tmp_path / "r.json"))

@@ -23,12 +23,14 @@ from attar.core.progress import silent
 from attar.core.store import Store
 from attar.evaluation import RECIPES, LabelledImages, Students, evaluate, modified, named_recipe
 from attar.evaluation.load_images import images_of_set
+from attar.evaluation.relabel import Relabelling, relabel
 from attar.evaluation.teaching import labelled_recipe
 from attar.experiments import waterfall_steps as steps
 from attar.experiments.spec import read_experiment
 from attar.networks import build
 from attar.sets.distilled import open_distilled
 from attar.teachers import train as training
+from attar.teachers.reference import TeacherReference
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.soft_labels import StoredLabels, Views
 from attar.teachers.teacher import Ensemble, Pretrained, SingleTeacher
@@ -423,3 +425,24 @@ set = {{scheme = "fixed", steps = 2, warmup = 0}}
     Path("e.toml").write_text(text.replace("teacher =", "# teacher ="))
     with pytest.raises(AttarError, match="learns from soft labels: name a teacher"):
         read_experiment(Path("e.toml"))
+
+
+def test_labels_that_another_process_wrote_meanwhile_are_kept(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    attar(monkeypatch, "distill", "--data", "digits", "--method", "random", "--ipc", 2, "--out", "set")
+    reference = TeacherReference(str(taught))
+    asked = Relabelling(Path("set"), reference, named_recipe("fkd-soft", {"scheme": "fixed"}), "cpu")
+    said = list[str]()
+
+    def overtaken(ready: Any) -> float:
+        with monkeypatch.context() as alone:
+            alone.setattr("attar.evaluation.relabel._seconds", lambda ready: 1.0)
+            relabel(asked, Path("labels"), say=quiet)
+        return 1.0
+
+    monkeypatch.setattr("attar.evaluation.relabel._seconds", overtaken)
+    relabel(asked, Path("labels"), say=said.append)
+    assert said[-1] == "labels is already there, and holds these labels: nothing to do"
+    assert not list(tmp_path.glob(".*.partial"))

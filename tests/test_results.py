@@ -115,7 +115,9 @@ def test_a_row_says_what_was_not_learnt() -> None:
     ]
     alone = record(accuracies=[9.9], learnt=[9.8], chance=14.0)
     assert alone.unlearnt.startswith("the network did not learn its training set (9.8 %, as by chance)")
-    assert "measures nothing" in record(accuracies=[100.0], learnt=[100.0], chance=100.0).unlearnt
+    certain: dict[str, object] = {"accuracies": [100.0], "learnt": [100.0], "chance": 100.0, "ipc": 2}
+    assert "a single class: this measures nothing" in record(**certain, n_train=2).unlearnt
+    assert "too few training images were shown" in record(**certain, n_train=6).unlearnt, "three classes, a step of 1"
     beside = {**entry()["baseline"], "learnt": [9.8, 10.0, 10.1], "chance": 14.0}
     assert record(baseline=beside).notes == [
         "random real images: 3 of 3 networks did not learn their training set (9.8 %, 10.0 %, 10.1 %, as by chance): "
@@ -184,5 +186,6 @@ def test_a_row_says_what_guessing_would_have_come_to() -> None:
     assert record(**{**ten, "n_test": 10_000}, mean=11.0).notes == []
     alone = record(**{**ten, "n_train": 1}, mean=100.0)
     assert alone.notes == [], "a single class is no guess"
+    assert record(method="all data", ipc=5e-324, baseline=None).classes == 0, "edited by hand"
     unlearnt = record(**ten, mean=10.0, learnt=[10.0, 10.0, 10.0], chance=14.0)
     assert len(unlearnt.notes) == 1, "one line, of what is behind it"

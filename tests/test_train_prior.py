@@ -217,6 +217,8 @@ def test_a_prior_of_pixels_opens_in_diffusers_and_here(data: Path, tmp_path: Pat
     assert (out / "training.json").stat().st_mtime_ns == before
     with pytest.raises(AttarError, match="another run's prior"):
         train_new_prior(spec(data, flip=False), out, store=store)
+    train_new_prior(spec(data), tmp_path / "copy", store=store, say=said.append)
+    assert said[-3] == "trained already: it is only copied"
 
 
 def test_a_forecast_times_no_more_rows_than_fill_a_cpu(

@@ -174,7 +174,8 @@ def _counted(place: tuple[str, Path]) -> str:
     sets = [file.parent for file in _glob(path, "manifest.json", "[!.]*/manifest.json", "sets/*/*/*/manifest.json")]
     if sets:
         parts.append(f"{counted(len(sets), 'finished set')} ({_some(sets)})")
-    if begun := _glob(path.parent, f".{path.name}.*.partial") or _glob(path, ".*.partial", "sets/*/*/.*.partial"):
+    unfinished = _glob(path.parent, f".{path.name}.*.partial") or _glob(path, ".*.partial", "sets/*/*/.*.partial")
+    if begun := [folder for folder in unfinished if folder.is_dir()]:  # the files are halves that a kill left
         parts.append(f"what was written so far of {len(begun)} more ({_some(begun)})")
     for file in [path] if path.is_file() else _glob(path, "results.json"):
         try:

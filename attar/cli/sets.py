@@ -133,7 +133,7 @@ def evaluate(
         for record in evaluate_sets(chosen, recipe, conditions, **how):
             say(record.row)
             if json_file is not None:
-                write_record(json_file, record)
+                write_record(json_file, record, "name another file with `json`")
     if json_file is not None:
         say(f"{counted(records, 'record')} {'would be kept' if dry_run else 'kept'} in {json_file}")
 

@@ -47,9 +47,11 @@ def expected(distilled: DistilledSet, recipe: Recipe, network: str, tested: int,
     """About what one training on a set takes, with a test on `tested` images.
 
     Raises:
-        AttarError: the recipe or the network does not fit the images.
+        AttarError: the recipe or the network does not fit the images, or these are not there.
     """
     side = recipe.size or side_of(distilled)
+    if not side:
+        check_undamaged(distilled)
     classes, ipc = len(distilled.classes), distilled.manifest["ipc"] * distilled.formation**2
     check_size(network, classes, side)
     seconds = training_seconds(recipe, network, classes, ipc, side, tested, device)

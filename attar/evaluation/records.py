@@ -72,13 +72,21 @@ class Result:
         return 100 * math.sqrt(share * (1 - share) / self.n_test)
 
     @property
+    def classes(self) -> int:
+        """The number of classes; 0 where an old record does not tell."""
+        count = self.n_train / self.ipc if self.ipc else 0.0
+        return round(count) if math.isfinite(count) else 0
+
+    @property
     def unlearnt(self) -> str:
         """Which networks fit their own training set no better than chance, in words; nothing where all do better."""
         shares = [f"{share:.1f} %" for share in self.learnt if share <= self.chance]
         who = "the network" if self.n == 1 else f"{len(shares)} of {self.n} networks"
         its = "its" if len(shares) == 1 else "their"
         if shares and self.chance >= 100:
-            return "a network cannot be wrong about a single class: this measures nothing"
+            if self.classes == 1:
+                return "a network cannot be wrong about a single class: this measures nothing"
+            return "too few training images were shown to tell learning from luck: train longer"
         text = f"{who} did not learn {its} training set ({', '.join(shares)}, as by chance): lower lr, or train longer"
         return text if shares else ""
 
@@ -202,8 +210,7 @@ class Record(Result):
     @property
     def classes(self) -> int:
         """The number of classes; 0 where an old record does not tell."""
-        each = self.ipc * self.formation**2
-        return round(self.n_train / each) if each else 0
+        return round(super().classes / self.formation**2)
 
     @property
     def failures(self) -> list[str]:

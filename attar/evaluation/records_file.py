@@ -70,15 +70,18 @@ def read_records(file: Path) -> list[Record]:
     return [_record(entry) for entry in _entries(file)]
 
 
-def write_record(file: Path, record: Record) -> None:
+def write_record(file: Path, record: Record, remedy: str = "choose another `out`") -> None:
     """Adds a record to `file`, in the place of the one with the same identity if there is one.
 
     The file is replaced whole, and processes that write to it take turns. The other records stay as they are written.
 
+    Args:
+        remedy: what else helps where the file cannot be written.
+
     Raises:
         AttarError: the file is there but holds something else.
     """
-    with writing(file, "name another file with `json`"):
+    with writing(file, remedy):
         file.parent.mkdir(parents=True, exist_ok=True)
         with Store().lock(Artefact("writing", {"file": os.path.realpath(file)})):
             entries = {_record(entry).identity: entry for entry in (_entries(file) if file.exists() else [])}

@@ -93,14 +93,17 @@ def relabel(
         say(f"note: {teacher.weak}, and so do its labels: train it for longer, or name a better one")
     say(f"{_amount(wanted, recipe.fixed)} as {recipe.scheme}")
     if earlier is not None:
-        _check_same(out, earlier, wanted)
-        say(f"{out} is already there, and holds these labels: nothing to do")
+        _keep(out, earlier, wanted, say)
         return
     say(f"labelling takes {about(_seconds(ready))}; files that are there already are not made again")
     if dry_run:
         say(f"they would be written to {out.resolve()}, in {counted(len(wanted.shards), 'file')} and labels.json")
         return
-    _write(asked, ready, out, store, engine, progress)
+    with store.lock(Artefact("relabelling", {"out": str(out.absolute())})):
+        if (meanwhile := ours(out, StoredLabels, "whole labels")) is not None:
+            _keep(out, meanwhile, wanted, say)
+            return
+        _write(asked, ready, out, store, engine, progress)
     say(f"wrote {out.resolve()}")
 
 
@@ -119,8 +122,7 @@ def _write(asked: Relabelling, ready: _Opened, out: Path, store: Store, engine: 
     if not recipe.fixed:
         about |= {"recipe": recipe.name.removesuffix(MODIFIED), "changes": changes(recipe)}
     remedy = "choose another `out`; the same command goes on from there"
-    lock = store.lock(Artefact("relabelling", {"out": str(out.absolute())}))
-    with lock, appearing(out, remedy, wanted.key[:12]) as temporary:
+    with appearing(out, remedy, wanted.key[:12]) as temporary:
         temporary.mkdir(parents=True, exist_ok=True)
         shards = [_Shard(asked, store.root, wanted.key, temporary, number) for number in range(len(wanted.shards))]
         raise_first(engine.ahead(shards, asked.device, progress))
@@ -178,10 +180,11 @@ def _amount(wanted: Labelling, fixed: bool) -> str:
     return f"labels of {counted(views, 'view')} ({epochs}), {wanted.bytes:,} bytes"
 
 
-def _check_same(out: Path, earlier: StoredLabels, wanted: Labelling) -> None:
-    """Raises AttarError where `out` holds other labels."""
+def _keep(out: Path, earlier: StoredLabels, wanted: Labelling, say: Say) -> None:
+    """Says that the labels are there already; raises AttarError where `out` holds other ones."""
     if other := earlier.differences(wanted):
         raise AttarError(f"`out` {out} holds labels {' and '.join(other)}: choose another folder, or remove it")
+    say(f"{out} is already there, and holds these labels: nothing to do")
 
 
 def _checked(asked: Relabelling, out: Path, store: Store, say: Say) -> StoredLabels | None:

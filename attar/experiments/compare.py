@@ -151,7 +151,7 @@ def _why_absent(key: str, value: str | None) -> str:
 def _why_no_teacher(source: str) -> str:
     """Why a teacher cannot be found; nothing where it can, or where a library has it."""
     place = source.partition(":")[2] or source
-    if source.startswith(("timm/", "torchvision/")) or expand_user(place).exists():
+    if source.startswith(("timm/", "torchvision/")) or expand_user(source).is_dir() or expand_user(place).exists():
         return ""
     return f"teacher = {source}{near(place)}: there is no such file or folder; `attar train-teacher` makes one"
 

@@ -32,7 +32,7 @@ from attar.evaluation.scores import (
 )
 from attar.evaluation.teaching import open_label_source
 from attar.experiments.settings import Protocol
-from attar.sets.distilled import DistilledSet, find_distilled
+from attar.sets.distilled import DistilledSet, check_undamaged, find_distilled
 from attar.sets.source_data import check_data, real_images, tested_images
 
 
@@ -163,11 +163,12 @@ def the_set(folder: Path) -> DistilledSet:
     """The one distilled set in a folder.
 
     Raises:
-        AttarError: there is none, or there are several.
+        AttarError: there is none, there are several, or it is damaged.
     """
     sets = find_distilled(folder)
     if len(sets) > 1:
         raise AttarError(f"{folder} holds {len(sets)} sets: name one, such as {sets[0].folder}")
+    check_undamaged(sets[0])
     return sets[0]
 
 

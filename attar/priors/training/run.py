@@ -112,7 +112,7 @@ def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path)
     if not finished and not helper.is_main_process:
         _trained(run, task, scratch, None)
     if helper.is_main_process:
-        run.say(f"progress pictures: {scratch}")
+        run.say("trained already: it is only copied" if finished else f"progress pictures: {scratch}")
         made = store.once(artefact, lambda folder: _made(run, task, artefact.key, folder))
         publish(made, out)
         run.say(f"wrote {out.resolve()}")
