@@ -49,9 +49,10 @@ def expected(distilled: DistilledSet, recipe: Recipe, network: str, tested: int,
     Raises:
         AttarError: the recipe or the network does not fit the images, or these are not there.
     """
-    side = recipe.size or side_of(distilled)
-    if not side:
+    own = side_of(distilled)
+    if not own:
         check_undamaged(distilled)
+    side = recipe.size or own
     classes, ipc = len(distilled.classes), distilled.manifest["ipc"] * distilled.formation**2
     check_size(network, classes, side)
     seconds = training_seconds(recipe, network, classes, ipc, side, tested, device)
@@ -72,8 +73,6 @@ def evaluation_forecast(sets: Sequence[DistilledSet], recipe: Recipe, conditions
     conditions.check(recipe)
     costs = list[TrainingCost]()
     for distilled in sets:
-        if not side_of(distilled):
-            check_undamaged(distilled)
         tested = len(view_tested_on(distilled, conditions.test))
         costs += [expected(distilled, recipe, network, tested, conditions.device) for network in conditions.networks]
     costs *= len(conditions.seeds) * (2 if conditions.baseline else 1)
