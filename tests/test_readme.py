@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from attar.cli.commands import built
+from attar.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,6 +54,11 @@ def test_its_python_is_the_interface_that_there_is() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     assert not [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+
+def test_every_method_has_its_row() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs" / "methods.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert list(METHODS) == [name for name in METHODS if name in rows]
 
 
 def test_it_is_short_and_its_picture_small() -> None:
