@@ -24,9 +24,8 @@ def changed(thing: T, changes: Mapping[str, Any], owner: str, fixed: Sequence[st
     """A copy of a frozen dataclass with fields replaced; a dotted name sets a field of a part ("sampler.steps").
 
     Setting a field of a part that is None makes the part, and so does `true` for the part itself. Where it can be of
-    several kinds, `true` makes the first, and a kind's name that kind; a table of its fields has the name as "is".
-    Values may be text, as on the command line; they become what the field's type says. Fields that are `fixed` are no
-    fields here.
+    several kinds, fields make the first kind that has them, `true` the first, and a kind's name that kind. Values may
+    be text, as on the command line; they become what the field's type says. Fields that are `fixed` are no fields here.
 
     Raises:
         AttarError: an unknown field (with those there are), or a value that does not fit its type.
@@ -41,7 +40,6 @@ def changed(thing: T, changes: Mapping[str, Any], owner: str, fixed: Sequence[st
             parts.setdefault(head, {}).update(value)
         else:
             direct[head] = value
-    direct |= {name: inner.pop("is") for name, inner in parts.items() if "is" in inner}
     kinds = typing.get_type_hints(type(thing))
     names = [f.name for f in dataclasses.fields(typing.cast(Any, thing)) if f.init and f.name not in fixed]
     for name in [*direct, *parts]:
@@ -50,7 +48,7 @@ def changed(thing: T, changes: Mapping[str, Any], owner: str, fixed: Sequence[st
     new = {name: parsed(value, kinds[name], f"{owner}.{name}") for name, value in direct.items()}
     for name, inner in parts.items():
         if name in new and new[name] is None:
-            field = next(iter(inner), "is")
+            field = next(iter(inner))
             raise AttarError(f"{owner}.{name} is left out by {name}={direct[name]}, and {name}.{field} is set")
         part = _part(new.get(name, getattr(thing, name)), kinds[name], inner)
         if not dataclasses.is_dataclass(part):

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 OF_PRIOR = ("prompt", "prompts", "negative_prompt", "class_map")
 """Fields of a Spec that the manifest notes beside the prior, where they were of use."""
-OF_KINDS = ("refine",)
-"""Parts of a method that can be of several kinds, so that their "is" says more than their place."""
 
 
 def damaged_manifest(origin: DistilledSet, wrong: str) -> AttarError:
@@ -58,12 +56,9 @@ def method_of(origin: DistilledSet, changes: Mapping[str, Any] | None = None) ->
     from attar.methods import load_method
     from attar.sets.manifest import CHOSEN
 
-    def fields(values: Mapping[str, Any], of_kinds: bool = False) -> dict[str, Any]:
-        plain = {name: value for name, value in values.items() if name != "name" and (name != "is" or of_kinds)}
-        return {
-            name: fields(value, name in OF_KINDS) if isinstance(value, Mapping) else value
-            for name, value in plain.items()
-        }
+    def fields(values: Mapping[str, Any]) -> dict[str, Any]:
+        plain = {name: value for name, value in values.items() if name not in ("is", "name")}
+        return {name: fields(value) if isinstance(value, Mapping) else value for name, value in plain.items()}
 
     name, own = origin.manifest["method"]["name"], fields(origin.manifest["method"])
     for teacher, path in CHOSEN.items():
