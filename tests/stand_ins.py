@@ -36,6 +36,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "d4m-noise": {"sampler.steps": 5},
     "d4m": {"sampler.steps": 5},
     "mgd3": {"sampler.steps": 5, "guide.until": 2},
+    "tgdd": {"sampler.steps": 5, "guide.until": 2, "fit.anchors": 2},
     "minimax": {"sampler.steps": 2, "fit.max_steps": 1, "fit.batch": 2, "fit.monitor.times": 0, "select.pool": 2},
     "d3hr": {"sampler.steps": 10, "fit.steps": 10, "fit.per_class": 2, "subsets": 20},
     "exemplars": {"sampler.steps": 25, "fit.steps": 25},
@@ -145,6 +146,8 @@ def _method(label: str, written: dict[str, Any], made: StandIns, data: str, larg
     for field, value in list(fields.items()):
         if field.rpartition(".")[2] == "teacher":
             fields[field] = made.teacher(data)
+        elif field == "refine" and value == "diver":
+            fields |= {"refine.sampler.steps": 2, "refine.noised": 1, "refine.first": 1, "refine.last": 0}
         elif field == "refine" and value:
             fields |= {"refine.steps": 1, "refine.networks": ["convnet3-w8"], "refine.real": 2}
         elif field == "select.pool":

@@ -26,6 +26,7 @@ from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
 
 REFINED = {"refine": "true", "refine.steps": 1, "refine.real": 4, "refine.networks": "convnet3-w8"}
+DIVER = {"refine": "diver", "refine.sampler.steps": 5, "refine.noised": 3, "refine.first": 3, "refine.last": 2}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "prior": ("prior", FAST["prior"]),
     "prior, in few steps": ("prior", {"sampler.solver": "dpm++", "sampler.steps": 3, "sampler.spacing": "log-snr"}),
@@ -35,9 +36,11 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "d4m-noise": ("d4m-noise", FAST["d4m-noise"]),
     "mgd3": ("mgd3", FAST["mgd3"]),
     "mgd3, DDIM": ("mgd3", {**FAST["mgd3"], "sampler.solver": "ddim"}),
+    "tgdd": ("tgdd", FAST["tgdd"]),
     "d3hr": ("d3hr", FAST["d3hr"]),
     "exemplars": ("exemplars", FAST["exemplars"]),
     "exemplars, refined": ("exemplars", {**FAST["exemplars"], **REFINED}),
+    "minimax, DIVER": ("minimax", {**FAST["minimax"], **DIVER}),
 }
 CHOOSES = {"exemplars": "fit.select.teacher"}
 """Where a method takes a teacher."""

@@ -38,6 +38,7 @@ FAST: dict[str, dict[str, Any]] = {
         "fit.monitor.times": 0,
     },
     "mgd3": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.until": 2},
+    "tgdd": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.until": 2, "fit.anchors": 3},
     "d3hr": {"sampler.steps": 5, "fit.steps": 5, "subsets": 50},
     "exemplars": {"sampler.steps": 5, "fit.steps": 5, "fit.time": 600},
 }

@@ -9,7 +9,7 @@ import itertools
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from attar.core.arguments import check_fields
@@ -23,8 +23,9 @@ Range = tuple[str, Callable[[float], bool], tuple[str, ...]]
 def changed(thing: T, changes: Mapping[str, Any], owner: str, fixed: Sequence[str] = ()) -> T:
     """A copy of a frozen dataclass with fields replaced; a dotted name sets a field of a part ("sampler.steps").
 
-    Setting a field of a part that is None makes the part, and so does `true` for the part itself. Values may be text,
-    as on the command line; they become what the field's type says. Fields that are `fixed` are no fields here.
+    Setting a field of a part that is None makes the part, and so does `true` for the part itself. Where it can be of
+    several kinds, fields make the first kind that has them, `true` the first, and a kind's name that kind. Values may
+    be text, as on the command line; they become what the field's type says. Fields that are `fixed` are no fields here.
 
     Raises:
         AttarError: an unknown field (with those there are), or a value that does not fit its type.
@@ -49,7 +50,7 @@ def changed(thing: T, changes: Mapping[str, Any], owner: str, fixed: Sequence[st
         if name in new and new[name] is None:
             field = next(iter(inner))
             raise AttarError(f"{owner}.{name} is left out by {name}={direct[name]}, and {name}.{field} is set")
-        part = _part(new.get(name, getattr(thing, name)), kinds[name])
+        part = _part(new.get(name, getattr(thing, name)), kinds[name], inner)
         if not dataclasses.is_dataclass(part):
             raise AttarError(f"{owner}.{name} is {part!r} and has no fields to set")
         new[name] = changed(part, inner, f"{owner}.{name}")
@@ -59,7 +60,7 @@ def changed(thing: T, changes: Mapping[str, Any], owner: str, fixed: Sequence[st
 def parsed(value: Any, kind: Any, owner: str) -> Any:
     """`value` as `kind`: int, float, bool, str, an optional of these, a tuple of these or one of some literals.
 
-    An optional part with fields of its own is made by `true`, and left out by `false`.
+    An optional part with fields of its own is made by `true` or by the name of its kind, and left out by `false`.
     """
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         return _optional(value, typing.get_args(kind), owner)
@@ -101,10 +102,11 @@ def check_ranges(thing: Any, ranges: Sequence[Range], owner: str, part: bool = F
                 raise AttarError(f"{owner}: {name} = {value!r}: give {words}")
 
 
-def field_rows(thing: Any, prefix: str = "") -> list[tuple[str, str, str, str]]:
+def field_rows(thing: Any, prefix: str = "", others: bool = False) -> list[tuple[str, str, str, str]]:
     """(name, default, type, meaning) of every field, those of its parts included, for help texts.
 
     A part that can be set stands before its fields, without a default; one that is None shows its fields all the same.
+    With `others`, so does each other kind that the part can be, as `part=kind`.
     """
     rows = []
     kinds, meanings = typing.get_type_hints(type(thing)), notes(type(thing))
@@ -115,6 +117,11 @@ def field_rows(thing: Any, prefix: str = "") -> list[tuple[str, str, str, str]]:
             inner = field_rows(value, f"{prefix}{field.name}.")
             if inner:
                 rows += [(prefix + field.name, "", type(value).__name__, note), *inner]
+            for other in _part_kinds(kind) if others else ():
+                if not isinstance(value, other):
+                    about = (inspect.getdoc(other) or "").partition("\n")[0]
+                    rows += [(f"{prefix}{field.name}={_kind_name(other)}", "", other.__name__, about)]
+                    rows += field_rows(other(), f"{prefix}{field.name}.")
         elif field.init and is_plain(kind):
             rows.append((prefix + field.name, str(value), _type_in_words(kind), note))
     return rows
@@ -127,12 +134,23 @@ def _type_in_words(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
-def _part(value: Any, kind: Any) -> Any:
-    """The value of a field; of a part that is None, what it becomes when a field of it is set."""
+def _part(value: Any, kind: Any, names: Iterable[str] = ()) -> Any:
+    """The value of a field; of a part that is None, what it becomes when these fields of it are set."""
     if value is not None:
         return value
-    parts = (inner for inner in typing.get_args(kind) if dataclasses.is_dataclass(inner))
-    return next((typing.cast(Any, part)() for part in parts), None)
+    parts, heads = _part_kinds(kind), {name.partition(".")[0] for name in names}
+    having = [part for part in parts if heads <= {field.name for field in dataclasses.fields(part)}]
+    return next((part() for part in having or parts), None)
+
+
+def _part_kinds(kind: Any) -> list[Any]:
+    """What a part of this type can be: its frozen objects."""
+    return [inner for inner in typing.get_args(kind) if dataclasses.is_dataclass(inner)]
+
+
+def _kind_name(part: Any) -> str:
+    """What a kind of part is called where it is chosen by name."""
+    return str(part.__name__).lower()
 
 
 def is_plain(kind: Any) -> bool:
@@ -155,19 +173,22 @@ def notes(cls: type) -> dict[str, str]:
 
 
 def _optional(value: Any, kinds: tuple[Any, ...], owner: str) -> Any:
-    part = any(map(dataclasses.is_dataclass, kinds))
-    if type(None) in kinds and (value is None or str(value).lower() in ("none", *(["false"] if part else []))):
+    named: dict[str, Any] = {_kind_name(part): part for part in kinds if dataclasses.is_dataclass(part)}
+    said = str(value).lower()
+    if type(None) in kinds and (value is None or said in ("none", *(["false"] if named else []))):
         return None
+    if named and (said == "true" or said in named):
+        return named.get(said, next(iter(named.values())))()
     for kind in kinds:
-        if dataclasses.is_dataclass(kind) and str(value).lower() == "true":
-            return typing.cast(Any, kind)()
         if kind is not type(None):
             try:
                 return parsed(value, kind, owner)
             except AttarError:
                 continue
-    words = " or ".join(_in_words(kind) for kind in kinds if kind is not type(None))
-    raise AttarError(f"{owner} = {value!r}: must be {words}{', or none' if type(None) in kinds else ''}")
+    words = " or ".join(dict.fromkeys(_in_words(kind) for kind in kinds if kind is not type(None)))
+    several = tuple(named) if len(named) > 1 else ()
+    hint, none = suggestion(str(value), several), ", or none" if type(None) in kinds else ""
+    raise AttarError(f"{owner} = {value!r}{hint}: must be {', '.join((*several, words))}{none}")
 
 
 def _in_words(kind: Any) -> str:

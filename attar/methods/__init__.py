@@ -33,6 +33,7 @@ _TABLE: dict[str, tuple[Method | str, str]] = {
         "the ablation of D4M: noise instead of prototypes",
     ),
     "mgd3": ("attar.methods.mgd3:MGD3", "MGD3 (Chan-Santiago et al., ICML 2025): samples drawn to their class's modes"),
+    "tgdd": ("attar.methods.tgdd:TGDD", "TGDD (ECCV 2026): MGD3, drawn to the means of the clusters' central latents"),
     "d3hr": ("attar.methods.d3hr.method:D3HR", "D3HR (Zhao et al., ICML 2025): inversion and group matching"),
     "exemplars": (
         "attar.methods.exemplars.method:Exemplars",
@@ -97,7 +98,7 @@ def method_in_words(name: str) -> str:
     refused = ("select.rule", "select.pool") if "select.rule" in preset else ()
     rows = [
         f"  {field} = {value}   ({kind})" + (f"\n      {about}" if about else "") if value else f"  {field}: {about}"
-        for field, value, kind, about in field_rows(method)
+        for field, value, kind, about in field_rows(method, others=True)
         if field not in refused
     ]
     words = [inspect.getdoc(type(method)) or "", inspect.getdoc(inspect.getmodule(type(method))) or ""]

@@ -21,7 +21,7 @@ from attar.diffusion import CHECKPOINT, Sampler, start_time
 from attar.job import Job
 from attar.methods.base import Fit, Group, LatentMethod, Select, Start, Tensors
 from attar.methods.kmeans import LatentRows, count_nearest, lloyd, rows_at, streamed
-from attar.methods.refine import Refinement
+from attar.methods.refinements import AnyRefinement
 from attar.priors.prior import Prior
 
 
@@ -109,8 +109,8 @@ class D4M(LatentMethod):
     """How far towards noise prototypes are taken: the share of the sampler's steps that brings them back."""
     select: Select = Select()
     """Which of the denoised images are kept."""
-    refine: Refinement | None = None
-    """How kept latents are improved; none: not at all, true: with the defaults below."""
+    refine: AnyRefinement | None = None
+    """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
 
     def start_time(self, prior: Prior) -> int:
         return start_time(self.sampler, prior, self.strength)

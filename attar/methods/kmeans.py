@@ -45,13 +45,26 @@ def count_nearest(
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], float]:
     """How many latents are nearest to each centroid, (K,), and the inertia: the sum of their squared distances."""
     sizes, inertia = np.zeros(len(centroids), np.int64), 0.0
-    controller = ThreadpoolController()
-    for rows in parts:
-        with controller.limit(limits=1):
-            closest, distances = pairwise_distances_argmin_min(rows, centroids, metric="sqeuclidean")
+    for closest, distances in _nearest(parts, centroids):
         sizes += np.bincount(closest, minlength=len(centroids))
         inertia += float(distances.sum(dtype=np.float64))
     return sizes, inertia
+
+
+def nearest_in_clusters(parts: Iterable[LatentRows], centroids: LatentRows, count: int) -> list[list[int]]:
+    """The places of the `count` latents nearest to each centroid, nearest first, among those nearest to no other."""
+    closest, distances = map(np.concatenate, zip(*_nearest(parts, centroids), strict=True))
+    order = np.lexsort((distances, closest))
+    return [order[closest[order] == cluster][:count].tolist() for cluster in range(len(centroids))]
+
+
+def _nearest(parts: Iterable[LatentRows], centroids: LatentRows) -> Iterator[tuple[Any, Any]]:
+    """Of each part, which centroid is nearest to each latent, and its squared distance."""
+    controller = ThreadpoolController()
+    for rows in parts:
+        with controller.limit(limits=1):
+            nearest = pairwise_distances_argmin_min(rows, centroids, metric="sqeuclidean")
+        yield nearest
 
 
 def row_batches(parts: Iterable[LatentRows], size: int) -> Iterator[LatentRows]:

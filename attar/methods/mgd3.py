@@ -18,7 +18,7 @@ from attar.diffusion import Move, Sampler, check_guided, sampling_times
 from attar.job import Job
 from attar.methods.base import LatentMethod, Select, Start, Tensors
 from attar.methods.d4m import Prototypes
-from attar.methods.refine import Refinement
+from attar.methods.refinements import AnyRefinement
 from attar.priors.prior import Prior
 
 
@@ -68,8 +68,8 @@ class MGD3(LatentMethod):
     """How images are drawn to their modes (sections 4.2 and 4.3)."""
     select: Select = Select()
     """Which of the denoised images are kept."""
-    refine: Refinement | None = None
-    """How kept latents are improved; none: not at all, true: with the defaults below."""
+    refine: AnyRefinement | None = None
+    """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
 
     def start_time(self, prior: Prior) -> int:
         return sampling_times(self.sampler, prior)[-1]

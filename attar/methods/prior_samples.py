@@ -9,7 +9,7 @@ import torch
 from attar.diffusion import Sampler, sampling_times
 from attar.job import Job
 from attar.methods.base import LatentMethod, Nothing, Select, Start, Tensors
-from attar.methods.refine import Refinement
+from attar.methods.refinements import AnyRefinement
 from attar.priors.prior import Prior
 
 
@@ -23,8 +23,8 @@ class PriorSamples(LatentMethod):
     """Nothing is learnt from the real data."""
     select: Select = Select()
     """Which of the samples are kept."""
-    refine: Refinement | None = None
-    """How kept latents are improved; none: not at all, true: with the defaults below."""
+    refine: AnyRefinement | None = None
+    """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
 
     def start_time(self, prior: Prior) -> int:
         return sampling_times(self.sampler, prior)[-1]

@@ -26,7 +26,7 @@ from attar.methods.base import LatentMethod, Select, Start, Tensors
 from attar.methods.d3hr.class_moments import Invert
 from attar.methods.d3hr.matching import elsewhere, groups_at_once, matched, reference_draws, search
 from attar.methods.d3hr.scores import ScoreFunction, kl_score, paper_score, sinkhorn_score
-from attar.methods.refine import Refinement
+from attar.methods.refinements import AnyRefinement
 from attar.priors.prior import Prior
 
 TIMED_PIECES = 4
@@ -67,8 +67,8 @@ class D3HR(LatentMethod):
     whatever the seed. Its m = 100000 stands for subsets=100000000."""
     select: Select = Select()
     """Which of the denoised images are kept."""
-    refine: Refinement | None = None
-    """How kept latents are improved; none: not at all, true: with the defaults below."""
+    refine: AnyRefinement | None = None
+    """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
 
     keeps_statistics = True
 

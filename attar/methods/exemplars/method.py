@@ -19,7 +19,7 @@ from attar.diffusion import CHECKPOINT, EVEN, Sampler, check_on_grid, grid
 from attar.job import Job
 from attar.methods.base import Group, LatentMethod, Select, Start, Tensors
 from attar.methods.exemplars.settings import ExemplarSettings
-from attar.methods.refine import Refinement
+from attar.methods.refinements import AnyRefinement
 from attar.priors.codec import to_float
 from attar.priors.prior import Prior
 
@@ -59,8 +59,8 @@ class Exemplars(LatentMethod):
     """How they are denoised: DDIM, guidance 4."""
     select: Select = Select()
     """Which of the denoised images are kept; of a pool, with as large a fit.count."""
-    refine: Refinement | None = None
-    """How kept latents are improved; none: not at all, true: with the defaults below."""
+    refine: AnyRefinement | None = None
+    """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
 
     def start_time(self, prior: Prior) -> int:
         return self.fit.turning_time

@@ -13,7 +13,7 @@ from attar.job import Job
 from attar.methods.base import LatentMethod, Select, Start, Tensors
 from attar.methods.minimax.finetune import Tune
 from attar.methods.prior_samples import PriorSamples
-from attar.methods.refine import Refinement
+from attar.methods.refinements import AnyRefinement
 from attar.priors.prior import Prior
 
 
@@ -31,8 +31,8 @@ class Minimax(LatentMethod):
     """Ancestral sampling with guidance of the first three channels, as in the code."""
     select: Select = Select(pool=100)
     """Which are kept of a pool of 100 samples of each class: the first."""
-    refine: Refinement | None = None
-    """How kept latents are improved; none: not at all, true: with the defaults below."""
+    refine: AnyRefinement | None = None
+    """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
 
     def start_time(self, prior: Prior) -> int:
         return PriorSamples(self.sampler).start_time(prior)
