@@ -76,8 +76,8 @@ def kill_and_resume(
 
 @pytest.mark.slow
 def test_ten_kills(tmp_path: Path) -> None:
-    data = save_folder(tmp_path / "data", ["a", "b", "c"], each=60)
-    spec = Spec(data=str(data), prior=str(save_tiny_dit(tmp_path / "dit", ["a", "b", "c"])), device="cpu")
+    data = save_folder(tmp_path / "data", ["a", "b"], each=40)
+    spec = Spec(data=str(data), prior=str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu")
     kill_and_resume(spec, dict(SETTINGS), tmp_path, trials=10)
 
 
@@ -168,4 +168,4 @@ def test_kills_on_cifar10(tmp_path: Path, shared: Callable[[str], Path]) -> None
         device="cpu",
     )
     settings = {**SETTINGS, "fit.steps": 5, "fit.per_class": 16}
-    kill_and_resume(spec, settings, tmp_path, trials=int(os.environ.get("ATTAR_KILLS", "2")))
+    kill_and_resume(spec, settings, tmp_path, trials=int(os.environ.get("ATTAR_KILLS", "1")))
