@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from test_methods import FAST
-from toys import GaussianPrior, linear_schedule, save_folder, save_tiny_dit
+from toys import GaussianPrior, linear_schedule, save_world
 
 from attar.core.errors import AttarError
 from attar.core.progress import silent
@@ -96,10 +96,7 @@ def test_it_costs_the_passes_of_a_sample_and_the_pull_none() -> None:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("world")
-    save_folder(root / "data", CLASSES, each=9)
-    save_tiny_dit(root / "dit", CLASSES)
-    return root
+    return save_world(tmp_path_factory.mktemp("world"), CLASSES)
 
 
 def job_of(world: Path, store: Store, **spec: Any) -> Job:

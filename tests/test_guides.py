@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor
-from toys import GaussianPrior, linear_schedule, save_folder, save_tiny_dit
+from toys import GaussianPrior, linear_schedule, save_world
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
@@ -125,10 +125,7 @@ def test_settings_that_cannot_be(fields: dict[str, Any], said: str) -> None:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("world")
-    save_folder(root / "data", CLASSES, each=9)
-    save_tiny_dit(root / "dit", CLASSES)
-    return root
+    return save_world(tmp_path_factory.mktemp("world"), CLASSES)
 
 
 def job_of(world: Path, store: Store, **spec: Any) -> Job:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_guides import MODE, by_hand, one_mode
-from toys import learnt, save_folder, save_tiny_dit
+from toys import learnt, save_world
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
@@ -25,10 +25,7 @@ CLASSES = ["ant", "bee"]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("world")
-    save_folder(root / "data", CLASSES, each=9)
-    save_tiny_dit(root / "dit", CLASSES)
-    return root
+    return save_world(tmp_path_factory.mktemp("world"), CLASSES)
 
 
 def job_of(world: Path, store: Store) -> Job:

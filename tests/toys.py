@@ -312,6 +312,13 @@ def attar(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     return 0
 
 
+def save_world(root: Path, classes: list[str]) -> Path:
+    """In `root`, nine images of each class as `data`, and a tiny prior of these classes as `dit`."""
+    save_folder(root / "data", classes, each=9)
+    save_tiny_dit(root / "dit", classes)
+    return root
+
+
 def save_random_set(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """In `root`, with a cache of its own: data of two classes, and random images of it as a set."""
     monkeypatch.setenv("ATTAR_CACHE", str(root / "cache"))
