@@ -10,6 +10,7 @@ are cached before Attar's steps are timed, as they are in all runs but the first
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 import time
@@ -128,7 +129,7 @@ class Attars:
         self.adaptor = DiffFit.of(network)
         self.helper = accelerator(str(prior.device), str(prior.dtype).removeprefix("torch."))
         stack.enter_context(self.adaptor.attached(network))
-        real, generated = (Memory.empty(classes, MEMORY, self.data.mean[0, 0].numel(), prior.device) for _ in range(2))
+        real, generated = (Memory.empty(classes, MEMORY, math.prod(self.data.shape), prior.device) for _ in range(2))
         self.loss = MinimaxLoss(
             network=network,
             forward=Forward(prior.schedule.betas.to(prior.device), prior.schedule.prediction),

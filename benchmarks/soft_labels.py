@@ -47,9 +47,9 @@ SHARE = 20
 
 def digits() -> tuple[LabelledImages, LabelledImages]:
     """All training and test digits."""
-    from attar.evaluation.load_images import in_memory
+    from attar.evaluation.load_images import all_images
 
-    found = [in_memory(load_data(spec), 8, "resize-crop") for spec in ("digits@train", "digits@test")]
+    found = [all_images(load_data(spec), 8, "resize-crop", Store()) for spec in ("digits@train", "digits@test")]
     return found[0], found[1]
 
 
@@ -88,14 +88,14 @@ def chosen(args: argparse.Namespace) -> tuple[LabelledImages, LabelledImages, Re
     """Training set, test set, recipe and teacher."""
     recipe = modified(RECIPES.open("fkd-soft-cifar"), {"epochs": args.epochs})
     if args.set is not None:
-        from attar.evaluation.load_images import images_of_set, in_memory, teacher_examples
+        from attar.evaluation.load_images import all_images, images_of_set, teacher_examples
         from attar.sets.distilled import open_distilled
         from attar.sets.source_data import tested_images
 
         one = open_distilled(args.set)
         images = images_of_set(one, recipe)
         side = images.pixels.shape[1]
-        test = in_memory(tested_images(one, None, Store(), lambda *_: None), side, "resize-crop")
+        test = all_images(tested_images(one, None, Store(), lambda *_: None), side, "resize-crop", Store())
         real, of = teacher_examples(one, images, Store())
         loaded = load_pretrained(args.teacher, None, len(one.classes), side)
         pixels: Tensor = torch.tensor(resized(real.pixels, side))

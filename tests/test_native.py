@@ -15,7 +15,7 @@ from attar.data import load_data
 from attar.data.pixels import preprocess
 from attar.evaluation import RECIPES, LabelledImages, Students, evaluate, modified, native, precision
 from attar.evaluation.labelled_images import resized
-from attar.evaluation.load_images import native_images, real_for_recipe
+from attar.evaluation.load_images import all_for_recipe, native_images
 from attar.evaluation.native import Native
 from attar.networks import build
 
@@ -71,16 +71,16 @@ def test_images_of_one_size_are_held_as_one_array() -> None:
         images().pixels  # noqa: B018
 
 
-def test_a_recipe_with_a_size_sees_real_images_as_they_are(tmp_path: Path) -> None:
+def test_a_recipe_with_a_size_sees_real_images_as_they_are(tmp_path: Path, store: Any) -> None:
     data = load_data(str(folder(tmp_path)))
-    found = real_for_recipe(data, RECIPES.open("rded-soft"), 16, "adm")
+    found = all_for_recipe(data, RECIPES.open("rded-soft"), 16, "adm", store)
     assert isinstance(found.images, Native)
     assert found.side == 19, "the median of 16, 18, 18, 20, 20 and 24"
     for number in range(len(data)):
         assert np.array_equal(found.images.picture(number), np.asarray(data.open(number)))
-    squares = real_for_recipe(data, RECIPES.open("quick"), 16, "adm", [2, 0])
-    assert squares.pixels.shape == (2, 16, 16, 3)
-    assert squares.labels.tolist() == data.labels[[2, 0]].tolist()
+    squares = all_for_recipe(data, RECIPES.open("quick"), 16, "adm", store)
+    assert squares.pixels.shape == (len(data), 16, 16, 3)
+    assert squares.labels.tolist() == data.labels.tolist()
 
 
 def test_a_recipe_that_resizes_first_does_so_from_the_image_itself() -> None:

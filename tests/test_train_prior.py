@@ -30,7 +30,7 @@ from attar.priors.codec import PixelCodec
 from attar.priors.folder import publish
 from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT, share_embedders, untrained
-from attar.priors.training.latent_set import LatentSet, Mirrored, load_latents
+from attar.priors.training.latent_set import Joined, LatentSet, Mirrored, load_latents
 from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Session, TrainingState, accelerator, optimise
 from attar.priors.training.run import train_new_prior
@@ -111,7 +111,7 @@ def test_the_tied_network_is_the_untied_one() -> None:
 
 
 def test_posteriors_are_sampled_afresh_and_both_views_are_drawn() -> None:
-    mean = torch.stack([torch.zeros(4, 1, 2, 2), torch.full((4, 1, 2, 2), 100.0)])
+    mean = torch.cat([torch.zeros(4, 1, 2, 2), torch.full((4, 1, 2, 2), 100.0)])
     latents = LatentSet(mean, torch.ones_like(mean), torch.arange(4))
     first, labels = latents.batch(2000, torch.Generator().manual_seed(0))
     again, _ = latents.batch(2000, torch.Generator().manual_seed(0))
@@ -121,7 +121,7 @@ def test_posteriors_are_sampled_afresh_and_both_views_are_drawn() -> None:
     assert 0.45 < (first.mean((1, 2, 3)) > 50).float().mean() < 0.55
     assert abs(float(first[first < 50].std()) - 1) < 0.1
     assert set(labels.tolist()) == {0, 1, 2, 3}
-    pixels = LatentSet(torch.tensor([[[[[0.0, 1.0]]]]]), None, torch.zeros(1, dtype=torch.int64), mirrored=True)
+    pixels = LatentSet(torch.tensor([[[[0.0, 1.0]]]]), None, torch.zeros(1, dtype=torch.int64), mirrored=True)
     seen = {tuple(z.flatten().tolist()) for z in pixels.batch(50, torch.Generator().manual_seed(0))[0]}
     assert seen == {(0.0, 1.0), (1.0, 0.0)}
 
@@ -139,11 +139,31 @@ def test_mirrored_images_are_encoded_too(tmp_path: Path, store: Store) -> None:
     assert np.array_equal(np.asarray(reopened.open(1)), np.asarray(mirrored.open(1)))
     codec = load_prior(str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu").codec
     latents = load_latents(Latents(images, codec, "adm", store, {}), flip=True)
-    assert latents.mean.shape == (2, 6, 4, 8, 8)
+    assert latents.shape == (4, 8, 8)
+    assert isinstance(latents.mean, torch.Tensor)
+    assert len(latents.mean) == 12
     assert latents.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert latents.std is not None
-    assert not torch.equal(latents.mean[0], latents.mean[1])
-    assert not torch.allclose(latents.mean[0].flip(-1).float(), latents.mean[1].float(), atol=0.02)
+    plain, other = latents.mean.split(6)
+    assert not torch.equal(plain, other)
+    assert not torch.allclose(plain.flip(-1).float(), other.float(), atol=0.02)
+
+
+def test_latents_that_are_left_on_disk_are_drawn_alike(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toys import save_tiny_dit
+
+    images = load_data(str(save_folder(tmp_path / "data", ["a", "b"], 3)))
+    codec = load_prior(str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu").codec
+    opened = Latents(images, codec, "adm", store, {})
+    held = load_latents(opened, flip=True)
+    monkeypatch.setattr("attar.priors.training.latent_set.IN_MEMORY", 0)
+    left = load_latents(opened, flip=True)
+    assert isinstance(left.mean, Joined)
+    assert isinstance(left.std, Joined)
+    for one, other in zip(held.batch(20, generator("draw")), left.batch(20, generator("draw")), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_the_average_is_warmed_up_and_kept(tmp_path: Path) -> None:

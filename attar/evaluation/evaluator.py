@@ -32,7 +32,7 @@ from attar.evaluation.recipes import MODIFIED, RECIPES
 from attar.evaluation.records import Result
 from attar.networks import build, check, check_size
 from attar.teachers.soft_labels import Labelling, StoredLabels, Views
-from attar.training import DeviceImages, Plan, Precision, Step, Supervision, top1, train
+from attar.training import DeviceImages, Plan, Precision, Step, Supervision, placed, top1, train
 from attar.training.augment import Augmentation
 from attar.training.meters import Tally, TrainAccuracy
 
@@ -185,7 +185,7 @@ class Students:
             return self.pictures
         assert self.soft is not None
         assert self.soft.views is not None
-        return self._tensor(resized(self.train.whole.images, self.soft.views.how.size))
+        return placed(resized(self.train.whole.images, self.soft.views.how.size), self.place)
 
     @cached_property
     def pictures(self) -> DeviceImages:
@@ -193,20 +193,20 @@ class Students:
         pixels, recipe = self.train.images, self.recipe
         if recipe.resize_first or recipe.crop is None:
             pixels = resized(pixels, self.augmentation.size)
-        return pixels.to(self.place) if isinstance(pixels, Native) else self._tensor(pixels)
+        return pixels.to(self.place) if isinstance(pixels, Native) else placed(pixels, self.place)
 
     @cached_property
     def train_labels(self) -> Tensor:
-        return self._tensor(self.train.labels.astype(np.int64))
+        return self._labels(self.train)
 
     @cached_property
-    def test_tensors(self) -> tuple[Tensor, Tensor]:
+    def tests(self) -> tuple[DeviceImages, Tensor]:
         size = self.augmentation.size
         pixels = resized(self.test.images, size, self.recipe.shorter_side(size))
-        return self._tensor(pixels), self._tensor(self.test.labels.astype(np.int64))
+        return placed(pixels, self.place), self._labels(self.test)
 
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.tensor(np.ascontiguousarray(values), device=self.place)
+    def _labels(self, images: LabelledImages) -> Tensor:
+        return torch.tensor(images.labels.astype(np.int64), device=self.place)
 
     def outcome(self, seed: int, about: dict[str, Any], progress: Progress) -> dict[str, float]:
         """What the student of one seed comes to; `about` is what that depends on."""
@@ -266,7 +266,7 @@ class Students:
         return first * (self.plan.steps or self.plan.epochs or 0) if first < 1 else first
 
     def _test(self, student: nn.Module) -> float:
-        images, labels = self.test_tensors
+        images, labels = self.tests
         return top1(student, images, labels, self.recipe.normalise, precision=self.plan.precision)
 
 

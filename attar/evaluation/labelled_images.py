@@ -72,8 +72,9 @@ def resized(pixels: np.ndarray | Native, size: int, shorter: int | None = None) 
     shorter = shorter or size
     if isinstance(pixels, Native):
         return np.concatenate([resized(pixels.picture(i)[None], size, shorter) for i in range(len(pixels))])
-    if min(pixels.shape[1:3]) == shorter and pixels.shape[1] == pixels.shape[2] == size:
-        return pixels
+    if pixels.shape[1] == pixels.shape[2] == shorter >= size:
+        edge = round((shorter - size) / 2)
+        return pixels[:, edge : edge + size, edge : edge + size]
     parts = []
     for start in range(0, len(pixels), 256):
         part = torch.tensor(np.ascontiguousarray(pixels[start : start + 256])).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Labelled images loaded into memory: those of a distilled set, random real ones beside it, a teacher's examples."""
+"""Labelled images: those of a distilled set, random real ones beside it, a teacher's examples, all of a data set."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.core.wording import counted
 from attar.data import ImageSet, decode, load_pixels, preprocess
+from attar.data.decoded import Undecoded, decoded
 from attar.data.degenerate import ACCIDENT, ClassContents, check_contents
 from attar.evaluation.labelled_images import LabelledImages
 from attar.evaluation.native import Native
@@ -29,7 +30,7 @@ AT_HAND = 8
 
 
 def random_real_images(distilled: DistilledSet, recipe: Recipe, side: int, store: Store) -> LabelledImages:
-    """Random real images of the data that a set is of, as many of each class as it has (see `real_for_recipe`).
+    """Random real images of the data that a set is of, as many of each class as it has.
 
     Beside a set of mosaics they are as many as these have parts, brought to squares of the mosaics' `side`, and reduced
     and enlarged as the parts are.
@@ -46,7 +47,8 @@ def random_real_images(distilled: DistilledSet, recipe: Recipe, side: int, store
         order = random_order(distilled.manifest["seed"], name, len(own))
         chosen += own[order[: len(pictures)].numpy()].tolist()
     if distilled.reduced_by == 1:
-        return real_for_recipe(images, recipe, side, distilled.manifest["preprocess"], chosen)
+        how = distilled.manifest["preprocess"]
+        return native_images(images, chosen) if recipe.size else in_memory(images, side, how, chosen)
     squares = in_memory(images, side, distilled.manifest["preprocess"], chosen)
     part, how = side // distilled.reduced_by, distilled.manifest.get("output_filter", "lanczos")
     small = (Image.fromarray(reduced(square, part, how)) for square in squares.pixels)
@@ -74,17 +76,23 @@ def teacher_examples(distilled: DistilledSet, train: LabelledImages, store: Stor
     return in_memory(real, train.side, distilled.manifest["preprocess"], chosen), f"images of {real.spec}"
 
 
-def in_memory(images: ImageSet, size: int, how: str, indices: Sequence[int] | None = None) -> LabelledImages:
-    """Images of a data set (all of them, if none are named) at `size` pixels, as uint8."""
-    chosen = np.arange(len(images)) if indices is None else np.asarray(indices)
+def in_memory(images: ImageSet, size: int, how: str, indices: Sequence[int]) -> LabelledImages:
+    """Chosen images of a data set at `size` pixels, as uint8."""
+    chosen = np.asarray(indices)
     return LabelledImages(load_pixels(images, chosen, size, how), images.labels[chosen], images.classes)
 
 
-def real_for_recipe(
-    images: ImageSet, recipe: Recipe, side: int, how: str, indices: Sequence[int] | None = None
-) -> LabelledImages:
-    """Real images as a recipe's training images: of their own sizes, or where it has no size, squares of `side`."""
-    return in_memory(images, side, how, indices) if recipe.size is None else native_images(images, indices)
+def all_images(images: ImageSet, size: int, how: str, store: Store) -> LabelledImages:
+    """All images of a data set at `size` pixels, as uint8; many are mapped from a file of the store."""
+    pixels = decoded(images, size, how, store)
+    if isinstance(pixels, Undecoded):
+        pixels = pixels[np.arange(len(images))]
+    return LabelledImages(pixels, images.labels, images.classes)
+
+
+def all_for_recipe(images: ImageSet, recipe: Recipe, side: int, how: str, store: Store) -> LabelledImages:
+    """All of a data set as a recipe's training images: of their own sizes, or where it has no size, squares."""
+    return all_images(images, side, how, store) if recipe.size is None else native_images(images)
 
 
 def native_images(images: ImageSet, indices: Sequence[int] | None = None) -> LabelledImages:

@@ -20,7 +20,7 @@ from attar.data import ImageSet, load_data, test_spec, usual_side
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import Students, evaluate
 from attar.evaluation.labelled_images import LabelledImages
-from attar.evaluation.load_images import images_of_set, in_memory, random_real_images, real_for_recipe, teacher_examples
+from attar.evaluation.load_images import all_for_recipe, all_images, images_of_set, random_real_images, teacher_examples
 from attar.evaluation.outlook import TrainingCost, cost_in_words, expected
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import changes
@@ -200,7 +200,7 @@ def _judged(distilled: DistilledSet, tested: ImageSet, recipe: Recipe, condition
     """Opens all that a set is judged by."""
     train = images_of_set(distilled, recipe)
     random = random_real_images(distilled, recipe, train.side, store) if conditions.baseline else None
-    tests = in_memory(tested, recipe.shorter_side(recipe.size or train.side), "resize-crop")
+    tests = all_images(tested, recipe.shorter_side(recipe.size or train.side), "resize-crop", store)
     source = open_label_source(recipe, train, conditions, partial(teacher_examples, distilled, train, store))
     return _Judged(distilled, train, random, tests, recipe, conditions, source, store)
 
@@ -212,10 +212,11 @@ def evaluate_all(
     test = conditions.test or test_spec(data)
     images, tested = load_data(data), load_data(test)
     side = recipe.size or usual_side(images)
-    train = real_for_recipe(images, recipe, side, "resize-crop")
-    tests = in_memory(tested.restricted(images.classes), recipe.shorter_side(side), "resize-crop")
+    store = store or Store()
+    train = all_for_recipe(images, recipe, side, "resize-crop", store)
+    tests = all_images(tested.restricted(images.classes), recipe.shorter_side(side), "resize-crop", store)
     for network in conditions.networks:
-        students = Students(train, tests, recipe, network, conditions.device, store=store or Store())
+        students = Students(train, tests, recipe, network, conditions.device, store=store)
         result = evaluate(students, conditions.seeds, _prefixed(progress, "all of the data"))
         yield Record.of(result, set="", method=ALL_DATA, test=test, changes=changes(recipe))
 

@@ -17,7 +17,7 @@ from attar.data.output_places import check_file, check_place
 from attar.evaluation import Recipe
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import Students, evaluate
-from attar.evaluation.load_images import images_of_set, in_memory, real_for_recipe, teacher_examples
+from attar.evaluation.load_images import all_for_recipe, all_images, images_of_set, teacher_examples
 from attar.evaluation.outlook import training_seconds
 from attar.evaluation.records import Record, Result
 from attar.evaluation.run import evaluate_sets
@@ -131,9 +131,9 @@ def _on_all_data(
 ) -> float:
     """The accuracy, a fraction, of one network trained on all real images that the set was distilled from."""
     side = images_of_set(distilled, recipe).side
-    train = real_for_recipe(real_images(distilled, store), recipe, side, distilled.manifest["preprocess"])
+    train = all_for_recipe(real_images(distilled, store), recipe, side, distilled.manifest["preprocess"], store)
     tested = tested_images(distilled, conditions.test, store, progress)
-    tests = in_memory(tested, recipe.shorter_side(recipe.size or side), "resize-crop")
+    tests = all_images(tested, recipe.shorter_side(recipe.size or side), "resize-crop", store)
     students = Students(train, tests, recipe, conditions.network, conditions.device, store=store)
     return evaluate(students, (0,), progress).mean / 100
 

@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -20,22 +19,23 @@ from attar.core.progress import Progress, Say, duration, silent
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, canonical, file_digest, write_json
 from attar.core.wording import counted
-from attar.data import ImageSet, load_data, load_pixels, readable_parts, usual_side
+from attar.data import ImageSet, load_data, readable_parts, usual_side
+from attar.data.decoded import decoded
 from attar.data.output_places import check_place, own_record
 from attar.networks import build, check_size
 from attar.priors.folder import publish
 from attar.teachers.load import load_pretrained
 from attar.teachers.record import RECORD, read_record
 from attar.teachers.settings import TeacherTraining
-from attar.training import Plan, Step, top1, train
+from attar.training import DeviceImages, Plan, Step, placed, top1, train
 from attar.training.augment import STATISTICS, Augmentation
 from attar.training.checkpoint import Checkpoint
 from attar.training.meters import Tally
 
 USUAL, SMALL = "airbench-w32", "convnet3-bn-w48"
 """The networks that teach unless one is named: SMALL for images below 32 pixels."""
-Set = tuple[Tensor, Tensor]
-"""Images (N, H, W, 3) in uint8 and labels (N,), on the device."""
+Set = tuple[DeviceImages, Tensor]
+"""Images in uint8, for the device, and labels (N,) on it."""
 
 
 @dataclass(eq=False)
@@ -88,8 +88,8 @@ class _Bench:
         return Artefact("teacher", {**inputs, "device": device_class(self.device), "torch": torch.__version__})
 
     def opened(self, images: ImageSet) -> Set:
-        pixels = load_pixels(images, np.arange(len(images)), self.size, self.spec.preprocess)
-        return torch.tensor(pixels, device=self.device), torch.tensor(images.labels, device=self.device)
+        pixels = decoded(images, self.size, self.spec.preprocess, self.store, self.progress)
+        return placed(pixels, self.device), torch.tensor(images.labels, device=self.device)
 
     def network(self) -> nn.Module:
         network = build(self.name, len(self.classes), self.size, seed_of(self.spec.seed, "teacher"))

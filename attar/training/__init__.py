@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attar.training.checkpoint import Checkpoint
 from attar.training.loop import DeviceImages, Shown, Step, Supervision, ViewMaker, autocast, top1, train
+from attar.training.placed import placed
 from attar.training.plan import Plan, Precision, batches, rate
 from attar.training.process import memory_kept, seeded
 
@@ -19,6 +20,7 @@ __all__ = [
     "autocast",
     "batches",
     "memory_kept",
+    "placed",
     "rate",
     "seeded",
     "top1",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -219,14 +219,14 @@ def _check(loss: Tensor, done: int, total: int, plan: Plan) -> None:
 @torch.no_grad()
 def top1(
     network: nn.Module,
-    images: Tensor,
+    images: DeviceImages,
     labels: Tensor,
     normalise: str,
     *,
     batch: int = 256,
     precision: Precision = "float32",
 ) -> float:
-    """Top-1 accuracy in per cent on images (N, H, W, 3) in uint8; leaves the network in eval mode.
+    """Top-1 accuracy in per cent on images in uint8, all of one size; leaves the network in eval mode.
 
     Raises:
         NotFinite: the network does not give numbers.
@@ -235,9 +235,9 @@ def top1(
     correct = torch.zeros((), dtype=torch.int64, device=images.device)
     largest = torch.zeros((), device=images.device)
     with autocast(images.device, precision):
-        for part, own in zip(images.split(batch), labels.split(batch), strict=True):
-            logits = network(normalised(part, normalise)).float()
-            correct += (logits.argmax(1) == own).sum()
+        for part in torch.arange(len(images), device=images.device).split(batch):
+            logits = network(normalised(cast(Tensor, images[part]), normalise)).float()
+            correct += (logits.argmax(1) == labels[part]).sum()
             largest = torch.maximum(largest, logits.abs().amax())
     finite(largest, "the training diverged: the network's outputs on the test images")
     return 100 * int(correct) / len(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
@@ -65,7 +66,7 @@ class Tune(TuneSettings):
             return {name: value.detach().cpu().contiguous() for name, value in tuned.items()}
 
     def _loss(self, job: Job, group: Group, network: SharedDiT, data: LatentSet, helper: Accelerator) -> MinimaxLoss:
-        prior, features = job.prior, data.mean[0, 0].numel()
+        prior, features = job.prior, math.prod(data.shape)
         real, generated = (Memory.empty(len(group), self.memory, features, prior.device) for _ in range(2))
         return MinimaxLoss(
             network=network,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from attar.core.files import read_lines, resumed, write_lines
@@ -59,7 +60,7 @@ class TuningMonitor:
 
     def _real(self, number: int) -> Tensor:
         """Real latents (N, C, H, W) of the group's class of this number."""
-        return self.data.mean[0, self.data.labels == number][: self.fit.monitor.real].float()
+        return self.data.mean[torch.where(self.data.labels == number)[0][: self.fit.monitor.real]].float()
 
     def _sampled(self, label: int) -> Tensor:
         """Samples (N, C, H, W) of a class, from the network as it is."""

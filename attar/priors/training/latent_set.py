@@ -1,9 +1,10 @@
-"""The latents that a prior is trained on, held in memory: posteriors, mirrored ones too, drawn from by key."""
+"""The latents that a prior is trained on: posteriors, mirrored ones too, drawn from by key."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from PIL import Image, ImageOps
@@ -13,16 +14,40 @@ from attar.core.progress import Progress, silent
 from attar.core.rng import generator
 from attar.core.store import fingerprint
 from attar.data import ImageSet
-from attar.priors.latents import Latents
+from attar.priors.latents import Latents, Shard
+
+IN_MEMORY = 2**29
+"""Latents of up to this many bytes are held in memory; more are read, row by row, from the memory-mapped cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """The rows of several tensors, one after the other, as if of one; those of files stay there."""
+
+    parts: Sequence[Tensor]
+    """Each (n, ...)."""
+
+    @cached_property
+    def _begins(self) -> Tensor:
+        return torch.tensor([0, *(len(part) for part in self.parts)]).cumsum(0)
+
+    def __len__(self) -> int:
+        return int(self._begins[-1])
+
+    def __getitem__(self, picked: Tensor) -> Tensor:
+        """The rows numbered in `picked` (n,)."""
+        part = torch.searchsorted(self._begins, picked, right=True) - 1
+        rows = zip(part.tolist(), (picked - self._begins[part]).tolist(), strict=True)
+        return torch.stack([self.parts[number][row] for number, row in rows])
 
 
 @dataclass(frozen=True, eq=False)
 class LatentSet:
-    """Posteriors of N images, in scaled units, each V times: as it is, and mirrored."""
+    """Posteriors of N images, in scaled units, V times: of all images as they are, then of all of them mirrored."""
 
-    mean: Tensor
-    """(V, N, C, H, W), bfloat16 or float32."""
-    std: Tensor | None
+    mean: Tensor | Joined
+    """(V * N, C, H, W), bfloat16 or float32."""
+    std: Tensor | Joined | None
     """Deviations, in the same shape; None where latents are exact."""
     labels: Tensor
     """(N,), int64; `evenly` wants them in order."""
@@ -32,20 +57,21 @@ class LatentSet:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        channels, height, width = self.mean.shape[2:]
+        channels, height, width = self.mean[torch.zeros(1, dtype=torch.int64)].shape[1:]
         return channels, height, width
 
     def batch(self, size: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """A batch drawn with replacement: latents (size, C, H, W), float32, sampled afresh, and labels (size,)."""
-        return self.take(torch.randint(self.mean.shape[1], (size,), generator=draw), draw)
+        return self.take(torch.randint(len(self.labels), (size,), generator=draw), draw)
 
     def take(self, picked: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """The batch of the images numbered in `picked` (size,)."""
         size = len(picked)
-        view = torch.randint(len(self.mean), (size,), generator=draw)
-        z = self.mean[view, picked].float()
+        view = torch.randint(len(self.mean) // len(self.labels), (size,), generator=draw)
+        rows = view * len(self.labels) + picked
+        z = self.mean[rows].float()
         if self.std is not None:
-            z = z + self.std[view, picked].float() * torch.randn(z.shape, generator=draw)
+            z = z + self.std[rows].float() * torch.randn(z.shape, generator=draw)
         if self.mirrored:
             flipped = torch.rand(size, generator=draw) < 0.5
             z = torch.where(flipped.view(-1, 1, 1, 1), z.flip(-1), z)
@@ -72,27 +98,30 @@ def _order(images: int, seed: int, epoch: int) -> Tensor:
 
 def held_in_memory(latents: Tensor, labels: Tensor) -> LatentSet:
     """Exact latents (N, C, H, W), for example pixels in [-1, 1]."""
-    return LatentSet(latents[None], None, labels)
+    return LatentSet(latents, None, labels)
 
 
 def load_latents(latents: Latents, flip: bool, progress: Progress = silent) -> LatentSet:
-    """The latents of all images, class by class, in memory; encoded where they are missing.
+    """The latents of all images, class by class; encoded where they are missing.
 
     With `flip`, mirrored images are encoded, too: a codec's latents of a mirrored image are not its mirrored latents.
-    Takes 4 bytes a value in memory (2 where latents are exact), twice as many with `flip`.
+    In memory they take at most IN_MEMORY bytes, and their deviations as many; larger ones stay in the cache's files.
     """
-    images, stacks = latents.images, [_stacked(latents, progress)]
-    exact = not stacks[0][1].any()
+    images, shards = latents.images, _shards(latents, progress)
+    exact = not any(bool(shard.std.any()) for shard in shards)
     if flip and not exact:
-        stacks.append(_stacked(replace(latents, images=Mirrored(images)), progress))
-    mean, std = (torch.stack(parts) for parts in zip(*stacks, strict=True))
+        shards += _shards(replace(latents, images=Mirrored(images)), progress)
+    mean, std = _joined([shard.mean for shard in shards]), None if exact else _joined([shard.std for shard in shards])
     labels = torch.cat([torch.full((len(images.of_class(c)),), c) for c in range(len(images.classes))])
-    return LatentSet(mean, None if exact else std, labels, mirrored=flip and exact)
+    return LatentSet(mean, std, labels, mirrored=flip and exact)
 
 
-def _stacked(latents: Latents, progress: Progress) -> tuple[Tensor, Tensor]:
-    shards = [s for label in range(len(latents.images.classes)) for s in latents.shards(label, progress=progress)]
-    return torch.cat([shard.mean for shard in shards]), torch.cat([shard.std for shard in shards])
+def _shards(latents: Latents, progress: Progress) -> list[Shard]:
+    return [s for label in range(len(latents.images.classes)) for s in latents.shards(label, progress=progress)]
+
+
+def _joined(parts: list[Tensor]) -> Tensor | Joined:
+    return torch.cat(parts) if sum(part.nbytes for part in parts) <= IN_MEMORY else Joined(parts)
 
 
 class Mirrored(ImageSet):
