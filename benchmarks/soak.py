@@ -1,10 +1,11 @@
 """Random kill -9s of runs of every method on the digits, here and by Ray; each is resumed, and its bytes compared.
 
-    python benchmarks/soak.py --kills 20 --engine local --engine ray
+    python benchmarks/soak.py --kills 200 --engine local --engine ray
 
-Each run has a cache of its own, with the trained prior in it, and dies after a random part of the time that the
-undisturbed one took. With Ray, every other kill is of a worker, which Ray replaces, and the others are of the command.
-Prints a line for each kill, then how many sets had the same bytes.
+Each run has a cache of its own, with the trained prior in it, and is killed and begun again up to `--each` times, each
+time after a random part of the time that the undisturbed one took; then it is let go to its end. With Ray, every other
+kill is of a worker, which Ray replaces, and the others are of the command. Prints a line for each run, then how many
+sets had the same bytes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -90,6 +92,7 @@ def killed(run: subprocess.Popen[bytes], engine: str, number: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--each", type=int, default=5)
     parser.add_argument("--engine", action="append", choices=["local", "ray"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--base", type=Path, help="a cache that holds the prior digits, to begin from")
@@ -104,8 +107,9 @@ def main() -> None:
         training = TeacherTraining("digits@train", "convnet3-w16", epochs=4, flip=False, device="cpu")
         train_teacher(training, teacher, store=Store(base))
         whole: dict[tuple[str, str], tuple[list[dict[str, str]], float]] = {}
-        same = done = 0
-        for number in range(asked.kills):
+        same = done = runs = 0
+        while done < asked.kills:
+            number, runs = runs, runs + 1
             name, engine = methods[number % len(methods)], engines[(number + number // len(methods)) % len(engines)]
             if (name, engine) not in whole:
                 root, start = fresh(base, place / f"whole-{name}-{engine}"), time.monotonic()
@@ -113,20 +117,26 @@ def main() -> None:
                 whole[name, engine] = images(root), time.monotonic() - start
             expected, seconds = whole[name, engine]
             assert expected == next(made for (other, _), (made, _) in whole.items() if other == name), "engines differ"
-            root, after = fresh(base, place / f"kill-{number}"), draw.uniform(0.1, 1) * seconds
+            root, told = fresh(base, place / f"run-{number}"), list[str]()
             run = begun(name, engine, root, teacher)
-            time.sleep(after)
-            victim = killed(run, engine, number)
-            resumed = run.wait() != 0
-            if resumed:
-                assert begun(name, engine, root, teacher).wait() == 0, (root / "log").read_text()
+            while len(told) < asked.each:
+                after = draw.uniform(0.1, 0.8) * seconds
+                with suppress(subprocess.TimeoutExpired):
+                    run.wait(after)
+                if (victim := killed(run, engine, done + len(told))) == "nothing":
+                    break
+                told.append(f"{victim} after {after:.1f} s")
+                if victim == "the command":
+                    run.wait()
+                    run = begun(name, engine, root, teacher)
+            assert run.wait() == 0, (root / "log").read_text()
             equal = images(root) == expected
-            same, done = same + equal, done + (victim != "nothing")
-            shown = f"{number}: {name}, {engine}, {victim} killed after {after:.1f} of {seconds:.1f} s"
-            print(f"{shown}{', resumed' if resumed else ''}: {'same bytes' if equal else 'OTHER BYTES'}", flush=True)
+            same, done = same + equal, done + len(told)
+            shown = f"{number}: {name}, {engine} ({seconds:.1f} s), killed: {', '.join(told) or 'nothing'}"
+            print(f"{shown}: {'same bytes' if equal else 'OTHER BYTES'}; {done} kills", flush=True)
             shutil.rmtree(root)
-    print(f"{asked.kills} runs, {done} killed: {same} with the bytes of the undisturbed run")
-    sys.exit(same != asked.kills)
+    print(f"{runs} runs, {done} kills: {same} with the bytes of the undisturbed run")
+    sys.exit(same != runs)
 
 
 if __name__ == "__main__":

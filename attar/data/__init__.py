@@ -1,7 +1,7 @@
 """Image sources -> class-indexed images; views of them; integrity; preprocessing."""
 
 from attar.data.imageset import ImageSet, load_data
-from attar.data.integrity import readable, readable_parts
+from attar.data.integrity import readable, readable_parts, still_to_look_at
 from attar.data.overlap import shared
 from attar.data.pixels import PREPROCESSING, load_pixels, preprocess
 from attar.data.sources import test_spec
@@ -19,6 +19,7 @@ __all__ = [
     "readable",
     "readable_parts",
     "shared",
+    "still_to_look_at",
     "test_spec",
     "usual_side",
 ]

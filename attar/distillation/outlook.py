@@ -18,6 +18,7 @@ from attar.priors.codec import AutoencoderCodec
 from attar.priors.prior import Prior
 from attar.priors.shared_embedders import SharedDiT
 from attar.priors.training.adaptors import DiffFit
+from attar.training.memory import kept_for_gradient
 
 
 @dataclass(frozen=True)
@@ -194,14 +195,6 @@ def _training(network: nn.Module, z: Tensor, times: Tensor, y: Tensor) -> tuple[
         return 0, 0
     shared = SharedDiT(copy.deepcopy(transformer)).requires_grad_(False)
     adaptor = DiffFit.of(shared)
-    saved: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter) and not isinstance(tensor._base, nn.Parameter):
-            saved[tensor.untyped_storage()._cdata] = tensor
-        return tensor
-
-    with adaptor.attached(shared), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        shared(z, times, y)
-    bytes_kept = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
-    return sum(p.numel() for p in adaptor.parameters()), bytes_kept
+    with adaptor.attached(shared):
+        kept = kept_for_gradient(lambda: shared(z, times, y), rows=1)
+    return sum(p.numel() for p in adaptor.parameters()), kept

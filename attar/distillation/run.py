@@ -48,6 +48,7 @@ def distill_sets(
     Raises:
         AttarError: any input is wrong, or a folder belongs to another run; before any long work.
     """
+    from attar.data import still_to_look_at
     from attar.distillation.checks import planned
 
     begun = time.monotonic()
@@ -57,7 +58,7 @@ def distill_sets(
     estimate = _estimate(plan, missing)
     for weak in dict.fromkeys(teacher.weak for teacher in job.teachers.values() if teacher.weak) if missing else ():
         say(f"note: {weak}")
-    say(estimate)
+    say(estimate + (still_to_look_at(job.picked, job.store) if job.dry else ""))
     if not job.dry:
         _make_ahead(plan, missing, engine)
     for ipc in () if job.dry else missing:

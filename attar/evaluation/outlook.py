@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from attar.core.progress import about, timed_on
 from attar.core.wording import counted, size
@@ -22,10 +21,8 @@ from attar.evaluation.suited import side_of
 from attar.networks import build, check_size
 from attar.sets.distilled import DistilledSet, check_undamaged
 from attar.sets.source_data import view_tested_on
-from attar.training import Precision, autocast
-
-COPIES = 4
-"""Numbers that a training keeps for each weight, about: itself, its gradient, two averages."""
+from attar.training import Precision, autocast, memory_kept
+from attar.training.memory import COPIES, kept_for_gradient
 
 FEW = 100
 """Test images below which their choice alone makes accuracies uncertain by 10 % and more."""
@@ -138,20 +135,13 @@ def _pass_seconds(
         with torch.no_grad(), autocast(device, precision):
             student(images)
 
-    return timed_on(forward, device) / batch, timed_on(step, device) / batch
+    with memory_kept():
+        return timed_on(forward, device) / batch, timed_on(step, device) / batch
 
 
 @functools.cache
 def _bytes(network: str, classes: int, size: int) -> tuple[int, int]:
     """Bytes of the weights, and of what is kept of one image for the gradient, in float32."""
-    student, saved = build(network, classes, size, 0), dict[int, int]()
-
-    def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter) and not isinstance(tensor._base, nn.Parameter):
-            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = student(torch.zeros(2, 3, size, size))
-    del out
-    return sum(p.numel() * p.element_size() for p in student.parameters()), math.ceil(sum(saved.values()) / 2)
+    student = build(network, classes, size, 0)
+    kept = kept_for_gradient(lambda: student(torch.zeros(2, 3, size, size)), rows=2)
+    return sum(p.numel() * p.element_size() for p in student.parameters()), kept

@@ -64,10 +64,10 @@ class Job:
 
     @cached_property
     def images(self) -> ImageSet:
-        """The images to distill, every one of them known to be readable."""
+        """The images to distill, every one of them known to be readable; in a dry run, those of a few looked at."""
         from attar.data import readable
 
-        return readable(self.picked, self.spec.on_bad_image, self.store, self.progress)
+        return readable(self.picked, self.spec.on_bad_image, self.store, self.progress, dry=self.dry)
 
     @cached_property
     def side(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,21 +14,22 @@ from torch import Tensor, nn
 from attar.core.arguments import checked
 from attar.core.batching import device_class, resolve
 from attar.core.errors import AttarError
-from attar.core.progress import Progress, Say, duration, silent
+from attar.core.progress import Progress, Say, duration, silent, timed_on
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, canonical, file_digest, write_json
-from attar.core.wording import counted
-from attar.data import ImageSet, load_data, readable_parts, usual_side
-from attar.data.decoded import decoded
+from attar.core.wording import counted, size
+from attar.data import ImageSet, load_data, readable_parts, still_to_look_at, usual_side
+from attar.data.decoded import IN_MEMORY, decoded, pixel_bytes
 from attar.data.output_places import check_place, own_record
 from attar.networks import build, check_size
 from attar.priors.folder import publish
 from attar.teachers.load import load_pretrained
 from attar.teachers.record import RECORD, read_record
 from attar.teachers.settings import TeacherTraining
-from attar.training import DeviceImages, Plan, Step, placed, top1, train
+from attar.training import DeviceImages, Plan, Step, memory_kept, placed, top1, train
 from attar.training.augment import STATISTICS, Augmentation
 from attar.training.checkpoint import Checkpoint
+from attar.training.memory import COPIES, kept_for_gradient
 from attar.training.meters import Tally
 
 USUAL, SMALL = "airbench-w32", "convnet3-bn-w48"
@@ -46,12 +46,18 @@ class _Bench:
     """Once made, with the network and the learning rate settled, for the key and the record."""
     progress: Progress
     store: Store
+    dry: bool = False
+    """Whether some of the images are looked at in the place of all."""
     images: tuple[ImageSet, ImageSet] = field(init=False)
     """The images to train on, and the fixed tenth."""
+    looking: str = field(init=False)
+    """What of the images is still to be looked at, in words."""
 
     def __post_init__(self) -> None:
         spec = self.spec
-        self.images = readable_parts(load_data(spec.data), spec.on_bad_image, self.store, self.progress)
+        images = load_data(spec.data)
+        self.looking = still_to_look_at(images, self.store) if self.dry else ""
+        self.images = readable_parts(images, spec.on_bad_image, self.store, self.progress, self.dry)
         self.size = usual_side(self.images[0]) if self.spec.size is None else self.spec.size
         self.name = self.spec.network or (USUAL if self.size >= 32 else SMALL)
         self.lr = self.spec.lr or (0.05 if self.name.startswith("convnet") else 0.25)
@@ -133,7 +139,7 @@ def train_teacher(
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
     check_place(out, "`out`", [spec.data, spec.test])
-    bench = _Bench(spec, progress, store or Store())
+    bench = _Bench(spec, progress, store or Store(), dry_run)
     check_size(bench.name, len(bench.classes), bench.size)
     tests = _test_images(bench)
     earlier = _earlier(out, bench.artefact.key)
@@ -262,27 +268,40 @@ def _accuracy(bench: _Bench, network: nn.Module, images: ImageSet) -> dict[str, 
 
 
 def _estimate(bench: _Bench) -> str:
-    """What is about to be done, and about how long it takes here: three passes of a batch are timed."""
-    spec, network, taken = bench.spec, bench.network(), []
+    """What is about to be done, and about how long it takes here: a few steps of a batch are timed."""
+    spec, network = bench.spec, bench.network()
     images = torch.zeros((spec.batch, 3, bench.size, bench.size), device=bench.device)
     images = images.contiguous(memory_format=torch.channels_last)
-    for _ in range(3):
-        begun = time.monotonic()
+
+    def step() -> None:
         with torch.autocast(bench.device.type, torch.bfloat16, enabled=bench.bfloat16):
             loss = network(images).float().sum()
         loss.backward()
-        float(loss.detach())
-        taken.append(time.monotonic() - begun)
-    seconds = bench.steps * min(taken)
+
+    with memory_kept():
+        seconds = bench.steps * timed_on(step, bench.device)
     train_images, held = bench.images
     most, early = "about", ""
     if spec.stop_at is not None:
         looks = counted(bench.look_every, "step")
         most = "at most about"
         early = f"; it ends when {100 * spec.stop_at:g} % of those held out are right, looked at every {looks}"
+    size_of = sum(p.numel() for p in network.parameters())
     return (
         f"{counted(len(train_images), 'image')} of {counted(len(bench.classes), 'class')}, {len(held):,} held out; "
-        f"{bench.name}, "
-        f"{sum(p.numel() for p in network.parameters()):,} parameters; {spec.epochs} epochs, {bench.steps:,} steps of "
-        f"{spec.batch}: {most} {duration(seconds)} on {device_class(bench.device)}{early}"
+        f"{bench.name}, {size_of:,} parameters; {spec.epochs} epochs, {bench.steps:,} steps of "
+        f"{spec.batch}: {most} {duration(seconds)} on {device_class(bench.device)}, {_room(bench, network)}"
+        f"{early}{bench.looking}"
     )
+
+
+def _room(bench: _Bench, network: nn.Module) -> str:
+    """What the training takes of memory, and of the disk where it maps its images from there, in words."""
+    row = torch.zeros(2, 3, bench.size, bench.size, device=bench.device)
+    kept = bench.spec.batch * kept_for_gradient(lambda: network(row), rows=2)
+    weights = COPIES * sum(p.numel() * p.element_size() for p in network.parameters())
+    pixels = [pixel_bytes(images, bench.size) for images in bench.images]
+    held = sum(count for count in pixels if count <= IN_MEMORY)
+    mapped = sum(pixels) - held
+    disk = f", {size(mapped)} of disk for decoded images" if mapped else ""
+    return f"in about {size(weights + kept + held)} of memory{disk}"

@@ -11,12 +11,15 @@ from attar.core.batching import device_class, fills
 from attar.core.flops import counted_flops
 from attar.core.progress import about, duration, timed
 from attar.core.rng import noise
+from attar.core.wording import size
+from attar.data import load_data, still_to_look_at
 from attar.diffusion import Schedule, network_passes
-from attar.priors.training.latent_set import held_in_memory
+from attar.priors.training.latent_set import IN_MEMORY, held_in_memory
 from attar.priors.training.monitor import SAMPLED, NetworkDenoiser, shown_images
 from attar.priors.training.sample_quality import ClassifierTraining, classifier_artefact, classifier_seconds
 from attar.priors.training.task import TrainingRun, TrainingTask
 from attar.priors.training.train import step_seconds
+from attar.training.memory import COPIES, kept_for_gradient
 
 
 def estimate(run: TrainingRun, task: TrainingTask) -> str:
@@ -26,16 +29,28 @@ def estimate(run: TrainingRun, task: TrainingTask) -> str:
     judging, times = _judging(run, task), run.material.report.times(plan.steps)
     sampled = times * (run.material.report.samples + shown_images(len(run.classes)))
     sampling = sampled * _sample_seconds(run, task)
-    size = sum(p.numel() for p in task.network.parameters())
-    trained = size if task.parameters is None else sum(p.numel() for p in task.parameters)
+    parameters = sum(p.numel() for p in task.network.parameters())
+    trained = parameters if task.parameters is None else sum(p.numel() for p in task.parameters)
     seen = plan.steps * plan.batch
     classifier = f", {duration(judging)} for a classifier that measures them" if judging else ""
     return (
-        f"{images:,} images of {len(run.classes)} classes, {len(run.images[1]):,} held out; a DiT of {size:,} "
+        f"{images:,} images of {len(run.classes)} classes, {len(run.images[1]):,} held out; a DiT of {parameters:,} "
         f"parameters ({trained:,} trained); {plan.steps:,} steps of {plan.batch}: {seen:,} images, "
         f"{seen / images:.1f} epochs, {about(training + sampling + judging)} on {device_class(run.helper.device)} "
-        f"({duration(training)} for the steps, {duration(sampling)} for {sampled:,} samples{classifier})"
+        f"({duration(training)} for the steps, {duration(sampling)} for {sampled:,} samples{classifier}), "
+        f"{_room(run, task)}{still_to_look_at(load_data(run.material.data), run.store) if run.dry else ''}"
     )
+
+
+def _room(run: TrainingRun, task: TrainingTask) -> str:
+    """What the training takes of memory and of the disk, in words."""
+    y = torch.zeros(1, dtype=torch.int64, device=run.helper.device)
+    row = torch.zeros(1, *task.codec.shape, device=run.helper.device)
+    kept = kept_for_gradient(lambda: task.network(row, y, y), rows=1) * task.training.batch // run.helper.num_processes
+    weights = (1 + COPIES) * sum(p.numel() * p.element_size() for p in task.network.parameters())
+    views = 2 if run.material.flip and hasattr(task.codec, "vae") else 1
+    latents = len(run.images[0]) * 4 * row.numel() * views
+    return f"in about {size(weights + kept + min(latents, IN_MEMORY))} of memory, {size(latents)} of disk for latents"
 
 
 def _step_seconds(run: TrainingRun, task: TrainingTask) -> float:

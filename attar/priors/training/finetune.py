@@ -50,7 +50,7 @@ def finetune_prior(
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
     check_place(out, "`out`", [spec.data])
-    run = TrainingRun(spec, store or Store(), progress, say)
+    run = TrainingRun(spec, store or Store(), progress, say, dry_run)
     instead = untrained_digits() if dry_run and spec.prior == "digits" and not is_trained(run.store) else None
     source = spec.prior if instead is None else instead.name
     opening: dict[str, Any] = {"device": str(run.helper.device), "tile": 1, "store": run.store}

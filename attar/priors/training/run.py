@@ -48,7 +48,7 @@ def train_new_prior(
     """
     check_place(out, "`out`", [spec.data])
     spec = _sized(spec)
-    run = TrainingRun(spec, store or Store(), progress, say)
+    run = TrainingRun(spec, store or Store(), progress, say, dry_run)
     codec = _codec(spec, run, dry_run)
     check_patch(spec.training.patch, codec.shape[-1])
     check_batch(spec.training.batch, run)

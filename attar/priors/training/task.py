@@ -34,6 +34,8 @@ class TrainingRun:
     store: Store = field(default_factory=Store)
     progress: Progress = silent
     say: Say = print
+    dry: bool = False
+    """Whether some of the images are looked at in the place of all."""
 
     @cached_property
     def helper(self) -> Any:
@@ -44,7 +46,7 @@ class TrainingRun:
     def images(self) -> tuple[ImageSet, ImageSet]:
         """The images to train on, and the fixed tenth."""
         material = self.material
-        return readable_parts(load_data(material.data), material.on_bad_image, self.store, self.progress)
+        return readable_parts(load_data(material.data), material.on_bad_image, self.store, self.progress, self.dry)
 
     @property
     def classes(self) -> tuple[str, ...]:
