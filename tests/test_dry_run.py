@@ -280,3 +280,21 @@ def test_a_busy_machine_is_told(
     assert attar(monkeypatch, *commands(made, tmp_path)["export"], "--dry-run") == 0
     words = "this machine is busy (2 a process; load 9.0 on 4 cores): times may be twice what they are"
     assert (words in capsys.readouterr().out) == said
+
+
+def test_a_dry_run_looks_at_some_images_where_they_are_many(
+    made: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """It says how many are left; the run itself looks at all of them."""
+    data = tmp_path / "many"
+    save_folder(data, ["ant", "bee"], each=20, size=20)
+    (data / "bee" / "007.png").write_bytes(b"\x89PNG")
+    words = ["distill", "--data", f"imagefolder:{data}", "--method", "random", "--ipc", 1, "--out", tmp_path / "out"]
+    for glance, code in ((40, 1), (4, 0)):
+        monkeypatch.setattr("attar.data.integrity.GLANCE", glance)
+        assert attar(monkeypatch, *words, "--dry-run") == code
+    told = capsys.readouterr()
+    assert "bee/007.png: " in told.err
+    assert "; before that 40 images are looked at, about " in told.out
+    assert attar(monkeypatch, *words) == 1
+    assert "bee/007.png: " in capsys.readouterr().err

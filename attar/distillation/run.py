@@ -48,7 +48,6 @@ def distill_sets(
     Raises:
         AttarError: any input is wrong, or a folder belongs to another run; before any long work.
     """
-    from attar.data import still_to_look_at
     from attar.distillation.checks import planned
 
     begun = time.monotonic()
@@ -58,7 +57,7 @@ def distill_sets(
     estimate = _estimate(plan, missing)
     for weak in dict.fromkeys(teacher.weak for teacher in job.teachers.values() if teacher.weak) if missing else ():
         say(f"note: {weak}")
-    say(estimate + (still_to_look_at(job.picked, job.store) if job.dry else ""))
+    say(estimate)
     if not job.dry:
         _make_ahead(plan, missing, engine)
     for ipc in () if job.dry else missing:
@@ -141,13 +140,16 @@ def _estimate(plan: RunPlan, ipcs: Sequence[int]) -> str:
     size = f"{counted(len(plan.job.images), 'image')} of {counted(len(plan.job.classes), 'class')}"
     if not ipcs:
         return f"{size}: nothing left to do"
+    from attar.data import still_to_look_at
     from attar.distillation.cost import choosing, remaining
     from attar.methods.base import RealImages
     from attar.sets.mosaics import grid_words
 
     spec, first = plan.job.spec, choosing(plan.job, plan.method, list(map(plan.job.spec.made, ipcs)))
+    looking = still_to_look_at(plan.job.picked, plan.job.store) if plan.job.dry else ""
     if isinstance(plan.method, RealImages):
         into = f" into mosaics of {grid_words(spec.formation)}" if spec.formation > 1 else ""
-        return f"{size}: {spec.made(sum(ipcs)) * len(plan.job.classes)} of them will be copied{into}{first}"
+        copied = spec.made(sum(ipcs)) * len(plan.job.classes)
+        return f"{size}: {copied} of them will be copied{into}{first}{looking}"
     trained = "; the prior digits is trained before that" if plan.uses_prior and plan.job.untrained else ""
-    return f"{size}: {remaining(plan, ipcs)}{first}{trained}"
+    return f"{size}: {remaining(plan, ipcs)}{first}{trained}{looking}"
