@@ -26,7 +26,8 @@ def commands(data: Path, prior: Path, out: Path) -> dict[str, list[str]]:
     """By a name: the words of each command; later ones use what earlier ones made."""
     train, teacher, made = ["--data", f"parquet:{data}@train"], str(out / "teacher"), str(out / "distill-prior")
     four = [*train, "--classes", "airplane,cat,ship,truck", "--ipc", "10"]
-    own = [*train, "--codec", "pixel", "--size", "16", "--steps", "150", "--batch", "64", "--report-samples", "100"]
+    own = [*train, "--codec", "pixel", "--size", "16", "--steps", "150", "--batch", "64", "--report-samples", "50"]
+    own += ["--set", "training.hidden=96"]
     quick, labels = ["--network", "convnet3-w48", "--recipe", "quick"], ["--recipe", "fkd-soft-cifar"]
     chain = {
         "train-teacher": ["train-teacher", *train, "--network", "convnet3-w32", "--epochs", "3", "--out", teacher],
