@@ -203,7 +203,7 @@ def test_what_is_wrong_with_the_protocol_is_said(folder: Path, tmp_path: Path, m
 def test_a_url_where_a_folder_is_meant_is_named(folder: Path, tmp_path: Path) -> None:
     for url in (URL, f"file://{tmp_path}/shared", "s3://bucket/set"):
         for read in (open_distilled, find_distilled):
-            with pytest.raises(AttarError, match=f"{url}: bring the set here first: `attar pull {url} --out DIR`"):
+            with pytest.raises(AttarError, match=f"{url}: bring the set here first, with `attar pull {url}`"):
                 read(Path(url))
     with pytest.raises(AttarError, match=rf"`out` {URL}: choose a folder; `attar push` brings a finished set to a"):
         check_place(Path(URL), "`out`")
@@ -230,4 +230,4 @@ def test_the_commands_take_urls(folder: Path, tmp_path: Path, monkeypatch: Any, 
     assert attar(monkeypatch, "pull", "https://huggingface.co/me/set", "--out", tmp_path / "more") == 2
     assert "an id of the hub reads owner/name" in capsys.readouterr().err
     assert attar(monkeypatch, "evaluate", URL) == 2
-    assert f"{URL}: bring the set here first: `attar pull {URL} --out DIR`" in capsys.readouterr().err
+    assert f"{URL}: bring the set here first, with `attar pull {URL}`" in capsys.readouterr().err

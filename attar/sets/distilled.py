@@ -99,7 +99,7 @@ def open_distilled(folder: Path) -> DistilledSet:
     """
     file = folder / "manifest.json"
     if url := url_of(folder):
-        raise AttarError(f"{url}: bring the set here first: `attar pull {url} --out DIR`")
+        raise AttarError(f"{url}: bring the set here first, with `attar pull {url}`")
     if not folder.exists():
         raise AttarError(f"{folder}{near(str(folder))}: there is no such folder")
     if not file.is_file():
