@@ -117,7 +117,7 @@ class _Place:
             found: dict[str, dict[str, Any]] = self.files.find(self.root, detail=True)
         except FileNotFoundError:
             return {}
-        return {name.removeprefix(self.path("")): int(about["size"]) for name, about in found.items()}
+        return {name.removeprefix(self.path("")): int(about.get("size") or 0) for name, about in found.items()}
 
     def write(self, sources: Mapping[str, Path]) -> None:
         """Uploads files to their names; stores of objects take several at once."""
