@@ -28,10 +28,11 @@ from attar.distillation.run import distill_sets
 from attar.evaluation.records_file import write_record
 from attar.job import Job, Spec
 from attar.methods import load_method
-from attar.priors.training.optimise import Session, accelerator, optimise
+from attar.priors.training.optimise import Session, optimise
 from attar.priors.training.settings import Optimisation
 from attar.sets.distilled import open_distilled, verify
 from attar.training.checkpoint import Checkpoint
+from attar.training.processes import accelerator
 
 KEY = Artefact("kind", {"of": "these tests"})
 QUICK = {"sampler.steps": 5, "fit.steps": 5, "subsets": 20}

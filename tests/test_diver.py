@@ -18,7 +18,7 @@ from attar.core.rng import noise
 from attar.core.store import Store
 from attar.diffusion import Sampler, grid
 from attar.distillation.from_manifest import method_of
-from attar.distillation.reproduce import MovedPlaces, reproduce
+from attar.distillation.reproduce import MadeAgain, reproduce
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import METHODS, load_method
@@ -175,7 +175,7 @@ def test_a_set_says_its_kind_and_is_read_back_with_it(world: Path, store: Store,
     assert method_of(made) == method
     assert method_of(made, {"refine.scale": 0.3}).refine == replace(QUICK, scale=0.3)
     assert any("6 images to refine" in line for line in said)
-    again = reproduce(folder, tmp_path / "again", MovedPlaces(device="cpu"), store=Store(tmp_path / "other"))
+    again = reproduce(folder, tmp_path / "again", MadeAgain(device="cpu"), store=Store(tmp_path / "other"))
     assert again is not None
     assert again.differences == ()
     (plain,) = distill_sets(

@@ -270,8 +270,8 @@ def test_a_stop_that_was_interrupted_comes_at_the_same_step(
     taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Eager(Checkpoint):
-        def __init__(self, scratch: Path) -> None:
-            super().__init__(scratch, seconds=0.0)
+        def __init__(self, scratch: Path, **more: Any) -> None:
+            super().__init__(scratch, seconds=0.0, **more)
 
     step = json.loads((taught / "teacher.json").read_text())["stopped"]["step"]
 

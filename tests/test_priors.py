@@ -264,6 +264,7 @@ def test_the_key_of_an_autoencoder_tells_how_it_was_computed(tmp_path: Path, mon
 
     def ask(**changes: Any) -> None:
         plain = {"device": torch.device("cpu"), "mixed_precision": "no", "num_processes": 1}
+        plain |= {"is_main_process": True, "wait_for_everyone": lambda: None}
         helper: Any = SimpleNamespace(**{**plain, **changes})
         train_vae(images, 16, "adm", True, Autoencoding(), helper, store)
 

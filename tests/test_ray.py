@@ -155,6 +155,32 @@ def test_an_item_that_kills_every_worker_is_given_up_and_named(tmp_path: Path, m
     assert Deadly(tmp_path, 1).done
 
 
+def starved(root: Path) -> None:
+    """Writes what is said of an item on a cluster that finds its memory short at all times, and ends every worker."""
+    from ray.cluster_utils import Cluster
+
+    from attar.core import ray_workers
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    short = {"memory_usage_threshold": 0.001, "memory_monitor_refresh_ms": 50}
+    node = Cluster(initialize_head=True, head_node_args={**ABOUT, "_system_config": short})
+    ray.init(address=node.address, log_to_driver=False, logging_level="ERROR")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    vars(ray_workers)["RESTARTS"] = 1
+    with RAY.cluster():
+        lost = RAY.ahead([Deadly(root, 0, waits=True)], "cpu", silent)
+    (root / "said").write_text("".join(str(one.error) for one in lost))
+    ray.shutdown()
+    node.shutdown()
+
+
+def test_an_item_whose_workers_end_at_the_memory_limit_is_named(tmp_path: Path) -> None:
+    assert ended(starved, tmp_path) == 0
+    said = (tmp_path / "said").read_text()
+    assert said.startswith("item 0: its worker, or the worker's node, died 2 times; if memory was short, give an item")
+    assert said.endswith("The same command goes on from here")
+
+
 @pytest.mark.usefixtures("cluster")
 def test_what_a_cluster_has_no_room_for_is_refused(tmp_path: Path) -> None:
     for engine, told in (

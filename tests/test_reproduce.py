@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from toys import attar, save_folder, save_tiny_dit
 
 from attar.core.errors import AttarError
 from attar.core.store import Store, digest, file_digest, fingerprint
-from attar.distillation.reproduce import MovedPlaces, reproduce
+from attar.distillation.reproduce import MadeAgain, reproduce
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import METHODS, load_method
@@ -53,7 +54,7 @@ def made(world: Path, out: Path, name: str, **changes: Any) -> Path:
 def test_every_method_gives_the_same_bytes(world: Path, tmp_path: Path, store: Store, name: str) -> None:
     folder = made(world, tmp_path, name)
     fields = {"teacher": str(world / "teacher")} if name == "rded" else {}
-    result = reproduce(folder, tmp_path / "again", MovedPlaces(device="cpu"), fields, store=store)
+    result = reproduce(folder, tmp_path / "again", MadeAgain(device="cpu"), fields, store=store)
     assert result is not None
     assert (result.differences, result.otherwise) == ((), ())
     assert str(result) == "reproduced: 4 images, the same bytes"
@@ -61,7 +62,7 @@ def test_every_method_gives_the_same_bytes(world: Path, tmp_path: Path, store: S
 
 def test_exemplars_that_a_teacher_chose_are_chosen_again(world: Path, tmp_path: Path, store: Store) -> None:
     folder = made(world, tmp_path, "exemplars", **{"fit.select.teacher": str(world / "teacher")})
-    result = reproduce(folder, tmp_path / "again", MovedPlaces(device="cpu"), store=store)
+    result = reproduce(folder, tmp_path / "again", MadeAgain(device="cpu"), store=store)
     assert result is not None
     assert result.differences == ()
 
@@ -96,9 +97,21 @@ def test_what_differs_is_measured_and_explained(
     assert (
         "1 of 4 images differ, by 0.01 of 255 on average and 8 at most, though nothing else is known to differ" in told
     )
+    assert "the teacher" not in told
     edited(folder, lambda manifest: manifest["versions"].update(torch="2.0.0"))
     assert attar(monkeypatch, "reproduce", folder, *again) == 0
     assert "8 at most; here torch 2" in capsys.readouterr().out
+    assert attar(monkeypatch, "reproduce", folder, *again, "--judge", tmp_path / "nobody") == 2
+    assert "error: --judge " in capsys.readouterr().err
+    Image.fromarray(255 - pixels).save(picture)
+    edited(folder, signed)
+    assert attar(monkeypatch, "reproduce", folder, *again, "--judge", world / "teacher") == 0
+    said = (
+        "the teacher gives [01] of 1 of these the same class, its probabilities ([0-9.]+) apart on average; here torch"
+    )
+    judged = re.search(said, capsys.readouterr().out)
+    assert judged
+    assert float(judged[1]) > 0
 
 
 def test_data_and_prior_that_were_moved_are_named(world: Path, tmp_path: Path, store: Store) -> None:
@@ -106,7 +119,7 @@ def test_data_and_prior_that_were_moved_are_named(world: Path, tmp_path: Path, s
     shutil.copytree(world / "data", moved / "data")
     shutil.copytree(world / "dit", moved / "dit")
     folder = made(world, tmp_path, "prior")
-    places = MovedPlaces(data=str(moved / "data"), prior=str(moved / "dit"), device="cpu")
+    places = MadeAgain(data=str(moved / "data"), prior=str(moved / "dit"), device="cpu")
     result = reproduce(folder, tmp_path / "again", places, store=store)
     assert result is not None
     assert result.differences == ()
@@ -129,6 +142,6 @@ def test_what_cannot_be_reproduced_is_refused(world: Path, tmp_path: Path, store
 def test_a_dry_run_makes_nothing(world: Path, tmp_path: Path, store: Store) -> None:
     folder, said = made(world, tmp_path, "prior"), list[str]()
     again = tmp_path / "again"
-    assert reproduce(folder, again, MovedPlaces(device="cpu"), store=store, say=said.append, dry_run=True) is None
+    assert reproduce(folder, again, MadeAgain(device="cpu"), store=store, say=said.append, dry_run=True) is None
     assert "network passes" in said[-1]
     assert not again.exists()

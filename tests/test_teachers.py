@@ -80,8 +80,8 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Eager(Checkpoint):
-        def __init__(self, scratch: Path) -> None:
-            super().__init__(scratch, seconds=0.0)
+        def __init__(self, scratch: Path, **more: Any) -> None:
+            super().__init__(scratch, seconds=0.0, **more)
 
     def stop(text: str, fraction: float) -> None:
         if "step" in text and fraction > 0.5:

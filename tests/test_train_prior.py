@@ -32,10 +32,11 @@ from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT, share_embedders, untrained
 from attar.priors.training.latent_set import Joined, LatentSet, Mirrored, load_latents
 from attar.priors.training.monitor import Monitor
-from attar.priors.training.optimise import Session, TrainingState, accelerator, optimise
+from attar.priors.training.optimise import Session, TrainingState, optimise
 from attar.priors.training.run import train_new_prior
 from attar.priors.training.sample_quality import frechet, quality_in_words
 from attar.priors.training.settings import Autoencoding, NewPrior, Optimisation, Report, Training
+from attar.training.processes import accelerator
 
 TINY = Training(hidden=16, layers=2, heads=2, patch=2, steps=12, batch=8, learning_rate=1e-3, warmup=2)
 QUICK = Report(every=6, samples=8, steps=2, judge_steps=4)

@@ -31,7 +31,9 @@ from attar.cli import (
 from attar.cli.flags import names_of, with_field_options
 from attar.cli.shared import say
 from attar.core.errors import AttarError, suggestion
+from attar.core.processes import launched, rank
 from attar.core.store import check_writable
+from attar.core.wording import listed
 
 SHOWN: dict[str, Any] = {
     "rich_markup_mode": None,
@@ -77,6 +79,10 @@ UNTIMED = ("report", "export", "expand", "push")
 """Commands whose dry runs tell no times."""
 
 
+TOGETHER = ("train-prior", "finetune-prior", "train-teacher")
+"""Commands that several processes may share."""
+
+
 TEXTS = ("--prompt", "--negative-prompt")
 """Options that may be empty."""
 
@@ -103,6 +109,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        _check_alone(str(self.name))
         failures.running.options = dict(ctx.params)
         failures.running.names = names_of(COMMANDS[str(self.name)])
         for option, place in failures.places_to_write():
@@ -120,6 +127,15 @@ class Command(TyperCommand):
             raise
         finally:
             notes.removeFilter(_spoken)
+
+
+def _check_alone(command: str) -> None:
+    """Raises AttarError for a command that was started in several processes and runs in one; the main one says so."""
+    if launched() == 1 or command in TOGETHER:
+        return
+    if rank() > 0:
+        raise SystemExit(2)
+    raise AttarError(f"only {listed(TOGETHER)} run in several processes: start `attar {command}` as it is")
 
 
 def _spoken(record: logging.LogRecord) -> bool:

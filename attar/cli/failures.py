@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from attar.cli.naming import Names
+from attar.core.processes import rank
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 SHOWN = 3
@@ -91,7 +92,8 @@ def _report(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     if text := _wrong(error):
-        print(f"error: {text}", file=sys.stderr)
+        which = f" (process {rank()})" if rank() else ""
+        print(f"error{which}: {text}", file=sys.stderr)
         return 2
     import traceback
 

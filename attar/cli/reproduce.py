@@ -10,7 +10,7 @@ import typer
 
 from attar.cli.flags import Assignments, FieldOptions, Settings, made
 from attar.cli.shared import DryRun, SetFolder, say, showing
-from attar.distillation.reproduce import MovedPlaces
+from attar.distillation.reproduce import MadeAgain
 from attar.methods import METHODS
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def _its_method(options: Mapping[str, Any]) -> Method:
 def reproduce(
     folder: SetFolder,
     out: Annotated[Path, typer.Option(help="Folder for the set that is made now")],
-    places: Annotated[Settings, FieldOptions(MovedPlaces)],
+    places: Annotated[Settings, FieldOptions(MadeAgain)],
     sets: Annotated[
         dict[str, Any],
         Assignments("A field that the manifest cannot hold: --set teacher=FOLDER, of rded", _its_method),
@@ -40,7 +40,7 @@ def reproduce(
     """
     from attar.distillation.reproduce import reproduce as run
 
-    where = made(MovedPlaces, places, "reproduce")
+    where = made(MadeAgain, places, "reproduce")
     with showing() as progress:
         result = run(folder, out, where, sets, progress=progress, say=say, dry_run=dry_run)
     if result is not None:

@@ -19,6 +19,7 @@ from attar.core.errors import AttarError
 from attar.core.files import as_json
 from attar.core.limits import IPC, check_most
 from attar.core.limits import seeds as numbered
+from attar.core.processes import rank
 from attar.evaluation import RECIPES, Recipe
 from attar.evaluation.conditions import Conditions
 from attar.job import Spec
@@ -88,7 +89,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say w
 
 
 def say(text: str) -> None:
-    """A line for the user."""
+    """A line for the user, of the main process alone."""
+    if rank() > 0:
+        return
     print(failures.running.spoken(text), flush=True)
 
 
@@ -103,9 +106,12 @@ def say_json(value: Any) -> None:
 
 @contextmanager
 def showing() -> Iterator[Progress]:
-    """A progress bar with the remaining time on a terminal; elsewhere a line every ten seconds."""
-    from attar.core.progress import bar, lines
+    """A progress bar with the time left on a terminal, elsewhere a line every ten seconds; in the main process."""
+    from attar.core.progress import bar, lines, silent
 
+    if rank() > 0:
+        yield silent
+        return
     with bar() if sys.stderr.isatty() else lines() as progress:
 
         def show(text: str, fraction: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.util import ActorPool
 
 from attar.core.batching import resolve
@@ -103,7 +103,7 @@ def _finished(pool: ActorPool) -> Iterator[tuple[int, AttarError | None]]:
             yield pool.get_next_unordered(timeout=IDLE)
         except TimeoutError:
             pool.pop_idle()
-        except RayActorError:  # it died once too often, and its item has no outcome
+        except (RayActorError, OutOfMemoryError):  # it died once too often, and its item has no outcome
             continue
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from attar.core.errors import AttarError
 from attar.core.json_shapes import read_json
 from attar.core.store import cache_folder, check_writable
+from attar.core.urls import url_of
 from attar.data.folder import SPLITS
 from attar.data.source_contract import refuse_no_file, shown
 from attar.data.sources import places
@@ -34,6 +35,8 @@ def check_place(out: Path, name: str, data: Iterable[str | None] = (), adds: Seq
         raise AttarError(
             f"{name} {shown(str(out))}: the name is not UTF-8, and no record could hold it; choose another"
         )
+    if url := url_of(out):
+        raise AttarError(f"{name} {url}: choose a folder; `attar push` brings a finished set to a URL")
     if not adds and out.name in ("", ".."):
         raise AttarError(f"{name} {out}: is there already; name a new folder or file")
     cache = cache_folder()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,17 @@ from attar.core.store import Store
 from attar.core.wording import counted
 from attar.distillation.from_manifest import damaged_manifest, method_of, spec_of
 from attar.job import Job
+from attar.teachers.reference import TeacherReference
 
 if TYPE_CHECKING:
+    from attar.distillation.predictions import Predictions
     from attar.sets.distilled import DistilledSet
+    from attar.teachers.teacher import SingleTeacher
 
 
 @dataclass(frozen=True)
-class MovedPlaces:
-    """Where things lie now that lay elsewhere when the set was made."""
+class MadeAgain:
+    """How a set is made again: where things lie now that lay elsewhere, and who judges what differs."""
 
     data: str | None = None
     """The set's data, if they were moved."""
@@ -31,6 +34,8 @@ class MovedPlaces:
     """The set's prior, if it was moved."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
+    judge: str | None = None
+    """A teacher that is asked how far images that differ are apart; `attar train-teacher` makes one."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class Reproduction:
     """The images whose bytes differ."""
     otherwise: tuple[str, ...]
     """What is otherwise here than where the set was made: device, versions, inputs."""
+    predictions: Predictions | None = None
+    """What a teacher makes of the images whose bytes differ, where one was asked."""
 
     def __str__(self) -> str:
         if not self.differences:
@@ -64,9 +71,10 @@ class Reproduction:
         largest = max(difference.largest for difference in self.differences)
         mean = sum(difference.mean for difference in self.differences) / len(self.differences)
         why = f"; here {', '.join(self.otherwise)}" if self.otherwise else ", though nothing else is known to differ"
+        judged = f"; {self.predictions}" if self.predictions else ""
         return (
             f"{len(self.differences)} of {counted(self.images, 'image')} differ, by {mean:.2g} of 255 on average and "
-            f"{largest} at most{why}"
+            f"{largest} at most{judged}{why}"
         )
 
 
@@ -74,7 +82,7 @@ class Reproduction:
 def reproduce(
     folder: Path,
     out: Path,
-    places: MovedPlaces = MovedPlaces(),
+    places: MadeAgain = MadeAgain(),
     fields: Mapping[str, Any] | None = None,
     *,
     store: Store | None = None,
@@ -105,8 +113,33 @@ def reproduce(
         raise AttarError(f"{folder} holds the parts of another set ({source}): reproduce that, and `attar expand` it")
     spec = spec_of(origin, **_told(origin), data=places.data, prior=places.prior, device=places.device)
     method, job = method_of(origin, fields), Job(spec, store, progress, dry_run)
+    teacher = None if places.judge is None else _judge(job, places.judge)
     (made,) = distill_sets(job, manifest["method"]["name"], method, (manifest["ipc"],), out, say=say)
-    return None if dry_run else compared(origin, open_distilled(made))
+    if dry_run:
+        return None
+    result = compared(origin, open_distilled(made))
+    return result if teacher is None else _with_predictions(result, job, teacher, origin)
+
+
+def _judge(job: Job, name: str) -> SingleTeacher:
+    """The teacher of this name; raises AttarError where it cannot judge the job's images."""
+    from attar.selection.features import teacher_for
+
+    try:
+        return teacher_for(job, TeacherReference(name))
+    except AttarError as error:
+        raise AttarError(f"`judge` {name}: cannot be asked ({error})") from error
+
+
+def _with_predictions(result: Reproduction, job: Job, teacher: SingleTeacher, origin: DistilledSet) -> Reproduction:
+    """The same with what a teacher makes of the images that differ, if any do."""
+    from attar.distillation.predictions import predictions_apart
+    from attar.sets.distilled import open_distilled
+
+    if not (names := [difference.image for difference in result.differences]):
+        return result
+    again = open_distilled(result.folder)
+    return replace(result, predictions=predictions_apart(job, teacher, origin, again, names))
 
 
 def _told(origin: DistilledSet) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from attar.core.errors import AttarError
 from attar.core.files import appearing, replacing, write_json
 from attar.core.hub_ids import near
 from attar.core.store import digest, file_digest, fingerprint
+from attar.core.urls import url_of
 from attar.data.degenerate import ACCIDENT
 from attar.sets.card import card
 from attar.sets.manifest import FORMAT, read_manifest
@@ -33,6 +34,8 @@ PROTOTYPES = "__prototypes__"
 """Folder of the prototypes' pictures: `datasets` overlooks names of this form, and takes any other for images."""
 STATISTICS = "statistics.safetensors"
 """What `keep_statistics` keeps."""
+COMPLETE = "attar-complete.json"
+"""The marker that is written last where a set is published (attar.sets.urls)."""
 SPLIT_WORDS = frozenset(
     ["train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "evaluation"]
 )
@@ -95,6 +98,8 @@ def open_distilled(folder: Path) -> DistilledSet:
         AttarError: there is none, a newer Attar wrote it, or its manifest is damaged: names the key.
     """
     file = folder / "manifest.json"
+    if url := url_of(folder):
+        raise AttarError(f"{url}: bring the set here first, with `attar pull {url}`")
     if not folder.exists():
         raise AttarError(f"{folder}{near(str(folder))}: there is no such folder")
     if not file.is_file():
@@ -314,7 +319,8 @@ def verify(folder: Path) -> list[str]:
     allowed = {"manifest.json", "README.md"}
     files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
     problems = [f"missing: {name}" for name in expected if name not in files]
-    problems += [f"extra: {name}" for name in sorted(files) if name not in expected and name not in allowed]
+    more = files.keys() - expected.keys() - allowed - {COMPLETE}
+    problems += [f"extra: {name}" for name in sorted(more)]
     problems += [
         f"altered: {name}" for name, digest in expected.items() if name in files and file_digest(files[name]) != digest
     ]

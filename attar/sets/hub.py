@@ -12,16 +12,12 @@ from pathlib import Path
 
 from attar.core.arguments import check_fields, checked
 from attar.core.errors import AttarError
-from attar.core.files import appearing
 from attar.core.hub_ids import check_id
-from attar.core.portable_paths import portable
 from attar.core.progress import Say, quiet
-from attar.core.wording import counted
-from attar.data.output_places import check_place, occupied
-from attar.sets.distilled import PROTOTYPES, STATISTICS, DistilledSet, check_undamaged, open_distilled, verify
+from attar.sets.distilled import PROTOTYPES, STATISTICS, DistilledSet
 from attar.sets.hub_card import Score, hub_card
 from attar.sets.near_copies import read_nearest
-from attar.sets.source_data import whereabouts
+from attar.sets.transfer import arriving, check_departing
 
 CARD = "attar-card.md"
 """The set's own README.md on the hub, where README.md says more: the manifest has its digest."""
@@ -65,11 +61,8 @@ def push(
     """
     repository = publication.repository
     check_id(repository)
-    check_undamaged(distilled)
-    if tells := _places(distilled):
-        say(f"note: manifest.json names folders of this machine: {', '.join(tells)}")
+    what = check_departing(distilled, say)
     text = hub_card(distilled, publication.licence, scores, read_nearest(distilled))
-    what = f"{counted(len(distilled.manifest['images']), 'image')} of {distilled.folder}"
     if dry_run:
         say(f"{what} would be pushed to {repository} with this card:\n\n{text}")
         return ""
@@ -86,12 +79,9 @@ def pull(repository: str, out: Path, revision: str | None = None, *, say: Say = 
         AttarError: something stands at `out`, the hub has no such set, cannot be reached, or the set is damaged.
     """
     check_id(repository)
-    check_place(out, "`out`", [])
-    if occupied(out):
-        raise AttarError(f"`out` {out}: something is there already; choose another folder, or remove it")
     from huggingface_hub import HfApi
 
-    with appearing(out, "choose another `out`") as partial:
+    with arriving(repository, out, say) as partial:
         with _spoken(repository, "pulled"):
             HfApi().snapshot_download(
                 repository,
@@ -105,11 +95,6 @@ def pull(repository: str, out: Path, revision: str | None = None, *, say: Say = 
             raise AttarError(f"{repository}: is no set that `attar push` wrote (no manifest.json)")
         if (partial / CARD).is_file():
             (partial / CARD).rename(partial / "README.md")
-        if problems := verify(partial):
-            more = f"; {len(problems)} in all" if len(problems) > 1 else ""
-            raise AttarError(f"{repository}: is not as it was written ({problems[0]}{more}); nothing was kept of it")
-    say(f"pulled {repository} to {out}, all files as written")
-    say(whereabouts(open_distilled(out)))
 
 
 def _uploaded(distilled: DistilledSet, publication: Publication, text: str) -> str:
@@ -139,13 +124,6 @@ def _check_ours(files: Sequence[str], repository: str) -> None:
     others = [name for name in files if name not in (".gitattributes", "README.md")]
     if others and "manifest.json" not in others:
         raise AttarError(f"`repository` {repository}: holds {others[0]} and no distilled set; name another one")
-
-
-def _places(distilled: DistilledSet) -> list[str]:
-    """The sources in a manifest that are absolute paths."""
-    manifest = distilled.manifest
-    sources = [manifest["data"]["spec"], (manifest["prior"] or {}).get("source", "")]
-    return [source for source in sources if portable(source) != source]
 
 
 @contextmanager

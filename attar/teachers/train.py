@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from attar.core.arguments import checked
 from attar.core.batching import device_class, resolve
 from attar.core.errors import AttarError
+from attar.core.processes import launched
 from attar.core.progress import Progress, Say, duration, silent, timed_on
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, canonical, file_digest, write_json
@@ -31,6 +32,7 @@ from attar.training.augment import STATISTICS, Augmentation
 from attar.training.checkpoint import Checkpoint
 from attar.training.memory import COPIES, kept_for_gradient
 from attar.training.meters import Tally
+from attar.training.processes import accelerator, as_main_finds, check_shared, is_main, once_together, processes
 
 USUAL, SMALL = "airbench-w32", "convnet3-bn-w48"
 """The networks that teach unless one is named: SMALL for images below 32 pixels."""
@@ -64,6 +66,10 @@ class _Bench:
         self.spec = replace(self.spec, network=self.name, lr=self.lr)
         self.device, dtype = resolve(self.spec.device, "auto")
         self.bfloat16 = dtype == torch.bfloat16
+        self.helper = accelerator(self.spec.device, "auto") if launched() > 1 else None
+        if self.helper is not None:
+            self.device = self.helper.device
+        check_shared(self.spec.batch, self.helper)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -91,6 +97,7 @@ class _Bench:
         inputs: dict[str, Any] = {"settings": settings}
         inputs |= {"images": self.images[0].identities, "held out": self.images[1].identities}
         inputs |= {"crops": "antialiased"} if self.spec.crop else {}
+        inputs |= {"processes": processes(self.helper)} if self.helper is not None else {}
         return Artefact("teacher", {**inputs, "device": device_class(self.device), "torch": torch.__version__})
 
     def opened(self, images: ImageSet) -> Set:
@@ -150,7 +157,10 @@ def train_teacher(
     say(_estimate(bench) if done is None else f"trained already: it is only {done}")
     if dry_run:
         return
-    made = out if earlier else bench.store.once(bench.artefact, partial(_make, bench))
+    make, assist = partial(_make, bench), partial(_train, bench)
+    made = out if earlier else once_together(bench.store, bench.artefact, bench.helper, make, assist)
+    if not is_main(bench.helper):
+        return
     record = {**read_record(made), **_tested(bench, made, tests)}
     if earlier:
         write_json(out / RECORD, record)
@@ -203,7 +213,8 @@ def _tested(bench: _Bench, folder: Path, held: ImageSet | None) -> dict[str, Any
     return {"test": {"data": bench.spec.test, **_accuracy(bench, network, held)}}
 
 
-def _make(bench: _Bench, scratch: Path) -> None:
+def _train(bench: _Bench, scratch: Path) -> tuple[nn.Module, int | None]:
+    """The trained network, and the step that the training was ended after, if it ended early."""
     network = bench.network()
     plan, how = bench.plan(bench.steps)
 
@@ -212,7 +223,13 @@ def _make(bench: _Bench, scratch: Path) -> None:
 
     images, labels = bench.opened(bench.images[0])
     key, after = (bench.spec.seed, "teacher"), _After(bench, network, Tally(show, "step"))
-    train(network, images, labels, plan, how, *key, after=after, checkpoint=Checkpoint(scratch))
+    checkpoint = Checkpoint(scratch, helper=bench.helper)
+    train(network, images, labels, plan, how, *key, after=after, checkpoint=checkpoint)
+    return network, after.stopped
+
+
+def _make(bench: _Bench, scratch: Path) -> None:
+    network, stopped = _train(bench, scratch)
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if not all(value.isfinite().all() for value in state.values()):
         raise AttarError(f"the training diverged, to weights that are not finite numbers: lower lr = {bench.lr}")
@@ -231,7 +248,7 @@ def _make(bench: _Bench, scratch: Path) -> None:
         "device": device_class(bench.device),
         "key": bench.artefact.key,
     }
-    record |= {} if after.stopped is None else {"stopped": {"step": after.stopped, "of": bench.steps}}
+    record |= {} if stopped is None else {"stopped": {"step": stopped, "of": bench.steps}}
     write_json(scratch / RECORD, record)
 
 
@@ -252,7 +269,8 @@ class _After:
         if stop_at is None or (step.done % self.bench.look_every and step.done < total):
             return False
         images, labels = self.held_out
-        if top1(self.network, images, labels, self.bench.spec.normalise) < 100 * stop_at:
+        reached = top1(self.network, images, labels, self.bench.spec.normalise) >= 100 * stop_at
+        if not as_main_finds(reached, self.bench.helper):
             return False
         self.stopped = step.done
         return True
@@ -270,7 +288,8 @@ def _accuracy(bench: _Bench, network: nn.Module, images: ImageSet) -> dict[str, 
 def _estimate(bench: _Bench) -> str:
     """What is about to be done, and about how long it takes here: a few steps of a batch are timed."""
     spec, network = bench.spec, bench.network()
-    images = torch.zeros((spec.batch, 3, bench.size, bench.size), device=bench.device)
+    batch = spec.batch // processes(bench.helper)
+    images = torch.zeros((batch, 3, bench.size, bench.size), device=bench.device)
     images = images.contiguous(memory_format=torch.channels_last)
 
     def step() -> None:
@@ -298,7 +317,7 @@ def _estimate(bench: _Bench) -> str:
 def _room(bench: _Bench, network: nn.Module) -> str:
     """What the training takes of memory, and of the disk where it maps its images from there, in words."""
     row = torch.zeros(2, 3, bench.size, bench.size, device=bench.device)
-    kept = bench.spec.batch * kept_for_gradient(lambda: network(row), rows=2)
+    kept = bench.spec.batch // processes(bench.helper) * kept_for_gradient(lambda: network(row), rows=2)
     weights = COPIES * sum(p.numel() * p.element_size() for p in network.parameters())
     pixels = [pixel_bytes(images, bench.size) for images in bench.images]
     held = sum(count for count in pixels if count <= IN_MEMORY)

@@ -90,7 +90,7 @@ class Draw:
     cut: Tensor | None = None
     """(n, 4), or (1, 4) for all: CutMix's box in the views: top, bottom, left, right; None with a partner is mixup."""
 
-    def of(self, index: Tensor) -> Draw:
+    def of(self, index: Tensor | slice) -> Draw:
         """The parameters of some of the images; partners keep their numbers."""
         return Draw(**{name: value[index] for name, value in vars(self).items() if value is not None})
 

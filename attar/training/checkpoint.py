@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from attar.core.files import replacing, resumed
 from attar.core.store import note_seconds
+from attar.training.processes import is_main
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class Checkpoint:
-    """A file in a store's scratch folder from which an interrupted training goes on; written every `seconds`."""
+    """A file in a store's scratch folder from which an interrupted training goes on; written every `seconds`.
 
-    def __init__(self, scratch: Path, seconds: float = 30.0) -> None:
+    Of the processes that share a training, which `helper` knows, the main one writes it, and all go on from it.
+    """
+
+    def __init__(self, scratch: Path, seconds: float = 30.0, helper: Accelerator | None = None) -> None:
+        self.helper = helper
         self.scratch, self.file, self.seconds = scratch, scratch / ".checkpoint", seconds
         self.kept = time.monotonic()
 
@@ -24,7 +33,7 @@ class Checkpoint:
     ) -> None:
         """Writes all that a training must find again, if it is time."""
         now = time.monotonic()
-        if now - self.kept < self.seconds:
+        if now - self.kept < self.seconds or not is_main(self.helper):
             return
         state = {"step": step, "network": network.state_dict(), "optimiser": optimiser.state_dict()}
         state["scaler"] = scaler.state_dict()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,17 @@ from attar.training.augment import Augmentation, apply, draw, mixed, normalised
 from attar.training.checkpoint import Checkpoint
 from attar.training.plan import Plan, Precision, batches, batches_in, cut, rate
 from attar.training.process import memory_kept, seeded
+from attar.training.processes import (
+    joint_statistics,
+    mean_of_all,
+    own_part,
+    processes,
+    share_gradients,
+    sum_of_all,
+)
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -116,15 +127,16 @@ def train(
         key: what order, augmentation and dropout are drawn from; no global generator is left changed.
         supervision: where views and soft labels come from.
         after: called after every batch; it may put the network into eval mode, and ends the training if it says True.
-        checkpoint: where the state is kept, so that an interrupted training goes on to the same weights.
+        checkpoint: where the state is kept, so that an interrupted training goes on to the same weights; and which
+            processes share the training: each passes its part of every batch, whose views are not mixed then.
 
     Raises:
         NotFinite: the training diverged, which is looked for twenty times.
     """
-    trainer = _Trainer(network, images, labels, plan, augmentation, key, supervision)
+    trainer = _Trainer(network, images, labels, plan, augmentation, key, supervision, checkpoint and checkpoint.helper)
     total, epochs = batches_in(len(images), plan), plan.steps or plan.epochs or 0
     order = None if supervision.views is None else supervision.views.order
-    with seeded(images.device, *key, "network"), memory_kept():
+    with seeded(images.device, *key, "network"), memory_kept(), joint_statistics(network, trainer.helper):
         first = 0 if checkpoint is None else checkpoint.restore(*trainer.state)
         for done, (epoch, last, index) in enumerate(batches(len(images), plan, *key, "order", order=order)):
             if done < first:
@@ -148,6 +160,7 @@ class _Trainer:
     augmentation: Augmentation
     key: tuple[Part, ...]
     supervision: Supervision
+    helper: Accelerator | None = None
 
     def __post_init__(self) -> None:
         self.device, plan = self.images.device, self.plan
@@ -166,22 +179,26 @@ class _Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.lr * rate(self.plan, epoch)
         self.network.train()
-        shown = self._shown(done, epoch, index)
+        index, shown = index[own_part(self.helper)], self._shown(done, epoch, index)
         if self.extra_forward:
             with torch.no_grad(), autocast(self.device, self.plan.precision):
                 self.network(shown.plain if self.augmentation.mix == "mixup" else shown.view)
         taught = self._taught(shown, epoch, index)
         self.optimiser.zero_grad(set_to_none=True)
         loss, correct = self._passed(index, shown, taught)
+        share_gradients(self.network.parameters(), self.helper)
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        return loss, correct
+        return mean_of_all(loss, self.helper), sum_of_all(correct, self.helper)
 
     def _shown(self, done: int, epoch: int, index: Tensor) -> Shown:
-        """The batch's views: those of the supervision, or drawn for this batch and mixed within it."""
+        """The own part of the batch's views: those of the supervision, or drawn for this batch and mixed within it."""
         if self.supervision.views is not None:
             return self.supervision.views(self.images, epoch, index)
         drawn = draw(self.augmentation, len(index), *self.key, "augment", done)
+        if processes(self.helper) > 1:
+            part = own_part(self.helper)
+            drawn, index = drawn.of(part), index[part]
         plain = apply(self.images[index], drawn, self.augmentation)
         partner = None if drawn.partner is None else index[drawn.partner.to(index.device)]
         return Shown(plain, mixed(plain, drawn), partner, drawn.own)
@@ -199,7 +216,7 @@ class _Trainer:
     def _passed(self, index: Tensor, shown: Shown, taught: Tensor | None) -> tuple[Tensor, Tensor]:
         """One batch's gradients, in its parts; its loss, and how many views were named as they were taught most."""
         plan, labels, losses, correct = self.plan, self.labels, [], []
-        for part in cut(len(index), max(1, plan.batch // plan.accumulate)):
+        for part in cut(len(index), max(1, plan.batch // (plan.accumulate * processes(self.helper)))):
             with autocast(index.device, plan.precision):
                 logits = self.network(shown.view[part]).float()
             aims = None if taught is None else taught[part]

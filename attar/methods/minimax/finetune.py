@@ -25,7 +25,8 @@ from attar.priors.prior import Prior
 from attar.priors.shared_embedders import SharedDiT, check_alike, share_embedders
 from attar.priors.training.adaptors import check_lora
 from attar.priors.training.latent_set import LatentSet, load_latents
-from attar.priors.training.optimise import Session, TrainingState, accelerator, optimise
+from attar.priors.training.optimise import Session, TrainingState, optimise
+from attar.training.processes import accelerator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

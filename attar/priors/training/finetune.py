@@ -26,9 +26,10 @@ from attar.priors.folder import linear_scheduler
 from attar.priors.shared_embedders import SharedDiT, share_embedders
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
 from attar.priors.training.estimate import estimate
-from attar.priors.training.run import already_there, check_batch, produce
+from attar.priors.training.run import already_there, produce
 from attar.priors.training.settings import AdaptedPrior
 from attar.priors.training.task import TrainingRun, TrainingTask
+from attar.training.processes import check_shared
 
 if TYPE_CHECKING:
     from attar.priors.prior import Prior
@@ -52,12 +53,14 @@ def finetune_prior(
     check_place(out, "`out`", [spec.data])
     run = TrainingRun(spec, store or Store(), progress, say, dry_run)
     instead = untrained_digits() if dry_run and spec.prior == "digits" and not is_trained(run.store) else None
+    if spec.prior == "digits" and instead is None and run.helper.num_processes > 1 and not is_trained(run.store):
+        raise AttarError("`prior` digits is trained by one process: run `attar describe-prior digits` before this")
     source = spec.prior if instead is None else instead.name
     opening: dict[str, Any] = {"device": str(run.helper.device), "tile": 1, "store": run.store}
     codec, device = load_prior_codec(source, dtype=run.dtype, **opening), run.helper.device
     prior = load_prior(source, dtype="float32", codec=codec, **opening)
     codec = codec.with_batch_size(choose(device, codec.exact_at, fills(device, codec.row_flops), codec.weights))
-    check_batch(spec.training.batch, run)
+    check_shared(spec.training.batch, run.helper)
     artefact = run.artefact(prior=Named(spec.prior, prior.key), codec=codec.key)
     if instead is not None:
         say("the prior digits is trained before that")

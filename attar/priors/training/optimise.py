@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +11,15 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 
-from attar.core.batching import resolve
-from attar.core.errors import AttarError, NotFinite
+from attar.core.errors import NotFinite
 from attar.core.files import replacing, resumed
 from attar.core.finite import bounded, finite
 from attar.core.progress import Progress, duration, silent
 from attar.core.store import note_seconds
 from attar.priors.training.settings import Optimisation
+from attar.training.processes import mean_of_all, share_gradients
 
 REPORT_SECONDS = 1.0
 CHECKPOINT_SECONDS = 30.0
@@ -135,20 +134,20 @@ class _Training:
         self.first = self.step
 
     def descend(self, loss: Tensor) -> Tensor:
-        """One step of the optimiser and of the average; the loss, detached."""
+        """One step of the optimiser and of the average; the loss of the whole batch, detached."""
         plan, helper = self.plan, self.session.helper
         for group in self.optimiser.param_groups:
             group["lr"] = plan.rate(self.step)
         self.optimiser.zero_grad()
         helper.backward(loss)
-        _share_gradients(self.parameters, helper)
+        share_gradients(self.parameters, helper)
         if plan.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, plan.clip)
         self.optimiser.step()
         warm = (1 + self.step) / (10 + self.step) if plan.ema_warmup else 1.0
         update: Any = torch.optim.swa_utils.get_ema_multi_avg_fn(min(plan.ema_decay, warm))
         update(self.average, [p.detach() for p in self.parameters], self.step)
-        return loss.detach()
+        return mean_of_all(loss.detach(), helper)
 
     def count(self, loss: Tensor) -> None:
         """The step is done; every so often the mean loss becomes a point of the curve."""
@@ -226,29 +225,3 @@ class _Training:
                 f"{self.session.text}: it diverged by step {self.step:,} of {self.plan.steps:,} ({error}); lower the "
                 f"learning rate, {self.plan.learning_rate:g}"
             ) from error
-
-
-def _share_gradients(parameters: Iterable[nn.Parameter], helper: Accelerator) -> None:
-    if helper.num_processes > 1:
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad = helper.reduce(parameter.grad, reduction="mean")
-
-
-def accelerator(device: str, dtype: str) -> Accelerator:
-    """Hugging Face's Accelerator for `auto`, `cpu` or `cuda` and `auto`, `float32` or `bfloat16`.
-
-    Started by `accelerate launch` or torchrun, every process gets its share of each batch.
-
-    Raises:
-        AttarError: the device or the number format is not usable here.
-    """
-    place, number_format = resolve(device, dtype)
-    if number_format == torch.float16:
-        raise AttarError("`dtype` float16: gradients vanish in it; train in bfloat16 or float32")
-    if place.index:
-        raise AttarError(f"`device` {device}: name one GPU of several with CUDA_VISIBLE_DEVICES={place.index}")
-    mixed = "bf16" if number_format == torch.bfloat16 else "no"
-    if AcceleratorState._shared_state or PartialState._shared_state:
-        AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(cpu=place.type == "cpu", mixed_precision=mixed)

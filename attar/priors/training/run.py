@@ -26,6 +26,7 @@ from attar.priors.training.settings import NewPrior
 from attar.priors.training.task import TrainingRun, TrainingTask
 from attar.priors.training.train import TRAINING, check_patch, train_network
 from attar.priors.training.vae import open_codec, train_vae
+from attar.training.processes import check_shared, once_together
 
 if TYPE_CHECKING:
     from attar.priors.codec import Codec
@@ -51,7 +52,7 @@ def train_new_prior(
     run = TrainingRun(spec, store or Store(), progress, say, dry_run)
     codec = _codec(spec, run, dry_run)
     check_patch(spec.training.patch, codec.shape[-1])
-    check_batch(spec.training.batch, run)
+    check_shared(spec.training.batch, run.helper)
     artefact = run.artefact(codec=codec.key)
     if already_there(run, artefact, out):
         return
@@ -97,23 +98,20 @@ def _codec(spec: NewPrior, run: TrainingRun, dry_run: bool) -> Codec:
     return open_codec(source, spec.size, device, run.dtype)
 
 
-def check_batch(batch: int, run: TrainingRun) -> None:
-    """Raises AttarError where the processes cannot share a batch evenly."""
-    if batch % run.helper.num_processes:
-        raise AttarError(f"batch {batch}: must be divisible by the number of processes, {run.helper.num_processes}")
-
-
 def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path) -> None:
     """Trains in the store's scratch folder, resuming what is there, and copies the finished folder to `out`."""
     helper, store = run.helper, run.store
-    scratch = store.scratch(artefact)
-    finished = store.has(artefact)
-    helper.wait_for_everyone()
-    if not finished and not helper.is_main_process:
-        _trained(run, task, scratch, None)
     if helper.is_main_process:
-        run.say("trained already: it is only copied" if finished else f"progress pictures: {scratch}")
-        made = store.once(artefact, lambda folder: _made(run, task, artefact.key, folder))
+        finished, pictures = "trained already: it is only copied", f"progress pictures: {store.scratch(artefact)}"
+        run.say(finished if store.has(artefact) else pictures)
+    made = once_together(
+        store,
+        artefact,
+        helper,
+        make=lambda folder: _made(run, task, artefact.key, folder),
+        assist=lambda folder: _trained(run, task, folder, None),
+    )
+    if helper.is_main_process:
         publish(made, out)
         run.say(f"wrote {out.resolve()}")
         run.say(quality_in_words(read_card(out)["measures"], len(run.classes)))

@@ -19,8 +19,8 @@ from attar.data import ImageSet, load_data, readable_parts
 from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT
 from attar.priors.training.latent_set import LatentSet, load_latents
-from attar.priors.training.optimise import accelerator
 from attar.priors.training.settings import Denoising, Material, Report
+from attar.training.processes import accelerator
 
 if TYPE_CHECKING:
     from attar.priors.codec import Codec

@@ -19,8 +19,9 @@ from attar.diffusion.loss import Forward, forward_of
 from attar.priors.folder import linear_scheduler, write_pipeline
 from attar.priors.shared_embedders import SharedDiT, untrained
 from attar.priors.training.latent_set import LatentSet, held_in_memory
-from attar.priors.training.optimise import Session, TrainingState, accelerator, optimise
+from attar.priors.training.optimise import Session, TrainingState, optimise
 from attar.priors.training.settings import Denoising, Training
+from attar.training.processes import accelerator, own_part
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -120,7 +121,7 @@ def _loss(
     noise = torch.randn(z.shape, generator=draw)
     dropped = torch.rand(training.batch, generator=draw) < training.label_dropout
     y = torch.where(dropped, null, labels)
-    mine = slice(helper.process_index, None, helper.num_processes)
+    mine = own_part(helper)
     z, times, noise, y = (part[mine].to(helper.device, non_blocking=True) for part in (z, times, noise, y))
     noisy = forward.noised(z, times, noise)
     with helper.autocast():

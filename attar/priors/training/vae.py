@@ -20,6 +20,7 @@ from attar.data import ImageSet, load_pixels
 from attar.priors.codec import SCALES, Codec, PixelCodec, autoencoder_codec, load_autoencoder, to_float
 from attar.priors.training.optimise import Session, optimise
 from attar.priors.training.settings import Autoencoding
+from attar.training.processes import once_together, own_part
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -56,9 +57,10 @@ def train_vae(
                 f"vae.learning_rate, {plan.learning_rate:g}, or vae.kl_weight, {plan.kl_weight:g}"
             )
         vae.register_to_config(scaling_factor=1 / deviation)
-        vae.save_pretrained(scratch)
+        if helper.is_main_process:
+            vae.save_pretrained(scratch)
 
-    return store.once(Artefact("vae", inputs), make)
+    return once_together(store, Artefact("vae", inputs), helper, make, assist=make)
 
 
 def _untrained(size: int, plan: Autoencoding) -> Any:
@@ -83,7 +85,7 @@ def _loss(
     picked = torch.randint(len(images), (plan.batch,), generator=draw)
     flipped = (torch.rand(plan.batch, generator=draw) < 0.5) & flip
     noise = torch.randn(plan.batch, plan.channels, size // plan.shrink, size // plan.shrink, generator=draw)
-    mine = slice(helper.process_index, None, helper.num_processes)
+    mine = own_part(helper)
     x = to_float(load_pixels(images, picked[mine].numpy(), size, how))
     x = torch.where(flipped[mine].view(-1, 1, 1, 1), x.flip(-1), x).to(helper.device)
     with helper.autocast():
