@@ -92,10 +92,10 @@ def commands(data: Path, prior: Path, out: Path) -> dict[str, list[str]]:
     real, few = ["--data", f"parquet:{data}@train", "--device", "cpu"], ["--set", "sampler.steps=2"]
     latent = [*real, "--prior", str(prior), "--ipc", "2", *few]
     methods = {
-        "d3hr": ["fit.steps=2", "subsets=20"],
+        "d3hr": ["fit.steps=2", "fit.times=500", "subsets=20"],
         "minimax": ["fit.max_steps=20", "fit.monitor.times=0", "sampler.guided_channels=none"],
         "d4m": [],
-        "exemplars": ["fit.steps=2"],
+        "exemplars": ["fit.steps=2", "fit.time=500"],
     }
     chain = {
         f"distill {name}": ["distill", *latent, "--method", name, *(w for s in settings for w in ("--set", s))]
@@ -103,7 +103,7 @@ def commands(data: Path, prior: Path, out: Path) -> dict[str, list[str]]:
     }
     chain["distill random"] = ["distill", *real, "--method", "random", "--ipc", "2"]
     training = ["--codec", str(prior), "--steps", "20", "--batch", "64", "--set", "training.hidden=64"]
-    judged = ["--set", "report.judge_steps=20", "--set", "report.samples=20", "--set", "report.steps=2"]
+    judged = ["--report-samples", "20", "--set", "report.judge_steps=20", "--set", "report.steps=2"]
     chain["train-prior"] = ["train-prior", *real, *training, *judged]
     chain["train-teacher"] = ["train-teacher", *real, "--network", "convnet3-w8", "--epochs", "1", "--batch", "256"]
     return {name: [*words, "--out", str(out / name.replace(" ", "-"))] for name, words in chain.items()}
