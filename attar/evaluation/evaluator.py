@@ -200,6 +200,11 @@ class Students:
         return self._tensor(self.train.labels.astype(np.int64))
 
     @cached_property
+    def weights(self) -> Tensor | None:
+        """What each image weighs, on the device."""
+        return None if self.train.weights is None else self._tensor(self.train.weights.astype(np.float32))
+
+    @cached_property
     def test_tensors(self) -> tuple[Tensor, Tensor]:
         size = self.augmentation.size
         pixels = resized(self.test.images, size, self.recipe.shorter_side(size))
@@ -247,12 +252,13 @@ class Students:
 
     def _taught(self, progress: Progress) -> tuple[Tensor, Supervision]:
         """The labels of the images, and what takes their place."""
+        plain = Supervision(self.views, weights=self.weights)
         if self.soft is None:
-            return self.train_labels, Supervision(self.views)
+            return self.train_labels, plain
         stored = self.soft.stored(lambda: self.labelled, self.place, progress)
         if stored is not None and self.recipe.fixed:
-            return self.soft.of_images(stored).to(self.place), Supervision(self.views)
-        return self.train_labels, Supervision(self.views, self.labeller if stored is None else None, stored)
+            return self.soft.of_images(stored).to(self.place), plain
+        return self.train_labels, replace(plain, teacher=self.labeller if stored is None else None, labelled=stored)
 
     @property
     def largest(self) -> float:

@@ -146,6 +146,10 @@ class Fit:
         """The prior as this fit leaves it."""
         return nullcontext(prior)
 
+    def image_weights(self, fitted: Tensors, n: int) -> Tensor | None:
+        """What n candidates of a class weigh where networks learn from them, (n,), 0 or more; None: all the same."""
+        return None
+
 
 @dataclass(frozen=True)
 class Nothing(Fit):

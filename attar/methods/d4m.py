@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -17,12 +17,16 @@ import torch
 from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.core.rng import numpy_generator
+from attar.core.store import canonical
 from attar.diffusion import CHECKPOINT, Sampler, start_time
 from attar.job import Job
 from attar.methods.base import Fit, Group, LatentMethod, Select, Start, Tensors
 from attar.methods.kmeans import LatentRows, count_nearest, lloyd, rows_at, streamed
 from attar.methods.refinements import AnyRefinement
 from attar.priors.prior import Prior
+
+LATER = {"weights": "none"}
+"""Fields that older sets lack, with their defaults: a set that does not use them keeps its key."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,21 @@ class Prototypes(Fit):
     """What stands for an image: a sample of the codec's posterior, as in the paper, or its mean."""
     seed: int = 0
     """Seed of k-means or of the draw of images, and of the posterior samples."""
+    weights: Literal["none", "share", "root"] = "none"
+    """What images weigh where networks learn from them, kept with the set (DDOQ; Tan and Slade, ICLR 2026): the `share`
+    of the class's latents that are nearest to the image's prototype; its square `root`, which varies less and is said
+    to be what DDOQ's authors train with; or `none`. No image depends on it."""
 
-    def for_ipc(self, ipc: int) -> Prototypes:
+    def for_ipc(self, ipc: int) -> Self:
         return replace(self, count=ipc) if self.count is None else self
+
+    @property
+    def keyed(self) -> Self:
+        return replace(self, weights="none")
+
+    def identity(self, job: Job) -> Any:
+        """Its fields as keys and manifests hold them; those that came later only where they are set."""
+        return {name: value for name, value in canonical(self).items() if value != LATER.get(name, ...)}
 
     def encodings(self, counts: Sequence[int]) -> int:
         return sum(counts)
@@ -64,6 +80,18 @@ class Prototypes(Fit):
             "sizes": torch.from_numpy(sizes),
             "inertia": torch.tensor(inertia, dtype=torch.float64),
         }
+
+    def image_weights(self, fitted: Tensors, n: int) -> torch.Tensor | None:
+        """The share of each image's prototype, or its root; images of one prototype have equal parts of it.
+
+        w_k = |{z nearest to p_k}| / N
+        """
+        if self.weights == "none":
+            return None
+        sizes, of_image = fitted["sizes"].double(), torch.arange(n) % len(fitted["sizes"])
+        weights = sizes / sizes.sum()
+        weights = weights.sqrt() if self.weights == "root" else weights
+        return weights[of_image] / of_image.bincount()[of_image]
 
     def _rows(self, job: Job, label: int) -> Iterator[LatentRows]:
         for shard in job.latents.shards(label, progress=job.progress):
