@@ -38,6 +38,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "mgd3": {"sampler.steps": 5, "guide.until": 2},
     "tgdd": {"sampler.steps": 5, "guide.until": 2, "fit.anchors": 2},
     "minimax": {"sampler.steps": 2, "fit.max_steps": 1, "fit.batch": 2, "fit.monitor.times": 0, "select.pool": 2},
+    "rsm": {"sampler.steps": 2, "fit.max_steps": 1, "fit.batch": 2, "fit.monitor.times": 0, "select.pool": 2},
     "d3hr": {"sampler.steps": 10, "fit.steps": 10, "fit.per_class": 2, "subsets": 20},
     "exemplars": {"sampler.steps": 25, "fit.steps": 25},
     "rded": {"crops": 1},

@@ -17,7 +17,7 @@ from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.d4m import Prototypes
 from attar.methods.kmeans import LatentRows, Parts, cluster_means, count_nearest, lloyd
-from attar.methods.latent_rows import averaged, enlarged, loneliest, outlier_factors
+from attar.methods.latent_rows import averaged, filled, loneliest, outlier_factors
 from attar.methods.tgdd import Anchors
 
 CLASSES = ["ant", "bee"]
@@ -104,7 +104,7 @@ def test_squares_are_averaged_and_enlarged_again() -> None:
     np.testing.assert_allclose(small, torch.nn.functional.avg_pool2d(z, 2).flatten(1))
     assert averaged(rows, (3, 4, 6), 1) is rows
     large = torch.nn.functional.interpolate(torch.from_numpy(small).view(2, 3, 2, 3), scale_factor=2)
-    np.testing.assert_array_equal(enlarged(small, (3, 4, 6), 2), large.flatten(1))
+    np.testing.assert_array_equal(filled(small, (3, 4, 6), 2), large.flatten(1))
 
 
 def test_means_of_clusters_and_none_of_an_empty_one() -> None:

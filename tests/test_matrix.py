@@ -32,6 +32,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "prior, in few steps": ("prior", {"sampler.solver": "dpm++", "sampler.steps": 3, "sampler.spacing": "log-snr"}),
     "minimax, as published": ("minimax", {k: v for k, v in FAST["minimax"].items() if "channels" not in k}),
     "minimax, LoRA": ("minimax", {**FAST["minimax"], "fit.adapt": "lora", "fit.rank": 2}),
+    "rsm": ("rsm", FAST["rsm"]),
     "d4m": ("d4m", FAST["d4m"]),
     "d4m-noise": ("d4m-noise", FAST["d4m-noise"]),
     "mgd3": ("mgd3", FAST["mgd3"]),
@@ -128,8 +129,8 @@ def test_it_makes_a_set(world: Path, prior: Made, cache: Store, tmp_path: Path, 
     where, codec = prior
     spec = Spec(data=str(world / "data"), prior=str(where), codec=codec, device="cpu")
     method = load_method(name, {**settings, **chosen})
-    if name == "minimax" and where.name == "sd":
-        with pytest.raises(AttarError, match="minimax tunes DiTs only"):
+    if name in ("minimax", "rsm") and where.name == "sd":
+        with pytest.raises(AttarError, match="fit tunes DiTs only"):
             distill_sets(Job(spec, Store(tmp_path / "cache")), name, method, (2,), tmp_path / "out")
         assert not list(tmp_path.glob("cache/latents/*"))
         return

@@ -23,7 +23,7 @@ from attar.diffusion import CHECKPOINT, Sampler, start_time
 from attar.job import Job
 from attar.methods.base import Fit, Group, LatentMethod, Select, Start, Tensors
 from attar.methods.kmeans import LatentRows, Parts, cluster_means, count_nearest, lloyd, rows_at, streamed
-from attar.methods.latent_rows import Shape, averaged, enlarged, loneliest, outlier_factors
+from attar.methods.latent_rows import LatentShape, averaged, filled, loneliest, outlier_factors
 from attar.methods.refinements import AnyRefinement
 from attar.priors.prior import Prior
 
@@ -118,11 +118,11 @@ class Prototypes(Fit):
             z = shard.mean.float() if means else shard.sampled(self.seed, job.classes[label])
             yield z.flatten(1).numpy()
 
-    def _compared(self, latents: Parts, shape: Shape) -> Parts:
+    def _compared(self, latents: Parts, shape: LatentShape) -> Parts:
         """What k-means compares of latents."""
         return latents if self.pooled == 1 else latents.mapped(lambda rows: averaged(rows, shape, self.pooled))
 
-    def _prototypes(self, latents: Parts, compared: Parts, centroids: LatentRows, shape: Shape) -> LatentRows:
+    def _prototypes(self, latents: Parts, compared: Parts, centroids: LatentRows, shape: LatentShape) -> LatentRows:
         """The prototypes (N, D) of centroids: these themselves, or, where latents are pooled, the clusters' means.
 
         A centroid without latents is enlarged.
@@ -130,7 +130,7 @@ class Prototypes(Fit):
         if self.pooled == 1:
             return centroids
         means = cluster_means(latents, compared, centroids)
-        return np.where(np.isnan(means), enlarged(centroids, shape, self.pooled), means)
+        return np.where(np.isnan(means), filled(centroids, shape, self.pooled), means)
 
     def _centroids(self, parts: Parts, count: int, name: str) -> LatentRows:
         if self.algorithm == "minibatch":

@@ -12,9 +12,10 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.metrics import pairwise_distances_argmin_min
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
+from attar.selection.rules import Indices
+
 LatentRows = np.ndarray[Any, np.dtype[np.float32]]
 """Flattened latents (N, D)."""
-Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)

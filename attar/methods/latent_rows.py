@@ -9,13 +9,14 @@ import numpy as np
 from sklearn.neighbors import LocalOutlierFactor
 from threadpoolctl import threadpool_limits
 
-from attar.methods.kmeans import Indices, LatentRows, Parts
+from attar.methods.kmeans import LatentRows, Parts
+from attar.selection.rules import Indices
 
-Shape = tuple[int, int, int]
+LatentShape = tuple[int, int, int]
 """(C, H, W) of a latent."""
 
 
-def averaged(rows: LatentRows, shape: Shape, side: int) -> LatentRows:
+def averaged(rows: LatentRows, shape: LatentShape, side: int) -> LatentRows:
     """Flattened latents (N, D), squares of `side` x `side` places of which are averaged: (N, D / side^2)."""
     if side == 1:
         return rows
@@ -24,7 +25,7 @@ def averaged(rows: LatentRows, shape: Shape, side: int) -> LatentRows:
     return squares.mean((3, 5), dtype=np.float64).astype(np.float32).reshape(len(rows), -1)
 
 
-def enlarged(rows: LatentRows, shape: Shape, side: int) -> LatentRows:
+def filled(rows: LatentRows, shape: LatentShape, side: int) -> LatentRows:
     """The other way: averages (N, D / side^2) that stand in all places of their squares, (N, D)."""
     channels, height, width = shape
     small = rows.reshape(-1, channels, height // side, width // side)

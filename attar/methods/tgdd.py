@@ -14,7 +14,7 @@ import numpy as np
 from attar.core.errors import AttarError
 from attar.methods.d4m import Prototypes
 from attar.methods.kmeans import LatentRows, Parts, nearest_in_clusters, rows_at
-from attar.methods.latent_rows import Shape
+from attar.methods.latent_rows import LatentShape
 from attar.methods.mgd3 import MGD3
 
 
@@ -26,7 +26,7 @@ class Anchors(Prototypes):
     """Anchors of a cluster: 10 to 20 are described. A smaller cluster has all of its latents for anchors, and its mean
     is the mode of MGD3; that anchors are sought within the cluster is our choice."""
 
-    def _prototypes(self, latents: Parts, compared: Parts, centroids: LatentRows, shape: Shape) -> LatentRows:
+    def _prototypes(self, latents: Parts, compared: Parts, centroids: LatentRows, shape: LatentShape) -> LatentRows:
         """mean over the anchors a of cluster k of z_a, for each k; a centroid without latents stays."""
         means = super()._prototypes(latents, compared, centroids, shape).copy()
         chosen = nearest_in_clusters(compared, centroids, self.anchors)
