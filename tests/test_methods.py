@@ -37,6 +37,7 @@ FAST: dict[str, dict[str, Any]] = {
     "prior": {"sampler.steps": 5},
     "d4m": {"sampler.steps": 5},
     "d4m-noise": {"sampler.steps": 5},
+    "cao2": {"sampler.steps": 5, "sampler.guided_channels": "none", "refine.steps": 2},
     "minimax": TUNED,
     "rsm": TUNED,
     "mgd3": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.until": 2},
@@ -46,7 +47,7 @@ FAST: dict[str, dict[str, Any]] = {
 }
 
 
-TAUGHT = {"confident": "select.teacher", "rded": "teacher"}
+TAUGHT = {"confident": "select.teacher", "cao2": "select.teacher", "rded": "teacher"}
 """Methods that need a teacher, and the field that names it."""
 SEEDLESS = ("herding", "k-center", "medoid", "confident", "exemplars")
 """Methods that choose by rules without chance."""

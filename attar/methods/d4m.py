@@ -176,7 +176,7 @@ class D4M(LatentMethod):
     select: Select = Select()
     """Which of the denoised images are kept."""
     refine: AnyRefinement | None = None
-    """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
+    """How kept latents are improved; none, true: by distribution matching, diver or likelihood: by the prior."""
 
     def start_time(self, prior: Prior) -> int:
         return start_time(self.sampler, prior, self.strength)
