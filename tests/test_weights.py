@@ -103,11 +103,12 @@ def test_so_they_do_with_a_teachers_labels() -> None:
     plan = Plan(epochs=5, batch=12, lr=0.1, schedule="constant", temperature=2.0)
 
     def taught(images: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
-        nn.init.zeros_(network[1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(network[1].bias)  # type: ignore[arg-type]
-        train(network, images, labels, plan, PLAIN, 0, supervision=Supervision(teacher=teacher, weights=weights))
-        return network[1].weight.detach()  # type: ignore[return-value]
+        layer = nn.Linear(192, 2)
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
+        supervision = Supervision(teacher=teacher, weights=weights)
+        train(nn.Sequential(nn.Flatten(), layer), images, labels, plan, PLAIN, 0, supervision=supervision)
+        return layer.weight.detach()
 
     repeated = taught(images.repeat_interleave(counts, 0), labels.repeat_interleave(counts), None)
     found = taught(images, labels, counts * 6 / counts.sum())
@@ -276,7 +277,12 @@ def test_evaluation_uses_them_unless_it_is_told_not_to(
     store, learnt_with = Store(tmp_path / "cache"), list[Any]()
     plain = made(world, tmp_path / "plain", store, {})
     run = Students.run
-    monkeypatch.setattr(Students, "run", lambda self, *args: (learnt_with.append(self.weights), run(self, *args))[1])
+
+    def noting(self: Students, *args: Any) -> dict[str, float]:
+        learnt_with.append(self.weights)
+        return run(self, *args)
+
+    monkeypatch.setattr(Students, "run", noting)
     usual, ignored, unweighted = (
         judged(weighted.folder, store, world),
         judged(weighted.folder, store, world, weights=False),

@@ -34,7 +34,7 @@ from attar.teachers.teacher import Pretrained, SingleTeacher
 if TYPE_CHECKING:
     from attar.job import Job
 
-FeatureKind = Literal["teacher", "answers", "prior", "latents", "pixels"]
+FeatureKind = Literal["teacher", "prior", "latents", "pixels"]
 CHUNK = 256
 """Images in memory at a time."""
 SIDE = 32
@@ -50,7 +50,7 @@ class ImageFeatures:
     A pool is a class's real images, all of them, by their numbers (N,) in the data set; or latents (N, C, H, W).
     """
 
-    of: FeatureKind
+    of: FeatureKind | Literal["answers"]
     """`teacher`: the input of its last layer; `answers`: how right and sure it is, nothing else; `prior`: its middle
     layer (attar.priors.features); `latents`: the prior's codec's, posterior means; `pixels`: the image at 32 x 32, from
     -1 to 1."""

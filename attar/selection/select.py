@@ -106,7 +106,7 @@ class Select:
             return self._features("pixels" if job.spec.prior is None else "latents")
         return self._features(self.features)
 
-    def _features(self, of: FeatureKind) -> ImageFeatures:
+    def _features(self, of: FeatureKind | Literal["answers"]) -> ImageFeatures:
         from attar.selection.features import ImageFeatures
 
         return ImageFeatures(of, self.reference if of in BY_TEACHER else None)
@@ -150,7 +150,10 @@ class Select:
     def identity(self, job: Job) -> Any:
         """Its fields as keys and manifests hold them: what `auto` is, and the teacher by digest, wherever it lies."""
         compared, teacher = self.compared(job), self.try_teacher(job)
-        resolved = self if compared is None else replace(self, features=compared.of)
+        resolved = self
+        if compared is not None:
+            assert compared.of != "answers", "no rule compares them"
+            resolved = replace(self, features=compared.of)
         if teacher is not None:
             resolved = replace(resolved, teacher=teacher.key, teacher_classes=None, teacher_normalise=None)
         return canonical(resolved)
