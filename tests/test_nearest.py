@@ -22,7 +22,7 @@ from attar.report import write_report
 from attar.selection.features import FeatureKind
 from attar.sets.distilled import DistilledSet, open_distilled, verify
 from attar.sets.near_copies import COMPARED, Metrics, Nearest, folder_of, nearest, read_nearest
-from attar.sets.neighbours import NEIGHBOURS
+from attar.sets.neighbours import NEIGHBOURS, covered_share
 from attar.teachers.reference import TeacherReference
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
@@ -145,6 +145,13 @@ def test_what_a_set_covers_and_how_far_it_is_spread_agree_with_loops(world: Path
     assert read_nearest(one) == [by_pixels, by_teacher]
     write_report([one.folder], [], tmp_path / "report.html", say=lambda _: None)
     assert by_teacher.spread["sure"] in (tmp_path / "report.html").read_text()
+
+
+def test_a_row_is_covered_within_its_fifth_neighbour() -> None:
+    """Rows 8, 9, 0 and 1 are 14.6, 19, 11.2 and 10.2 from their fifth, 11.4, 15.8, 8 and 7 from their fourth."""
+    rows, chosen = np.arange(10, dtype=np.float32)[:, None] ** 1.5, np.array([8, 0, 3, 1, 9])
+    assert covered_share(rows, chosen, np.array([[35.5]], np.float32)) == pytest.approx(0.4)
+    assert covered_share(rows, chosen, np.array([[35.5], [-9]], np.float32)) == pytest.approx(0.8)
 
 
 def test_a_set_of_all_real_images_covers_all_and_a_single_image_has_no_other(
