@@ -188,6 +188,15 @@ def test_weights_change_no_image_and_no_key_but_the_sets(
     assert len(set(keys)) == 1
 
 
+@pytest.mark.parametrize("fields", [{}, {"fit.weights": "root"}])
+def test_a_folder_of_other_weights_is_told_by_them(
+    world: Path, cache: Store, weighted: DistilledSet, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(AttarError) as error:
+        made(world, weighted.folder, cache, fields)
+    assert str(error.value).endswith("belongs to another run (other method.fit.weights); choose another `out`")
+
+
 def test_fields_that_are_not_used_enter_no_key(world: Path, cache: Store) -> None:
     job = job_of(world, cache)
     old = {"is": "Prototypes", "count": 2, "algorithm": "minibatch", "expand": 1, "posterior": "sample", "seed": 0}
