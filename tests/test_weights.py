@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from attar.evaluation.run import evaluate_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.d4m import Prototypes
+from attar.methods.prior_samples import PriorSamples
 from attar.methods.tgdd import Anchors
 from attar.sets.dataset import DistilledDataset, load_set
 from attar.sets.distilled import DistilledSet, open_distilled, verify
@@ -204,6 +205,22 @@ def test_fields_that_are_not_used_enter_no_key(world: Path, cache: Store) -> Non
     assert job.to_config(Anchors(count=2)) == {**old, "is": "Anchors", "anchors": 15}
     assert job.to_config(Prototypes(count=2, weights="root")) == {**old, "weights": "root"}
     assert artefacts(job, load_method("d4m", {"fit.count": 2}), 2).fits  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Loose(PriorSamples):
+    """Learns clusters that its images do not begin from."""
+
+    fit: Prototypes = Prototypes(count=2)  # type: ignore[assignment]
+
+
+def test_images_that_stand_for_no_cluster_cannot_weigh_as_one(world: Path, cache: Store, tmp_path: Path) -> None:
+    method = Loose(fit=Prototypes(count=2, weights="share"))
+    with pytest.raises(
+        AttarError, match=r"^`fit.weights`: images of loose stand for no cluster of their own; those of d4m"
+    ):
+        distill_sets(job_of(world, cache), "loose", method, (1,), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 # Where they go

@@ -66,6 +66,10 @@ class Prototypes(Fit):
     def keyed(self) -> Self:
         return replace(self, weights="none")
 
+    @property
+    def weighs(self) -> bool:
+        return self.weights != "none"
+
     def identity(self, job: Job) -> Any:
         """Its fields as keys and manifests hold them; those that came later only where they are set."""
         return {name: value for name, value in canonical(self).items() if value != LATER.get(name, ...)}
@@ -105,7 +109,7 @@ class Prototypes(Fit):
 
         w_k = |{z nearest to p_k}| / N
         """
-        if self.weights == "none":
+        if not self.weighs:
             return None
         sizes, of_image = fitted["sizes"].double(), torch.arange(n) % len(fitted["sizes"])
         weights = sizes / sizes.sum()
@@ -177,6 +181,8 @@ class D4M(LatentMethod):
     """Which of the denoised images are kept."""
     refine: AnyRefinement | None = None
     """How kept latents are improved; none, true: by distribution matching, diver or likelihood: by the prior."""
+
+    of_clusters = True
 
     def start_time(self, prior: Prior) -> int:
         return start_time(self.sampler, prior, self.strength)

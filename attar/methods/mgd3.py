@@ -71,6 +71,8 @@ class MGD3(LatentMethod):
     refine: AnyRefinement | None = None
     """How kept latents are improved; none, true: by distribution matching, diver or likelihood: by the prior."""
 
+    of_clusters = True
+
     def start_time(self, prior: Prior) -> int:
         return sampling_times(self.sampler, prior)[-1]
 
