@@ -81,6 +81,7 @@ def evaluate(
     fields: Mapping[str, Any] | None = None,
     test: str | None = None,
     baseline: bool = True,
+    weights: bool = True,
     teacher: str | Sequence[str] | None = None,
     labels: str | Path | None = None,
     device: str = "auto",
@@ -100,6 +101,7 @@ def evaluate(
         fields: fields of the recipe, for example {"flip": False}.
         test: test images; None is the test split of the set's own data.
         baseline: whether random real images of the same count are evaluated beside each set.
+        weights: whether images weigh what their set says; of sets without weights all weigh the same.
         teacher: who gives soft labels (`attar.teachers.load.load_pretrained`); of several, the mean of their logits.
         labels: a folder that `attar relabel` wrote; without `recipe`, that of the labels.
         say: called with what the trainings take, and where the data has changed or shares images with the test set.
@@ -115,7 +117,8 @@ def evaluate(
     from attar.sets.distilled import find_distilled
 
     stored = None if labels is None else Path(labels)
-    others: dict[str, Any] = {"test": test, "baseline": baseline, "labels": stored, "device": device}
+    others: dict[str, Any] = {"test": test, "baseline": baseline, "weights": weights}
+    others |= {"labels": stored, "device": device}
     own = named_recipe("quick" if recipe is None else recipe) if stored is None else labelled_recipe(stored, recipe)
     chosen = modified(own, fields or {})
     asked = _conditions("convnet3" if network is None else network, seeds, teacher, **others)

@@ -37,7 +37,9 @@ STEPS: dict[str, dict[str, Any]] = {
     "d4m": {"sampler.steps": 5},
     "mgd3": {"sampler.steps": 5, "guide.until": 2},
     "tgdd": {"sampler.steps": 5, "guide.until": 2, "fit.anchors": 2},
+    "cao2": {"sampler.steps": 2, "refine.steps": 1},
     "minimax": {"sampler.steps": 2, "fit.max_steps": 1, "fit.batch": 2, "fit.monitor.times": 0, "select.pool": 2},
+    "rsm": {"sampler.steps": 2, "fit.max_steps": 1, "fit.batch": 2, "fit.monitor.times": 0, "select.pool": 2},
     "d3hr": {"sampler.steps": 10, "fit.steps": 10, "fit.per_class": 2, "subsets": 20},
     "exemplars": {"sampler.steps": 25, "fit.steps": 25},
     "rded": {"crops": 1},
@@ -129,6 +131,7 @@ def stood_in(file: Path, written: dict[str, Any], made: StandIns, out: Path) -> 
     for own in (*top["methods"].values(), *top["evaluations"].values(), top):
         own |= {"ipc": counted(written["ipc"] if own is top else own["ipc"])} if "ipc" in own and own is not top else {}
         own |= {"output_size": SIDE} if "output_size" in own else {}
+        own |= {"codec": made.codec()} if "codec" in own else {}
     top["published"] = [
         {
             **own,
@@ -143,12 +146,14 @@ def stood_in(file: Path, written: dict[str, Any], made: StandIns, out: Path) -> 
 def _method(label: str, written: dict[str, Any], made: StandIns, data: str, large: bool) -> dict[str, Any]:
     name = written.get("method", label)
     fields = {**written.get("set", {}), **STEPS.get(name, {})}
+    if fields.get("refine") == "none":
+        fields = {field: value for field, value in fields.items() if not field.startswith("refine.")}
     for field, value in list(fields.items()):
         if field.rpartition(".")[2] == "teacher":
             fields[field] = made.teacher(data)
         elif field == "refine" and value == "diver":
             fields |= {"refine.sampler.steps": 2, "refine.noised": 1, "refine.first": 1, "refine.last": 0}
-        elif field == "refine" and value:
+        elif field == "refine" and value is True:
             fields |= {"refine.steps": 1, "refine.networks": ["convnet3-w8"], "refine.real": 2}
         elif field == "select.pool":
             fields[field] = 3

@@ -160,7 +160,7 @@ def test_real_latents_may_stand_for_prototypes_and_posterior_means_for_samples(w
 def test_the_seed_draws_the_real_images_and_fewer_are_among_more(world: Path, store: Store) -> None:
     job = job_of(world, store)
 
-    def drawn(**given: int) -> set[bytes]:
+    def drawn(**given: Any) -> set[bytes]:
         found = learnt(job, Prototypes(algorithm="random", posterior="mean", **given), [1])["prototypes"]
         return {row.numpy().tobytes() for row in found}
 

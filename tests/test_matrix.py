@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_methods import CLASSES, FAST
+from test_methods import CLASSES, FAST, TAUGHT
 from toys import original_weights, save_folder, save_tiny_dit, save_tiny_sd
 
 from attar.core.errors import AttarError
@@ -32,6 +32,8 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "prior, in few steps": ("prior", {"sampler.solver": "dpm++", "sampler.steps": 3, "sampler.spacing": "log-snr"}),
     "minimax, as published": ("minimax", {k: v for k, v in FAST["minimax"].items() if "channels" not in k}),
     "minimax, LoRA": ("minimax", {**FAST["minimax"], "fit.adapt": "lora", "fit.rank": 2}),
+    "rsm": ("rsm", FAST["rsm"]),
+    "cao2": ("cao2", FAST["cao2"]),
     "d4m": ("d4m", FAST["d4m"]),
     "d4m-noise": ("d4m-noise", FAST["d4m-noise"]),
     "mgd3": ("mgd3", FAST["mgd3"]),
@@ -43,7 +45,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "minimax, DIVER": ("minimax", {**FAST["minimax"], **DIVER}),
 }
 CHOOSES = {"exemplars": "fit.select.teacher"}
-"""Where a method takes a teacher."""
+"""Where a method may take a teacher."""
 
 
 def with_scheduler(folder: Path, **fields: Any) -> Path:
@@ -124,12 +126,13 @@ def test_no_method_and_no_form_of_prior_is_left_out() -> None:
 )
 def test_it_makes_a_set(world: Path, prior: Made, cache: Store, tmp_path: Path, run: str, taught: bool) -> None:
     name, settings = RUNS[run]
-    chosen = {CHOOSES[name]: str(world / "teacher")} if taught else {}
+    field = CHOOSES[name] if taught else TAUGHT.get(name)
+    chosen = {field: str(world / "teacher")} if field else {}
     where, codec = prior
     spec = Spec(data=str(world / "data"), prior=str(where), codec=codec, device="cpu")
     method = load_method(name, {**settings, **chosen})
-    if name == "minimax" and where.name == "sd":
-        with pytest.raises(AttarError, match="minimax tunes DiTs only"):
+    if name in ("minimax", "rsm") and where.name == "sd":
+        with pytest.raises(AttarError, match="fit tunes DiTs only"):
             distill_sets(Job(spec, Store(tmp_path / "cache")), name, method, (2,), tmp_path / "out")
         assert not list(tmp_path.glob("cache/latents/*"))
         return

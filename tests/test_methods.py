@@ -24,19 +24,22 @@ from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
 
 CLASSES = ["ant", "bee", "cat", "dog"]
+TUNED: dict[str, Any] = {
+    "sampler.steps": 5,
+    "sampler.guided_channels": "none",
+    "select.pool": 4,
+    "fit.group": 1,
+    "fit.batch": 4,
+    "fit.max_steps": 3,
+    "fit.monitor.times": 0,
+}
 FAST: dict[str, dict[str, Any]] = {
     "prior": {"sampler.steps": 5},
     "d4m": {"sampler.steps": 5},
     "d4m-noise": {"sampler.steps": 5},
-    "minimax": {
-        "sampler.steps": 5,
-        "sampler.guided_channels": "none",
-        "select.pool": 4,
-        "fit.group": 1,
-        "fit.batch": 4,
-        "fit.max_steps": 3,
-        "fit.monitor.times": 0,
-    },
+    "cao2": {"sampler.steps": 5, "sampler.guided_channels": "none", "refine.steps": 2},
+    "minimax": TUNED,
+    "rsm": TUNED,
     "mgd3": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.until": 2},
     "tgdd": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.until": 2, "fit.anchors": 3},
     "d3hr": {"sampler.steps": 5, "fit.steps": 5, "subsets": 50},
@@ -44,7 +47,7 @@ FAST: dict[str, dict[str, Any]] = {
 }
 
 
-TAUGHT = {"confident": "select.teacher", "rded": "teacher"}
+TAUGHT = {"confident": "select.teacher", "cao2": "select.teacher", "rded": "teacher"}
 """Methods that need a teacher, and the field that names it."""
 SEEDLESS = ("herding", "k-center", "medoid", "confident", "exemplars")
 """Methods that choose by rules without chance."""

@@ -390,7 +390,7 @@ def test_a_prior_that_cannot_be_tuned_is_refused(world: Path, store: Store, tmp_
     class Other(torch.nn.Module):
         pass
 
-    with pytest.raises(AttarError, match="minimax tunes DiTs only, and this prior is a Other"):
+    with pytest.raises(AttarError, match="fit tunes DiTs only, and this prior is a Other"):
         fit_of().check(replace(job_of(world, store).prior, network=Other()))
     save_tiny_dit(tmp_path / "untied", CLASSES, tied=False)
     spec = replace(job_of(world, store).spec, prior=str(tmp_path / "untied"))

@@ -22,6 +22,7 @@ from attar.report import write_report
 from attar.selection.features import FeatureKind
 from attar.sets.distilled import DistilledSet, open_distilled, verify
 from attar.sets.near_copies import COMPARED, Metrics, Nearest, folder_of, nearest, read_nearest
+from attar.sets.neighbours import NEIGHBOURS, covered_share
 from attar.teachers.reference import TeacherReference
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
@@ -126,6 +127,54 @@ def test_near_copies_are_counted_against_real_images() -> None:
     assert of.near_copies == pytest.approx(2 / 3)
     assert of.closest(2) == [(0, 0), (1, 0)]
     assert str(of).startswith("pixels: nearest real image at 0.04 (median; closest 0.01), between real images 0.55")
+
+
+def test_what_a_set_covers_and_how_far_it_is_spread_agree_with_loops(world: Path, store: Store, tmp_path: Path) -> None:
+    one = made(world, tmp_path / "prior", store, "prior")
+    teacher = TeacherReference(str(world / "teacher"))
+    by_pixels, by_teacher = nearest(one, Metrics(("pixels", "teacher"), teacher, device="cpu"), store=store)
+    for label, files in enumerate(one.files()):
+        real, images = pixels(sorted((world / "data" / CLASSES[label]).iterdir())), pixels(files)
+        between = np.sqrt(((real[:, None] - real[None]) ** 2).mean((2, 3, 4)))
+        radii = np.sort(between, 1)[:, NEIGHBOURS]
+        away = np.sqrt(((real[:, None] - images[None]) ** 2).mean((2, 3, 4))).min(1)
+        assert by_pixels.covered[label] == pytest.approx((away < radii).mean())
+        own = np.sqrt(((images[:, None] - images[None]) ** 2).mean((2, 3, 4))) + np.diag([np.inf] * len(images))
+        assert by_pixels.apart[label] == pytest.approx(own.min(1).tolist(), abs=1e-5)
+    assert (by_pixels.sure, [len(of) for of in by_teacher.sure]) == ([], [3, 3, 3])
+    assert read_nearest(one) == [by_pixels, by_teacher]
+    write_report([one.folder], [], tmp_path / "report.html", say=lambda _: None)
+    assert by_teacher.spread["sure"] in (tmp_path / "report.html").read_text()
+
+
+def test_a_row_is_covered_within_its_fifth_neighbour() -> None:
+    """Rows 8, 9, 0 and 1 are 14.6, 19, 11.2 and 10.2 from their fifth, 11.4, 15.8, 8 and 7 from their fourth."""
+    rows, chosen = np.arange(10, dtype=np.float32)[:, None] ** 1.5, np.array([8, 0, 3, 1, 9])
+    assert covered_share(rows, chosen, np.array([[35.5]], np.float32)) == pytest.approx(0.4)
+    assert covered_share(rows, chosen, np.array([[35.5], [-9]], np.float32)) == pytest.approx(0.8)
+
+
+def test_a_set_of_all_real_images_covers_all_and_a_single_image_has_no_other(
+    world: Path, store: Store, tmp_path: Path
+) -> None:
+    (every,) = nearest(made(world, tmp_path / "all", store, "random", EACH), Metrics(device="cpu"), store=store)
+    assert every.covered == [1, 1, 1]
+    (single,) = nearest(made(world, tmp_path / "one", store, "random", 1), Metrics(device="cpu"), store=store)
+    assert single.apart == [[], [], []]
+    assert single.spread.keys() == {"covered"}
+
+
+def test_what_an_older_attar_kept_is_read(world: Path, store: Store, tmp_path: Path) -> None:
+    one = made(world, tmp_path / "random", store, "random")
+    nearest(one, Metrics(device="cpu"), store=store)
+    file = folder_of(one) / "nearest.json"
+    kept = json.loads(file.read_text())
+    for measure in kept["measures"]:
+        del measure["covered"], measure["apart"], measure["sure"]
+    file.write_text(json.dumps(kept))
+    (found,) = read_nearest(one)
+    assert found.spread == {}
+    assert str(found).endswith("near copies")
 
 
 @pytest.mark.parametrize(

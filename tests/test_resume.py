@@ -89,6 +89,15 @@ def test_kills_of_a_fine_tuning(tmp_path: Path) -> None:
     kill_and_resume(spec, settings, tmp_path, 2, "minimax", ("tuning",))
 
 
+@pytest.mark.slow
+def test_kills_of_a_refinement_by_gradients(tmp_path: Path) -> None:
+    data = save_folder(tmp_path / "data", ["a", "b"], each=12)
+    spec = Spec(data=str(data), prior=str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu")
+    settings = {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.until": 2, "fit.outliers": 0.2}
+    settings |= {"fit.weights": "root", "refine": "likelihood", "refine.steps": 5}
+    kill_and_resume(spec, settings, tmp_path, 2, "mgd3", ("refining",))
+
+
 def label_once(data: str, teacher: str, root: Path, what: str = "", nth: int = 0) -> None:
     """Runs in a process of its own: a set of real images below `root`, and the labels of its views."""
     events, recipe = Events(root, what, nth), named_recipe("fkd-soft-cifar", {"epochs": 4})

@@ -95,6 +95,7 @@ def evaluate(
         Path | None, typer.Option(help="Labels that `attar relabel` wrote for the set; their recipe is the default")
     ] = None,
     baseline: Annotated[bool, typer.Option(help="Evaluate random real images of the same count beside it")] = True,
+    weights: Annotated[bool, typer.Option(help="Use the weights that a set has for its images")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the records in this file")] = None,
     dry_run: shared.DryRun = False,
 ) -> None:
@@ -108,7 +109,8 @@ def evaluate(
     asked, engine = made(Trainings, trainings, "evaluate"), made(Engine, engines, "evaluate")
     own = named_recipe(asked.recipe) if labels is None else _labelled_recipe(labels, trainings.get("recipe"))
     recipe = modified(own, sets)
-    conditions = asked.conditions(baseline=baseline, teacher=named_teacher(teacher), labels=labels, **device)
+    judging: dict[str, Any] = {"baseline": baseline, "weights": weights, "labels": labels, **device}
+    conditions = asked.conditions(teacher=named_teacher(teacher), **judging)
     from attar.evaluation.outlook import evaluation_forecast
     from attar.evaluation.records_file import write_record
     from attar.evaluation.run import evaluate_sets

@@ -15,6 +15,7 @@ from attar.distillation.run_plan import RunPlan
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, Method
 from attar.selection.features import ImageFeatures, teacher_for
+from attar.selection.rules import BY_TEACHER
 from attar.teachers.features import seconds_per_image
 
 
@@ -111,14 +112,15 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
         count = sum(features.missing(job, label) for label in job.labels) if real else made * (features.of != "latents")
         if count and features.of != "pixels":
             taken = about(count * features_seconds(job, features, real))
-            work = "to encode" if features.of == "latents" else f"for the {features.of} to look at"
+            who = "teacher" if features.of in BY_TEACHER else features.of
+            work = "to encode" if features.of == "latents" else f"for the {who} to look at"
             parts.append(f"{counted(count, 'image')} {work}, {taken}")
     return "".join(f"; {text}" for text in parts)
 
 
 def features_seconds(job: Job, features: ImageFeatures, real: bool) -> float:
     """Seconds that the features of one image take on this device: one batch, timed; reading it is not counted."""
-    if features.of == "teacher":
+    if features.of in BY_TEACHER:
         return 0.0 if features.teacher is None else seconds_per_image(teacher_for(job, features.teacher))
     encoding = 1 / encoded_per_second(job.codec) if real else 0.0
     return encoding + (1 / passes_per_second(job.prior) if features.of == "prior" else 0.0)

@@ -48,6 +48,7 @@ def manifest(plan: RunPlan, ipc: int, made: StageOutputs) -> dict[str, Any]:
         "exemplars_by": None if chooses is None else chooses.teacher_summary(job),
         "learnt": learnt(made.fitted),
         "measures": tuning_measures(job, made),
+        **({"weights": [made.weights[label] for label in job.labels]} if made.weights else {}),
         "seconds": seconds(plan, made),
         "machine": {"device": device, "python": platform.python_version(), "system": platform.platform()},
         "versions": {package: version(package) for package in PACKAGES},

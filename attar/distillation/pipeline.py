@@ -65,6 +65,8 @@ class StageOutputs:
     """What the fit learnt of each class."""
     asked: Artefacts | None = None
     """What the set is made from, of a method that samples a prior."""
+    weights: Mapping[int, list[float]] = field(default_factory=dict)
+    """What the images of each class weigh, in their order; empty where all weigh the same."""
     prepared: Mapping[int, Artefact] = field(default_factory=dict)
     """What was prepared of each class, of a method that composes images."""
     compared: Sequence[Artefact] = ()
@@ -128,6 +130,22 @@ def select(job: Job, method: LatentMethod, candidates: Mapping[int, Artefact], i
         label: StoredLatents(made, method.select(job, label, load_artefact(job, made)["z"], ipc))
         for label, made in candidates.items()
     }
+
+
+def weights(
+    method: LatentMethod, fitted: Mapping[int, Tensors], kept: Mapping[int, StoredLatents], ipc: int
+) -> dict[int, list[float]]:
+    """What the kept images of each class weigh; nothing where all weigh the same.
+
+    Images whose weights are all 0, as a choice among many can leave, weigh 1 each.
+    """
+    found = {}
+    for label, latents in kept.items():
+        own = method.fit.image_weights(fitted.get(label, {}), method.select.candidates(ipc))
+        if own is not None:
+            chosen = own if latents.rows is None else own[latents.rows]
+            found[label] = (chosen if chosen.any() else torch.ones_like(chosen)).tolist()
+    return found
 
 
 def refine(

@@ -116,7 +116,8 @@ def make(plan: RunPlan, ipc: int) -> StageOutputs:
     candidates = pipeline.sample(job, method, asked, fitted)
     selected = pipeline.select(job, method, candidates, count)
     refined = pipeline.refine(job, method, asked, fitted, selected)
-    return pipeline.StageOutputs(_mosaics(job, partial(pipeline.decode, job, refined, count)), fitted, asked)
+    images = _mosaics(job, partial(pipeline.decode, job, refined, count))
+    return pipeline.StageOutputs(images, fitted, asked, pipeline.weights(method, fitted, selected, count))
 
 
 def _mosaics(job: Job, parts: Callable[[Collection[int]], ImageStream]) -> Callable[[Collection[int]], ImageStream]:

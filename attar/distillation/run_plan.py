@@ -158,8 +158,8 @@ def foreign(folder: Path, manifest: dict[str, Any], here: dict[str, Any]) -> Att
 def _differing(manifest: Any, here: dict[str, Any], prefix: str = "") -> list[str]:
     """The settings that are not as they are here, those of the method and of its parts each by its own name."""
     names = []
-    for name, value in here.items():
-        other = manifest.get(name)
+    for name in {**here, **manifest} if prefix else here:
+        value, other = here.get(name), manifest.get(name)
         if isinstance(value, dict) and isinstance(other, dict) and other.get("name") == value.get("name"):
             names += _differing(other, value, f"{prefix}{name}.")
         elif other != value:

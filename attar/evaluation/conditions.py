@@ -32,6 +32,8 @@ class Conditions:
     """What `attar relabel` wrote for the set."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
+    weights: bool = True
+    """Whether images weigh what their set says; of sets without weights all weigh the same."""
 
     def __post_init__(self) -> None:
         check_fields(self)

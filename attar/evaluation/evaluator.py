@@ -200,6 +200,12 @@ class Students:
         return self._labels(self.train)
 
     @cached_property
+    def weights(self) -> Tensor | None:
+        """What each image weighs, on the device."""
+        weights = self.train.weights
+        return None if weights is None else torch.tensor(weights.astype(np.float32), device=self.place)
+
+    @cached_property
     def tests(self) -> tuple[DeviceImages, Tensor]:
         size = self.augmentation.size
         pixels = resized(self.test.images, size, self.recipe.shorter_side(size))
@@ -247,12 +253,13 @@ class Students:
 
     def _taught(self, progress: Progress) -> tuple[Tensor, Supervision]:
         """The labels of the images, and what takes their place."""
+        plain = Supervision(self.views, weights=self.weights)
         if self.soft is None:
-            return self.train_labels, Supervision(self.views)
+            return self.train_labels, plain
         stored = self.soft.stored(lambda: self.labelled, self.place, progress)
         if stored is not None and self.recipe.fixed:
-            return self.soft.of_images(stored).to(self.place), Supervision(self.views)
-        return self.train_labels, Supervision(self.views, self.labeller if stored is None else None, stored)
+            return self.soft.of_images(stored).to(self.place), plain
+        return self.train_labels, replace(plain, teacher=self.labeller if stored is None else None, labelled=stored)
 
     @property
     def largest(self) -> float:

@@ -28,6 +28,8 @@ class LabelledImages:
     """Class names in label order."""
     original: LabelledImages | None = None
     """As they are on disk, where that is not as they are here."""
+    weights: np.ndarray | None = None
+    """(N,): what the loss of each image's label is multiplied by; None: all the same."""
 
     @property
     def whole(self) -> LabelledImages:
@@ -63,8 +65,11 @@ class LabelledImages:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The set as keys hold it: how many images and classes there are, and the digest."""
-        return {"images": len(self.labels), "classes": len(self.classes), "digest": self.digest}
+        """The set as keys hold it: how many images and classes there are, the digest, and weights where it has any."""
+        about = {"images": len(self.labels), "classes": len(self.classes), "digest": self.digest}
+        return (
+            about if self.weights is None else {**about, "weights": digest(self.weights.astype(np.float64).tobytes())}
+        )
 
 
 def resized(pixels: np.ndarray | Native, size: int, shorter: int | None = None) -> np.ndarray:
@@ -96,6 +101,12 @@ def check_sets(train: LabelledImages, test: LabelledImages) -> None:
             raise AttarError(
                 f"{name} labels run from {labels.min()} to {labels.max()} for {counted(len(held.classes), 'class')}"
             )
+    weights = train.weights
+    if weights is not None and (weights.shape != train.labels.shape or not (weights >= 0).all() or not weights.any()):
+        raise AttarError(
+            f"the training set's weights are {weights.shape} for {counted(len(train.labels), 'image')}; it needs as "
+            "many, none below 0, and one above"
+        )
     if train.classes != test.classes:
         odd = sorted(set(train.classes) ^ set(test.classes))[:5] or ["the same names in another order"]
         raise AttarError(f"training and test set differ in their classes: {', '.join(odd)}")

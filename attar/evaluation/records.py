@@ -132,6 +132,8 @@ class Record(Result):
     """Of the set: it has IPC mosaics of this many parts in each row and column, and all parts are trained on."""
     reduced_by: int = 1
     """By how much the random images beside the set are reduced, and enlarged again: as its parts once were."""
+    weighted: bool | None = None
+    """Whether images weighed what the set says, or all the same; None of sets without weights."""
     layout: str | None = None
     """How the files of a set that another code wrote are laid out."""
     baseline: Result | None = None
@@ -150,8 +152,14 @@ class Record(Result):
 
     @property
     def stored(self) -> str:
-        """The set's images of a class in words: "IPC 10", of mosaics "IPC 10 (2 x 2)"."""
-        return f"IPC {self.ipc}" + (f" ({self.formation} x {self.formation})" if self.formation > 1 else "")
+        """The set's images of a class in words: "IPC 10", "IPC 10 (2 x 2)" of mosaics, "IPC 10, weighted"."""
+        grid = f" ({self.formation} x {self.formation})" if self.formation > 1 else ""
+        return f"IPC {self.ipc}{grid}" + ("" if self.weighted is None else f", {self.weighing}")
+
+    @property
+    def weighing(self) -> str:
+        """What becomes of the set's weights, in words; nothing where it has none."""
+        return {None: "", True: "weighted", False: "weights ignored"}[self.weighted]
 
     @property
     def of_all_data(self) -> bool:
@@ -169,7 +177,8 @@ class Record(Result):
 
         A later record takes the place of one with the same identity.
         """
-        return self.path, *self.judged_by, ",".join(map(str, self.trial.seeds if self.trial else ()))
+        seeds = ",".join(map(str, self.trial.seeds if self.trial else ()))
+        return self.path, *self.judged_by, seeds, *([self.weighing] if self.weighted is False else [])
 
     @property
     def judged_by(self) -> tuple[str, ...]:
@@ -237,8 +246,8 @@ class Record(Result):
         """The record as a file holds it."""
         entry = asdict(self, dict_factory=_json_ready)
         trial = entry.pop("trial") or {}
-        for name, usual in (("layout", None), ("test", None), ("changes", None), ("formation", 1), ("reduced_by", 1)):
-            if entry[name] == usual:
+        for name in ("layout", "test", "changes", "formation", "reduced_by", "weighted"):
+            if entry[name] == getattr(Record, name):
                 del entry[name]
         head = {name: entry.pop(name) for name in ("set", "method", "seed", "teacher")}
         return {**head, **entry, **trial}

@@ -14,7 +14,20 @@ from typing import Any
 
 from attar.core.errors import AttarError
 from attar.core.files import write_json, writing
-from attar.core.json_shapes import TABLE, TEXT, WHOLE, Many, Maybe, Shape, ValueKind, mistake, number, read_json, whole
+from attar.core.json_shapes import (
+    FLAG,
+    TABLE,
+    TEXT,
+    WHOLE,
+    Many,
+    Maybe,
+    Shape,
+    ValueKind,
+    mistake,
+    number,
+    read_json,
+    whole,
+)
 from attar.core.store import Artefact, Store
 from attar.evaluation.records import ALL_DATA, Record, Result, Trial
 
@@ -45,6 +58,7 @@ _RECORD: dict[str, Shape] = {
     "seeds?": Many(WHOLE),
     "formation?": whole(1),
     "reduced_by?": whole(1),
+    "weighted?": FLAG,
     "changes?": TABLE,
     "teacher?": Maybe({"source": _SOURCE, "digest": TEXT}),
     "labels?": Maybe({"scheme": TEXT, "bytes": whole(0)}),

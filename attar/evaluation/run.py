@@ -9,6 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from attar.core.arguments import checked
 from attar.core.batching import resolve
 from attar.core.engine import LOCAL, Engine, check_same, raise_first
@@ -193,12 +195,15 @@ class _Judged:
         shown = _prefixed(progress, f"random real images beside {folder}")
         baseline = None if beside is None else evaluate(beside, seeds, shown)
         about = _about(self.distilled, self.conditions.test, self.recipe)
-        return Record.of(result, **about, teacher=self.source.about, baseline=baseline)
+        weighted = None if self.distilled.weights() is None else self.conditions.weights
+        return Record.of(result, **about, weighted=weighted, teacher=self.source.about, baseline=baseline)
 
 
 def _judged(distilled: DistilledSet, tested: ImageSet, recipe: Recipe, conditions: Conditions, store: Store) -> _Judged:
     """Opens all that a set is judged by."""
     train = images_of_set(distilled, recipe)
+    if conditions.weights and (weights := distilled.weights()) is not None:
+        train = replace(train, weights=np.concatenate(weights))
     random = random_real_images(distilled, recipe, train.side, store) if conditions.baseline else None
     tests = all_images(tested, recipe.shorter_side(recipe.size or train.side), "resize-crop", store)
     source = open_label_source(recipe, train, conditions, partial(teacher_examples, distilled, train, store))

@@ -26,7 +26,13 @@ _TABLE: dict[str, tuple[Method | str, str]] = {
         "real images that a teacher classifies most surely; name it with `select.teacher`",
     ),
     "prior": ("attar.methods.prior_samples:PriorSamples", "plain samples of the prior"),
+    "cao2": (
+        "attar.methods.cao2:CaO2",
+        "CaO2 (Wang et al., ICCV 2025): samples that a classifier gets right, made likelier; name it with "
+        "`select.teacher`",
+    ),
     "minimax": ("attar.methods.minimax.method:Minimax", "Minimax Diffusion (Gu et al., CVPR 2024): a tuned prior"),
+    "rsm": ("attar.methods.rsm:RSM", "RSM (CVPR 2026), its training: a prior tuned to sparse latents"),
     "d4m": ("attar.methods.d4m:D4M", "D4M (Su et al., CVPR 2024): prototypes, noised and denoised"),
     "d4m-noise": (
         "attar.methods.prior_samples:PriorSamples",

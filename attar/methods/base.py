@@ -100,6 +100,11 @@ class Fit:
         return None
 
     @property
+    def weighs(self) -> bool:
+        """Whether images are to weigh as the clusters do that it learns (`image_weights`)."""
+        return False
+
+    @property
     def needs(self) -> int:
         """How many images of a class it needs."""
         return 1
@@ -145,6 +150,10 @@ class Fit:
     def adapted(self, prior: Prior, fitted: Tensors) -> AbstractContextManager[Prior]:
         """The prior as this fit leaves it."""
         return nullcontext(prior)
+
+    def image_weights(self, fitted: Tensors, n: int) -> Tensor | None:
+        """What n candidates of a class weigh where networks learn from them, (n,), 0 or more; None: all the same."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -211,6 +220,8 @@ class LatentMethod:
     """How kept latents are improved; None: not at all."""
     keeps_statistics = False
     """Whether a set can keep all that its starts are made from (`--keep-statistics`)."""
+    of_clusters = False
+    """Whether each image stands for a cluster of its fit, one after another, so that it can weigh as that does."""
 
     def for_ipc(self, ipc: int) -> Self:
         """This method for sets of this IPC: its fit may depend on that."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -11,8 +12,39 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.metrics import pairwise_distances_argmin_min
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
+from attar.selection.rules import Indices
+
 LatentRows = np.ndarray[Any, np.dtype[np.float32]]
 """Flattened latents (N, D)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Latents (N, D) in parts, read anew each time that they are gone through, so that few are in memory."""
+
+    read: Callable[[], Iterator[LatentRows]]
+    count: int
+    """How many latents there are."""
+
+    def __iter__(self) -> Iterator[LatentRows]:
+        return self.read()
+
+    def mapped(self, change: Callable[[LatentRows], LatentRows]) -> Parts:
+        """The same parts, each changed."""
+        return Parts(lambda: map(change, self), self.count)
+
+    def without(self, places: Indices) -> Parts:
+        """All latents but those at these places in the sequence of all parts."""
+
+        def rest() -> Iterator[LatentRows]:
+            begin = 0
+            for part in self:
+                own = np.delete(part, places[(places >= begin) & (places < begin + len(part))] - begin, axis=0)
+                begin += len(part)
+                if len(own):
+                    yield own
+
+        return Parts(rest, self.count - len(places))
 
 
 def streamed(parts: Iterable[LatentRows], count: int, batch: int, seed: int) -> LatentRows:
@@ -49,6 +81,17 @@ def count_nearest(
         sizes += np.bincount(closest, minlength=len(centroids))
         inertia += float(distances.sum(dtype=np.float64))
     return sizes, inertia
+
+
+def cluster_means(latents: Parts, compared: Parts, centroids: LatentRows) -> LatentRows:
+    """The mean (K, D) of the latents whose compared rows are nearest to each centroid; NaN where there are none."""
+    sizes, sums = np.zeros((len(centroids), 1)), np.zeros(())
+    for rows, (closest, _) in zip(latents, _nearest(compared, centroids), strict=True):
+        sums = sums if sums.ndim else np.zeros((len(centroids), rows.shape[1]))
+        np.add.at(sums, closest, rows)
+        np.add.at(sizes, closest, 1)
+    with np.errstate(invalid="ignore"):
+        return (sums / sizes).astype(np.float32)
 
 
 def nearest_in_clusters(parts: Iterable[LatentRows], centroids: LatentRows, count: int) -> list[list[int]]:

@@ -69,7 +69,9 @@ class MGD3(LatentMethod):
     select: Select = Select()
     """Which of the denoised images are kept."""
     refine: AnyRefinement | None = None
-    """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
+    """How kept latents are improved; none, true: by distribution matching, diver or likelihood: by the prior."""
+
+    of_clusters = True
 
     def start_time(self, prior: Prior) -> int:
         return sampling_times(self.sampler, prior)[-1]

@@ -24,7 +24,7 @@ class PriorSamples(LatentMethod):
     select: Select = Select()
     """Which of the samples are kept."""
     refine: AnyRefinement | None = None
-    """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
+    """How kept latents are improved; none, true: by distribution matching, diver or likelihood: by the prior."""
 
     def start_time(self, prior: Prior) -> int:
         return sampling_times(self.sampler, prior)[-1]

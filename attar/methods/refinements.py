@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from attar.methods.diver import Diver
+from attar.methods.likelihood import Likelihood
 from attar.methods.refine import Refinement
 
-AnyRefinement = Refinement | Diver
+AnyRefinement = Refinement | Diver | Likelihood
 """The first is what `refine=true` makes."""

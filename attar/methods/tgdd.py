@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from attar.core.errors import AttarError
-from attar.job import Job
 from attar.methods.d4m import Prototypes
-from attar.methods.kmeans import LatentRows, nearest_in_clusters, rows_at
+from attar.methods.kmeans import LatentRows, Parts, nearest_in_clusters, rows_at
+from attar.methods.latent_rows import LatentShape
 from attar.methods.mgd3 import MGD3
 
 
@@ -26,16 +26,16 @@ class Anchors(Prototypes):
     """Anchors of a cluster: 10 to 20 are described. A smaller cluster has all of its latents for anchors, and its mean
     is the mode of MGD3; that anchors are sought within the cluster is our choice."""
 
-    def _centroids(self, job: Job, label: int, count: int) -> LatentRows:
+    def _prototypes(self, latents: Parts, compared: Parts, centroids: LatentRows, shape: LatentShape) -> LatentRows:
         """mean over the anchors a of cluster k of z_a, for each k; a centroid without latents stays."""
-        centroids = super()._centroids(job, label, count)
-        chosen = nearest_in_clusters(self._rows(job, label), centroids, self.anchors)
+        means = super()._prototypes(latents, compared, centroids, shape).copy()
+        chosen = nearest_in_clusters(compared, centroids, self.anchors)
         places = sorted(place for own in chosen for place in own)
-        row_of = dict(zip(places, rows_at(self._rows(job, label), places), strict=True))
+        row_of = dict(zip(places, rows_at(latents, places), strict=True))
         for cluster, own in enumerate(chosen):
             if own:
-                centroids[cluster] = np.mean([row_of[place] for place in own], axis=0, dtype=np.float64)
-        return centroids
+                means[cluster] = np.mean([row_of[place] for place in own], axis=0, dtype=np.float64)
+        return means
 
     # Checks of the settings
 

@@ -28,6 +28,7 @@ from attar.report.set_names import method_names, path_of
 from attar.report.walls import Wall, comparisons_of, walls_of
 from attar.sets.distilled import DistilledSet, find_distilled
 from attar.sets.near_copies import NEAR
+from attar.sets.neighbours import NEIGHBOURS
 
 GENERATOR = '<meta name="generator" content="attar '
 """What a page of ours begins with; then comes the version."""
@@ -119,6 +120,7 @@ def _page(sets: Sequence[DistilledSet], latest: Sequence[Record], title: str) ->
         panels=measures_by_step(tunings) if tunings else "",
         measures=MEASURES,
         near=NEAR,
+        neighbours=NEIGHBOURS,
         walls=walls,
         comparisons=comparisons,
         formed=any(distilled.formation > 1 for distilled in sets) or any(record.formation > 1 for record in latest),

@@ -78,6 +78,7 @@ def all_rows(
 
 def _values(name: str, record: Record, made: float | None) -> list[RecordCell]:
     gap, grid = record.difference, f" ({grid_words(record.formation)})" if record.formation > 1 else ""
+    grid += f", {record.weighing}" if record.weighing else ""
     random = "" if record.baseline is None else f"random real images: {_each(record.baseline.accuracies)}"
     sampling = f"their choice alone makes the accuracy uncertain by {record.sampling:.1f} points (standard error)"
     return [

@@ -37,6 +37,8 @@ class Copies:
     real: str
     """The median of real images to their nearest."""
     near_copies: str
+    spread: str
+    """How much of the real images is covered, how far the set's are from one another, how sure a teacher is."""
     chart: str
     """An SVG element: how many images, and how many real ones, lie how far from the nearest."""
     pairs: str
@@ -190,6 +192,7 @@ def _copies(distilled: DistilledSet, salt: str) -> list[Copies]:
                 median=f"{np.median(nearest.all):.3g}",
                 real=f"{np.median(nearest.all_real):.3g}" if nearest.all_real else "",
                 near_copies=f"{nearest.near_copies:.0%}" if nearest.all_real else "",
+                spread=", ".join(nearest.spread.values()),
                 chart=distances_chart(nearest, f"{salt}-{nearest.kind}"),
                 pairs=f"data:image/png;base64,{picture}",
             )

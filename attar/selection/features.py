@@ -24,8 +24,9 @@ from attar.core.store import Artefact, digest
 from attar.data import load_pixels, preprocess
 from attar.priors.codec import to_float, to_uint8
 from attar.priors.features import TIME, prior_features
+from attar.selection.rules import BY_TEACHER
 from attar.teachers.check import TRIED_EACH, Examples
-from attar.teachers.features import features_and_losses, last_layer
+from attar.teachers.features import doubts, features_and_losses, last_layer
 from attar.teachers.open import open_teacher
 from attar.teachers.reference import TeacherReference
 from attar.teachers.teacher import Pretrained, SingleTeacher
@@ -49,9 +50,10 @@ class ImageFeatures:
     A pool is a class's real images, all of them, by their numbers (N,) in the data set; or latents (N, C, H, W).
     """
 
-    of: FeatureKind
-    """`teacher`: the input of its last layer; `prior`: its middle layer (attar.priors.features); `latents`: the prior's
-    codec's, posterior means; `pixels`: the image at 32 x 32, from -1 to 1."""
+    of: FeatureKind | Literal["answers"]
+    """`teacher`: the input of its last layer; `answers`: how right and sure it is, nothing else; `prior`: its middle
+    layer (attar.priors.features); `latents`: the prior's codec's, posterior means; `pixels`: the image at 32 x 32, from
+    -1 to 1."""
     teacher: TeacherReference | None = None
     """Whose features they are, where they are a teacher's."""
 
@@ -62,7 +64,7 @@ class ImageFeatures:
         return load_file(self._stored(job, label, pool))["features"].numpy()
 
     def losses(self, job: Job, label: int, pool: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """The teacher's cross-entropy (N,) for the pool's class: the lower, the surer it is of an image."""
+        """How little a teacher is sure of the pool's class, (N,): its cross-entropy, or, of answers, its doubts."""
         return load_file(self._stored(job, label, pool))["losses"].double().numpy()
 
     def artefact(self, job: Job, label: int, pool: Tensor) -> Artefact:
@@ -73,7 +75,7 @@ class ImageFeatures:
         else:
             images = {"images": job.images.identity(label), "pillow": PIL.__version__}
         by: dict[str, Any] = {"size": SIDE}
-        if self.of == "teacher":
+        if self.of in BY_TEACHER:
             teacher = self._teacher(job)
             by = {"teacher": Named(str(self.teacher), teacher.network_key), "logit": teacher.logits[label]}
         elif self.of == "prior":
@@ -123,6 +125,8 @@ class ImageFeatures:
             return {"features": torch.cat([to_float(part).flatten(1) for part in _pixels(job, pool, SIDE)])}
         teacher = self._teacher(job)
         parts = _counted(job, f"the teacher looks at {job.classes[label]}", _pixels(job, pool, teacher.side), len(pool))
+        if self.of == "answers":
+            return {"losses": torch.cat([doubts(teacher, part, label) for part in parts])}
         features, losses = zip(*(features_and_losses(teacher, part, label) for part in parts), strict=True)
         return {"features": torch.cat(features), "losses": torch.cat(losses)}
 

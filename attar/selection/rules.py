@@ -68,7 +68,7 @@ def medoids(rows: FeatureRows, count: int) -> Indices:
 
 
 def surest(losses: Numbers, count: int) -> Indices:
-    """The candidates with the lowest losses (N,), in rising order. A smaller choice begins a larger one."""
+    """The candidates with the lowest losses or doubts (N,), in rising order. A smaller choice begins a larger one."""
     return losses.argsort(kind="stable")[:count]
 
 
@@ -99,8 +99,13 @@ RULES = Registry[Rule](
         "k-center": (k_center, "each is the farthest from those kept before it (Sener and Savarese)"),
         "medoid": (medoids, "the nearest to the centres of as many k-means clusters"),
         "confident": (surest, "those that a teacher classifies most surely"),
+        "correct": (surest, "those that a teacher classifies rightly, the surest first, then the others (CaO2)"),
     },
 )
 
 COMPARING = ("herding", "k-center", "medoid")
 """The rules that compare features."""
+RANKING = ("confident", "correct")
+"""The rules that go by how sure a teacher is."""
+BY_TEACHER = ("teacher", "answers")
+"""The features that a teacher makes."""

@@ -13,7 +13,7 @@ from attar.core.errors import AttarError
 from attar.core.limits import IPC, check_most
 from attar.core.rng import generator
 from attar.core.store import canonical
-from attar.selection.rules import COMPARING, RULES, Indices, surest
+from attar.selection.rules import BY_TEACHER, COMPARING, RANKING, RULES, Indices, surest
 from attar.teachers.reference import TeacherReference
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ class Select:
     the share that is chosen from. Only random depends on the seed.
     """
 
-    rule: Literal["first", "random", "herding", "k-center", "medoid", "confident"] = "first"
+    rule: Literal["first", "random", "herding", "k-center", "medoid", "confident", "correct"] = "first"
     """`first` made; `random`; `herding`: their mean comes near the mean of all; `k-center`: each is the farthest from
     those before it; `medoid`: the nearest to the centres of as many k-means clusters; `confident`: those that a teacher
-    classifies most surely."""
+    classifies most surely; `correct`: those that it classifies rightly, the surest first, then the others."""
     pool: int = 0
     """How many images are generated to choose from, at least, whatever the IPC; real ones are chosen from all."""
     share: float = 1.0
@@ -60,7 +60,7 @@ class Select:
         check_most("`select.pool`", self.pool, IPC)
         if not 0 < self.share <= 1:
             raise AttarError(f"select.share {self.share}: above 0, at most 1")
-        if self.share < 1 and self.rule in ("first", "confident"):
+        if self.share < 1 and self.rule in ("first", *RANKING):
             raise AttarError(f"select.share {self.share}: of no use to select.rule {self.rule}; choose another")
         if self.features != "auto" and self.rule not in COMPARING:
             raise AttarError(f"select.features {self.features}: only {', '.join(COMPARING)} compare features")
@@ -74,7 +74,7 @@ class Select:
     @property
     def ranks(self) -> bool:
         """Whether a teacher is asked how sure it is."""
-        return self.rule == "confident" or self.share < 1
+        return self.rule in RANKING or self.share < 1
 
     @property
     def compares(self) -> bool:
@@ -94,7 +94,7 @@ class Select:
 
     def ranked(self) -> ImageFeatures | None:
         """What tells how sure a teacher is; None where none is asked."""
-        return self._features("teacher") if self.ranks else None
+        return self._features("answers" if self.rule == "correct" else "teacher") if self.ranks else None
 
     def compared(self, job: Job) -> ImageFeatures | None:
         """The features that the rule compares; None of the rules that compare none."""
@@ -106,10 +106,10 @@ class Select:
             return self._features("pixels" if job.spec.prior is None else "latents")
         return self._features(self.features)
 
-    def _features(self, of: FeatureKind) -> ImageFeatures:
+    def _features(self, of: FeatureKind | Literal["answers"]) -> ImageFeatures:
         from attar.selection.features import ImageFeatures
 
-        return ImageFeatures(of, self.reference if of == "teacher" else None)
+        return ImageFeatures(of, self.reference if of in BY_TEACHER else None)
 
     def needed_features(self, job: Job) -> list[ImageFeatures]:
         """All that is to be known of each candidate before any is kept."""
@@ -121,17 +121,17 @@ class Select:
 
     def check(self, job: Job, ipcs: Sequence[int], generated: bool) -> None:
         """Raises AttarError where it lacks a teacher or a prior, or there is nothing to choose from; opens nothing."""
-        if generated and self.rule != "first" and self.pool <= min(ipcs):
+        if generated and self.rule != "first" and all(self.candidates(ipc) <= ipc for ipc in ipcs):
             raise AttarError(f"`select.rule` {self.rule}: generate more than are kept, with `select.pool=100`")
         if not generated and self.pool:
             raise AttarError(f"select.pool {self.pool}: real images are chosen from all of their class; leave it out")
         for features in self.needed_features(job):
             if features.of in ("prior", "latents") and job.spec.prior is None:
                 raise AttarError(f"`select.features` {features.of}: name a `prior`, or choose pixels or teacher")
-            if features.of == "teacher" and features.teacher is None:
+            if features.of in BY_TEACHER and features.teacher is None:
                 why = "features are compared"
                 if self.ranks:
-                    why = "surest images are kept" if self.rule == "confident" else "surest share is chosen from"
+                    why = "surest images are kept" if self.rule in RANKING else "surest share is chosen from"
                 raise AttarError(
                     f"`select.teacher` is missing, the classifier whose {why}: name it with `select.teacher=DIR` "
                     "(`attar train-teacher` makes one), timm/NAME, torchvision/NAME or NETWORK:FILE"
@@ -150,7 +150,10 @@ class Select:
     def identity(self, job: Job) -> Any:
         """Its fields as keys and manifests hold them: what `auto` is, and the teacher by digest, wherever it lies."""
         compared, teacher = self.compared(job), self.try_teacher(job)
-        resolved = self if compared is None else replace(self, features=compared.of)
+        resolved = self
+        if compared is not None:
+            assert compared.of != "answers", "no rule compares them"
+            resolved = replace(self, features=compared.of)
         if teacher is not None:
             resolved = replace(resolved, teacher=teacher.key, teacher_classes=None, teacher_normalise=None)
         return canonical(resolved)
@@ -190,7 +193,7 @@ class Select:
         compared = self.compared(job)
         if compared is not None:
             return compared.rows(job, label, pool)[among]
-        if self.rule == "confident":
+        if self.rule in RANKING:
             ranked = self.ranked()
             assert ranked is not None, "this rule asks a teacher"
             return ranked.losses(job, label, pool)[among]

@@ -36,6 +36,10 @@ def card(manifest: dict[str, Any]) -> str:
 def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [("method", manifest["method"]["name"]), ("seed", manifest["seed"]), ("data", manifest["data"]["spec"])]
     facts += [("formation", manifest["formation"])] if "formation" in manifest else []
+    if "weights" in manifest:
+        facts.append(
+            ("weights", "each image has one, in manifest.json; attar.DistilledDataset(DIR).weights gives them")
+        )
     if manifest["prior"] is not None:
         facts.append(("prior", manifest["prior"]["source"]))
     return [(name, escaped(str(value))) for name, value in facts]

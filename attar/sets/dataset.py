@@ -30,6 +30,8 @@ class LoadedSet:
     """uint8 (N, H, W, 3), class by class."""
     labels: np.ndarray
     """int64 (N,)."""
+    weights: np.ndarray | None = None
+    """float64 (N,): what each image's loss is multiplied by, 1 on average of a class; None: all the same."""
 
 
 @checked
@@ -47,7 +49,8 @@ def load_set(folder: str | Path, *, expanded: bool = True) -> LoadedSet:
     images = list(in_threads(lambda picture: np.asarray(picture.read()), dataset.pictures))
     if len({image.shape for image in images}) > 1:
         raise AttarError(f"{folder}: its images differ in size; `attar.DistilledDataset` gives them one by one")
-    return LoadedSet(dataset.distilled.classes, np.stack(images), np.array(dataset.targets, np.int64))
+    weights = None if dataset.weights is None else np.array(dataset.weights)
+    return LoadedSet(dataset.distilled.classes, np.stack(images), np.array(dataset.targets, np.int64), weights)
 
 
 class DistilledDataset(Dataset[tuple[Any, Any]]):
@@ -58,6 +61,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         classes: class names in label order.
         class_to_idx: class name -> label.
         targets: the label of each image.
+        weights: what each image's loss is multiplied by, 1 on average of a class; None: all the same.
         pictures: where each image lies.
     """
 
@@ -87,6 +91,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         if not expanded:
             by_class = [[Picture(file) for file in files] for files in self.distilled.files()]
         self.pictures: list[Picture] = list(chain.from_iterable(by_class))
+        self.weights = _weights(self.distilled, expanded)
         self.targets = [label for label, pictures in enumerate(by_class) for _ in pictures]
 
     def __len__(self) -> int:
@@ -96,3 +101,11 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         image, label = self.pictures[index].read(), self.targets[index]
         shown = image if self.transform is None else self.transform(image)
         return shown, label if self.target_transform is None else self.target_transform(label)
+
+
+def _weights(distilled: DistilledSet, expanded: bool) -> list[float] | None:
+    """What each image weighs; a mosaic as its parts do on average."""
+    by_class, parts = distilled.weights(), 1 if expanded else distilled.formation**2
+    if by_class is None:
+        return None
+    return [sum(own[begin : begin + parts]) / parts for own in by_class for begin in range(0, len(own), parts)]

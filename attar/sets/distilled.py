@@ -78,6 +78,11 @@ class DistilledSet:
         """What networks learn from, of each class: its images, or the parts of its mosaics, in order."""
         return [pictures(files, self.formation) for files in self.files()]
 
+    def weights(self) -> list[list[float]] | None:
+        """What each picture weighs where networks learn from it, 1 on average of a class; None: all the same."""
+        by_class = self.manifest.get("weights")
+        return by_class and [[weight * len(own) / sum(own) for weight in own] for own in by_class]
+
     def prototypes(self) -> list[list[Path]]:
         """Pictures of some prototypes of some classes, for each class; none where the method has no prototypes."""
         return self._by_class(self.manifest.get("prototypes", {}))

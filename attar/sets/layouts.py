@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.core.arguments import checked
 from attar.core.errors import AttarError, suggestion
 from attar.core.files import appearing, write_json
+from attar.core.json_shapes import Values, mistake, number, read_json
 from attar.core.progress import Say, quiet
 from attar.core.store import Store
 from attar.core.wording import counted, listed
@@ -50,6 +52,8 @@ classes: here a folder's name alone says which class it is.
 """
 
 
+WEIGHTS = "weights.json"
+"""Of a set whose images have weights: file -> what its loss is multiplied by."""
 SAY_WHICH = (
     "say which is which with `class_map` FILE (folder = class or label; `attar export` writes one, classes.json)"
 )
@@ -100,6 +104,8 @@ def class_folders(layout: str, classes: Sequence[str]) -> list[str]:
 def export(distilled: DistilledSet, layout: str, out: Path, *, say: Say = quiet, dry_run: bool = False) -> None:
     """Writes the images of a set, bit for bit, in a layout, with classes.json, which says whose folder is whose.
 
+    Where they have weights, weights.json says what each file's loss is multiplied by; `open_layout` reads it.
+
     `out` appears whole, by one rename. A dry run ends after the checks, having said what would be written.
 
     Raises:
@@ -121,18 +127,26 @@ def export(distilled: DistilledSet, layout: str, out: Path, *, say: Say = quiet,
         size = sum(file.stat().st_size for file in files)
         say(f"{summary}, {size:,} bytes, and classes.json would be written to {out.resolve()}")
         return
-    written = []
     with appearing(out, "choose another `out`") as made:
-        for label, (folder, of_class) in enumerate(zip(folders, distilled.files(), strict=True)):
-            (made / folder).mkdir()
-            for n, file in enumerate(of_class):
-                name = f"{folder}/{LAYOUTS[layout].file.format(label=label, n=n)}"
-                shutil.copyfile(file, made / name)
-                written.append(str(out.absolute() / name))
+        written = _copied(distilled, layout, folders, made)
         write_json(made / "classes.json", dict(zip(folders, distilled.classes, strict=True)))
+        if (weights := distilled.weights()) is not None:
+            write_json(made / WEIGHTS, dict(zip(written, chain.from_iterable(weights), strict=True)))
         if layout == "d3hr":
-            (made / "train.txt").write_text("\n".join(written) + "\n", encoding="utf-8")
+            lines = [f"{out.absolute() / name}\n" for name in written]
+            (made / "train.txt").write_text("".join(lines), encoding="utf-8")
     say(f"wrote {out.resolve()}: {summary}; classes.json says which class each folder is")
+
+
+def _copied(distilled: DistilledSet, layout: str, folders: Sequence[str], made: Path) -> list[str]:
+    """Copies all images into `made`; their names there, class by class."""
+    written = []
+    for label, (folder, of_class) in enumerate(zip(folders, distilled.files(), strict=True)):
+        (made / folder).mkdir()
+        for n, file in enumerate(of_class):
+            written.append(f"{folder}/{LAYOUTS[layout].file.format(label=label, n=n)}")
+            shutil.copyfile(file, made / written[-1])
+    return written
 
 
 def open_layout(
@@ -166,7 +180,28 @@ def open_layout(
         "preprocess": "resize-crop",
         "data": {"spec": real.spec, "imbalance_factor": None, "hold_out": False, "skipped": []},
     }
+    if (folder / WEIGHTS).is_file():
+        manifest["weights"] = _weights_of(folder, files)
     return DistilledSet(folder, manifest, tuple(files))
+
+
+def _weights_of(folder: Path, files: Sequence[Sequence[Path]]) -> list[list[float]]:
+    """What weights.json says of the files of each class.
+
+    Raises:
+        AttarError: it says something else, or nothing of a file.
+    """
+    weights = read_json(folder / WEIGHTS)
+    names = [[file.relative_to(folder).as_posix() for file in of_class] for of_class in files]
+    wrong = mistake(weights, Values(number(0))) or mistake(
+        weights, dict.fromkeys(chain.from_iterable(names), number(0))
+    )
+    by_class = [] if wrong else [[weights[name] for name in of_class] for of_class in names]
+    if wrong or not all(map(any, by_class)):
+        raise AttarError(
+            f"{folder / WEIGHTS}: {wrong or 'all files of a class weigh 0'}; remove it to weigh all the same"
+        )
+    return by_class
 
 
 def understood(distilled: DistilledSet) -> str:
@@ -232,12 +267,12 @@ def _refuse_numbers(layout: str, labels: Mapping[str, int], real: ImageSet, mapp
     numbers = {folder: int(folder) for folder in labels if re.fullmatch(r"\d+", folder, re.ASCII)}
     if len(by_name) < len(real.classes) or not set(numbers.values()) <= by_name.keys():
         return
-    for folder, number in numbers.items():
-        if folder not in mapped and by_name[number] != labels[folder]:
+    for folder, written in numbers.items():
+        if folder not in mapped and by_name[written] != labels[folder]:
             raise AttarError(
                 f"the folder {folder!r} is label {labels[folder]} in layout {layout}, the class "
                 f"{real.classes[labels[folder]]!r} of {real.spec}, but may also be named after its class "
-                f"{real.classes[by_name[number]]!r}: {SAY_WHICH}"
+                f"{real.classes[by_name[written]]!r}: {SAY_WHICH}"
             )
 
 

@@ -68,6 +68,7 @@ _SHAPE: Shape = {
     "selected_by?": Maybe(_TEACHER),
     "exemplars_by?": Maybe(_TEACHER),
     "learnt?": Values(Maybe(MEASURED)),
+    "weights?": Many(Many(number(0))),
     "measures?": Many({"looks": Many(_LOOK, least=1)}),
     "seconds": Values(number(0)),
     "machine": {"device": TEXT},
@@ -113,4 +114,19 @@ def _misfit(manifest: dict[str, Any]) -> str | None:
         count = len((manifest[head] or {}).get(key, manifest["classes"]))
         if count != len(manifest["classes"]):
             return f"{name} has {counted(count, 'number')} for {counted(len(manifest['classes']), 'class')}"
+    return _misfit_of_weights(manifest.get("weights"), manifest)
+
+
+def _misfit_of_weights(weights: list[list[float]] | None, manifest: dict[str, Any]) -> str | None:
+    """Whether there is a weight for each picture, and one above 0 in each class."""
+    if weights is None:
+        return None
+    classes, each = manifest["classes"], manifest["ipc"] * manifest.get("formation", 1) ** 2
+    if len(weights) != len(classes):
+        return f"weights are of {counted(len(weights), 'class')}, and the set has {len(classes)}"
+    for name, own in zip(classes, weights, strict=True):
+        if len(own) != each:
+            return f"weights of {name!r} are {len(own)}, for {counted(each, 'image')}"
+        if not any(own):
+            return f"weights of {name!r} are all 0"
     return None

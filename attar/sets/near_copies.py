@@ -1,9 +1,13 @@
-"""Near copies: how far each image of a distilled set is from the nearest real one of its class. Kept beside the set."""
+"""Near copies: how far each image of a distilled set is from the nearest real one of its class. Kept beside the set.
+
+From the same features comes how much of the real images a set covers, how far its images are from one another, and, by
+a teacher, how surely they are of their class.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +24,7 @@ from attar.core.wording import counted
 from attar.data.output_places import check_place
 from attar.sets.distilled import DistilledSet, check_undamaged
 from attar.sets.mosaics import Picture
+from attar.sets.neighbours import NEIGHBOURS, covered_share, nearest_of
 
 if TYPE_CHECKING:
     from attar.data.pixels import Pixels
@@ -29,7 +34,17 @@ if TYPE_CHECKING:
 
 _DISTANCES = Many(Many(number(0)), least=1)
 _SHAPE: Shape = {
-    "measures": Many({"kind": NAME, "distances": _DISTANCES, "numbers": Many(Many(whole(0))), "real": _DISTANCES})
+    "measures": Many(
+        {
+            "kind": NAME,
+            "distances": _DISTANCES,
+            "numbers": Many(Many(whole(0))),
+            "real": _DISTANCES,
+            "covered?": Many(number(0, 1)),
+            "apart?": Many(Many(number(0))),
+            "sure?": Many(Many(number(0, 1))),
+        }
+    )
 }
 COMPARED = 100
 """Real images of each class whose own nearest is looked up, to compare with."""
@@ -55,6 +70,12 @@ class Nearest:
     """Which real image that is, by its number in the data."""
     real: list[list[float]]
     """The distance of some real images of each class to the nearest other one."""
+    covered: list[float] = field(default_factory=list)
+    """The share of these real images of each class that is covered (`covered_share`); nothing of very small classes."""
+    apart: list[list[float]] = field(default_factory=list)
+    """The distance of each image of each class to the nearest other image of the set in its class."""
+    sure: list[list[float]] = field(default_factory=list)
+    """By a teacher: the probability that it gives each image of being of its class."""
 
     @property
     def all(self) -> list[float]:
@@ -78,9 +99,17 @@ class Nearest:
 
     def __str__(self) -> str:
         text = f"{self.kind}: nearest real image at {np.median(self.all):.3g} (median; closest {min(self.all):.3g})"
-        if not self.all_real:
-            return text
-        return f"{text}, between real images {np.median(self.all_real):.3g}; {self.near_copies:.0%} near copies"
+        if self.all_real:
+            text += f", between real images {np.median(self.all_real):.3g}; {self.near_copies:.0%} near copies"
+        return "; ".join([text, *self.spread.values()])
+
+    @property
+    def spread(self) -> dict[str, str]:
+        """What was found beside distances to real images, by what it is, in words."""
+        apart, sure = ([value for of in by_class for value in of] for by_class in (self.apart, self.sure))
+        found = {"covered": f"{np.mean(self.covered):.0%} of real images covered"} if self.covered else {}
+        found |= {"apart": f"{np.median(apart):.3g} between its own"} if apart else {}
+        return found | ({"sure": f"the teacher is {np.mean(sure):.0%} sure"} if sure else {})
 
 
 def folder_of(distilled: DistilledSet) -> Path:
@@ -104,7 +133,8 @@ def read_nearest(distilled: DistilledSet) -> list[Nearest]:
             wrong = f"{of['kind']}: not one distance for each image"
     if wrong is not None:
         raise AttarError(f"{file} is damaged: {wrong}; remove it, or run `attar nearest` again")
-    return [Nearest(**{field.name: of[field.name] for field in fields(Nearest)}) for of in record["measures"]]
+    known = [one.name for one in fields(Nearest)]
+    return [Nearest(**{name: of[name] for name in known if name in of}) for of in record["measures"]]
 
 
 def nearest_pixels(
@@ -245,7 +275,7 @@ def _looked_at(job: Job, by: ImageFeatures, pictures: Sequence[Picture]) -> None
 
     from attar.priors.features import prior_features
 
-    latents = _features(job, replace(by, of="latents") if by.of == "prior" else by, 0, pictures)
+    latents, _ = _looked(job, replace(by, of="latents") if by.of == "prior" else by, 0, pictures)
     if by.of == "prior":
         prior_features(job.prior, torch.from_numpy(latents).view(-1, *job.codec.shape))
 
@@ -281,47 +311,41 @@ def _measured(job: Job, distilled: DistilledSet, by: ImageFeatures) -> Nearest:
         numbers = job.images.of_class(label)
         rows = by.rows(job, label, torch.from_numpy(numbers))
         unit = 2 * rows.shape[1] ** 0.5 if by.of == "pixels" else 1.0
-        distances, places = _neighbours(rows, _features(job, by, label, pictures))
+        points, sure = _looked(job, by, label, pictures)
+        distances, places = nearest_of(rows, points)
         nearest.distances.append((distances / unit).tolist())
         nearest.numbers.append(numbers[places].tolist())
         order = random_order(0, distilled.classes[label], len(rows))[:COMPARED].numpy()
-        others, _ = _neighbours(rows, rows[order], own=order) if len(rows) > 1 else (np.empty(0), None)
+        others, _ = nearest_of(rows, rows[order], own=order) if len(rows) > 1 else (np.empty(0), None)
         nearest.real.append((others / unit).tolist())
+        nearest.covered.extend([covered_share(rows, order, points)] if len(rows) > NEIGHBOURS else [])
+        of_own, _ = nearest_of(points, points, own=np.arange(len(points))) if len(points) > 1 else (np.empty(0), None)
+        nearest.apart.append((of_own / unit).tolist())
+        nearest.sure.extend([sure.tolist()] if sure is not None else [])
         meter.add()
     return nearest
 
 
-def _neighbours(rows: Any, points: Any, own: Any = None) -> tuple[Any, Any]:
-    """The distance of each point (M, D) to the nearest of some rows (N, D), and its place, both (M,).
+def _looked(job: Job, by: ImageFeatures, label: int, pictures: Sequence[Picture]) -> tuple[Any, Any]:
+    """The features (N, D) of a set's pictures, and a teacher's probabilities (N,) of their class; else None.
 
-    `own`, (M,), are the places of the points among the rows, where they are rows: these do not count.
+    They are made as those of real images are (attar.selection.features).
     """
-    from sklearn.neighbors import NearestNeighbors
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1):
-        search = NearestNeighbors(n_neighbors=1 if own is None else 2, algorithm="brute").fit(rows)
-        places = search.kneighbors(points, return_distance=False)
-    chosen = places[:, 0] if own is None else np.where(places[:, 0] == own, places[:, 1], places[:, 0])
-    return np.linalg.norm(points.astype(np.float64) - rows[chosen], axis=1), chosen
-
-
-def _features(job: Job, by: ImageFeatures, label: int, pictures: Sequence[Picture]) -> Any:
-    """The features (N, D) of a set's pictures, made as those of real images are (attar.selection.features)."""
     from attar.priors.codec import to_float
     from attar.selection import features
 
     if by.of == "pixels":
-        return to_float(_read(job, pictures, features.SIDE)).flatten(1).numpy()
+        return to_float(_read(job, pictures, features.SIDE)).flatten(1).numpy(), None
     if by.of == "teacher":
         from attar.selection.features import teacher_for
         from attar.teachers.features import features_and_losses
 
         assert by.teacher is not None, "`nearest` has seen to it"
         teacher = teacher_for(job, by.teacher)
-        return features_and_losses(teacher, _read(job, pictures, teacher.side), label)[0].numpy()
+        found, losses = features_and_losses(teacher, _read(job, pictures, teacher.side), label)
+        return found.numpy(), np.exp(-losses.double().numpy())
     z, _ = job.codec.encode(to_float(_read(job, pictures, job.codec.size)))
-    return replace(by, teacher=None).rows(job, label, z) if by.of == "prior" else z.flatten(1).numpy()
+    return replace(by, teacher=None).rows(job, label, z) if by.of == "prior" else z.flatten(1).numpy(), None
 
 
 def _read(job: Job, pictures: Sequence[Picture], side: int) -> Pixels:

@@ -41,6 +41,22 @@ def features_and_losses(teacher: SingleTeacher, images: Pixels, label: int) -> t
     return rows[:, 1:].contiguous(), rows[:, 0].contiguous()
 
 
+@torch.inference_mode()
+def doubts(teacher: SingleTeacher, images: Pixels, label: int) -> Tensor:
+    """How far a teacher is from knowing images (N, S, S, 3) of one class as such, (N,), float32 on the CPU.
+
+    1 minus the probability of the class that it names, among all that the network knows; 1 more where that is another.
+    """
+    device = last_layer(teacher.pretrained).weight.device
+
+    def of_part(part: Tensor) -> Tensor:
+        shares = teacher.network(_normalised(teacher.pretrained, part)).float().softmax(1)
+        surest = shares.max(1)
+        return 1 - surest.values + (surest.indices != teacher.logits[label])
+
+    return in_batches(of_part, BATCH, torch.tensor(images, device=device)).float().cpu()
+
+
 def seconds_per_image(teacher: SingleTeacher) -> float:
     """How long it takes to look at one image: one call, timed."""
     images = np.zeros((BATCH, teacher.side, teacher.side, 3), np.uint8)

@@ -107,6 +107,11 @@ class Supervision:
     """Labels every view; on the network's device, in eval mode. The plan has a temperature then."""
     labelled: Callable[[int, Tensor], Tensor] | None = None
     """A teacher's stored logits (n, classes) for the views of the images `index` (n,) in an epoch."""
+    weights: Tensor | None = None
+    """(N,): what the loss of each image's label is multiplied by, on the network's device; None: all the same.
+
+    A teacher's label of a mixed view is multiplied by the mean of both images' weights, weighted as they are mixed.
+    """
 
 
 def train(
@@ -220,7 +225,8 @@ class _Trainer:
             with autocast(index.device, plan.precision):
                 logits = self.network(shown.view[part]).float()
             aims = None if taught is None else taught[part]
-            loss = _loss(logits, labels, index[part], shown.of(part), aims, plan) / plan.accumulate
+            weights = self.supervision.weights
+            loss = _loss(logits, labels, index[part], shown.of(part), aims, plan, weights) / plan.accumulate
             self.scaler.scale(loss).backward()
             losses.append(loss.detach())
             correct.append((logits.argmax(1) == _taught_most(labels, index[part], shown.of(part), aims)).sum())
@@ -292,12 +298,33 @@ def _taught_most(labels: Tensor, index: Tensor, shown: Shown, taught: Tensor | N
     return torch.where(shown.own[:, 0].to(labels.device) < 0.5, labels[shown.partner], labels[index])
 
 
-def _loss(logits: Tensor, labels: Tensor, index: Tensor, shown: Shown, taught: Tensor | None, plan: Plan) -> Tensor:
+def _loss(
+    logits: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    shown: Shown,
+    taught: Tensor | None,
+    plan: Plan,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """The mean over a batch of the losses of its labels, each multiplied by the weight of its image."""
+    own = None if shown.own is None else shown.own[:, 0].to(logits.device)
+
+    def mixed_of(of_images: Callable[[Tensor], Tensor]) -> Tensor:
+        """What holds for images, mixed as they are."""
+        if shown.partner is None or own is None:
+            return of_images(index)
+        return own * of_images(index) + (1 - own) * of_images(shown.partner)
+
     if taught is not None and plan.temperature is not None:
         target = F.softmax(taught / plan.temperature, 1)
-        return F.kl_div(F.log_softmax(logits / plan.temperature, 1), target, reduction="batchmean")
-    against = partial(F.cross_entropy, logits, label_smoothing=plan.label_smoothing, reduction="none")
-    if shown.partner is None or shown.own is None:
-        return against(labels[index]).mean()
-    own = shown.own[:, 0].to(logits.device)
-    return (own * against(labels[index]) + (1 - own) * against(labels[shown.partner])).mean()
+        against_teacher = partial(F.kl_div, F.log_softmax(logits / plan.temperature, 1), target)
+        if weights is None:
+            return against_teacher(reduction="batchmean")
+        return (mixed_of(weights.__getitem__) * against_teacher(reduction="none").sum(1)).mean()
+
+    def against(images: Tensor) -> Tensor:
+        losses = F.cross_entropy(logits, labels[images], label_smoothing=plan.label_smoothing, reduction="none")
+        return losses if weights is None else weights[images] * losses
+
+    return mixed_of(against).mean()

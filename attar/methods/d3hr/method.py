@@ -68,7 +68,7 @@ class D3HR(LatentMethod):
     select: Select = Select()
     """Which of the denoised images are kept."""
     refine: AnyRefinement | None = None
-    """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
+    """How kept latents are improved; none, true: by distribution matching, diver or likelihood: by the prior."""
 
     keeps_statistics = True
 

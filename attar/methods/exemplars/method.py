@@ -60,7 +60,7 @@ class Exemplars(LatentMethod):
     select: Select = Select()
     """Which of the denoised images are kept; of a pool, with as large a fit.count."""
     refine: AnyRefinement | None = None
-    """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
+    """How kept latents are improved; none, true: by distribution matching, diver or likelihood: by the prior."""
 
     def start_time(self, prior: Prior) -> int:
         return self.fit.turning_time

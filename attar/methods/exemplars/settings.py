@@ -15,6 +15,7 @@ from attar.job import Job
 from attar.methods.base import Fit, Select
 from attar.methods.d3hr.class_moments import Invert
 from attar.priors.prior import Prior
+from attar.selection.rules import RANKING
 
 STORED_NAME = "Chosen"
 """What keys and manifests call the fit."""
@@ -72,7 +73,7 @@ class ExemplarSettings(Fit):
         if count < ipc:
             raise AttarError(f"`fit.count` {count}: fewer exemplars than `ipc` {ipc}")
         select, share = self._rule, by_ipc(self.typical, count, "fit.typical") / 100
-        if select.teacher is not None and select.rule not in ("first", "confident") and select.share == 1:
+        if select.teacher is not None and select.rule not in ("first", *RANKING) and select.share == 1:
             select = replace(select, share=share)
         return replace(self, count=count, select=select, typical=100, time=self.turning_time)
 

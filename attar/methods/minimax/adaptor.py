@@ -51,5 +51,5 @@ def transformer_of(prior: Prior) -> Any:
     """
     transformer = getattr(prior.network, "transformer", None)
     if transformer is None:
-        raise AttarError(f"minimax tunes DiTs only, and this prior is a {type(prior.network).__name__}")
+        raise AttarError(f"fit tunes DiTs only, and this prior is a {type(prior.network).__name__}")
     return transformer

@@ -38,9 +38,9 @@ class Tune(TuneSettings):
 
     def check(self, prior: Prior) -> None:
         """Raises AttarError unless the prior is a DiT, on a device where it can be tuned."""
-        check_alike(transformer_of(prior), "minimax tunes one adaptor for all blocks")
+        check_alike(transformer_of(prior), "fit tunes one adaptor for all blocks")
         if _accelerator(prior).num_processes > 1:
-            raise AttarError("minimax tunes in one process; start it without `accelerate launch`")
+            raise AttarError("fit tunes in one process; start it without `accelerate launch`")
         if self.adapt == "lora":
             check_lora()
 

@@ -1,6 +1,6 @@
 """Minimax Diffusion, section 3.2: the loss of a step of the fine-tuning.
 
-L = L_diffusion + w_r representativeness + w_d diversity
+L = L_diffusion + w_r representativeness + w_d diversity        (+ w_s mean |x0|, of attar.methods.rsm)
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ class MinimaxLoss:
         for weight, criterion in zip((self.fit.representativeness, self.fit.diversity), criteria, strict=True):
             if weight:
                 loss = loss + weight * criterion
+        if self.fit.sparsity:
+            loss = loss + self.fit.sparsity * clean.abs().mean()
         self.means.add(*criteria)
         self.real.add(z, labels)
         self.generated.add(clean, labels)

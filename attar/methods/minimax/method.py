@@ -32,7 +32,7 @@ class Minimax(LatentMethod):
     select: Select = Select(pool=100)
     """Which are kept of a pool of 100 samples of each class: the first."""
     refine: AnyRefinement | None = None
-    """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
+    """How kept latents are improved; none, true: by distribution matching, diver or likelihood: by the prior."""
 
     def start_time(self, prior: Prior) -> int:
         return PriorSamples(self.sampler).start_time(prior)

@@ -92,6 +92,8 @@ class TuneSettings(Fit):
     seed: int = 0
     """Sets of several seeds share one tuning; another `fit.seed` is another tuning."""
 
+    sparsity = 0.0
+    """Weight of mean |x0|: a field of `attar.methods.rsm`."""
     tunes = True
     uses_prior = True
 
@@ -137,7 +139,7 @@ class TuneSettings(Fit):
         for name in ("ema_decay", "label_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise AttarError(f"fit.{name} {getattr(self, name)}: must be 0 or more, and less than 1")
-        for name in ("representativeness", "diversity"):
+        for name in ("representativeness", "diversity", "sparsity"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise AttarError(f"fit.{name} {getattr(self, name)}: must be 0 or more")
         if self.max_steps is not None and self.max_steps < 1:
