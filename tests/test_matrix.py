@@ -37,6 +37,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "mgd3": ("mgd3", FAST["mgd3"]),
     "mgd3, DDIM": ("mgd3", {**FAST["mgd3"], "sampler.solver": "ddim"}),
     "tgdd": ("tgdd", FAST["tgdd"]),
+    "ot": ("ot", FAST["ot"]),
     "d3hr": ("d3hr", FAST["d3hr"]),
     "exemplars": ("exemplars", FAST["exemplars"]),
     "exemplars, refined": ("exemplars", {**FAST["exemplars"], **REFINED}),

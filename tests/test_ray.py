@@ -78,7 +78,9 @@ def distilled(world: Path, root: Path, name: str, engine: Engine) -> list[dict[s
 
 
 EACH_KIND = ("rded", "d3hr", "minimax")
-"""Composed and sampled images; with a fit of each class, and of groups. benchmarks/soak.py runs all methods."""
+"""Composed and sampled images; with a fit of each class, and of groups; made one after another, and together.
+
+benchmarks/soak.py runs all methods."""
 
 
 @pytest.mark.usefixtures("cluster")

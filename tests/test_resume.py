@@ -89,6 +89,21 @@ def test_kills_of_a_fine_tuning(tmp_path: Path) -> None:
     kill_and_resume(spec, settings, tmp_path, 2, "minimax", ("tuning",))
 
 
+GUIDED = {
+    "ot": {"guide.first": 3, "guide.last": 1, "fit.count": 7},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GUIDED)
+def test_kills_of_a_guided_sampling(tmp_path: Path, name: str) -> None:
+    """Images that look back to those before them, and images that are made together."""
+    data = save_folder(tmp_path / "data", ["a", "b"], each=12)
+    spec = Spec(data=str(data), prior=str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu")
+    settings = {"sampler.steps": 5, "sampler.guided_channels": "none", **GUIDED[name]}
+    kill_and_resume(spec, settings, tmp_path, 2, name, ("sampling", "decoding"))
+
+
 def label_once(data: str, teacher: str, root: Path, what: str = "", nth: int = 0) -> None:
     """Runs in a process of its own: a set of real images below `root`, and the labels of its views."""
     events, recipe = Events(root, what, nth), named_recipe("fkd-soft-cifar", {"epochs": 4})

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
-from attar.diffusion import Move, Sampler
+from attar.diffusion import Denoiser, Move, Sampler
 from attar.selection import Select as Select
 
 if TYPE_CHECKING:
@@ -171,14 +171,26 @@ class Guide(Protocol):
 
     looks_back: bool
     """Whether it asks for what is finished of the class: its images are then made one after another."""
+    together: bool
+    """Whether it is given all images of a class at once, and nothing else: they are then denoised together."""
 
     def __call__(self, move: Move, aims: Tensor | None, finished: Tensor) -> Tensor:
-        """What is added to the mean of the next latents (N, C, H, W); rows must not depend on one another.
+        """What is added to the mean of the next latents (N, C, H, W).
+
+        Rows must not depend on one another, unless it moves those of a class `together`.
 
         Args:
             aims: what the starts say of each row (N, ...), on the latents' device.
             finished: of each row's class the latents that are finished, (N, K, C, H, W); K is 0 unless it looks back.
         """
+        ...
+
+
+class Told(Protocol):
+    """What the prior is told on the way in place of the class's label. Frozen; its fields are part of the key."""
+
+    def __call__(self, job: Job, prior: Prior, rows: Sequence[tuple[int, int]]) -> Denoiser:
+        """The prior as it denoises these rows, (label, index) each, whatever labels it is given."""
         ...
 
 
@@ -205,6 +217,8 @@ class LatentMethod:
     """How starts are denoised."""
     guide: Guide | None = None
     """What moves latents on their way; None: nothing. A method that has one has a field of this name."""
+    told: Told | None = None
+    """What the prior is told in place of labels; None: the labels."""
     select: Select
     """Which candidates are kept."""
     refine: Refine | None = None

@@ -37,6 +37,7 @@ class TowardMode:
     """The index of the last steps that are not guided any more, t_stop: it leaves details to the prior."""
 
     looks_back = False
+    together = False
 
     def __call__(self, move: Move, aims: Tensor | None, finished: Tensor) -> Tensor:
         assert aims is not None, "MGD3 says the mode of each"
