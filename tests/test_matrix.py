@@ -38,6 +38,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "mgd3, DDIM": ("mgd3", {**FAST["mgd3"], "sampler.solver": "ddim"}),
     "tgdd": ("tgdd", FAST["tgdd"]),
     "ot": ("ot", FAST["ot"]),
+    "dmgd": ("dmgd", FAST["dmgd"]),
     "d3hr": ("d3hr", FAST["d3hr"]),
     "exemplars": ("exemplars", FAST["exemplars"]),
     "exemplars, refined": ("exemplars", {**FAST["exemplars"], **REFINED}),

@@ -38,6 +38,10 @@ _TABLE: dict[str, tuple[Method | str, str]] = {
         "attar.methods.ot:OT",
         "OT (Cui et al., NeurIPS 2025): samples carried to real latents, without IGD's guides",
     ),
+    "dmgd": (
+        "attar.methods.dmgd:DMGD",
+        "DMGD (CVPR 2026): diffused labels, and samples carried to their class's centroids",
+    ),
     "d3hr": ("attar.methods.d3hr.method:D3HR", "D3HR (Zhao et al., ICML 2025): inversion and group matching"),
     "exemplars": (
         "attar.methods.exemplars.method:Exemplars",
