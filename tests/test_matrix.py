@@ -39,6 +39,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "tgdd": ("tgdd", FAST["tgdd"]),
     "ot": ("ot", FAST["ot"]),
     "dmgd": ("dmgd", FAST["dmgd"]),
+    "cgs": ("cgs", FAST["cgs"]),
     "d3hr": ("d3hr", FAST["d3hr"]),
     "exemplars": ("exemplars", FAST["exemplars"]),
     "exemplars, refined": ("exemplars", {**FAST["exemplars"], **REFINED}),

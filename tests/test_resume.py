@@ -92,6 +92,7 @@ def test_kills_of_a_fine_tuning(tmp_path: Path) -> None:
 GUIDED = {
     "ot": {"guide.first": 3, "guide.last": 1, "fit.count": 7},
     "dmgd": {"guide.first": 3, "guide.last": 1},
+    "cgs": {},
 }
 
 
