@@ -37,6 +37,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "mgd3": ("mgd3", FAST["mgd3"]),
     "mgd3, DDIM": ("mgd3", {**FAST["mgd3"], "sampler.solver": "ddim"}),
     "tgdd": ("tgdd", FAST["tgdd"]),
+    "igd": ("igd", FAST["igd"]),
     "ot": ("ot", FAST["ot"]),
     "dmgd": ("dmgd", FAST["dmgd"]),
     "cgs": ("cgs", FAST["cgs"]),

@@ -90,6 +90,14 @@ def test_kills_of_a_fine_tuning(tmp_path: Path) -> None:
 
 
 GUIDED = {
+    "igd": {
+        "guide.first": 3,
+        "guide.last": 2,
+        "guide.real": 4,
+        "fit.network": "convnet3-w8",
+        "fit.epochs": 2,
+        "fit.kept": "1,2",
+    },
     "ot": {"guide.first": 3, "guide.last": 1, "fit.count": 7},
     "dmgd": {"guide.first": 3, "guide.last": 1},
     "cgs": {},
@@ -103,7 +111,8 @@ def test_kills_of_a_guided_sampling(tmp_path: Path, name: str) -> None:
     data = save_folder(tmp_path / "data", ["a", "b"], each=12)
     spec = Spec(data=str(data), prior=str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu")
     settings = {"sampler.steps": 5, "sampler.guided_channels": "none", **GUIDED[name]}
-    kill_and_resume(spec, settings, tmp_path, 2, name, ("sampling", "decoding"))
+    stages = ("training", "sampling") if name == "igd" else ("sampling", "decoding")
+    kill_and_resume(spec, settings, tmp_path, 2, name, stages)
 
 
 def label_once(data: str, teacher: str, root: Path, what: str = "", nth: int = 0) -> None:

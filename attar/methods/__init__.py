@@ -34,6 +34,10 @@ _TABLE: dict[str, tuple[Method | str, str]] = {
     ),
     "mgd3": ("attar.methods.mgd3:MGD3", "MGD3 (Chan-Santiago et al., ICML 2025): samples drawn to their class's modes"),
     "tgdd": ("attar.methods.tgdd:TGDD", "TGDD (ECCV 2026): MGD3, drawn to the means of the clusters' central latents"),
+    "igd": (
+        "attar.methods.igd.method:IGD",
+        "IGD (Chen et al., ICLR 2025): samples that teach a surrogate as real ones do, unlike one another",
+    ),
     "ot": (
         "attar.methods.ot:OT",
         "OT (Cui et al., NeurIPS 2025): samples carried to real latents, without IGD's guides",

@@ -9,7 +9,7 @@ A method is a frozen dataclass of one kind; so is each of its parts. Its fields,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
@@ -245,12 +245,16 @@ class LatentMethod:
         """Where n candidates of a class begin, given what was learnt of it."""
         raise NotImplementedError
 
+    def guiding(self, job: Job, fitted: Mapping[int, Tensors]) -> Guide | None:
+        """The guide of some classes, given what was learnt of each: where it needs more than the starts can say."""
+        return self.guide
+
     def statistics(self, fitted: Tensors) -> Tensors:
         """All that starts of a class are made from; asked only where the method `keeps_statistics`."""
         raise NotImplementedError
 
     def start_seconds(self, job: Job, n: int) -> float:
-        """Seconds that finding n starts takes, measured on a small part of it: for the estimate of the cost."""
+        """Seconds that finding n starts takes, and what the guide adds, measured on a small part: for the estimate."""
         return 0.0
 
 
