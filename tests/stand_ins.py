@@ -48,6 +48,7 @@ STEPS: dict[str, dict[str, Any]] = {
     },
     "ot": {"sampler.steps": 5, "guide.first": 3, "guide.last": 1, "fit.count": 5},
     "dmgd": {"sampler.steps": 5, "guide.first": 3, "guide.last": 1},
+    "dap": {"sampler.steps": 5},
     "cgs": {"sampler.steps": 5},
     "minimax": {"sampler.steps": 2, "fit.max_steps": 1, "fit.batch": 2, "fit.monitor.times": 0, "select.pool": 2},
     "d3hr": {"sampler.steps": 10, "fit.steps": 10, "fit.per_class": 2, "subsets": 20},

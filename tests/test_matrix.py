@@ -40,6 +40,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "igd": ("igd", FAST["igd"]),
     "ot": ("ot", FAST["ot"]),
     "dmgd": ("dmgd", FAST["dmgd"]),
+    "dap": ("dap", FAST["dap"]),
     "cgs": ("cgs", FAST["cgs"]),
     "d3hr": ("d3hr", FAST["d3hr"]),
     "exemplars": ("exemplars", FAST["exemplars"]),

@@ -52,6 +52,7 @@ FAST: dict[str, dict[str, Any]] = {
     },
     "ot": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.first": 3, "guide.last": 1, "fit.count": 7},
     "dmgd": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.first": 3, "guide.last": 1},
+    "dap": {"sampler.steps": 5, "sampler.guided_channels": "none"},
     "cgs": {"sampler.steps": 5, "sampler.guided_channels": "none"},
     "d3hr": {"sampler.steps": 5, "fit.steps": 5, "subsets": 50},
     "exemplars": {"sampler.steps": 5, "fit.steps": 5, "fit.time": 600},

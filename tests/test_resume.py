@@ -101,6 +101,7 @@ GUIDED = {
     "ot": {"guide.first": 3, "guide.last": 1, "fit.count": 7},
     "dmgd": {"guide.first": 3, "guide.last": 1},
     "cgs": {},
+    "dap": {},
 }
 
 

@@ -46,6 +46,10 @@ _TABLE: dict[str, tuple[Method | str, str]] = {
         "attar.methods.dmgd:DMGD",
         "DMGD (CVPR 2026): diffused labels, and samples carried to their class's centroids",
     ),
+    "dap": (
+        "attar.methods.dap:DAP",
+        "DAP (Su et al., ICLR 2026): samples drawn to the prior's features of real images",
+    ),
     "cgs": ("attar.methods.cgs:CGS", "CGS (CVPR 2026): a class sampled together, apart and around its mean"),
     "d3hr": ("attar.methods.d3hr.method:D3HR", "D3HR (Zhao et al., ICML 2025): inversion and group matching"),
     "exemplars": (
