@@ -89,7 +89,7 @@ def test_kills_of_a_fine_tuning(tmp_path: Path) -> None:
     kill_and_resume(spec, settings, tmp_path, 2, "minimax", ("tuning",))
 
 
-GUIDED = {
+GUIDED: dict[str, dict[str, Any]] = {
     "igd": {
         "guide.first": 3,
         "guide.last": 2,

@@ -48,7 +48,7 @@ _TABLE: dict[str, tuple[Method | str, str]] = {
     ),
     "dap": (
         "attar.methods.dap:DAP",
-        "DAP (Su et al., ICLR 2026): samples drawn to the prior's features of real images",
+        "DAP (Su et al., ICLR 2026): samples drawn to what the prior sees in real ones",
     ),
     "cgs": ("attar.methods.cgs:CGS", "CGS (CVPR 2026): a class sampled together, apart and around its mean"),
     "d3hr": ("attar.methods.d3hr.method:D3HR", "D3HR (Zhao et al., ICML 2025): inversion and group matching"),

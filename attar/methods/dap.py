@@ -1,7 +1,7 @@
 """DAP (Su et al., "Diffusion Models as Dataset Distillation Priors", ICLR 2026), written from public summaries.
 
-Each sample is drawn to where the prior's own features are those of the class's real images (`Representative`): an energy,
-the distance induced by a linear kernel on the output of one of the prior's blocks, whose gradient moves every step.
+Each sample is drawn to where the prior's own features are those of the class's real images (`Representative`): by the
+gradient, at every step, of the distance that a linear kernel induces on the output of one of the prior's blocks.
 """
 
 from __future__ import annotations

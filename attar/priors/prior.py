@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,8 @@ class Prior:
     @torch.inference_mode()
     def embedded(self, y: Tensor) -> Tensor:
         """What prior labels (N,) are to the network (N, ...), float32; it takes that in their place, changed or not."""
-        embeddings: Tensor = self.network.embedded(y)
+        network: Any = self.network
+        embeddings: Tensor = network.embedded(y)
         return embeddings.float()
 
     def with_batch_size(self, batch_size: int) -> Prior:

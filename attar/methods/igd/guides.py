@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -152,7 +151,7 @@ class Influence:
         return torch.stack(gradients)
 
 
-def _named(network: nn.Module, flat: Tensor) -> Mapping[str, Tensor]:
+def _named(network: nn.Module, flat: Tensor) -> dict[str, Tensor]:
     """The parameters of a network by name, out of one vector (P,)."""
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
     parts = flat.split([shape.numel() for shape in shapes.values()])
