@@ -53,6 +53,17 @@ def test_two_images_repel_one_another_as_worked_out_by_hand() -> None:
     torch.testing.assert_close(moved(z, z[:1], Collaborative(7.0, 0.0, epsilon)), expected)
 
 
+def test_energies_are_computed_in_float64_on_the_cpu_also_in_inference_mode() -> None:
+    def energy(x: Tensor) -> Tensor:
+        assert (x.dtype, x.device.type) == (torch.float64, "cpu")
+        return x.pow(3).sum()
+
+    with torch.inference_mode():
+        x = torch.tensor([0.1, 3.0])
+        found = gradient(energy, x)
+    assert torch.equal(found, (3 * x.double() ** 2).float())
+
+
 def test_the_gradient_is_that_of_finite_differences() -> None:
     guide, z, h = Collaborative(), latents(4), 1e-6
     unit = torch.eye(z.numel()).double().view(-1, *z.shape)

@@ -100,11 +100,11 @@ def test_the_other_label_is_never_the_own_and_is_drawn_for_each_image(world: Pat
     told = DiffusedLabel()(job, job.prior, rows)
     assert (told._others(y) != y).all()
     assert torch.equal(told.told(499, y), y)
-    first, again, later = told.told(800, y), told.told(800, y), told.told(780, y)
+    first, again, later = told.told(950, y), told.told(950, y), told.told(930, y)  # noise alone
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
     some = DiffusedLabel()(job, job.prior, rows[5:7])
-    assert torch.equal(some.told(800, y[5:7]), first[5:7]), "a row depends on no other"
+    assert torch.equal(some.told(950, y[5:7]), first[5:7]), "a row depends on no other"
 
 
 @pytest.mark.parametrize(

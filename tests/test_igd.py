@@ -25,6 +25,8 @@ from attar.methods.igd.guides import Guidance, Influence, similarity_gradient
 from attar.methods.igd.method import IGD
 from attar.methods.igd.surrogate import Surrogate
 from attar.sets.distilled import open_distilled
+from attar.training import Plan, train
+from attar.training.augment import Augmentation
 
 SMALL = Surrogate(network="convnet3-w8", epochs=3, kept=(1, 3), batch=8)
 
@@ -130,8 +132,12 @@ def test_the_kept_weights_are_those_of_their_epochs(pixels: Job) -> None:
     assert both.shape == (2, first.shape[1])
     assert torch.equal(both[0], first[0])
     assert not torch.equal(both[0], both[1])
-    start = nn.utils.parameters_to_vector(SMALL.built(pixels, 2).parameters())
-    assert not torch.equal(start, first[0])
+    network, chosen = SMALL.built(pixels, 2), [number for label in labels for number in SMALL._drawn(pixels, label)]
+    images = torch.from_numpy(load_pixels(pixels.images, chosen, pixels.codec.size, pixels.spec.preprocess))
+    plan = Plan(epochs=3, batch=8, lr=0.01, schedule="multistep")
+    how = Augmentation(pixels.codec.size, shift=4, flip=True, normalise="half")
+    train(network, images, torch.tensor([0] * 9 + [1] * 9), plan, how, 0, "surrogate")
+    assert torch.equal(both[1], nn.utils.parameters_to_vector(network.parameters())), "the end of all epochs"
 
 
 def test_no_pass_of_the_prior_is_added(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from test_guides import MEAN, MODE, STD
+from torch import Tensor
 from toys import GaussianPrior, linear_schedule, save_world
 
 from attar.core.errors import AttarError
@@ -129,6 +131,24 @@ def test_steps_outside_are_not_moved() -> None:
     guide = ByTransport()
     moved = [bool(guide(Move(i, 0, 0.5, x, x, x, 1.0, x), some, x[:, None][:, :0]).any()) for i in (46, 45, 30, 29)]
     assert moved == [False, True, True, False]
+
+
+@dataclass(frozen=True)
+class Watching(ByTransport):
+    """Notes how many finished latents each row sees."""
+
+    seen: ClassVar[list[tuple[int, ...]]] = []
+
+    def __call__(self, move: Move, aims: Tensor | None, finished: Tensor) -> Tensor:
+        self.seen.append(tuple(finished.shape[:2]))
+        return super().__call__(move, aims, finished)
+
+
+def test_images_are_made_one_after_another(world: Path, tmp_path: Path, store: Store) -> None:
+    method: Any = load_method("ot", NEAR)
+    watching = Watching(first=4, last=1, cost="l1")
+    distill_sets(job_of(world, store), "ot", replace(method, guide=watching), (3,), tmp_path / "out")
+    assert Watching.seen == [(2, 0)] * 6 + [(2, 1)] * 6 + [(2, 2)] * 6
 
 
 def calls_of(world: Path, place: Path, name: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> int:
