@@ -163,7 +163,7 @@ class Start:
     t: int
     """The time that they are denoised from."""
     aims: Tensor | None = None
-    """What the method's guide is given of each, (N, ...)."""
+    """What the method's guide is given of each, (N, ...), of one shape for all classes."""
 
 
 class Guide(Protocol):

@@ -17,13 +17,12 @@ from torch.nn.functional import normalize
 
 from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
-from attar.diffusion import Move, Sampler, check_guided, sampling_times
-from attar.job import Job
-from attar.methods.base import LatentMethod, Select, Start, Tensors
+from attar.diffusion import Move, Sampler, check_guided
+from attar.methods.base import Select, Tensors
 from attar.methods.d4m import Prototypes
 from attar.methods.energy import given, gradient
+from attar.methods.prior_samples import FromNoise
 from attar.methods.refinements import AnyRefinement
-from attar.priors.prior import Prior
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def drift(z: Tensor, mean: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class CGS(LatentMethod):
+class CGS(FromNoise):
     """Samples of the prior, those of a class made together: far from one another, and around the class's mean.
 
     Nothing is trained, and no network pass is added. All candidates of a class share its batch: another IPC, or another
@@ -92,12 +91,8 @@ class CGS(LatentMethod):
     refine: AnyRefinement | None = None
     """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
 
-    def start_time(self, prior: Prior) -> int:
-        return sampling_times(self.sampler, prior)[-1]
-
-    def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
-        noise = torch.stack([job.noise(job.prior.codec.shape, "start", label, index) for index in range(n)])
-        return Start(noise, self.start_time(job.prior), fitted["prototypes"].expand_as(noise))
+    def aims(self, fitted: Tensors, label: int, n: int) -> Tensor:
+        return fitted["prototypes"].expand(n, -1, -1, -1)
 
     # Checks of the settings
 

@@ -18,9 +18,10 @@ from attar.core.arguments import check_fields
 from attar.core.batching import in_batches
 from attar.core.errors import AttarError
 from attar.core.progress import Meter, timed_on
-from attar.diffusion import Move, Sampler, check_guided, sampling_times
+from attar.diffusion import Move, Sampler, check_guided
 from attar.job import Job
-from attar.methods.base import Fit, Group, Guide, LatentMethod, Select, Start, Tensors
+from attar.methods.base import Fit, Group, Guide, Select, Tensors
+from attar.methods.prior_samples import FromNoise
 from attar.methods.refinements import AnyRefinement
 from attar.priors.features import TIME, features_at
 from attar.priors.prior import Prior
@@ -132,7 +133,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class DAP(LatentMethod):
+class DAP(FromNoise):
     """Samples of the prior, each drawn to where the prior sees what it sees in the class's real images.
 
     Nothing is trained; each step takes gradients through the prior's blocks up to the one that is compared.
@@ -149,12 +150,8 @@ class DAP(LatentMethod):
     refine: AnyRefinement | None = None
     """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
 
-    def start_time(self, prior: Prior) -> int:
-        return sampling_times(self.sampler, prior)[-1]
-
-    def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
-        noise = torch.stack([job.noise(job.prior.codec.shape, "start", label, index) for index in range(n)])
-        return Start(noise, self.start_time(job.prior), torch.full((n,), label))
+    def aims(self, fitted: Tensors, label: int, n: int) -> Tensor:
+        return torch.full((n,), label)
 
     def guiding(self, job: Job, fitted: Mapping[int, Tensors]) -> Guide:
         features = {label: learnt["features"].to(job.prior.device) for label, learnt in fitted.items()}

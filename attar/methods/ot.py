@@ -10,20 +10,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
 from attar.core.arguments import check_fields
-from attar.diffusion import Sampler, check_guided, sampling_times
-from attar.job import Job
-from attar.methods.base import LatentMethod, Select, Start, Tensors
+from attar.diffusion import Sampler, check_guided
+from attar.methods.base import Select, Tensors
 from attar.methods.d4m import Prototypes
+from attar.methods.prior_samples import FromNoise
 from attar.methods.refinements import AnyRefinement
 from attar.methods.transport import ByTransport, cloud
-from attar.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class OT(LatentMethod):
+class OT(FromNoise):
     """Samples of the prior, made one after another, each moved to where the class's finished images are lacking.
 
     Nothing is trained, and no network pass is added.
@@ -43,13 +42,9 @@ class OT(LatentMethod):
     refine: AnyRefinement | None = None
     """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
 
-    def start_time(self, prior: Prior) -> int:
-        return sampling_times(self.sampler, prior)[-1]
-
-    def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
-        noise = torch.stack([job.noise(job.prior.codec.shape, "start", label, index) for index in range(n)])
+    def aims(self, fitted: Tensors, label: int, n: int) -> Tensor:
         points = cloud(fitted, self.fit.count or n, self.weighted)
-        return Start(noise, self.start_time(job.prior), points.expand(n, *points.shape))
+        return points.expand(n, *points.shape)
 
     # Checks of the settings
 

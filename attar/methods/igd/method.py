@@ -11,20 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from attar.core.arguments import check_fields
 from attar.core.progress import timed_on
-from attar.diffusion import Sampler, check_guided, sampling_times
+from attar.diffusion import Sampler, check_guided
 from attar.job import Job
-from attar.methods.base import Guide, LatentMethod, Select, Start, Tensors
+from attar.methods.base import Guide, Select, Tensors
 from attar.methods.igd.guides import Guidance, Influence
 from attar.methods.igd.surrogate import Surrogate
+from attar.methods.prior_samples import FromNoise
 from attar.methods.refinements import AnyRefinement
-from attar.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class IGD(LatentMethod):
+class IGD(FromNoise):
     """Samples of the prior, made one after another: each to teach as real ones do, and unlike those before it.
 
     No pass of the prior is added; each guided step takes gradients through the decoder and the surrogate. The surrogate
@@ -43,12 +44,8 @@ class IGD(LatentMethod):
     refine: AnyRefinement | None = None
     """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
 
-    def start_time(self, prior: Prior) -> int:
-        return sampling_times(self.sampler, prior)[-1]
-
-    def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
-        noise = torch.stack([job.noise(job.prior.codec.shape, "start", label, index) for index in range(n)])
-        return Start(noise, self.start_time(job.prior), torch.full((n,), label))
+    def aims(self, fitted: Tensors, label: int, n: int) -> Tensor:
+        return torch.full((n,), label)
 
     def guiding(self, job: Job, fitted: Mapping[int, Tensors]) -> Guide:
         if not self.guide.influence:
