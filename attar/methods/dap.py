@@ -21,6 +21,7 @@ from attar.core.progress import Meter, timed_on
 from attar.diffusion import Move, Sampler, check_guided
 from attar.job import Job
 from attar.methods.base import Fit, Group, Guide, Select, Tensors
+from attar.methods.energy import gradients
 from attar.methods.prior_samples import FromNoise
 from attar.methods.refinements import AnyRefinement
 from attar.priors.features import TIME, features_at
@@ -122,7 +123,7 @@ class Drawn:
 
     def slope(self, z: Tensor, t: int, y: Tensor, real: Tensor) -> Tensor:
         """The gradient (C, H, W) of the distance at a latent."""
-        with torch.inference_mode(False), torch.enable_grad():
+        with gradients():
             x = z.clone().requires_grad_()
             (slope,) = torch.autograd.grad(self.distance(x, t, y.clone(), real), x)
         return slope

@@ -1,8 +1,9 @@
-"""Gradients of energies of latents, for guides without a closed form."""
+"""Gradients that guides move latents by: the same whatever the batch, and however many threads there are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -12,13 +13,20 @@ from torch import Tensor
 _threads = cache(ThreadpoolController)
 
 
-def gradient(energy: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """The gradient of an energy at a tensor, also in inference mode.
+@contextmanager
+def gradients() -> Iterator[None]:
+    """Within it gradients are taken, also in inference mode: on one thread of a CPU, by deterministic kernels of a GPU.
 
-    It is computed in float64 on one thread of the CPU, the same whatever the device and the batch. What else the energy
-    looks at must be there, too (`given`).
+    Few rows' last bits depend on the number of threads.
     """
-    with torch.inference_mode(False), torch.enable_grad(), _threads().limit(limits=1):
+    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    with torch.inference_mode(False), torch.enable_grad(), _threads().limit(limits=1), flags:
+        yield
+
+
+def gradient(energy: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    """The gradient of an energy at a tensor, in float64 on the CPU; `given` brings what else it looks at there."""
+    with gradients():
         x = given(at).requires_grad_()
         (slope,) = torch.autograd.grad(energy(x), x)
     return slope.to(at)

@@ -16,7 +16,7 @@ from attar.core.rng import numpy_generator
 from attar.data import load_pixels
 from attar.diffusion import Move
 from attar.job import Job
-from attar.methods.energy import given
+from attar.methods.energy import given, gradients
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,7 @@ class Influence:
 
     def slope(self, clean: Tensor, label: int) -> Tensor:
         """The direction (C, H, W), of length 1, in which the influence of a clean latent rises most."""
-        flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-        with torch.inference_mode(False), torch.enable_grad(), flags:
+        with gradients():
             x = clean.detach().clone().requires_grad_()
             (rise,) = torch.autograd.grad(self.influence(x, label), x)
         return F.normalize(rise.flatten(), dim=0).view_as(clean)
