@@ -173,6 +173,7 @@ class Backward:
     seen: ClassVar[list[tuple[int, ...]]] = []
 
     looks_back = True
+    together = False
 
     def __call__(self, move: Move, aims: Tensor | None, finished: Tensor) -> Tensor:
         assert aims is None

@@ -42,6 +42,21 @@ FAST: dict[str, dict[str, Any]] = {
     "rsm": TUNED,
     "mgd3": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.until": 2},
     "tgdd": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.until": 2, "fit.anchors": 3},
+    "igd": {
+        "sampler.steps": 5,
+        "sampler.guided_channels": "none",
+        "guide.first": 3,
+        "guide.last": 2,
+        "guide.real": 4,
+        "fit.network": "convnet3-w8",
+        "fit.epochs": 2,
+        "fit.kept": "1,2",
+        "fit.batch": 16,
+    },
+    "ot": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.first": 3, "guide.last": 1, "fit.count": 7},
+    "dmgd": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.first": 3, "guide.last": 1},
+    "dap": {"sampler.steps": 5, "sampler.guided_channels": "none"},
+    "cgs": {"sampler.steps": 5, "sampler.guided_channels": "none"},
     "d3hr": {"sampler.steps": 5, "fit.steps": 5, "subsets": 50},
     "exemplars": {"sampler.steps": 5, "fit.steps": 5, "fit.time": 600},
 }
@@ -49,6 +64,8 @@ FAST: dict[str, dict[str, Any]] = {
 
 TAUGHT = {"confident": "select.teacher", "cao2": "select.teacher", "rded": "teacher"}
 """Methods that need a teacher, and the field that names it."""
+TAUGHT_TOGETHER = ("igd",)
+"""Methods whose images depend on which classes are distilled."""
 SEEDLESS = ("herding", "k-center", "medoid", "confident", "exemplars")
 """Methods that choose by rules without chance."""
 
@@ -106,8 +123,10 @@ def test_bytes_are_the_same_for_two_runs_and_for_some_of_the_classes(
 ) -> None:
     name, whole = first[0], digests(first[1][1])
     again = digests(distilled(world, tmp_path / "b", name, Store(tmp_path / "other"))[0])
-    some = digests(distilled(world, tmp_path / "c", name, Store(tmp_path / "third"), classes=("dog", "bee"))[0])
     assert again == whole
+    if name in TAUGHT_TOGETHER:
+        return
+    some = digests(distilled(world, tmp_path / "c", name, Store(tmp_path / "third"), classes=("dog", "bee"))[0])
     assert len(some) == 6
     assert all(whole[key] == digest for key, digest in some.items())
 

@@ -77,8 +77,10 @@ def distilled(world: Path, root: Path, name: str, engine: Engine) -> list[dict[s
     return [open_distilled(folder).manifest["images"] for folder in folders]
 
 
-EACH_KIND = ("rded", "d3hr", "minimax")
-"""Composed and sampled images; with a fit of each class, and of groups. benchmarks/soak.py runs all methods."""
+EACH_KIND = ("rded", "d3hr", "minimax", "dmgd", "cgs")
+"""Composed and sampled images; with a fit of each class, and of groups; made one after another, and together.
+
+benchmarks/soak.py runs all methods."""
 
 
 @pytest.mark.usefixtures("cluster")

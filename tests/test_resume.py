@@ -98,6 +98,33 @@ def test_kills_of_a_refinement_by_gradients(tmp_path: Path) -> None:
     kill_and_resume(spec, settings, tmp_path, 2, "mgd3", ("refining",))
 
 
+GUIDED: dict[str, dict[str, Any]] = {
+    "igd": {
+        "guide.first": 3,
+        "guide.last": 2,
+        "guide.real": 4,
+        "fit.network": "convnet3-w8",
+        "fit.epochs": 2,
+        "fit.kept": "1,2",
+    },
+    "ot": {"guide.first": 3, "guide.last": 1, "fit.count": 7},
+    "dmgd": {"guide.first": 3, "guide.last": 1},
+    "cgs": {},
+    "dap": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GUIDED)
+def test_kills_of_a_guided_sampling(tmp_path: Path, name: str) -> None:
+    """Images that look back to those before them, and images that are made together."""
+    data = save_folder(tmp_path / "data", ["a", "b"], each=12)
+    spec = Spec(data=str(data), prior=str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu")
+    settings = {"sampler.steps": 5, "sampler.guided_channels": "none", **GUIDED[name]}
+    stages = ("training", "sampling") if name == "igd" else ("sampling", "decoding")
+    kill_and_resume(spec, settings, tmp_path, 2, name, stages)
+
+
 def label_once(data: str, teacher: str, root: Path, what: str = "", nth: int = 0) -> None:
     """Runs in a process of its own: a set of real images below `root`, and the labels of its views."""
     events, recipe = Events(root, what, nth), named_recipe("fkd-soft-cifar", {"epochs": 4})

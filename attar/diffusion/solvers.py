@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -24,6 +24,8 @@ class Move:
     """Steps that come after it: the respaced index i of DDPM, from steps - 1 down to 0."""
     t: int
     """The time that it leaves."""
+    abar: float
+    """alpha-bar at t."""
     z: Tensor
     """The latents at t (N, C, H, W)."""
     clean: Tensor
@@ -34,6 +36,12 @@ class Move:
     """sigma_t, that of the step's noise: of DDPM where the solver draws none."""
     y: Tensor
     """Prior labels (N,)."""
+
+    def of(self, rows: slice) -> Move:
+        """The same step of some of its rows."""
+        deviation = self.deviation[rows] if isinstance(self.deviation, Tensor) else self.deviation
+        z, clean, noise, y = (tensor[rows] for tensor in (self.z, self.clean, self.noise, self.y))
+        return replace(self, z=z, clean=clean, noise=noise, deviation=deviation, y=y)
 
 
 Shift = Callable[[Move], Tensor]
@@ -70,7 +78,7 @@ class Walk:
         at, left = self.denoiser.schedule.abar(t), len(self.times) - 1 - self.times.index(t)
         clean = (z - (1 - at) ** 0.5 * noise) / at**0.5
         sigma = ((1 - at / to) * (1 - to) / (1 - at)) ** 0.5 if deviation is None else deviation
-        return mean + self.guide(Move(left, t, z, clean, noise, sigma, self.y))
+        return mean + self.guide(Move(left, t, at, z, clean, noise, sigma, self.y))
 
     def output(self, z: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
         """Guided noise (N, C, H, W) and the raw learned variance, if there is one."""

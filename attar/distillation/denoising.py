@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import itemgetter
 
 import torch
@@ -13,10 +13,10 @@ from torch import Tensor
 from attar.core.errors import NotFinite
 from attar.core.finite import finite
 from attar.core.progress import Meter
-from attar.diffusion import Shift, times_from
+from attar.diffusion import Move, Shift, times_from
 from attar.diffusion import sample as denoise
 from attar.job import Job
-from attar.methods.base import LatentMethod, Start, Tensors
+from attar.methods.base import Guide, LatentMethod, Start, Tensors
 from attar.priors.prior import Prior
 
 BUNDLE = 4
@@ -41,18 +41,25 @@ def starts(
 
 
 def denoised(
-    job: Job, prior: Prior, method: LatentMethod, labels: Sequence[int], starts: Sequence[Start], meter: Meter
+    job: Job,
+    prior: Prior,
+    method: LatentMethod,
+    guide: Guide | None,
+    labels: Sequence[int],
+    starts: Sequence[Start],
+    meter: Meter,
 ) -> list[Tensor]:
     """Denoises the starts of several classes together: each class's latents (n, C, H, W) on the CPU."""
     (t,) = {start.t for start in starts}
     begun, finished = dict(zip(labels, starts, strict=True)), {label: list[Tensor]() for label in labels}
     steps = len(times_from(method.sampler, prior, t))
-    for rows in _bundles(method, begun, BUNDLE * prior.batch_size):
+    for rows in _bundles(guide, begun, BUNDLE * prior.batch_size):
         z = torch.stack([begun[label].z[index] for label, index in rows]).to(prior.device)
+        denoiser = prior if method.told is None else method.told(job, prior, rows)
         step, drawn = meter.within(len(rows), steps), partial(step_noise, job, rows)
-        y, guide = job.conditions([label for label, _ in rows]), _guide(method, begun, finished, rows, prior.device)
+        y, shift = job.conditions([label for label, _ in rows]), _shift(guide, begun, finished, rows, prior.device)
         try:
-            done = denoise(prior, z, t, y, method.sampler, step, drawn, guide)
+            done = denoise(denoiser, z, t, y, method.sampler, step, drawn, shift)
         except NotFinite as error:
             label, _ = rows[error.rows[0]]
             raise NotFinite(f"sampling {job.classes[label]!r}: {error}") from error
@@ -62,31 +69,46 @@ def denoised(
     return [torch.stack(finished[label]) for label in labels]
 
 
-def _bundles(method: LatentMethod, begun: Mapping[int, Start], size: int) -> Iterator[Sequence[tuple[int, int]]]:
-    """The (label, index) of the starts that are denoised together; one of each class where the guide looks back."""
+def _bundles(guide: Guide | None, begun: Mapping[int, Start], size: int) -> Iterator[Sequence[tuple[int, int]]]:
+    """The (label, index) of the starts that are denoised together.
+
+    One of each class where the guide looks back, and all of a class where it moves them together.
+    """
     rows = [(label, index) for label, start in begun.items() for index in range(len(start.z))]
     waves: Iterable[Sequence[tuple[int, int]]] = [rows]
-    if method.guide is not None and method.guide.looks_back:
+    if guide is not None and guide.together:
+        return iter(waves)
+    if guide is not None and guide.looks_back:
         waves = (list(wave) for _, wave in groupby(sorted(rows, key=itemgetter(1)), itemgetter(1)))
     return (wave[begin : begin + size] for wave in waves for begin in range(0, len(wave), size))
 
 
-def _guide(
-    method: LatentMethod,
+def _shift(
+    guide: Guide | None,
     begun: Mapping[int, Start],
     finished: Mapping[int, Sequence[Tensor]],
     rows: Sequence[tuple[int, int]],
     device: torch.device,
 ) -> Shift | None:
-    """The method's guide as the solver calls it for these rows."""
-    if method.guide is None:
+    """A guide as the solver calls it for these rows."""
+    if guide is None:
         return None
     stacked = [start.aims[index] for label, index in rows if (start := begun[label]).aims is not None]
     aims = torch.stack(stacked).to(device) if stacked else None
-    before = [finished[label] if method.guide.looks_back else [] for label, _ in rows]
+    before = [finished[label] if guide.looks_back else [] for label, _ in rows]
     shape = begun[rows[0][0]].z.shape[1:]
     seen = torch.stack([torch.stack(list(made)) if made else torch.zeros(0, *shape) for made in before]).to(device)
-    return partial(method.guide, aims=aims, finished=seen)
+    if not guide.together:
+        return partial(guide, aims=aims, finished=seen)
+    ends = list(accumulate(len(begun[label].z) for label in dict(rows)))
+    return partial(_class_by_class, guide, list(map(slice, [0, *ends], ends)), aims, seen)
+
+
+def _class_by_class(
+    guide: Guide, classes: Sequence[slice], aims: Tensor | None, finished: Tensor, move: Move
+) -> Tensor:
+    """What a guide that moves the rows of a class together adds to all."""
+    return torch.cat([guide(move.of(own), None if aims is None else aims[own], finished[own]) for own in classes])
 
 
 def step_noise(job: Job, rows: Sequence[tuple[int, int]], t: int) -> Tensor:

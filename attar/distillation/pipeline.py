@@ -115,10 +115,10 @@ def _sample_missing(
     count = asked.candidates[labels[0]].inputs["count"]
     looks_back = method.guide is not None and method.guide.looks_back
     at_once = max(1, BUNDLE * prior.batch_size // (1 if looks_back else count))
-    meter = Meter(job.progress, "sampling", len(labels) * count, "images")
+    meter, guide = Meter(job.progress, "sampling", len(labels) * count, "images"), method.guiding(job, fitted)
     for begin in range(0, len(labels), at_once):
         some, begun = labels[begin : begin + at_once], time.monotonic()
-        latents = denoised(job, prior, method, some, starts(job, method, fitted, some, count), meter)
+        latents = denoised(job, prior, method, guide, some, starts(job, method, fitted, some, count), meter)
         seconds = (time.monotonic() - begun) / len(some)
         for label, z in zip(some, latents, strict=True):
             _once(job, asked.candidates[label], partial(_latents, z), f"sampling {job.classes[label]!r}", seconds)

@@ -40,6 +40,23 @@ _TABLE: dict[str, tuple[Method | str, str]] = {
     ),
     "mgd3": ("attar.methods.mgd3:MGD3", "MGD3 (Chan-Santiago et al., ICML 2025): samples drawn to their class's modes"),
     "tgdd": ("attar.methods.tgdd:TGDD", "TGDD (ECCV 2026): MGD3, drawn to the means of the clusters' central latents"),
+    "igd": (
+        "attar.methods.igd.method:IGD",
+        "IGD (Chen et al., ICLR 2025): samples that teach a surrogate as real ones do, unlike one another",
+    ),
+    "ot": (
+        "attar.methods.ot:OT",
+        "OT (Cui et al., NeurIPS 2025): samples carried to real latents, without IGD's guides",
+    ),
+    "dmgd": (
+        "attar.methods.dmgd:DMGD",
+        "DMGD (CVPR 2026): diffused labels, and samples carried to their class's centroids",
+    ),
+    "dap": (
+        "attar.methods.dap:DAP",
+        "DAP (Su et al., ICLR 2026): samples drawn to what the prior sees in real ones",
+    ),
+    "cgs": ("attar.methods.cgs:CGS", "CGS (CVPR 2026): a class sampled together, apart and around its mean"),
     "d3hr": ("attar.methods.d3hr.method:D3HR", "D3HR (Zhao et al., ICML 2025): inversion and group matching"),
     "exemplars": (
         "attar.methods.exemplars.method:Exemplars",

@@ -9,7 +9,7 @@ A method is a frozen dataclass of one kind; so is each of its parts. Its fields,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
-from attar.diffusion import Move, Sampler
+from attar.diffusion import Denoiser, Move, Sampler
 from attar.selection import Select as Select
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Start:
     t: int
     """The time that they are denoised from."""
     aims: Tensor | None = None
-    """What the method's guide is given of each, (N, ...)."""
+    """What the method's guide is given of each, (N, ...), of one shape for all classes."""
 
 
 class Guide(Protocol):
@@ -180,14 +180,26 @@ class Guide(Protocol):
 
     looks_back: bool
     """Whether it asks for what is finished of the class: its images are then made one after another."""
+    together: bool
+    """Whether it is given all images of a class at once, and nothing else: they are then denoised together."""
 
     def __call__(self, move: Move, aims: Tensor | None, finished: Tensor) -> Tensor:
-        """What is added to the mean of the next latents (N, C, H, W); rows must not depend on one another.
+        """What is added to the mean of the next latents (N, C, H, W).
+
+        Rows must not depend on one another, unless it moves those of a class `together`.
 
         Args:
             aims: what the starts say of each row (N, ...), on the latents' device.
             finished: of each row's class the latents that are finished, (N, K, C, H, W); K is 0 unless it looks back.
         """
+        ...
+
+
+class Told(Protocol):
+    """What the prior is told on the way in place of the class's label. Frozen; its fields are part of the key."""
+
+    def __call__(self, job: Job, prior: Prior, rows: Sequence[tuple[int, int]]) -> Denoiser:
+        """The prior as it denoises these rows, (label, index) each, whatever labels it is given."""
         ...
 
 
@@ -214,6 +226,8 @@ class LatentMethod:
     """How starts are denoised."""
     guide: Guide | None = None
     """What moves latents on their way; None: nothing. A method that has one has a field of this name."""
+    told: Told | None = None
+    """What the prior is told in place of labels; None: the labels."""
     select: Select
     """Which candidates are kept."""
     refine: Refine | None = None
@@ -242,12 +256,16 @@ class LatentMethod:
         """Where n candidates of a class begin, given what was learnt of it."""
         raise NotImplementedError
 
+    def guiding(self, job: Job, fitted: Mapping[int, Tensors]) -> Guide | None:
+        """The guide of some classes, given what was learnt of each: where it needs more than the starts can say."""
+        return self.guide
+
     def statistics(self, fitted: Tensors) -> Tensors:
         """All that starts of a class are made from; asked only where the method `keeps_statistics`."""
         raise NotImplementedError
 
     def start_seconds(self, job: Job, n: int) -> float:
-        """Seconds that finding n starts takes, measured on a small part of it: for the estimate of the cost."""
+        """Seconds that finding n starts takes, and what the guide adds, measured on a small part: for the estimate."""
         return 0.0
 
 

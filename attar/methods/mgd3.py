@@ -14,12 +14,11 @@ from torch import Tensor
 
 from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
-from attar.diffusion import Move, Sampler, check_guided, sampling_times
-from attar.job import Job
-from attar.methods.base import LatentMethod, Select, Start, Tensors
+from attar.diffusion import Move, Sampler, check_guided
+from attar.methods.base import Select, Tensors
 from attar.methods.d4m import Prototypes
+from attar.methods.prior_samples import FromNoise
 from attar.methods.refinements import AnyRefinement
-from attar.priors.prior import Prior
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class TowardMode:
     """The index of the last steps that are not guided any more, t_stop: it leaves details to the prior."""
 
     looks_back = False
+    together = False
 
     def __call__(self, move: Move, aims: Tensor | None, finished: Tensor) -> Tensor:
         assert aims is not None, "MGD3 says the mode of each"
@@ -53,7 +53,7 @@ class TowardMode:
 
 
 @dataclass(frozen=True)
-class MGD3(LatentMethod):
+class MGD3(FromNoise):
     """Samples of the prior, each drawn towards a mode of its own among its class's latents.
 
     Nothing is trained, and no network pass is added. Where images outnumber modes, these are taken again. As the
@@ -73,13 +73,8 @@ class MGD3(LatentMethod):
 
     of_clusters = True
 
-    def start_time(self, prior: Prior) -> int:
-        return sampling_times(self.sampler, prior)[-1]
-
-    def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
-        shape, modes = job.prior.codec.shape, fitted["prototypes"]
-        noise = torch.stack([job.noise(shape, "start", label, index) for index in range(n)])
-        return Start(noise, self.start_time(job.prior), modes[torch.arange(n) % len(modes)])
+    def aims(self, fitted: Tensors, label: int, n: int) -> Tensor:
+        return fitted["prototypes"][torch.arange(n) % len(fitted["prototypes"])]
 
     # Checks of the settings
 

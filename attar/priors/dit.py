@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,8 +37,45 @@ class DiT(nn.Module):
         self.transformer: Any = transformer.eval().requires_grad_(False)
 
     def forward(self, z: Tensor, times: Tensor, y: Tensor) -> Tensor:
-        output: Tensor = self.transformer(z, timestep=times, class_labels=y).sample
+        """Of labels (N,), or of their embeddings (N, D)."""
+        embedded = y.is_floating_point()
+        with self._taking_embeddings() if embedded else nullcontext():
+            output: Tensor = self.transformer(z, timestep=times, class_labels=y.to(z.dtype) if embedded else y).sample
         return output
+
+    def embedded(self, y: Tensor) -> Tensor:
+        """The embeddings (N, D) of labels (N,)."""
+        embeddings: Tensor = self._table(y)
+        return embeddings
+
+    @cached_property
+    def _table(self) -> Any:
+        """The label table, of which each block has a copy.
+
+        Raises:
+            AttarError: they differ, so that no one embedding stands for a label.
+        """
+        first, *others = (
+            block.norm1.emb.class_embedder.embedding_table for block in self.transformer.transformer_blocks
+        )
+        if any(not torch.equal(first.weight, other.weight) for other in others):
+            raise AttarError(
+                "the label tables of the prior's blocks differ: it cannot be told an embedding for a label"
+            )
+        return first
+
+    @contextmanager
+    def _taking_embeddings(self) -> Iterator[None]:
+        """Within it the blocks take a label's embedding in place of the label."""
+        embedders = {id(emb): emb for block in self.transformer.transformer_blocks for emb in [block.norm1.emb]}
+        own = {key: emb.class_embedder for key, emb in embedders.items()}
+        try:
+            for emb in embedders.values():
+                emb.class_embedder = nn.Identity()
+            yield
+        finally:
+            for key, emb in embedders.items():
+                emb.class_embedder = own[key]
 
     @property
     def conventions(self) -> Conventions:

@@ -35,10 +35,39 @@ def prior_features(prior: Prior, z: Tensor) -> Tensor:
     return torch.cat(features)
 
 
-def _middle_block(network: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """The block in the middle, and how its output becomes one vector for each image."""
+def features_at(prior: Prior, z: Tensor, t: int, y: Tensor, depth: float) -> Tensor:
+    """The output (N, D) of a block for latents (N, C, H, W) at time t and labels (N,), its mean over places; float32.
+
+    Of a DiT it is the block at this share of all, of a U-Net the one at the bottom. The network is asked in one call,
+    and no further than that block; gradients go back to z.
+    """
+    block, pooled = _middle_block(prior.network, depth)
+
+    def stop(_block: nn.Module, _inputs: object, output: Tensor) -> None:
+        raise _Found(output)
+
+    handle = block.register_forward_hook(stop)
+    try:
+        prior.network(z.to(prior.dtype), torch.full((len(z),), t, device=z.device), y)
+    except _Found as found:
+        return pooled(found.output).float()
+    finally:
+        handle.remove()
+    raise AssertionError("the network has this block")
+
+
+class _Found(Exception):
+    """Carries a block's output out of the network."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+
+def _middle_block(network: nn.Module, depth: float = 0.5) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """The block in the middle, or at another share of a DiT's, and how its output becomes one vector for each image."""
     if isinstance(network, PromptedUNet):
         return network.unet.mid_block, lambda output: output.mean((2, 3))
     assert isinstance(network, DiT), "a prior is a DiT or a U-Net"
     blocks = network.transformer.transformer_blocks
-    return blocks[len(blocks) // 2], lambda output: output.mean(1)
+    return blocks[int(len(blocks) * depth)], lambda output: output.mean(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class Prior:
     key: str
     """Fingerprint of the weights, the schedule and the conventions; the codec has its own."""
     network: nn.Module
-    """Called with latents, times (N,) and prior labels (N,)."""
+    """Called with latents, times (N,) and prior labels (N,), or what its `embedded` makes of labels."""
     schedule: Schedule
     """Noise of each time."""
     codec: Codec
@@ -57,9 +58,17 @@ class Prior:
 
     def both(self, z: Tensor, t: int, y: Tensor) -> tuple[Tensor, Tensor]:
         """The outputs for the labels and for the null label: of N rows, 2N fill batches of the fixed size."""
-        labels = torch.cat([y, torch.full_like(y, self.null)])
+        null = torch.full((len(y),), self.null, device=y.device)
+        labels = torch.cat([y, self.embedded(null) if y.is_floating_point() else null])
         labelled, empty = self(torch.cat([z, z]), t, labels).chunk(2)
         return labelled, empty
+
+    @torch.inference_mode()
+    def embedded(self, y: Tensor) -> Tensor:
+        """What prior labels (N,) are to the network (N, ...), float32; it takes that in their place, changed or not."""
+        network: Any = self.network
+        embeddings: Tensor = network.embedded(y)
+        return embeddings.float()
 
     def with_batch_size(self, batch_size: int) -> Prior:
         """The same prior, its network called with `batch_size` rows at a time; the codec has its own."""

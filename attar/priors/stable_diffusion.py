@@ -31,8 +31,14 @@ class PromptedUNet(nn.Module):
         self.register_buffer("embeddings", embeddings, persistent=False)
 
     def forward(self, z: Tensor, times: Tensor, y: Tensor) -> Tensor:
-        output: Tensor = self.unet(z, times, encoder_hidden_states=self.embeddings[y]).sample
+        """Of labels (N,), or of their prompts' states (N, L, D)."""
+        states = y.to(z.dtype) if y.is_floating_point() else self.embedded(y)
+        output: Tensor = self.unet(z, times, encoder_hidden_states=states).sample
         return output
+
+    def embedded(self, y: Tensor) -> Tensor:
+        """The states (N, L, D) of the prompts of labels (N,)."""
+        return self.embeddings[y]
 
 
 def latent_space(source: str) -> tuple[tuple[int, int, int], str]:

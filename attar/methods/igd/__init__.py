@@ -1,0 +1,1 @@
+"""IGD, influence-guided diffusion (Chen et al., ICLR 2025)."""
