@@ -84,6 +84,9 @@ def prior(folder: Path) -> Path:
         patch_size=2,
         num_embeds_ada_norm=len(CLASSES),
     )
+    first, *others = (block.norm1.emb for block in dit.transformer_blocks)
+    for other in others:
+        other.load_state_dict(first.state_dict())
     write_pipeline(folder, dit, linear_scheduler(), CLASSES, vae)
     return folder
 

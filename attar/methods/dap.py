@@ -149,7 +149,7 @@ class DAP(FromNoise):
     select: Select = Select()
     """Which of the denoised images are kept."""
     refine: AnyRefinement | None = None
-    """How kept latents are improved; none: not at all, true: by distribution matching, diver: by the prior."""
+    """How kept latents are improved; none, true: by distribution matching, diver or likelihood: by the prior."""
 
     def aims(self, fitted: Tensors, label: int, n: int) -> Tensor:
         return torch.full((n,), label)
