@@ -2,8 +2,8 @@
 
     python benchmarks/forecasts.py --data .../cifar10 --prior .../cifar10-dit --out runs/forecasts
 
-Each command runs dry first, in a process of its own. Told is the first time that it says; taken are the seconds of the
-whole command, starting Python and reading its inputs included. Prints a line for each, and adds it to forecasts.json.
+Each command runs dry first, in a process of its own. Told is the time that it says, with looking at images and the
+start; taken are the seconds of the whole command. Prints a line for each, and adds it to forecasts.json.
 """
 
 from __future__ import annotations
@@ -28,14 +28,24 @@ def commands(data: Path, prior: Path, out: Path) -> dict[str, list[str]]:
     four = [*train, "--classes", "airplane,cat,ship,truck", "--ipc", "10"]
     own = [*train, "--codec", "pixel", "--size", "16", "--steps", "150", "--batch", "64", "--report-samples", "50"]
     own += ["--set", "training.hidden=96"]
-    quick, labels = ["--network", "convnet3-w48", "--recipe", "quick"], ["--recipe", "fkd-soft-cifar"]
+    network, labels = ["--network", "convnet3-w48"], ["--recipe", "fkd-soft-cifar"]
     chain = {
         "train-teacher": ["train-teacher", *train, "--network", "convnet3-w32", "--epochs", "3", "--out", teacher],
         "train-prior": ["train-prior", *own, "--out", str(out / "own")],
-        "evaluate": ["evaluate", made, *quick, "--seeds", "2", "--json", str(out / "results.json")],
+        "evaluate": ["evaluate", made, *network, "--seeds", "2", "--json", str(out / "results.json")],
         "relabel": ["relabel", made, *labels, "--set", "epochs=200", "--teacher", teacher, "--out", str(out / "soft")],
         "nearest": ["nearest", made, "--features", "pixels,latents"],
-        "waterfall": ["waterfall", made, *quick, "--change", "flip=false", "--seeds", "1", "--out", str(out / "fall")],
+        "waterfall": [
+            "waterfall",
+            made,
+            *network,
+            "--change",
+            "flip=false",
+            "--seeds",
+            "1",
+            "--out",
+            str(out / "fall"),
+        ],
     }
     methods = {
         "prior": [],
@@ -72,9 +82,13 @@ def ran(words: list[str], cache: Path) -> tuple[str, float]:
 
 
 def told(text: str) -> float | None:
-    """The first time in a text, in seconds."""
-    found = re.search(r"about ([\d.,]+) (s|min|h)\b", text)
-    return float(found[1].replace(",", "")) * SECONDS[found[2]] if found else None
+    """The first time in a text, and what it says of looking at images and of the start, in seconds; None: nothing."""
+    first = re.search(r"about ([\d.,]+) (s|min|h)\b", text)
+    others = (rf"{words} ([\d.,]+) (s|min|h)\b" for words in ("looked at, about", "read and check took"))
+    found = [first, *(re.search(pattern, text) for pattern in others)]
+    if first is None:
+        return None
+    return sum(float(each[1].replace(",", "")) * SECONDS[each[2]] for each in found if each)
 
 
 def main() -> None:

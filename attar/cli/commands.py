@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -32,6 +33,7 @@ from attar.cli.flags import names_of, with_field_options
 from attar.cli.shared import say
 from attar.core.errors import AttarError, suggestion
 from attar.core.processes import launched, rank
+from attar.core.progress import duration
 from attar.core.store import check_writable
 from attar.core.wording import listed
 
@@ -74,7 +76,7 @@ GROUPS: dict[str, tuple[typer.Typer, str]] = {
 """Commands that have commands of their own, and what they do."""
 
 
-TIMES = "; times are those of a few passes of the networks, timed here"
+TIMES = "; times are those of a few passes of the networks, timed here; to start, read and check took"
 UNTIMED = ("report", "export", "expand", "push")
 """Commands whose dry runs tell no times."""
 
@@ -114,13 +116,14 @@ class Command(TyperCommand):
         failures.running.names = names_of(COMMANDS[str(self.name)])
         for option, place in failures.places_to_write():
             check_writable(place, f"`{option}`")
-        notes = logging.getLogger("attar")
+        notes, begun = logging.getLogger("attar"), time.monotonic()
         notes.addFilter(_spoken)
         try:
             result = super().invoke(ctx)
             if ctx.params.get("dry_run"):
                 _say_if_busy()
-                say(f"dry run: nothing was trained, made or written{'' if self.name in UNTIMED else TIMES}")
+                started = f"{TIMES} {duration(time.monotonic() - begun)}, and is not in them"
+                say(f"dry run: nothing was trained, made or written{'' if self.name in UNTIMED else started}")
             return result
         except KeyboardInterrupt:
             failures.running.stopped = failures.running.stopped or signal.SIGINT

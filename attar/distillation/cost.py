@@ -19,10 +19,10 @@ from attar.selection.rules import BY_TEACHER
 from attar.teachers.features import seconds_per_image
 
 
-def remaining(plan: RunPlan, ipcs: Sequence[int]) -> str:
+def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> str:
     """The work that is not yet in the store, and about how long it takes on this device, in words.
 
-    Each part is named, with its time, which is measured on a small part of it.
+    Each part is named, with its time, which is measured on a small part of it; `choosing` are the seconds of a choice.
     """
     job, method = plan.job, plan.method
     if isinstance(method, ComposedImages):
@@ -35,10 +35,11 @@ def remaining(plan: RunPlan, ipcs: Sequence[int]) -> str:
     fits = {fit for fit, _ in unfitted}
     encoding = sum(max(_unencoded(job, fit, label) for fit in fits) for label in {c for _, g in unfitted for c in g})
     refining, improving = _refining(plan, method, ipcs)
-    if not (fitting or sampling or encoding or refining):
+    if not (fitting or sampling or encoding or refining or choosing):
         return "all images are made; they have only to be written"
     each, decoding = 1 / passes_per_second(job.prior), sum(ipcs) * len(job.labels)
     parts = {
+        "the choice": choosing,
         "encoding": encoding / encoded_per_second(job.codec) if encoding else 0.0,
         "the fit": fitting * each,
         "the starts": sum(classes * method.start_seconds(job, count) for count, classes in Counter(missing).items()),
@@ -98,12 +99,12 @@ def _refining(plan: RunPlan, method: LatentMethod, ipcs: Sequence[int]) -> tuple
     return sum(n * classes for n, classes in left.items()), seconds
 
 
-def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
-    """What has to be looked at before a choice, and about how long that takes, in words; empty where nothing has.
+def choices(job: Job, method: Method, ipcs: Sequence[int]) -> dict[str, float]:
+    """What has to be looked at before a choice, in words, and the seconds that it takes.
 
     Of generated images the decoding is not counted.
     """
-    parts, made = [], sum({method.select.candidates(ipc) for ipc in ipcs}) * len(job.labels)
+    parts, made = dict[str, float](), sum({method.select.candidates(ipc) for ipc in ipcs}) * len(job.labels)
     rules = [(method.select, not isinstance(method, LatentMethod))]
     chosen = [method.for_ipc(ipc).fit.chooses for ipc in ipcs] if isinstance(method, LatentMethod) else []
     rules += [(rule, True) for rule in chosen if rule is not None]
@@ -111,11 +112,10 @@ def choosing(job: Job, method: Method, ipcs: Sequence[int]) -> str:
     for features, real in dict.fromkeys(needed):
         count = sum(features.missing(job, label) for label in job.labels) if real else made * (features.of != "latents")
         if count and features.of != "pixels":
-            taken = about(count * features_seconds(job, features, real))
             who = "teacher" if features.of in BY_TEACHER else features.of
             work = "to encode" if features.of == "latents" else f"for the {who} to look at"
-            parts.append(f"{counted(count, 'image')} {work}, {taken}")
-    return "".join(f"; {text}" for text in parts)
+            parts[f"{counted(count, 'image')} {work}"] = count * features_seconds(job, features, real)
+    return parts
 
 
 def features_seconds(job: Job, features: ImageFeatures, real: bool) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from attar.core.arguments import checked
 from attar.core.engine import LOCAL, Engine, raise_first
-from attar.core.progress import Say, quiet
+from attar.core.progress import Say, about, quiet
 from attar.core.store import Artefact, write_json
 from attar.core.wording import counted
 
@@ -142,15 +142,17 @@ def _estimate(plan: RunPlan, ipcs: Sequence[int]) -> str:
     if not ipcs:
         return f"{size}: nothing left to do"
     from attar.data import still_to_look_at
-    from attar.distillation.cost import choosing, remaining
+    from attar.distillation.cost import choices, remaining
     from attar.methods.base import RealImages
     from attar.sets.mosaics import grid_words
 
-    spec, first = plan.job.spec, choosing(plan.job, plan.method, list(map(plan.job.spec.made, ipcs)))
+    spec, first = plan.job.spec, choices(plan.job, plan.method, list(map(plan.job.spec.made, ipcs)))
     looking = still_to_look_at(plan.job.picked, plan.job.store) if plan.job.dry else ""
     if isinstance(plan.method, RealImages):
         into = f" into mosaics of {grid_words(spec.formation)}" if spec.formation > 1 else ""
         copied = spec.made(sum(ipcs)) * len(plan.job.classes)
-        return f"{size}: {copied} of them will be copied{into}{first}{looking}"
+        timed = "".join(f"; {work}, {about(seconds)}" for work, seconds in first.items())
+        return f"{size}: {copied} of them will be copied{into}{timed}{looking}"
     trained = "; the prior digits is trained before that" if plan.uses_prior and plan.job.untrained else ""
-    return f"{size}: {remaining(plan, ipcs)}{first}{trained}{looking}"
+    work = "".join(f"; {work}" for work in first)
+    return f"{size}: {remaining(plan, ipcs, sum(first.values()))}{work}{trained}{looking}"

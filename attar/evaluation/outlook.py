@@ -24,6 +24,8 @@ from attar.sets.source_data import view_tested_on
 from attar.training import Precision, autocast, memory_kept
 from attar.training.memory import COPIES, kept_for_gradient
 
+PIXELS = 1 << 16
+"""A step is timed on images of about so many pixels on a CPU, which they fill: 64 of 32 pixels."""
 FEW = 100
 """Test images below which their choice alone makes accuracies uncertain by 10 % and more."""
 
@@ -106,7 +108,7 @@ def training_seconds(
     n = ipc * classes
     plan, augmentation = training_plan(recipe, _stand_in(classes, ipc, side), network, precision)
     images = plan.steps * plan.batch if plan.steps is not None else (plan.epochs or 0) * n
-    batch = min(plan.batch, n) if place.type == "cuda" else min(4, n)
+    batch = min(plan.batch, n, PIXELS // augmentation.size**2 if place.type == "cpu" else n)
     forward, both = _pass_seconds(network, classes, augmentation.size, max(batch, 2), place, precision)
     return images * (both + forward * plan.extra_forward) + tested * forward
 

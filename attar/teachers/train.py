@@ -28,7 +28,7 @@ from attar.teachers.load import load_pretrained
 from attar.teachers.record import RECORD, read_record
 from attar.teachers.settings import TeacherTraining
 from attar.training import DeviceImages, Plan, Step, memory_kept, placed, top1, train
-from attar.training.augment import STATISTICS, Augmentation
+from attar.training.augment import STATISTICS, Augmentation, apply, draw
 from attar.training.checkpoint import Checkpoint
 from attar.training.memory import COPIES, kept_for_gradient
 from attar.training.meters import Tally
@@ -292,7 +292,11 @@ def _estimate(bench: _Bench) -> str:
     images = torch.zeros((batch, 3, bench.size, bench.size), device=bench.device)
     images = images.contiguous(memory_format=torch.channels_last)
 
+    _, how = bench.plan(1)
+    pixels = torch.zeros((batch, bench.size, bench.size, 3), dtype=torch.uint8, device=bench.device)
+
     def step() -> None:
+        apply(pixels, draw(how, batch, "estimate"), how)
         with torch.autocast(bench.device.type, torch.bfloat16, enabled=bench.bfloat16):
             loss = network(images).float().sum()
         loss.backward()
