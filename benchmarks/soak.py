@@ -31,10 +31,31 @@ from attar.sets.distilled import open_distilled, verify
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
 
-TAUGHT = {"confident": "select.teacher", "rded": "teacher"}
+TAUGHT = {"confident": "select.teacher", "rded": "teacher", "cao2": "select.teacher"}
 """Methods that need a teacher, and their field of it."""
+REAL = ("random", "herding", "k-center", "medoid", "confident", "rded")
+"""Methods without a prior."""
+ALL = ["sampler.steps=10", "sampler.guided_channels=none"]
+TUNED = [*ALL, "fit.max_steps=20", "fit.monitor.times=0"]
 QUICK = {
-    "minimax": ["fit.max_steps=20", "fit.monitor.times=0", "sampler.steps=10", "sampler.guided_channels=none"],
+    "minimax": TUNED,
+    "rsm": TUNED,
+    "mgd3": [*ALL, "guide.until=5"],
+    "tgdd": [*ALL, "guide.until=5"],
+    "igd": [
+        *ALL,
+        "guide.first=8",
+        "guide.last=5",
+        "guide.real=4",
+        "fit.network=convnet3-w8",
+        "fit.epochs=2",
+        "fit.kept=1,2",
+    ],
+    "ot": [*ALL, "guide.first=8", "guide.last=3", "fit.count=7"],
+    "dmgd": [*ALL, "guide.first=8", "guide.last=3"],
+    "cgs": ALL,
+    "dap": ALL,
+    "cao2": [*ALL, "refine.steps=5"],
     "d3hr": ["fit.steps=10", "sampler.steps=10", "subsets=1000"],
     "exemplars": ["fit.steps=10", "sampler.steps=10", "fit.time=600"],
     "prior": ["sampler.steps=10"],
@@ -46,7 +67,7 @@ QUICK = {
 def begun(name: str, engine: str, root: Path, teacher: Path) -> subprocess.Popen[bytes]:
     words = ["distill", "--data", "digits@train", "--classes", "0,1,2,3", "--device", "cpu", "--method", name]
     words += ["--ipc", "1,4", "--out", str(root / "out"), "--engine", engine]
-    if name not in ("random", "herding", "k-center", "medoid", *TAUGHT):
+    if name not in REAL:
         words += ["--prior", "digits"]
     settings = [*QUICK.get(name, []), *([f"{TAUGHT[name]}={teacher}"] if name in TAUGHT else [])]
     for setting in settings:
