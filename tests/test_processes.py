@@ -25,6 +25,7 @@ from toys import save_folder
 
 import attar.cli
 import attar.core.progress
+from attar.training.processes import PATIENCE, accelerator
 
 TEACHER = ["--network", "convnet3-bn-w8", "--size", 8, "--batch", 16, "--epochs", 20, "--no-flip", "--shift", 1]
 PRIOR = ["--size", 8, "--codec", "grey", "--batch", 8, "--steps", 60, "--report-every", 60, "--report-samples", 8]
@@ -179,3 +180,13 @@ def test_other_commands_are_refused_in_one_line(monkeypatch: Any, capsys: Any, n
         "error: only train-prior, finetune-prior, train-teacher run in several processes: start `attar list` as it is\n"
     )
     assert capsys.readouterr().err == ("" if number else line)
+
+
+def test_the_others_wait_for_as_long_as_the_main_process_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may encode a large data set, or draw samples, for hours; NCCL's own patience is ten minutes."""
+    given = list[Any]()
+    monkeypatch.setattr("accelerate.Accelerator", lambda **words: given.append(words))
+    accelerator("cpu", "float32")
+    (handler,) = given[0]["kwargs_handlers"]
+    assert handler.to_kwargs() == {"timeout": PATIENCE}
+    assert PATIENCE.total_seconds() >= 24 * 3600
