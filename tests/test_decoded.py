@@ -177,7 +177,7 @@ def test_a_full_disk_names_the_cache(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(Unwritable, match=rf"{store.root} cannot be written: No space left on device"):
         decoded(images, 16, "adm", store)
 
