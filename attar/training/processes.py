@@ -80,19 +80,26 @@ def once_together(
 ) -> Path:
     """As `store.once`, by several processes: the main one calls `make`, and the others `assist`, which writes nothing.
 
-    All return when it is there.
+    All return when it is there. The others begin when the main one does: another job may be at it, or have made it.
 
     Raises:
         AttarError: another process has ended.
     """
     if helper is None or processes(helper) == 1:
         return store.once(artefact, make)
+    begun = False
+
+    def begin(scratch: Path) -> None:
+        nonlocal begun
+        begun = as_main_finds(True, helper)
+        make(scratch)
+
     with _in_company():
-        finished = store.has(artefact)
-        helper.wait_for_everyone()
         if helper.is_main_process:
-            store.once(artefact, make)
-        elif not finished:
+            store.once(artefact, begin)
+            if not begun:
+                as_main_finds(False, helper)
+        elif as_main_finds(False, helper):
             assist(store.scratch(artefact))
         helper.wait_for_everyone()
     return store.path(artefact)
