@@ -71,6 +71,18 @@ def test_outliers_are_those_of_scikit_learn_however_the_latents_come(tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
+def test_the_file_that_latents_are_compared_in_has_no_hole(tmp_path: Path) -> None:
+    """A full disk is then an error where it is written, and not the end of the process where it is read."""
+
+    def broken() -> Iterator[LatentRows]:
+        yield cloud()[:7]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        outlier_factors(Parts(broken, 60), 10, tmp_path)
+    assert (tmp_path / ".rows").stat().st_size == 7 * 4 * 4
+
+
 def test_the_loneliest_are_a_share_rounded_down() -> None:
     factors = np.array([1.0, 3.0, 2.0, 3.0, 1.0])
     assert loneliest(factors, 0.1).tolist() == []

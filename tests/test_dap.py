@@ -74,6 +74,15 @@ def test_features_are_those_of_the_class_and_as_many_as_asked_for(world: Path, s
     assert RealFeatures(per_class=4).passes([9, 3]) == RealFeatures(per_class=4).encodings([9, 3]) == 7
 
 
+def test_no_more_shards_are_encoded_than_hold_what_is_asked_for(
+    world: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attar.priors.latents.SHARD", 4)
+    job = job_of(world, store)
+    assert len(learnt(job, RealFeatures(per_class=4), [1])["features"]) == 4
+    assert job.latents.missing(1) == 5
+
+
 def test_no_whole_pass_is_added_to_sampling(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls_of(world, tmp_path, "dap", FAST, monkeypatch) == 2 * len(CLASSES) * 2 * 5
 

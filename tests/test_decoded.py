@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 import torch
 from toys import save_folder, tint
 
+from attar.core.errors import AttarError, Unwritable
 from attar.core.store import Store
 from attar.data import ImageSet, load_data, load_pixels
 from attar.data import decoded as module
@@ -37,6 +42,19 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "IN_MEMORY", 0)
 
 
+class Breaking:
+    """Decodes, and is broken off at the n-th part."""
+
+    def __init__(self, nth: int) -> None:
+        self.nth, self.asked = nth, list[int]()
+
+    def __call__(self, images: ImageSet, indices: Any, size: int, how: str) -> Any:
+        self.asked.append(len(indices))
+        if len(self.asked) == self.nth:
+            raise KeyboardInterrupt
+        return load_pixels(images, indices, size, how)
+
+
 def test_few_images_are_in_memory_and_many_in_a_file(
     images: ImageSet, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,19 +78,15 @@ def test_a_decoding_that_was_broken_off_goes_on(
     images: ImageSet, store: Store, monkeypatch: pytest.MonkeyPatch, large: None
 ) -> None:
     monkeypatch.setattr(module, "PART", 4)
-    asked = list[int]()
-
-    def breaking(*words: Any) -> Any:
-        asked.append(len(words[1]))
-        if len(asked) == 3:
-            raise KeyboardInterrupt
-        return load_pixels(*words)
-
+    breaking = Breaking(3)
     monkeypatch.setattr(module, "load_pixels", breaking)
     with pytest.raises(KeyboardInterrupt):
         decoded(images, 16, "adm", store)
+    (begun,) = (store.root / "pixels").glob(".*.partial/pixels.npy")
+    sizes = [begun.stat().st_size - len(header(12, 16))]
     made = decoded(images, 16, "adm", store)
-    assert asked == [4, 4, 4, 4], "the first two parts are not decoded again"
+    assert breaking.asked == [4, 4, 4, 4], "the first two parts are not decoded again"
+    assert sizes[0] == (4 + 4) * 16 * 16 * 3, "no hole that a full disk could not fill later"
     assert np.array_equal(made[np.arange(12)], load_pixels(images, range(12), 16, "adm"))
 
 
@@ -116,3 +130,65 @@ def test_an_evaluation_is_the_same_wherever_its_images_are(
     monkeypatch.setattr(module, "IN_MEMORY", 0)
     assert isinstance(all_images(images, 16, "adm", store).pixels, np.memmap)
     assert accuracy() == held
+
+
+def header(count: int, size: int) -> bytes:
+    """What a file of so many images begins with."""
+    file = io.BytesIO()
+    np.save(file, np.zeros((count, size, size, 3), np.uint8))
+    return file.getvalue()[: -count * size * size * 3]
+
+
+@pytest.mark.parametrize("damage", ["rows lost", "no number"])
+def test_only_what_is_there_is_gone_on_from(
+    images: ImageSet, store: Store, monkeypatch: pytest.MonkeyPatch, large: None, damage: str
+) -> None:
+    monkeypatch.setattr(module, "PART", 4)
+    monkeypatch.setattr(module, "load_pixels", Breaking(3))
+    with pytest.raises(KeyboardInterrupt):
+        decoded(images, 16, "adm", store)
+    (begun,) = (store.root / "pixels").glob(".*.partial")
+    if damage == "rows lost":
+        os.truncate(begun / "pixels.npy", len(header(12, 16)) + 5 * 16 * 16 * 3)
+    else:
+        (begun / ".decoded").write_text("")
+    monkeypatch.setattr(module, "load_pixels", load_pixels)
+    made = decoded(images, 16, "adm", store)
+    assert np.array_equal(made[np.arange(12)], load_pixels(images, range(12), 16, "adm"))
+
+
+def test_a_file_that_is_begun_needs_room_for_the_rest_alone(
+    images: ImageSet, store: Store, monkeypatch: pytest.MonkeyPatch, large: None
+) -> None:
+    monkeypatch.setattr(module, "PART", 4)
+    monkeypatch.setattr(module, "load_pixels", Breaking(3))
+    with pytest.raises(KeyboardInterrupt):
+        decoded(images, 16, "adm", store)
+    monkeypatch.setattr(module, "load_pixels", load_pixels)
+    free = int(1.2 * 4 * 16 * 16 * 3)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    assert isinstance(decoded(images, 16, "adm", store), np.memmap)
+    assert isinstance(decoded(images, 16, "squash", store), Undecoded)
+
+
+def test_a_full_disk_names_the_cache(
+    images: ImageSet, store: Store, monkeypatch: pytest.MonkeyPatch, large: None
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(Unwritable, match=rf"{store.root} cannot be written: No space left on device"):
+        decoded(images, 16, "adm", store)
+
+
+def test_an_evaluation_that_has_room_nowhere_says_so(
+    images: ImageSet, store: Store, monkeypatch: pytest.MonkeyPatch, large: None
+) -> None:
+    monkeypatch.setattr(module, "has_room", lambda *_: False)
+    assert np.array_equal(all_images(images, 16, "adm", store).pixels, load_pixels(images, range(12), 16, "adm"))
+    monkeypatch.setattr("attar.evaluation.load_images.memory", lambda: 4 * 12 * 16 * 16 * 3 - 4)
+    with pytest.raises(
+        AttarError, match=rf"all images at 16 pixels take 1 MiB, and the cache {store.root} has no room"
+    ):
+        all_images(images, 16, "adm", store)

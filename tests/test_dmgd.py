@@ -51,8 +51,8 @@ def test_the_first_image_of_a_class_depends_on_no_other_and_each_part_changes_th
     kinds = {
         "both": dmgd,
         "transport": replace(dmgd, told=None),
-        "label": replace(dmgd, guide=ByTransport(0.0, 4, 1)),
-        "neither": replace(dmgd, told=None, guide=ByTransport(0.0, 4, 1)),
+        "label": replace(dmgd, guide=ByTransport(first=4, last=1, scale=0.0)),
+        "neither": replace(dmgd, told=None, guide=ByTransport(first=4, last=1, scale=0.0)),
     }
     made = {name: bytes_of(job_of(world, store), method, tmp_path / name) for name, method in kinds.items()}
     assert len({image for images in made.values() for image in images}) == 4 * 6

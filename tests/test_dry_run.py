@@ -252,12 +252,22 @@ def test_the_weights_of_a_large_prior_are_left_unread(
     assert re.search(r"about [\d.]+ GiB of memory on the device, \d+ MiB of disk", told)
 
 
-def test_no_batch_is_proved(made: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+@pytest.mark.parametrize(
+    ("command", "more", "said"),
+    [
+        ("distill d4m", [], "encoding"),
+        ("train-prior", ["--codec", "dit", "--size", 16], "latents"),
+        ("finetune-prior", ["--prior", "dit"], "latents"),
+    ],
+)
+def test_no_batch_is_proved(
+    made: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, command: str, more: list[Any], said: str
+) -> None:
     for place in ("attar.priors.prior.exact", "attar.priors.codec.exact"):
         monkeypatch.setattr(place, lambda *_: pytest.fail("a batch was proved"))
-    words = commands(made, tmp_path)["distill d4m"]
+    words = [*commands(made, tmp_path)[command], *(made / word if word == "dit" else word for word in more)]
     assert attar(monkeypatch, *words, "--dry-run") == 0, capsys.readouterr().err
-    assert "encoding" in capsys.readouterr().out
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("dry", [["--dry-run"], []])

@@ -140,6 +140,18 @@ def test_the_kept_weights_are_those_of_their_epochs(pixels: Job) -> None:
     assert torch.equal(both[1], nn.utils.parameters_to_vector(network.parameters())), "the end of all epochs"
 
 
+def test_the_surrogate_is_the_same_wherever_its_images_are(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, mapped, decoded = (job_of(world, Store(tmp_path / name)) for name in ("held", "mapped", "decoded"))
+    expected = learnt(held, SMALL, [0, 1])["weights"]
+    monkeypatch.setattr("attar.data.decoded.IN_MEMORY", 0)
+    assert torch.equal(learnt(mapped, SMALL, [0, 1])["weights"], expected)
+    assert len(list((tmp_path / "mapped" / "pixels").iterdir())) == 2, "a file and its lock"
+    monkeypatch.setattr("attar.data.decoded.has_room", lambda *_: False)
+    assert torch.equal(learnt(decoded, SMALL, [0, 1])["weights"], expected)
+
+
 def test_no_pass_of_the_prior_is_added(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls_of(world, tmp_path, "igd", FAST["igd"], monkeypatch) == 2 * len(CLASSES) * 2 * 5
 

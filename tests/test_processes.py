@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from toys import save_folder
 
 import attar.cli
 import attar.core.progress
+from attar.core.store import Artefact, Store
+from attar.training.processes import PATIENCE, accelerator, once_together
 
 TEACHER = ["--network", "convnet3-bn-w8", "--size", 8, "--batch", 16, "--epochs", 20, "--no-flip", "--shift", 1]
 PRIOR = ["--size", 8, "--codec", "grey", "--batch", 8, "--steps", 60, "--report-every", 60, "--report-samples", 8]
@@ -179,3 +182,37 @@ def test_other_commands_are_refused_in_one_line(monkeypatch: Any, capsys: Any, n
         "error: only train-prior, finetune-prior, train-teacher run in several processes: start `attar list` as it is\n"
     )
     assert capsys.readouterr().err == ("" if number else line)
+
+
+def test_the_others_wait_for_as_long_as_the_main_process_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may encode a large data set, or draw samples, for hours; NCCL's own patience is ten minutes."""
+    given = list[Any]()
+    monkeypatch.setattr("accelerate.Accelerator", lambda **words: given.append(words))
+    accelerator("cpu", "float32")
+    (handler,) = given[0]["kwargs_handlers"]
+    assert handler.to_kwargs() == {"timeout": PATIENCE}
+    assert PATIENCE.total_seconds() >= 24 * 3600
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_no_process_assists_where_another_job_was_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, main: bool
+) -> None:
+    """The main one waits for the other job's lock, finds the artefact then, and tells the others."""
+
+    class Late(Store):
+        def once(self, artefact: Artefact, *_: Any) -> Path:
+            return self.path(artefact)
+
+    def never(scratch: Path) -> None:
+        pytest.fail("trains")
+
+    def said(found: bool, helper: Any) -> bool:
+        told.append(found)
+        return False
+
+    told = list[bool]()
+    monkeypatch.setattr("attar.training.processes.as_main_finds", said)
+    helper: Any = SimpleNamespace(num_processes=2, is_main_process=main, wait_for_everyone=lambda: None)
+    once_together(Late(tmp_path), Artefact("prior", {}), helper, never, never)
+    assert told == [False]

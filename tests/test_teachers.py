@@ -16,10 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from toys import attar
+from toys import attar, save_folder
 
 from attar.core.config import changed
 from attar.core.errors import AttarError
+from attar.core.progress import duration
 from attar.core.store import Store
 from attar.data import load_data, load_pixels
 from attar.networks import build
@@ -113,6 +114,42 @@ def test_what_is_there_is_left_alone(folder: Path, tmp_path: Path) -> None:
     train_teacher(SPEC, tmp_path / "new", store=Store(tmp_path), say=said.append, dry_run=True)
     assert "about" in said[-1]
     assert not (tmp_path / "new").exists()
+
+
+def test_a_forecast_times_no_more_rows_than_fill_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole batch of large images would take minutes, and all of the memory."""
+    rows, told = list[int](), list[str]()
+
+    def watched(*words: Any) -> nn.Module:
+        network = build(*words)
+        network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+        return network
+
+    def timed(step: Callable[[], None], device: torch.device) -> float:
+        step()
+        return 3.0
+
+    monkeypatch.setattr(training, "build", watched)
+    monkeypatch.setattr(training, "timed_on", timed)
+    monkeypatch.setattr("attar.core.batching.CPU_FILLED", 1)
+    train_teacher(SPEC, tmp_path / "new", store=Store(tmp_path), say=told.append, dry_run=True)
+    assert set(rows) == {2}
+    steps = SPEC.epochs * ((load_data("digits").labels.size - 141) // SPEC.batch)
+    assert f"about {duration(steps * 3.0 * SPEC.batch / 2)} on " in told[0]
+
+
+def test_what_was_looked_at_in_two_parts_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where images may be left out, those to train on and those held out are looked at by themselves."""
+    data, told = save_folder(tmp_path / "many", ["ant", "bee"], each=20), list[str]()
+    (data / "bee" / "007.png").write_bytes(b"\x89PNG")
+    monkeypatch.setattr("attar.data.integrity.GLANCE", 4)
+    spec = TeacherTraining(str(data), "convnet3-w8", batch=8, epochs=1, on_bad_image="skip", device="cpu")
+    common: dict[str, Any] = {"store": Store(tmp_path / "cache"), "say": told.append}
+    train_teacher(spec, tmp_path / "dry", **common, dry_run=True)
+    assert "; before that 40 images are looked at, about " in told[-1]
+    train_teacher(spec, tmp_path / "out", **common)
+    train_teacher(replace(spec, seed=1), tmp_path / "dry", **common, dry_run=True)
+    assert "before that" not in told[-1]
 
 
 def test_fields_out_of_range() -> None:

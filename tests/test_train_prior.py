@@ -17,7 +17,7 @@ import torch
 from kills import ended
 from safetensors.torch import load_file
 from torch import Tensor
-from toys import linear_schedule, original_dit, recorded, save_folder
+from toys import linear_schedule, original_dit, recorded, save_folder, save_tiny_dit
 
 from attar.core.errors import AttarError
 from attar.core.progress import about, duration
@@ -130,8 +130,6 @@ def test_posteriors_are_sampled_afresh_and_both_views_are_drawn() -> None:
 def test_mirrored_images_are_encoded_too(tmp_path: Path, store: Store) -> None:
     import pickle
 
-    from toys import save_tiny_dit
-
     images = load_data(str(save_folder(tmp_path / "data", ["a", "b"], 3)))
     mirrored = Mirrored(images)
     assert np.array_equal(np.asarray(mirrored.open(0)), np.asarray(images.open(0))[:, ::-1])
@@ -153,8 +151,6 @@ def test_mirrored_images_are_encoded_too(tmp_path: Path, store: Store) -> None:
 def test_latents_that_are_left_on_disk_are_drawn_alike(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toys import save_tiny_dit
-
     images = load_data(str(save_folder(tmp_path / "data", ["a", "b"], 3)))
     codec = load_prior(str(save_tiny_dit(tmp_path / "dit", ["a", "b"])), device="cpu").codec
     opened = Latents(images, codec, "adm", store, {})
@@ -258,6 +254,29 @@ def test_a_forecast_times_no_more_rows_than_fill_a_cpu(
     train_new_prior(wanted, tmp_path / "a", store=store, say=told.append, dry_run=True)
     assert seen == [1]
     assert f"({duration(wanted.training.steps * 3.0 * wanted.training.batch)} for the steps" in told[0]
+
+
+@pytest.mark.parametrize("codec", ["pixel", "autoencoder"])
+def test_the_forecast_counts_latents_that_are_held_and_none_that_are_mapped(
+    data: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    """Pixels are exact: no deviations are held."""
+    monkeypatch.setattr("attar.priors.training.estimate.step_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("attar.priors.training.estimate.size", lambda count: f"{count}")
+    exact = codec == "pixel"
+    source = codec if exact else str(save_tiny_dit(tmp_path / "dit", NAMES))
+
+    def forecast(held: int) -> list[int]:
+        told: list[str] = []
+        monkeypatch.setattr("attar.priors.training.estimate.IN_MEMORY", held)
+        wanted = spec(data, codec=source, size=16)
+        train_new_prior(wanted, tmp_path / "out", store=store, say=told.append, dry_run=True)
+        return list(map(int, re.findall(r"(\d+) of (?:memory|disk)", told[0])))
+
+    images, means = 3 * 11, (2 * 3 * 16 * 16 if exact else 2 * 2 * 4 * 8 * 8)
+    assert forecast(0)[1] == 2 * images * means
+    held, mapped = forecast(images * means)[0], forecast(images * means - 1)[0]
+    assert held - mapped == images * means * (1 if exact else 2)
 
 
 def test_the_forecast_counts_the_classifier_and_every_sample(

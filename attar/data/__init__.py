@@ -1,7 +1,7 @@
 """Image sources -> class-indexed images; views of them; integrity; preprocessing."""
 
 from attar.data.imageset import ImageSet, load_data
-from attar.data.integrity import readable, readable_parts, still_to_look_at
+from attar.data.integrity import looked_at, readable, readable_parts, still_to_look_at
 from attar.data.overlap import shared
 from attar.data.pixels import PREPROCESSING, load_pixels, preprocess
 from attar.data.sources import test_spec
@@ -14,6 +14,7 @@ __all__ = [
     "load_held_out",
     "load_pixels",
     "load_view",
+    "looked_at",
     "only_side",
     "preprocess",
     "readable",

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from attar.core.files import replacing
+from attar.core.files import replacing, resumed
 from attar.core.progress import Meter, Progress, silent
 from attar.core.store import Artefact, Store, digest
 from attar.data.imageset import ImageSet
 from attar.data.pixels import Pixels, load_pixels
 
+FILE = "pixels.npy"
 IN_MEMORY = 2**29
 """Pixels of up to this many bytes are held in memory."""
 PART = 2048
@@ -49,13 +50,14 @@ def decoded(images: ImageSet, size: int, how: str, store: Store, progress: Progr
     if pixel_bytes(images, size) <= IN_MEMORY:
         return load_pixels(images, np.arange(len(images)), size, how)
     artefact = _artefact(images, size, how)
-    if not store.has(artefact) and not has_room(images, size, store):
+    begun = store.scratch(artefact) / FILE
+    if not store.has(artefact) and not has_room(images, size, store, begun):
         return Undecoded(images, size, how)
 
     def make(scratch: Path) -> None:
         _decode(images, size, how, scratch, progress)
 
-    return np.load(store.once(artefact, make) / "pixels.npy", mmap_mode="c")
+    return np.load(store.once(artefact, make) / FILE, mmap_mode="c")
 
 
 def pixel_bytes(images: ImageSet, size: int) -> int:
@@ -63,10 +65,11 @@ def pixel_bytes(images: ImageSet, size: int) -> int:
     return len(images) * size * size * 3
 
 
-def has_room(images: ImageSet, size: int, store: Store) -> bool:
-    """Whether the cache's disk has room for all images at this size."""
+def has_room(images: ImageSet, size: int, store: Store, begun: Path) -> bool:
+    """Whether the cache's disk has room for all images at this size; those that are in the file `begun` have theirs."""
     there = next(folder for folder in (store.root, *store.root.absolute().parents) if os.path.isdir(folder))
-    return shutil.disk_usage(there).free > SPARE * pixel_bytes(images, size)
+    held = begun.stat().st_size if begun.is_file() else 0
+    return shutil.disk_usage(there).free > SPARE * (pixel_bytes(images, size) - held)
 
 
 def _artefact(images: ImageSet, size: int, how: str) -> Artefact:
@@ -76,17 +79,26 @@ def _artefact(images: ImageSet, size: int, how: str) -> Artefact:
 
 
 def _decode(images: ImageSet, size: int, how: str, scratch: Path, progress: Progress) -> None:
-    """Writes pixels.npy, from where it was broken off."""
-    file, noted = scratch / "pixels.npy", scratch / ".decoded"
-    begin = int(noted.read_text()) if noted.is_file() and file.is_file() else 0
-    shape = (len(images), size, size, 3)
-    rows = np.lib.format.open_memmap(file, "r+" if begin else "w+", np.uint8, shape)
+    """Writes pixels.npy, from where it was broken off.
+
+    By plain writes: a full disk is an error there, and of a mapped file the process's end.
+    """
+    file, noted = scratch / FILE, scratch / ".decoded"
+    done = resumed(noted, lambda note: int(note.read_text())) or 0
     meter = Meter(progress, f"decoding {images.spec}", len(images), "images")
-    meter.add(begin)
-    for first in range(begin, len(images), PART):
-        part = np.arange(first, min(first + PART, len(images)))
-        rows[part] = load_pixels(images, part, size, how)
-        rows.flush()
-        with replacing(noted) as temporary:
-            temporary.write_text(str(part[-1] + 1))
-        meter.add(len(part))
+    with file.open("r+b" if file.is_file() else "w+b") as written:
+        shape = (len(images), size, size, 3)
+        np.lib.format.write_array_header_1_0(written, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        row, header = size * size * 3, written.tell()
+        begin = min(done, max(0, os.fstat(written.fileno()).st_size - header) // row)
+        written.truncate(header + begin * row)
+        written.seek(0, os.SEEK_END)
+        meter.add(begin)
+        for first in range(begin, len(images), PART):
+            part = np.arange(first, min(first + PART, len(images)))
+            written.write(load_pixels(images, part, size, how).data)
+            written.flush()
+            os.fsync(written.fileno())
+            with replacing(noted) as temporary:
+                temporary.write_text(str(part[-1] + 1))
+            meter.add(len(part))

@@ -167,6 +167,10 @@ class ImageSet:
         keep[bad] = False
         return self._view(keep, skipped=(*self.skipped, *(self.name(index) for index in bad)))
 
+    def chosen(self, indices: Sequence[int]) -> ImageSet:
+        """Only the images of these indices, in this order, of the same classes."""
+        return self._view(np.asarray(indices, np.int64))
+
     def _view(
         self, keep: np.ndarray, source_labels: tuple[int, ...] | None = None, skipped: tuple[str, ...] | None = None
     ) -> ImageSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -59,6 +59,11 @@ def readable(
     rest = _without(images, bad, on_bad_image, which) if bad else images
     check_contents(contents, images.spec, accident)
     return rest
+
+
+def looked_at(images: ImageSet, on_bad_image: Literal["error", "skip"]) -> tuple[ImageSet, ...]:
+    """What `readable_parts` looks at as a whole: all images, or, where some may be left out, both parts."""
+    return (images,) if on_bad_image == "error" else images.held_out()
 
 
 def readable_parts(
@@ -130,12 +135,16 @@ def _glanced(images: ImageSet, label: int, store: Store) -> tuple[dict[int, str]
     return {index: look for index, look in looks if isinstance(look, str)}, ClassContents.of([])
 
 
-def still_to_look_at(images: ImageSet, store: Store) -> str:
-    """How many images of a dry run no run has looked at, and about how long that takes, in words; empty for none."""
-    classes = range(len(images.classes))
-    left = sum(len(images.of_class(label)) for label in classes if not store.has(_looked_at(images, label)))
+def still_to_look_at(sets: Sequence[ImageSet], store: Store) -> str:
+    """How many images of a dry run no run has looked at, and about how long that takes, in words; empty for none.
+
+    `sets` are what is looked at, each as a whole (`looked_at`).
+    """
+    of_each = [(images, label) for images in sets for label in range(len(images.classes))]
+    left = sum(len(images.of_class(label)) for images, label in of_each if not store.has(_looked_at(images, label)))
     if left <= GLANCE:
         return ""
+    images = sets[0]
     chosen, begun = np.linspace(0, len(images) - 1, TIMED).astype(np.int64).tolist(), time.monotonic()
     for _ in in_threads(lambda index: _look(images, index), chosen):
         pass

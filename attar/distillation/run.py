@@ -147,7 +147,7 @@ def _estimate(plan: RunPlan, ipcs: Sequence[int]) -> str:
     from attar.sets.mosaics import grid_words
 
     spec, first = plan.job.spec, choices(plan.job, plan.method, list(map(plan.job.spec.made, ipcs)))
-    looking = still_to_look_at(plan.job.picked, plan.job.store) if plan.job.dry else ""
+    looking = still_to_look_at([plan.job.picked], plan.job.store) if plan.job.dry else ""
     if isinstance(plan.method, RealImages):
         into = f" into mosaics of {grid_words(spec.formation)}" if spec.formation > 1 else ""
         copied = spec.made(sum(ipcs)) * len(plan.job.classes)

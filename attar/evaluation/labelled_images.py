@@ -1,4 +1,4 @@
-"""Labelled images in memory: what networks train and are tested on; their checks and sizes."""
+"""Labelled images: what networks train and are tested on; their checks and sizes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from attar.evaluation.native import Native
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """A labelled set held in memory."""
+    """A labelled set, in memory or mapped from a file."""
 
     images: np.ndarray | Native
     """uint8 (N, H, W, 3), or images of differing sizes."""

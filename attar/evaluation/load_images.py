@@ -11,13 +11,15 @@ import numpy as np
 from PIL import Image
 
 from attar.core.errors import AttarError
+from attar.core.machine import memory
 from attar.core.store import Store
 from attar.core.wording import counted
+from attar.core.wording import size as in_words
 from attar.data import ImageSet, decode, load_pixels, preprocess
-from attar.data.decoded import Undecoded, decoded
+from attar.data.decoded import Undecoded, decoded, pixel_bytes
 from attar.data.degenerate import ACCIDENT, ClassContents, check_contents
 from attar.evaluation.labelled_images import LabelledImages
-from attar.evaluation.native import Native
+from attar.evaluation.native import SHARE, Native
 from attar.evaluation.recipe import Recipe
 from attar.selection import random_order
 from attar.sets.distilled import DistilledSet
@@ -83,9 +85,18 @@ def in_memory(images: ImageSet, size: int, how: str, indices: Sequence[int]) -> 
 
 
 def all_images(images: ImageSet, size: int, how: str, store: Store) -> LabelledImages:
-    """All images of a data set at `size` pixels, as uint8; many are mapped from a file of the store."""
+    """All images of a data set at `size` pixels, as uint8; many are mapped from a file of the store.
+
+    Raises:
+        AttarError: they have room neither there nor in a quarter of the memory.
+    """
     pixels = decoded(images, size, how, store)
     if isinstance(pixels, Undecoded):
+        if (needed := pixel_bytes(images, size)) > memory() // SHARE:
+            raise AttarError(
+                f"{images.spec}: all images at {size} pixels take {in_words(needed)}, and the cache {store.root} has "
+                "no room for them: free some there, or set ATTAR_CACHE to a folder elsewhere"
+            )
         pixels = pixels[np.arange(len(images))]
     return LabelledImages(pixels, images.labels, images.classes)
 

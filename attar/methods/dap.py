@@ -52,14 +52,11 @@ class RealFeatures(Fit):
     def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
         """The features (N, D); an output's mean over its places, which is our choice."""
         (label,) = group
-        prior, left = job.prior, self._taken(len(job.images.of_class(label)))
-        meter, rows = Meter(job.progress, f"fitting {job.classes[label]}", left, "images"), []
-        for shard in job.latents.shards(label, progress=job.progress):
-            z = shard.mean.float()[:left].to(prior.device)
-            if not len(z):
-                break
+        prior, taken = job.prior, self._taken(len(job.images.of_class(label)))
+        meter, rows = Meter(job.progress, f"fitting {job.classes[label]}", taken, "images"), []
+        for shard in job.latents.shards(label, taken, job.progress):
+            z = shard.mean.float().to(prior.device)
             rows.append(self._features(prior, z, job.conditions([label]).expand(len(z))).cpu())
-            left -= len(z)
             meter.add(len(z))
         return {"features": torch.cat(rows)}
 

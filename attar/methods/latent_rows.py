@@ -35,16 +35,16 @@ def filled(rows: LatentRows, shape: LatentShape, side: int) -> LatentRows:
 def outlier_factors(parts: Parts, neighbours: int, scratch: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The local outlier factor of each latent (Breunig et al., 2000): the higher, the lonelier.
 
-    They are laid out in a file of `scratch` and compared there, a block at a time. A single latent's factor is 1.
+    They are written to a file of `scratch` (by plain writes, for which a full disk is an error) and compared there, a
+    block at a time. A single latent's factor is 1.
     """
     if parts.count < 2:
         return np.ones(parts.count)
-    file, begin = scratch / ".rows", 0
-    width = next(iter(parts)).shape[1]
-    rows = np.memmap(file, np.float32, "w+", shape=(parts.count, width))
-    for part in parts:
-        rows[begin : begin + len(part)] = part
-        begin += len(part)
+    file = scratch / ".rows"
+    with file.open("wb") as written:
+        for part in parts:
+            written.write(np.ascontiguousarray(part, np.float32).data)
+    rows = np.memmap(file, np.float32, "r").reshape(parts.count, -1)
     with threadpool_limits(limits=1):
         found = LocalOutlierFactor(n_neighbors=min(neighbours, parts.count - 1), algorithm="brute").fit(rows)
     file.unlink()

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.diffusion import Move
 from attar.methods.base import Tensors
 from attar.methods.energy import given, gradient
+from attar.methods.guided_steps import GuidedSteps
 
 
 def sinkhorn(cost: Tensor, rows: Tensor, columns: Tensor, epsilon: float, iterations: int) -> Tensor:
@@ -43,7 +43,7 @@ def cloud(fitted: Tensors, count: int, weighted: bool) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ByTransport:
+class ByTransport(GuidedSteps):
     """Moves each image by the gradient of what it costs to carry the class's images so far to the class's points:
 
         mean -= scale * sigma_i * d<P, C> / dz        while first >= i >= last, of the steps' index i = steps - 1 ... 0
@@ -55,10 +55,6 @@ class ByTransport:
 
     scale: float = 0.5
     """Weight rho of the guide."""
-    first: int = 45
-    """Index of the first step that is guided."""
-    last: int = 30
-    """Index of the last step that is guided."""
     epsilon: float = 0.1
     """Entropic regularisation. In units of the cost; with `cost=l1`, of its mean over all pairs."""
     iterations: int = 5
@@ -71,7 +67,7 @@ class ByTransport:
 
     def __call__(self, move: Move, aims: Tensor | None, finished: Tensor) -> Tensor:
         assert aims is not None, "the starts say the points of each class"
-        if not self.first >= move.left >= self.last:
+        if not self.guides(move):
             return torch.zeros_like(move.z)
         slopes = [
             gradient(lambda x, before=before, points=points: self.energy(x, before, points), clean)  # type: ignore[misc]
@@ -99,17 +95,10 @@ class ByTransport:
     # Checks of the settings
 
     def __post_init__(self) -> None:
-        check_fields(self, "guide")
+        super().__post_init__()
         if not 0 <= self.scale < math.inf:
             raise AttarError(f"guide.scale {self.scale}: a number of 0 or more")
         if not 0 < self.epsilon < math.inf:
             raise AttarError(f"guide.epsilon {self.epsilon}: a number above 0")
         if self.iterations < 1:
             raise AttarError(f"guide.iterations {self.iterations}: at least 1")
-        if not 0 <= self.last <= self.first:
-            raise AttarError(f"guide.last {self.last}: from 0 to the {self.first} of guide.first")
-
-    def check(self, steps: int) -> None:
-        """Raises AttarError where none of a sampler's steps is guided."""
-        if self.last >= steps:
-            raise AttarError(f"guide.last {self.last}: less than the {steps} of sampler.steps, or nothing is guided")

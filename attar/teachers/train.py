@@ -12,14 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from attar.core.arguments import checked
-from attar.core.batching import device_class, resolve
+from attar.core.batching import device_class, fills, resolve
 from attar.core.errors import AttarError
+from attar.core.flops import counted_flops
 from attar.core.processes import launched
 from attar.core.progress import Progress, Say, duration, silent, timed_on
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, canonical, file_digest, write_json
 from attar.core.wording import counted, size
-from attar.data import ImageSet, load_data, readable_parts, still_to_look_at, usual_side
+from attar.data import ImageSet, load_data, looked_at, readable_parts, still_to_look_at, usual_side
 from attar.data.decoded import IN_MEMORY, decoded, pixel_bytes
 from attar.data.output_places import check_place, own_record
 from attar.networks import build, check_size
@@ -36,6 +37,8 @@ from attar.training.processes import accelerator, as_main_finds, check_shared, i
 
 USUAL, SMALL = "airbench-w32", "convnet3-bn-w48"
 """The networks that teach unless one is named: SMALL for images below 32 pixels."""
+STEP = 3
+"""Passes that a step of training takes, about."""
 Set = tuple[DeviceImages, Tensor]
 """Images in uint8, for the device, and labels (N,) on it."""
 
@@ -58,7 +61,7 @@ class _Bench:
     def __post_init__(self) -> None:
         spec = self.spec
         images = load_data(spec.data)
-        self.looking = still_to_look_at(images, self.store) if self.dry else ""
+        self.looking = still_to_look_at(looked_at(images, spec.on_bad_image), self.store) if self.dry else ""
         self.images = readable_parts(images, spec.on_bad_image, self.store, self.progress, self.dry)
         self.size = usual_side(self.images[0]) if self.spec.size is None else self.spec.size
         self.name = self.spec.network or (USUAL if self.size >= 32 else SMALL)
@@ -286,10 +289,11 @@ def _accuracy(bench: _Bench, network: nn.Module, images: ImageSet) -> dict[str, 
 
 
 def _estimate(bench: _Bench) -> str:
-    """What is about to be done, and about how long it takes here: a few steps of a batch are timed."""
+    """What is about to be done, and about how long it takes here: steps of as many rows as fill a CPU are timed."""
     spec, network = bench.spec, bench.network()
     batch = spec.batch // processes(bench.helper)
-    images = torch.zeros((batch, 3, bench.size, bench.size), device=bench.device)
+    rows = _rows(bench, network, batch)
+    images = torch.zeros((rows, 3, bench.size, bench.size), device=bench.device)
     images = images.contiguous(memory_format=torch.channels_last)
 
     _, how = bench.plan(1)
@@ -302,7 +306,7 @@ def _estimate(bench: _Bench) -> str:
         loss.backward()
 
     with memory_kept():
-        seconds = bench.steps * timed_on(step, bench.device)
+        seconds = bench.steps * timed_on(step, bench.device) * batch / rows
     train_images, held = bench.images
     most, early = "about", ""
     if spec.stop_at is not None:
@@ -316,6 +320,13 @@ def _estimate(bench: _Bench) -> str:
         f"{spec.batch}: {most} {duration(seconds)} on {device_class(bench.device)}, {_room(bench, network)}"
         f"{early}{bench.looking}"
     )
+
+
+def _rows(bench: _Bench, network: nn.Module, most: int) -> int:
+    """As many rows as fill a CPU forth and back, two or more and at most `most`; of a GPU these."""
+    pair = torch.zeros(2, 3, bench.size, bench.size)
+    filled = fills(bench.device, lambda: STEP * counted_flops(lambda: network(pair)) // 2)
+    return min(most, max(2, filled or most))
 
 
 def _room(bench: _Bench, network: nn.Module) -> str:

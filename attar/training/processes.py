@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,11 @@ from attar.core.store import Artefact, Store
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+PATIENCE = timedelta(days=1)
+"""How long a process waits for the others: the main one may encode a large data set, or test a network, meanwhile.
+
+Where one is killed the others learn it at once, or are ended by what started them."""
+
 
 def accelerator(device: str, dtype: str) -> Accelerator:
     """The Accelerator for `auto`, `cpu` or `cuda` and `auto`, `float32` or `bfloat16`.
@@ -34,6 +40,7 @@ def accelerator(device: str, dtype: str) -> Accelerator:
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import InitProcessGroupKwargs
 
     place, number_format = resolve(device, dtype)
     if number_format == torch.float16:
@@ -43,7 +50,9 @@ def accelerator(device: str, dtype: str) -> Accelerator:
     mixed = "bf16" if number_format == torch.bfloat16 else "no"
     if AcceleratorState._shared_state or PartialState._shared_state:
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(cpu=place.type == "cpu", mixed_precision=mixed)
+    return Accelerator(
+        cpu=place.type == "cpu", mixed_precision=mixed, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
+    )
 
 
 def processes(helper: Accelerator | None) -> int:
@@ -71,19 +80,26 @@ def once_together(
 ) -> Path:
     """As `store.once`, by several processes: the main one calls `make`, and the others `assist`, which writes nothing.
 
-    All return when it is there.
+    All return when it is there. The others begin when the main one does: another job may be at it, or have made it.
 
     Raises:
         AttarError: another process has ended.
     """
     if helper is None or processes(helper) == 1:
         return store.once(artefact, make)
+    begun = False
+
+    def begin(scratch: Path) -> None:
+        nonlocal begun
+        begun = as_main_finds(True, helper)
+        make(scratch)
+
     with _in_company():
-        finished = store.has(artefact)
-        helper.wait_for_everyone()
         if helper.is_main_process:
-            store.once(artefact, make)
-        elif not finished:
+            store.once(artefact, begin)
+            if not begun:
+                as_main_finds(False, helper)
+        elif as_main_finds(False, helper):
             assist(store.scratch(artefact))
         helper.wait_for_everyone()
     return store.path(artefact)

@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.core.rng import numpy_generator
 from attar.data import load_pixels
 from attar.diffusion import Move
 from attar.job import Job
 from attar.methods.energy import given, gradients
+from attar.methods.guided_steps import GuidedSteps
 
 
 @dataclass(frozen=True)
-class Guidance:
+class Guidance(GuidedSteps):
     """Moves each latent by both guides while first >= i >= last, of the steps' index i = steps - 1 ... 0:
 
         mean -= deviation * dG_D / dz + influence * sigma_i * g / |g|,    g = dG_I / dx0
@@ -34,10 +34,6 @@ class Guidance:
     """Weight of the influence, k; 0: no surrogate is asked."""
     deviation: float = 120.0
     """Weight gamma of the deviation, as in the code's example for ImageWoof at IPC 50."""
-    first: int = 45
-    """Index of the first step that is guided."""
-    last: int = 30
-    """Index of the last step that is guided."""
     memory: int = 64
     """The most finished latents that an image is kept away from, the last ones."""
     real: int = 200
@@ -53,27 +49,16 @@ class Guidance:
         pulls = [similarity_gradient(z, before) for z, before in zip(given(move.z), others, strict=True)]
         return -self.deviation * torch.stack(pulls).to(move.z)
 
-    def guides(self, move: Move) -> bool:
-        """Whether a step is guided."""
-        return self.first >= move.left >= self.last
-
     # Checks of the settings
 
     def __post_init__(self) -> None:
-        check_fields(self, "guide")
+        super().__post_init__()
         for name in ("influence", "deviation"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise AttarError(f"guide.{name} {getattr(self, name)}: a number of 0 or more")
-        if not 0 <= self.last <= self.first:
-            raise AttarError(f"guide.last {self.last}: from 0 to the {self.first} of guide.first")
         for name in ("memory", "real"):
             if getattr(self, name) < 1:
                 raise AttarError(f"guide.{name} {getattr(self, name)}: at least 1")
-
-    def check(self, steps: int) -> None:
-        """Raises AttarError where none of a sampler's steps is guided."""
-        if self.last >= steps:
-            raise AttarError(f"guide.last {self.last}: less than the {steps} of sampler.steps, or nothing is guided")
 
 
 def similarity_gradient(z: Tensor, finished: Tensor) -> Tensor:

@@ -18,11 +18,11 @@ from attar.core.errors import AttarError
 from attar.core.files import replacing
 from attar.core.progress import Meter
 from attar.core.rng import numpy_generator, seed_of
-from attar.data import load_pixels
+from attar.data.decoded import decoded
 from attar.job import Job
 from attar.methods.base import Fit, Group, Tensors
 from attar.networks import build, check
-from attar.training import Plan, Step, train
+from attar.training import Plan, Step, placed, train
 from attar.training.augment import Augmentation
 from attar.training.checkpoint import Checkpoint
 from attar.training.plan import batches_in
@@ -71,7 +71,8 @@ class Surrogate(Fit):
         if any(True for _ in network.buffers()):
             raise AttarError(f"fit.network {self.network}: keeps statistics of batches; choose one of instance norm")
         numbers = [self._drawn(job, label) for label in group]
-        pixels = load_pixels(job.images, [n for own in numbers for n in own], job.codec.size, job.spec.preprocess)
+        chosen = job.images.chosen([number for own in numbers for number in own])
+        pixels = decoded(chosen, job.codec.size, job.spec.preprocess, job.store, job.progress)
         labels = torch.tensor([place for place, own in enumerate(numbers) for _ in own], device=device)
         how = Augmentation(job.codec.size, shift=self.shift, flip=self.flip, normalise="half")
         plan = Plan(epochs=self.epochs, batch=self.batch, lr=self.lr, schedule="multistep")
@@ -85,10 +86,9 @@ class Surrogate(Fit):
                     save_file({"weights": parameters_to_vector(network.parameters()).detach().cpu()}, temporary)
             return step.last and step.epoch == max(self.kept)
 
-        images = torch.from_numpy(pixels).to(device)
         key = (self.seed, "surrogate")
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-            train(network, images, labels, plan, how, *key, after=keep, checkpoint=Checkpoint(scratch))
+            train(network, placed(pixels, device), labels, plan, how, *key, after=keep, checkpoint=Checkpoint(scratch))
         return {"weights": torch.stack([load_file(scratch / f".epoch-{epoch}")["weights"] for epoch in self.kept])}
 
     def _drawn(self, job: Job, label: int) -> list[int]:

@@ -12,7 +12,7 @@ from attar.core.flops import counted_flops
 from attar.core.progress import about, duration, timed
 from attar.core.rng import noise
 from attar.core.wording import size
-from attar.data import load_data, still_to_look_at
+from attar.data import load_data, looked_at, still_to_look_at
 from attar.diffusion import Schedule, network_passes
 from attar.priors.training.latent_set import IN_MEMORY, held_in_memory
 from attar.priors.training.monitor import SAMPLED, NetworkDenoiser, shown_images
@@ -38,8 +38,14 @@ def estimate(run: TrainingRun, task: TrainingTask) -> str:
         f"parameters ({trained:,} trained); {plan.steps:,} steps of {plan.batch}: {seen:,} images, "
         f"{seen / images:.1f} epochs, {about(training + sampling + judging)} on {device_class(run.helper.device)} "
         f"({duration(training)} for the steps, {duration(sampling)} for {sampled:,} samples{classifier}), "
-        f"{_room(run, task)}{still_to_look_at(load_data(run.material.data), run.store) if run.dry else ''}"
+        f"{_room(run, task)}{_looking(run)}"
     )
+
+
+def _looking(run: TrainingRun) -> str:
+    """What of the images a dry run leaves to be looked at, in words."""
+    images = load_data(run.material.data)
+    return still_to_look_at(looked_at(images, run.material.on_bad_image), run.store) if run.dry else ""
 
 
 def _room(run: TrainingRun, task: TrainingTask) -> str:
@@ -48,9 +54,10 @@ def _room(run: TrainingRun, task: TrainingTask) -> str:
     row = torch.zeros(1, *task.codec.shape, device=run.helper.device)
     kept = kept_for_gradient(lambda: task.network(row, y, y), rows=1) * task.training.batch // run.helper.num_processes
     weights = (1 + COPIES) * sum(p.numel() * p.element_size() for p in task.network.parameters())
-    views = 2 if run.material.flip and hasattr(task.codec, "vae") else 1
-    latents = len(run.images[0]) * 4 * row.numel() * views
-    return f"in about {size(weights + kept + min(latents, IN_MEMORY))} of memory, {size(latents)} of disk for latents"
+    drawn = hasattr(task.codec, "vae")
+    means = len(run.images[0]) * 2 * row.numel() * (2 if run.material.flip and drawn else 1)
+    held = means * (2 if drawn else 1) if means <= IN_MEMORY else 0
+    return f"in about {size(weights + kept + held)} of memory, {size(2 * means)} of disk for latents"
 
 
 def _step_seconds(run: TrainingRun, task: TrainingTask) -> float:

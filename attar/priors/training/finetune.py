@@ -12,7 +12,6 @@ from diffusers import DDIMScheduler
 from torch import nn
 
 from attar.core.arguments import checked
-from attar.core.batching import choose, fills
 from attar.core.errors import AttarError
 from attar.core.files import expand_user
 from attar.core.fingerprints import Named
@@ -29,6 +28,7 @@ from attar.priors.training.estimate import estimate
 from attar.priors.training.run import already_there, produce
 from attar.priors.training.settings import AdaptedPrior
 from attar.priors.training.task import TrainingRun, TrainingTask
+from attar.priors.training.vae import filling
 from attar.training.processes import check_shared
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def finetune_prior(
     opening: dict[str, Any] = {"device": str(run.helper.device), "tile": 1, "store": run.store}
     codec, device = load_prior_codec(source, dtype=run.dtype, **opening), run.helper.device
     prior = load_prior(source, dtype="float32", codec=codec, **opening)
-    codec = codec.with_batch_size(choose(device, codec.exact_at, fills(device, codec.row_flops), codec.weights))
+    codec = filling(codec, device, dry_run)
     check_shared(spec.training.batch, run.helper)
     artefact = run.artefact(prior=Named(spec.prior, prior.key), codec=codec.key)
     if instead is not None:

@@ -95,7 +95,7 @@ def _codec(spec: NewPrior, run: TrainingRun, dry_run: bool) -> Codec:
         train_images, how = run.images[0], spec.preprocess
         common = (spec.size, how, spec.flip, spec.vae, run.helper, run.store, run.progress)
         source = str(train_vae(train_images, *common))
-    return open_codec(source, spec.size, device, run.dtype)
+    return open_codec(source, spec.size, device, run.dtype, dry_run)
 
 
 def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path) -> None:

@@ -105,7 +105,7 @@ def _deviation(vae: Any, images: ImageSet, size: int, how: str, plan: Autoencodi
     return float(torch.cat(means).float().std())
 
 
-def open_codec(source: str, size: int | None, device: torch.device, dtype: torch.dtype) -> Codec:
+def open_codec(source: str, size: int | None, device: torch.device, dtype: torch.dtype, dry: bool = False) -> Codec:
     """`pixel` (RGB), `grey`, or the autoencoder of a folder or hub id, also of a DiTPipeline's, its batch size chosen.
 
     `size` is that of the images, in pixels; an autoencoder knows its own, and takes others.
@@ -123,4 +123,10 @@ def open_codec(source: str, size: int | None, device: torch.device, dtype: torch
     if size is None or size % factor:
         raise AttarError(f"`codec` {source} needs a `size`, in pixels, a multiple of {factor}")
     codec = autoencoder_codec(vae, size // factor, device, dtype)
-    return codec.with_batch_size(choose(device, codec.exact_at, fills(device, codec.row_flops), codec.weights))
+    return filling(codec, device, dry)
+
+
+def filling(codec: Codec, device: torch.device, dry: bool) -> Codec:
+    """The codec in batches that fill the device; a dry run takes the likely size unproved."""
+    exact_at = (lambda _: True) if dry else codec.exact_at
+    return codec.with_batch_size(choose(device, exact_at, fills(device, codec.row_flops), codec.weights))
