@@ -297,10 +297,10 @@ def _estimate(bench: _Bench) -> str:
     images = images.contiguous(memory_format=torch.channels_last)
 
     _, how = bench.plan(1)
-    pixels = torch.zeros((batch, bench.size, bench.size, 3), dtype=torch.uint8, device=bench.device)
+    pixels = torch.zeros((rows, bench.size, bench.size, 3), dtype=torch.uint8, device=bench.device)
 
     def step() -> None:
-        apply(pixels, draw(how, batch, "estimate"), how)
+        apply(pixels, draw(how, rows, "estimate"), how)
         with torch.autocast(bench.device.type, torch.bfloat16, enabled=bench.bfloat16):
             loss = network(images).float().sum()
         loss.backward()
