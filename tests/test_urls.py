@@ -133,6 +133,16 @@ def test_the_same_set_again_is_no_work(folder: Path, store: dict[str, Any], monk
     assert said == [f"{URL} holds this set already: nothing to do"]
 
 
+def test_a_file_that_a_finished_set_has_lost_is_brought_again(folder: Path, tmp_path: Path, store: Any) -> None:
+    push_to_url(open_distilled(folder), URL)
+    fsspec.filesystem("memory").rm(next(name for name in sorted(store) if name.endswith(".png")))
+    with pytest.raises(AttarError, match=r"0000\.png"):
+        pull_from_url(URL, tmp_path / "back")
+    push_to_url(open_distilled(folder), URL)
+    pull_from_url(URL, tmp_path / "back")
+    assert files(tmp_path / "back") == files(folder)
+
+
 def test_nothing_else_is_written_over(folder: Path, tmp_path: Path, store: dict[str, Any]) -> None:
     other = open_distilled(write_set(tmp_path / "other", ipc=3))
     push_to_url(open_distilled(folder), URL)

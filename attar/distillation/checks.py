@@ -127,7 +127,8 @@ def _known_settings(spec: Spec, name: str, method: Method) -> None:
     if spec.keep_statistics and needs_data(method):
         raise AttarError(f"`keep_statistics`: sets are made again without the data, which {needs_data(method)} needs")
     if isinstance(method, LatentMethod) and method.fit.weighs and not method.of_clusters:
-        raise AttarError(f"`fit.weights`: images of {name} stand for no cluster of their own; those of d4m and mgd3 do")
+        does = "those of d4m, mgd3 and tgdd do"
+        raise AttarError(f"`fit.weights`: images of {name} stand for no cluster of their own; {does}")
     if spec.output_size is not None and spec.formation == 1 and not isinstance(method, LatentMethod):
         raise AttarError(
             f"`output_size` {spec.output_size}: {name} takes no prior, whose images it is for; leave it out"

@@ -135,7 +135,8 @@ def export(distilled: DistilledSet, layout: str, out: Path, *, say: Say = quiet,
         if layout == "d3hr":
             lines = [f"{out.absolute() / name}\n" for name in written]
             (made / "train.txt").write_text("".join(lines), encoding="utf-8")
-    say(f"wrote {out.resolve()}: {summary}; classes.json says which class each folder is")
+    more = f", {WEIGHTS} what each image weighs" if weights is not None else ""
+    say(f"wrote {out.resolve()}: {summary}; classes.json says which class each folder is{more}")
 
 
 def _copied(distilled: DistilledSet, layout: str, folders: Sequence[str], made: Path) -> list[str]:
@@ -199,7 +200,7 @@ def _weights_of(folder: Path, files: Sequence[Sequence[Path]]) -> list[list[floa
     by_class = [] if wrong else [[weights[name] for name in of_class] for of_class in names]
     if wrong or not all(map(any, by_class)):
         raise AttarError(
-            f"{folder / WEIGHTS}: {wrong or 'all files of a class weigh 0'}; remove it to weigh all the same"
+            f"{folder / WEIGHTS}: {wrong or 'all files of a class weigh 0'}; without weights.json all weigh the same"
         )
     return by_class
 

@@ -36,12 +36,12 @@ def push_to_url(distilled: DistilledSet, url: str, *, say: Say = quiet, dry_run:
     own = {name: distilled.folder / name for name in (MANIFEST, *_other_files(distilled))}
     manifest = own[MANIFEST].read_bytes()
     with _spoken(url, "pushed; the same command goes on"):
-        if place.holds(manifest):
+        sizes = place.sizes()
+        missing = {name: file for name, file in own.items() if sizes.get(name) != file.stat().st_size}
+        if not missing and place.holds(manifest):
             say(f"{url} holds this set already: nothing to do")
             return
-        sizes = place.sizes()
         _check_ours(place, manifest, sizes)
-        missing = {name: file for name, file in own.items() if sizes.get(name) != file.stat().st_size}
         if MANIFEST in missing:  # it says whose the files are that come after it
             place.write({MANIFEST: missing.pop(MANIFEST)})
         place.write(missing)
