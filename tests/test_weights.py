@@ -260,7 +260,7 @@ def test_other_layouts_carry_them(weighted: DistilledSet, world: Path, tmp_path:
     some = json.loads(file.read_text())
     name = next(iter(some))
     for changed, words in (
-        ({**some, name: -1}, f"{name} is -1, not a number of 0 or more"),
+        ({**some, name: -1}, f"{name} is -1, not a number from 0 to 1e+09"),
         ({key: value for key, value in some.items() if key != name}, f"{name} is missing"),
         (dict.fromkeys(some, 0), "all files of a class weigh 0"),
     ):
@@ -276,7 +276,8 @@ def test_other_layouts_carry_them(weighted: DistilledSet, world: Path, tmp_path:
         ([[1.0] * 4], "weights are of 1 class, and the set has 2"),
         ([[1.0] * 4, [1.0] * 3], "weights of 'bee' are 3, for 4 images"),
         ([[1.0] * 4, [0.0] * 4], "weights of 'bee' are all 0"),
-        ([[1.0] * 4, [1.0, 1.0, 1.0, -2]], "weights[1][3] is -2, not a number of 0 or more"),
+        ([[1.0] * 4, [1.0, 1.0, 1.0, -2]], "weights[1][3] is -2, not a number from 0 to 1e+09"),
+        ([[1e308] * 4] * 2, "weights[0][0] is 1e+308, not a number from 0 to 1e+09"),
     ],
 )
 def test_damaged_weights_are_named(weighted: DistilledSet, tmp_path: Path, changed: Any, words: str) -> None:

@@ -20,6 +20,7 @@ from attar.core.store import Store
 from attar.core.wording import counted, listed
 from attar.data.output_places import check_place, occupied
 from attar.sets.distilled import DistilledSet, check_undamaged, folder_name
+from attar.sets.manifest import MOST_WEIGHT
 
 if TYPE_CHECKING:
     from attar.data import ImageSet
@@ -194,8 +195,8 @@ def _weights_of(folder: Path, files: Sequence[Sequence[Path]]) -> list[list[floa
     """
     weights = read_json(folder / WEIGHTS)
     names = [[file.relative_to(folder).as_posix() for file in of_class] for of_class in files]
-    wrong = mistake(weights, Values(number(0))) or mistake(
-        weights, dict.fromkeys(chain.from_iterable(names), number(0))
+    wrong = mistake(weights, Values(number(0, MOST_WEIGHT))) or mistake(
+        weights, dict.fromkeys(chain.from_iterable(names), number(0, MOST_WEIGHT))
     )
     by_class = [] if wrong else [[weights[name] for name in of_class] for of_class in names]
     if wrong or not all(map(any, by_class)):

@@ -28,6 +28,8 @@ from attar.data.pixels import PREPROCESSING
 
 FORMAT = 2
 """The newest: 2 where images are mosaics, which older versions take for images; all else is 1."""
+MOST_WEIGHT = 1e9
+"""The largest weight of an image: sums of ever larger ones would be no numbers any more."""
 LOOKED_AT = ("precision", "recall", "density", "coverage", "farthest", "nearest")
 """What a fine-tuning measures of itself."""
 
@@ -68,7 +70,7 @@ _SHAPE: Shape = {
     "selected_by?": Maybe(_TEACHER),
     "exemplars_by?": Maybe(_TEACHER),
     "learnt?": Values(Maybe(MEASURED)),
-    "weights?": Many(Many(number(0))),
+    "weights?": Many(Many(number(0, MOST_WEIGHT))),
     "measures?": Many({"looks": Many(_LOOK, least=1)}),
     "seconds": Values(number(0)),
     "machine": {"device": TEXT},
