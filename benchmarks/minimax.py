@@ -36,7 +36,8 @@ from attar.methods.minimax.loss import MinimaxLoss
 from attar.priors.codec import to_float
 from attar.priors.shared_embedders import share_embedders
 from attar.priors.training.adaptors import DiffFit
-from attar.priors.training.optimise import Session, accelerator, optimise
+from attar.priors.training.optimise import Session, optimise
+from attar.training.processes import accelerator
 
 BATCH, MEMORY = 8, 64
 

@@ -120,7 +120,8 @@ def test_every_kind_of_artefact_records_the_inputs_that_its_key_is_the_fingerpri
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("attar.data.parquet.IN_MEMORY", 0)
+    for module in ("parquet", "decoded"):
+        monkeypatch.setattr(f"attar.data.{module}.IN_MEMORY", 0)
     root = tmp_path / "world"
     root.mkdir()
     for name in ("data", "dit", "set"):

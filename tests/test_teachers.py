@@ -146,7 +146,7 @@ def test_what_was_looked_at_in_two_parts_is_known(tmp_path: Path, monkeypatch: p
     spec = TeacherTraining(str(data), "convnet3-w8", batch=8, epochs=1, on_bad_image="skip", device="cpu")
     common: dict[str, Any] = {"store": Store(tmp_path / "cache"), "say": told.append}
     train_teacher(spec, tmp_path / "dry", **common, dry_run=True)
-    assert "; before that 40 images are looked at, about " in told[-1]
+    assert "; before that 40 images are looked at, " in told[-1]
     train_teacher(spec, tmp_path / "out", **common)
     train_teacher(replace(spec, seed=1), tmp_path / "dry", **common, dry_run=True)
     assert "before that" not in told[-1]

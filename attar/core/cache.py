@@ -25,6 +25,7 @@ KINDS = (
     "image-digests",
     "judge",
     "latents",
+    "pixels",
     "prepared",
     "prior",
     "readable",

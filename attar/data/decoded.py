@@ -57,7 +57,7 @@ def decoded(images: ImageSet, size: int, how: str, store: Store, progress: Progr
     def make(scratch: Path) -> None:
         _decode(images, size, how, scratch, progress)
 
-    return np.load(store.once(artefact, make) / FILE, mmap_mode="c")
+    return np.load(store.once(artefact, make) / FILE, mmap_mode="c", allow_pickle=False)
 
 
 def pixel_bytes(images: ImageSet, size: int) -> int:

@@ -16,7 +16,7 @@ from attar.core.batching import device_class, fills, resolve
 from attar.core.errors import AttarError
 from attar.core.flops import counted_flops
 from attar.core.processes import launched
-from attar.core.progress import Progress, Say, duration, silent, timed_on
+from attar.core.progress import Progress, Say, about, silent, timed_on
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, canonical, file_digest, write_json
 from attar.core.wording import counted, size
@@ -308,17 +308,16 @@ def _estimate(bench: _Bench) -> str:
     with memory_kept():
         seconds = bench.steps * timed_on(step, bench.device) * batch / rows
     train_images, held = bench.images
-    most, early = "about", ""
+    taken, early = about(seconds), ""
     if spec.stop_at is not None:
         looks = counted(bench.look_every, "step")
-        most = "at most about"
+        taken = f"at most {taken}"
         early = f"; it ends when {100 * spec.stop_at:g} % of those held out are right, looked at every {looks}"
     size_of = sum(p.numel() for p in network.parameters())
     return (
         f"{counted(len(train_images), 'image')} of {counted(len(bench.classes), 'class')}, {len(held):,} held out; "
         f"{bench.name}, {size_of:,} parameters; {spec.epochs} epochs, {bench.steps:,} steps of "
-        f"{spec.batch}: {most} {duration(seconds)} on {device_class(bench.device)}, {_room(bench, network)}"
-        f"{early}{bench.looking}"
+        f"{spec.batch}: {taken} on {device_class(bench.device)}, {_room(bench, network)}{bench.looking}{early}"
     )
 
 

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from attar.priors.folder import linear_scheduler
 from attar.priors.shared_embedders import SharedDiT
 from attar.priors.training.latent_set import held_in_memory
-from attar.priors.training.optimise import Session, accelerator
+from attar.priors.training.optimise import Session
 from attar.priors.training.settings import Denoising
 from attar.priors.training.train import train_network
+from attar.training.processes import accelerator
 from benchmarks.models import CLASSES, SHAPES, autoencoder, named, plain, prior, transformer
 from benchmarks.timing import Case, Where
 
