@@ -16,7 +16,7 @@ from attar.data.imageset import ImageSet
 from attar.data.pixels import Pixels, load_pixels
 
 FILE = "pixels.npy"
-IN_MEMORY = 2**29
+IN_MEMORY = 150 << 20
 """Pixels of up to this many bytes are held in memory."""
 PART = 2048
 """Images between two notes of how far the decoding is."""

@@ -22,7 +22,7 @@ from attar.data.columns import agreed, check_images, columns, features, groups
 from attar.data.decode import opened
 from attar.data.source_contract import Ints, labelled, refuse_no_file, state
 
-IN_MEMORY = 2**29
+IN_MEMORY = 150 << 20
 """Image columns up to this many bytes are read whole; larger ones are unpacked into the cache and memory-mapped."""
 
 

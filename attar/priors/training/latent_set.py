@@ -16,7 +16,7 @@ from attar.core.store import fingerprint
 from attar.data import ImageSet
 from attar.priors.latents import Latents, Shard
 
-IN_MEMORY = 2**29
+IN_MEMORY = 150 << 20
 """Latents of up to this many bytes are held in memory; more are read, row by row, from the memory-mapped cache."""
 
 
