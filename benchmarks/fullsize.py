@@ -1,6 +1,6 @@
 """Full-size priors with random weights, saved as the hub has them: two classes by every method that suits them.
 
-    python benchmarks/fullsize.py --data imagefolder:PHOTOS --out runs/fullsize --model dit --model sd
+    python -m benchmarks.fullsize --data imagefolder:PHOTOS --out runs/fullsize --model dit --model sd
 
 dit is DiT-XL/2 at 256 pixels, sd Stable Diffusion 1.5 at 512; each is saved in bfloat16. First the plain pipeline of
 diffusers makes two images with as many steps. Prints seconds, seconds of the processor, and the most memory.

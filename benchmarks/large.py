@@ -1,6 +1,6 @@
 """Memory against the number of images: many synthetic photographs of 64 pixels, and the commands that read them all.
 
-    python benchmarks/large.py --out runs/large --images 50000 --images 200000
+    python -m benchmarks.large --out runs/large --images 50000 --images 200000
 
 Makes shards of parquet with JPEG files of ten classes, and a small random latent prior, then runs each command and
 watches the anonymous memory of its process: what it took from the system, files that are mapped left out. Prints a line
@@ -59,6 +59,7 @@ def prior(folder: Path) -> Path:
     from diffusers import AutoencoderKL, DiTTransformer2DModel
 
     from attar.priors.folder import linear_scheduler, write_pipeline
+    from benchmarks.models import alike
 
     if folder.exists():
         return folder
@@ -84,10 +85,7 @@ def prior(folder: Path) -> Path:
         patch_size=2,
         num_embeds_ada_norm=len(CLASSES),
     )
-    first, *others = (block.norm1.emb for block in dit.transformer_blocks)
-    for other in others:
-        other.load_state_dict(first.state_dict())
-    write_pipeline(folder, dit, linear_scheduler(), CLASSES, vae)
+    write_pipeline(folder, alike(dit), linear_scheduler(), CLASSES, vae)
     return folder
 
 

@@ -35,10 +35,15 @@ def transformer(size: str) -> Any:
     made = DiTTransformer2DModel(
         **SHAPES[size], in_channels=4, out_channels=8, patch_size=2, num_embeds_ada_norm=CLASSES[size]
     ).eval()
-    first, *others = (block.norm1.emb for block in made.transformer_blocks)
+    return alike(made).requires_grad_(False)
+
+
+def alike(dit: Any) -> Any:
+    """The DiT, the embedders of all its blocks made equal, as trained ones are."""
+    first, *others = (block.norm1.emb for block in dit.transformer_blocks)
     for other in others:
         other.load_state_dict(first.state_dict())
-    return made.requires_grad_(False)
+    return dit
 
 
 @cache

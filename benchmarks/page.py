@@ -51,8 +51,9 @@ other processes on the two cores, so seconds are the processor's: `attar distill
 sampler.steps=2` 40 s and 5.5 GB at most, diffusers' DiTPipeline 27 s and 5.2 GB (n = 1). Attar's also count the trial
 pass of its forecast, the digest of its weights and the check of its images.
 
-Stable Diffusion 1.5 at 512 pixels, likewise, on two free threads, 26 November 2026 (`python benchmarks/fullsize.py`): Attar
-72.5 s (131 s of the processor) and 6.5 GB at most, diffusers' StableDiffusionPipeline 53.2 s (99 s) and 4.2 GB (n = 1).
+Stable Diffusion 1.5 at 512 pixels, likewise, on two free threads, 26 November 2026 (`python -m benchmarks.fullsize`):
+Attar 72.5 s (131 s of the processor) and 6.5 GB at most, diffusers' StableDiffusionPipeline 53.2 s (99 s) and 4.2 GB
+(n = 1).
 """
 
 GPU = {

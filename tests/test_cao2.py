@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_methods import FAST, TAUGHT
 from torch import Tensor, nn
-from toys import save_folder, save_tiny_dit
+from toys import job_of, save_folder, save_tiny_dit
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
@@ -19,7 +19,7 @@ from attar.data import load_pixels
 from attar.diffusion import Schedule
 from attar.distillation.artefacts import artefacts
 from attar.distillation.run import distill_sets
-from attar.job import Job, Spec
+from attar.job import Job
 from attar.methods import load_method
 from attar.methods.cao2 import LargerPool
 from attar.methods.likelihood import Likelihood
@@ -40,10 +40,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     new = TeacherTraining(str(root / "data"), "convnet3-bn-w16", epochs=8, batch=12, lr=0.1, device="cpu")
     train_teacher(new, root / "teacher", store=Store(root / "cache"), say=lambda _: None)
     return root
-
-
-def job_of(world: Path, store: Store, **spec: Any) -> Job:
-    return Job(Spec(f"imagefolder:{world / 'data'}", prior=str(world / "dit"), device="cpu", **spec), store)
 
 
 # Stage 1

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from test_guides import MEAN, MODE, STD
-from test_ot import calls_of, job_of
+from test_ot import calls_of
 from torch import Tensor
-from toys import GaussianPrior, learnt, linear_schedule, save_world
+from toys import GaussianPrior, job_of, learnt, linear_schedule, save_world
 
 from attar.core.errors import AttarError
 from attar.core.rng import noise

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import learnt, save_world
+from toys import job_of, learnt, save_world
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.d4m import Prototypes
 from attar.methods.kmeans import LatentRows, Parts, cluster_means, count_nearest, lloyd
@@ -27,10 +26,6 @@ FULL: dict[str, Any] = {"algorithm": "full", "posterior": "mean"}
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_world(tmp_path_factory.mktemp("world"), CLASSES)
-
-
-def job_of(world: Path, store: Store) -> Job:
-    return Job(Spec(f"imagefolder:{world / 'data'}", prior=str(world / "dit"), device="cpu"), store)
 
 
 def parts_of(rows: LatentRows, *cuts: int) -> Parts:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_ot import CLASSES, NEAR, calls_of, drawn, job_of
-from toys import learnt, save_tiny_dit, save_tiny_sd, save_world
+from test_ot import CLASSES, NEAR, calls_of, drawn
+from toys import job_of, learnt, save_tiny_dit, save_tiny_sd, save_world
 
 from attar.core.errors import AttarError
 from attar.core.rng import noise

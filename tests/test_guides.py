@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor
-from toys import GaussianPrior, linear_schedule, save_world
+from toys import GaussianPrior, job_of, linear_schedule, save_world
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.diffusion import SOLVERS, Move, Sampler, grid, sample
 from attar.distillation.artefacts import artefacts, load_artefact
 from attar.distillation.run import distill_sets
-from attar.job import Job, Spec
+from attar.job import Job
 from attar.methods import load_method
 from attar.methods.base import LatentMethod, Start, Tensors
 from attar.methods.mgd3 import MGD3, TowardMode
@@ -126,10 +126,6 @@ def test_settings_that_cannot_be(fields: dict[str, Any], said: str) -> None:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_world(tmp_path_factory.mktemp("world"), CLASSES)
-
-
-def job_of(world: Path, store: Store, **spec: Any) -> Job:
-    return Job(Spec(f"imagefolder:{world / 'data'}", prior=str(world / "dit"), device="cpu", **spec), store)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_methods import FAST
-from test_ot import CLASSES, calls_of, drawn, job_of
+from test_ot import CLASSES, calls_of, drawn
 from torch import Tensor, nn
-from toys import learnt, save_tiny_dit, save_world
+from toys import job_of, learnt, save_tiny_dit, save_world
 
 from attar.core.errors import AttarError
 from attar.core.store import Store

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import save_folder, save_tiny_dit
+from toys import GUIDED, save_folder, save_tiny_dit
 
 from attar.core.batching import CPU_BATCH_SIZES
 from attar.core.store import Store, fingerprint
@@ -42,21 +42,7 @@ FAST: dict[str, dict[str, Any]] = {
     "rsm": TUNED,
     "mgd3": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.until": 2},
     "tgdd": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.until": 2, "fit.anchors": 3},
-    "igd": {
-        "sampler.steps": 5,
-        "sampler.guided_channels": "none",
-        "guide.first": 3,
-        "guide.last": 2,
-        "guide.real": 4,
-        "fit.network": "convnet3-w8",
-        "fit.epochs": 2,
-        "fit.kept": "1,2",
-        "fit.batch": 16,
-    },
-    "ot": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.first": 3, "guide.last": 1, "fit.count": 7},
-    "dmgd": {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.first": 3, "guide.last": 1},
-    "dap": {"sampler.steps": 5, "sampler.guided_channels": "none"},
-    "cgs": {"sampler.steps": 5, "sampler.guided_channels": "none"},
+    **{name: {"sampler.steps": 5, "sampler.guided_channels": "none", **own} for name, own in GUIDED.items()},
     "d3hr": {"sampler.steps": 5, "fit.steps": 5, "subsets": 50},
     "exemplars": {"sampler.steps": 5, "fit.steps": 5, "fit.time": 600},
 }

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from toys import learnt, original_dit, recorded, save_folder, save_tiny_dit, under_original_names
+from toys import job_of, learnt, original_dit, recorded, save_folder, save_tiny_dit, under_original_names
 
 from attar.core.errors import AttarError
 from attar.core.files import read_lines
@@ -22,7 +22,7 @@ from attar.core.store import Store
 from attar.diffusion.loss import Forward
 from attar.distillation.artefacts import artefacts, fit_artefact
 from attar.distillation.run import distill_sets
-from attar.job import Job, Spec
+from attar.job import Job
 from attar.methods import load_method
 from attar.methods.minimax.criteria import Memory, diversity, representativeness
 from attar.methods.minimax.loss import MinimaxLoss
@@ -50,10 +50,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_folder(root / "data", CLASSES, each=12)
     save_tiny_dit(root / "dit", CLASSES)
     return root
-
-
-def job_of(world: Path, store: Store, **more: Any) -> Job:
-    return Job(Spec(data=f"imagefolder:{world / 'data'}", prior=str(world / "dit"), device="cpu", **more), store)
 
 
 def fit_of(**changes: Any) -> Any:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_guides import MEAN, MODE, STD
 from torch import Tensor
-from toys import GaussianPrior, linear_schedule, save_world
+from toys import GaussianPrior, job_of, linear_schedule, save_world
 
 from attar.core.errors import AttarError
 from attar.core.rng import noise
@@ -18,7 +18,6 @@ from attar.core.store import Store
 from attar.diffusion import Move, Sampler, grid, sample
 from attar.distillation.device_speed import passes_per_image, passes_per_second
 from attar.distillation.run import distill_sets
-from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.ot import OT
 from attar.methods.transport import ByTransport, sinkhorn
@@ -31,10 +30,6 @@ NEAR: dict[str, Any] = {"sampler.steps": 6, "guide.first": 4, "guide.last": 1, "
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_world(tmp_path_factory.mktemp("world"), CLASSES)
-
-
-def job_of(world: Path, store: Store, **spec: Any) -> Job:
-    return Job(Spec(f"imagefolder:{world / 'data'}", prior=str(world / "dit"), device="cpu", **spec), store)
 
 
 def drawn(*shape: int, of: str) -> torch.Tensor:

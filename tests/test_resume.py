@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from kills import Events, ended
-from toys import save_folder, save_tiny_dit, tint
+from toys import GUIDED, save_folder, save_tiny_dit, tint
 
 from attar.core.cache import contents
 from attar.core.progress import quiet
@@ -96,22 +96,6 @@ def test_kills_of_a_refinement_by_gradients(tmp_path: Path) -> None:
     settings = {"sampler.steps": 5, "sampler.guided_channels": "none", "guide.until": 2, "fit.outliers": 0.2}
     settings |= {"fit.weights": "root", "refine": "likelihood", "refine.steps": 5}
     kill_and_resume(spec, settings, tmp_path, 2, "mgd3", ("refining",))
-
-
-GUIDED: dict[str, dict[str, Any]] = {
-    "igd": {
-        "guide.first": 3,
-        "guide.last": 2,
-        "guide.real": 4,
-        "fit.network": "convnet3-w8",
-        "fit.epochs": 2,
-        "fit.kept": "1,2",
-    },
-    "ot": {"guide.first": 3, "guide.last": 1, "fit.count": 7},
-    "dmgd": {"guide.first": 3, "guide.last": 1},
-    "cgs": {},
-    "dap": {},
-}
 
 
 @pytest.mark.slow

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from toys import learnt, save_world
+from toys import job_of, learnt, save_world
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.minimax.finetune import Tune
 from attar.methods.minimax.loss import MinimaxLoss
@@ -22,10 +21,6 @@ CLASSES = ["ant", "bee"]
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_world(tmp_path_factory.mktemp("world"), CLASSES)
-
-
-def job_of(world: Path, store: Store) -> Job:
-    return Job(Spec(f"imagefolder:{world / 'data'}", prior=str(world / "dit"), device="cpu"), store)
 
 
 def fit_of(**changes: Any) -> Any:

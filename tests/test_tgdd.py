@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 from test_guides import MODE, by_hand, one_mode
-from toys import learnt, save_world
+from toys import job_of, learnt, save_world
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.distillation.device_speed import passes_per_image
-from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.d4m import Prototypes
 from attar.methods.kmeans import nearest_in_clusters
@@ -26,10 +25,6 @@ CLASSES = ["ant", "bee"]
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_world(tmp_path_factory.mktemp("world"), CLASSES)
-
-
-def job_of(world: Path, store: Store) -> Job:
-    return Job(Spec(f"imagefolder:{world / 'data'}", prior=str(world / "dit"), device="cpu"), store)
 
 
 @pytest.mark.parametrize("parts", [1, 3, 8])

@@ -19,11 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from attar.core.rng import numpy_generator
+from attar.core.store import Store
 from attar.diffusion import Schedule, in_two_calls
 from attar.distillation.artefacts import fit_artefact
 from attar.distillation.pipeline import fit_group
 from attar.evaluation import Record
-from attar.job import Job
+from attar.job import Job, Spec
 from attar.methods.base import Fit, Group, Tensors
 
 GOLDEN = Path(os.environ.get("ATTAR_GOLDEN", Path(__file__).parent / "golden"))
@@ -310,6 +311,28 @@ def attar(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return 0
+
+
+GUIDED: dict[str, dict[str, Any]] = {
+    "igd": {
+        "guide.first": 3,
+        "guide.last": 2,
+        "guide.real": 4,
+        "fit.network": "convnet3-w8",
+        "fit.epochs": 2,
+        "fit.kept": "1,2",
+    },
+    "ot": {"guide.first": 3, "guide.last": 1, "fit.count": 7},
+    "dmgd": {"guide.first": 3, "guide.last": 1},
+    "cgs": {},
+    "dap": {},
+}
+"""Of methods with a guide, settings that leave five steps of sampling in which it guides."""
+
+
+def job_of(world: Path, store: Store, **spec: Any) -> Job:
+    """A job of what `save_world` has made."""
+    return Job(Spec(f"imagefolder:{world / 'data'}", prior=str(world / "dit"), device="cpu", **spec), store)
 
 
 def save_world(root: Path, classes: list[str]) -> Path:

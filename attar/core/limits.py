@@ -1,10 +1,13 @@
-"""The most that some numbers may be, so that a slip of the hand is found before memory or days are spent on it."""
+"""The most that some numbers may be, so that a slip of the hand does not cost memory or days; and what memory holds."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from attar.core.errors import AttarError
+
+IN_MEMORY = 150 << 20
+"""Image files, decoded pixels and latents of up to so many bytes are held in memory; more are mapped from the cache."""
 
 GUIDANCE = 100.0
 """The most that guidance may be: papers use 1 to 20, and beyond it images are saturated whatever the prior."""

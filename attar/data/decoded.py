@@ -10,14 +10,13 @@ import numpy as np
 import PIL
 
 from attar.core.files import replacing, resumed
+from attar.core.limits import IN_MEMORY
 from attar.core.progress import Meter, Progress, silent
 from attar.core.store import Artefact, Store, digest
 from attar.data.imageset import ImageSet
 from attar.data.pixels import Pixels, load_pixels
 
 FILE = "pixels.npy"
-IN_MEMORY = 150 << 20
-"""Pixels of up to this many bytes are held in memory."""
 PART = 2048
 """Images between two notes of how far the decoding is."""
 SPARE = 1.1

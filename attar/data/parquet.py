@@ -16,14 +16,12 @@ from PIL import Image
 from pyarrow import compute
 
 from attar.core.errors import AttarError, explained
+from attar.core.limits import IN_MEMORY
 from attar.core.store import Artefact, Store
 from attar.data import shards
 from attar.data.columns import agreed, check_images, columns, features, groups
 from attar.data.decode import opened
 from attar.data.source_contract import Ints, labelled, refuse_no_file, state
-
-IN_MEMORY = 150 << 20
-"""Image columns up to this many bytes are read whole; larger ones are unpacked into the cache and memory-mapped."""
 
 
 def splits(where: str) -> tuple[str, ...]:

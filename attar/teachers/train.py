@@ -15,13 +15,14 @@ from attar.core.arguments import checked
 from attar.core.batching import device_class, fills, resolve
 from attar.core.errors import AttarError
 from attar.core.flops import counted_flops
+from attar.core.limits import IN_MEMORY
 from attar.core.processes import launched
 from attar.core.progress import Progress, Say, about, silent, timed_on
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, canonical, file_digest, write_json
 from attar.core.wording import counted, size
 from attar.data import ImageSet, load_data, looked_at, readable_parts, still_to_look_at, usual_side
-from attar.data.decoded import IN_MEMORY, decoded, pixel_bytes
+from attar.data.decoded import decoded, pixel_bytes
 from attar.data.output_places import check_place, own_record
 from attar.networks import build, check_size
 from attar.priors.folder import publish

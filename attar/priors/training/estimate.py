@@ -9,12 +9,13 @@ import torch
 
 from attar.core.batching import device_class, fills
 from attar.core.flops import counted_flops
+from attar.core.limits import IN_MEMORY
 from attar.core.progress import about, duration, timed
 from attar.core.rng import noise
 from attar.core.wording import size
 from attar.data import load_data, looked_at, still_to_look_at
 from attar.diffusion import Schedule, network_passes
-from attar.priors.training.latent_set import IN_MEMORY, held_in_memory
+from attar.priors.training.latent_set import held_in_memory
 from attar.priors.training.monitor import SAMPLED, NetworkDenoiser, shown_images
 from attar.priors.training.sample_quality import ClassifierTraining, classifier_artefact, classifier_seconds
 from attar.priors.training.task import TrainingRun, TrainingTask

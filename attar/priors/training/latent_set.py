@@ -10,14 +10,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from attar.core.limits import IN_MEMORY
 from attar.core.progress import Progress, silent
 from attar.core.rng import generator
 from attar.core.store import fingerprint
 from attar.data import ImageSet
 from attar.priors.latents import Latents, Shard
-
-IN_MEMORY = 150 << 20
-"""Latents of up to this many bytes are held in memory; more are read, row by row, from the memory-mapped cache."""
 
 
 @dataclass(frozen=True, eq=False)
