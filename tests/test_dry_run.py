@@ -135,6 +135,7 @@ def test_a_dry_run_trains_and_makes_nothing(
 
 
 SAID = {
+    "distill exemplars": [" to refine, TIME (the choice ", "; 1,433 images for the prior to look at"],
     "evaluate": [
         "2 trainings: 0 in the cache, 2 to be done, TIME, in about 1 MiB of memory, "
         "on 40 test images only: ± 15 points by their choice alone\n",
