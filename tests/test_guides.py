@@ -22,6 +22,7 @@ from attar.methods import load_method
 from attar.methods.base import LatentMethod, Start, Tensors
 from attar.methods.mgd3 import MGD3, TowardMode
 from attar.methods.prior_samples import PriorSamples
+from attar.report import write_report
 from attar.sets.distilled import open_distilled, verify
 
 MEAN, STD, MODE = 0.6, 0.5, 2.0
@@ -208,3 +209,53 @@ def test_a_guide_that_looks_back_sees_what_is_finished_of_its_class(world: Path,
     unguided = [file.read_bytes() for file in open_distilled(tmp_path / "plain").files()[1]]
     assert pictures[0] == unguided[0]
     assert pictures[1:] != unguided[1:]
+
+
+def test_how_far_images_are_from_their_modes_is_kept_step_by_step(
+    world: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, seen = job_of(world, store), list[tuple[Tensor, Tensor]]()
+
+    def noted(guide: TowardMode, move: Move, aims: Tensor | None, finished: Tensor) -> Tensor:
+        assert aims is not None
+        seen.append((move.clean.clone(), aims.clone()))
+        return guide.scale * move.deviation * (aims - move.clean)
+
+    monkeypatch.setattr(TowardMode, "__call__", noted)
+    method: Any = load_method("mgd3", FAST)
+    distill_sets(job, "mgd3", method, (2,), tmp_path / "out")
+    made = artefacts(job, method.for_ipc(2), 2)
+    kept = torch.cat([load_artefact(job, made.candidates[label])["distances"] for label in job.labels])
+    assert kept.shape == (6, 6), "of two images of three classes, at six steps"
+    expected = torch.stack([(clean - aims).flatten(1).norm(dim=1) / aims[0].numel() ** 0.5 for clean, aims in seen], 1)
+    torch.testing.assert_close(kept, expected)
+    way = open_distilled(tmp_path / "out").manifest["way"]
+    assert [step["t"] for step in way] == grid(6, "linspace")[::-1]
+    assert [step["distance"] for step in way] == pytest.approx(expected.square().mean(0).sqrt().tolist(), rel=1e-6)
+
+
+def test_the_guide_brings_images_nearer_to_their_modes(world: Path, tmp_path: Path, store: Store) -> None:
+    last = {}
+    for scale in (0.0, 0.02):
+        method: Any = load_method("mgd3", {**FAST, "guide.scale": scale})
+        distill_sets(job_of(world, store), "mgd3", method, (2,), tmp_path / f"{scale}")
+        last[scale] = open_distilled(tmp_path / f"{scale}").manifest["way"]
+    assert last[0.02][0] == last[0.0][0], "the first prediction is made before anything is moved"
+    assert last[0.02][3]["distance"] < last[0.0][3]["distance"]
+    write_report([tmp_path / "0.02"], [], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert f"<td>{last[0.02][0]['distance']:.3f}</td><td>{last[0.02][-1]['distance']:.3f}</td>" in page
+
+
+def test_what_is_kept_of_the_way_does_not_depend_on_the_batches(world: Path, tmp_path: Path, store: Store) -> None:
+    method: Any = load_method("mgd3", FAST)
+    every = artefacts(job := job_of(world, store), method.for_ipc(2), 2)
+    distill_sets(job, "mgd3", method, (2,), tmp_path / "all")
+    other = job_of(world, Store(tmp_path / "other"), classes=("bee",))
+    distill_sets(other, "mgd3", method, (2,), tmp_path / "some")
+    alone = artefacts(other, method.for_ipc(2), 2)
+    files = [
+        (of.store.folder(made.candidates[label]) / "candidates.safetensors").read_bytes()
+        for of, made, label in ((job, every, 1), (other, alone, 0))
+    ]
+    assert files[0] == files[1]

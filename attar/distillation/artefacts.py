@@ -105,6 +105,7 @@ def candidates_artefact(job: Job, method: LatentMethod, label: int, count: int, 
         "prior": job.named_prior,
         "compute": job.compute,
         "count": count,
+        **({"keeps": ["z", "distances"]} if method.aims_at_latents else {}),
     }
     return Artefact("candidates", inputs)
 

@@ -48,16 +48,24 @@ def denoised(
     labels: Sequence[int],
     starts: Sequence[Start],
     meter: Meter,
-) -> list[Tensor]:
-    """Denoises the starts of several classes together: each class's latents (n, C, H, W) on the CPU."""
+) -> list[Tensors]:
+    """Denoises the starts of several classes together.
+
+    Of each class the latents `z` (n, C, H, W), on the CPU; and where the starts aim at latents, how far the clean
+    latents that the prior predicted were from these, step by step (`distances`, (n, steps)).
+    """
     (t,) = {start.t for start in starts}
     begun, finished = dict(zip(labels, starts, strict=True)), {label: list[Tensor]() for label in labels}
+    ways = {label: list[Tensor]() for label in labels}
     steps = len(times_from(method.sampler, prior, t))
     for rows in _bundles(guide, begun, BUNDLE * prior.batch_size):
         z = torch.stack([begun[label].z[index] for label, index in rows]).to(prior.device)
         denoiser = prior if method.told is None else method.told(job, prior, rows)
         step, drawn = meter.within(len(rows), steps), partial(step_noise, job, rows)
         y, shift = job.conditions([label for label, _ in rows]), _shift(guide, begun, finished, rows, prior.device)
+        way: list[Tensor] = []
+        if shift is not None and method.aims_at_latents:
+            shift = partial(_measured, shift, _aims(begun, rows, prior.device), way)
         try:
             done = denoise(denoiser, z, t, y, method.sampler, step, drawn, shift)
         except NotFinite as error:
@@ -65,8 +73,11 @@ def denoised(
             raise NotFinite(f"sampling {job.classes[label]!r}: {error}") from error
         for (label, _), latent in zip(rows, done.cpu(), strict=True):
             finished[label].append(latent)
+        for (label, _), own in zip(rows, torch.stack(way, 1).cpu() if way else (), strict=bool(way)):
+            ways[label].append(own)
         meter.add(len(rows))
-    return [torch.stack(finished[label]) for label in labels]
+    stages = {"z": finished, "distances": ways}
+    return [{name: torch.stack(of[label]) for name, of in stages.items() if of[label]} for label in labels]
 
 
 def _bundles(guide: Guide | None, begun: Mapping[int, Start], size: int) -> Iterator[Sequence[tuple[int, int]]]:
@@ -93,8 +104,7 @@ def _shift(
     """A guide as the solver calls it for these rows."""
     if guide is None:
         return None
-    stacked = [start.aims[index] for label, index in rows if (start := begun[label]).aims is not None]
-    aims = torch.stack(stacked).to(device) if stacked else None
+    aims = _aims(begun, rows, device)
     before = [finished[label] if guide.looks_back else [] for label, _ in rows]
     shape = begun[rows[0][0]].z.shape[1:]
     seen = torch.stack([torch.stack(list(made)) if made else torch.zeros(0, *shape) for made in before]).to(device)
@@ -102,6 +112,18 @@ def _shift(
         return partial(guide, aims=aims, finished=seen)
     ends = list(accumulate(len(begun[label].z) for label in dict(rows)))
     return partial(_class_by_class, guide, list(map(slice, [0, *ends], ends)), aims, seen)
+
+
+def _aims(begun: Mapping[int, Start], rows: Sequence[tuple[int, int]], device: torch.device) -> Tensor | None:
+    """What the starts say to the guide of each of these rows, (N, ...)."""
+    stacked = [start.aims[index] for label, index in rows if (start := begun[label]).aims is not None]
+    return torch.stack(stacked).to(device) if stacked else None
+
+
+def _measured(shift: Shift, aims: Tensor, way: list[Tensor], move: Move) -> Tensor:
+    """What a guide adds; keeps, as root mean squares (N,), how far the predicted clean latents are from the aims."""
+    way.append((move.clean - aims).double().square().mean((1, 2, 3)).sqrt().float())
+    return shift(move)
 
 
 def _class_by_class(

@@ -14,6 +14,8 @@ from torch import Tensor
 from attar import __version__
 from attar.core.files import read_lines
 from attar.data.pixels import Pixels
+from attar.diffusion import times_from
+from attar.distillation.artefacts import load_artefact
 from attar.distillation.pipeline import StageOutputs
 from attar.job import Job
 from attar.methods.base import LatentMethod
@@ -48,6 +50,7 @@ def manifest(plan: RunPlan, ipc: int, made: StageOutputs) -> dict[str, Any]:
         "exemplars_by": None if chooses is None else chooses.teacher_summary(job),
         "learnt": learnt(made.fitted),
         "measures": tuning_measures(job, made),
+        **({"way": way} if (way := way_to_aims(plan, made)) else {}),
         **({"weights": [made.weights[label] for label in job.labels]} if made.weights else {}),
         "seconds": seconds(plan, made),
         "machine": {"device": device, "python": platform.python_version(), "system": platform.platform()},
@@ -73,6 +76,20 @@ def tuning_measures(job: Job, made: StageOutputs) -> list[dict[str, Any]]:
         by_group.setdefault(fit.key, (fit, []))[1].append(job.classes[label])
     looks = [(classes, read_lines(job.store.folder(fit) / MEASURES)) for fit, classes in by_group.values()]
     return [{"classes": classes, "looks": of} for classes, of in looks if of]
+
+
+def way_to_aims(plan: RunPlan, made: StageOutputs) -> list[dict[str, float]]:
+    """How far candidates were from the latents that they are drawn to, at each time: the root mean square over all.
+
+    Nothing for methods whose starts aim at no latents.
+    """
+    job, method = plan.job, plan.method
+    if not isinstance(method, LatentMethod) or not method.aims_at_latents or made.asked is None:
+        return []
+    of_class = [load_artefact(job, candidates)["distances"] for candidates in made.asked.candidates.values()]
+    way = torch.cat(of_class).double().square().mean(0).sqrt()
+    times = times_from(method.sampler, job.prior, method.start_time(job.prior))
+    return [{"t": t, "distance": round(far, 6)} for t, far in zip(times[::-1], way.tolist(), strict=True)]
 
 
 def seconds(plan: RunPlan, made: StageOutputs) -> dict[str, float]:

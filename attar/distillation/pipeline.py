@@ -118,10 +118,10 @@ def _sample_missing(
     meter, guide = Meter(job.progress, "sampling", len(labels) * count, "images"), method.guiding(job, fitted)
     for begin in range(0, len(labels), at_once):
         some, begun = labels[begin : begin + at_once], time.monotonic()
-        latents = denoised(job, prior, method, guide, some, starts(job, method, fitted, some, count), meter)
+        made = denoised(job, prior, method, guide, some, starts(job, method, fitted, some, count), meter)
         seconds = (time.monotonic() - begun) / len(some)
-        for label, z in zip(some, latents, strict=True):
-            _once(job, asked.candidates[label], partial(_latents, z), f"sampling {job.classes[label]!r}", seconds)
+        for label, tensors in zip(some, made, strict=True):
+            _once(job, asked.candidates[label], partial(_kept, tensors), f"sampling {job.classes[label]!r}", seconds)
 
 
 def select(job: Job, method: LatentMethod, candidates: Mapping[int, Artefact], ipc: int) -> dict[int, StoredLatents]:
@@ -270,5 +270,5 @@ def _once(job: Job, artefact: Artefact, make: Callable[[Path], Tensors], what: s
     return artefact
 
 
-def _latents(z: Tensor, _scratch: Path) -> Tensors:
-    return {"z": z}
+def _kept(tensors: Tensors, _scratch: Path) -> Tensors:
+    return tensors

@@ -236,6 +236,8 @@ class LatentMethod:
     """Whether a set can keep all that its starts are made from (`--keep-statistics`)."""
     of_clusters = False
     """Whether each image stands for a cluster of its fit, one after another, so that it can weigh as that does."""
+    aims_at_latents = False
+    """Whether what its starts say to its guide are latents: how far each image is from its own is then kept by step."""
 
     def for_ipc(self, ipc: int) -> Self:
         """This method for sets of this IPC: its fit may depend on that."""

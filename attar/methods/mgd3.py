@@ -72,6 +72,7 @@ class MGD3(FromNoise):
     """How kept latents are improved; none, true: by distribution matching, diver or likelihood: by the prior."""
 
     of_clusters = True
+    aims_at_latents = True
 
     def aims(self, fitted: Tensors, label: int, n: int) -> Tensor:
         return fitted["prototypes"][torch.arange(n) % len(fitted["prototypes"])]

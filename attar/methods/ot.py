@@ -8,17 +8,20 @@ IGD's, and trains with soft labels matched by transport, too; neither is in here
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from attar.core.arguments import check_fields
 from attar.diffusion import Sampler, check_guided
-from attar.methods.base import Select, Tensors
+from attar.job import Job
+from attar.methods.base import Guide, Select, Tensors
 from attar.methods.d4m import Prototypes
 from attar.methods.prior_samples import FromNoise
 from attar.methods.refinements import AnyRefinement
-from attar.methods.transport import ByTransport, cloud
+from attar.methods.transport import ByTransport, Carried, cloud
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,10 @@ class OT(FromNoise):
     """How kept latents are improved; none, true: by distribution matching, diver or likelihood: by the prior."""
 
     def aims(self, fitted: Tensors, label: int, n: int) -> Tensor:
-        points = cloud(fitted, self.fit.count or n, self.weighted)
-        return points.expand(n, *points.shape)
+        return torch.full((n,), label)
+
+    def guiding(self, job: Job, fitted: Mapping[int, Tensors]) -> Guide:
+        return Carried(self.guide, {label: cloud(learnt, self.weighted) for label, learnt in fitted.items()})
 
     # Checks of the settings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,15 +32,14 @@ def sinkhorn(cost: Tensor, rows: Tensor, columns: Tensor, epsilon: float, iterat
     return plan.exp()
 
 
-def cloud(fitted: Tensors, count: int, weighted: bool) -> Tensor:
-    """Points of a class, flattened, and behind each its mass: (count, D + 1); those that are lacking have none.
+def cloud(fitted: Tensors, weighted: bool) -> Tensor:
+    """Points of a class that have any mass, flattened, and behind each its mass: (M, D + 1).
 
     `fitted` has `prototypes` and their `sizes` (`Prototypes`); a point weighs as its cluster does, or all weigh alike.
     """
     points, sizes = fitted["prototypes"].flatten(1), fitted["sizes"].to(torch.float32)
     masses = sizes / sizes.sum() if weighted else torch.full_like(sizes, 1 / len(sizes))
-    rest = points.new_zeros(count - len(points), points.shape[1] + 1)
-    return torch.cat([torch.cat([points, masses[:, None]], 1), rest])
+    return torch.cat([points, masses[:, None]], 1)[masses > 0]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,6 @@ class ByTransport(GuidedSteps):
 
     def energy(self, clean: Tensor, finished: Tensor, points: Tensor) -> Tensor:
         """<P, C> of a latent (C, H, W) beside the finished ones (K, C, H, W), to points and their masses (M, D + 1)."""
-        points = points[points[:, -1] > 0]
         made = torch.cat([finished, clean[None]]).flatten(1)
         cost = self.costs(made, points[:, :-1])
         unit = cost.detach().mean() if self.cost == "l1" else 1.0
@@ -102,3 +101,25 @@ class ByTransport(GuidedSteps):
             raise AttarError(f"guide.epsilon {self.epsilon}: a number above 0")
         if self.iterations < 1:
             raise AttarError(f"guide.iterations {self.iterations}: at least 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """The guide, opened for some classes, so that no image has points of its own in memory."""
+
+    how: ByTransport
+    clouds: Mapping[int, Tensor]
+    """By label, the class's points and their masses (M, D + 1)."""
+
+    looks_back = True
+    together = False
+
+    def __call__(self, move: Move, aims: Tensor | None, finished: Tensor) -> Tensor:
+        assert aims is not None, "the starts say each image's class"
+        if not self.how.guides(move):
+            return torch.zeros_like(move.z)
+        moved = []
+        for row, label in enumerate(aims.tolist()):
+            own = slice(row, row + 1)
+            moved.append(self.how(move.of(own), self.clouds[label][None], finished[own]))
+        return torch.cat(moved)

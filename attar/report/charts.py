@@ -140,6 +140,38 @@ def measures_by_step(tunings: Sequence[FineTuning]) -> str:
     return _svg(draw, (9.0, 4.4), "tuning")
 
 
+@dataclass(frozen=True)
+class Way:
+    """How far the images of a set were from the latents that they are drawn to, on their way from noise."""
+
+    name: str
+    """The method's name on the page, and the set's IPC."""
+    style: int
+    """The number of its colour and marker."""
+    times: tuple[int, ...]
+    """The times of the steps, falling."""
+    distances: tuple[float, ...]
+    """At each, the root mean square of the difference of predicted clean latents and those aimed at."""
+
+
+def distances_by_time(ways: Sequence[Way]) -> str:
+    """An SVG element with a line for each way."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for way in ways:
+            colour, marker = _look(way.style)
+            every = max(1, len(way.times) // 10)
+            axes.plot(way.times, way.distances, color=colour, marker=marker, ms=5, markevery=every)
+        axes.invert_xaxis()
+        axes.set_xlabel("time, from noise to the image", color=INK)
+        axes.set_ylabel("distance", color=INK)
+        axes.set_ylim(bottom=0)
+        _plain(axes)
+
+    return _svg(draw, (4.6, 2.8), "ways")
+
+
 def distances_chart(nearest: Nearest, salt: str) -> str:
     """An SVG element: per cent of a set's images, and of real ones, by the distance from the nearest real one."""
 

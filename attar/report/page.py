@@ -19,13 +19,14 @@ from attar.core.progress import Say, duration, quiet
 from attar.core.wording import counted
 from attar.data.output_places import check_file, check_place
 from attar.evaluation.records import Record
-from attar.report.charts import COLOURS, measures_by_step, symbol
+from attar.report.charts import COLOURS, distances_by_time, measures_by_step, symbol
 from attar.report.fine_tunings import MEASURES, fine_tunings
 from attar.report.names import class_title
 from attar.report.results import results_tables
 from attar.report.rows import COLUMNS, all_rows
 from attar.report.set_names import method_names, path_of
 from attar.report.walls import Wall, comparisons_of, walls_of
+from attar.report.ways import ways_of
 from attar.sets.distilled import DistilledSet, find_distilled
 from attar.sets.near_copies import NEAR
 from attar.sets.neighbours import NEIGHBOURS
@@ -102,6 +103,7 @@ def _page(sets: Sequence[DistilledSet], latest: Sequence[Record], title: str) ->
     styles = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}
     walls, look = walls_of(sets, latest, names, styles)
     tunings = fine_tunings(sets, names, styles)
+    ways = ways_of(sets, names, styles)
     comparisons = comparisons_of(walls)
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
     html = _template().render(
@@ -118,6 +120,8 @@ def _page(sets: Sequence[DistilledSet], latest: Sequence[Record], title: str) ->
         numbers={comparison.name: comparison.number for comparison in comparisons},
         tunings=tunings,
         panels=measures_by_step(tunings) if tunings else "",
+        ways=ways,
+        drawn=distances_by_time(ways) if ways else "",
         measures=MEASURES,
         near=NEAR,
         neighbours=NEIGHBOURS,

@@ -71,6 +71,7 @@ _SHAPE: Shape = {
     "exemplars_by?": Maybe(_TEACHER),
     "learnt?": Values(Maybe(MEASURED)),
     "weights?": Many(Many(number(0, MOST_WEIGHT))),
+    "way?": Many({"t": whole(0), "distance": number(0)}, least=1),
     "measures?": Many({"looks": Many(_LOOK, least=1)}),
     "seconds": Values(number(0)),
     "machine": {"device": TEXT},
