@@ -33,7 +33,7 @@ from attar.teachers.train import train_teacher
 
 TAUGHT = {"confident": "select.teacher", "rded": "teacher", "cao2": "select.teacher"}
 """Methods that need a teacher, and their field of it."""
-REAL = ("random", "herding", "k-center", "medoid", "confident", "rded")
+REAL = ("random", "herding", "k-center", "medoid", "margin", "confident", "rded")
 """Methods without a prior."""
 ALL = ["sampler.steps=10", "sampler.guided_channels=none"]
 TUNED = [*ALL, "fit.max_steps=20", "fit.monitor.times=0"]

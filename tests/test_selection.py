@@ -6,6 +6,7 @@ import itertools
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,24 @@ from torch import Tensor
 from toys import save_folder, save_tiny_dit, save_tiny_sd
 
 from attar.core.errors import AttarError
+from attar.core.progress import quiet
 from attar.core.store import Store
+from attar.distillation.artefacts import artefacts, load_artefact
+from attar.distillation.checks import planned
+from attar.distillation.cluster_items import item_stages
 from attar.distillation.run import distill_sets
 from attar.experiments.spec import read_experiment
 from attar.job import Job, Spec
 from attar.methods import load_method, method_in_words
 from attar.networks import build
 from attar.priors import load_prior
+from attar.priors.codec import to_uint8
 from attar.priors.features import TIME, prior_features
 from attar.priors.prompts import class_prompts
 from attar.report.manifest_rows import distill_command
 from attar.selection import Select, random_order
 from attar.selection.features import ImageFeatures, teacher_for
-from attar.selection.rules import COMPARING, RULES, FeatureRows, herding, k_center, medoids, surest
+from attar.selection.rules import FeatureRows, herding, k_center, margins, medoids, surest
 from attar.sets.distilled import open_distilled
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
@@ -87,7 +93,7 @@ def test_medoids_of_separate_clusters_are_their_most_central_members() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
-@pytest.mark.parametrize("rule", [RULES.open(name) for name in COMPARING], ids=COMPARING)
+@pytest.mark.parametrize("rule", [herding, k_center, medoids])
 def test_equal_candidates_are_kept_once_each_and_the_first_of_them_first(
     rule: Callable[[FeatureRows, int], Any],
 ) -> None:
@@ -296,7 +302,7 @@ def test_a_part_of_the_classes_is_judged_among_all_that_the_teacher_knows(world:
         ("herding", {"select.features": "prior"}, "`select.features` prior: name a `prior`, or"),
         ("confident", {"select.teacher": "nowhere"}, "`teacher` nowhere: there is no such folder"),
         ("random", {"select.teacher": "nowhere"}, "select.rule random asks no teacher here"),
-        ("random", {"select.features": "pixels"}, "only herding, k-center, medoid compare features"),
+        ("random", {"select.features": "pixels"}, "only herding, k-center, medoid, margin compare features"),
         ("herding", {"select.teacher_normalise": "half"}, "name select.teacher too"),
         ("herding", {"select.share": 0}, "above 0, at most 1"),
         ("confident", {"select.share": 0.5}, "of no use to select.rule confident"),
@@ -304,7 +310,11 @@ def test_a_part_of_the_classes_is_judged_among_all_that_the_teacher_knows(world:
         ("k-center", {"select.rule": "farthest"}, "choose one of first, random, herding"),
         ("herding", {"select.rule": "random"}, "select.rule = random is another: choose `method` random$"),
         ("random", {"select.rule": "k-center"}, "select.rule = k-center is another: choose `method` k-center$"),
-        ("random", {"select": {"rule": "first"}}, "choose `method` herding or k-center or medoid or confident$"),
+        (
+            "random",
+            {"select": {"rule": "first"}},
+            "choose `method` herding or k-center or medoid or margin or confident$",
+        ),
         ("prior", {"select.rule": "herding", "select.pool": 2}, "generate more than are kept"),
     ],
 )
@@ -387,3 +397,70 @@ networks = ["convnet3"]
     _, confident, mixed = read_experiment(file).contenders
     assert confident.method.select == Select("confident", teacher="teacher")
     assert mixed.method.select == replace(Select("k-center"), teacher="teacher", share=0.2)
+
+
+def test_margins_are_differences_of_squared_distances() -> None:
+    rows, means = points(9, 4), points(3, 4, seed=1).astype(float)
+    own, *others = ((torch.from_numpy(rows).double() - torch.from_numpy(mean)).norm(dim=1) ** 2 for mean in means)
+    expected = own - torch.stack(others).amin(0)
+    np.testing.assert_allclose(margins(rows, means[0], list(means[1:])), expected.numpy(), rtol=1e-9)
+
+
+def test_a_joint_choice_keeps_what_is_far_from_the_candidates_of_other_classes(
+    world: Path, store: Store, tmp_path: Path
+) -> None:
+    job, select = job_of(world, store, prior=True), Select(rule="margin", pool=6)
+    method = load_method("prior", {"sampler.steps": 4, "select.rule": "margin", "select.pool": 6})
+    (out,) = distill_sets(job, "prior", method, (2,), tmp_path / "out")
+    made = artefacts(job, method, 2).candidates
+    pools = {label: load_artefact(job, made[label])["z"] for label in job.labels}
+    means = {label: pool.flatten(1).double().mean(0) for label, pool in pools.items()}
+    choice = select.among(job, {label: partial(pools.__getitem__, label) for label in pools})
+    for label, pool in pools.items():
+        away = {other: (pool.flatten(1).double() - mean).norm(dim=1) ** 2 for other, mean in means.items()}
+        nearest = torch.stack([far for other, far in away.items() if other != label]).amin(0)
+        expected = (away[label] - nearest).argsort()[:2]
+        assert choice(job, label, pool, 2).tolist() == expected.tolist()
+        shown = [np.asarray(Image.open(file)) for file in open_distilled(out).files()[label]]
+        np.testing.assert_array_equal(np.stack(shown), to_uint8(job.codec.decode(pool[expected])))
+
+
+def test_a_joint_choice_of_real_images_depends_on_the_other_classes(world: Path, store: Store, tmp_path: Path) -> None:
+    method, kept = load_method("margin", {"select.features": "pixels"}), []
+    for number, classes in enumerate((("ant", "bee"), ("ant", "cat"))):
+        (out,) = distill_sets(job_of(world, store, classes=classes), "margin", method, (3,), tmp_path / str(number))
+        kept.append([file.read_bytes() for file in open_distilled(out).files()[0]])
+    assert len(set(map(tuple, kept))) == 2
+    with pytest.raises(AttarError, match=r"select.rule` margin: it compares classes; give it two or more"):
+        distill_sets(job_of(world, store, classes=("ant",)), "margin", method, (3,), tmp_path / "one")
+
+
+def test_what_is_refined_of_a_joint_choice_is_known_by_the_candidates_of_all_classes(world: Path, store: Store) -> None:
+    for rule, same in (("margin", False), ("herding", True)):
+        fields = {"sampler.steps": 4, "select.rule": rule, "select.pool": 6, "refine.steps": 1}
+        method: Any = load_method("prior", fields)
+        all_three, two = (
+            artefacts(job_of(world, store, prior=True, classes=classes), method, 2)
+            for classes in (("ant", "bee", "cat"), ("ant", "bee"))
+        )
+        assert all_three.candidates[0].key == two.candidates[0].key
+        assert (all_three.refined[0].key == two.refined[0].key) is same
+
+
+def test_workers_leave_a_joint_choice_to_the_run(world: Path, store: Store, tmp_path: Path) -> None:
+    fields = {"sampler.steps": 4, "select.rule": "margin", "select.pool": 6, "refine.steps": 1}
+    job, method = job_of(world, store, prior=True), load_method("prior", fields)
+    plan = planned(job, "prior", method, (2,), tmp_path / "out", quiet)
+    for items in item_stages(plan, (2,)):
+        for item in items:
+            item.make()
+            assert item.done
+    asked = plan.artefacts[2]
+    assert all(map(store.has, asked.candidates.values()))
+    assert not any(map(store.has, asked.refined.values()))
+
+
+def test_a_fit_cannot_choose_jointly(world: Path, store: Store, tmp_path: Path) -> None:
+    method = load_method("exemplars", {"fit.select.rule": "margin"})
+    with pytest.raises(AttarError, match=r"fit.select.rule margin: a fit sees a class by itself"):
+        distill_sets(job_of(world, store, prior=True), "exemplars", method, (1,), tmp_path / "out")

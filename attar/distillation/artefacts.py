@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,11 @@ class Artefacts:
         """All of them."""
         return [made for stage in (self.candidates, self.fits, self.refined) for made in stage.values()]
 
+    @property
+    def unrefined(self) -> Artefacts:
+        """The artefacts before refinement."""
+        return replace(self, refined={})
+
     def of(self, groups: tuple[Group, ...]) -> Artefacts:
         """The artefacts of some groups of classes."""
         stages = (self.fits, self.candidates, self.refined)
@@ -60,7 +65,7 @@ def artefacts(
     count = method.select.candidates(ipc)
     labels = sorted(label for group in groups for label in group)
     candidates = {label: candidates_artefact(job, method, label, count, fits.get(label)) for label in labels}
-    refined = {label: refined_artefact(job, method, label, ipc, made) for label, made in candidates.items()}
+    refined = {label: refined_artefact(job, method, label, ipc, candidates) for label in candidates}
     return Artefacts(groups, fits, candidates, refined if method.refine is not None else {})
 
 
@@ -110,10 +115,16 @@ def candidates_artefact(job: Job, method: LatentMethod, label: int, count: int, 
     return Artefact("candidates", inputs)
 
 
-def refined_artefact(job: Job, method: LatentMethod, label: int, ipc: int, candidates: Artefact) -> Artefact:
-    """A class's kept latents after refinement, which looks at the class's real images."""
+def refined_artefact(
+    job: Job, method: LatentMethod, label: int, ipc: int, candidates: Mapping[int, Artefact]
+) -> Artefact:
+    """A class's kept latents after refinement, which looks at the class's real images.
+
+    The candidates of other classes enter where the choice is joint.
+    """
     inputs = {
-        "candidates": candidates,
+        "candidates": candidates[label],
+        **({"chosen beside": list(candidates.values())} if method.select.joint else {}),
         "select": method.select.identity(job),
         "refine": method.refine,
         "ipc": ipc,

@@ -162,6 +162,8 @@ def _choosing_real(job: Job, method: LatentMethod, ipcs: Sequence[int]) -> None:
     """What a fit that chooses real images chooses them by, and what images are refined by, checked."""
     for made in map(job.spec.made, ipcs):
         if (select := method.fit.for_ipc(made).chooses) is not None:
+            if select.joint:
+                raise AttarError(f"fit.select.rule {select.rule}: a fit sees a class by itself; choose another rule")
             select.check(job, [made], generated=False)
             select.try_teacher(job)
     if method.refine is not None:

@@ -73,7 +73,10 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
-    """Some classes of a method that samples a prior: their candidates, and what is kept and refined of them."""
+    """Some classes of a method that samples a prior: their candidates, and what is kept and refined of them.
+
+    Where the choice is joint, it and what comes after it are left to the run, which sees all classes.
+    """
 
     job: Job
     method: LatentMethod
@@ -91,15 +94,20 @@ class Sampled:
     @property
     def done(self) -> bool:
         """Whether all of it is in the store."""
-        return all(map(self.job.store.has, (*self.asked.candidates.values(), *self.asked.refined.values())))
+        refined = () if self.method.select.joint else self.asked.refined.values()
+        return all(map(self.job.store.has, (*self.asked.candidates.values(), *refined)))
 
     def make(self) -> None:
         """Makes what is missing of it, stage by stage."""
         job, method, asked = self.job, self.method, self.asked
-        check_same(self.what, asked.stored, artefacts(job, method, self.ipc, groups=asked.groups).stored)
+        own = artefacts(job, method, self.ipc, groups=asked.groups)
+        if method.select.joint:
+            asked, own = asked.unrefined, own.unrefined
+        check_same(self.what, asked.stored, own.stored)
         fitted = pipeline.fit(job, method, asked)
         candidates = pipeline.sample(job, method, asked, fitted)
-        pipeline.refine(job, method, asked, fitted, pipeline.select(job, method, candidates, self.ipc))
+        if not method.select.joint:
+            pipeline.refine(job, method, asked, fitted, pipeline.select(job, method, candidates, self.ipc))
 
 
 @dataclass(frozen=True, eq=False)

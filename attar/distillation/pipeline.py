@@ -126,10 +126,13 @@ def _sample_missing(
 
 def select(job: Job, method: LatentMethod, candidates: Mapping[int, Artefact], ipc: int) -> dict[int, StoredLatents]:
     """The candidates of each class that are kept."""
-    return {
-        label: StoredLatents(made, method.select(job, label, load_artefact(job, made)["z"], ipc))
-        for label, made in candidates.items()
-    }
+    pools = {label: partial(_pool, job, made) for label, made in candidates.items()}
+    keep = method.select.among(job, pools)
+    return {label: StoredLatents(made, keep(job, label, pools[label](), ipc)) for label, made in candidates.items()}
+
+
+def _pool(job: Job, candidates: Artefact) -> Tensor:
+    return load_artefact(job, candidates)["z"]
 
 
 def weights(
@@ -234,9 +237,10 @@ def prepare_features(job: Job, method: RealImages) -> list[Artefact]:
 
 def copy(job: Job, method: RealImages, ipc: int, done: Collection[int] = ()) -> ImageStream:
     """The real images that the rule keeps, of all classes that are not `done`, pixel for pixel."""
-    for label in (label for label in job.labels if label not in done):
-        pool = torch.from_numpy(job.images.of_class(label))
-        for index, choice in enumerate(method.select(job, label, pool, ipc)):
+    pools = {label: torch.from_numpy(job.images.of_class(label)) for label in job.labels}
+    keep = method.select.among(job, {label: partial(pools.__getitem__, label) for label in pools})
+    for label, pool in ((label, pool) for label, pool in pools.items() if label not in done):
+        for index, choice in enumerate(keep(job, label, pool, ipc)):
             image = job.images.open(int(pool[choice]))
             yield label, index, _part(job, method, image) if job.spec.formation > 1 else np.asarray(image)
 

@@ -21,6 +21,7 @@ _TABLE: dict[str, tuple[Method | str, str]] = {
         "real images that cover their class: each the farthest from those before",
     ),
     "medoid": ("attar.methods.real:Real", "real images nearest to k-means centres"),
+    "margin": ("attar.methods.real:Real", "real images nearest to their class's mean and far from other classes'"),
     "confident": (
         "attar.methods.real:Real",
         "real images that a teacher classifies most surely; name it with `select.teacher`",
@@ -74,6 +75,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "herding": {"select.rule": "herding"},
     "k-center": {"select.rule": "k-center"},
     "medoid": {"select.rule": "medoid"},
+    "margin": {"select.rule": "margin"},
     "confident": {"select.rule": "confident"},
     "d4m-noise": {"sampler.solver": "checkpoint", "sampler.guidance": 8.0},
 }

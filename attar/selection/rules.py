@@ -5,6 +5,7 @@ The values are features (N, D), a teacher's losses (N,), or an order (N,). Ties 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -72,6 +73,14 @@ def surest(losses: Numbers, count: int) -> Indices:
     return losses.argsort(kind="stable")[:count]
 
 
+def margins(rows: FeatureRows, own: Numbers, others: Sequence[Numbers]) -> Numbers:
+    """How much nearer rows (N, D) are to their own class's mean (D,) than to the nearest of the others', as a loss.
+
+    |x - m_own|^2 - min over others of |x - m_other|^2
+    """
+    return distances(rows, own) - np.min([distances(rows, mean) for mean in others], axis=0)
+
+
 def distances(rows: FeatureRows, point: np.ndarray[Any, Any]) -> Numbers:
     """Squared distances (N,) to a point (D,), in float64; equal rows have equal ones wherever they stand."""
     parts = (rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK))
@@ -98,12 +107,15 @@ RULES = Registry[Rule](
         "herding": (herding, "their mean feature comes near the mean of all (iCaRL)"),
         "k-center": (k_center, "each is the farthest from those kept before it (Sener and Savarese)"),
         "medoid": (medoids, "the nearest to the centres of as many k-means clusters"),
+        "margin": (surest, "those that are nearer to their class's mean than to another class's by the most"),
         "confident": (surest, "those that a teacher classifies most surely"),
         "correct": (surest, "those that a teacher classifies rightly, the surest first, then the others (CaO2)"),
     },
 )
 
-COMPARING = ("herding", "k-center", "medoid")
+JOINT = ("margin",)
+"""The rules that look at the candidates of all classes."""
+COMPARING = ("herding", "k-center", "medoid", *JOINT)
 """The rules that compare features."""
 RANKING = ("confident", "correct")
 """The rules that go by how sure a teacher is."""

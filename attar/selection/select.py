@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from attar.core.errors import AttarError
 from attar.core.limits import IPC, check_most
 from attar.core.rng import generator
 from attar.core.store import canonical
-from attar.selection.rules import BY_TEACHER, COMPARING, RANKING, RULES, Indices, surest
+from attar.selection.rules import BY_TEACHER, COMPARING, JOINT, RANKING, RULES, Indices, Numbers, margins, surest
 from attar.teachers.reference import TeacherReference
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from attar.selection.features import FeatureKind, ImageFeatures
     from attar.teachers.teacher import SingleTeacher
 
+ClassMeans = Mapping[int, Numbers]
+"""By label, the mean features (D,) of a class's candidates."""
+NO_MEANS: ClassMeans = {}
 TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
 
 
@@ -34,17 +38,19 @@ class Select:
     the share that is chosen from. Only random depends on the seed.
     """
 
-    rule: Literal["first", "random", "herding", "k-center", "medoid", "confident", "correct"] = "first"
+    rule: Literal["first", "random", "herding", "k-center", "medoid", "margin", "confident", "correct"] = "first"
     """`first` made; `random`; `herding`: their mean comes near the mean of all; `k-center`: each is the farthest from
-    those before it; `medoid`: the nearest to the centres of as many k-means clusters; `confident`: those that a teacher
-    classifies most surely; `correct`: those that it classifies rightly, the surest first, then the others."""
+    those before it; `medoid`: the nearest to the centres of as many k-means clusters; `margin`: of all classes jointly,
+    those that are nearer to the mean of their own class's candidates than to that of any other's by the most;
+    `confident`: those that a teacher classifies most surely; `correct`: those that it classifies rightly, the surest
+    first, then the others."""
     pool: int = 0
     """How many images are generated to choose from, at least, whatever the IPC; real ones are chosen from all."""
     share: float = 1.0
     """The share of the candidates that is chosen from: those that the teacher classifies most surely."""
     features: Literal["auto", "teacher", "prior", "latents", "pixels"] = "auto"
-    """What herding, k-center and medoid compare: a `teacher`'s last features, the `prior`'s middle layer, `latents` or
-    `pixels`; auto: the teacher's if one is named, else latents if there is a prior, else pixels."""
+    """What herding, k-center, medoid and margin compare: a `teacher`'s last features, the `prior`'s middle layer,
+    `latents` or `pixels`; auto: the teacher's if one is named, else latents if there is a prior, else pixels."""
     teacher: str | None = None
     """A folder of `attar train-teacher`, timm/NAME, torchvision/NAME, or NETWORK:FILE."""
     teacher_classes: str | None = None
@@ -80,6 +86,11 @@ class Select:
     def compares(self) -> bool:
         """Whether features are compared."""
         return self.rule in COMPARING
+
+    @property
+    def joint(self) -> bool:
+        """Whether a class's choice depends on the candidates of all classes (`among`)."""
+        return self.rule in JOINT
 
     @property
     def reference(self) -> TeacherReference | None:
@@ -125,6 +136,8 @@ class Select:
             raise AttarError(f"`select.rule` {self.rule}: generate more than are kept, with `select.pool=100`")
         if not generated and self.pool:
             raise AttarError(f"select.pool {self.pool}: real images are chosen from all of their class; leave it out")
+        if self.joint and len(job.labels) < 2:
+            raise AttarError(f"`select.rule` {self.rule}: it compares classes; give it two or more")
         for features in self.needed_features(job):
             if features.of in ("prior", "latents") and job.spec.prior is None:
                 raise AttarError(f"`select.features` {features.of}: name a `prior`, or choose pixels or teacher")
@@ -171,28 +184,39 @@ class Select:
             "classes": teacher.matched,
         }
 
-    def __call__(self, job: Job, label: int, pool: Tensor, ipc: int) -> Tensor:
+    def among(self, job: Job, pools: Mapping[int, Callable[[], Tensor]]) -> Callable[[Job, int, Tensor, int], Tensor]:
+        """This choice, told what a joint one has to know of the pools of all classes: their mean features."""
+        compared = self.compared(job)
+        if not self.joint or compared is None:
+            return self
+        means = {label: compared.rows(job, label, pool()).mean(0, dtype=np.float64) for label, pool in pools.items()}
+        return partial(self, means=means)
+
+    def __call__(self, job: Job, label: int, pool: Tensor, ipc: int, means: ClassMeans = NO_MEANS) -> Tensor:
         """Which of a class's candidates are kept: indices (ipc,) into the pool, in the order of the choice.
 
-        The pool holds latents (N, C, H, W), or the numbers (N,) in the data set of all of the class's real images.
+        The pool holds latents (N, C, H, W), or the numbers (N,) in the data set of all of the class's real images; a
+        joint choice is made `among` the pools of all classes.
         """
         import torch
 
-        among = self._among(job, label, pool, ipc)
-        return torch.from_numpy(among[RULES.open(self.rule)(self._values(job, label, pool, among), ipc)])
+        among = self._share(job, label, pool, ipc)
+        return torch.from_numpy(among[RULES.open(self.rule)(self._values(job, label, pool, among, means), ipc)])
 
-    def _among(self, job: Job, label: int, pool: Tensor, ipc: int) -> Indices:
+    def _share(self, job: Job, label: int, pool: Tensor, ipc: int) -> Indices:
         """The candidates that are chosen from, in their order: all, or the share that the teacher is surest of."""
         ranked = self.ranked()
         if ranked is None or self.share == 1:
             return np.arange(len(pool))
         return np.sort(surest(ranked.losses(job, label, pool), max(ipc, round(self.share * len(pool)))))
 
-    def _values(self, job: Job, label: int, pool: Tensor, among: Indices) -> Any:
+    def _values(self, job: Job, label: int, pool: Tensor, among: Indices, means: ClassMeans) -> Any:
         """What the rule goes by: features, losses or an order of the candidates that are chosen from."""
         compared = self.compared(job)
         if compared is not None:
-            return compared.rows(job, label, pool)[among]
+            rows = compared.rows(job, label, pool)[among]
+            others = [mean for other, mean in means.items() if other != label]
+            return margins(rows, means[label], others) if self.joint else rows
         if self.rule in RANKING:
             ranked = self.ranked()
             assert ranked is not None, "this rule asks a teacher"
