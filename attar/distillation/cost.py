@@ -30,18 +30,20 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> str:
         return method.estimate(job, left)
     assert isinstance(method, LatentMethod)
     unfitted, missing = _unfitted(plan, ipcs), _missing(plan, ipcs)
-    fitting = sum(fit.passes([len(job.images.of_class(label)) for label in group]) for fit, group in unfitted)
+    counted_fits = [(fit, [len(job.images.of_class(label)) for label in group]) for fit, group in unfitted]
+    fitting = sum(fit.passes(counts) for fit, counts in counted_fits)
+    learning = sum(fit.seconds(job, counts) for fit, counts in counted_fits)
     sampling = len(missing) and sum(missing) * passes_per_image(job, method)
     fits = {fit for fit, _ in unfitted}
     encoding = sum(max(_unencoded(job, fit, label) for fit in fits) for label in {c for _, g in unfitted for c in g})
     refining, improving = _refining(plan, method, ipcs)
-    if not (fitting or sampling or encoding or refining or choosing):
+    if not (fitting or learning or sampling or encoding or refining or choosing):
         return "all images are made; they have only to be written"
     each, decoding = 1 / passes_per_second(job.prior), sum(ipcs) * len(job.labels)
     parts = {
         "the choice": choosing,
         "encoding": encoding / encoded_per_second(job.codec) if encoding else 0.0,
-        "the fit": fitting * each,
+        "the fit": fitting * each + learning,
         "the starts": sum(classes * method.start_seconds(job, count) for count, classes in Counter(missing).items()),
         "sampling": sampling * each,
         "refinement": improving,

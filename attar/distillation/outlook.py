@@ -95,6 +95,7 @@ def outlook(
         ("images", method, ipc): ipc * len(counts) * measures.decoder,
     }
     other: dict[tuple[Any, ...], float] = {
+        ("fit", fit): sum(fit.seconds(job, group) for group in groups),
         ("candidates", method, made): len(counts) * method.start_seconds(job, made),
         ("images", method, ipc): len(counts) * refining,
     }

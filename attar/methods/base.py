@@ -140,6 +140,10 @@ class Fit:
         """Steps of training that a group takes; 0 where nothing is trained."""
         return 0
 
+    def seconds(self, job: Job, counts: Sequence[int]) -> float:
+        """Seconds that a group takes beside passes of the prior, measured on a small part: for the estimate."""
+        return 0.0
+
     def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
         """Learns from one group; may keep checkpoints in `scratch`, under names that begin with a dot; others stay.
 

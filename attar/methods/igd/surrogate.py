@@ -16,7 +16,7 @@ from attar.core.arguments import check_fields
 from attar.core.batching import resolve
 from attar.core.errors import AttarError
 from attar.core.files import replacing
-from attar.core.progress import Meter
+from attar.core.progress import Meter, timed_on
 from attar.core.rng import numpy_generator, seed_of
 from attar.data.decoded import decoded
 from attar.job import Job
@@ -63,6 +63,21 @@ class Surrogate(Fit):
         depth = min(max(round(math.log2(side)) - 2, 3), 6)
         return build(self.network or f"convnet{depth}-w128", classes, side, seed_of(self.seed, "surrogate"))
 
+    def seconds(self, job: Job, counts: Sequence[int]) -> float:
+        """Seconds that the training takes: one step is timed."""
+        network, (device, _) = self.built(job, len(counts)), resolve(job.spec.device, job.spec.dtype)
+        network, images = network.to(device), torch.zeros(self.batch, 3, job.codec.size, job.codec.size, device=device)
+        steps = self._steps(sum(count if self.per_class is None else min(count, self.per_class) for count in counts))
+        return steps * timed_on(lambda: network(images).sum().backward(), device)
+
+    def _steps(self, images: int) -> int:
+        """To the last of the epochs whose weights are kept."""
+        return batches_in(images, self._plan) * max(self.kept) // self.epochs
+
+    @property
+    def _plan(self) -> Plan:
+        return Plan(epochs=self.epochs, batch=self.batch, lr=self.lr, schedule="multistep")
+
     def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
         """The weights (E, P), those of one epoch after another; an interrupted training goes on to the same."""
         if len(group) < 2:
@@ -75,9 +90,8 @@ class Surrogate(Fit):
         pixels = decoded(chosen, job.codec.size, job.spec.preprocess, job.store, job.progress)
         labels = torch.tensor([place for place, own in enumerate(numbers) for _ in own], device=device)
         how = Augmentation(job.codec.size, shift=self.shift, flip=self.flip, normalise="half")
-        plan = Plan(epochs=self.epochs, batch=self.batch, lr=self.lr, schedule="multistep")
-        meter = Meter(job.progress, "training the surrogate", batches_in(len(pixels), plan), "steps")
-        network = network.to(device)
+        meter = Meter(job.progress, "training the surrogate", self._steps(len(pixels)), "steps")
+        network, plan = network.to(device), self._plan
 
         def keep(step: Step) -> bool:
             meter.add()
