@@ -215,11 +215,8 @@ def test_the_training_of_the_surrogate_is_in_the_estimate(
     world: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("attar.methods.igd.surrogate.timed_on", lambda call, device: 10.0)
-    fit, job, said = (
-        replace(SMALL, per_class=8, epochs=6, kept=(1, 3)),
-        replace(job_of(world, store), dry=True),
-        list[str](),
-    )
+    fit, said = replace(SMALL, per_class=8, epochs=6, kept=(1, 3)), list[str]()
+    job = Job(job_of(world, store).spec, store, dry=True)
     assert fit.seconds(job, [9, 9]) == 10.0 * 3 * 2, "three epochs of sixteen images, eight in a batch"
     distill_sets(job, "igd", replace(IGD(), fit=fit), (1,), tmp_path / "out", say=said.append)
     assert any("the fit 60 s" in text for text in said), said

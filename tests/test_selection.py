@@ -410,7 +410,7 @@ def test_a_joint_choice_keeps_what_is_far_from_the_candidates_of_other_classes(
     world: Path, store: Store, tmp_path: Path
 ) -> None:
     job, select = job_of(world, store, prior=True), Select(rule="margin", pool=6)
-    method = load_method("prior", {"sampler.steps": 4, "select.rule": "margin", "select.pool": 6})
+    method: Any = load_method("prior", {"sampler.steps": 4, "select.rule": "margin", "select.pool": 6})
     (out,) = distill_sets(job, "prior", method, (2,), tmp_path / "out")
     made = artefacts(job, method, 2).candidates
     pools = {label: load_artefact(job, made[label])["z"] for label in job.labels}

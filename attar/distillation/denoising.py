@@ -64,8 +64,9 @@ def denoised(
         step, drawn = meter.within(len(rows), steps), partial(step_noise, job, rows)
         y, shift = job.conditions([label for label, _ in rows]), _shift(guide, begun, finished, rows, prior.device)
         way: list[Tensor] = []
-        if shift is not None and method.aims_at_latents:
-            shift = partial(_measured, shift, _aims(begun, rows, prior.device), way)
+        aims = _aims(begun, rows, prior.device) if method.aims_at_latents else None
+        if shift is not None and aims is not None:
+            shift = partial(_measured, shift, aims, way)
         try:
             done = denoise(denoiser, z, t, y, method.sampler, step, drawn, shift)
         except NotFinite as error:

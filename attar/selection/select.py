@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 ClassMeans = Mapping[int, Numbers]
 """By label, the mean features (D,) of a class's candidates."""
-NO_MEANS: ClassMeans = {}
 TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
 
 
@@ -190,14 +189,17 @@ class Select:
         if not self.joint or compared is None:
             return self
         means = {label: compared.rows(job, label, pool()).mean(0, dtype=np.float64) for label, pool in pools.items()}
-        return partial(self, means=means)
+        return partial(self._kept, means=means)
 
-    def __call__(self, job: Job, label: int, pool: Tensor, ipc: int, means: ClassMeans = NO_MEANS) -> Tensor:
+    def __call__(self, job: Job, label: int, pool: Tensor, ipc: int) -> Tensor:
         """Which of a class's candidates are kept: indices (ipc,) into the pool, in the order of the choice.
 
         The pool holds latents (N, C, H, W), or the numbers (N,) in the data set of all of the class's real images; a
         joint choice is made `among` the pools of all classes.
         """
+        return self._kept(job, label, pool, ipc, {})
+
+    def _kept(self, job: Job, label: int, pool: Tensor, ipc: int, means: ClassMeans) -> Tensor:
         import torch
 
         among = self._share(job, label, pool, ipc)
