@@ -194,7 +194,7 @@ def tied_prior(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("adapt", ["all", "difffit", "lora"])
+@pytest.mark.parametrize("adapt", ["all", "difffit", "bitfit", "lora"])
 def test_a_finetuned_prior_opens_in_diffusers(
     adapt: Any, data: Path, tied_prior: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,8 +215,12 @@ def test_a_finetuned_prior_opens_in_diffusers(
     found, old = weights(tmp_path / "out"), weights(tied_prior)
     assert set(found) == set(old)
     name = "transformer_blocks.0.ff.net.0.proj.weight"
-    assert torch.equal(found[name], old[name]) == (adapt == "difffit")
-    assert (tmp_path / "out" / "adaptor.safetensors").exists() == (adapt == "difffit")
+    assert torch.equal(found[name], old[name]) == (adapt in ("difffit", "bitfit"))
+    assert (tmp_path / "out" / "adaptor.safetensors").exists() == (adapt in ("difffit", "bitfit"))
+    if adapt == "bitfit":
+        tables = {name for name in found if "embedding_table" in name}
+        changed = {name for name, value in found.items() if name not in tables and not torch.equal(value, old[name])}
+        assert changed == {name for name in found if name.endswith(".bias")} != set()
 
     monkeypatch.setattr("attar.priors.training.optimise.CHECKPOINT_SECONDS", 0.0)
     drawn = generator

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import signal
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from toys import linear_schedule, original_dit, recorded, save_folder, save_tiny
 from attar.core.errors import AttarError
 from attar.core.progress import about, duration
 from attar.core.rng import generator
-from attar.core.store import Store
+from attar.core.store import Store, canonical
 from attar.data import load_data
 from attar.diffusion.loss import Forward, forward_of
 from attar.priors import load_prior
@@ -482,3 +482,25 @@ def test_the_users_cache_is_left_alone() -> None:
 
     assert not Store().root.is_relative_to(user_cache_dir("attar"))
     assert "attar-cache" in Store().root.name
+
+
+def test_a_prior_that_predicts_velocity_says_so_and_is_sampled_as_one(data: Path, tmp_path: Path, store: Store) -> None:
+    made = {}
+    for prediction in ("epsilon", "v_prediction"):
+        training = replace(spec(data).training, prediction=prediction)
+        train_new_prior(spec(data, training=training), tmp_path / prediction, store=store, say=lambda _: None)
+        made[prediction] = load_prior(str(tmp_path / prediction), device="cpu", store=store)
+    assert [prior.schedule.prediction for prior in made.values()] == ["epsilon", "v_prediction"]
+    assert made["epsilon"].key != made["v_prediction"].key
+    assert (
+        json.loads((tmp_path / "v_prediction" / "scheduler" / "scheduler_config.json").read_text())["prediction_type"]
+        == "v_prediction"
+    )
+
+
+def test_a_prior_without_a_later_setting_keeps_its_key() -> None:
+    as_before = {"is": "Training", **{f.name: getattr(TINY, f.name) for f in fields(TINY)}}
+    del as_before["prediction"]
+    assert canonical(TINY) == as_before
+    other = replace(TINY, prediction="v_prediction")
+    assert canonical(other) == {**as_before, "prediction": "v_prediction"}

@@ -68,6 +68,8 @@ def is_artefact(recorded: Any) -> bool:
 def canonical(value: Any) -> Any:
     """A JSON value that is equal for equal objects: frozen dataclasses become their name and fields.
 
+    Fields that a class names in `LATER` with their defaults came after its first keys: a default is left out there.
+
     Raises:
         TypeError: the value holds something whose equality a file cannot record (a tensor, a function, a path).
     """
@@ -76,8 +78,10 @@ def canonical(value: Any) -> Any:
     if isinstance(value, Named):
         return {"named": value.name, "digest": value.digest}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"is": type(value).__qualname__, **fields}
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        later = getattr(type(value), "LATER", {})
+        kept = {name: canonical(own) for name, own in fields.items() if name not in later or own != later[name]}
+        return {"is": type(value).__qualname__, **kept}
     if isinstance(value, dict):
         return {str(k): canonical(v) for k, v in sorted(value.items())}
     if isinstance(value, (list, tuple)):

@@ -6,11 +6,11 @@ partway to noise, and the prior denoises them (`D4M`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -26,9 +26,6 @@ from attar.methods.kmeans import LatentRows, Parts, cluster_means, count_nearest
 from attar.methods.latent_rows import LatentShape, averaged, filled, loneliest, outlier_factors
 from attar.methods.refinements import AnyRefinement
 from attar.priors.prior import Prior
-
-LATER = {"weights": "none", "outliers": 0.0, "neighbours": 10, "pooled": 1}
-"""Fields that older sets lack, with their defaults: a set that does not use them keeps its key."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,9 @@ class Prototypes(Fit):
     """k-means compares latents of which squares of this side are averaged; 1: whole latents. A prototype is the mean of
     its cluster's whole latents, and outliers are sought among pooled ones; both are our choice."""
 
+    LATER: ClassVar[Mapping[str, Any]] = {"weights": "none", "outliers": 0.0, "neighbours": 10, "pooled": 1}
+    """Fields that older sets lack, with their defaults: a set that does not use them keeps its key."""
+
     def for_ipc(self, ipc: int) -> Self:
         return replace(self, count=ipc) if self.count is None else self
 
@@ -72,7 +72,7 @@ class Prototypes(Fit):
 
     def identity(self, job: Job) -> Any:
         """Its fields as keys and manifests hold them; those that came later only where they are set."""
-        return {name: value for name, value in canonical(self).items() if value != LATER.get(name, ...)}
+        return canonical(self)
 
     def encodings(self, counts: Sequence[int]) -> int:
         return sum(counts)

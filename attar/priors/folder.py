@@ -17,9 +17,9 @@ RECORD = "training.json"
 """All that is recorded of a training: its key, its settings, its measures."""
 
 
-def linear_scheduler() -> Any:
-    """DDIM with linear betas from 1e-4 to 0.02 in 1000 steps, which does not clip."""
-    return diffusers.DDIMScheduler(beta_schedule="linear", clip_sample=False)
+def linear_scheduler(prediction: str = "epsilon") -> Any:
+    """DDIM with linear betas from 1e-4 to 0.02 in 1000 steps, which does not clip; of noise or of `v_prediction`."""
+    return diffusers.DDIMScheduler(beta_schedule="linear", clip_sample=False, prediction_type=prediction)
 
 
 def write_pipeline(folder: Path, transformer: Any, scheduler: Any, classes: Sequence[str], vae: Any | None) -> None:

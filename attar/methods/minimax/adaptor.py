@@ -22,7 +22,7 @@ def attach(fit: TuneSettings, network: SharedDiT, stack: ExitStack) -> dict[str,
     if fit.adapt == "lora":
         add_lora(network, fit.rank, fit.seed, "lora")
         return {name: value for name, value in network.named_parameters() if value.requires_grad}
-    adaptor = DiffFit.of(network, biases_alone=fit.adapt == "bitfit")
+    adaptor = DiffFit.of(network, scaled=fit.adapt == "difffit", table=fit.adapt == "difffit")
     stack.enter_context(adaptor.attached(network))
     return adaptor.values
 

@@ -37,16 +37,21 @@ class DiffFit:
     values: dict[str, nn.Parameter]
 
     @staticmethod
-    def of(network: SharedDiT, biases_alone: bool = False) -> DiffFit:
-        """A fresh adaptor, which changes nothing: copies of the biases and the label table, scales of 1."""
+    def of(network: SharedDiT, scaled: bool = True, table: bool = True) -> DiffFit:
+        """A fresh adaptor, which changes nothing: copies of the biases and the label table, scales of 1.
+
+        Args:
+            scaled: whether outputs have scales; without them it is BitFit.
+            table: whether the label table is trained.
+        """
         modules = _modules(network)
         values = {
             f"{name}.{leaf}": value.detach().clone()
             for name, module in modules.items()
             for leaf, value in module.named_parameters(recurse=False)
-            if leaf == "bias" or (isinstance(module, nn.Embedding) and not biases_alone)
+            if leaf == "bias" or (isinstance(module, nn.Embedding) and table)
         }
-        blocks = 0 if biases_alone else len(network.transformer.transformer_blocks)
+        blocks = len(network.transformer.transformer_blocks) if scaled else 0
         for number in range(min(SCALED_BLOCKS, blocks)):
             for name in SCALED:
                 full = f"transformer_blocks.{number}.{name}"

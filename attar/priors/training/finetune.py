@@ -1,4 +1,4 @@
-"""Adapting a prior to a new data set: all of its weights, DiffFit, or LoRA."""
+"""Adapting a prior to a new data set: all of its weights, DiffFit, BitFit, or LoRA."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _adaptation(
             return network
 
         return matrices, without_lora
-    adaptor = DiffFit.of(network)
+    adaptor = DiffFit.of(network, scaled=spec.adapt == "difffit")
     attached = stack.enter_context(ExitStack())
     attached.enter_context(adaptor.attached(network))
 

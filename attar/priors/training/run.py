@@ -58,7 +58,9 @@ def train_new_prior(
         return
     network = untrained(codec.shape, len(run.classes), spec.training, spec.training.seed, "train-prior", "weights")
     title = f"A DiT of {len(run.classes)} classes"
-    task = TrainingTask(title, network, None, codec, linear_scheduler(), spec.training, lambda folder: network)
+    task = TrainingTask(
+        title, network, None, codec, linear_scheduler(spec.training.prediction), spec.training, lambda folder: network
+    )
     say(estimate(run, task))
     if not dry_run:
         produce(run, task, artefact, out)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from attar.core.arguments import check_fields
 from attar.core.config import Range, check_ranges
@@ -88,7 +89,7 @@ class Denoising(Optimisation):
 
 @dataclass(frozen=True)
 class Training(Denoising):
-    """A DiT's size and how it is trained: epsilon prediction, linear betas, 1000 steps."""
+    """A DiT's size and how it is trained: linear betas, 1000 steps."""
 
     hidden: int = field(default=256, kw_only=True)
     """Width of the network: numbers in a token."""
@@ -100,6 +101,12 @@ class Training(Denoising):
     """Side of a token, in latent pixels."""
     learned_sigma: bool = field(default=False, kw_only=True)
     """Let the network predict a range of the variance, too (improved DDPM's hybrid loss)."""
+    prediction: Literal["epsilon", "v_prediction"] = field(default="epsilon", kw_only=True)
+    """What the network predicts: the noise, or the velocity sqrt(abar) noise - sqrt(1 - abar) z (Salimans and Ho, ICLR
+    2022, appendix D), which every method takes as well."""
+
+    LATER: ClassVar[Mapping[str, Any]] = {"prediction": "epsilon"}
+    """A field that older priors lack: one that does not use it keeps its key."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -223,9 +230,9 @@ class AdaptedPrior(Material):
 
     prior: str = field(kw_only=True)
     """The diffusion model that is adapted: digits, a folder or hub id of a DiTPipeline, or an original DiT.pt."""
-    adapt: Literal["all", "difffit", "lora"] = "all"
-    """What is trained: all weights; difffit: biases, label table and scales; lora: low-rank additions and the label
-    table (needs attar[lora])."""
+    adapt: Literal["all", "difffit", "bitfit", "lora"] = "all"
+    """What is trained: all weights; difffit: biases, label table and scales; bitfit: biases and label table; lora:
+    low-rank additions and the label table (needs attar[lora])."""
     rank: int = 16
     """Rank of LoRA's additions."""
     training: Denoising = Denoising(steps=2000, batch=64, learning_rate=1e-4, min_snr=None)

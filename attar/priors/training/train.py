@@ -47,7 +47,7 @@ def train_prior(
     data = held_in_memory(latents, torch.tensor(labels))
     check_patch(training.patch, latents.shape[-1])
     network = untrained(tuple(latents.shape[1:]), len(classes), training, training.seed, "train-prior", "weights")
-    scheduler = linear_scheduler()
+    scheduler = linear_scheduler(training.prediction)
     session = Session(folder, accelerator("cpu", "float32"), TRAINING, progress)
     train_network(network, data, scheduler, len(classes), training, session)
     write_pipeline(folder, network.with_own_embedders(), scheduler, classes, None)
