@@ -40,7 +40,7 @@ wheel: $(STAMP)  ## Install the wheel alone into a new environment, and run the 
 	.ci/wheel $(BIN)/python
 
 docs: $(STAMP)  ## Build the documentation into site/, every link and name of code in it checked
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 check: lint types docs wheel readme test  ## All that CI runs
 
