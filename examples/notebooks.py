@@ -1,6 +1,6 @@
 """Makes the notebooks of this folder from its scripts: `python examples/notebooks.py`. Edit the scripts, not them.
 
-The script's docstring becomes the text, its commands the first cell and the call of the last, and each definition a cell.
+A script's docstring becomes the text, its commands the first cell and the last, and each definition a cell.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def notebook(script: Path) -> dict[str, Any]:
     title, about = docstring.replace(found[0], "").split("\n", 1)
     call = f"main({json.dumps(found[2].split())})"
     sources = [f"!attar {found[1]}", *definitions(text), call]
-    cells = [{"cell_type": "markdown", "metadata": {}, "source": f"# {title}\n\n{about.strip()}"}]
+    cells = [{"cell_type": "markdown", "metadata": {}, "source": f"# {title.rstrip('.')}\n\n{about.strip()}"}]
     cells += [
         {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": [], "source": source}
         for source in sources
@@ -44,11 +44,16 @@ def notebook(script: Path) -> dict[str, Any]:
 def definitions(text: str) -> Iterator[str]:
     """A script's code, a cell for each function or class and for all that stands between two, without its end."""
     lines = text.splitlines()
-    statements = [node for node in ast.parse(text).body[1:] if not isinstance(node, ast.If)]
+    statements = [node for node in ast.parse(text).body[1:] if not _left_out(node)]
     for alone, group in groupby(statements, lambda node: node if hasattr(node, "body") else None):
         nodes = list(group)
         begin = min([nodes[0].lineno, *(node.lineno for node in getattr(alone, "decorator_list", []))])
         yield "\n".join(lines[begin - 1 : nodes[-1].end_lineno])
+
+
+def _left_out(node: ast.stmt) -> bool:
+    """Whether a notebook has no use for a statement: the call of main, and what must be a file's first."""
+    return isinstance(node, ast.If) or (isinstance(node, ast.ImportFrom) and node.module == "__future__")
 
 
 def main() -> None:

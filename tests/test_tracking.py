@@ -15,7 +15,22 @@ from attar.core import tracking
 from attar.core.tracking import note
 
 TEACHER = ["--network", "convnet3-bn-w8", "--size", "16", "--epochs", "2", "--batch", "4", "--device", "cpu"]
-PRIOR = "--size 16 --steps 4 --batch 4 --hidden 16 --layers 1 --heads 2 --patch 4".split()
+PRIOR = [
+    "--size",
+    "16",
+    "--patch",
+    "4",
+    "--hidden",
+    "16",
+    "--layers",
+    "1",
+    "--heads",
+    "2",
+    "--steps",
+    "4",
+    "--batch",
+    "4",
+]
 REPORT = ["--report-samples", "4", "--set", "report.steps=2", "--set", "report.judge_steps=2"]
 
 
