@@ -34,7 +34,8 @@ def lines(page: Path) -> list[str]:
 
 def commands(page: Path) -> list[Command]:
     """Those that call attar, by itself or by a launcher of processes."""
-    told, variables = [], {}
+    told: list[Command] = []
+    variables: dict[str, str] = {}
     for line in lines(page):
         words = shlex.split(line, comments=True)
         set_here = dict(word.split("=", 1) for word in words if re.match(r"[A-Z]+=", word))

@@ -240,6 +240,7 @@ def _make(bench: _Bench, scratch: Path) -> None:
         raise AttarError(f"the training diverged, to weights that are not finite numbers: lower lr = {bench.lr}")
     save_file(state, scratch / "model.safetensors")
     mean, std = STATISTICS[bench.spec.normalise]
+    held_out = _accuracy(bench, network, bench.images[1])
     record = {
         "network": bench.name,
         "classes": list(bench.classes),
@@ -247,7 +248,7 @@ def _make(bench: _Bench, scratch: Path) -> None:
         "mean": list(mean),
         "std": list(std),
         "weights": file_digest(scratch / "model.safetensors"),
-        "held_out": _accuracy(bench, network, bench.images[1]),
+        "held_out": held_out,
         "images": len(bench.images[0]),
         "settings": asdict(bench.spec),
         "device": device_class(bench.device),
@@ -255,7 +256,7 @@ def _make(bench: _Bench, scratch: Path) -> None:
     }
     record |= {} if stopped is None else {"stopped": {"step": stopped, "of": bench.steps}}
     write_json(scratch / RECORD, record)
-    note(bench.steps if stopped is None else stopped, held_out_accuracy=record["held_out"]["accuracy"])
+    note(bench.steps if stopped is None else stopped, held_out_accuracy=held_out["accuracy"])
 
 
 @dataclass(eq=False)
