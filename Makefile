@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: help install demo test test-matrix lint types readme wheel check clean
+.PHONY: help install demo test test-matrix lint types readme wheel docs check clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -12,7 +12,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Attar needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev,hf,lora,sd]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs,hf,lora,sd]'
 	touch $(STAMP)
 
 install: $(STAMP)  ## Make the virtual environment and install into it
@@ -36,10 +36,13 @@ types: $(STAMP)  ## Check types, strictly
 readme: $(STAMP)  ## Run the README's first commands as it gives them, and look for what they write
 	$(BIN)/python .ci/readme.py Start "Distill, judge, look"
 
-wheel: $(STAMP)  ## Install the wheel alone into a new environment, and run the README's main job there
+wheel: $(STAMP)  ## Build sdist and wheel, install the wheel into a new environment, run the README's main job there
 	.ci/wheel $(BIN)/python
 
-check: lint types wheel readme test  ## All that CI runs
+docs: $(STAMP)  ## Build the documentation into site/, every link and name of code in it checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+check: lint types docs wheel readme test  ## All that CI runs
 
 clean:  ## Remove the virtual environment and the caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

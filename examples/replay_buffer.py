@@ -1,7 +1,7 @@
 """Class-incremental learning with a distilled set as the replay buffer.
 
-    attar distill --data digits --method herding --ipc 1 --out runs/herding
-    python examples/replay_buffer.py runs/herding
+    attar distill --data digits --method herding --ipc 1 --out runs/herding-1
+    python examples/replay_buffer.py runs/herding-1
 
 The classes come two at a time. A network learns those of each task from all of their images, and replays, of the
 classes before, nothing, as many random real images, or the distilled ones. The accuracy on all classes in the end is

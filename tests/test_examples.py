@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ from attar.job import Job, Spec
 from attar.methods import load_method
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+SMALL: dict[str, list[str]] = {
+    "architecture_search": ["--networks", "convnet3-bn-w4,convnet3-bn-w8", "--steps", "1", "--seeds", "1"],
+    "replay_buffer": ["--steps", "1", "--seeds", "1"],
+    "smoke_test_set": ["--steps", "1"],
+}
+"""What makes an example short."""
 
 
 def example(name: str) -> Any:
@@ -56,3 +63,39 @@ def test_a_broken_pipeline_does_not_learn_the_set(digits: Path) -> None:
         "frozen layers": False,
         "images not scaled": False,
     }
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_notebook_is_its_script(name: str) -> None:
+    stored = json.loads((EXAMPLES / f"{name}.ipynb").read_text(encoding="utf-8"))
+    assert stored == example("notebooks").notebook(EXAMPLES / f"{name}.py"), "run: python examples/notebooks.py"
+
+
+def test_every_example_of_a_use_has_a_notebook() -> None:
+    assert set(SMALL) == set(example("notebooks").SCRIPTS) == {file.stem for file in EXAMPLES.glob("*.ipynb")}
+
+
+def test_notebooks_run(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All in one kernel, one after the other, on the set that is there, with little to train."""
+    pytest.importorskip("nbclient", reason="needs nbclient and ipykernel")
+    import nbformat
+    from nbclient import NotebookClient
+
+    for place in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(place, str(tmp_path / place))
+    monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
+    together = nbformat.v4.new_notebook()
+    for name, small in SMALL.items():
+        cells = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4).cells
+        assert cells[1].source.startswith("!attar distill --data digits ")
+        assert cells[-1].source.startswith('main(["runs/')
+        cells[-1].source = f"main({[str(digits), *small]!r})"
+        together.cells += [cells[0], *cells[2:]]
+    for number, cell in enumerate(together.cells):
+        cell.id = f"cell-{number}"
+    where = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(together, timeout=600, kernel_name="python3", resources=where).execute()
+    said = "".join(part.get("text", "") for cell in together.cells for part in cell.get("outputs", []))
+    assert "rank correlation with all of the data" in said
+    assert "replaying distilled" in said
+    assert "bug: frozen layers" in said

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from attar.cli.flags import Assignments, FieldOptions, Settings, made
-from attar.cli.shared import Config, DryRun, say, showing
+from attar.cli.shared import Config, DryRun, TrackerName, say, showing
+from attar.core.tracking import beside, tracking
 from attar.priors.training.settings import AdaptedPrior, NewPrior
 
 REPORT = {"report.every": "report_every", "report.samples": "report_samples", "report.guidance": "guidance"}
@@ -22,6 +23,7 @@ def train_prior(
     out: Out,
     sets: Annotated[dict[str, Any], Assignments("Any other field: --set vae.steps=2000", lambda _: NewPrior("digits"))],
     config: Config = None,
+    tracker: TrackerName = None,
     dry_run: DryRun = False,
 ) -> None:
     """Train a class-conditional diffusion transformer on your images, pixels or latents.
@@ -31,7 +33,7 @@ def train_prior(
     spec = made(NewPrior, {**settings, **sets}, "train-prior")
     from attar.priors.training.run import train_new_prior
 
-    with showing() as progress:
+    with showing() as progress, tracking(tracker, beside(out), {**settings, **sets}, dry_run):
         train_new_prior(spec, out, progress=progress, say=say, dry_run=dry_run)
 
 
@@ -43,6 +45,7 @@ def finetune_prior(
         Assignments("Any other field: --set report.steps=50", lambda _: AdaptedPrior("digits", prior="digits")),
     ],
     config: Config = None,
+    tracker: TrackerName = None,
     dry_run: DryRun = False,
 ) -> None:
     """Adapt a prior to your images; classes that it knows by name keep their embeddings.
@@ -52,5 +55,5 @@ def finetune_prior(
     spec = made(AdaptedPrior, {**settings, **sets}, "finetune-prior")
     from attar.priors.training.finetune import finetune_prior as finetune
 
-    with showing() as progress:
+    with showing() as progress, tracking(tracker, beside(out), {**settings, **sets}, dry_run):
         finetune(spec, out, progress=progress, say=say, dry_run=dry_run)

@@ -16,6 +16,7 @@ from attar.cli.shared import Trainings, ipcs_of, named_teacher, say, showing
 from attar.core.engine import Engine
 from attar.core.errors import AttarError
 from attar.core.limits import seeds as numbered
+from attar.core.tracking import beside, tracking
 from attar.core.wording import counted
 from attar.evaluation import Recipe, modified, named_recipe
 from attar.job import Job, Spec
@@ -97,6 +98,7 @@ def evaluate(
     baseline: Annotated[bool, typer.Option(help="Evaluate random real images of the same count beside it")] = True,
     weights: Annotated[bool, typer.Option(help="Use the weights that a set has for its images")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the records in this file")] = None,
+    tracker: shared.TrackerName = None,
     dry_run: shared.DryRun = False,
 ) -> None:
     """Train networks on distilled sets and test them on real images.
@@ -130,7 +132,8 @@ def evaluate(
     records = len(chosen) * len(conditions.networks)
     if not dry_run:
         say(evaluation_forecast(chosen, recipe, conditions))
-    with showing() as progress, nullcontext() if dry_run else engine.cluster():
+    tracked = tracking(tracker, beside(folders[0]), {**trainings, **sets}, dry_run)
+    with tracked, showing() as progress, nullcontext() if dry_run else engine.cluster():
         how: dict[str, Any] = {"progress": progress, "say": say, "dry_run": dry_run, "engine": engine}
         for record in evaluate_sets(chosen, recipe, conditions, **how):
             say(record.row)

@@ -85,6 +85,10 @@ SetFolders = Annotated[list[Path], typer.Argument(help="Distilled sets, or folde
 Ipc = Annotated[str, typer.Option(help="Images per class; several as 1,10,50")]
 Sets = Annotated[Path, typer.Option(help="Folder to write; several IPCs go to OUT/ipc-001, OUT/ipc-010 ...")]
 Config = Annotated[Path | None, typer.Option(help="TOML with any of these options, and a table [set]; flags win")]
+TrackerName = Annotated[
+    str | None,
+    typer.Option(help="Send losses and accuracies to a tracker of accelerate: tensorboard, wandb, trackio ..."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done, and stop")]
 
 

@@ -16,12 +16,14 @@ from attar.cli.shared import (
     RecipeFields,
     SetFolder,
     TeacherOption,
+    TrackerName,
     named_teacher,
     say,
     showing,
 )
 from attar.core.engine import Engine
 from attar.core.errors import AttarError
+from attar.core.tracking import beside, tracking
 from attar.evaluation import Recipe, named_recipe
 from attar.teachers.settings import TeacherTraining
 
@@ -33,6 +35,7 @@ def train_teacher(
         dict[str, Any], Assignments("Any field, by its name: --set shift=4", lambda _: TeacherTraining("digits"))
     ],
     config: Config = None,
+    tracker: TrackerName = None,
     dry_run: DryRun = False,
 ) -> None:
     """Train a classifier on your images that then labels distilled ones.
@@ -42,7 +45,7 @@ def train_teacher(
     spec = made(TeacherTraining, {**settings, **sets}, "train-teacher")
     from attar.teachers.train import train_teacher as train
 
-    with showing() as progress:
+    with showing() as progress, tracking(tracker, beside(out), {**settings, **sets}, dry_run):
         train(spec, out, progress=progress, say=say, dry_run=dry_run)
 
 

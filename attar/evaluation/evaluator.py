@@ -23,6 +23,7 @@ from attar.core.finite import naming
 from attar.core.progress import Progress, silent
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, write_json
+from attar.core.tracking import note, part
 from attar.evaluation.labelled_images import LabelledImages, check_sets, resized
 from attar.evaluation.labels import SoftLabels, views_of, whole_views
 from attar.evaluation.native import Native
@@ -53,8 +54,9 @@ def evaluate(students: Students, seeds: Sequence[int], progress: Progress = sile
     for i, (seed, about) in enumerate(inputs.items()):
         title = f"{students.network}, {students.recipe.name}, seed {seed}"
         shown = partial(_seed_progress, progress, title, i, len(inputs))
-        with naming(title):
+        with naming(title), part(f"{students.network}, seed {seed}"):
             outcomes.append(students.outcome(seed, about, shown))
+            note(0, accuracy=outcomes[-1]["accuracy"])
     return _result(students, outcomes)
 
 
@@ -243,6 +245,7 @@ class Students:
             if step.last and (step.epoch == step.epochs or due):
                 progress(f"{tally.text}; testing", step.done / step.total)
                 tests.append(self._test(student))
+                note(step.done, test_accuracy=tests[-1])
 
         labels, supervision = self._taught(progress)
         tf32 = self.plan.precision == "tf32"

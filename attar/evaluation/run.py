@@ -17,6 +17,7 @@ from attar.core.engine import LOCAL, Engine, check_same, raise_first
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Artefact, Store, fingerprint
+from attar.core.tracking import part
 from attar.core.wording import counted
 from attar.data import ImageSet, load_data, test_spec, usual_side
 from attar.evaluation.conditions import Conditions
@@ -191,9 +192,11 @@ class _Judged:
         """What a network that is trained on it comes to, and beside it one that is trained on the random images."""
         own, beside = self.students(network)
         folder, seeds = self.distilled.folder, self.conditions.seeds
-        result = evaluate(own, seeds, _prefixed(progress, str(folder)))
-        shown = _prefixed(progress, f"random real images beside {folder}")
-        baseline = None if beside is None else evaluate(beside, seeds, shown)
+        with part(str(folder)):
+            result = evaluate(own, seeds, _prefixed(progress, str(folder)))
+        random = f"random real images beside {folder}"
+        with part(random):
+            baseline = None if beside is None else evaluate(beside, seeds, _prefixed(progress, random))
         about = _about(self.distilled, self.conditions.test, self.recipe)
         weighted = None if self.distilled.weights() is None else self.conditions.weights
         return Record.of(result, **about, weighted=weighted, teacher=self.source.about, baseline=baseline)

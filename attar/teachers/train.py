@@ -20,6 +20,7 @@ from attar.core.processes import launched
 from attar.core.progress import Progress, Say, about, silent, timed_on
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, canonical, file_digest, write_json
+from attar.core.tracking import note
 from attar.core.wording import counted, size
 from attar.data import ImageSet, load_data, looked_at, readable_parts, still_to_look_at, usual_side
 from attar.data.decoded import decoded, pixel_bytes
@@ -239,6 +240,7 @@ def _make(bench: _Bench, scratch: Path) -> None:
         raise AttarError(f"the training diverged, to weights that are not finite numbers: lower lr = {bench.lr}")
     save_file(state, scratch / "model.safetensors")
     mean, std = STATISTICS[bench.spec.normalise]
+    held_out = _accuracy(bench, network, bench.images[1])
     record = {
         "network": bench.name,
         "classes": list(bench.classes),
@@ -246,7 +248,7 @@ def _make(bench: _Bench, scratch: Path) -> None:
         "mean": list(mean),
         "std": list(std),
         "weights": file_digest(scratch / "model.safetensors"),
-        "held_out": _accuracy(bench, network, bench.images[1]),
+        "held_out": held_out,
         "images": len(bench.images[0]),
         "settings": asdict(bench.spec),
         "device": device_class(bench.device),
@@ -254,6 +256,7 @@ def _make(bench: _Bench, scratch: Path) -> None:
     }
     record |= {} if stopped is None else {"stopped": {"step": stopped, "of": bench.steps}}
     write_json(scratch / RECORD, record)
+    note(bench.steps if stopped is None else stopped, held_out_accuracy=held_out["accuracy"])
 
 
 @dataclass(eq=False)
@@ -273,7 +276,9 @@ class _After:
         if stop_at is None or (step.done % self.bench.look_every and step.done < total):
             return False
         images, labels = self.held_out
-        reached = top1(self.network, images, labels, self.bench.spec.normalise) >= 100 * stop_at
+        accuracy = top1(self.network, images, labels, self.bench.spec.normalise)
+        note(step.done, held_out_accuracy=accuracy)
+        reached = accuracy >= 100 * stop_at
         if not as_main_finds(reached, self.bench.helper):
             return False
         self.stopped = step.done

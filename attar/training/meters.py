@@ -8,6 +8,7 @@ from collections import deque
 import torch
 
 from attar.core.progress import Progress
+from attar.core.tracking import note
 from attar.training import Step
 
 SECONDS = 0.3
@@ -35,6 +36,7 @@ class Tally:
             f"{self.unit} {step.epoch}/{step.epochs}, loss {loss:.3f}, train {right:.1f} %, {speed:,.0f} images/s"
         )
         self.progress(self.text, step.done / step.total)
+        note(step.done, loss=loss, train_accuracy=right)
         self.steps, self.since = [], now
 
 

@@ -16,6 +16,7 @@ from torchvision.utils import make_grid
 from attar.core.files import read_lines, replacing, resumed, write_lines
 from attar.core.progress import Progress, silent
 from attar.core.rng import noise
+from attar.core.tracking import note
 from attar.diffusion import Sampler, Schedule, grid, in_two_calls, sample
 from attar.priors.codec import Codec, to_uint8
 from attar.priors.training.settings import Report
@@ -59,6 +60,7 @@ class Monitor:
             measured = self._sampled(labels, noise((self.report.samples, *self.codec.shape), self.seed, "measured"))
         save_grid(self.folder / "samples" / f"step-{moment.step:07d}.png", shown, COLUMNS)
         accuracy, distance = self.classifier(torch.from_numpy(to_uint8(measured)), torch.tensor(labels))
+        note(moment.step, sample_accuracy=accuracy, frechet=distance)
         record = {"step": moment.step, "accuracy": round(accuracy, 2), "frechet": round(distance, 4)}
         self._write(moment.curve, {**record, **self._terms})
 

@@ -18,6 +18,7 @@ from attar.core.files import replacing, resumed
 from attar.core.finite import bounded, finite
 from attar.core.progress import Progress, duration, silent
 from attar.core.store import note_seconds
+from attar.core.tracking import note, part
 from attar.priors.training.settings import Optimisation
 from attar.training.processes import mean_of_all, share_gradients
 
@@ -156,6 +157,8 @@ class _Training:
         if self.step % max(1, self.plan.steps // CURVE_POINTS) == 0:
             self.curve.append((self.step, bounded(torch.stack(self.losses).mean(), "the loss")))
             self.losses = []
+            with part(self.session.text):
+                note(self.step, loss=self.curve[-1][1])
 
     def moment(self, now: float) -> TrainingState:
         """Where the training is."""

@@ -1,0 +1,102 @@
+"""What a training notes of how it goes, for a tracker of accelerate: tensorboard, wandb, trackio and others.
+
+`note` does nothing unless a command tracks. Nothing that is stored depends on a tracker, nor on whether there is one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attar.core.errors import AttarError, suggestion
+from attar.core.processes import rank
+
+PROJECT = "attar"
+"""What trackers call the project, or the run."""
+_trackers: list[Any] = []
+_parts: list[str] = []
+
+
+def note(step: int, **values: float) -> None:
+    """Values after a step of the part of the work that is on, under its name."""
+    for tracker in _trackers:
+        try:
+            tracker.log({"/".join([*_parts, name]): float(value) for name, value in values.items()}, step=step)
+        except Exception as error:
+            logging.getLogger("attar").warning("the tracker %s failed, and is left out: %s", tracker.name, error)
+            _trackers.remove(tracker)
+
+
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """Within it what is noted stands under a name."""
+    _parts.append(name)
+    try:
+        yield
+    finally:
+        _parts.pop()
+
+
+def beside(place: Path) -> Path:
+    """Where a tracker that writes files writes those of a work: beside what that makes, or judges."""
+    return place.with_name(f"{place.name}.tracker")
+
+
+def check_tracker(name: str) -> Any:
+    """The class of a tracker, if it can be used here.
+
+    Raises:
+        AttarError: accelerate has none of this name, or its package is not installed.
+    """
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+    from accelerate.utils import LoggerType
+
+    known = [str(each) for each in LOGGER_TYPE_TO_CLASS]
+    if name not in known:
+        raise AttarError(f"`tracker` {name}: accelerate has none of this name{suggestion(name, known)}")
+    if name in LoggerType.list() and name not in map(str, get_available_trackers()):
+        raise AttarError(f"`tracker` {name}: not installed; pip install {name}, or leave `tracker` out")
+    return LOGGER_TYPE_TO_CLASS[name]
+
+
+@contextmanager
+def tracking(name: str | None, folder: Path, settings: Mapping[str, Any], dry_run: bool = False) -> Iterator[None]:
+    """Within it `note` goes to the tracker of this name, of the main process; None: nowhere.
+
+    `folder` is for trackers that write files; `settings` are kept with the run. A dry run starts nothing.
+
+    Raises:
+        AttarError: as `check_tracker`, or it does not start.
+    """
+    if name is None:
+        yield
+        return
+    kind = check_tracker(name)
+    if dry_run or rank() > 0:
+        yield
+        return
+    from accelerate import tracking as accelerates
+
+    # accelerate's own logger, and what runs on the main process alone, would make its state, which is the training's
+    accelerates.logger = logging.getLogger(accelerates.__name__)
+    try:
+        tracker = kind(PROJECT, str(folder)) if kind.requires_logging_directory else kind(PROJECT)
+        tracker.main_process_only = False
+        tracker.start()
+        tracker.store_init_configuration({key: _plain(value) for key, value in settings.items()})
+    except Exception as error:
+        raise AttarError(f"`tracker` {name}: it does not start: {error}") from error
+    _trackers.append(tracker)
+    try:
+        yield
+    finally:
+        if tracker in _trackers:
+            _trackers.remove(tracker)
+        tracker.finish()
+
+
+def _plain(value: Any) -> str | float:
+    return value if isinstance(value, bool | int | float | str) else str(value)
