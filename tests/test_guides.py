@@ -48,10 +48,11 @@ def by_hand(solver: str, steps: int, guide: TowardMode, z: float) -> float:
         clean = (z - (1 - at) ** 0.5 * noise) / at**0.5
         beta = 1 - at / to
         sigma = (beta * (1 - to) / (1 - at)) ** 0.5
-        mean = to**0.5 * clean + (1 - to) ** 0.5 * noise
+        mean, moved = to**0.5 * clean + (1 - to) ** 0.5 * noise, to**0.5
         if solver == "ddpm":
+            moved = 1.0
             mean = beta * to**0.5 / (1 - at) * clean + (1 - to) * (1 - beta) ** 0.5 / (1 - at) * z
-        z = mean + (guide.scale * sigma * (MODE - clean) if left > guide.until else 0.0)
+        z = mean + (guide.scale * sigma * moved * (MODE - clean) if left > guide.until else 0.0)
     return z
 
 

@@ -36,6 +36,10 @@ class Move:
     """sigma_t, that of the step's noise: of DDPM where the solver draws none."""
     y: Tensor
     """Prior labels (N,)."""
+    abar_next: float = 1.0
+    """alpha-bar at the time that it goes to."""
+    draws: bool = True
+    """Whether the solver draws noise, and so forgets in part what a guide did in earlier steps."""
 
     def of(self, rows: slice) -> Move:
         """The same step of some of its rows."""
@@ -78,7 +82,8 @@ class Walk:
         at, left = self.denoiser.schedule.abar(t), len(self.times) - 1 - self.times.index(t)
         clean = (z - (1 - at) ** 0.5 * noise) / at**0.5
         sigma = ((1 - at / to) * (1 - to) / (1 - at)) ** 0.5 if deviation is None else deviation
-        return mean + self.guide(Move(left, t, at, z, clean, noise, sigma, self.y))
+        draws = deviation is not None
+        return mean + self.guide(Move(left, t, at, z, clean, noise, sigma, self.y, to, draws))
 
     def output(self, z: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
         """Guided noise (N, C, H, W) and the raw learned variance, if there is one."""

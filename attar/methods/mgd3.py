@@ -27,7 +27,9 @@ class TowardMode:
 
         mean += scale * sigma_i * (m - x0)        while i > until, of the steps' index i = steps - 1 ... 0
 
-    x0 is what the prior predicts as clean; sigma_i is the deviation of DDPM's step i, with any solver.
+    x0 is what the prior predicts as clean; sigma_i is the deviation of DDPM's step i. A solver that draws no noise
+    forgets nothing of earlier moves, so that these would carry images far past their modes: x0 itself is moved as much
+    there, and the mean by sqrt(abar) of the next time as much.
     """
 
     scale: float = 0.1
@@ -42,7 +44,8 @@ class TowardMode:
         assert aims is not None, "MGD3 says the mode of each"
         if move.left <= self.until:
             return torch.zeros_like(move.z)
-        return self.scale * move.deviation * (aims - move.clean)
+        kept = 1.0 if move.draws else move.abar_next**0.5
+        return self.scale * kept * move.deviation * (aims - move.clean)
 
     def __post_init__(self) -> None:
         check_fields(self)
