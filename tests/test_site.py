@@ -36,7 +36,7 @@ def test_code_that_pages_show_is_there(hook: Any) -> None:
 def test_code_is_shown_without_its_docstring(hook: Any) -> None:
     lines = hook.code("attar/methods/mgd3.py", "TowardMode.__call__").splitlines()
     assert lines[0].startswith("def __call__(self, move: Move")
-    assert lines[-1] == "    return self.scale * move.deviation * (aims - move.clean)"
+    assert lines[-1] == "    return self.scale * kept * move.deviation * (aims - move.clean)"
     assert not any('"""' in line for line in hook.code("attar/methods/d4m.py", "Prototypes.run").splitlines())
 
 
