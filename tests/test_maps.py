@@ -20,7 +20,7 @@ from attar.methods import load_method
 from attar.report import write_report
 from attar.report.maps import maps_of
 from attar.sets.distilled import DistilledSet, open_distilled
-from attar.sets.maps import class_map
+from attar.sets.maps import principal_map
 from attar.sets.near_copies import Metrics, folder_of, nearest, read_nearest
 
 CLASSES = ["ant", "bee"]
@@ -48,7 +48,7 @@ def test_the_axes_are_the_real_images_principal_components() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(40, 5)) * [9, 4, 1, 1, 1] + 3
     images, chosen = rng.normal(size=(2, 5)), np.arange(7)
-    found = class_map(rows, chosen, images, [])
+    found = principal_map(rows, chosen, images, [])
     _, scales, axes = np.linalg.svd(rows - rows.mean(0))
     assert found["variance"] == pytest.approx((scales**2 / (scales**2).sum())[:2], abs=1e-4)
     for of, points in (("real", rows[chosen]), ("images", images)):
@@ -59,8 +59,8 @@ def test_the_axes_are_the_real_images_principal_components() -> None:
 
 def test_very_few_images_and_those_that_are_all_alike_have_a_place_or_none() -> None:
     one = np.ones((1, 4))
-    assert class_map(np.zeros((2, 4)), np.arange(2), one, one)["variance"] == []
-    alike = class_map(np.zeros((3, 4)), np.arange(3), one, one)
+    assert principal_map(np.zeros((2, 4)), np.arange(2), one, one)["variance"] == []
+    alike = principal_map(np.zeros((3, 4)), np.arange(3), one, one)
     assert alike["variance"] == [0, 0]
     assert alike["real"] == [[0, 0]] * 3
 

@@ -16,7 +16,7 @@ from attar.sets.near_copies import read_nearest
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from attar.sets.maps import ClassMap
+    from attar.sets.maps import PrincipalMap
 
 SPACES = {
     "latents": "latents",
@@ -63,7 +63,7 @@ class _Measured:
     starts: Sequence[Point]
 
     @classmethod
-    def of(cls, kind: str, one: ClassMap) -> _Measured:
+    def of(cls, kind: str, one: PrincipalMap) -> _Measured:
         def points(name: Literal["real", "images", "starts"]) -> list[Point]:
             return [(point[0], point[1]) for point in one[name][:SHOWN]]
 

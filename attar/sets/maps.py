@@ -10,7 +10,7 @@ FEWEST = 3
 """Real images of a class that a map needs."""
 
 
-class ClassMap(TypedDict):
+class PrincipalMap(TypedDict):
     """One class on the first two principal components of its real images; all lists are empty of very small classes."""
 
     variance: list[float]
@@ -23,7 +23,7 @@ class ClassMap(TypedDict):
     """Where the prototypes lie that these began from, as far as they are kept with the set."""
 
 
-def class_map(rows: Any, chosen: Any, images: Any, starts: Any) -> ClassMap:
+def principal_map(rows: Any, chosen: Any, images: Any, starts: Any) -> PrincipalMap:
     """The map of a class.
 
     Args:
@@ -36,12 +36,12 @@ def class_map(rows: Any, chosen: Any, images: Any, starts: Any) -> ClassMap:
     from threadpoolctl import threadpool_limits
 
     if len(rows) < FEWEST:
-        return ClassMap(variance=[], real=[], images=[], starts=[])
+        return PrincipalMap(variance=[], real=[], images=[], starts=[])
     with threadpool_limits(limits=1), np.errstate(invalid="ignore"):
         axes = PCA(2, svd_solver="randomized", random_state=0).fit(rows)
         real, own, began = (_rounded(axes.transform(of)) if len(of) else [] for of in (rows[chosen], images, starts))
     shares = np.nan_to_num(axes.explained_variance_ratio_)
-    return ClassMap(variance=[round(float(share), 4) for share in shares], real=real, images=own, starts=began)
+    return PrincipalMap(variance=[round(float(share), 4) for share in shares], real=real, images=own, starts=began)
 
 
 def _rounded(points: Any) -> list[list[float]]:

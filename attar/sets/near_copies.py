@@ -23,7 +23,7 @@ from attar.core.store import Store, write_json
 from attar.core.wording import counted
 from attar.data.output_places import check_place
 from attar.sets.distilled import DistilledSet, check_undamaged
-from attar.sets.maps import ClassMap, class_map
+from attar.sets.maps import PrincipalMap, principal_map
 from attar.sets.mosaics import Picture
 from attar.sets.neighbours import NEIGHBOURS, covered_share, nearest_of
 
@@ -79,7 +79,7 @@ class Nearest:
     """The distance of each image of each class to the nearest other image of the set in its class."""
     sure: list[list[float]] = field(default_factory=list)
     """By a teacher: the probability that it gives each image of being of its class."""
-    maps: list[ClassMap] = field(default_factory=list)
+    maps: list[PrincipalMap] = field(default_factory=list)
     """Where the images of each class lie among the real ones."""
 
     @property
@@ -332,7 +332,7 @@ def _measured(job: Job, distilled: DistilledSet, by: ImageFeatures) -> Nearest:
         nearest.sure.extend([sure.tolist()] if sure is not None else [])
         began = [Picture(file) for file in prototypes[label]]
         starts = _looked(job, by, label, began)[0] if began else []
-        nearest.maps.append(class_map(rows, order, points, starts))
+        nearest.maps.append(principal_map(rows, order, points, starts))
         meter.add()
     return nearest
 
