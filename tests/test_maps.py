@@ -51,9 +51,9 @@ def test_the_axes_are_the_real_images_principal_components() -> None:
     found = principal_map(rows, chosen, images, [])
     _, scales, axes = np.linalg.svd(rows - rows.mean(0))
     assert found["variance"] == pytest.approx((scales**2 / (scales**2).sum())[:2], abs=1e-4)
-    for of, points in (("real", rows[chosen]), ("images", images)):
+    for places, points in ((found["real"], rows[chosen]), (found["images"], images)):
         expected = (points - rows.mean(0)) @ axes[:2].T
-        assert np.abs(found[of]) == pytest.approx(np.abs(expected), rel=1e-3)
+        assert np.abs(places) == pytest.approx(np.abs(expected), rel=1e-3)
     assert found["starts"] == []
 
 

@@ -77,19 +77,26 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> Remaining:
     passes = counted(fitting + sampling, "network pass")
     named = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if seconds)
     unread = ", from an empty cache and without refinement, for its weights are left unread" if job.unread else ""
-    sampled = [1.0] * len(unfitted) * len(ipcs) if method.fit.tunes else _rounds(missing)
-    told = {
-        "encoding": (parts["encoding"], [count for count in unencoded if count]),
-        "the fit": (parts["the choice"] + parts["the fit"], [1.0] * len(unfitted)),
-        "sampling": (parts["the starts"] + parts["sampling"], sampled),
-        "refining": (improving, [1.0] * len(job.labels) * len(ipcs)),
-        "decoding": (parts["decoding"], ipcs),
-    }
     words = (
         f"{passes} ({of}){encoded}{improved}, {about(sum(parts.values()))} ({named}){unread}; "
         f"{_room(plan, ipcs, encoding, sum(missing))}"
     )
-    return Remaining(words, {name: Part(seconds, rounds) for name, (seconds, rounds) in told.items()})
+    sampled = [1.0] * len(unfitted) * len(ipcs) if method.fit.tunes else _rounds(missing)
+    rounds = {"encoding": [count for count in unencoded if count], "the fit": [1.0] * len(unfitted)}
+    rounds |= {"sampling": sampled, "refining": [1.0] * len(job.labels) * len(ipcs), "decoding": list(ipcs)}
+    return Remaining(words, _told(parts, rounds))
+
+
+def _told(parts: Mapping[str, float], rounds: Mapping[str, Sequence[float]]) -> dict[str, Part]:
+    """The parts that stages tell of; a choice is told of as the fit, starts as sampling."""
+    seconds = {
+        "encoding": parts["encoding"],
+        "the fit": parts["the choice"] + parts["the fit"],
+        "sampling": parts["the starts"] + parts["sampling"],
+        "refining": parts["refinement"],
+        "decoding": parts["decoding"],
+    }
+    return {name: Part(of, rounds[name]) for name, of in seconds.items()}
 
 
 def _rounds(missing: Sequence[int]) -> list[float]:
