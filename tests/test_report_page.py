@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,12 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from PIL import Image
-from test_report import HOSTILE, record, write_set
+from test_report import HOSTILE, measure, record, write_set
 
 from attar.report import write_report
-from attar.sets.distilled import open_distilled
-from attar.sets.near_copies import folder_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -43,25 +39,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = [replace(one, n_test=364) for one in records]
     write_report(folders, records, root / "page.html", HOSTILE[0])
     return root / "page.html"
-
-
-def measure(folder: Path) -> None:
-    """What `attar nearest` keeps of a set, made up."""
-    one = open_distilled(folder)
-    ipc = one.manifest["ipc"]
-    points = [[float(k), float(k % 3)] for k in range(ipc)]
-    each = [[0.1 * k for k in range(ipc)] for _ in one.classes]
-    found = {
-        "kind": "pixels",
-        "distances": each,
-        "numbers": [list(range(ipc)) for _ in one.classes],
-        "real": each,
-        "maps": [{"variance": [0.5, 0.2], "real": points, "images": points, "starts": points} for _ in one.classes],
-    }
-    folder_of(one).mkdir()
-    Image.new("RGB", (8, 16)).save(folder_of(one) / "closest-pixels.png")
-    kept = {"set": one.manifest["digest"], "measures": [found]}
-    (folder_of(one) / "nearest.json").write_text(json.dumps(kept))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from rich.console import Console
 from toys import attar, save_folder
 
 from attar.core.progress import LEFT, bar, ending, of_item
-from attar.core.whole_command import Part, WholeCommand
+from attar.core.whole_command import StageForecast, WholeCommand
 
 
 class Clock:
@@ -28,7 +28,7 @@ def test_after_a_tenth_the_time_left_is_right_though_the_forecast_was_not(monkey
     """Everything takes three times as long as was forecast; classes are of different sizes."""
     clock, told = Clock(monkeypatch), list[tuple[str, float]]()
     sizes, took = [100.0, 300.0], {"encoding": 120.0, "sampling": 60.0}
-    parts = {"encoding": Part(40.0, sizes), "sampling": Part(20.0)}
+    parts = {"encoding": StageForecast(40.0, sizes), "sampling": StageForecast(20.0)}
     whole = WholeCommand(lambda text, fraction: told.append((text, fraction)), parts)
     for size in sizes:
         for step in range(101):
@@ -52,7 +52,7 @@ def _check(told: float, right: float, done: float) -> None:
 
 def test_what_was_found_finished_and_what_was_not_forecast_count_as_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, told = Clock(monkeypatch), list[str]()
-    whole = WholeCommand(lambda text, _: told.append(text), {"one": Part(10.0), "two": Part(10.0)})
+    whole = WholeCommand(lambda text, _: told.append(text), {"one": StageForecast(10.0), "two": StageForecast(10.0)})
     whole.parts["one"].finish()
     whole.tell("another", "looking", 0.5)
     clock.now = 99.0

@@ -14,7 +14,7 @@ ENOUGH = 0.05
 
 
 @dataclass
-class Part:
+class StageForecast:
     """A stage: its forecast, and how far it is."""
 
     seconds: float
@@ -51,7 +51,7 @@ class WholeCommand:
     That time is the forecast of what is left, at the pace of what was done.
     """
 
-    def __init__(self, progress: Progress, parts: Mapping[str, Part]) -> None:
+    def __init__(self, progress: Progress, parts: Mapping[str, StageForecast]) -> None:
         self.progress, self.parts = progress, parts
         self.at, self.last = time.monotonic(), ""
 
@@ -84,7 +84,7 @@ class WholeCommand:
         return sum(self._left(part, pace) for part in self.parts.values())
 
     @staticmethod
-    def _left(part: Part, pace: float) -> float:
+    def _left(part: StageForecast, pace: float) -> float:
         if part.spent and part.share >= ENOUGH:
             return part.spent * (1 - part.share) / part.share
         return part.seconds * (1 - part.share) * pace

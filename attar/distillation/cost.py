@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from attar.core.progress import about, duration
-from attar.core.whole_command import Part, WholeCommand
+from attar.core.whole_command import StageForecast, WholeCommand
 from attar.core.wording import counted, size
 from attar.distillation.artefacts import prepared_artefact
 from attar.distillation.device_speed import decoded_per_second, encoded_per_second, passes_per_image, passes_per_second
@@ -28,7 +28,7 @@ class Remaining:
 
     words: str
     """What it is, and about how long it takes on this device: each part with its time, measured on a small part."""
-    parts: Mapping[str, Part]
+    parts: Mapping[str, StageForecast]
     """The same parts, for who tells how far they are; none where there is no forecast."""
 
 
@@ -87,7 +87,7 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> Remaining:
     return Remaining(words, _told(parts, rounds))
 
 
-def _told(parts: Mapping[str, float], rounds: Mapping[str, Sequence[float]]) -> dict[str, Part]:
+def _told(parts: Mapping[str, float], rounds: Mapping[str, Sequence[float]]) -> dict[str, StageForecast]:
     """The parts that stages tell of; a choice is told of as the fit, starts as sampling."""
     seconds = {
         "encoding": parts["encoding"],
@@ -96,7 +96,7 @@ def _told(parts: Mapping[str, float], rounds: Mapping[str, Sequence[float]]) -> 
         "refining": parts["refinement"],
         "decoding": parts["decoding"],
     }
-    return {name: Part(of, rounds[name]) for name, of in seconds.items()}
+    return {name: StageForecast(of, rounds[name]) for name, of in seconds.items()}
 
 
 def _rounds(missing: Sequence[int]) -> list[float]:

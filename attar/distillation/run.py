@@ -16,7 +16,7 @@ from attar.core.arguments import checked
 from attar.core.engine import LOCAL, Engine, raise_first
 from attar.core.progress import Say, about, duration, quiet
 from attar.core.store import Artefact, write_json
-from attar.core.whole_command import Part, WholeCommand
+from attar.core.whole_command import StageForecast, WholeCommand
 from attar.core.wording import counted
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def distill_sets(
     return list(plan.folders.values())
 
 
-def _tell_whole(job: Job, parts: Mapping[str, Part]) -> None:
+def _tell_whole(job: Job, parts: Mapping[str, StageForecast]) -> None:
     """From now on the job tells how long all that was forecast still takes."""
     if parts:
         from attar.distillation.cost import tell
@@ -151,7 +151,7 @@ def _make_ahead(plan: RunPlan, ipcs: Sequence[int], engine: Engine) -> None:
             raise_first(engine.ahead(items, plan.job.spec.device, plan.job.progress))
 
 
-def _estimate(plan: RunPlan, ipcs: Sequence[int]) -> tuple[str, Mapping[str, Part]]:
+def _estimate(plan: RunPlan, ipcs: Sequence[int]) -> tuple[str, Mapping[str, StageForecast]]:
     """What is left to do, in words, and its parts where they have a forecast."""
     size = f"{counted(len(plan.job.images), 'image')} of {counted(len(plan.job.classes), 'class')}"
     if not ipcs:

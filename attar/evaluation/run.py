@@ -17,7 +17,7 @@ from attar.core.engine import LOCAL, Engine, check_same, raise_first
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Artefact, Store, fingerprint
-from attar.core.whole_command import Part, WholeCommand
+from attar.core.whole_command import StageForecast, WholeCommand
 from attar.core.wording import counted
 from attar.data import ImageSet, load_data, test_spec, usual_side
 from attar.evaluation.conditions import Conditions
@@ -93,14 +93,14 @@ def _warned(every: Iterator[_Judged], say: Say) -> Iterator[_Judged]:
 
 def _parts(
     sets: Sequence[DistilledSet], tested: Sequence[ImageSet], recipe: Recipe, conditions: Conditions
-) -> dict[str, Part]:
+) -> dict[str, StageForecast]:
     """The trainings on each set, and on the images beside it, each by what it takes."""
     parts = {}
     for distilled, images in zip(sets, tested, strict=True):
         for network in conditions.networks:
             each = expected(distilled, recipe, network, len(images), conditions.device).seconds
             for beside in (False, True)[: 1 + conditions.baseline]:
-                parts[_part(distilled, network, beside)] = Part(each * len(conditions.seeds))
+                parts[_part(distilled, network, beside)] = StageForecast(each * len(conditions.seeds))
     return parts
 
 
