@@ -49,8 +49,7 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> Remaining:
     """The work that is not yet in the store; `choosing` are the seconds of a choice."""
     job, method = plan.job, plan.method
     if isinstance(method, ComposedImages):
-        left = [label for label in job.labels if not job.store.has(prepared_artefact(job, method, label))]
-        return Remaining(method.estimate(job, left), {})
+        return Remaining(_composing(job, method), {})
     assert isinstance(method, LatentMethod)
     unfitted, missing = _unfitted(plan, ipcs), _missing(plan, ipcs)
     fitting = sum(fit.passes([len(job.images.of_class(label)) for label in group]) for fit, group in unfitted)
@@ -74,17 +73,20 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> Remaining:
     of = f"{fitting:,} to fit, {sampling:,} to sample {sum(missing):,}"
     encoded = f", {counted(encoding, 'image')} to encode" if encoding else ""
     improved = f", {counted(refining, 'image')} to refine" if refining else ""
-    passes = counted(fitting + sampling, "network pass")
     named = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if seconds)
     unread = ", from an empty cache and without refinement, for its weights are left unread" if job.unread else ""
     words = (
-        f"{passes} ({of}){encoded}{improved}, {about(sum(parts.values()))} ({named}){unread}; "
+        f"{counted(fitting + sampling, 'network pass')} ({of}){encoded}{improved}, {about(sum(parts.values()))} ({named}){unread}; "
         f"{_room(plan, ipcs, encoding, sum(missing))}"
     )
-    sampled = [1.0] * len(unfitted) * len(ipcs) if method.fit.tunes else _rounds(missing)
-    rounds = {"encoding": [count for count in unencoded if count], "the fit": [1.0] * len(unfitted)}
-    rounds |= {"sampling": sampled, "refining": [1.0] * len(job.labels) * len(ipcs), "decoding": list(ipcs)}
+    rounds: dict[str, Sequence[float]] = {"encoding": [count for count in unencoded if count], "decoding": ipcs}
+    rounds |= {"the fit": [1.0] * len(unfitted), "refining": [1.0] * len(job.labels) * len(ipcs)}
+    rounds["sampling"] = [1.0] * len(unfitted) * len(ipcs) if method.fit.tunes else _rounds(missing)
     return Remaining(words, _told(parts, rounds))
+
+
+def _composing(job: Job, method: ComposedImages) -> str:
+    return method.estimate(job, [k for k in job.labels if not job.store.has(prepared_artefact(job, method, k))])
 
 
 def _told(parts: Mapping[str, float], rounds: Mapping[str, Sequence[float]]) -> dict[str, StageForecast]:

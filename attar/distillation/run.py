@@ -59,16 +59,19 @@ def distill_sets(
     for weak in dict.fromkeys(teacher.weak for teacher in job.teachers.values() if teacher.weak) if missing else ():
         say(f"note: {weak}")
     say(estimate)
+    _tell_whole(job, parts)
     if not job.dry:
         _make_ahead(plan, missing, engine)
-        _tell_whole(job, parts)
-    for ipc in () if job.dry else missing:
+        _write_all(plan, missing, begun, say)
+    return list(plan.folders.values())
+
+
+def _write_all(plan: RunPlan, ipcs: Sequence[int], begun: float, say: Say) -> None:
+    for ipc in ipcs:
         seconds = _write(plan, ipc, make(plan, ipc))
         begun, last = time.monotonic(), begun
         if seconds is not None:
-            of = f", made in {duration(seconds)}, with all checks" if seconds else ""
-            say(f"wrote {plan.folders[ipc]}{of} in {begun - last:.1f} s")
-    return list(plan.folders.values())
+            say(f"wrote {plan.folders[ipc]}, made in {duration(seconds)}, with all checks in {begun - last:.1f} s")
 
 
 def _tell_whole(job: Job, parts: Mapping[str, StageForecast]) -> None:

@@ -63,7 +63,8 @@ def evaluate_sets(
     every = (_judged(*pair, recipe, conditions, store) for pair in zip(sets, tested, strict=True))
     if dry_run:
         return say(_left(_warned(every, say), recipe, store))
-    whole = WholeCommand(progress, _parts(sets, tested, recipe, conditions))
+    seen = progress is not silent
+    whole = WholeCommand(progress, _parts(sets, tested, recipe, conditions, seen))
     for judged in _warned(every, say):
         raise_first(engine.ahead(list(judged.runs()), conditions.device, progress))
         yield from (judged.record(network, whole) for network in conditions.networks)
@@ -92,13 +93,13 @@ def _warned(every: Iterator[_Judged], say: Say) -> Iterator[_Judged]:
 
 
 def _parts(
-    sets: Sequence[DistilledSet], tested: Sequence[ImageSet], recipe: Recipe, conditions: Conditions
+    sets: Sequence[DistilledSet], tested: Sequence[ImageSet], recipe: Recipe, conditions: Conditions, timed: bool
 ) -> dict[str, StageForecast]:
-    """The trainings on each set, and on the images beside it, each by what it takes."""
+    """The trainings on each set, and on the images beside it, each by what it takes, or not `timed`."""
     parts = {}
     for distilled, images in zip(sets, tested, strict=True):
         for network in conditions.networks:
-            each = expected(distilled, recipe, network, len(images), conditions.device).seconds
+            each = expected(distilled, recipe, network, len(images), conditions.device).seconds if timed else 1.0
             for beside in (False, True)[: 1 + conditions.baseline]:
                 parts[_part(distilled, network, beside)] = StageForecast(each * len(conditions.seeds))
     return parts
