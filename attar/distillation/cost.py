@@ -76,7 +76,8 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> Remaining:
     named = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if seconds)
     unread = ", from an empty cache and without refinement, for its weights are left unread" if job.unread else ""
     words = (
-        f"{counted(fitting + sampling, 'network pass')} ({of}){encoded}{improved}, {about(sum(parts.values()))} ({named}){unread}; "
+        f"{counted(fitting + sampling, 'network pass')} ({of}){encoded}{improved}, "
+        f"{about(sum(parts.values()))} ({named}){unread}; "
         f"{_room(plan, ipcs, encoding, sum(missing))}"
     )
     rounds: dict[str, Sequence[float]] = {"encoding": [count for count in unencoded if count], "decoding": ipcs}
