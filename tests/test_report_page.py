@@ -156,6 +156,8 @@ def test_nothing_is_wider_than_the_window(opened: Open, theme: str, width: int) 
     for view in ("Set by set", "Class by class, side by side"):
         page.get_by_text(view, exact=True).click()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+    widths = page.evaluate("[...document.querySelectorAll('.by-class .strip')].map(one => one.clientWidth)")
+    assert min(widths) > width / 2, "ten images in a row are to be seen, whatever stands beside them"
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -206,6 +208,7 @@ def test_on_paper_there_are_no_controls_and_tables_are_whole(opened: Open) -> No
     page.emulate_media(media="print")
     assert not page.locator("nav").is_visible()
     assert not page.get_by_label("Show rows with").is_visible()
+    assert shown(page, "table.sortable thead th")[-1] == "Judged in", "what has to be pressed to be seen is left out"
     assert page.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
     assert page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--paper').trim()") == "#fff"
 
