@@ -324,7 +324,8 @@ def test_ten_classes_by_fifty_images_by_six_methods_stay_below_five_megabytes(tm
         measure(write_set(tmp_path / str(method), f"method {method}", 50, classes, 32))
     write_report([tmp_path / str(method) for method in range(6)], [], tmp_path / "page.html")
     assert (tmp_path / "page.html").stat().st_size < 5_000_000
-    assert (tmp_path / "page.html").read_text().count("<symbol ") == 6 * 10
+    dots = re.findall(r'<symbol [^>]*><path d="([^"]*)"', (tmp_path / "page.html").read_text())
+    assert [path.count("M") for path in dots] == [100] * 6 * 10, "every real image is a dot"
 
 
 def test_no_path_of_this_machine_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
