@@ -325,7 +325,7 @@ def test_ten_classes_by_fifty_images_by_six_methods_stay_below_five_megabytes(tm
     write_report([tmp_path / str(method) for method in range(6)], [], tmp_path / "page.html")
     assert (tmp_path / "page.html").stat().st_size < 5_000_000
     dots = re.findall(r'<symbol [^>]*><path d="([^"]*)"', (tmp_path / "page.html").read_text())
-    assert [path.count("M") for path in dots] == [100] * 6 * 10, "every real image is a dot"
+    assert [path.count("L") for path in dots] == [100] * 6 * 10, "every real image is a dot: a line of no length"
 
 
 def test_no_path_of_this_machine_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
