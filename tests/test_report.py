@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html.parser
 import io
+import json
 import re
 import shlex
 import sys
@@ -27,7 +28,8 @@ from attar.report.names import class_title
 from attar.report.results import results_tables
 from attar.report.set_names import method_names
 from attar.report.sprites import BUDGET, SHOWN_CHOICES, fitting, image_of, sheet
-from attar.sets.distilled import find_distilled, write_distilled
+from attar.sets.distilled import find_distilled, open_distilled, write_distilled
+from attar.sets.near_copies import folder_of
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -80,6 +82,25 @@ def write_set(
     }
     write_distilled(folder, classes, lambda done: images, manifest)
     return folder
+
+
+def measure(folder: Path) -> None:
+    """What `attar nearest` keeps of a set, made up."""
+    one = open_distilled(folder)
+    ipc = one.manifest["ipc"]
+    real, images = (np.random.default_rng(0).normal(size=(count, 2)).round(3).tolist() for count in (100, ipc))
+    each = [[0.1 * k for k in range(ipc)] for _ in one.classes]
+    found = {
+        "kind": "pixels",
+        "distances": each,
+        "numbers": [list(range(ipc)) for _ in one.classes],
+        "real": each,
+        "maps": [{"variance": [0.5, 0.2], "real": real, "images": images, "starts": images} for _ in one.classes],
+    }
+    folder_of(one).mkdir()
+    Image.new("RGB", (8, 16)).save(folder_of(one) / "closest-pixels.png")
+    kept = {"set": one.manifest["digest"], "measures": [found]}
+    (folder_of(one) / "nearest.json").write_text(json.dumps(kept))
 
 
 def record(folder: Path, mean: float, ipc: int = 1, method: str = "d3hr", random: float = 30.0) -> Record:
@@ -297,12 +318,14 @@ def test_a_page_is_as_fine_as_its_budget_allows() -> None:
 
 @pytest.mark.slow
 def test_ten_classes_by_fifty_images_by_six_methods_stay_below_five_megabytes(tmp_path: Path) -> None:
-    """Of noise, the hardest there is to compress."""
+    """Of noise, the hardest there is to compress, with a map of each class."""
     classes = [f"class {k}" for k in range(10)]
     for method in range(6):
-        write_set(tmp_path / str(method), f"method {method}", 50, classes, 32)
+        measure(write_set(tmp_path / str(method), f"method {method}", 50, classes, 32))
     write_report([tmp_path / str(method) for method in range(6)], [], tmp_path / "page.html")
     assert (tmp_path / "page.html").stat().st_size < 5_000_000
+    dots = re.findall(r'<symbol [^>]*><path d="([^"]*)"', (tmp_path / "page.html").read_text())
+    assert [path.count("L") for path in dots] == [100] * 6 * 10, "every real image is a dot: a line of no length"
 
 
 def test_no_path_of_this_machine_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from attar.cli import (
 )
 from attar.cli.flags import names_of, with_field_options
 from attar.cli.shared import say
+from attar.cli.told import shared_options
 from attar.core.errors import AttarError, suggestion
 from attar.core.processes import launched, rank
 from attar.core.progress import duration
@@ -153,7 +154,10 @@ def built(name: str) -> Any:
         return typer.main.get_command(GROUPS[name][0])
     group = typer.Typer(add_completion=False, **SHOWN)
     group.command(name, cls=Command)(with_field_options(COMMANDS[name]))
-    return typer.main.get_command(group)
+    command = typer.main.get_command(group)
+    if name == "demo" or any(param.name == "dry_run" for param in command.params):
+        command.params += shared_options()
+    return command
 
 
 class Commands(TyperGroup):

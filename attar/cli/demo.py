@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.core.progress import Progress, Say
+from attar.core.progress import Progress, Say, of_item
 from attar.core.wording import counted
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _distill(method: str, out: Path, progress: Progress, say: Say) -> None:
     from attar.methods import load_method
 
     spec = Spec(data="digits", prior=None if method == "random" else "digits")
-    job = Job(spec, progress=progress)
+    job = Job(spec, progress=of_item(progress))
     distill_sets(job, method, load_method(method, FIELDS.get(method)), IPCS, out, say=say)
 
 
@@ -87,5 +87,5 @@ def _results(out: Path, seeds: int, progress: Progress) -> Iterator[tuple[str, I
     for name in METHODS:
         own = replace(conditions, baseline=name != "random")
         words = f"the sets of {name}, {counted(seeds, 'seed')} each"
-        yield words, evaluate_sets([out / name], recipe, own, progress=progress)
+        yield words, evaluate_sets([out / name], recipe, own, progress=of_item(progress))
     yield "all of the digits", evaluate_all("digits", recipe, conditions, progress=progress)

@@ -32,6 +32,10 @@ class Running:
     """What its fields are called on the command line."""
     stage: str = ""
     """What the progress said last."""
+    quiet: bool = False
+    """Whether nothing is said but warnings and errors."""
+    stats: Path | None = None
+    """Where what is done is kept, for programs."""
     stopped: int | None = None
     """The signal that came."""
     reported: bool = False

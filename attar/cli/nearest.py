@@ -31,7 +31,8 @@ def nearest(
     """Measure how far each image is from the nearest real one of its class; `attar report` shows what was found.
 
     It also says which share of the real images a set covers (those that are nearer to one of its images than to their
-    fifth neighbour), how far its images are from one another, and how sure a teacher is of them.
+    fifth neighbour), how far its images are from one another, and how sure a teacher is of them; and draws, for the
+    report, a map of each class: where the set's images and its prototypes lie among the real ones.
     """
     from attar.sets.distilled import find_distilled
     from attar.sets.near_copies import Metrics, folder_of

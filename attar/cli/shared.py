@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ import typer
 
 from attar.cli import failures
 from attar.cli.flags import Assignments, FieldOptions, Settings
+from attar.cli.told import note
 from attar.core.config import parsed
 from attar.core.engine import Engine
 from attar.core.errors import AttarError
@@ -96,7 +98,10 @@ def say(text: str) -> None:
     """A line for the user, of the main process alone."""
     if rank() > 0:
         return
-    print(failures.running.spoken(text), flush=True)
+    spoken = failures.running.spoken(text)
+    note(said=spoken)
+    if not failures.running.quiet:
+        print(spoken, flush=True)
 
 
 def say_json(value: Any) -> None:
@@ -116,11 +121,17 @@ def showing() -> Iterator[Progress]:
     if rank() > 0:
         yield silent
         return
-    with bar() if sys.stderr.isatty() else lines() as progress:
+    shown = nullcontext(silent) if failures.running.quiet else bar() if sys.stderr.isatty() else lines()
+    with shown as progress:
+        noted = -1.0
 
         def show(text: str, fraction: float) -> None:
+            nonlocal noted
             failures.running.stage = text
             progress(text, fraction)
+            if (now := time.monotonic()) - noted >= 1:
+                noted = now
+                note(doing=text, fraction=round(fraction, 4))
 
         yield show
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 import sys
 import time
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float], None]
 """Called with a text and the fraction done, 0 to 1."""
+LEFT = re.compile(r"(.*)[,;] (\S.* left(?: of this item)?)")
+"""What says itself how much time is left, of the whole command or of one of its items."""
 Say = Callable[[str], None]
 """Called with a line for the user."""
 
@@ -48,10 +51,8 @@ def about(seconds: float) -> str:
     return f"about {words}" if words[0].isdigit() else words
 
 
-def per_second(count: int, seconds: float) -> str:
+def per_second(count: float, seconds: float) -> str:
     """A rate in words: 1,200/s, or of what is slow 3.5 s each."""
-    if not count:
-        return "0/s"
     each = max(seconds, 1e-6) / count
     return f"{1 / each:,.0f}/s" if each < 0.1 else f"{1 / each:.1f}/s" if each < 1 else f"{duration(each)} each"
 
@@ -97,8 +98,10 @@ class Meter:
         if now - self.shown_at < 0.2 and self.done < self.total:
             return
         self.shown_at = now
-        text = f"{self.text}, {self.done:,}/{self.total:,} {self.unit}, {per_second(self.done, now - self.begun)}"
-        self.progress(text, min(1.0, self.done / max(self.total, 1)))
+        rate = f", {per_second(self.done, now - self.begun)}" if self.done else ""
+        self.progress(
+            f"{self.text}, {self.done:,}/{self.total:,} {self.unit}{rate}", min(1.0, self.done / max(self.total, 1))
+        )
 
     def within(self, count: int, steps: int) -> Callable[[object], None]:
         """What to call at each of `steps` of the next `count` units of work: it moves the bar and counts nothing."""
@@ -110,40 +113,75 @@ class Meter:
             now = time.monotonic()
             if now - self.shown_at >= 0.2:
                 self.shown_at = now
-                fraction = (self.done + count * taken / steps) / max(self.total, 1)
-                self.progress(f"{self.text}, {self.done:,}/{self.total:,} {self.unit}", min(1.0, fraction))
+                done = self.done + count * taken / steps
+                text = f"{self.text}, {self.done:,}/{self.total:,} {self.unit}, {per_second(done, now - self.begun)}"
+                self.progress(text, min(1.0, done / max(self.total, 1)))
 
         return step
 
 
+def of_item(progress: Progress) -> Progress:
+    """For an item of a longer command: the time that it says is left is its own."""
+
+    def tell(text: str, fraction: float) -> None:
+        progress(f"{text} of this item" if LEFT.fullmatch(text) and text.endswith(" left") else text, fraction)
+
+    return tell
+
+
+UNFINISHED = 0.9999
+"""A bar that is full would stop its clock."""
+
+
+class StageClock:
+    """Adds to what a stage tells how long the stage has left, where it does not say what the whole command has."""
+
+    def __init__(self) -> None:
+        self.stage, self.begun, self.first = "", 0.0, 0.0
+
+    def timed(self, text: str, fraction: float) -> tuple[str, str]:
+        """The text, and the time left in words; none before a fiftieth of the stage is done."""
+        if said := LEFT.fullmatch(text):
+            return said[1], said[2]
+        now, stage = time.monotonic(), text.split(",")[0]
+        if stage != self.stage or fraction < self.first:
+            self.stage, self.begun, self.first = stage, now, fraction
+        done = fraction - self.first
+        return text, f"{duration((now - self.begun) * (1 - fraction) / done)} left" if 0.02 < done < 1 else ""
+
+
 @contextmanager
 def bar() -> Iterator[Progress]:
-    """A rich progress bar, with the time that remains of the piece of work at hand."""
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    """Two rows of a terminal: what is done, cut at its beginning where it is too long, and a bar with the times."""
+    from rich.console import Console, RenderableType
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Rich
+    from rich.text import Text
 
-    columns = (
-        BarColumn(30),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Rich(*columns, console=Console(stderr=True), transient=True) as rich:
-        task: TaskID | None = None
-        last, seen = "", 0.0
+    console = Console(stderr=True)
+
+    class Rows(Rich):
+        text = ""
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield Text(ending(self.text, console.width), no_wrap=True)
+            yield self.make_tasks_table(self.tasks)
+
+    columns = (BarColumn(30), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with Rows(*columns, console=console, transient=True) as rich:
+        clock = StageClock()
+        task = rich.add_task("", total=1.0, visible=False)
 
         def show(text: str, fraction: float) -> None:
-            nonlocal task, last, seen
-            stage = text.split(",")[0]
-            if task is None or stage != last or fraction < seen:
-                if task is not None:
-                    rich.remove_task(task)
-                task, last = rich.add_task(text, total=1.0), stage
-            seen = fraction
-            rich.update(task, completed=fraction, description=text)
+            rich.text, left = clock.timed(text, fraction)
+            rich.update(task, completed=min(fraction, UNFINISHED), description=left, visible=True)
 
         yield show
+
+
+def ending(text: str, width: int) -> str:
+    """As much of a text as fits; numbers stand at its end, so that its beginning is left out."""
+    return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"
 
 
 @contextmanager
@@ -153,12 +191,13 @@ def lines(seconds: float = 10.0) -> Iterator[Progress]:
     It says what the stage says of itself, and no percentage: nobody knows how much of the command a stage is.
     """
     shown_at = begun = time.monotonic()
+    clock = StageClock()
 
     def show(text: str, fraction: float) -> None:
         nonlocal shown_at
-        now = time.monotonic()
+        now, (text, left) = time.monotonic(), clock.timed(text, fraction)
         if now - shown_at >= seconds:
             shown_at = now
-            print(f"[{now - begun:6.0f} s] {text}", file=sys.stderr, flush=True)
+            print(f"[{now - begun:6.0f} s] {text}{left and f', {left}'}", file=sys.stderr, flush=True)
 
     yield show

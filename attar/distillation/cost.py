@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 from attar.core.progress import about, duration
+from attar.core.whole_command import StageForecast, WholeCommand
 from attar.core.wording import counted, size
 from attar.distillation.artefacts import prepared_artefact
 from attar.distillation.device_speed import decoded_per_second, encoded_per_second, passes_per_image, passes_per_second
@@ -19,15 +22,34 @@ from attar.selection.rules import BY_TEACHER
 from attar.teachers.features import seconds_per_image
 
 
-def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> str:
-    """The work that is not yet in the store, and about how long it takes on this device, in words.
+@dataclass(frozen=True)
+class Remaining:
+    """The work of a run that is not yet in the store."""
 
-    Each part is named, with its time, which is measured on a small part of it; `choosing` are the seconds of a choice.
-    """
+    words: str
+    """What it is, and about how long it takes on this device: each part with its time, measured on a small part."""
+    parts: Mapping[str, StageForecast]
+    """The same parts, for who tells how far they are; none where there is no forecast."""
+
+
+STAGES = ("encoding", "sampling", "decoding", "refining")
+"""What the stages that are parts by themselves say first of themselves; starts are found while sampling, and whatever
+else is said is of the fit."""
+
+
+def tell(whole: WholeCommand, text: str, fraction: float) -> None:
+    """Takes what a stage of a run says of itself."""
+    if text.startswith("finding starts"):
+        whole.tell("sampling", text)
+    else:
+        whole.tell(next((stage for stage in STAGES if text.startswith(stage)), "the fit"), text, fraction)
+
+
+def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> Remaining:
+    """The work that is not yet in the store; `choosing` are the seconds of a choice."""
     job, method = plan.job, plan.method
     if isinstance(method, ComposedImages):
-        left = [label for label in job.labels if not job.store.has(prepared_artefact(job, method, label))]
-        return method.estimate(job, left)
+        return Remaining(_composing(job, method), {})
     assert isinstance(method, LatentMethod)
     unfitted, missing = _unfitted(plan, ipcs), _missing(plan, ipcs)
     counted_fits = [(fit, [len(job.images.of_class(label)) for label in group]) for fit, group in unfitted]
@@ -35,10 +57,11 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> str:
     learning = sum(fit.seconds(job, counts) for fit, counts in counted_fits)
     sampling = len(missing) and sum(missing) * passes_per_image(job, method)
     fits = {fit for fit, _ in unfitted}
-    encoding = sum(max(_unencoded(job, fit, label) for fit in fits) for label in {c for _, g in unfitted for c in g})
+    unencoded = [max(_unencoded(job, fit, label) for fit in fits) for label in {c for _, g in unfitted for c in g}]
+    encoding = sum(unencoded)
     refining, improving = _refining(plan, method, ipcs)
     if not (fitting or learning or sampling or encoding or refining or choosing):
-        return "all images are made; they have only to be written"
+        return Remaining("all images are made; they have only to be written", {})
     each, decoding = 1 / passes_per_second(job.prior), sum(ipcs) * len(job.labels)
     parts = {
         "the choice": choosing,
@@ -52,13 +75,38 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> str:
     of = f"{fitting:,} to fit, {sampling:,} to sample {sum(missing):,}"
     encoded = f", {counted(encoding, 'image')} to encode" if encoding else ""
     improved = f", {counted(refining, 'image')} to refine" if refining else ""
-    passes = counted(fitting + sampling, "network pass")
     named = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if seconds)
     unread = ", from an empty cache and without refinement, for its weights are left unread" if job.unread else ""
-    return (
-        f"{passes} ({of}){encoded}{improved}, {about(sum(parts.values()))} ({named}){unread}; "
+    words = (
+        f"{counted(fitting + sampling, 'network pass')} ({of}){encoded}{improved}, "
+        f"{about(sum(parts.values()))} ({named}){unread}; "
         f"{_room(plan, ipcs, encoding, sum(missing))}"
     )
+    rounds: dict[str, Sequence[float]] = {"encoding": [count for count in unencoded if count], "decoding": ipcs}
+    rounds |= {"the fit": [1.0] * len(unfitted), "refining": [1.0] * len(job.labels) * len(ipcs)}
+    rounds["sampling"] = [1.0] * len(unfitted) * len(ipcs) if method.fit.tunes else _rounds(missing)
+    return Remaining(words, _told(parts, rounds))
+
+
+def _composing(job: Job, method: ComposedImages) -> str:
+    return method.estimate(job, [k for k in job.labels if not job.store.has(prepared_artefact(job, method, k))])
+
+
+def _told(parts: Mapping[str, float], rounds: Mapping[str, Sequence[float]]) -> dict[str, StageForecast]:
+    """The parts that stages tell of; a choice is told of as the fit, starts as sampling."""
+    seconds = {
+        "encoding": parts["encoding"],
+        "the fit": parts["the choice"] + parts["the fit"],
+        "sampling": parts["the starts"] + parts["sampling"],
+        "refining": parts["refinement"],
+        "decoding": parts["decoding"],
+    }
+    return {name: StageForecast(of, rounds[name]) for name, of in seconds.items()}
+
+
+def _rounds(missing: Sequence[int]) -> list[float]:
+    """How many candidates each IPC lacks, given how many each class of it lacks."""
+    return [sum(own) for _, own in groupby(missing)]
 
 
 def _room(plan: RunPlan, ipcs: Sequence[int], encoding: int, made: int) -> str:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from attar.core.arguments import checked
 from attar.core.engine import LOCAL, Engine, raise_first
-from attar.core.progress import Say, about, quiet
+from attar.core.progress import Say, about, duration, quiet
 from attar.core.store import Artefact, write_json
+from attar.core.whole_command import StageForecast, WholeCommand
 from attar.core.wording import counted
 
 if TYPE_CHECKING:
@@ -54,33 +55,50 @@ def distill_sets(
     engine.check(job.spec.device)
     plan = planned(job, name, method, ipcs, out, say, fits)
     missing = plan.missing(plan.ipcs, say)
-    estimate = _estimate(plan, missing)
+    estimate, parts = _estimate(plan, missing)
     for weak in dict.fromkeys(teacher.weak for teacher in job.teachers.values() if teacher.weak) if missing else ():
         say(f"note: {weak}")
     say(estimate)
+    _tell_whole(job, parts)
     if not job.dry:
         _make_ahead(plan, missing, engine)
-    for ipc in () if job.dry else missing:
-        written = _write(plan, ipc, make(plan, ipc))
-        begun, last = time.monotonic(), begun
-        if written:
-            say(f"wrote {plan.folders[ipc]} in {begun - last:.1f} s")
+        _write_all(plan, missing, begun, say)
     return list(plan.folders.values())
 
 
-def _write(plan: RunPlan, ipc: int, made: StageOutputs) -> bool:
-    """Writes the set of one IPC, unless another run has done so meanwhile; whether it was written here."""
+def _write_all(plan: RunPlan, ipcs: Sequence[int], begun: float, say: Say) -> None:
+    for ipc in ipcs:
+        seconds = _write(plan, ipc, make(plan, ipc))
+        begun, last = time.monotonic(), begun
+        if seconds is not None:
+            say(f"wrote {plan.folders[ipc]}, made in {duration(seconds)}, with all checks in {begun - last:.1f} s")
+
+
+def _tell_whole(job: Job, parts: Mapping[str, StageForecast]) -> None:
+    """From now on the job tells how long all that was forecast still takes."""
+    if parts:
+        from attar.distillation.cost import tell
+
+        job.progress = partial(tell, WholeCommand(job.progress, parts))
+
+
+def _write(plan: RunPlan, ipc: int, made: StageOutputs) -> float | None:
+    """Writes the set of one IPC; the seconds of its stages, as its manifest and a report state them.
+
+    None where another run has written it meanwhile.
+    """
     from attar.distillation.manifest import manifest, prototypes, statistics
     from attar.sets.distilled import write_distilled
+    from attar.sets.manifest import read_manifest
 
     job, folder = plan.job, plan.folders[ipc]
     with job.store.lock(Artefact("writing", {"out": str(folder.absolute())})):
         if not plan.missing([ipc], quiet):
-            return False
+            return None
         beside = (prototypes(job, made.fitted), statistics(plan, made.fitted))
         job.store.once(set_artefact(plan, ipc, made), partial(_noted, folder))
         write_distilled(folder, job.classes, made.images, manifest(plan, ipc, made), *beside, plan.generates)
-    return True
+    return sum(read_manifest(folder / "manifest.json")["seconds"].values())
 
 
 def set_artefact(plan: RunPlan, ipc: int, made: StageOutputs) -> Artefact:
@@ -136,11 +154,11 @@ def _make_ahead(plan: RunPlan, ipcs: Sequence[int], engine: Engine) -> None:
             raise_first(engine.ahead(items, plan.job.spec.device, plan.job.progress))
 
 
-def _estimate(plan: RunPlan, ipcs: Sequence[int]) -> str:
-    """What is left to do, in words."""
+def _estimate(plan: RunPlan, ipcs: Sequence[int]) -> tuple[str, Mapping[str, StageForecast]]:
+    """What is left to do, in words, and its parts where they have a forecast."""
     size = f"{counted(len(plan.job.images), 'image')} of {counted(len(plan.job.classes), 'class')}"
     if not ipcs:
-        return f"{size}: nothing left to do"
+        return f"{size}: nothing left to do", {}
     from attar.data import still_to_look_at
     from attar.distillation.cost import choices, remaining
     from attar.methods.base import RealImages
@@ -152,7 +170,8 @@ def _estimate(plan: RunPlan, ipcs: Sequence[int]) -> str:
         into = f" into mosaics of {grid_words(spec.formation)}" if spec.formation > 1 else ""
         copied = spec.made(sum(ipcs)) * len(plan.job.classes)
         timed = "".join(f"; {work}, {about(seconds)}" for work, seconds in first.items())
-        return f"{size}: {copied} of them will be copied{into}{timed}{looking}"
+        return f"{size}: {copied} of them will be copied{into}{timed}{looking}", {}
     trained = "; the prior digits is trained before that" if plan.uses_prior and plan.job.untrained else ""
     work = "".join(f"; {work}" for work in first)
-    return f"{size}: {remaining(plan, ipcs, sum(first.values()))}{work}{trained}{looking}"
+    left = remaining(plan, ipcs, sum(first.values()))
+    return f"{size}: {left.words}{work}{trained}{looking}", left.parts

@@ -18,6 +18,7 @@ from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Artefact, Store, fingerprint
 from attar.core.tracking import part
+from attar.core.whole_command import StageForecast, WholeCommand
 from attar.core.wording import counted
 from attar.data import ImageSet, load_data, test_spec, usual_side
 from attar.evaluation.conditions import Conditions
@@ -27,7 +28,7 @@ from attar.evaluation.load_images import all_for_recipe, all_images, images_of_s
 from attar.evaluation.outlook import TrainingCost, cost_in_words, expected
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import changes
-from attar.evaluation.records import ALL_DATA, Record
+from attar.evaluation.records import ALL_DATA, Record, Result
 from attar.evaluation.teaching import LabelSource, open_label_source
 from attar.sets.distilled import DistilledSet, check_undamaged, find_distilled
 from attar.sets.source_data import check_data, tested_images
@@ -63,9 +64,11 @@ def evaluate_sets(
     every = (_judged(*pair, recipe, conditions, store) for pair in zip(sets, tested, strict=True))
     if dry_run:
         return say(_left(_warned(every, say), recipe, store))
+    seen = progress is not silent
+    whole = WholeCommand(progress, _parts(sets, tested, recipe, conditions, seen))
     for judged in _warned(every, say):
         raise_first(engine.ahead(list(judged.runs()), conditions.device, progress))
-        yield from (judged.record(network, progress) for network in conditions.networks)
+        yield from (judged.record(network, whole) for network in conditions.networks)
 
 
 def _checked(
@@ -88,6 +91,23 @@ def _warned(every: Iterator[_Judged], say: Say) -> Iterator[_Judged]:
             say(f"note: {judged.source.weak}")
             said = True
         yield judged
+
+
+def _parts(
+    sets: Sequence[DistilledSet], tested: Sequence[ImageSet], recipe: Recipe, conditions: Conditions, timed: bool
+) -> dict[str, StageForecast]:
+    """The trainings on each set, and on the images beside it, each by what it takes, or not `timed`."""
+    parts = {}
+    for distilled, images in zip(sets, tested, strict=True):
+        for network in conditions.networks:
+            each = expected(distilled, recipe, network, len(images), conditions.device).seconds if timed else 1.0
+            for beside in (False, True)[: 1 + conditions.baseline]:
+                parts[_part(distilled, network, beside)] = StageForecast(each * len(conditions.seeds))
+    return parts
+
+
+def _part(distilled: DistilledSet, network: str, beside: bool) -> str:
+    return f"{'beside ' if beside else ''}{distilled.folder}, {network}"
 
 
 def _left(every: Iterator[_Judged], recipe: Recipe, store: Store) -> str:
@@ -188,18 +208,23 @@ class _Judged:
         own = Students(self.train, self.tests, self.recipe, network, device, source.teacher, source.labels, self.store)
         return own, None if self.random is None else replace(own, train=self.random, labels=None)
 
-    def record(self, network: str, progress: Progress) -> Record:
+    def record(self, network: str, whole: WholeCommand) -> Record:
         """What a network that is trained on it comes to, and beside it one that is trained on the random images."""
         own, beside = self.students(network)
-        folder, seeds = self.distilled.folder, self.conditions.seeds
-        with part(str(folder)):
-            result = evaluate(own, seeds, _prefixed(progress, str(folder)))
-        random = f"random real images beside {folder}"
-        with part(random):
-            baseline = None if beside is None else evaluate(beside, seeds, _prefixed(progress, random))
+        with part(str(self.distilled.folder)):
+            result = self._result(own, network, whole, False)
+        with part(f"random real images beside {self.distilled.folder}"):
+            baseline = None if beside is None else self._result(beside, network, whole, True)
         about = _about(self.distilled, self.conditions.test, self.recipe)
         weighted = None if self.distilled.weights() is None else self.conditions.weights
         return Record.of(result, **about, weighted=weighted, teacher=self.source.about, baseline=baseline)
+
+    def _result(self, students: Students, network: str, whole: WholeCommand, beside: bool) -> Result:
+        name = _part(self.distilled, network, beside)
+        shown = f"{'random real images beside ' if beside else ''}{self.distilled.folder}"
+        result = evaluate(students, self.conditions.seeds, _prefixed(whole.of(name), shown))
+        whole.parts[name].finish()
+        return result
 
 
 def _judged(distilled: DistilledSet, tested: ImageSet, recipe: Recipe, conditions: Conditions, store: Store) -> _Judged:

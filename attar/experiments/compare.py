@@ -13,7 +13,7 @@ from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError, suggestion
 from attar.core.files import expand_user
 from attar.core.hub_ids import check_there, near
-from attar.core.progress import Progress, Say, quiet, silent
+from attar.core.progress import Progress, Say, of_item, quiet, silent
 from attar.core.store import Store, fingerprint
 from attar.core.wording import counted
 from attar.data.output_places import check_place
@@ -254,7 +254,7 @@ class Grid:
         ipcs = self.experiment.ipcs_of(contender)
         folders = [self.experiment.folder(contender, seed, ipc) for ipc in ipcs]
         out = folders[0] if len(folders) == 1 else folders[0].parent
-        job = Job(replace(contender.spec, seed=seed), self.store, self.progress, dry_run)
+        job = Job(replace(contender.spec, seed=seed), self.store, of_item(self.progress), dry_run)
         distill_sets(job, contender.name, contender.method, ipcs, out, say=say, engine=self.engine)
 
     def _note(self, text: str) -> None:
@@ -300,7 +300,8 @@ class Grid:
         conditions = Conditions(
             tuple(networks), item.seeds, self.experiment.test, False, evaluation.teacher, device=device
         )
-        how: dict[str, Any] = {"store": self.store, "progress": self.progress, "say": self._note, "engine": self.engine}
+        shown = of_item(self.progress)
+        how: dict[str, Any] = {"store": self.store, "progress": shown, "say": self._note, "engine": self.engine}
         for record in evaluate_sets([distilled.folder], evaluation.recipe, conditions, **how):
             self.say(record.row)
             yield replace(record, trial=self._trial(item, record.network, distilled))

@@ -10,7 +10,7 @@ from typing import Any
 
 from attar.core.errors import AttarError
 from attar.core.files import write_json, writing
-from attar.core.progress import Progress, Say, about
+from attar.core.progress import Progress, Say, about, of_item
 from attar.core.store import Store
 from attar.core.wording import counted
 from attar.data.output_places import check_file, check_place
@@ -204,7 +204,7 @@ def evaluated(
 ) -> Record:
     """The record of the set under a recipe; a teacher is asked where the recipe has soft labels."""
     own = replace(conditions, teacher=conditions.teacher if recipe.labels == "soft" else None)
-    return next(evaluate_sets([distilled.folder], recipe, own, store=store, progress=progress))
+    return next(evaluate_sets([distilled.folder], recipe, own, store=store, progress=of_item(progress)))
 
 
 def expected_seconds(

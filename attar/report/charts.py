@@ -32,10 +32,11 @@ STAND_INS = {
     "#0000f0": "var(--muted)",
     "#0000f1": "var(--line)",
     "#0000f2": "currentColor",
+    "#0000f3": "var(--paper)",
 }
 """Colours that matplotlib can draw with -> those of the style sheet that they become."""
 SERIES = list(STAND_INS)[:COLOURS]
-MUTED, FAINT, INK = list(STAND_INS)[COLOURS:]
+MUTED, FAINT, INK, PAPER = list(STAND_INS)[COLOURS:]
 BINS = 20
 """Bins of the histograms of distances to real images."""
 BAR_STYLES: Mapping[str, dict[str, Any]] = {
@@ -92,7 +93,7 @@ def accuracy_by_ipc(lines: Sequence[Line], ceiling: float | None, salt: str) -> 
         axes.set_ylabel("test accuracy, %", color=INK)
         _plain(axes)
 
-    return _svg(draw, (4.8, 3.1), salt)
+    return svg(draw, (4.8, 3.1), salt)
 
 
 def _draw_line(axes: Any, line: Line) -> None:
@@ -137,7 +138,7 @@ def measures_by_step(tunings: Sequence[FineTuning]) -> str:
             axes.locator_params(nbins=5)
             _plain(axes)
 
-    return _svg(draw, (9.0, 4.4), "tuning")
+    return svg(draw, (9.0, 4.4), "tuning")
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def distances_by_time(ways: Sequence[Way]) -> str:
         axes.set_ylim(bottom=0)
         _plain(axes)
 
-    return _svg(draw, (4.6, 2.8), "ways")
+    return svg(draw, (4.6, 2.8), "ways")
 
 
 def distances_chart(nearest: Nearest, salt: str) -> str:
@@ -185,7 +186,7 @@ def distances_chart(nearest: Nearest, salt: str) -> str:
         axes.set_ylabel("images, %")
         _plain(axes)
 
-    return _svg(draw, (3.6, 2.2), salt)
+    return svg(draw, (3.6, 2.2), salt)
 
 
 def per_cent_by_bin(values: Sequence[float], edges: np.ndarray) -> np.ndarray:
@@ -324,7 +325,7 @@ def _plain(axes: Any) -> None:
     axes.spines[["left", "bottom"]].set_color(FAINT)
 
 
-def _svg(draw: Callable[[Figure], None], size: tuple[float, float], salt: str) -> str:
+def svg(draw: Callable[[Figure], None], size: tuple[float, float], salt: str) -> str:
     """What `draw` puts on a figure of this size in inches, as an SVG element in the style sheet's colours."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -334,10 +335,10 @@ def _svg(draw: Callable[[Figure], None], size: tuple[float, float], salt: str) -
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
-    return re.sub(r"#0000[0-9a-f]{2}", lambda colour: STAND_INS.get(colour[0], colour[0]), svg)
+    drawn = text.getvalue()
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
+    drawn = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", drawn)
+    return re.sub(r"#0000[0-9a-f]{2}", lambda colour: STAND_INS.get(colour[0], colour[0]), drawn)
 
 
 @contextmanager

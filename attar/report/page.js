@@ -5,6 +5,7 @@ for (const tools of document.querySelectorAll(".tools")) tools.hidden = false;
 for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
   headings.forEach((heading, column) => {
+    if (heading.className === "unsorted") return;
     const button = document.createElement("button");
     button.type = "button";
     button.append(...heading.childNodes);

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from attar.core.portable_paths import portable, portable_all
 from attar.core.progress import duration
 from attar.evaluation.records import ALL_DATA, Record, in_words, signed
-from attar.sets.distilled import DistilledSet
+from attar.report.manifest_rows import evaluate_commands
+from attar.sets.distilled import DistilledSet, stored
 from attar.sets.mosaics import grid_words
 
 
@@ -35,6 +36,7 @@ COLUMNS = (
     "Best epoch",
     "Test images",
     "Training images",
+    "Stored",
     "Made in",
     "Judged in",
 )
@@ -49,6 +51,10 @@ class RecordRow:
     values: tuple[RecordCell, ...]
     wall: int | None
     """The number of the set, under which its settings and commands stand; None: it is not on the page."""
+    command: str
+    """The shell command that judges it again; nothing where the command line cannot name its seeds or recipe."""
+    manifest: str
+    """Where the set's manifest lies, with its fingerprint; nothing of what is not on the page."""
 
 
 def public(record: Record) -> Record:
@@ -71,12 +77,14 @@ def all_rows(
     for record in records:
         name = ALL_DATA if record.of_all_data else names[record.path]
         wall = walls.get(record.path)
-        made = None if wall is None else sum(sets[wall].manifest["seconds"].values())
-        rows.append(RecordRow(styles.get(name), tuple(_values(name, public(record), made)), wall))
+        own, told = None if wall is None else sets[wall], public(record)
+        command = "" if record.of_all_data else "".join(evaluate_commands([told]))
+        place = "" if own is None else f"{told.set}/manifest.json, fingerprint {own.manifest['run']}"
+        rows.append(RecordRow(styles.get(name), tuple(_values(name, told, own)), wall, command, place))
     return rows
 
 
-def _values(name: str, record: Record, made: float | None) -> list[RecordCell]:
+def _values(name: str, record: Record, own: DistilledSet | None) -> list[RecordCell]:
     gap, grid = record.difference, f" ({grid_words(record.formation)})" if record.formation > 1 else ""
     grid += f", {record.weighing}" if record.weighing else ""
     random = "" if record.baseline is None else f"random real images: {_each(record.baseline.accuracies)}"
@@ -96,9 +104,15 @@ def _values(name: str, record: Record, made: float | None) -> list[RecordCell]:
             f"{record.n_test:,} (± {record.sampling:.1f})", record.n_test, f"{record.test or ''} {sampling}".strip()
         ),
         RecordCell(f"{record.n_train:,}", record.n_train),
-        RecordCell("" if made is None else duration(made), -1.0 if made is None else made),
+        *(_cost(own) if own else [RecordCell("", -1.0)] * 2),
         RecordCell(duration(record.seconds), record.seconds),
     ]
+
+
+def _cost(own: DistilledSet) -> list[RecordCell]:
+    """What the set takes, and how long it took to make."""
+    held, made = stored(own), sum(own.manifest["seconds"].values())
+    return [RecordCell(f"{held.pixels:,} pixels, {held.bytes:,} bytes", held.bytes), RecordCell(duration(made), made)]
 
 
 def _text(text: str) -> RecordCell:

@@ -19,9 +19,10 @@ from attar.core.wording import counted
 from attar.evaluation.records import Record
 from attar.report.charts import distances_chart
 from attar.report.manifest_rows import distill_command, evaluate_commands, settings
+from attar.report.maps import Map, maps_of
 from attar.report.rows import public
 from attar.report.set_names import path_of
-from attar.report.sprites import Sheet, ShownImages, fitting, image_of, sheet
+from attar.report.sprites import BUDGET, Sheet, ShownImages, fitting, image_of, sheet
 from attar.sets.distilled import CLASSES_SHOWN, DistilledSet, Stored, evenly, stored, verify
 from attar.sets.mosaics import grid_words
 from attar.sets.near_copies import folder_of, nearest_pixels, read_nearest
@@ -54,6 +55,8 @@ class Strip:
     uri: str
     real: Strip | None = None
     """The real images nearest to them."""
+    map: Map | None = None
+    """Where they lie among the real images."""
 
 
 @dataclass(frozen=True)
@@ -93,20 +96,28 @@ def walls_of(
 ) -> tuple[list[Wall], ShownImages]:
     """What is shown of each set, and how its images stand on the page."""
     common = set(sets[0].classes).intersection(*(distilled.classes for distilled in sets)) if sets else set()
+    labels = [_shown(distilled, common) for distilled in sets]
+    maps = maps_of(sets, labels, [styles[names[path_of(distilled)]] for distilled in sets])
     drawn: list[_Drawn] = []
 
     def draw(images: int) -> list[Sheet]:
-        drawn[:] = [_drawn(distilled, _shown(distilled, common), images) for distilled in sets]
+        drawn[:] = [_drawn(distilled, own, images) for distilled, own in zip(sets, labels, strict=True)]
         return [one for each in drawn for one in each.sheets]
 
-    look, uris = fitting(draw)
+    look, uris = fitting(draw, BUDGET - sum(len(one.symbol) for own in maps for one in own.values()))
     left = iter(uris)
     walls = [
         _wall(number, distilled, each, left, [record for record in records if record.path == path_of(distilled)], name)
         for number, (distilled, each) in enumerate(zip(sets, drawn, strict=True))
         for name in [names[path_of(distilled)]]
     ]
-    return [replace(wall, style=styles[wall.name]) for wall in walls], look
+    return [_finished(*each, styles) for each in zip(walls, labels, maps, strict=True)], look
+
+
+def _finished(wall: Wall, labels: Sequence[int], maps: Mapping[int, Map], styles: Mapping[str, int]) -> Wall:
+    """A wall in its colour, with the maps of its classes."""
+    strips = (replace(strip, map=maps.get(label)) for strip, label in zip(wall.strips, labels, strict=True))
+    return replace(wall, style=styles[wall.name], strips=tuple(strips))
 
 
 @dataclass(frozen=True)

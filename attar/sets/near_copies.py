@@ -1,7 +1,7 @@
 """Near copies: how far each image of a distilled set is from the nearest real one of its class. Kept beside the set.
 
-From the same features comes how much of the real images a set covers, how far its images are from one another, and, by
-a teacher, how surely they are of their class.
+From the same features comes how much of the real images a set covers, how far its images are from one another, a map of
+each class, and, by a teacher, how surely the images are of their class.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from attar.core.store import Store, write_json
 from attar.core.wording import counted
 from attar.data.output_places import check_place
 from attar.sets.distilled import DistilledSet, check_undamaged
+from attar.sets.maps import PrincipalMap, principal_map
 from attar.sets.mosaics import Picture
 from attar.sets.neighbours import NEIGHBOURS, covered_share, nearest_of
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from attar.teachers.reference import TeacherReference
 
 _DISTANCES = Many(Many(number(0)), least=1)
+_POINTS = Many(Many(number(), least=2))
 _SHAPE: Shape = {
     "measures": Many(
         {
@@ -43,6 +45,7 @@ _SHAPE: Shape = {
             "covered?": Many(number(0, 1)),
             "apart?": Many(Many(number(0))),
             "sure?": Many(Many(number(0, 1))),
+            "maps?": Many({"variance": Many(number(0, 1)), "real": _POINTS, "images": _POINTS, "starts": _POINTS}),
         }
     )
 }
@@ -76,6 +79,8 @@ class Nearest:
     """The distance of each image of each class to the nearest other image of the set in its class."""
     sure: list[list[float]] = field(default_factory=list)
     """By a teacher: the probability that it gives each image of being of its class."""
+    maps: list[PrincipalMap] = field(default_factory=list)
+    """Where the images of each class lie among the real ones."""
 
     @property
     def all(self) -> list[float]:
@@ -131,6 +136,8 @@ def read_nearest(distilled: DistilledSet) -> list[Nearest]:
     for of in record["measures"] if (wrong := wrong or mistake(record, _SHAPE)) is None else ():
         if [len(values) for values in of["distances"]] != each or [len(values) for values in of["numbers"]] != each:
             wrong = f"{of['kind']}: not one distance for each image"
+        if len(of.get("maps", each)) not in (0, len(each)):
+            wrong = f"{of['kind']}: not one map for each class"
     if wrong is not None:
         raise AttarError(f"{file} is damaged: {wrong}; remove it, or run `attar nearest` again")
     known = [one.name for one in fields(Nearest)]
@@ -307,6 +314,7 @@ def _measured(job: Job, distilled: DistilledSet, by: ImageFeatures) -> Nearest:
 
     nearest = Nearest(by.of, [], [], [])
     meter = Meter(job.progress, f"comparing {by.of}", len(distilled.classes), "classes")
+    prototypes = distilled.prototypes()
     for label, pictures in enumerate(distilled.pictures()):
         numbers = job.images.of_class(label)
         rows = by.rows(job, label, torch.from_numpy(numbers))
@@ -322,6 +330,9 @@ def _measured(job: Job, distilled: DistilledSet, by: ImageFeatures) -> Nearest:
         of_own, _ = nearest_of(points, points, own=np.arange(len(points))) if len(points) > 1 else (np.empty(0), None)
         nearest.apart.append((of_own / unit).tolist())
         nearest.sure.extend([sure.tolist()] if sure is not None else [])
+        began = [Picture(file) for file in prototypes[label]]
+        starts = _looked(job, by, label, began)[0] if began else []
+        nearest.maps.append(principal_map(rows, order, points, starts))
         meter.add()
     return nearest
 

@@ -1,0 +1,54 @@
+"""How much a command tells, and to whom: `--quiet` for people, `--stats` for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from attar.cli import failures
+from attar.core.files import writing
+
+
+def note(**what: Any) -> None:
+    """Keeps a line for programs, with the seconds since the command began, where `--stats` asked for them."""
+    if (file := failures.running.stats) is None:
+        return
+    seconds = round(time.time() - failures.running.begun, 3)
+    with writing(file, "name another file with `stats`"), file.open("a", encoding="utf-8") as lines:
+        lines.write(f"{json.dumps({'seconds': seconds, **what})}\n")
+
+
+def _quiet(value: bool) -> None:
+    failures.running.quiet = value
+
+
+def _stats(value: Path | None) -> None:
+    failures.running.stats = value
+
+
+options = typer.Typer(add_completion=False)
+
+
+@options.command()
+def declared(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Say nothing but warnings and errors", callback=_quiet)
+    ] = False,
+    stats: Annotated[
+        Path | None,
+        typer.Option(callback=_stats, help="Add what is said and done to this file, a line of JSON each, for programs"),
+    ] = None,
+) -> None:
+    """Never called: it declares the options."""
+
+
+def shared_options() -> list[Any]:
+    """The options of every command that may be long."""
+    params = [param for param in typer.main.get_command(options).params if param.name in ("quiet", "stats")]
+    for param in params:
+        param.expose_value = False
+    return params

@@ -1,0 +1,90 @@
+"""The stages of a command as one: how much of all of them is done, and how long the rest takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from attar.core.progress import LEFT, Progress, duration
+
+ENOUGH = 0.05
+"""The share of a stage from which on its own pace counts, and no longer that of the others."""
+
+
+@dataclass
+class StageForecast:
+    """A stage: its forecast, and how far it is."""
+
+    seconds: float
+    """How long it was forecast to take."""
+    rounds: Sequence[float] = (1.0,)
+    """How large its rounds are, one beside another: it is told of from 0 to 1 once for each of them."""
+    round: int = field(default=0, init=False)
+    fraction: float = field(default=0.0, init=False)
+    """Of the round."""
+    spent: float = field(default=0.0, init=False)
+    """Seconds."""
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, 0 to 1."""
+        whole = sum(self.rounds)
+        before, now = sum(self.rounds[: self.round]), self.rounds[self.round : self.round + 1]
+        return (before + self.fraction * sum(now)) / whole if whole else 1.0
+
+    def tell(self, fraction: float) -> None:
+        """It is so far; a smaller fraction than before begins another round."""
+        if fraction < self.fraction:
+            self.round += 1
+        self.fraction = fraction
+
+    def finish(self) -> None:
+        """It is done, though nothing may have been told of it."""
+        self.round = len(self.rounds)
+
+
+class WholeCommand:
+    """Takes what stages tell of themselves, and tells how far all of them are and what time is left.
+
+    That time is the forecast of what is left, at the pace of what was done.
+    """
+
+    def __init__(self, progress: Progress, parts: Mapping[str, StageForecast]) -> None:
+        self.progress, self.parts = progress, parts
+        self.at, self.last = time.monotonic(), ""
+
+    def of(self, name: str) -> Progress:
+        """What a part is told by."""
+        return partial(self.tell, name)
+
+    def tell(self, name: str, text: str, fraction: float | None = None) -> None:
+        """A part is so far, or at work that says nothing of how far it is; other names are of what has no forecast."""
+        now = time.monotonic()
+        if part := self.parts.get(self.last):
+            part.spent += now - self.at
+        self.at, self.last = now, name
+        if fraction is not None and (part := self.parts.get(name)):
+            part.tell(fraction)
+        self.progress(text if LEFT.fullmatch(text) else f"{text}; {duration(self.left)} left", self.share)
+
+    @property
+    def share(self) -> float:
+        """How much of the forecast is done, 0 to 1."""
+        whole = sum(part.seconds for part in self.parts.values())
+        return sum(part.share * part.seconds for part in self.parts.values()) / whole if whole else 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        done = sum(part.share * part.seconds for part in self.parts.values() if part.spent)
+        enough = self.share > ENOUGH / 2 and done
+        pace = sum(part.spent for part in self.parts.values()) / done if enough else 1.0
+        return sum(self._left(part, pace) for part in self.parts.values())
+
+    @staticmethod
+    def _left(part: StageForecast, pace: float) -> float:
+        if part.spent and part.share >= ENOUGH:
+            return part.spent * (1 - part.share) / part.share
+        return part.seconds * (1 - part.share) * pace
