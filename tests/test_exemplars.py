@@ -90,7 +90,9 @@ def test_only_exemplars_are_inverted(world: Path, store: Store) -> None:
 
 @pytest.mark.parametrize(("ipc", "share"), [(1, 0.02), (2, 0.2), (10, 0.2), (11, 0.5), (50, 0.5)])
 def test_few_are_chosen_among_the_typical_where_a_teacher_can_tell(world: Path, ipc: int, share: float) -> None:
-    assert ExemplarFit(select=taught(world)).for_ipc(ipc).select.share == share
+    table = ExemplarFit(select=taught(world), typical="1:2, 10:20, 50")
+    assert table.for_ipc(ipc).select.share == share
+    assert ExemplarFit(select=taught(world)).for_ipc(ipc).chooses.share == share, "the typical side of the race"
     assert ExemplarFit(select=taught(world, share=0.5)).for_ipc(ipc).select.share == 0.5, "a share that is set stands"
     assert ExemplarFit().for_ipc(ipc).select == Select(rule="herding", features="prior")
     confident = Select(rule="confident", teacher=str(world / "teacher"))

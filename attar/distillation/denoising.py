@@ -49,8 +49,11 @@ def denoised(
     starts: Sequence[Start],
     meter: Meter,
 ) -> list[Tensor]:
-    """Denoises the starts of several classes together: each class's latents (n, C, H, W) on the CPU."""
+    """Denoises the starts of several classes together, those that have a time: each class's latents (n, C, H, W)."""
     (t,) = {start.t for start in starts}
+    if t is None:
+        meter.add(sum(len(start.z) for start in starts))
+        return [start.z for start in starts]
     begun, finished = dict(zip(labels, starts, strict=True)), {label: list[Tensor]() for label in labels}
     steps = len(times_from(method.sampler, prior, t))
     for rows in _bundles(guide, begun, BUNDLE * prior.batch_size):

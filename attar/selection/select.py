@@ -171,22 +171,26 @@ class Select:
             "classes": teacher.matched,
         }
 
-    def __call__(self, job: Job, label: int, pool: Tensor, ipc: int) -> Tensor:
+    def __call__(self, job: Job, label: int, pool: Tensor, ipc: int, but: Indices | None = None) -> Tensor:
         """Which of a class's candidates are kept: indices (ipc,) into the pool, in the order of the choice.
 
-        The pool holds latents (N, C, H, W), or the numbers (N,) in the data set of all of the class's real images.
+        The pool holds latents (N, C, H, W), or the numbers (N,) in the data set of all of the class's real images. None
+        of the indices in `but` is kept.
         """
         import torch
 
-        among = self._among(job, label, pool, ipc)
+        among = self._among(job, label, pool, ipc, but)
         return torch.from_numpy(among[RULES.open(self.rule)(self._values(job, label, pool, among), ipc)])
 
-    def _among(self, job: Job, label: int, pool: Tensor, ipc: int) -> Indices:
+    def _among(self, job: Job, label: int, pool: Tensor, ipc: int, but: Indices | None) -> Indices:
         """The candidates that are chosen from, in their order: all, or the share that the teacher is surest of."""
-        ranked = self.ranked()
+        ranked, every = self.ranked(), np.arange(len(pool))
+        if but is not None:
+            every = np.setdiff1d(every, but)
         if ranked is None or self.share == 1:
-            return np.arange(len(pool))
-        return np.sort(surest(ranked.losses(job, label, pool), max(ipc, round(self.share * len(pool)))))
+            return every
+        losses = ranked.losses(job, label, pool)[every]
+        return every[np.sort(surest(losses, max(ipc, round(self.share * len(every)))))]
 
     def _values(self, job: Job, label: int, pool: Tensor, among: Indices) -> Any:
         """What the rule goes by: features, losses or an order of the candidates that are chosen from."""
