@@ -20,7 +20,7 @@ from attar.distillation.artefacts import fit_artefact
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods.exemplars.method import ExemplarFit, Exemplars
-from attar.methods.exemplars.race import Outcome, Race
+from attar.methods.exemplars.race import Outcome, TypicalRace
 from attar.priors.codec import to_float, to_uint8
 from attar.selection import Select
 from attar.sets.distilled import open_distilled
@@ -61,7 +61,7 @@ def raced(world: Path, **fields: Any) -> ExemplarFit:
 
 
 def test_typical_images_win_where_a_third_of_all_look_like_another_class(world: Path, store: Store) -> None:
-    outcome = Race(job_of(world, store), chooser(world, share=0.2), 3).outcome()
+    outcome = TypicalRace(job_of(world, store), chooser(world, share=0.2), 3).outcome()
     assert outcome.typical_wins
     assert outcome.typical > outcome.all + 5
     assert outcome.tested == 3 * len(CLASSES) * 10, "a third of each class, in each round"
@@ -79,9 +79,9 @@ def test_what_is_left_out_is_not_learnt_from_and_differs_by_round(
     world: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[dict[int, Any]] = []
-    images = Race._images
-    monkeypatch.setattr(Race, "_images", lambda race, places: shown.append(places) or images(race, places))
-    Race(job_of(world, store), chooser(world, share=0.2), 3).outcome()
+    images = TypicalRace._images
+    monkeypatch.setattr(TypicalRace, "_images", lambda race, places: shown.append(places) or images(race, places))
+    TypicalRace(job_of(world, store), chooser(world, share=0.2), 3).outcome()
     for round_ in range(3):
         left_out, typical, every = shown[3 * round_ : 3 * round_ + 3]
         for label in range(len(CLASSES)):
@@ -91,23 +91,23 @@ def test_what_is_left_out_is_not_learnt_from_and_differs_by_round(
 
 def test_a_single_class_and_tiny_ones_keep_the_typical(world: Path, store: Store, tmp_path: Path) -> None:
     one = Job(Spec(data=str(world / "data"), classes=("bee",), device="cpu"), store)
-    assert Race(one, chooser(world, share=0.2), 2).outcome().typical_wins
+    assert TypicalRace(one, chooser(world, share=0.2), 2).outcome().typical_wins
     for name in CLASSES:
         (tmp_path / "few" / name).mkdir(parents=True)
         for file in sorted((world / "data" / name).iterdir())[1:3]:
             shutil.copy(file, tmp_path / "few" / name)
-    assert Race(job_of(world, store, tmp_path / "few"), chooser(world, share=0.2), 1).outcome().tested == 0
+    assert TypicalRace(job_of(world, store, tmp_path / "few"), chooser(world, share=0.2), 1).outcome().tested == 0
 
 
 def test_the_outcome_is_kept_and_is_the_same_again(
     world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    race = Race(job_of(world, store), chooser(world, share=0.2), 3)
+    race = TypicalRace(job_of(world, store), chooser(world, share=0.2), 3)
     first = race.outcome()
-    again = Race(job_of(world, Store(tmp_path / "other")), race.select, 3)
+    again = TypicalRace(job_of(world, Store(tmp_path / "other")), race.select, 3)
     assert again.artefact.key == race.artefact.key
     assert again.outcome() == first
-    monkeypatch.setattr(Race, "_run", lambda _: pytest.fail("it is in the store"))
+    monkeypatch.setattr(TypicalRace, "_run", lambda _: pytest.fail("it is in the store"))
     assert race.outcome() == first
     assert race.seconds() > 0
 
@@ -116,7 +116,7 @@ def test_the_outcome_is_kept_and_is_the_same_again(
 def test_a_fit_follows_the_outcome(
     world: Path, store: Store, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, share: float, denoised: float
 ) -> None:
-    monkeypatch.setattr(Race, "outcome", lambda _: outcome)
+    monkeypatch.setattr(TypicalRace, "outcome", lambda _: outcome)
     job, numbers = job_of(world, store), torch.from_numpy(job_of(world, store).images.of_class(1))
     fit = raced(world)
     fitted = learnt(job, fit, [1])
@@ -129,7 +129,7 @@ def test_a_fit_follows_the_outcome(
 
 
 def test_a_time_that_is_set_stands(world: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Race, "outcome", lambda _: ALL)
+    monkeypatch.setattr(TypicalRace, "outcome", lambda _: ALL)
     fitted = learnt(job_of(world, store), raced(world, time=400), [1])
     assert float(fitted["denoised"]) == 1
     assert Exemplars(raced(world, time=400), Sampler(steps=5)).start(job_of(world, store), fitted, 1, 2).t == 400
@@ -138,7 +138,7 @@ def test_a_time_that_is_set_stands(world: Path, store: Store, monkeypatch: pytes
 def test_images_that_are_not_denoised_are_the_real_ones_through_the_codec(
     world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Race, "outcome", lambda _: ALL)
+    monkeypatch.setattr(TypicalRace, "outcome", lambda _: ALL)
     job = job_of(world, store)
     method = Exemplars(ExemplarFit(chooser(world), steps=25), Sampler(steps=25))
     (folder,) = distill_sets(job, "exemplars", method, (2,), tmp_path / "out")
@@ -168,7 +168,7 @@ def test_a_formation_goes_by_the_images_that_are_made(
     world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[float, int]] = []
-    monkeypatch.setattr(Race, "outcome", lambda race: asked.append((race.select.share, race.count)) or TYPICAL)
+    monkeypatch.setattr(TypicalRace, "outcome", lambda race: asked.append((race.select.share, race.count)) or TYPICAL)
     spec = Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu", formation=2)
     method = Exemplars(ExemplarFit(chooser(world), steps=5, time=200), Sampler(steps=5))
     distill_sets(Job(spec, store), "exemplars", method, (1,), tmp_path / "out")

@@ -42,9 +42,7 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
     from attar.teachers.train import train_teacher
 
     engine.check(job.spec.device)
-    if (factor := job.spec.imbalance_factor) is not None:
-        other = "name a `method`; the teacher that would choose is trained on all images"
-        raise AttarError(f"`imbalance_factor` {factor:g}: {other}")
+    _balanced(job)
     teacher = teacher_of(out)
     name, fields = _chosen(job, teacher)
     folders = foreseen(job, name, load_method(name, fields(None)), ipcs, out).folders
@@ -60,12 +58,21 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
         say("the images are chosen when the teacher is there")
         return list(folders.values())
     if job.dry and not all(_is_decided(job, teacher, job.spec.made(ipc)) for ipc in folders):
-        say("a race decides then whether typical images are chosen, or any")
+        say("a race decides whether typical images are chosen, or any")
         return list(folders.values())
     for ipc, folder in folders.items():
         method = load_method(name, fields(job.spec.made(ipc)))
+        if name == "herding" and (race := _choice(teacher, job.spec.made(ipc)).race(job)):
+            say(f"ipc {ipc}: {race.outcome().words}")
         distill_sets(job, name, method, [ipc], folder, say=say, engine=engine)
     return list(folders.values())
+
+
+def _balanced(job: Job) -> None:
+    """Raises AttarError for a long-tailed view of the data."""
+    if (factor := job.spec.imbalance_factor) is not None:
+        other = "name a `method`; the teacher that would choose is trained on all images"
+        raise AttarError(f"`imbalance_factor` {factor:g}: {other}")
 
 
 def teacher_of(out: Path) -> Path:

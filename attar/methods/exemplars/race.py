@@ -69,13 +69,19 @@ class Outcome:
         return cls(*(round(float(value), 4) for value in (typical.mean(), every.mean(), error)), len(typical))
 
     @property
+    def words(self) -> str:
+        """It in words, and what follows."""
+        told = f"{self.typical:.1f} % of the images left out are right after typical ones, {self.all:.1f} % after any"
+        return f"{told}: {'typical ones' if self.typical_wins else 'any'} are chosen"
+
+    @property
     def typical_wins(self) -> bool:
         """Whether typical images teach more, beyond the noise: otherwise the wider choice stands."""
         return self.tested == 0 or self.typical - self.all > self.error
 
 
 @dataclass(frozen=True)
-class Race:
+class TypicalRace:
     """Typical images against all, in rounds: each leaves out other images, and has a network of its own."""
 
     job: Job
@@ -153,7 +159,7 @@ class Race:
 
 
 @lru_cache(maxsize=8)
-def _artefact(race: Race) -> Artefact:
+def _artefact(race: TypicalRace) -> Artefact:
     job, select = race.job, race.select
     pools = {label: torch.from_numpy(job.images.of_class(label)) for label in race.labels}
     known = [of.artefact(job, label, pool) for of in select.needed_features(job) for label, pool in pools.items()]

@@ -18,7 +18,7 @@ from attar.priors.prior import Prior
 from attar.selection.rules import RANKING
 
 if TYPE_CHECKING:
-    from attar.methods.exemplars.race import Race
+    from attar.methods.exemplars.race import TypicalRace
 
 STORED_NAME = "Chosen"
 """What keys and manifests call the fit."""
@@ -69,12 +69,12 @@ class ExemplarSettings(Fit):
     def chooses(self) -> Select:
         return self._rule if self.count is None or not self._races else replace(self._rule, share=self._share)
 
-    def race(self, job: Job) -> Race | None:
+    def race(self, job: Job) -> TypicalRace | None:
         """What decides between the typical images and all; None where the settings do."""
-        from attar.methods.exemplars.race import Race
+        from attar.methods.exemplars.race import TypicalRace
 
         assert self.count is not None, "for_ipc says how many"
-        return Race(job, self.chooses, self.count) if self._races else None
+        return TypicalRace(job, self.chooses, self.count) if self._races else None
 
     def decided(self, job: Job) -> Select:
         """The rule of choice, after the race where one decides."""
