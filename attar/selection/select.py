@@ -171,22 +171,23 @@ class Select:
             "classes": teacher.matched,
         }
 
-    def __call__(self, job: Job, label: int, pool: Tensor, ipc: int, but: Indices | None = None) -> Tensor:
+    def __call__(self, job: Job, label: int, pool: Tensor, ipc: int) -> Tensor:
         """Which of a class's candidates are kept: indices (ipc,) into the pool, in the order of the choice.
 
-        The pool holds latents (N, C, H, W), or the numbers (N,) in the data set of all of the class's real images. None
-        of the indices in `but` is kept.
+        The pool holds latents (N, C, H, W), or the numbers (N,) in the data set of all of the class's real images.
         """
+        return self.of_others(job, label, pool, ipc, np.array([], np.int64))
+
+    def of_others(self, job: Job, label: int, pool: Tensor, ipc: int, left_out: Indices) -> Tensor:
+        """Which are kept where some are left out: indices (ipc,) into the pool, none of those in `left_out`."""
         import torch
 
-        among = self._among(job, label, pool, ipc, but)
+        among = self._among(job, label, pool, ipc, left_out)
         return torch.from_numpy(among[RULES.open(self.rule)(self._values(job, label, pool, among), ipc)])
 
-    def _among(self, job: Job, label: int, pool: Tensor, ipc: int, but: Indices | None) -> Indices:
+    def _among(self, job: Job, label: int, pool: Tensor, ipc: int, left_out: Indices) -> Indices:
         """The candidates that are chosen from, in their order: all, or the share that the teacher is surest of."""
-        ranked, every = self.ranked(), np.arange(len(pool))
-        if but is not None:
-            every = np.setdiff1d(every, but)
+        ranked, every = self.ranked(), np.setdiff1d(np.arange(len(pool)), left_out)
         if ranked is None or self.share == 1:
             return every
         losses = ranked.losses(job, label, pool)[every]

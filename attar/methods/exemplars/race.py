@@ -66,7 +66,8 @@ class Outcome:
     def of(cls, typical: Tensor, every: Tensor) -> Outcome:
         """That of images of which either learner was right of some, 100, and wrong of others, 0."""
         error = (typical - every).std(correction=0) / len(typical) ** 0.5
-        return cls(*(round(float(value), 4) for value in (typical.mean(), every.mean(), error)), len(typical))
+        values = [round(float(value), 4) for value in (typical.mean(), every.mean(), error)]
+        return cls(values[0], values[1], values[2], len(typical))
 
     @property
     def words(self) -> str:
@@ -146,7 +147,7 @@ class TypicalRace:
         for label, places in left_out.items():
             pool = torch.from_numpy(self.job.images.of_class(label))
             count = min(self.count, CHOSEN, len(pool) - len(places))
-            chosen[label] = select(self.job, label, pool, count, but=places).numpy()
+            chosen[label] = select.of_others(self.job, label, pool, count, places).numpy()
         return chosen
 
     def _images(self, places: dict[int, Indices]) -> tuple[Pixels, Tensor]:
