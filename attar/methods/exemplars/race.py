@@ -159,7 +159,7 @@ class TypicalRace:
         return pixels, torch.from_numpy(labels)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _artefact(race: TypicalRace) -> Artefact:
     job, select = race.job, race.select
     pools = {label: torch.from_numpy(job.images.of_class(label)) for label in race.labels}
