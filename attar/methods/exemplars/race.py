@@ -112,14 +112,15 @@ class TypicalRace:
 
     def seconds(self) -> float:
         """Seconds that it takes, about: one call of a network, timed, for all images that it is shown."""
-        test = _Test(np.zeros((BATCH, self._side, self._side, 3), np.uint8), torch.zeros(BATCH), 0)
+        test = _Test(np.zeros((BATCH, self.side, self.side, 3), np.uint8), torch.zeros(BATCH), 0)
         begun = time.monotonic()
-        test.right(np.zeros((BATCH, self._side, self._side, 3), np.uint8), torch.zeros(BATCH, dtype=torch.long))
+        test.right(np.zeros((BATCH, self.side, self.side, 3), np.uint8), torch.zeros(BATCH, dtype=torch.long))
         shown = ROUNDS * len(self.labels) * (LEFT_OUT + 2 * min(self.count, CHOSEN))
         return (time.monotonic() - begun) * shown / BATCH
 
     @property
-    def _side(self) -> int:
+    def side(self) -> int:
+        """Side of the images, in pixels."""
         return min(self.job.side, SIDE)
 
     def _run(self) -> Outcome:
@@ -155,7 +156,7 @@ class TypicalRace:
         job = self.job
         numbers = [job.images.of_class(label)[chosen] for label, chosen in places.items()]
         labels = np.repeat(np.arange(len(places)), [len(own) for own in numbers])
-        pixels = load_pixels(job.images, np.concatenate(numbers), self._side, job.spec.preprocess)
+        pixels = load_pixels(job.images, np.concatenate(numbers), self.side, job.spec.preprocess)
         return pixels, torch.from_numpy(labels)
 
 
@@ -171,6 +172,7 @@ def _artefact(race: TypicalRace) -> Artefact:
         "images": [job.images.identity(label) for label in race.labels],
         "features": known,
         "preprocess": job.spec.preprocess,
+        "side": race.side,
         "how": HOW,
         "machine": job.machine,
     }
