@@ -101,6 +101,8 @@ def all_kinds(world: Path) -> None:
     distill_sets(Job(spec_of(world, prior=None)), "herding", herding, (2,), world / "herding")
     rded = load_method("rded", {"teacher": str(world / "teacher"), "pool": 4, "crops": 2})
     distill_sets(Job(spec_of(world, prior=None)), "rded", rded, (1,), world / "rded")
+    exemplars = load_method("exemplars", {"fit.select.teacher": str(world / "teacher")})
+    distill_sets(Job(spec_of(world)), "exemplars", exemplars, (1,), world / "exemplars")
     recipe = modified(RECIPES.open("fkd-soft-cifar"), {"epochs": 2, "crop": 0.3})
     teacher = TeacherReference.of(str(world / "teacher"))
     list(evaluate_sets([world / "set"], recipe, Conditions(("convnet3-w8",), (0,), teacher=teacher, device="cpu")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from attar.distillation import run_without_method as choice
 from attar.evaluation import RECIPES
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.suited import suited
+from attar.methods.exemplars.race import Outcome, TypicalRace
 from attar.networks import suited_convnet
 from attar.sets.distilled import find_distilled
 
@@ -42,16 +44,25 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+@pytest.mark.parametrize(
+    ("outcome", "shares"), [(Outcome(60.0, 50.0, 1.0, 9), (0.02, 0.2)), (Outcome(50.0, 50.0, 1.0, 9), (1.0, 1.0))]
+)
 def test_real_images_are_chosen_with_a_teacher_that_is_trained_first(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcome: Outcome,
+    shares: tuple[float, float],
 ) -> None:
+    monkeypatch.setattr(TypicalRace, "outcome", lambda _: outcome)
     words = ["distill", "--data", photos, "--ipc", "1,2", "--device", "cpu", "--out", "out"]
     assert attar(monkeypatch, *words) == 0
     told = capsys.readouterr().out
     assert "neither a --method nor a --prior is named: herding among the images that a small teacher" in told
     assert "convnet4-bn-w48 is trained first at 40 pixels, in out.teacher" in told
     assert "`attar train-prior` trains one" in told
-    for ipc, share in ((1, 0.02), (2, 0.2)):
+    assert f"{outcome.typical:.1f} % of the images left out are right after typical ones, 50.0 % after any" in told
+    for ipc, share in zip((1, 2), shares, strict=True):
         manifest = json.loads(Path(f"out/ipc-{ipc:03d}/manifest.json").read_text())
         assert manifest["method"]["name"] == "herding"
         assert manifest["method"]["select"]["share"] == share
@@ -77,6 +88,17 @@ def test_a_dry_run_trains_no_teacher(photos: Path, monkeypatch: pytest.MonkeyPat
     assert attar(monkeypatch, "distill", "--data", photos, "--ipc", 1, "--out", "out", "--dry-run") == 0
     assert "the images are chosen when the teacher is there" in capsys.readouterr().out
     assert not list(Path().glob("out*"))
+
+
+def test_a_dry_run_runs_no_race(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    words = ["distill", "--data", photos, "--ipc", 1, "--device", "cpu", "--out", "out"]
+    assert attar(monkeypatch, *words) == 0
+    assert attar(monkeypatch, *words, "--dry-run") == 0
+    assert "nothing left to do" in capsys.readouterr().out
+    shutil.rmtree("cache/race")
+    monkeypatch.setattr(TypicalRace, "_run", lambda _: pytest.fail("a dry run"))
+    assert attar(monkeypatch, *words, "--dry-run") == 0
+    assert "a race decides whether typical images are chosen, or any" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

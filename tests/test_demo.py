@@ -30,9 +30,13 @@ def test_the_demonstration_makes_its_page(tmp_path: Path, monkeypatch: pytest.Mo
     ceiling = next(record for record in records if record["method"] == "all data")
     assert ceiling["n_train"] > 1400
     html = page.read_text()
-    assert html.count("data:image/webp;base64,") == 2 * 10 * 2 * len(demo.METHODS), "images and the nearest real ones"
+    shown = 2 * 10 * 2 * len(demo.METHODS) + 2 * 10
+    assert html.count("data:image/webp;base64,") == shown, "images, the nearest real ones, what exemplars began as"
     assert all(method in html for method in demo.METHODS)
-    assert [line for line in said if line.startswith("[8/8]")]
+    exemplars = json.loads((tmp_path / "demo" / "exemplars" / "ipc-002" / "manifest.json").read_text())
+    assert exemplars["exemplars_by"]["named"]["teacher"] == str(tmp_path / "demo" / "teacher")
+    assert "share" in exemplars["learnt"]
+    assert [line for line in said if line.startswith("[11/11]")]
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,9 @@ def test_only_exemplars_are_inverted(world: Path, store: Store) -> None:
 
 @pytest.mark.parametrize(("ipc", "share"), [(1, 0.02), (2, 0.2), (10, 0.2), (11, 0.5), (50, 0.5)])
 def test_few_are_chosen_among_the_typical_where_a_teacher_can_tell(world: Path, ipc: int, share: float) -> None:
-    assert ExemplarFit(select=taught(world)).for_ipc(ipc).select.share == share
+    table = ExemplarFit(select=taught(world), typical="1:2, 10:20, 50")
+    assert table.for_ipc(ipc).select.share == share
+    assert ExemplarFit(select=taught(world)).for_ipc(ipc).chooses.share == share, "the typical side of the race"
     assert ExemplarFit(select=taught(world, share=0.5)).for_ipc(ipc).select.share == 0.5, "a share that is set stands"
     assert ExemplarFit().for_ipc(ipc).select == Select(rule="herding", features="prior")
     confident = Select(rule="confident", teacher=str(world / "teacher"))
@@ -122,7 +124,8 @@ def test_with_a_teacher_images_stay_closer_to_the_exemplars() -> None:
         280,
         0,
     ]
-    assert ExemplarFit(by_one).for_ipc(2) == ExemplarFit(by_one, time=280).for_ipc(2), "the same key, said or not"
+    settled = [ExemplarFit(by_one, typical=20, time=time).for_ipc(2) for time in (None, 280)]
+    assert settled[0] == settled[1], "the same key, said or not"
 
 
 @pytest.mark.parametrize(
@@ -171,7 +174,7 @@ def test_a_set_says_who_chose_and_its_command_makes_it_again(world: Path, store:
     spec = Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu")
     (folder,) = distill_sets(Job(spec, store), "exemplars", method, (2,), tmp_path / "out", say=said.append)
     assert any("72 network passes (24 to fit, 48 to sample 6)" in line for line in said)
-    assert any("for the teacher to look at" in line for line in said)
+    assert any("for the teacher to look at; typical images to race all" in line for line in said)
     one = open_distilled(folder)
     teacher: Any = teacher_for(job_of(world, store), taught(world).reference)  # type: ignore[arg-type]
     assert one.manifest["exemplars_by"]["network"] == teacher.network_key

@@ -13,11 +13,13 @@ from attar.core.wording import counted
 if TYPE_CHECKING:
     from attar.evaluation.records import Record
 
-METHODS = ("random", "prior", "d3hr")
+METHODS = ("random", "prior", "d3hr", "exemplars")
 IPCS = (1, 10)
 STEPS = 300
 FIELDS: dict[str, dict[str, Any]] = {"d3hr": {"fit.per_class": 50}}
 """Fields of the methods that are not at their defaults."""
+TEACHER = "teacher"
+"""Where the teacher is written that exemplars are chosen with."""
 
 
 def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
@@ -31,13 +33,15 @@ def run_demo(out: Path, seeds: int, progress: Progress, say: Say) -> Path:
     from attar.sets.near_copies import nearest
 
     _check(out)
-    steps = 2 * len(METHODS) + 2
+    steps = 2 * len(METHODS) + 3
+    say(f"[1/{steps}] training a small teacher, which chooses exemplars")
+    _train_teacher(out / TEACHER, progress)
     for number, name in enumerate(METHODS):
-        say(f"[{number + 1}/{steps}] distilling the digits by {name}, {' and '.join(map(str, IPCS))} images per class")
+        say(f"[{number + 2}/{steps}] distilling the digits by {name}, {' and '.join(map(str, IPCS))} images per class")
         _distill(name, out / name, progress, say)
     records: list[Record] = []
     for number, (what, results) in enumerate(_results(out, seeds, progress)):
-        say(f"[{len(METHODS) + number + 1}/{steps}] training on {what}")
+        say(f"[{len(METHODS) + number + 2}/{steps}] training on {what}")
         for record in results:
             say(record.row)
             write_record(out / "results.json", record)
@@ -66,6 +70,14 @@ def _check(out: Path) -> None:
             set_in(folder)
 
 
+def _train_teacher(out: Path, progress: Progress) -> None:
+    from attar.core.progress import quiet
+    from attar.teachers.settings import TeacherTraining
+    from attar.teachers.train import train_teacher
+
+    train_teacher(TeacherTraining("digits", epochs=20, flip=False), out, progress=progress, say=quiet)
+
+
 def _distill(method: str, out: Path, progress: Progress, say: Say) -> None:
     from attar.distillation.run import distill_sets
     from attar.job import Job, Spec
@@ -73,7 +85,8 @@ def _distill(method: str, out: Path, progress: Progress, say: Say) -> None:
 
     spec = Spec(data="digits", prior=None if method == "random" else "digits")
     job = Job(spec, progress=of_item(progress))
-    distill_sets(job, method, load_method(method, FIELDS.get(method)), IPCS, out, say=say)
+    fields = {"fit.select.teacher": str(out.parent / TEACHER)} if method == "exemplars" else FIELDS.get(method)
+    distill_sets(job, method, load_method(method, fields), IPCS, out, say=say)
 
 
 def _results(out: Path, seeds: int, progress: Progress) -> Iterator[tuple[str, Iterable[Record]]]:

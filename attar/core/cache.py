@@ -28,6 +28,7 @@ KINDS = (
     "pixels",
     "prepared",
     "prior",
+    "race",
     "readable",
     "refined",
     "set",

@@ -165,6 +165,8 @@ def choices(job: Job, method: Method, ipcs: Sequence[int]) -> dict[str, float]:
             who = "teacher" if features.of in BY_TEACHER else features.of
             work = "to encode" if features.of == "latents" else f"for the {who} to look at"
             parts[f"{counted(count, 'image')} {work}"] = count * features_seconds(job, features, real)
+    if isinstance(method, LatentMethod) and (racing := sum(method.for_ipc(n).fit.deciding_seconds(job) for n in ipcs)):
+        parts["typical images to race all"] = racing
     return parts
 
 

@@ -49,12 +49,15 @@ def denoised(
     starts: Sequence[Start],
     meter: Meter,
 ) -> list[Tensors]:
-    """Denoises the starts of several classes together.
+    """Denoises the starts of several classes together, those that have a time.
 
     Of each class the latents `z` (n, C, H, W), on the CPU; and where the starts aim at latents, how far the clean
     latents that the prior predicted were from these, step by step (`distances`, (n, steps)).
     """
     (t,) = {start.t for start in starts}
+    if t is None:
+        meter.add(sum(len(start.z) for start in starts))
+        return [{"z": start.z} for start in starts]
     begun, finished = dict(zip(labels, starts, strict=True)), {label: list[Tensor]() for label in labels}
     ways = {label: list[Tensor]() for label in labels}
     steps = len(times_from(method.sampler, prior, t))

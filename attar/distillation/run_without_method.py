@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.core.config import by_ipc
 from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError
 from attar.core.progress import Say, quiet
@@ -17,6 +16,7 @@ from attar.teachers.settings import TeacherTraining
 
 if TYPE_CHECKING:
     from attar.job import Job
+    from attar.methods.exemplars.settings import ExemplarSettings
 
 SIDE = 64
 """The teacher sees images at this size at most, in pixels: it is trained in minutes on a CPU."""
@@ -42,12 +42,10 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
     from attar.teachers.train import train_teacher
 
     engine.check(job.spec.device)
-    if (factor := job.spec.imbalance_factor) is not None:
-        other = "name a `method`; the teacher that would choose is trained on all images"
-        raise AttarError(f"`imbalance_factor` {factor:g}: {other}")
+    _balanced(job)
     teacher = teacher_of(out)
     name, fields = _chosen(job, teacher)
-    folders = foreseen(job, name, load_method(name, fields(1)), ipcs, out).folders
+    folders = foreseen(job, name, load_method(name, fields(None)), ipcs, out).folders
     for folder in filter(occupied, folders.values()):
         if (other := open_distilled(folder).manifest["method"]["name"]) != name:
             raise AttarError(f"{folder} is a set of {other}, and {name} is the choice here: choose another `out`")
@@ -59,10 +57,22 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
     if not teacher.exists():
         say("the images are chosen when the teacher is there")
         return list(folders.values())
+    if job.dry and not all(_is_decided(job, teacher, job.spec.made(ipc)) for ipc in folders):
+        say("a race decides whether typical images are chosen, or any")
+        return list(folders.values())
     for ipc, folder in folders.items():
         method = load_method(name, fields(job.spec.made(ipc)))
+        if name == "herding" and (race := _choice(teacher, job.spec.made(ipc)).race(job)):
+            say(f"ipc {ipc}: {race.outcome().words}")
         distill_sets(job, name, method, [ipc], folder, say=say, engine=engine)
     return list(folders.values())
+
+
+def _balanced(job: Job) -> None:
+    """Raises AttarError for a long-tailed view of the data."""
+    if (factor := job.spec.imbalance_factor) is not None:
+        other = "name a `method`; the teacher that would choose is trained on all images"
+        raise AttarError(f"`imbalance_factor` {factor:g}: {other}")
 
 
 def teacher_of(out: Path) -> Path:
@@ -70,16 +80,33 @@ def teacher_of(out: Path) -> Path:
     return out.parent / f"{out.name}.teacher"
 
 
-def _chosen(job: Job, teacher: Path) -> tuple[str, Callable[[int], dict[str, Any]]]:
-    """A method's name, and its fields by IPC: the choice of real images that docs/results.md shows to be the best."""
-    from attar.methods.exemplars.settings import ExemplarSettings
+def _chosen(job: Job, teacher: Path) -> tuple[str, Callable[[int | None], dict[str, Any]]]:
+    """A method's name, and its fields by the number of images (None: before the teacher is there).
 
+    It is the choice that docs/results.md shows to be the best.
+    """
     if job.spec.prior is not None:
-        return "exemplars", lambda ipc: {"fit.select.teacher": str(teacher)}
-    return "herding", lambda ipc: {
-        "select.teacher": str(teacher),
-        "select.share": by_ipc(ExemplarSettings.typical, ipc, "fit.typical") / 100,
-    }
+        return "exemplars", lambda _: {"fit.select.teacher": str(teacher)}
+
+    def herding(made: int | None) -> dict[str, Any]:
+        share = 1.0 if made is None else _choice(teacher, made).decided(job).share
+        return {"select.teacher": str(teacher), "select.share": share}
+
+    return "herding", herding
+
+
+def _choice(teacher: Path, made: int) -> ExemplarSettings:
+    """The choice of so many images of a class, as `exemplars` makes it."""
+    from attar.methods.exemplars.settings import ExemplarSettings
+    from attar.selection import Select
+
+    return ExemplarSettings(Select(rule="herding", teacher=str(teacher))).for_ipc(made)
+
+
+def _is_decided(job: Job, teacher: Path, made: int) -> bool:
+    """Whether the share that real images are chosen from is known without a race."""
+    race = None if job.spec.prior is not None else _choice(teacher, made).race(job)
+    return race is None or job.store.has(race.artefact)
 
 
 def _training(job: Job) -> TeacherTraining:
@@ -124,8 +151,8 @@ def _reasons(job: Job, training: TeacherTraining, teacher: Path) -> list[str]:
             "a `prior` of your images makes exemplars of them; of thousands, on a GPU, `attar train-prior` trains one"
         )
     return [
-        "neither a `method` nor a `prior` is named: herding among the images that a small teacher is surest of, "
-        f"the best choice of real ones in docs/results.md; {first}",
+        "neither a `method` nor a `prior` is named: herding among the images that a small teacher is surest of, or "
+        f"among all where a short race finds these no worse; {first}",
         f"for better ones: {better}",
     ]
 

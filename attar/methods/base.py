@@ -136,6 +136,10 @@ class Fit:
         """Images that it needs the latents of, mirrored ones too, of a group whose classes have these counts."""
         return 0
 
+    def deciding_seconds(self, job: Job) -> float:
+        """Seconds that it takes to decide on settings by the data, measured on a small part; 0 where none are open."""
+        return 0.0
+
     def training_steps(self, counts: Sequence[int]) -> int:
         """Steps of training that a group takes; 0 where nothing is trained."""
         return 0
@@ -173,8 +177,8 @@ class Start:
 
     z: Tensor
     """(N, C, H, W), float32, on the CPU."""
-    t: int
-    """The time that they are denoised from."""
+    t: int | None
+    """The time that they are denoised from; None: they are finished as they are."""
     aims: Tensor | None = None
     """What the method's guide is given of each, (N, ...), of one shape for all classes."""
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ClassMeans = Mapping[int, Numbers]
 """By label, the mean features (D,) of a class's candidates."""
+NO_MEANS: ClassMeans = {}
+NONE: Indices = np.array([], np.int64)
 TEACHER = ("teacher", "teacher_classes", "teacher_normalise")
 
 
@@ -189,7 +191,7 @@ class Select:
         if not self.joint or compared is None:
             return self
         means = {label: compared.rows(job, label, pool()).mean(0, dtype=np.float64) for label, pool in pools.items()}
-        return partial(self._kept, means=means)
+        return partial(self._kept, left_out=NONE, means=means)
 
     def __call__(self, job: Job, label: int, pool: Tensor, ipc: int) -> Tensor:
         """Which of a class's candidates are kept: indices (ipc,) into the pool, in the order of the choice.
@@ -197,20 +199,27 @@ class Select:
         The pool holds latents (N, C, H, W), or the numbers (N,) in the data set of all of the class's real images; a
         joint choice is made `among` the pools of all classes.
         """
-        return self._kept(job, label, pool, ipc, {})
+        return self._kept(job, label, pool, ipc, NONE)
 
-    def _kept(self, job: Job, label: int, pool: Tensor, ipc: int, means: ClassMeans) -> Tensor:
+    def of_others(self, job: Job, label: int, pool: Tensor, ipc: int, left_out: Indices) -> Tensor:
+        """Which are kept where some are left out: indices (ipc,) into the pool, none of those in `left_out`."""
+        return self._kept(job, label, pool, ipc, left_out)
+
+    def _kept(
+        self, job: Job, label: int, pool: Tensor, ipc: int, left_out: Indices, means: ClassMeans = NO_MEANS
+    ) -> Tensor:
         import torch
 
-        among = self._share(job, label, pool, ipc)
+        among = self._share(job, label, pool, ipc, left_out)
         return torch.from_numpy(among[RULES.open(self.rule)(self._values(job, label, pool, among, means), ipc)])
 
-    def _share(self, job: Job, label: int, pool: Tensor, ipc: int) -> Indices:
+    def _share(self, job: Job, label: int, pool: Tensor, ipc: int, left_out: Indices) -> Indices:
         """The candidates that are chosen from, in their order: all, or the share that the teacher is surest of."""
-        ranked = self.ranked()
+        ranked, every = self.ranked(), np.setdiff1d(np.arange(len(pool)), left_out)
         if ranked is None or self.share == 1:
-            return np.arange(len(pool))
-        return np.sort(surest(ranked.losses(job, label, pool), max(ipc, round(self.share * len(pool)))))
+            return every
+        losses = ranked.losses(job, label, pool)[every]
+        return every[np.sort(surest(losses, max(ipc, round(self.share * len(every)))))]
 
     def _values(self, job: Job, label: int, pool: Tensor, among: Indices, means: ClassMeans) -> Any:
         """What the rule goes by: features, losses or an order of the candidates that are chosen from."""

@@ -6,7 +6,7 @@ guidance (`Exemplars`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,17 +29,39 @@ class ExemplarFit(ExemplarSettings):
     """Real images of each class, chosen by a rule, their latents inverted to a time by DDIM."""
 
     def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
-        """The exemplars' numbers in the data, `chosen` (N,); their latents (N, C, H, W), as they are and inverted."""
+        """The exemplars' numbers in the data, `chosen` (N,); their latents (N, C, H, W), as they are and inverted.
+
+        Where a race decides: `share`, what they were chosen from, and how many of the images left out were right, in
+        per cent, after learning from typical ones and from all. Where typical ones are no better, the prior, which
+        makes images typical, is of no use either: `denoised` is then 0, and nothing is inverted.
+        """
+        assert self.count is not None, "for_ipc says how many"
+        race = self.race(job)
+        if race is None:
+            return self._inverted(job, group)
+        outcome, select = race.outcome(), self.decided(job)
+        denoised = outcome.typical_wins or self.time is not None
+        settled = replace(self, select=select, typical=100, time=self.turning_time)
+        fitted = settled._inverted(job, group) if denoised else settled._encoded(job, group)
+        found = {"share": select.share, "denoised": denoised, "typical": outcome.typical, "all": outcome.all}
+        return {**fitted, **{name: torch.tensor(float(value)) for name, value in found.items()}}
+
+    def _encoded(self, job: Job, group: Group) -> Tensors:
         (label,) = group
         assert self.count is not None, "for_ipc says how many"
         numbers = torch.from_numpy(job.images.of_class(label))
         chosen = numbers[self.select(job, label, numbers, self.count)]
         pixels = load_pixels(job.images, chosen.numpy(), job.codec.size, job.spec.preprocess)
         mean, _ = job.codec.encode(to_float(pixels))
+        return {"chosen": chosen, "prototypes": mean}
+
+    def _inverted(self, job: Job, group: Group) -> Tensors:
+        (label,), fitted = group, self._encoded(job, group)
+        mean = fitted["prototypes"]
         meter = Meter(job.progress, f"inverting {job.classes[label]}", len(mean), "images")
         y = job.conditions([label]).expand(len(mean))
         latents, residual = self.inversion.inverted_at_times(job.prior, mean, y, meter)
-        fitted = {"chosen": chosen, "prototypes": mean, "inverted": latents[:, 0].contiguous()}
+        fitted["inverted"] = latents[:, 0].contiguous()
         if self.exact:
             fitted["unconverged"] = (~(residual <= self.inversion.tolerance)).float().mean()
         return fitted
@@ -66,6 +88,8 @@ class Exemplars(LatentMethod):
         return self.fit.turning_time
 
     def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
+        if "inverted" not in fitted:
+            return Start(fitted["prototypes"][:n], None)
         return Start(fitted["inverted"][:n], self.fit.turning_time)
 
     # Checks of the settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from attar.core.arguments import check_fields
 from attar.core.config import by_ipc, entries
@@ -17,8 +17,15 @@ from attar.methods.d3hr.class_moments import Invert
 from attar.priors.prior import Prior
 from attar.selection.rules import RANKING
 
+if TYPE_CHECKING:
+    from attar.methods.exemplars.race import TypicalRace
+
 STORED_NAME = "Chosen"
 """What keys and manifests call the fit."""
+AUTO = "auto"
+TYPICAL = "1:2, 10:20, 50"
+"""The per cent of a class that are typical, by the number of exemplars: few do best when typical, many when they cover
+the class."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +34,16 @@ class ExemplarSettings(Fit):
 
     select: Select = Select(rule="herding")
     """How they are chosen; auto features are the teacher's if one is named, else the prior's middle layer's."""
-    typical: int | str = "1:2, 10:20, 50"
-    """With a teacher: the per cent of the class that they are chosen from, those that it classifies most surely, by the
-    number of exemplars: few do best when typical, many when they cover the class. A select.share below 1 replaces it.
-    """
+    typical: int | str = AUTO
+    """With a teacher: the per cent of the class that they are chosen from, those that it classifies most surely, or a
+    table of them by the number of exemplars; auto: those of "1:2, 10:20, 50", or all where a short race on the data
+    finds that these teach as much. A select.share below 1 replaces it."""
     count: int | None = None
     """Exemplars of a class, of which a smaller IPC takes the first; none: as many as the IPC."""
     time: int | None = None
     """Where images are denoised from: the earlier the closer to the exemplars, the later the more typical; none: 280
-    with a teacher, which chooses typical ones, and 600 without."""
+    with a teacher, which chooses typical ones, and 600 without; or not at all where the race finds that typical ones
+    teach no more."""
     guidance: float = 1.0
     """Guidance of the inversion; 1 halves its cost."""
     steps: int = 50
@@ -59,7 +67,35 @@ class ExemplarSettings(Fit):
 
     @property
     def chooses(self) -> Select:
-        return self.select
+        return self._rule if self.count is None or not self._races else replace(self._rule, share=self._share)
+
+    def race(self, job: Job) -> TypicalRace | None:
+        """What decides between the typical images and all; None where the settings do."""
+        from attar.methods.exemplars.race import TypicalRace
+
+        assert self.count is not None, "for_ipc says how many"
+        return TypicalRace(job, self.chooses, self.count) if self._races else None
+
+    def decided(self, job: Job) -> Select:
+        """The rule of choice, after the race where one decides."""
+        race = self.race(job)
+        return self.chooses if race is not None and race.outcome().typical_wins else self.select
+
+    @property
+    def _races(self) -> bool:
+        return self.typical == AUTO and self._takes_share
+
+    @property
+    def _takes_share(self) -> bool:
+        """Whether a share can be chosen from, and none is set."""
+        select = self.select
+        return select.teacher is not None and select.rule not in ("first", *RANKING) and select.share == 1
+
+    @property
+    def _share(self) -> float:
+        """The share that is typical."""
+        assert self.count is not None, "for_ipc says how many"
+        return by_ipc(TYPICAL if self.typical == AUTO else self.typical, self.count, "fit.typical") / 100
 
     @property
     def needs(self) -> int:
@@ -72,14 +108,17 @@ class ExemplarSettings(Fit):
         count = self.count or ipc
         if count < ipc:
             raise AttarError(f"`fit.count` {count}: fewer exemplars than `ipc` {ipc}")
-        select, share = self._rule, by_ipc(self.typical, count, "fit.typical") / 100
-        if select.teacher is not None and select.rule not in ("first", *RANKING) and select.share == 1:
-            select = replace(select, share=share)
-        return replace(self, count=count, select=select, typical=100, time=self.turning_time)
+        settled = replace(self, count=count, select=self._rule)
+        if settled._races and settled._share < 1:
+            return settled
+        select = replace(settled.select, share=settled._share) if settled._takes_share else settled.select
+        return replace(settled, select=select, typical=100, time=self.turning_time)
 
     def identity(self, job: Job) -> Any:
-        """Its fields as keys and manifests hold them, and the seed where the rule draws."""
+        """Its fields as keys and manifests hold them, the seed where the rule draws, and the race where one decides."""
         name = f"{STORED_NAME} by seed {job.spec.seed}" if self.select.rule == "random" else STORED_NAME
+        if self.count is not None and (race := self.race(job)) is not None:
+            name += f" after race {race.artefact.key}"
         return {**canonical(replace(self, select=Select())), "select": self._rule.identity(job), "is": name}
 
     @property
@@ -87,6 +126,10 @@ class ExemplarSettings(Fit):
         """The rule of choice, with the features that `auto` stands for."""
         auto = self.select.features == "auto" and self.select.teacher is None and self.select.compares
         return replace(self.select, features="prior") if auto else self.select
+
+    def deciding_seconds(self, job: Job) -> float:
+        race = self.race(job)
+        return 0.0 if race is None or job.store.has(race.artefact) else race.seconds()
 
     def passes(self, counts: Sequence[int]) -> int:
         return sum(self.inversion.passes([min(self.count or count, count)]) for count in counts)
@@ -100,8 +143,9 @@ class ExemplarSettings(Fit):
         check_fields(self, "fit")
         if self.count is not None and self.count < 1:
             raise AttarError(f"fit.count {self.count}: at least 1")
-        if not all(1 <= share <= 100 and share == int(share) for _, share in entries(self.typical, "fit.typical")):
-            raise AttarError(f"fit.typical {self.typical}: whole per cents from 1 to 100")
+        shares = [] if self.typical == AUTO else entries(self.typical, "fit.typical")
+        if not all(1 <= share <= 100 and share == int(share) for _, share in shares):
+            raise AttarError(f"fit.typical {self.typical}: whole per cents from 1 to 100, or auto")
         check_grid("fit", self.steps, "leading")
         check_on_grid("fit.time", self.turning_time, grid(self.steps), f"the grid of fit.steps = {self.steps}")
         _ = self.inversion  # has checks of its own

@@ -1,0 +1,216 @@
+"""Whether exemplars are chosen among the typical images of a class or among all: a short race on the data itself.
+
+Some images of each class are left out, both choices are made among the others, and a linear classifier on random
+features learns from either: the images left out say which teaches more. No test image is seen.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attar.core.batching import in_batches
+from attar.core.progress import Meter
+from attar.core.rng import numpy_generator, seed_of
+from attar.core.store import Artefact, write_json
+from attar.data import load_pixels
+from attar.data.pixels import Pixels
+from attar.job import Job
+from attar.methods.refine_gap import features_of
+from attar.networks import build, suited_convnet
+from attar.selection import Select
+from attar.selection.rules import Indices
+
+ROUNDS = 3
+"""Networks of random weights."""
+WIDTH, DEPTHS = 64, 3
+"""Their width, and how many of their maps, of different sizes, are features."""
+RIDGE = 0.1
+"""Weight of the ridge regression's penalty, features having length 1 about."""
+SIDE = 64
+"""Side of the images, in pixels, at most."""
+CLASSES = 20
+"""Classes that race, at most."""
+LEFT_OUT = 100
+"""Images of a class that are left out, at most; of small classes, a third."""
+CHOSEN = 100
+"""Images of a class that are learnt from, at most."""
+BATCH = 64
+"""Images in one call of a network; the number decides the last bits."""
+HOW = (ROUNDS, WIDTH, DEPTHS, RIDGE, SIDE, CLASSES, LEFT_OUT, CHOSEN, BATCH)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a race, in per cent of the images left out."""
+
+    typical: float
+    """Right after learning from typical images."""
+    all: float
+    """Right after learning from images chosen among all."""
+    error: float
+    """Standard error of the difference."""
+    tested: int
+    """Images left out; 0 where there are too few images or classes to race."""
+
+    @classmethod
+    def of(cls, typical: Tensor, every: Tensor) -> Outcome:
+        """That of images of which either learner was right of some, 100, and wrong of others, 0."""
+        error = (typical - every).std(correction=0) / len(typical) ** 0.5
+        values = [round(float(value), 4) for value in (typical.mean(), every.mean(), error)]
+        return cls(values[0], values[1], values[2], len(typical))
+
+    @property
+    def words(self) -> str:
+        """It in words, and what follows."""
+        told = f"{self.typical:.1f} % of the images left out are right after typical ones, {self.all:.1f} % after any"
+        return f"{told}: {'typical ones' if self.typical_wins else 'any'} are chosen"
+
+    @property
+    def typical_wins(self) -> bool:
+        """Whether typical images teach more, beyond the noise: otherwise the wider choice stands."""
+        return self.tested == 0 or self.typical - self.all > self.error
+
+
+@dataclass(frozen=True)
+class TypicalRace:
+    """Typical images against all, in rounds: each leaves out other images, and has a network of its own."""
+
+    job: Job
+    select: Select
+    """The choice among the typical ones, whose share it holds."""
+    count: int
+    """Images of a class that are to be chosen."""
+
+    @property
+    def labels(self) -> list[int]:
+        """The classes that race: all, or of many some, drawn by name."""
+        return _drawn(self.job.classes)
+
+    @property
+    def artefact(self) -> Artefact:
+        """Its outcome, as the store has it."""
+        return _artefact(self)
+
+    def outcome(self) -> Outcome:
+        """What came of it; it is run where the store does not have it."""
+
+        def make(scratch: Path) -> None:
+            write_json(scratch / "race.json", vars(self._run()))
+
+        path = self.job.store.once(self.artefact, make) / "race.json"
+        return Outcome(**json.loads(path.read_text(encoding="utf-8")))
+
+    def seconds(self) -> float:
+        """Seconds that it takes, about: one call of a network, timed, for all images that it is shown."""
+        test = _Test(np.zeros((BATCH, self.side, self.side, 3), np.uint8), torch.zeros(BATCH), 0)
+        begun = time.monotonic()
+        test.right(np.zeros((BATCH, self.side, self.side, 3), np.uint8), torch.zeros(BATCH, dtype=torch.long))
+        shown = ROUNDS * len(self.labels) * (LEFT_OUT + 2 * min(self.count, CHOSEN))
+        return (time.monotonic() - begun) * shown / BATCH
+
+    @property
+    def side(self) -> int:
+        """Side of the images, in pixels."""
+        return min(self.job.side, SIDE)
+
+    def _run(self) -> Outcome:
+        meter = Meter(self.job.progress, "typical images against all", ROUNDS, "rounds")
+        typical, every = list[Tensor](), list[Tensor]()
+        if len(self.labels) == 1 or all(len(self.job.images.of_class(label)) < 3 for label in self.labels):
+            return Outcome(0.0, 0.0, 0.0, 0)
+        for number in range(ROUNDS):
+            left_out = {label: self._left_out(label, number) for label in self.labels}
+            test = _Test(*self._images(left_out), number)
+            for share, right in ((self.select.share, typical), (1.0, every)):
+                right.append(test.right(*self._images(self._chosen(share, left_out))))
+            meter.add()
+        return Outcome.of(torch.cat(typical), torch.cat(every))
+
+    def _left_out(self, label: int, number: int) -> Indices:
+        """The places of the class's images that nothing is chosen from in a round."""
+        size = len(self.job.images.of_class(label))
+        order = numpy_generator("race", self.job.classes[label], number).permutation(size)
+        return order[: min(LEFT_OUT, size // 3)]
+
+    def _chosen(self, share: float, left_out: dict[int, Indices]) -> dict[int, Indices]:
+        """The places of the images of each class that are chosen from a share of the others."""
+        chosen, select = {}, replace(self.select, share=share)
+        for label, places in left_out.items():
+            pool = torch.from_numpy(self.job.images.of_class(label))
+            count = min(self.count, CHOSEN, len(pool) - len(places))
+            chosen[label] = select.of_others(self.job, label, pool, count, places).numpy()
+        return chosen
+
+    def _images(self, places: dict[int, Indices]) -> tuple[Pixels, Tensor]:
+        """Images (N, S, S, 3) of the classes that race, and the numbers of the classes among these (N,)."""
+        job = self.job
+        numbers = [job.images.of_class(label)[chosen] for label, chosen in places.items()]
+        labels = np.repeat(np.arange(len(places)), [len(own) for own in numbers])
+        pixels = load_pixels(job.images, np.concatenate(numbers), self.side, job.spec.preprocess)
+        return pixels, torch.from_numpy(labels)
+
+
+@lru_cache(maxsize=2)
+def _artefact(race: TypicalRace) -> Artefact:
+    job, select = race.job, race.select
+    pools = {label: torch.from_numpy(job.images.of_class(label)) for label in race.labels}
+    known = [of.artefact(job, label, pool) for of in select.needed_features(job) for label, pool in pools.items()]
+    inputs = {
+        "select": select.identity(job),
+        "count": race.count,
+        "classes": [job.classes[label] for label in race.labels],
+        "images": [job.images.identity(label) for label in race.labels],
+        "features": known,
+        "preprocess": job.spec.preprocess,
+        "side": race.side,
+        "how": HOW,
+        "machine": job.machine,
+    }
+    return Artefact("race", inputs)
+
+
+def _drawn(classes: Sequence[str]) -> list[int]:
+    order = sorted(range(len(classes)), key=lambda label: seed_of("race", classes[label]))
+    return sorted(order[:CLASSES])
+
+
+class _Test:
+    """Images left out, as a ConvNet of random weights sees them: features of several depths, which weigh alike."""
+
+    def __init__(self, images: Pixels, labels: Tensor, number: int) -> None:
+        side = images.shape[1]
+        network = build(f"{suited_convnet(side)}-w{WIDTH}", 2, side, seed_of("race", number))
+        self.features, self.labels = features_of(network.eval(), DEPTHS), labels
+        seen = self._seen(images)
+        sizes = [depth.shape[1] for depth in self.features(torch.zeros(1, 3, side, side))]
+        weights = torch.cat([torch.full((size,), (size * len(sizes)) ** -0.5) for size in sizes])
+        self.mean, self.scale = seen.mean(0), weights / (seen.std(0) + 1e-3)
+        self.rows = self._scaled(seen)
+
+    def right(self, images: Pixels, labels: Tensor) -> Tensor:
+        """100 for each image left out whose class is named by ridge regression on these images, else 0."""
+        known = self._scaled(self._seen(images))
+        aims = F.one_hot(labels).double() - 1 / int(labels.max() + 1)
+        penalty = RIDGE * torch.eye(len(known), dtype=torch.float64)
+        weights = known.T @ torch.linalg.solve(known @ known.T + penalty, aims)
+        return 100 * ((self.rows @ weights).argmax(1) == self.labels).double()
+
+    def _scaled(self, seen: Tensor) -> Tensor:
+        return ((seen - self.mean) * self.scale).double()
+
+    @torch.inference_mode()
+    def _seen(self, images: Pixels) -> Tensor:
+        def rows(part: Tensor) -> Tensor:
+            return torch.cat(self.features(part.permute(0, 3, 1, 2).float() / 127.5 - 1), 1)
+
+        return in_batches(rows, BATCH, torch.from_numpy(images))

@@ -1,0 +1,186 @@
+"""The race that decides whether exemplars are typical images: who wins, what follows, what its outcome depends on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from toys import learnt, save_folder, save_tiny_dit
+
+from attar.core.rng import numpy_generator
+from attar.core.store import Store
+from attar.data import load_pixels
+from attar.diffusion import Sampler
+from attar.distillation.artefacts import fit_artefact
+from attar.distillation.run import distill_sets
+from attar.job import Job, Spec
+from attar.methods.exemplars.method import ExemplarFit, Exemplars
+from attar.methods.exemplars.race import Outcome, TypicalRace
+from attar.priors.codec import to_float, to_uint8
+from attar.selection import Select
+from attar.sets.distilled import open_distilled
+from attar.teachers.settings import TeacherTraining
+from attar.teachers.train import train_teacher
+
+CLASSES = ["ant", "bee", "cat"]
+TYPICAL, ALL = Outcome(60.0, 50.0, 1.0, 90), Outcome(50.0, 60.0, 1.0, 90)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of one colour each, but that a third of their images have the colour of another."""
+    root = tmp_path_factory.mktemp("race")
+    for number, name in enumerate(CLASSES):
+        (root / "data" / name).mkdir(parents=True)
+        for index in range(30):
+            pixels = numpy_generator("race", name, index).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            pixels //= 4
+            pixels[..., number if index % 3 else (number + 1) % 3] += 150
+            Image.fromarray(pixels).save(root / "data" / name / f"{index:02d}.png")
+    save_tiny_dit(root / "dit", CLASSES)
+    new = TeacherTraining(str(root / "data"), "convnet3-bn-w16", epochs=30, batch=20, lr=0.25, device="cpu")
+    train_teacher(new, root / "teacher", store=Store(root / "cache"), say=lambda _: None)
+    return root
+
+
+def job_of(world: Path, store: Store, data: Path | None = None) -> Job:
+    return Job(Spec(data=str(data or world / "data"), prior=str(world / "dit"), device="cpu"), store)
+
+
+def chooser(world: Path, **fields: Any) -> Select:
+    return Select(**{"rule": "k-center", "teacher": str(world / "teacher"), **fields})
+
+
+def raced(world: Path, **fields: Any) -> ExemplarFit:
+    return ExemplarFit(chooser(world), steps=25, **fields).for_ipc(2)
+
+
+def test_typical_images_win_where_a_third_of_all_look_like_another_class(world: Path, store: Store) -> None:
+    outcome = TypicalRace(job_of(world, store), chooser(world, share=0.2), 3).outcome()
+    assert outcome.typical_wins
+    assert outcome.typical > outcome.all + 5
+    assert outcome.tested == 3 * len(CLASSES) * 10, "a third of each class, in each round"
+
+
+def test_they_have_to_win_beyond_the_noise() -> None:
+    right = torch.tensor([100.0, 100.0, 0.0, 0.0])
+    assert not Outcome.of(right, right).typical_wins
+    assert not Outcome(51.0, 50.0, 1.0, 90).typical_wins
+    assert Outcome(51.1, 50.0, 1.0, 90).typical_wins
+    assert Outcome.of(right, torch.zeros(4)) == Outcome(50.0, 0.0, 25.0, 4)
+
+
+def test_what_is_left_out_is_not_learnt_from_and_differs_by_round(
+    world: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[dict[int, Any]] = []
+    images = TypicalRace._images
+
+    def noted(race: TypicalRace, places: dict[int, Any]) -> Any:
+        shown.append(places)
+        return images(race, places)
+
+    monkeypatch.setattr(TypicalRace, "_images", noted)
+    TypicalRace(job_of(world, store), chooser(world, share=0.2), 3).outcome()
+    for round_ in range(3):
+        left_out, typical, every = shown[3 * round_ : 3 * round_ + 3]
+        for label in range(len(CLASSES)):
+            assert not {*left_out[label]} & {*typical[label], *every[label]}
+    assert {*shown[0][0]} != {*shown[3][0]}
+
+
+def test_a_single_class_and_tiny_ones_keep_the_typical(world: Path, store: Store, tmp_path: Path) -> None:
+    one = Job(Spec(data=str(world / "data"), classes=("bee",), device="cpu"), store)
+    assert TypicalRace(one, chooser(world, share=0.2), 2).outcome().typical_wins
+    for name in CLASSES:
+        (tmp_path / "few" / name).mkdir(parents=True)
+        for file in sorted((world / "data" / name).iterdir())[1:3]:
+            shutil.copy(file, tmp_path / "few" / name)
+    assert TypicalRace(job_of(world, store, tmp_path / "few"), chooser(world, share=0.2), 1).outcome().tested == 0
+
+
+def test_the_outcome_is_kept_and_is_the_same_again(
+    world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    race = TypicalRace(job_of(world, store), chooser(world, share=0.2), 3)
+    first = race.outcome()
+    again = TypicalRace(job_of(world, Store(tmp_path / "other")), race.select, 3)
+    assert again.artefact.key == race.artefact.key
+    assert again.outcome() == first
+    monkeypatch.setattr(TypicalRace, "_run", lambda _: pytest.fail("it is in the store"))
+    assert race.outcome() == first
+    assert race.seconds() > 0
+
+
+@pytest.mark.parametrize(("outcome", "share", "denoised"), [(TYPICAL, 0.2, 1.0), (ALL, 1.0, 0.0)])
+def test_a_fit_follows_the_outcome(
+    world: Path, store: Store, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, share: float, denoised: float
+) -> None:
+    monkeypatch.setattr(TypicalRace, "outcome", lambda _: outcome)
+    job, numbers = job_of(world, store), torch.from_numpy(job_of(world, store).images.of_class(1))
+    fit = raced(world)
+    fitted = learnt(job, fit, [1])
+    expected = numbers[chooser(world, share=share)(job, 1, numbers, 2)]
+    assert fitted["chosen"].tolist() == expected.tolist()
+    assert float(fitted["share"]) == pytest.approx(share)
+    assert float(fitted["denoised"]) == denoised
+    assert ("inverted" in fitted) == bool(denoised)
+    told = ExemplarFit(chooser(world), steps=25, typical=round(100 * share), time=280).for_ipc(2)
+    assert learnt(job, told, [1])["chosen"].tolist() == expected.tolist()
+
+
+def test_a_time_that_is_set_stands(world: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TypicalRace, "outcome", lambda _: ALL)
+    fitted = learnt(job_of(world, store), raced(world, time=400), [1])
+    assert float(fitted["denoised"]) == 1
+    assert Exemplars(raced(world, time=400), Sampler(steps=5)).start(job_of(world, store), fitted, 1, 2).t == 400
+
+
+def test_images_that_are_not_denoised_are_the_real_ones_through_the_codec(
+    world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TypicalRace, "outcome", lambda _: ALL)
+    job = job_of(world, store)
+    method = Exemplars(ExemplarFit(chooser(world), steps=25), Sampler(steps=25))
+    (folder,) = distill_sets(job, "exemplars", method, (2,), tmp_path / "out")
+    numbers = torch.from_numpy(job.images.of_class(0))
+    chosen = numbers[chooser(world)(job, 0, numbers, 2)].numpy()
+    mean, _ = job.codec.encode(to_float(load_pixels(job.images, chosen, job.codec.size, "adm")))
+    made = [np.asarray(Image.open(file)) for file in open_distilled(folder).files()[0]]
+    assert np.array_equal(np.stack(made), to_uint8(job.codec.decode(mean)))
+    manifest = open_distilled(folder).manifest
+    assert manifest["learnt"] == {"share": 1.0, "denoised": 0.0, "typical": 50.0, "all": 60.0}
+    assert manifest["method"]["fit"]["typical"] == "auto"
+
+
+def test_the_fit_of_a_class_depends_on_the_others_that_race(world: Path, store: Store, tmp_path: Path) -> None:
+    shutil.copytree(world / "data", tmp_path / "other")
+    save_folder(tmp_path / "more", ["cat"], each=1)
+    shutil.copy(tmp_path / "more" / "cat" / "000.png", tmp_path / "other" / "cat" / "99.png")
+    jobs = [job_of(world, store), job_of(world, store, tmp_path / "other")]
+    auto = [fit_artefact(job, raced(world), [0]).key for job in jobs]
+    table = [fit_artefact(job, raced(world, typical="1:2, 10:20, 50"), [0]).key for job in jobs]
+    assert auto[0] != auto[1]
+    assert table[0] == table[1]
+    assert len({auto[0], table[0], fit_artefact(jobs[0], raced(world, typical=20), [0]).key}) == 2
+
+
+def test_a_formation_goes_by_the_images_that_are_made(
+    world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, int]] = []
+
+    def outcome(race: TypicalRace) -> Outcome:
+        asked.append((race.select.share, race.count))
+        return TYPICAL
+
+    monkeypatch.setattr(TypicalRace, "outcome", outcome)
+    spec = Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu", formation=2)
+    method = Exemplars(ExemplarFit(chooser(world), steps=5, time=200), Sampler(steps=5))
+    distill_sets(Job(spec, store), "exemplars", method, (1,), tmp_path / "out")
+    assert {*asked} == {(0.2, 4)}
