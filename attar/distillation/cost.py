@@ -52,9 +52,7 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> Remaining:
         return Remaining(_composing(job, method), {})
     assert isinstance(method, LatentMethod)
     unfitted, missing = _unfitted(plan, ipcs), _missing(plan, ipcs)
-    counted_fits = [(fit, [len(job.images.of_class(label)) for label in group]) for fit, group in unfitted]
-    fitting = sum(fit.passes(counts) for fit, counts in counted_fits)
-    learning = sum(fit.seconds(job, counts) for fit, counts in counted_fits)
+    fitting, learning = _fitting(job, unfitted)
     sampling = len(missing) and sum(missing) * passes_per_image(job, method)
     fits = {fit for fit, _ in unfitted}
     unencoded = [max(_unencoded(job, fit, label) for fit in fits) for label in {c for _, g in unfitted for c in g}]
@@ -86,6 +84,14 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> Remaining:
     rounds |= {"the fit": [1.0] * len(unfitted), "refining": [1.0] * len(job.labels) * len(ipcs)}
     rounds["sampling"] = [1.0] * len(unfitted) * len(ipcs) if method.fit.tunes else _rounds(missing)
     return Remaining(words, _told(parts, rounds))
+
+
+def _fitting(job: Job, unfitted: Sequence[tuple[Fit, Group]]) -> tuple[int, float]:
+    """Passes of the prior that fits take, and the seconds of what they train of their own."""
+    of_group = [(fit, [len(job.images.of_class(label)) for label in group]) for fit, group in unfitted]
+    return sum(fit.passes(counts) for fit, counts in of_group), sum(
+        fit.seconds(job, counts) for fit, counts in of_group
+    )
 
 
 def _composing(job: Job, method: ComposedImages) -> str:

@@ -66,22 +66,26 @@ def denoised(
         denoiser = prior if method.told is None else method.told(job, prior, rows)
         step, drawn = meter.within(len(rows), steps), partial(step_noise, job, rows)
         y, shift = job.conditions([label for label, _ in rows]), _shift(guide, begun, finished, rows, prior.device)
-        way: list[Tensor] = []
-        aims = _aims(begun, rows, prior.device) if method.aims_at_latents else None
-        if shift is not None and aims is not None:
-            shift = partial(_measured, shift, aims, way)
+        way = list[Tensor]()
+        if shift is not None and method.aims_at_latents:
+            shift = partial(_measured, shift, _stacked_aims(begun, rows, prior.device), way)
         try:
             done = denoise(denoiser, z, t, y, method.sampler, step, drawn, shift)
         except NotFinite as error:
             label, _ = rows[error.rows[0]]
             raise NotFinite(f"sampling {job.classes[label]!r}: {error}") from error
-        for (label, _), latent in zip(rows, done.cpu(), strict=True):
-            finished[label].append(latent)
-        for (label, _), own in zip(rows, torch.stack(way, 1).cpu() if way else (), strict=bool(way)):
-            ways[label].append(own)
+        _hand_out(done, rows, finished)
+        if way:
+            _hand_out(torch.stack(way, 1), rows, ways)
         meter.add(len(rows))
-    stages = {"z": finished, "distances": ways}
-    return [{name: torch.stack(of[label]) for name, of in stages.items() if of[label]} for label in labels]
+    made = {"z": finished, "distances": ways}
+    return [{name: torch.stack(of[label]) for name, of in made.items() if of[label]} for label in labels]
+
+
+def _hand_out(made: Tensor, rows: Sequence[tuple[int, int]], to: Mapping[int, list[Tensor]]) -> None:
+    """Gives each class what was made of its rows."""
+    for (label, _), own in zip(rows, made.cpu(), strict=True):
+        to[label].append(own)
 
 
 def _bundles(guide: Guide | None, begun: Mapping[int, Start], size: int) -> Iterator[Sequence[tuple[int, int]]]:
@@ -108,7 +112,7 @@ def _shift(
     """A guide as the solver calls it for these rows."""
     if guide is None:
         return None
-    aims = _aims(begun, rows, device)
+    aims = _stacked_aims(begun, rows, device)
     before = [finished[label] if guide.looks_back else [] for label, _ in rows]
     shape = begun[rows[0][0]].z.shape[1:]
     seen = torch.stack([torch.stack(list(made)) if made else torch.zeros(0, *shape) for made in before]).to(device)
@@ -118,14 +122,15 @@ def _shift(
     return partial(_class_by_class, guide, list(map(slice, [0, *ends], ends)), aims, seen)
 
 
-def _aims(begun: Mapping[int, Start], rows: Sequence[tuple[int, int]], device: torch.device) -> Tensor | None:
+def _stacked_aims(begun: Mapping[int, Start], rows: Sequence[tuple[int, int]], device: torch.device) -> Tensor | None:
     """What the starts say to the guide of each of these rows, (N, ...)."""
     stacked = [start.aims[index] for label, index in rows if (start := begun[label]).aims is not None]
     return torch.stack(stacked).to(device) if stacked else None
 
 
-def _measured(shift: Shift, aims: Tensor, way: list[Tensor], move: Move) -> Tensor:
+def _measured(shift: Shift, aims: Tensor | None, way: list[Tensor], move: Move) -> Tensor:
     """What a guide adds; keeps, as root mean squares (N,), how far the predicted clean latents are from the aims."""
+    assert aims is not None, "a method that aims at latents says them"
     way.append((move.clean - aims).double().square().mean((1, 2, 3)).sqrt().float())
     return shift(move)
 
