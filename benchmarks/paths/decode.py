@@ -16,7 +16,7 @@ from attar.sets.distilled import _saved
 from benchmarks.models import codec, coding_flops, named, plain
 from benchmarks.timing import Case, Where
 
-SIZES = {"tiny": 4, "small": 32, "full": 2}
+SIZES = {"tiny": 4, "small": 256, "full": 2}
 """Images."""
 
 

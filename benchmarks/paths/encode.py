@@ -18,7 +18,7 @@ from attar.priors.latents import Latents
 from benchmarks.models import codec, coding_flops, named, pictures, plain
 from benchmarks.timing import Case, Where
 
-SIZES = {"tiny": (4, 32, 0), "small": (32, 64, 2), "full": (4, 512, 2)}
+SIZES = {"tiny": (4, 32, 0), "small": (256, 64, 2), "full": (4, 512, 2)}
 """Images, their side in pixels, and workers of the DataLoaders."""
 
 
