@@ -15,12 +15,12 @@ times each hot path in turns, in one process, with two others that are in `bench
     b  the straightforward way of the reference codes: float32, one image at a time, guidance always doubled, images
        encoded at each step, PIL and DataLoader workers
 
-A number is how many times as fast Attar is, the median of interleaved rounds, and in brackets the spread; below 1 Attar
-is slower. On one thread of a CPU the seconds are the processor's, workers' included, so that other work on the machine
-does not enter. The ceiling is a product of large matrices in Attar's number format, or a large copy, on the same machine and
-threads. Networks have random weights: tiny ones for tests, small ones as for CIFAR-10, full ones DiT-XL/2 at 256 pixels
-and the like, few steps of them. The plain loop of `evaluate` crops a whole batch alike and neither changes colours nor
-mixes images, so it does less than a recipe asks for.
+A number is how many times as fast Attar is, the median of interleaved rounds, and in brackets the spread; below 1
+Attar is slower. On one thread of a CPU the seconds are the processor's, workers' included, so that other work on the
+machine does not enter. The ceiling is a product of large matrices in Attar's number format, or a large copy, on the
+same machine and threads. Networks have random weights: tiny ones for tests, small ones as for CIFAR-10, full ones
+DiT-XL/2 at 256 pixels and the like, few steps of them. The plain loop of `evaluate` crops a whole batch alike and
+neither changes colours nor mixes images, so it does less than a recipe asks for.
 """
 
 LEVERS = """
