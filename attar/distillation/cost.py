@@ -34,10 +34,10 @@ class Remaining:
 
 STAGES = {
     **{stage: stage for stage in ("encoding", "sampling", "decoding", "refining")},
-    **{told: "the choice" for told in ("the prior looks at", "the teacher looks at", "typical images against all")},
+    **dict.fromkeys(("the prior looks at", "the teacher looks at", "typical images against all"), "the choice"),
 }
-"""What stages say first of themselves -> the part that they are; starts are found while sampling, latents are read again
-while fitting, and whatever else is said is of the fit."""
+"""What stages say first of themselves -> the part that they are; starts are found while sampling, latents are read
+again while fitting, and whatever else is said is of the fit."""
 
 BEFORE = {
     "sampling": ("encoding", "the fit"),
@@ -69,8 +69,7 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: Sequence[float]) -> 
     missing = list(chain(*bundles))
     fitting, learning = _fitting(job, unfitted)
     sampling = len(missing) and sum(missing) * passes_per_image(job, method)
-    fits = {fit for fit, _ in unfitted}
-    unencoded = [max(_unencoded(job, fit, label) for fit in fits) for label in {c for _, g in unfitted for c in g}]
+    unencoded = _unencoded(job, unfitted)
     encoding = sum(unencoded)
     unrefined = _refining(plan, method, ipcs)
     refining = sum(images for images, _ in unrefined)
@@ -96,10 +95,9 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: Sequence[float]) -> 
         f"{about(sum(parts.values()))} ({named}){unread}; "
         f"{_room(plan, ipcs, encoding, sum(missing))}"
     )
-    copies = max((fit.encodings([1]) for fit in fits), default=1)  # with mirrored images, which are encoded after these
-    rounds: dict[str, Sequence[float]] = {"encoding": [count for count in unencoded if count] * copies}
-    rounds |= {"the choice": choosing, "the fit": [1.0] * len(unfitted), "sampling": list(map(sum, bundles))}
-    rounds |= {"refining": [seconds for _, seconds in unrefined], "decoding": ipcs}
+    rounds: dict[str, Sequence[float]] = {"the choice": choosing, "encoding": unencoded, "decoding": ipcs}
+    rounds |= {"the fit": [1.0] * len(unfitted), "sampling": list(map(sum, bundles))}
+    rounds["refining"] = [seconds for _, seconds in unrefined]
     return Remaining(words, _told(parts, rounds))
 
 
@@ -153,7 +151,7 @@ def _unfitted(plan: RunPlan, ipcs: Sequence[int]) -> list[tuple[Fit, Group]]:
 
 
 def _missing(plan: RunPlan, method: LatentMethod, ipcs: Sequence[int]) -> list[list[int]]:
-    """How many candidates are still to be sampled, of each class that lacks some; classes sampled at a time together."""
+    """How many candidates are still to be sampled, of each class that lacks some; a list for those sampled together."""
     bundles, known = list[list[int]](), set[str]()
     for asked in (plan.artefacts[ipc] for ipc in ipcs):
         for labels in asked.groups if method.fit.tunes else [tuple(asked.candidates)]:
@@ -204,8 +202,9 @@ def features_seconds(job: Job, features: ImageFeatures, real: bool) -> float:
     return encoding + (1 / passes_per_second(job.prior) if features.of == "prior" else 0.0)
 
 
-def _unencoded(job: Job, fit: Fit, label: int) -> int:
-    """Images of a class that are still to be encoded for a fit; mirrored ones as if they were where the others are."""
-    count = len(job.images.of_class(label))
-    wanted = fit.encodings([count])
-    return job.latents.missing(label, min(wanted, count)) * wanted // max(1, min(wanted, count))
+def _unencoded(job: Job, unfitted: Sequence[tuple[Fit, Group]]) -> list[int]:
+    """Images of each class that are still to be encoded for fits; again as many for mirrored ones, after the others."""
+    fits, labels = {fit for fit, _ in unfitted}, {label for _, group in unfitted for label in group}
+    counts = {label: len(job.images.of_class(label)) for label in labels}
+    missing = [max(job.latents.missing(k, min(fit.encodings([n]), n)) for fit in fits) for k, n in counts.items()]
+    return [count for count in missing if count] * max((fit.encodings([1]) for fit in fits), default=1)
