@@ -59,7 +59,8 @@ def distill_sets(
     for weak in dict.fromkeys(teacher.weak for teacher in job.teachers.values() if teacher.weak) if missing else ():
         say(f"note: {weak}")
     say(estimate)
-    _tell_whole(job, parts)
+    if engine.is_local:
+        _tell_whole(job, parts)
     if not job.dry:
         _make_ahead(plan, missing, engine)
         _write_all(plan, missing, begun, say)
