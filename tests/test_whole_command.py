@@ -9,14 +9,16 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
-from toys import attar, job_of, save_folder, save_tiny_dit, tint
+from toys import attar, job_of, save_folder, save_tiny_dit, save_world, tint
 
-from attar.core.progress import LEFT, Progress, bar, ending, of_item
+from attar.core.engine import Engine
+from attar.core.progress import LEFT, Progress, StageClock, bar, ending, of_item
 from attar.core.store import Store
 from attar.core.whole_command import StageForecast, WholeCommand
 from attar.distillation import run
@@ -84,6 +86,33 @@ def test_trainings_of_an_earlier_command_say_nothing_of_the_pace(monkeypatch: py
         whole.tell("one", "training", 0.6 + 0.4 * step / 100)
         if step > 20:
             assert whole.left == pytest.approx(20 - clock.now + 50, rel=0.05)
+
+
+def test_a_stage_that_begins_anew_has_a_clock_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, stage = Clock(monkeypatch), StageClock()
+    for fraction in (0.0, 0.5, 1.0, 0.0, 0.5):
+        told = stage.timed("sampling, of a set", fraction)
+        clock.now += 10
+    assert told[1] == "10 s left"
+
+
+def test_workers_are_told_by_their_items_and_not_as_a_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    told = list[str]()
+
+    def ahead(engine: Engine, items: list[object], device: str, progress: Progress) -> list[object]:
+        progress("2 workers, 1/3 items", 1 / 3)
+        return []
+
+    monkeypatch.setattr(Engine, "check", lambda *_: None)
+    monkeypatch.setattr(Engine, "cluster", lambda _: nullcontext())
+    monkeypatch.setattr(Engine, "ahead", ahead)
+    job = job_of(save_world(tmp_path, ["ant", "bee"]), store)
+    job.progress = lambda text, _: told.append(text)
+    method = load_method("prior", {"sampler.steps": 2})
+    distill_sets(job, "prior", method, (1,), tmp_path / "out", engine=Engine("ray"))
+    assert [text for text in told if text.startswith("2 workers")] == ["2 workers, 1/3 items"] * 2
 
 
 def test_of_an_item_the_time_left_is_said_to_be_its_own() -> None:

@@ -62,7 +62,7 @@ def distill_sets(
         say(f"note: {weak}")
     say(estimate)
     if not job.dry:
-        with _told_whole(job, parts):
+        with _told_whole(job, parts if engine.is_local else {}):
             _make_ahead(plan, missing, engine)
             _write_all(plan, missing, begun, say)
     return list(plan.folders.values())
