@@ -159,6 +159,13 @@ def test_quiet_says_nothing_and_stats_are_for_programs(
     assert lines[-1]["said"].startswith(f"wrote {tmp_path / 'a'}, made in ")
     assert attar(monkeypatch, *asked, "--out", tmp_path / "a") == 0
     assert "nothing left to do" in capsys.readouterr().out, "quiet for one command only"
+    (tmp_path / "empty").touch()
+    for log in ("stats.jsonl", "empty", "empty"):
+        assert attar(monkeypatch, *asked, "--out", tmp_path / "a", "--quiet", "--stats", tmp_path / log) == 0
+    (tmp_path / "results.json").write_text("[]")
+    assert attar(monkeypatch, *asked, "--out", tmp_path / "b", "--stats", tmp_path / "results.json") != 0
+    assert "results.json: is there, and is not a log of Attar's" in capsys.readouterr().err
+    assert (tmp_path / "results.json").read_text() == "[]"
     nowhere = tmp_path / "data" / "missing" / "stats.jsonl"
     assert attar(monkeypatch, *asked, "--out", tmp_path / "b", "--stats", nowhere) != 0
     assert "stats.jsonl" in capsys.readouterr().err
