@@ -17,6 +17,7 @@ from toys import attar, save_folder, save_tiny_dit
 
 import attar as package
 from attar.core.errors import AttarError
+from attar.distillation import run
 from attar.distillation import run_without_method as choice
 from attar.evaluation import RECIPES
 from attar.evaluation.conditions import Conditions
@@ -82,6 +83,16 @@ def test_a_prior_makes_exemplars(photos: Path, tmp_path: Path) -> None:
     assert manifest["method"]["fit"]["select"]["rule"] == "herding"
     assert manifest["method"]["fit"]["select"]["teacher"] is not None
     assert said[0].startswith("no `method` is named: exemplars")
+
+
+@pytest.mark.parametrize(("ipc", "shown"), [([1], "3 s left"), ([1, 2], "3 s left of this item")])
+def test_the_time_left_is_told_of_each_of_several_sets(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, ipc: list[int], shown: str
+) -> None:
+    told = list[str]()
+    monkeypatch.setattr(run, "distill_sets", lambda job, *_, **__: job.progress("encoding; 3 s left", 0.5))
+    package.distill(str(photos), ipc=ipc, out="out", device="cpu", progress=lambda text, _: told.append(text))
+    assert [text for text in told if text.startswith("encoding;")] == [f"encoding; {shown}"] * len(ipc)
 
 
 def test_a_dry_run_trains_no_teacher(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -104,6 +104,16 @@ def test_a_single_class_and_tiny_ones_keep_the_typical(world: Path, store: Store
     assert TypicalRace(job_of(world, store, tmp_path / "few"), chooser(world, share=0.2), 1).outcome().tested == 0
 
 
+def test_a_single_image_left_out_decides_nothing(world: Path, store: Store, tmp_path: Path) -> None:
+    for name, count in (("ant", 3), ("bee", 2)):
+        (tmp_path / "few" / name).mkdir(parents=True)
+        for file in sorted((world / "data" / name).iterdir())[:count]:
+            shutil.copy(file, tmp_path / "few" / name)
+    race = TypicalRace(job_of(world, store, tmp_path / "few"), chooser(world, share=0.2), 1)
+    assert race.outcome() == Outcome(0.0, 0.0, 0.0, 0)
+    assert race.outcome().words == "too few images or classes for a race: typical ones are chosen"
+
+
 def test_the_outcome_is_kept_and_is_the_same_again(
     world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,3 +113,25 @@ def test_damaged_maps_are_named(sets: list[DistilledSet], tmp_path: Path) -> Non
     file.write_text(json.dumps(kept))
     with pytest.raises(AttarError, match=r"nearest\.json is damaged: measures\[0\]\.maps\[1\]\.real"):
         read_nearest(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"maps": [{"variance": [0.5], "real": [], "images": [], "starts": []}] * len(CLASSES)}, "a map without real"),
+        ({"maps": [{"variance": [], "real": [[1e300, 0]], "images": [], "starts": []}]}, "not a number from -1e"),
+        ({"numbers": [[0, 1, 10**6]] * len(CLASSES)}, "a number of a real image, of which there are"),
+        ({"distances": [[0, 1, 1e300]] * len(CLASSES)}, "not a number from 0 to 1e"),
+    ],
+)
+def test_what_a_page_cannot_draw_is_damage(
+    sets: list[DistilledSet], tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    for folder in (sets[0].folder, folder_of(sets[0])):
+        shutil.copytree(folder, tmp_path / folder.name)
+    file = folder_of(copy := open_distilled(tmp_path / sets[0].folder.name)) / "nearest.json"
+    kept = json.loads(file.read_text())
+    kept["measures"][0] |= change
+    file.write_text(json.dumps(kept))
+    with pytest.raises(AttarError, match=said):
+        write_report([copy.folder], [], tmp_path / "page.html")

@@ -187,6 +187,52 @@ def test_one_that_fails_on_the_way_is_left_out(
     assert stand_in.ended == ["attar"]
 
 
+def test_one_that_does_not_end_well_spoils_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stand_in: type[StandIn], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stand_in, "finish", lambda self: 1 / 0)
+    with tracking.tracking("stand-in", tmp_path, {}):
+        note(1, loss=2.0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the tracker stand-in did not end well: division by zero"
+    ]
+    with pytest.raises(KeyError), tracking.tracking("stand-in", tmp_path, {}):
+        raise KeyError
+
+
+def test_one_whose_steps_may_only_rise_gets_them_as_values(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stand_in: type[StandIn]
+) -> None:
+    monkeypatch.setattr(stand_in, "name", "wandb")
+    with tracking.tracking("stand-in", tmp_path, {}):
+        for seed in ("seed 0", "seed 1"):
+            with tracking.part(seed):
+                note(1, loss=2.0)
+    told = [(None, {f"seed {seed}/loss": 2.0, f"seed {seed}/step": 1.0}) for seed in (0, 1)]
+    assert stand_in.told == told
+
+
+@pytest.mark.parametrize("place", [".", "..", "set/.."])
+def test_its_files_lie_beside_a_place_without_a_name(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a" / "set").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a")
+    named = (tmp_path / "a" / place).resolve()
+    assert tracking.beside(Path(place)) == named.parent / f"{named.name}.tracker"
+    assert tracking.beside(Path("set")) == Path("set.tracker")
+
+
+def test_sets_of_the_current_folder_are_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_random_set(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path / "set")
+    words = [".", "--network", "convnet3-w4", "--seeds", 1, "--set", "steps=2", "--dry-run"]
+    assert attar(monkeypatch, "evaluate", *words) == 0
+    assert "dry run: nothing was trained" in capsys.readouterr().out
+
+
 def test_nothing_is_noted_without_one() -> None:
     note(1, loss=2.0)
     assert not tracking._trackers

@@ -222,7 +222,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the sets and the page")] = Path("demo"),
     seeds: Annotated[int, typer.Option(help="How many training seeds")] = 3,
 ) -> None:
-    """Distill handwritten digits three ways, judge the results, and make a page of them: about four minutes."""
+    """Distill handwritten digits four ways, judge the results, and make a page of them: about four minutes."""
     from attar.cli.demo import run_demo
 
     numbered(seeds)

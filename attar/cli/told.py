@@ -12,6 +12,9 @@ import typer
 from attar.cli import failures
 from attar.core.files import writing
 
+BEGINNING = '{"seconds": '
+"""Of each line of a log for programs."""
+
 
 def note(**what: Any) -> None:
     """Keeps a line for programs, with the seconds since the command began, where `--stats` asked for them."""
@@ -27,6 +30,11 @@ def _quiet(value: bool) -> None:
 
 
 def _stats(value: Path | None) -> None:
+    """Takes the file; what is no log of ours is not added to."""
+    if value is not None and value.is_file() and value.stat().st_size:
+        from attar.data.output_places import check_file
+
+        check_file(value, "`stats`", BEGINNING, "a log of Attar's")
     failures.running.stats = value
 
 

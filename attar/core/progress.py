@@ -137,15 +137,16 @@ class StageClock:
     """Adds to what a stage tells how long the stage has left, where it does not say what the whole command has."""
 
     def __init__(self) -> None:
-        self.stage, self.begun, self.first = "", 0.0, 0.0
+        self.stage, self.begun, self.first, self.last = "", 0.0, 0.0, 0.0
 
     def timed(self, text: str, fraction: float) -> tuple[str, str]:
         """The text, and the time left in words; none before a fiftieth of the stage is done."""
         if said := LEFT.fullmatch(text):
             return said[1], said[2]
         now, stage = time.monotonic(), text.split(",")[0]
-        if stage != self.stage or fraction < self.first:
+        if stage != self.stage or fraction < self.last:
             self.stage, self.begun, self.first = stage, now, fraction
+        self.last = fraction
         done = fraction - self.first
         return text, f"{duration((now - self.begun) * (1 - fraction) / done)} left" if 0.02 < done < 1 else ""
 

@@ -16,15 +16,19 @@ from attar.core.processes import rank
 
 PROJECT = "attar"
 """What trackers call the project, or the run."""
+RISING = ("wandb",)
+"""Trackers that drop what comes after a later step, as each next seed does: they get the step as one of the values."""
 _trackers: list[Any] = []
 _parts: list[str] = []
 
 
 def note(step: int, **values: float) -> None:
     """Values after a step of the part of the work that is on, under its name."""
-    for tracker in _trackers:
+    for tracker in list(_trackers):
+        told = values | {"step": step} if tracker.name in RISING else values
+        named = {"/".join([*_parts, name]): float(value) for name, value in told.items()}
         try:
-            tracker.log({"/".join([*_parts, name]): float(value) for name, value in values.items()}, step=step)
+            tracker.log(named, step=None if tracker.name in RISING else step)
         except Exception as error:
             logging.getLogger("attar").warning("the tracker %s failed, and is left out: %s", tracker.name, error)
             _trackers.remove(tracker)
@@ -42,7 +46,8 @@ def part(name: str) -> Iterator[None]:
 
 def beside(place: Path) -> Path:
     """Where a tracker that writes files writes those of a work: beside what that makes, or judges."""
-    return place.with_name(f"{place.name}.tracker")
+    named = place.resolve() if place.name in ("", "..") else place
+    return named.parent / f"{named.name}.tracker"
 
 
 def check_tracker(name: str) -> Any:
@@ -95,7 +100,15 @@ def tracking(name: str | None, folder: Path, settings: Mapping[str, Any], dry_ru
     finally:
         if tracker in _trackers:
             _trackers.remove(tracker)
+        _finish(tracker)
+
+
+def _finish(tracker: Any) -> None:
+    """Ends a tracker; what was made does not hang on it."""
+    try:
         tracker.finish()
+    except Exception as error:
+        logging.getLogger("attar").warning("the tracker %s did not end well: %s", tracker.name, error)
 
 
 def _plain(value: Any) -> str | float:

@@ -24,8 +24,15 @@ class StageForecast:
     round: int = field(default=0, init=False)
     fraction: float = field(default=0.0, init=False)
     """Of the round."""
+    found: float | None = field(default=None, init=False)
+    """How much of it was done when it was first told of: trainings that an earlier command has finished."""
     spent: float = field(default=0.0, init=False)
-    """Seconds."""
+    """Seconds since then."""
+
+    @property
+    def done(self) -> float:
+        """How much of it is done in what was spent, 0 to 1."""
+        return self.share - (self.found or 0.0)
 
     @property
     def share(self) -> float:
@@ -34,11 +41,17 @@ class StageForecast:
         before, now = sum(self.rounds[: self.round]), self.rounds[self.round : self.round + 1]
         return (before + self.fraction * sum(now)) / whole if whole else 1.0
 
+    @property
+    def is_last_round(self) -> bool:
+        """Whether no other round comes."""
+        return self.round >= len(self.rounds) - 1
+
     def tell(self, fraction: float) -> None:
         """It is so far; a smaller fraction than before begins another round."""
         if fraction < self.fraction:
             self.round += 1
         self.fraction = fraction
+        self.found = self.share if self.found is None else self.found
 
     def finish(self) -> None:
         """It is done, though nothing may have been told of it."""
@@ -60,14 +73,21 @@ class WholeCommand:
         return partial(self.tell, name)
 
     def tell(self, name: str, text: str, fraction: float | None = None) -> None:
-        """A part is so far, or at work that says nothing of how far it is; other names are of what has no forecast."""
+        """A part is so far, or at work that says nothing of how far it is; other names are of what has no forecast.
+
+        What has none, and says itself how long it takes, is told as it is.
+        """
         now = time.monotonic()
         if part := self.parts.get(self.last):
             part.spent += now - self.at
         self.at, self.last = now, name
-        if fraction is not None and (part := self.parts.get(name)):
+        part, said = self.parts.get(name), LEFT.fullmatch(text)
+        if part is not None and fraction is not None:
             part.tell(fraction)
-        self.progress(text if LEFT.fullmatch(text) else f"{text}; {duration(self.left)} left", self.share)
+        if said and (part is None or not part.seconds):
+            self.progress(text, self.share)
+        else:
+            self.progress(f"{said[1] if said else text}; {duration(self.left)} left", self.share)
 
     @property
     def share(self) -> float:
@@ -78,13 +98,13 @@ class WholeCommand:
     @property
     def left(self) -> float:
         """Seconds."""
-        done = sum(part.share * part.seconds for part in self.parts.values() if part.spent)
+        done = sum(part.done * part.seconds for part in self.parts.values() if part.spent)
         enough = self.share > ENOUGH / 2 and done
         pace = sum(part.spent for part in self.parts.values()) / done if enough else 1.0
         return sum(self._left(part, pace) for part in self.parts.values())
 
     @staticmethod
     def _left(part: StageForecast, pace: float) -> float:
-        if part.spent and part.share >= ENOUGH:
-            return part.spent * (1 - part.share) / part.share
+        if part.spent and part.done >= ENOUGH:
+            return part.spent * (1 - part.share) / part.done
         return part.seconds * (1 - part.share) * pace

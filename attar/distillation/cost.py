@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain
 
 from attar.core.progress import about, duration
 from attar.core.whole_command import StageForecast, WholeCommand
@@ -32,42 +32,57 @@ class Remaining:
     """The same parts, for who tells how far they are; none where there is no forecast."""
 
 
-STAGES = ("encoding", "sampling", "decoding", "refining")
-"""What the stages that are parts by themselves say first of themselves; starts are found while sampling, and whatever
-else is said is of the fit."""
+STAGES = {
+    **{stage: stage for stage in ("encoding", "sampling", "decoding", "refining")},
+    **dict.fromkeys(("the prior looks at", "the teacher looks at", "typical images against all"), "the choice"),
+}
+"""What stages say first of themselves -> the part that they are; starts are found while sampling, latents are read
+again while fitting, and whatever else is said is of the fit."""
+
+BEFORE = {
+    "sampling": ("encoding", "the fit"),
+    "decoding": ("the choice", "encoding", "the fit", "sampling", "refining"),
+}
+"""What is over when the last round of a part has begun, though it may not have been told of: what a race left out."""
 
 
 def tell(whole: WholeCommand, text: str, fraction: float) -> None:
     """Takes what a stage of a run says of itself."""
     if text.startswith("finding starts"):
         whole.tell("sampling", text)
+    elif text.startswith("reading latents"):
+        whole.tell("the fit", text)
     else:
-        whole.tell(next((stage for stage in STAGES if text.startswith(stage)), "the fit"), text, fraction)
+        name = next((part for told, part in STAGES.items() if text.startswith(told)), "the fit")
+        whole.tell(name, text, fraction)
+        for over in BEFORE.get(name, ()) if whole.parts[name].is_last_round else ():
+            whole.parts[over].finish()
 
 
-def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> Remaining:
-    """The work that is not yet in the store; `choosing` are the seconds of a choice."""
+def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: Sequence[float]) -> Remaining:
+    """The work that is not yet in the store; `choosing` are the seconds of each class's choice, or of a race."""
     job, method = plan.job, plan.method
     if isinstance(method, ComposedImages):
         return Remaining(_composing(job, method), {})
     assert isinstance(method, LatentMethod)
-    unfitted, missing = _unfitted(plan, ipcs), _missing(plan, ipcs)
+    unfitted, bundles = _unfitted(plan, ipcs), _missing(plan, method, ipcs)
+    missing = list(chain(*bundles))
     fitting, learning = _fitting(job, unfitted)
     sampling = len(missing) and sum(missing) * passes_per_image(job, method)
-    fits = {fit for fit, _ in unfitted}
-    unencoded = [max(_unencoded(job, fit, label) for fit in fits) for label in {c for _, g in unfitted for c in g}]
+    unencoded = _unencoded(job, unfitted)
     encoding = sum(unencoded)
-    refining, improving = _refining(plan, method, ipcs)
-    if not (fitting or learning or sampling or encoding or refining or choosing):
+    unrefined = _refining(plan, method, ipcs)
+    refining = sum(images for images, _ in unrefined)
+    if not (fitting or learning or sampling or encoding or refining or sum(choosing)):
         return Remaining("all images are made; they have only to be written", {})
-    each, decoding = 1 / passes_per_second(job.prior), sum(ipcs) * len(job.labels)
+    each, decoding = 1 / passes_per_second(job.prior), sum(map(job.spec.made, ipcs)) * len(job.labels)
     parts = {
-        "the choice": choosing,
+        "the choice": sum(choosing),
         "encoding": encoding / encoded_per_second(job.codec) if encoding else 0.0,
         "the fit": fitting * each + learning,
         "the starts": sum(classes * method.start_seconds(job, count) for count, classes in Counter(missing).items()),
         "sampling": sampling * each,
-        "refinement": improving,
+        "refinement": sum(seconds for _, seconds in unrefined),
         "decoding": decoding / decoded_per_second(job.codec),
     }
     of = f"{fitting:,} to fit, {sampling:,} to sample {sum(missing):,}"
@@ -80,9 +95,9 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: float) -> Remaining:
         f"{about(sum(parts.values()))} ({named}){unread}; "
         f"{_room(plan, ipcs, encoding, sum(missing))}"
     )
-    rounds: dict[str, Sequence[float]] = {"encoding": [count for count in unencoded if count], "decoding": ipcs}
-    rounds |= {"the fit": [1.0] * len(unfitted), "refining": [1.0] * len(job.labels) * len(ipcs)}
-    rounds["sampling"] = [1.0] * len(unfitted) * len(ipcs) if method.fit.tunes else _rounds(missing)
+    rounds: dict[str, Sequence[float]] = {"the choice": choosing, "encoding": unencoded, "decoding": ipcs}
+    rounds |= {"the fit": [1.0] * len(unfitted), "sampling": list(map(sum, bundles))}
+    rounds["refining"] = [seconds for _, seconds in unrefined]
     return Remaining(words, _told(parts, rounds))
 
 
@@ -99,20 +114,16 @@ def _composing(job: Job, method: ComposedImages) -> str:
 
 
 def _told(parts: Mapping[str, float], rounds: Mapping[str, Sequence[float]]) -> dict[str, StageForecast]:
-    """The parts that stages tell of; a choice is told of as the fit, starts as sampling."""
+    """The parts that stages tell of; starts are told of as sampling."""
     seconds = {
+        "the choice": parts["the choice"],
         "encoding": parts["encoding"],
-        "the fit": parts["the choice"] + parts["the fit"],
+        "the fit": parts["the fit"],
         "sampling": parts["the starts"] + parts["sampling"],
         "refining": parts["refinement"],
         "decoding": parts["decoding"],
     }
     return {name: StageForecast(of, rounds[name]) for name, of in seconds.items()}
-
-
-def _rounds(missing: Sequence[int]) -> list[float]:
-    """How many candidates each IPC lacks, given how many each class of it lacks."""
-    return [sum(own) for _, own in groupby(missing)]
 
 
 def _room(plan: RunPlan, ipcs: Sequence[int], encoding: int, made: int) -> str:
@@ -139,41 +150,48 @@ def _unfitted(plan: RunPlan, ipcs: Sequence[int]) -> list[tuple[Fit, Group]]:
     return list(wanted.values())
 
 
-def _missing(plan: RunPlan, ipcs: Sequence[int]) -> list[int]:
-    """How many candidates are still to be sampled, of each class and IPC that lacks some."""
-    candidates = {made.key: made for ipc in ipcs for made in plan.artefacts[ipc].candidates.values()}
-    return [int(made.inputs["count"]) for made in candidates.values() if not plan.job.store.has(made)]
+def _missing(plan: RunPlan, method: LatentMethod, ipcs: Sequence[int]) -> list[list[int]]:
+    """How many candidates are still to be sampled, of each class that lacks some; a list for those sampled together."""
+    bundles, known = list[list[int]](), set[str]()
+    for asked in (plan.artefacts[ipc] for ipc in ipcs):
+        for labels in asked.groups if method.fit.tunes else [tuple(asked.candidates)]:
+            own = [made for made in map(asked.candidates.__getitem__, labels) if made.key not in known]
+            known |= {made.key for made in own}
+            bundles.append([int(made.inputs["count"]) for made in own if not plan.job.store.has(made)])
+    return [counts for counts in bundles if counts]
 
 
-def _refining(plan: RunPlan, method: LatentMethod, ipcs: Sequence[int]) -> tuple[int, float]:
-    """How many images are still to be refined, and in how many seconds."""
-    if method.refine is None or plan.job.unread:
-        return 0, 0.0
-    has, count = plan.job.store.has, plan.job.spec.made
-    left = {count(ipc): sum(not has(made) for made in plan.artefacts[ipc].refined.values()) for ipc in ipcs}
-    seconds = sum(classes * method.refine.seconds(plan.job, n) for n, classes in left.items() if classes)
-    return sum(n * classes for n, classes in left.items()), seconds
+def _refining(plan: RunPlan, method: LatentMethod, ipcs: Sequence[int]) -> list[tuple[int, float]]:
+    """Of each class and IPC that is still to be refined: its images, and the seconds that these take."""
+    found: list[tuple[int, float]] = []
+    for ipc in ipcs if method.refine is not None and not plan.job.unread else ():
+        n = plan.job.spec.made(ipc)
+        if left := sum(not plan.job.store.has(made) for made in plan.artefacts[ipc].refined.values()):
+            assert method.refine is not None
+            found += [(n, method.refine.seconds(plan.job, n))] * left
+    return found
 
 
-def choices(job: Job, method: Method, ipcs: Sequence[int]) -> dict[str, float]:
-    """What has to be looked at before a choice, in words, and the seconds that it takes.
+def choices(job: Job, method: Method, ipcs: Sequence[int]) -> dict[str, list[float]]:
+    """What has to be looked at before a choice, in words, and the seconds that it takes, class by class.
 
     Of generated images the decoding is not counted.
     """
-    parts, made = dict[str, float](), sum({method.select.candidates(ipc) for ipc in ipcs}) * len(job.labels)
+    parts, made = dict[str, list[float]](), sorted({method.select.candidates(ipc) for ipc in ipcs})
     rules = [(method.select, not isinstance(method, LatentMethod))]
     chosen = [method.for_ipc(ipc).fit.chooses for ipc in ipcs] if isinstance(method, LatentMethod) else []
     rules += [(rule, True) for rule in chosen if rule is not None]
     needed = ((features, real) for rule, real in rules for features in rule.needed_features(job))
     for features, real in dict.fromkeys(needed):
-        count = sum(features.missing(job, label) for label in job.labels) if real else made * (features.of != "latents")
-        if count and features.of != "pixels":
+        pools = [count for count in made for _ in job.labels] if features.of != "latents" else []
+        counts = [features.missing(job, label) for label in job.labels] if real else pools
+        if any(counts) and features.of != "pixels":
             who = "teacher" if features.of in BY_TEACHER else features.of
             work = "to encode" if features.of == "latents" else f"for the {who} to look at"
-            parts[f"{counted(count, 'image')} {work}"] = count * features_seconds(job, features, real)
-    if isinstance(method, LatentMethod) and (racing := sum(method.for_ipc(n).fit.deciding_seconds(job) for n in ipcs)):
-        parts["typical images to race all"] = racing
-    return parts
+            each = features_seconds(job, features, real)
+            parts[f"{counted(sum(counts), 'image')} {work}"] = [count * each for count in counts if count]
+    racing = [method.for_ipc(n).fit.deciding_seconds(job) for n in ipcs] if isinstance(method, LatentMethod) else []
+    return parts | ({"typical images to race all": [seconds for seconds in racing if seconds]} if any(racing) else {})
 
 
 def features_seconds(job: Job, features: ImageFeatures, real: bool) -> float:
@@ -184,8 +202,9 @@ def features_seconds(job: Job, features: ImageFeatures, real: bool) -> float:
     return encoding + (1 / passes_per_second(job.prior) if features.of == "prior" else 0.0)
 
 
-def _unencoded(job: Job, fit: Fit, label: int) -> int:
-    """Images of a class that are still to be encoded for a fit; mirrored ones as if they were where the others are."""
-    count = len(job.images.of_class(label))
-    wanted = fit.encodings([count])
-    return job.latents.missing(label, min(wanted, count)) * wanted // max(1, min(wanted, count))
+def _unencoded(job: Job, unfitted: Sequence[tuple[Fit, Group]]) -> list[int]:
+    """Images of each class that are still to be encoded for fits; again as many for mirrored ones, after the others."""
+    fits, labels = {fit for fit, _ in unfitted}, {label for _, group in unfitted for label in group}
+    counts = {label: len(job.images.of_class(label)) for label in labels}
+    missing = [max(job.latents.missing(k, min(fit.encodings([n]), n)) for fit in fits) for k, n in counts.items()]
+    return [count for count in missing if count] * max((fit.encodings([1]) for fit in fits), default=1)

@@ -7,8 +7,10 @@ another run that shares a stage, goes on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,10 +61,10 @@ def distill_sets(
     for weak in dict.fromkeys(teacher.weak for teacher in job.teachers.values() if teacher.weak) if missing else ():
         say(f"note: {weak}")
     say(estimate)
-    _tell_whole(job, parts)
     if not job.dry:
-        _make_ahead(plan, missing, engine)
-        _write_all(plan, missing, begun, say)
+        with _told_whole(job, parts if engine.is_local else {}):
+            _make_ahead(plan, missing, engine)
+            _write_all(plan, missing, begun, say)
     return list(plan.folders.values())
 
 
@@ -74,12 +76,17 @@ def _write_all(plan: RunPlan, ipcs: Sequence[int], begun: float, say: Say) -> No
             say(f"wrote {plan.folders[ipc]}, made in {duration(seconds)}, with all checks in {begun - last:.1f} s")
 
 
-def _tell_whole(job: Job, parts: Mapping[str, StageForecast]) -> None:
-    """From now on the job tells how long all that was forecast still takes."""
-    if parts:
-        from attar.distillation.cost import tell
+@contextmanager
+def _told_whole(job: Job, parts: Mapping[str, StageForecast]) -> Iterator[None]:
+    """Within it the job tells how long all that was forecast still takes."""
+    from attar.distillation.cost import tell
 
-        job.progress = partial(tell, WholeCommand(job.progress, parts))
+    progress = job.progress
+    job.progress = partial(tell, WholeCommand(progress, parts)) if parts else progress
+    try:
+        yield
+    finally:
+        job.progress = progress
 
 
 def _write(plan: RunPlan, ipc: int, made: StageOutputs) -> float | None:
@@ -169,9 +176,9 @@ def _estimate(plan: RunPlan, ipcs: Sequence[int]) -> tuple[str, Mapping[str, Sta
     if isinstance(plan.method, RealImages):
         into = f" into mosaics of {grid_words(spec.formation)}" if spec.formation > 1 else ""
         copied = spec.made(sum(ipcs)) * len(plan.job.classes)
-        timed = "".join(f"; {work}, {about(seconds)}" for work, seconds in first.items())
+        timed = "".join(f"; {work}, {about(sum(seconds))}" for work, seconds in first.items())
         return f"{size}: {copied} of them will be copied{into}{timed}{looking}", {}
     trained = "; the prior digits is trained before that" if plan.uses_prior and plan.job.untrained else ""
     work = "".join(f"; {work}" for work in first)
-    left = remaining(plan, ipcs, sum(first.values()))
+    left = remaining(plan, ipcs, list(chain(*first.values())))
     return f"{size}: {left.words}{work}{trained}{looking}", left.parts

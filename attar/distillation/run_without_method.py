@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError
-from attar.core.progress import Say, quiet
+from attar.core.progress import Say, of_item, quiet
 from attar.data.output_places import occupied
 from attar.methods import load_method
 from attar.networks import check_size, suited_convnet
@@ -60,6 +60,7 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
     if job.dry and not all(_is_decided(job, teacher, job.spec.made(ipc)) for ipc in folders):
         say("a race decides whether typical images are chosen, or any")
         return list(folders.values())
+    job.progress = job.progress if len(folders) == 1 else of_item(job.progress)
     for ipc, folder in folders.items():
         method = load_method(name, fields(job.spec.made(ipc)))
         if name == "herding" and (race := _choice(teacher, job.spec.made(ipc)).race(job)):

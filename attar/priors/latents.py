@@ -80,8 +80,8 @@ class Latents:
 
     def shards(self, label: int, first: int | None = None, progress: Progress = silent) -> Iterator[Shard]:
         """The class's latents, or those of the `first` images of its order, shard by shard."""
-        order = self.order(label)[:first]
-        meter = Meter(progress, f"encoding {self.images.classes[label]}", len(order), "images")
+        order, work = self.order(label)[:first], "encoding" if self.missing(label, first) else "reading latents of"
+        meter = Meter(progress, f"{work} {self.images.classes[label]}", len(order), "images")
         for number, shard in enumerate(self.artefacts(label, first)):
             positions = order[number * SHARD : (number + 1) * SHARD]
             tensors = load_file(self._encoded(label, number, shard) / "latents.safetensors")

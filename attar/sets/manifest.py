@@ -30,6 +30,8 @@ FORMAT = 2
 """The newest: 2 where images are mosaics, which older versions take for images; all else is 1."""
 MOST_WEIGHT = 1e9
 """The largest weight of an image: sums of ever larger ones would be no numbers any more."""
+MOST_DISTANCE = 1e12
+"""The largest distance on the way of images, for the same reason."""
 LOOKED_AT = ("precision", "recall", "density", "coverage", "farthest", "nearest")
 """What a fine-tuning measures of itself."""
 
@@ -71,7 +73,7 @@ _SHAPE: Shape = {
     "exemplars_by?": Maybe(_TEACHER),
     "learnt?": Values(Maybe(MEASURED)),
     "weights?": Many(Many(number(0, MOST_WEIGHT))),
-    "way?": Many({"t": whole(0), "distance": number(0)}, least=1),
+    "way?": Many({"t": whole(0), "distance": number(0, MOST_DISTANCE)}, least=1),
     "measures?": Many({"looks": Many(_LOOK, least=1)}),
     "seconds": Values(number(0)),
     "machine": {"device": TEXT},

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from attar.selection.features import FeatureKind, ImageFeatures
     from attar.teachers.reference import TeacherReference
 
-_DISTANCES = Many(Many(number(0)), least=1)
-_POINTS = Many(Many(number(), least=2))
+MOST = 1e12
+"""The largest distance or coordinate: sums and squares of ever larger ones would be no numbers any more."""
+_DISTANCES = Many(Many(number(0, MOST)), least=1)
+_POINTS = Many(Many(number(-MOST, MOST), least=2))
 _SHAPE: Shape = {
     "measures": Many(
         {
@@ -134,14 +136,25 @@ def read_nearest(distilled: DistilledSet) -> list[Nearest]:
         return []
     each = [len(pictures) for pictures in distilled.pictures()]
     for of in record["measures"] if (wrong := wrong or mistake(record, _SHAPE)) is None else ():
-        if [len(values) for values in of["distances"]] != each or [len(values) for values in of["numbers"]] != each:
-            wrong = f"{of['kind']}: not one distance for each image"
-        if len(of.get("maps", each)) not in (0, len(each)):
-            wrong = f"{of['kind']}: not one map for each class"
+        if (misfit := _misfit(of, each, distilled.manifest["data"]["images"])) is not None:
+            wrong = f"{of['kind']}: {misfit}"
     if wrong is not None:
         raise AttarError(f"{file} is damaged: {wrong}; remove it, or run `attar nearest` again")
     known = [one.name for one in fields(Nearest)]
     return [Nearest(**{name: of[name] for name in known if name in of}) for of in record["measures"]]
+
+
+def _misfit(of: dict[str, Any], each: list[int], images: int) -> str | None:
+    """What of a measure does not go together, or with the set and the images of its data."""
+    if any([len(values) for values in of[name]] != each for name in ("distances", "numbers")):
+        return "not one distance for each image"
+    if max(map(max, of["numbers"])) >= images:
+        return f"a number of a real image, of which there are {images:,}, is too large"
+    if len(of.get("maps", each)) not in (0, len(each)):
+        return "not one map for each class"
+    if any(one["variance"] and not one["real"] for one in of.get("maps", ())):
+        return "a map without real images"
+    return None
 
 
 def nearest_pixels(

@@ -72,6 +72,8 @@ class Outcome:
     @property
     def words(self) -> str:
         """It in words, and what follows."""
+        if self.tested == 0:
+            return "too few images or classes for a race: typical ones are chosen"
         told = f"{self.typical:.1f} % of the images left out are right after typical ones, {self.all:.1f} % after any"
         return f"{told}: {'typical ones' if self.typical_wins else 'any'} are chosen"
 
@@ -123,10 +125,15 @@ class TypicalRace:
         """Side of the images, in pixels."""
         return min(self.job.side, SIDE)
 
+    @property
+    def _can_be_run(self) -> bool:
+        """Whether there are several classes, and images left out whose features have a deviation."""
+        return len(self.labels) > 1 and sum(len(self._left_out(label, 0)) for label in self.labels) > 1
+
     def _run(self) -> Outcome:
         meter = Meter(self.job.progress, "typical images against all", ROUNDS, "rounds")
         typical, every = list[Tensor](), list[Tensor]()
-        if len(self.labels) == 1 or all(len(self.job.images.of_class(label)) < 3 for label in self.labels):
+        if not self._can_be_run:
             return Outcome(0.0, 0.0, 0.0, 0)
         for number in range(ROUNDS):
             left_out = {label: self._left_out(label, number) for label in self.labels}
@@ -173,7 +180,7 @@ def _artefact(race: TypicalRace) -> Artefact:
         "features": known,
         "preprocess": job.spec.preprocess,
         "side": race.side,
-        "how": HOW,
+        "how": HOW if race._can_be_run else None,
         "machine": job.machine,
     }
     return Artefact("race", inputs)

@@ -165,10 +165,10 @@ class _Training:
         return TrainingState(self.step, self.curve, self.average, self.seconds + now - self.begun)
 
     def report(self, now: float) -> None:
-        """Shows step, loss, speed and the time left, about once a second."""
-        if now - self.reported <= REPORT_SECONDS:
-            return
+        """Shows step, loss, speed and the time left, about once a second, and at the end."""
         plan = self.plan
+        if now - self.reported <= REPORT_SECONDS and self.step < plan.steps:
+            return
         speed = (self.step - self.first) / max(now - self.begun, 1e-9)
         left = duration((plan.steps - self.step) / max(speed, 1e-9))
         loss = f", loss {self.curve[-1][1]:.3f}" if self.curve else ""
