@@ -13,9 +13,11 @@ from torch import Tensor
 from toys import GaussianPrior, job_of, linear_schedule, save_world
 
 from attar.core.errors import AttarError
+from attar.core.progress import quiet
 from attar.core.store import Store
 from attar.diffusion import SOLVERS, Move, Sampler, grid, sample
 from attar.distillation.artefacts import artefacts, load_artefact
+from attar.distillation.checks import planned
 from attar.distillation.run import distill_sets
 from attar.job import Job
 from attar.methods import load_method
@@ -260,3 +262,23 @@ def test_what_is_kept_of_the_way_does_not_depend_on_the_batches(world: Path, tmp
         for of, made, label in ((job, every, 1), (other, alone, 0))
     ]
     assert files[0] == files[1]
+
+
+@dataclass(frozen=True)
+class Unguided(PriorSamples):
+    aims_at_latents = True
+
+
+def test_without_a_guide_there_is_no_way_to_keep(world: Path, tmp_path: Path, store: Store) -> None:
+    distill_sets(job_of(world, store), "unguided", Unguided(Sampler(steps=2)), (2,), tmp_path / "out")
+    assert "way" not in open_distilled(tmp_path / "out").manifest
+
+
+def test_sets_that_keep_the_way_are_other_sets_than_those_of_before(
+    world: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method: Any = load_method("mgd3", FAST)
+    keys = [planned(job_of(world, store), "mgd3", method, (2,), tmp_path / "out", quiet).key(2)]
+    monkeypatch.setattr(MGD3, "aims_at_latents", False)
+    keys.append(planned(job_of(world, store), "mgd3", method, (2,), tmp_path / "out", quiet).key(2))
+    assert keys[0] != keys[1]

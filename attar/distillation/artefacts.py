@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from attar.job import Job
 
 
+AIMED = ("z", "distances")
+"""What candidates of a method hold that aims at latents; part of the keys of these and of its sets."""
+
+
 @dataclass(frozen=True, eq=False)
 class Artefacts:
     """All that the set of one IPC is made from, by the job's labels."""
@@ -110,7 +114,7 @@ def candidates_artefact(job: Job, method: LatentMethod, label: int, count: int, 
         "prior": job.named_prior,
         "compute": job.compute,
         "count": count,
-        **({"keeps": ["z", "distances"]} if method.aims_at_latents else {}),
+        **({"keeps": AIMED} if method.aims_at_latents else {}),
     }
     return Artefact("candidates", inputs)
 

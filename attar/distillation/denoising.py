@@ -131,7 +131,8 @@ def _stacked_aims(begun: Mapping[int, Start], rows: Sequence[tuple[int, int]], d
 def _measured(shift: Shift, aims: Tensor | None, way: list[Tensor], move: Move) -> Tensor:
     """What a guide adds; keeps, as root mean squares (N,), how far the predicted clean latents are from the aims."""
     assert aims is not None, "a method that aims at latents says them"
-    way.append((move.clean - aims).double().square().mean((1, 2, 3)).sqrt().float())
+    exact = torch.float32 if aims.device.type == "mps" else torch.float64
+    way.append((move.clean - aims).to(exact).square().mean((1, 2, 3)).sqrt().float())
     return shift(move)
 
 

@@ -81,12 +81,15 @@ def tuning_measures(job: Job, made: StageOutputs) -> list[dict[str, Any]]:
 def way_to_aims(plan: RunPlan, made: StageOutputs) -> list[dict[str, float]]:
     """How far candidates were from the latents that they are drawn to, at each time: the root mean square over all.
 
-    Nothing for methods whose starts aim at no latents.
+    Nothing for methods whose starts aim at no latents, or that no guide moves.
     """
     job, method = plan.job, plan.method
     if not isinstance(method, LatentMethod) or not method.aims_at_latents or made.asked is None:
         return []
-    of_class = [load_artefact(job, candidates)["distances"] for candidates in made.asked.candidates.values()]
+    kept = [load_artefact(job, candidates) for candidates in made.asked.candidates.values()]
+    of_class = [tensors["distances"] for tensors in kept if "distances" in tensors]
+    if not of_class:
+        return []
     way = torch.cat(of_class).double().square().mean(0).sqrt()
     times = times_from(method.sampler, job.prior, method.start_time(job.prior))
     return [{"t": t, "distance": round(far, 6)} for t, far in zip(times[::-1], way.tolist(), strict=True)]

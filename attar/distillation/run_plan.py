@@ -14,7 +14,7 @@ from attar.core.store import Artefact, fingerprint
 from attar.core.wording import listed
 from attar.data.output_places import occupied
 from attar.data.source_contract import shown
-from attar.distillation.artefacts import Artefacts, artefacts
+from attar.distillation.artefacts import AIMED, Artefacts, artefacts
 from attar.job import Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method
 
@@ -66,6 +66,8 @@ class RunPlan:
         if self.uses_prior:
             conditions = [job.named_condition(label) for label in job.labels]
             inputs = (job.prior.key, job.codec.key, conditions, job.compute, job.encoding)
+            if isinstance(self.method, LatentMethod) and self.method.aims_at_latents:
+                inputs = (*inputs, AIMED)
         elif isinstance(self.method, ComposedImages):
             inputs = self.method.inputs(job)
         spec = (self.job.spec.seed, self.job.spec.preprocess, self.job.spec.output_size, *_unusual(job.spec).values())
