@@ -152,7 +152,7 @@ class StageClock:
 
 @contextmanager
 def bar() -> Iterator[Progress]:
-    """Two rows of a terminal: what is done, cut at its beginning where it is too long, and a bar with the times."""
+    """Two rows of a terminal: what is done, without its middle where it is too long, and a bar with the times."""
     from rich.console import Console, RenderableType
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Rich
@@ -164,7 +164,7 @@ def bar() -> Iterator[Progress]:
         text = ""
 
         def get_renderables(self) -> Iterator[RenderableType]:
-            yield Text(ending(self.text, console.width), no_wrap=True)
+            yield Text(shortened(self.text, console.width), no_wrap=True)
             yield self.make_tasks_table(self.tasks)
 
     columns = (BarColumn(30), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
@@ -179,9 +179,13 @@ def bar() -> Iterator[Progress]:
         yield show
 
 
-def ending(text: str, width: int) -> str:
-    """As much of a text as fits; numbers stand at its end, so that its beginning is left out."""
-    return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"
+def shortened(text: str, width: int) -> str:
+    """As much of a text as fits: what is done, in two words where they are short, and the numbers at its end."""
+    if len(text) <= width:
+        return text
+    words = " ".join(text.split(" ")[:2]) + " "
+    start = f"{words if len(words) < width // 2 else ''}…"
+    return start + text[len(text) - width + len(start) :]
 
 
 @contextmanager

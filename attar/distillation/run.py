@@ -44,7 +44,7 @@ def distill_sets(
     learnt of each class elsewhere. Workers of an engine make what is long; this process finds it in the store, and
     decodes and writes.
 
-    The seconds stated for the first set begin with the checks, which read all images.
+    The time stated for the first set begins with the checks, which read all images and may train a prior.
 
     Raises:
         AttarError: any input is wrong, or a folder belongs to another run; before any long work.
@@ -71,7 +71,7 @@ def _write_all(plan: RunPlan, ipcs: Sequence[int], begun: float, say: Say) -> No
         seconds = _write(plan, ipc, make(plan, ipc))
         begun, last = time.monotonic(), begun
         if seconds is not None:
-            say(f"wrote {plan.folders[ipc]}, made in {duration(seconds)}, with all checks in {begun - last:.1f} s")
+            say(f"wrote {plan.folders[ipc]}, made in {duration(seconds)}, with all that came before in {duration(begun - last)}")
 
 
 def _tell_whole(job: Job, parts: Mapping[str, StageForecast]) -> None:
