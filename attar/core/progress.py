@@ -180,11 +180,11 @@ def bar() -> Iterator[Progress]:
 
 
 def shortened(text: str, width: int) -> str:
-    """As much of a text as fits: what is done, in two words where they are short, and the numbers at its end."""
+    """As much of a text as fits: its first word, what is done, where that is short, and the numbers at its end."""
     if len(text) <= width:
         return text
-    words = " ".join(text.split(" ")[:2]) + " "
-    start = f"{words if len(words) < width // 2 else ''}…"
+    word = text.split(" ")[0]
+    start = f"{word} …" if len(word) < width // 4 else "…"
     return start + text[len(text) - width + len(start) :]
 
 

@@ -71,7 +71,8 @@ def _write_all(plan: RunPlan, ipcs: Sequence[int], begun: float, say: Say) -> No
         seconds = _write(plan, ipc, make(plan, ipc))
         begun, last = time.monotonic(), begun
         if seconds is not None:
-            say(f"wrote {plan.folders[ipc]}, made in {duration(seconds)}, with all that came before in {duration(begun - last)}")
+            whole = f"with checks and preparation in {duration(begun - last)}"
+            say(f"wrote {plan.folders[ipc]}, made in {duration(seconds)}, {whole}")
 
 
 def _tell_whole(job: Job, parts: Mapping[str, StageForecast]) -> None:
