@@ -14,6 +14,7 @@ from pathlib import Path
 
 from scipy.stats import spearmanr
 
+from attar.core.progress import lines
 from attar.evaluation import modified, named_recipe
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.records import Record
@@ -36,8 +37,9 @@ def searched(folder: Path, networks: tuple[str, ...], steps: int, seeds: int) ->
     one = open_distilled(folder)
     recipe = modified(named_recipe("quick"), {"steps": steps, "flip": False})
     conditions = Conditions(networks, tuple(range(seeds)))
-    on_set = list(evaluate_sets([one], recipe, conditions))
-    return on_set, list(evaluate_all(one.manifest["data"]["spec"], recipe, conditions))
+    with lines() as progress:
+        on_set = list(evaluate_sets([one], recipe, conditions, progress=progress))
+        return on_set, list(evaluate_all(one.manifest["data"]["spec"], recipe, conditions, progress=progress))
 
 
 def main(words: list[str] | None = None) -> tuple[float, float]:

@@ -64,6 +64,15 @@ def test_threads_that_would_wait_for_a_busy_core(load: float, advice: str, monke
     assert bool(advice) == bool(findings()["threads"].advice)
 
 
+@pytest.mark.parametrize(("load", "told"), [(4.0, False), (5.0, True)])
+def test_cores_that_are_all_taken(load: float, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
+    assert ("other work has all cores" in findings()["threads"].advice) == told
+
+
 def test_the_load_of_other_cores_is_no_load_of_these(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 4)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)

@@ -86,7 +86,7 @@ def test_the_page_shows_latents_rather_than_pixels(sets: list[DistilledSet], tmp
     assert sorted(re.findall(r'<use href="#(m\d-\d)"/>', source)) == sorted(symbols * 2), "by set, and by class"
     assert "d4m, IPC 3, class bee, map of latents: 3 images and 3 prototypes among 12 real ones" in source
     assert "random, IPC 3, class bee, map of latents: 3 images among 12 real ones" in source
-    assert source.count("the prototypes that they began from") == 1
+    assert source.count("</span> their prototypes") == 1
 
 
 def test_each_point_is_one_stroke_within_the_frame(sets: list[DistilledSet]) -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from toys import attar, job_of, save_folder, save_tiny_dit, save_world, tint
 
 from attar.core.engine import Engine
-from attar.core.progress import LEFT, Progress, StageClock, bar, ending, of_item
+from attar.core.progress import LEFT, Progress, StageClock, bar, ending, of_item, shortened
 from attar.core.store import Store
 from attar.core.whole_command import StageForecast, WholeCommand
 from attar.distillation import run
@@ -141,9 +141,12 @@ def test_at_80_columns_numbers_and_times_are_whole(monkeypatch: pytest.MonkeyPat
     assert max(map(len, rows)) <= 80
 
 
-def test_the_end_of_a_text_is_kept() -> None:
-    assert ending("a path: 3/9", 11) == "a path: 3/9"
-    assert ending("a path: 3/9", 6) == "…: 3/9"
+def test_what_is_done_and_the_numbers_are_kept_of_a_text() -> None:
+    text = "training convnet3-bn-w48, step 100/100, loss 0.666, train 96.6 %"
+    assert shortened(text, 60) == "training …et3-bn-w48, step 100/100, loss 0.666, train 96.6 %"
+    assert shortened(text, 30) == "…100, loss 0.666, train 96.6 %"
+    assert shortened("a path: 3/9", 11) == "a path: 3/9"
+    assert shortened("a path: 3/9", 6) == "…: 3/9"
 
 
 def test_quiet_says_nothing_and_stats_are_for_programs(
@@ -181,7 +184,7 @@ def test_the_console_the_manifest_and_the_report_state_the_same_seconds(
     data = save_folder(tmp_path / "data", ["ant", "bee"], each=3)
     assert attar(monkeypatch, "distill", "--data", data, "--method", "random", "--ipc", 1, "--out", tmp_path / "a") == 0
     made = duration(sum(json.loads((tmp_path / "a" / "manifest.json").read_text())["seconds"].values()))
-    assert f"wrote {tmp_path / 'a'}, made in {made}, with all checks in " in capsys.readouterr().out
+    assert f"wrote {tmp_path / 'a'}, made in {made}, with checks and preparation in " in capsys.readouterr().out
     write_report([tmp_path / "a"], [], tmp_path / "page.html")
     assert f"<dt>Made in</dt><dd>{made} on " in (tmp_path / "page.html").read_text()
 

@@ -111,7 +111,8 @@ def threads() -> Finding:
     state = f"{count} a process; load {load:.1f} on {usable} cores"
     fitting = min(usable, max(1, round((os.cpu_count() or usable) - load)))
     if count <= fitting:
-        return Finding("threads", state)
+        crowded = load >= (os.cpu_count() or usable) + count
+        return Finding("threads", state, "other work has all cores: wait for its end, or end it" if crowded else "")
     return Finding("threads", state, f"other work runs beside Attar's: OMP_NUM_THREADS={fitting} may be faster")
 
 

@@ -153,7 +153,7 @@ class StageClock:
 
 @contextmanager
 def bar() -> Iterator[Progress]:
-    """Two rows of a terminal: what is done, cut at its beginning where it is too long, and a bar with the times."""
+    """Two rows of a terminal: what is done, without its middle where it is too long, and a bar with the times."""
     from rich.console import Console, RenderableType
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Rich
@@ -165,7 +165,7 @@ def bar() -> Iterator[Progress]:
         text = ""
 
         def get_renderables(self) -> Iterator[RenderableType]:
-            yield Text(ending(self.text, console.width), no_wrap=True)
+            yield Text(shortened(self.text, console.width), no_wrap=True)
             yield self.make_tasks_table(self.tasks)
 
     columns = (BarColumn(30), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
@@ -180,9 +180,13 @@ def bar() -> Iterator[Progress]:
         yield show
 
 
-def ending(text: str, width: int) -> str:
-    """As much of a text as fits; numbers stand at its end, so that its beginning is left out."""
-    return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"
+def shortened(text: str, width: int) -> str:
+    """As much of a text as fits: its first word, what is done, where that is short, and the numbers at its end."""
+    if len(text) <= width:
+        return text
+    word = text.split(" ")[0]
+    start = f"{word} …" if len(word) < width // 4 else "…"
+    return start + text[len(text) - width + len(start) :]
 
 
 @contextmanager

@@ -184,7 +184,8 @@ def _guided(job: Job, sampler: Sampler, say: Say) -> None:
     """Says where other channels are guided than those that the field counts on: the first of the usual four."""
     guided, channels = sampler.guided_channels, job.prior.codec.shape[0]
     if guided is not None and guided > channels:
-        say(f"`sampler.guided_channels={guided}`: the prior has {channels}, all of which are guided")
+        few = f"it has {channels}, fewer than `sampler.guided_channels={guided}`"
+        say(f"all channels of the prior are guided: {few} (the method's default, if you did not set it)")
     if guided is not None and guided < channels != 4:
         say(f"{guided} of the prior's {channels} channels are guided; all with `sampler.guided_channels=none`")
 

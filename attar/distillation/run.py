@@ -46,7 +46,7 @@ def distill_sets(
     learnt of each class elsewhere. Workers of an engine make what is long; this process finds it in the store, and
     decodes and writes.
 
-    The seconds stated for the first set begin with the checks, which read all images.
+    The time stated for the first set begins with the checks, which read all images and may train a prior.
 
     Raises:
         AttarError: any input is wrong, or a folder belongs to another run; before any long work.
@@ -73,7 +73,10 @@ def _write_all(plan: RunPlan, ipcs: Sequence[int], begun: float, say: Say) -> No
         seconds = _write(plan, ipc, make(plan, ipc))
         begun, last = time.monotonic(), begun
         if seconds is not None:
-            say(f"wrote {plan.folders[ipc]}, made in {duration(seconds)}, with all checks in {begun - last:.1f} s")
+            passed = begun - last
+            whole = f"with checks and preparation in {duration(passed)}"
+            before = f"most of it before this, which took {duration(passed)}"
+            say(f"wrote {plan.folders[ipc]}, made in {duration(seconds)}, {before if seconds > passed else whole}")
 
 
 @contextmanager

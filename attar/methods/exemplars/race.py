@@ -75,7 +75,7 @@ class Outcome:
         if self.tested == 0:
             return "too few images or classes for a race: typical ones are chosen"
         told = f"{self.typical:.1f} % of the images left out are right after typical ones, {self.all:.1f} % after any"
-        return f"{told}: {'typical ones' if self.typical_wins else 'any'} are chosen"
+        return f"{told}: the choice is among {'the typical ones' if self.typical_wins else 'all'}"
 
     @property
     def typical_wins(self) -> bool:
