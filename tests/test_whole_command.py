@@ -18,7 +18,7 @@ from rich.console import Console
 from toys import attar, job_of, save_folder, save_tiny_dit, save_world, tint
 
 from attar.core.engine import Engine
-from attar.core.progress import LEFT, Progress, StageClock, bar, ending, of_item, shortened
+from attar.core.progress import LEFT, Progress, StageClock, bar, of_item, shortened
 from attar.core.store import Store
 from attar.core.whole_command import StageForecast, WholeCommand
 from attar.distillation import run
