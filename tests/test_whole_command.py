@@ -171,7 +171,11 @@ def test_quiet_says_nothing_and_stats_are_for_programs(
     assert (tmp_path / "results.json").read_text() == "[]"
     nowhere = tmp_path / "data" / "missing" / "stats.jsonl"
     assert attar(monkeypatch, *asked, "--out", tmp_path / "b", "--stats", nowhere) != 0
-    assert "stats.jsonl" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"--stats {nowhere}: No such file or directory; name a file in a folder that there is" in err
+    folder = tmp_path / "data"
+    assert attar(monkeypatch, *asked, "--out", tmp_path / "b", "--stats", folder) == 2
+    assert f"--stats {folder}: Is a directory" in capsys.readouterr().err
 
 
 def test_the_console_the_manifest_and_the_report_state_the_same_seconds(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from attar.cli import failures
+from attar.core.errors import AttarError, reason
 from attar.core.files import writing
 
 BEGINNING = '{"seconds": '
@@ -21,8 +22,15 @@ def note(**what: Any) -> None:
     if (file := failures.running.stats) is None:
         return
     seconds = round(time.time() - failures.running.begun, 3)
-    with writing(file, "name another file with `stats`"), file.open("a", encoding="utf-8") as lines:
-        lines.write(f"{json.dumps({'seconds': seconds, **what})}\n")
+    _add(file, f"{json.dumps({'seconds': seconds, **what})}\n")
+
+
+def _add(file: Path, line: str) -> None:
+    try:
+        with writing(file, "name another file with --stats"), file.open("a", encoding="utf-8") as lines:
+            lines.write(line)
+    except OSError as error:
+        raise AttarError(f"--stats {file}: {reason(error)}; name a file in a folder that there is") from error
 
 
 def _quiet(value: bool) -> None:
@@ -36,6 +44,8 @@ def _stats(value: Path | None) -> None:
 
         check_file(value, "`stats`", BEGINNING, "a log of Attar's")
     failures.running.stats = value
+    if value is not None:
+        _add(value, "")
 
 
 options = typer.Typer(add_completion=False)
