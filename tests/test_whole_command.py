@@ -18,7 +18,7 @@ from rich.console import Console
 from toys import attar, job_of, save_folder, save_tiny_dit, save_world, tint
 
 from attar.core.engine import Engine
-from attar.core.progress import LEFT, Progress, StageClock, bar, of_item, shortened
+from attar.core.progress import LEFT, Progress, StageClock, bar, of_item, without_middle
 from attar.core.store import Store
 from attar.core.whole_command import StageForecast, WholeCommand
 from attar.distillation import run
@@ -143,10 +143,10 @@ def test_at_80_columns_numbers_and_times_are_whole(monkeypatch: pytest.MonkeyPat
 
 def test_what_is_done_and_the_numbers_are_kept_of_a_text() -> None:
     text = "training convnet3-bn-w48, step 100/100, loss 0.666, train 96.6 %"
-    assert shortened(text, 60) == "training …et3-bn-w48, step 100/100, loss 0.666, train 96.6 %"
-    assert shortened(text, 30) == "…100, loss 0.666, train 96.6 %"
-    assert shortened("a path: 3/9", 11) == "a path: 3/9"
-    assert shortened("a path: 3/9", 6) == "…: 3/9"
+    assert without_middle(text, 60) == "training …et3-bn-w48, step 100/100, loss 0.666, train 96.6 %"
+    assert without_middle(text, 30) == "…100, loss 0.666, train 96.6 %"
+    assert without_middle("a path: 3/9", 11) == "a path: 3/9"
+    assert without_middle("a path: 3/9", 6) == "…: 3/9"
 
 
 def test_quiet_says_nothing_and_stats_are_for_programs(

@@ -165,7 +165,7 @@ def bar() -> Iterator[Progress]:
         text = ""
 
         def get_renderables(self) -> Iterator[RenderableType]:
-            yield Text(shortened(self.text, console.width), no_wrap=True)
+            yield Text(without_middle(self.text, console.width), no_wrap=True)
             yield self.make_tasks_table(self.tasks)
 
     columns = (BarColumn(30), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
@@ -180,7 +180,7 @@ def bar() -> Iterator[Progress]:
         yield show
 
 
-def shortened(text: str, width: int) -> str:
+def without_middle(text: str, width: int) -> str:
     """As much of a text as fits: its first word, what is done, where that is short, and the numbers at its end."""
     if len(text) <= width:
         return text
