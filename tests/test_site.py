@@ -45,11 +45,18 @@ def test_code_that_is_gone_is_named(hook: Any) -> None:
         hook.code("attar/methods/mgd3.py", "TowardMode.gone")
 
 
-@pytest.mark.parametrize("method", ["minimax", "d4m", "d3hr", "mgd3"])
-def test_a_method_has_equations_beside_code(method: str, hook: Any) -> None:
-    text = (DOCS / "methods" / f"{method}.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", sorted((DOCS / "methods").glob("*.md")), ids=lambda page: page.stem)
+def test_a_method_has_equations_beside_code(page: Path, hook: Any) -> None:
+    text = page.read_text(encoding="utf-8")
     assert hook.MATH.search(text)
     assert hook.CODE.search(text)
+
+
+def test_every_command_of_an_equation_is_drawn(hook: Any) -> None:
+    pytest.importorskip("latex2mathml")
+    for page in PAGES:
+        drawn = [hook._drawn(latex) for latex in hook.MATH.findall(page.read_text(encoding="utf-8"))]
+        assert not any("\\" in equation for equation in drawn), page
 
 
 def test_the_interface_is_there_whole() -> None:
