@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import attar, save_folder, save_random_set, save_tiny_dit
+from toys import attar, save_folder, save_random_set, save_tiny_dit, tint
 
 CLASSES = ["ant", "bee", "cat"]
 GOES_ON = "to go on: the same command; it does nothing twice\n"
@@ -348,7 +348,8 @@ def test_an_interruption_of_a_run_without_a_method_names_its_teacher(
     tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     data = save_folder(tmp_path / "data", CLASSES, each=20, size=20)
-    monkeypatch.setattr("attar.distillation.run_without_method.STEPS", 1)
+    tint(data)
+    monkeypatch.setattr("attar.distillation.run_without_method.STEPS", 20)
     words = ["distill", "--data", data, "--ipc", 1, "--out", tmp_path / "out", "--device", "cpu"]
     at_event("attar.distillation.run.distill_sets", 1, INTERRUPT)
     assert attar(monkeypatch, *words) == 130

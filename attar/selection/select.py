@@ -215,7 +215,9 @@ class Select:
 
     def _share(self, job: Job, label: int, pool: Tensor, ipc: int, left_out: Indices) -> Indices:
         """The candidates that are chosen from, in their order: all, or the share that the teacher is surest of."""
-        ranked, every = self.ranked(), np.setdiff1d(np.arange(len(pool)), left_out)
+        ranked, every = self.ranked(), np.arange(len(pool))
+        if len(left_out):
+            every = np.delete(every, left_out)
         if ranked is None or self.share == 1:
             return every
         losses = ranked.losses(job, label, pool)[every]
