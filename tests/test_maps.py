@@ -95,8 +95,25 @@ def test_each_point_is_one_stroke_within_the_frame(sets: list[DistilledSet]) -> 
     strokes = [len(re.findall("M", path)) for path in (real, halo, images, starts)]
     assert strokes == [EACH, 3, 3, 2 * 3], "a prototype is a cross"
     side = float(re.findall(r'viewBox="0 0 (\S+)', maps[1].symbol)[0])
-    assert all(0 <= float(place) <= side for path in (real, images, starts) for place in re.findall(r"[\d.]+", path))
+    assert all(0 <= float(place) <= side for path in (real, images, starts) for place in re.findall(r"-?[\d.]+", path))
     assert "var(--series-1)" in maps[1].symbol
+
+
+def test_an_image_far_from_all_real_ones_is_within_the_frame(sets: list[DistilledSet], tmp_path: Path) -> None:
+    for folder in (sets[0].folder, folder_of(sets[0])):
+        shutil.copytree(folder, tmp_path / folder.name)
+    copy = open_distilled(tmp_path / sets[0].folder.name)
+    file = folder_of(copy) / "nearest.json"
+    kept = json.loads(file.read_text())
+    for measure in kept["measures"]:
+        measure["maps"][0]["images"][0] = [-1e3, 1e3]
+    file.write_text(json.dumps(kept))
+    ((drawn, *_),) = [list(maps.values()) for maps in maps_of([copy], [[0]], [0])]
+    side = float(re.findall(r'viewBox="0 0 (\S+)', drawn.symbol)[0])
+    places = [
+        float(place) for path in re.findall(r'd="([^"]*)"', drawn.symbol) for place in re.findall(r"-?[\d.]+", path)
+    ]
+    assert all(0 <= place <= side for place in places)
 
 
 def test_damaged_maps_are_named(sets: list[DistilledSet], tmp_path: Path) -> None:
