@@ -21,6 +21,7 @@ from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods.exemplars.method import ExemplarFit, Exemplars
 from attar.methods.exemplars.race import Outcome, TypicalRace
+from attar.methods.exemplars.random_features import RandomFeatures, sureness
 from attar.priors.codec import to_float, to_uint8
 from attar.selection import Select
 from attar.sets.distilled import open_distilled
@@ -194,3 +195,53 @@ def test_a_formation_goes_by_the_images_that_are_made(
     method = Exemplars(ExemplarFit(chooser(world), steps=5, time=200), Sampler(steps=5))
     distill_sets(Job(spec, store), "exemplars", method, (1,), tmp_path / "out")
     assert {*asked} == {(0.2, 4)}
+
+
+def test_without_a_teacher_images_like_another_class_are_not_typical(world: Path, store: Store) -> None:
+    race = TypicalRace(job_of(world, store), Select(rule="herding", share=0.2), 3)
+    left_out = {label: race._left_out(label, 0) for label in race.labels}
+    typical, every = race._by_sureness(left_out, 0)
+    for label, places in left_out.items():
+        assert not {*places} & {*typical[label], *every[label]}
+        assert all(place % 3 for place in typical[label]), "the others have another class's colour"
+    assert race.seconds() > 0
+
+
+def test_without_a_teacher_digits_need_no_typical_images(store: Store) -> None:
+    job = Job(Spec(data="digits", device="cpu"), store)
+    assert not TypicalRace(job, Select(rule="herding", share=0.2), 10).outcome().typical_wins
+
+
+def test_each_half_is_judged_by_the_other() -> None:
+    drawn = numpy_generator("halves").integers(0, 256, (120, 8, 8, 3), dtype=np.uint8)
+    labels = torch.arange(120) % 2
+    by_chance = (sureness(RandomFeatures(drawn, 0).rows, labels) > 0).double().mean()
+    assert 0.3 < by_chance < 0.7, "images that judge themselves are right"
+    drawn[labels == 1] //= 8
+    labels[7] = 0
+    sure = sureness(RandomFeatures(drawn, 0).rows, labels)
+    assert int(sure.argmin()) == 7
+    assert (sure > 0).sum() == 119
+
+
+@pytest.mark.parametrize(("outcome", "denoised"), [(TYPICAL, 1.0), (ALL, 0.0)])
+def test_without_a_teacher_the_outcome_decides_what_is_denoised(
+    world: Path, store: Store, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, denoised: float
+) -> None:
+    monkeypatch.setattr(TypicalRace, "outcome", lambda _: outcome)
+    job = job_of(world, store)
+    fit = ExemplarFit(steps=25).for_ipc(2)
+    fitted, told = learnt(job, fit, [1]), learnt(job, ExemplarFit(steps=25, time=600).for_ipc(2), [1])
+    assert fitted["chosen"].tolist() == told["chosen"].tolist()
+    assert float(fitted["denoised"]) == denoised
+    assert ("inverted" in fitted) == bool(denoised)
+    assert "inverted" in told
+    start = Exemplars(ExemplarFit(steps=25), Sampler(steps=5)).for_ipc(2).start(job, fitted, 1, 2)
+    assert start.t == (600 if denoised else None)
+
+
+def test_without_a_teacher_a_time_that_is_set_needs_no_race(world: Path, store: Store) -> None:
+    job = job_of(world, store)
+    assert ExemplarFit(steps=25).for_ipc(2).race(job) is not None
+    assert ExemplarFit(steps=25, time=600).for_ipc(2).race(job) is None
+    assert ExemplarFit(steps=25, typical=100).for_ipc(2).race(job) is None

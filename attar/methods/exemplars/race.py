@@ -1,41 +1,36 @@
 """Whether exemplars are chosen among the typical images of a class or among all: a short race on the data itself.
 
 Some images of each class are left out, both choices are made among the others, and a linear classifier on random
-features learns from either: the images left out say which teaches more. No test image is seen.
+features learns from either: the images left out say which teaches more. No test image is seen. Without a teacher that
+says which images are typical, another such classifier does, and the images that it learnt from are not those it judges.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from attar.core.batching import in_batches
 from attar.core.progress import Meter
 from attar.core.rng import numpy_generator, seed_of
 from attar.core.store import Artefact, write_json
 from attar.data import load_pixels
 from attar.data.pixels import Pixels
 from attar.job import Job
-from attar.methods.refine_gap import features_of
-from attar.networks import build, suited_convnet
+from attar.methods.exemplars.random_features import BATCH, DEPTHS, RIDGE, WIDTH, RandomFeatures, scores, sureness
 from attar.selection import Select
-from attar.selection.rules import Indices
+from attar.selection.rules import Indices, herding, surest
 
 ROUNDS = 3
 """Networks of random weights."""
-WIDTH, DEPTHS = 64, 3
-"""Their width, and how many of their maps, of different sizes, are features."""
-RIDGE = 0.1
-"""Weight of the ridge regression's penalty, features having length 1 about."""
 SIDE = 64
 """Side of the images, in pixels, at most."""
 CLASSES = 20
@@ -44,8 +39,8 @@ LEFT_OUT = 100
 """Images of a class that are left out, at most; of small classes, a third."""
 CHOSEN = 100
 """Images of a class that are learnt from, at most."""
-BATCH = 64
-"""Images in one call of a network; the number decides the last bits."""
+POOL = 500
+"""Images of a class that are chosen among, at most, where there is no teacher."""
 HOW = (ROUNDS, WIDTH, DEPTHS, RIDGE, SIDE, CLASSES, LEFT_OUT, CHOSEN, BATCH)
 
 
@@ -89,7 +84,8 @@ class TypicalRace:
 
     job: Job
     select: Select
-    """The choice among the typical ones, whose share it holds."""
+    """The choice among the typical ones, whose share it holds. Without a teacher the share alone counts: herding in
+    random features stands for any rule."""
     count: int
     """Images of a class that are to be chosen."""
 
@@ -117,8 +113,14 @@ class TypicalRace:
         test = _Test(np.zeros((BATCH, self.side, self.side, 3), np.uint8), torch.zeros(BATCH), 0)
         begun = time.monotonic()
         test.right(np.zeros((BATCH, self.side, self.side, 3), np.uint8), torch.zeros(BATCH, dtype=torch.long))
-        shown = ROUNDS * len(self.labels) * (LEFT_OUT + 2 * min(self.count, CHOSEN))
+        among = 0 if self.taught else min(POOL, max(len(self.job.images.of_class(label)) for label in self.labels))
+        shown = ROUNDS * len(self.labels) * (LEFT_OUT + among + 2 * min(self.count, CHOSEN))
         return (time.monotonic() - begun) * shown / BATCH
+
+    @property
+    def taught(self) -> bool:
+        """Whether a teacher says which images are typical."""
+        return self.select.teacher is not None
 
     @property
     def side(self) -> int:
@@ -138,25 +140,45 @@ class TypicalRace:
         for number in range(ROUNDS):
             left_out = {label: self._left_out(label, number) for label in self.labels}
             test = _Test(*self._images(left_out), number)
-            for share, right in ((self.select.share, typical), (1.0, every)):
-                right.append(test.right(*self._images(self._chosen(share, left_out))))
+            choices = self._by_teacher(left_out) if self.taught else self._by_sureness(left_out, number)
+            for right, chosen in zip((typical, every), choices, strict=True):
+                right.append(test.right(*self._images(chosen)))
             meter.add()
         return Outcome.of(torch.cat(typical), torch.cat(every))
 
     def _left_out(self, label: int, number: int) -> Indices:
         """The places of the class's images that nothing is chosen from in a round."""
-        size = len(self.job.images.of_class(label))
-        order = numpy_generator("race", self.job.classes[label], number).permutation(size)
-        return order[: min(LEFT_OUT, size // 3)]
+        order = self._order(label, number)
+        return order[: min(LEFT_OUT, len(order) // 3)]
 
-    def _chosen(self, share: float, left_out: dict[int, Indices]) -> dict[int, Indices]:
-        """The places of the images of each class that are chosen from a share of the others."""
-        chosen, select = {}, replace(self.select, share=share)
-        for label, places in left_out.items():
-            pool = torch.from_numpy(self.job.images.of_class(label))
-            count = min(self.count, CHOSEN, len(pool) - len(places))
-            chosen[label] = select.of_others(self.job, label, pool, count, places).numpy()
-        return chosen
+    def _order(self, label: int, number: int) -> Indices:
+        """The places of all of the class's images, in an order of the round's own."""
+        size = len(self.job.images.of_class(label))
+        return numpy_generator("race", self.job.classes[label], number).permutation(size)
+
+    def _by_teacher(self, left_out: dict[int, Indices]) -> Iterator[dict[int, Indices]]:
+        """The places of the images of each class that are chosen among the typical of the others, then among all."""
+        for share in (self.select.share, 1.0):
+            chosen, select = {}, replace(self.select, share=share)
+            for label, places in left_out.items():
+                pool = torch.from_numpy(self.job.images.of_class(label))
+                count = min(self.count, CHOSEN, len(pool) - len(places))
+                chosen[label] = select.of_others(self.job, label, pool, count, places).numpy()
+            yield chosen
+
+    def _by_sureness(self, left_out: dict[int, Indices], number: int) -> Iterator[dict[int, Indices]]:
+        """The same, those being typical that a linear classifier is surest of."""
+        pools = {label: self._order(label, number)[len(places) :][:POOL] for label, places in left_out.items()}
+        images, labels = self._images(pools)
+        rows = RandomFeatures(images, seed_of("race", "sureness", number)).rows
+        doubts = -sureness(rows, labels)
+        for share in (self.select.share, 1.0):
+            chosen = {}
+            for place, (label, pool) in enumerate(pools.items()):
+                own, count = labels == place, min(self.count, CHOSEN, len(pool))
+                among = surest(doubts[own].numpy(), max(count, math.ceil(share * len(pool))))
+                chosen[label] = pool[among[herding(rows[own].float().numpy()[among], count)]]
+            yield chosen
 
     def _images(self, places: dict[int, Indices]) -> tuple[Pixels, Tensor]:
         """Images (N, S, S, 3) of the classes that race, and the numbers of the classes among these (N,)."""
@@ -171,9 +193,10 @@ class TypicalRace:
 def _artefact(race: TypicalRace) -> Artefact:
     job, select = race.job, race.select
     pools = {label: torch.from_numpy(job.images.of_class(label)) for label in race.labels}
-    known = [of.artefact(job, label, pool) for of in select.needed_features(job) for label, pool in pools.items()]
+    needed = select.needed_features(job) if race.taught else []
+    known = [of.artefact(job, label, pool) for of in needed for label, pool in pools.items()]
     inputs = {
-        "select": select.identity(job),
+        "select": select.identity(job) if race.taught else {"share": select.share, "among": POOL},
         "count": race.count,
         "classes": [job.classes[label] for label in race.labels],
         "images": [job.images.identity(label) for label in race.labels],
@@ -192,32 +215,12 @@ def _drawn(classes: Sequence[str]) -> list[int]:
 
 
 class _Test:
-    """Images left out, as a ConvNet of random weights sees them: features of several depths, which weigh alike."""
+    """Images left out, and what a linear classifier makes of them."""
 
     def __init__(self, images: Pixels, labels: Tensor, number: int) -> None:
-        side = images.shape[1]
-        network = build(f"{suited_convnet(side)}-w{WIDTH}", 2, side, seed_of("race", number))
-        self.features, self.labels = features_of(network.eval(), DEPTHS), labels
-        seen = self._seen(images)
-        sizes = [depth.shape[1] for depth in self.features(torch.zeros(1, 3, side, side))]
-        weights = torch.cat([torch.full((size,), (size * len(sizes)) ** -0.5) for size in sizes])
-        self.mean, self.scale = seen.mean(0), weights / (seen.std(0) + 1e-3)
-        self.rows = self._scaled(seen)
+        self.features, self.labels = RandomFeatures(images, seed_of("race", number)), labels
 
     def right(self, images: Pixels, labels: Tensor) -> Tensor:
-        """100 for each image left out whose class is named by ridge regression on these images, else 0."""
-        known = self._scaled(self._seen(images))
-        aims = F.one_hot(labels).double() - 1 / int(labels.max() + 1)
-        penalty = RIDGE * torch.eye(len(known), dtype=torch.float64)
-        weights = known.T @ torch.linalg.solve(known @ known.T + penalty, aims)
-        return 100 * ((self.rows @ weights).argmax(1) == self.labels).double()
-
-    def _scaled(self, seen: Tensor) -> Tensor:
-        return ((seen - self.mean) * self.scale).double()
-
-    @torch.inference_mode()
-    def _seen(self, images: Pixels) -> Tensor:
-        def rows(part: Tensor) -> Tensor:
-            return torch.cat(self.features(part.permute(0, 3, 1, 2).float() / 127.5 - 1), 1)
-
-        return in_batches(rows, BATCH, torch.from_numpy(images))
+        """100 for each image left out whose class is named after learning from these images, else 0."""
+        named = scores(self.features.of(images), labels, self.features.rows).argmax(1)
+        return 100 * (named == self.labels).double()

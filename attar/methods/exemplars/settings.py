@@ -37,12 +37,13 @@ class ExemplarSettings(Fit):
     typical: int | str = AUTO
     """With a teacher: the per cent of the class that they are chosen from, those that it classifies most surely, or a
     table of them by the number of exemplars; auto: those of "1:2, 10:20, 50", or all where a short race on the data
-    finds that these teach as much. A select.share below 1 replaces it."""
+    finds that these teach as much. Without one they are chosen from all, and the race decides whether they are
+    denoised. A select.share below 1 replaces it."""
     count: int | None = None
     """Exemplars of a class, of which a smaller IPC takes the first; none: as many as the IPC."""
     time: int | None = None
     """Where images are denoised from: the earlier the closer to the exemplars, the later the more typical; none: 280
-    with a teacher, which chooses typical ones, and 600 without; or not at all where the race finds that typical ones
+    with a teacher, which chooses typical ones, and 600 without; or not at all where the race finds that typical images
     teach no more."""
     guidance: float = 1.0
     """Guidance of the inversion; 1 halves its cost."""
@@ -67,14 +68,15 @@ class ExemplarSettings(Fit):
 
     @property
     def chooses(self) -> Select:
-        return self._rule if self.count is None or not self._races else replace(self._rule, share=self._share)
+        raced = self.select.teacher is not None and self.count is not None and self._races
+        return self._typical if raced else self._rule
 
     def race(self, job: Job) -> TypicalRace | None:
         """What decides between the typical images and all; None where the settings do."""
         from attar.methods.exemplars.race import TypicalRace
 
         assert self.count is not None, "for_ipc says how many"
-        return TypicalRace(job, self.chooses, self.count) if self._races else None
+        return TypicalRace(job, self._typical, self.count) if self._races else None
 
     def decided(self, job: Job) -> Select:
         """The rule of choice, after the race where one decides."""
@@ -83,13 +85,24 @@ class ExemplarSettings(Fit):
 
     @property
     def _races(self) -> bool:
-        return self.typical == AUTO and self._takes_share
+        """Whether a race decides: on the share with a teacher, and on whether exemplars are denoised at all."""
+        taught = self.select.teacher is not None
+        return self.typical == AUTO and self._has_no_share and (taught or self.time is None)
 
     @property
     def _takes_share(self) -> bool:
-        """Whether a share can be chosen from, and none is set."""
-        select = self.select
-        return select.teacher is not None and select.rule not in ("first", *RANKING) and select.share == 1
+        """Whether a share is chosen from that no race decides."""
+        return self.select.teacher is not None and self._has_no_share
+
+    @property
+    def _has_no_share(self) -> bool:
+        """Whether a share could be chosen from, and none is set."""
+        return self.select.rule not in ("first", *RANKING) and self.select.share == 1
+
+    @property
+    def _typical(self) -> Select:
+        """The rule of choice among the typical ones."""
+        return replace(self._rule, share=self._share)
 
     @property
     def _share(self) -> float:
