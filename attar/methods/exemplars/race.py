@@ -111,9 +111,9 @@ class TypicalRace:
     def seconds(self) -> float:
         """Seconds that it takes, about: one call of a network, timed, for all images that it is shown."""
         test = _Test(np.zeros((BATCH, self.side, self.side, 3), np.uint8), torch.zeros(BATCH), 0)
+        among = 0 if self.taught else min(POOL, max(len(self.job.images.of_class(label)) for label in self.labels))
         begun = time.monotonic()
         test.right(np.zeros((BATCH, self.side, self.side, 3), np.uint8), torch.zeros(BATCH, dtype=torch.long))
-        among = 0 if self.taught else min(POOL, max(len(self.job.images.of_class(label)) for label in self.labels))
         shown = ROUNDS * len(self.labels) * (LEFT_OUT + among + 2 * min(self.count, CHOSEN))
         return (time.monotonic() - begun) * shown / BATCH
 
