@@ -16,15 +16,23 @@ def portable(text: str) -> str:
     It is given relative to the current folder, to the home folder, or as ".../" and its last two names; other text
     stays.
     """
+    return _shortened(text, {Path.cwd(): "", Path.home(): "~/"}, 2)
+
+
+def last_name(text: str) -> str:
+    """The same wherever it is said: ".../" and the last name alone."""
+    return _shortened(text, {}, 1)
+
+
+def _shortened(text: str, roots: dict[Path, str], names: int) -> str:
     found = _PLACE.fullmatch(text)
     if found is None:
         return text
     path = Path(found[2])
-    for root, short in ((Path.cwd(), ""), (Path.home(), "~/")):
+    for root, short in roots.items():
         if path.is_relative_to(root):
             return f"{found[1]}{short}{path.relative_to(root)}{found[3]}"
-    last = "/".join(path.parts[1:][-2:])
-    return f"{found[1]}.../{last}{found[3]}"
+    return f"{found[1]}.../{'/'.join(path.parts[1:][-names:])}{found[3]}"
 
 
 def portable_all(value: Any) -> Any:

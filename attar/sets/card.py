@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from attar.core.portable_paths import portable
+from attar.core.portable_paths import last_name
 
 
 def card(manifest: dict[str, Any]) -> str:
@@ -44,7 +44,7 @@ def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
         )
     if manifest["prior"] is not None:
         facts.append(("prior", manifest["prior"]["source"]))
-    return [(name, escaped(portable(str(value)))) for name, value in facts]
+    return [(name, escaped(last_name(str(value)))) for name, value in facts]
 
 
 def escaped(text: str) -> str:
