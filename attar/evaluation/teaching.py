@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from attar.core.batching import resolve
 from attar.core.errors import AttarError
+from attar.core.progress import Say, quiet
 from attar.core.store import canonical
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.labelled_images import LabelledImages, resized
 from attar.evaluation.recipe import Recipe
-from attar.evaluation.recipes import named_recipe
+from attar.evaluation.recipes import modified, named_recipe
 from attar.teachers.check import Examples
 from attar.teachers.open import open_teacher
 from attar.teachers.reference import TeacherReference
@@ -23,6 +24,7 @@ from attar.teachers.soft_labels import WHOLE, StoredLabels
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from attar.sets.distilled import DistilledSet
     from attar.teachers.teacher import Pretrained, Teacher
 
 TriedOn = tuple[LabelledImages, str]
@@ -64,6 +66,37 @@ def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
     if recipe is None:
         return own
     return named_recipe(recipe, {"scheme": own.scheme, "label_epochs": own.label_epochs})
+
+
+def judging_recipe(
+    sets: Sequence[DistilledSet],
+    conditions: Conditions,
+    recipe: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+    say: Say = quiet,
+) -> tuple[Recipe, Conditions]:
+    """The recipe that sets are judged by (none named: quick), and the conditions, with the sets' own labels in them.
+
+    A recipe learns from labels that are given, or else from those that all of the sets hold themselves; not where its
+    fields ask for hard ones, or the recipe and the conditions for a teacher's of another kind.
+
+    Raises:
+        AttarError: there is no such recipe or field, or the labels cannot be read.
+    """
+    fields = fields or {}
+    if conditions.labels is not None:
+        return modified(labelled_recipe(conditions.labels, recipe), fields), conditions
+    named = named_recipe(recipe or "quick")
+    others = conditions.teacher is not None and (named.labels == "soft" or "scheme" in fields)
+    own = [distilled.labels for distilled in sets if distilled.labels is not None]
+    if others or fields.get("labels") == "hard" or not own:
+        return modified(named, fields), conditions
+    if len(own) < len(sets):
+        say(f"{own[0].parent} holds soft labels, and not all of these sets do: they are learnt from by class alone")
+        return modified(named, fields), conditions
+    by = sets[0].manifest["labelled_by"]["teacher"]
+    say(f"learnt from: the sets' own soft labels, by {by} (their classes alone: set labels = hard)")
+    return modified(labelled_recipe(own[0], recipe), fields), replace(conditions, own_labels=True)
 
 
 @dataclass(frozen=True, eq=False)
