@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from test_hub import Hub
 from toys import attar, save_folder
@@ -232,15 +234,15 @@ def test_python_reads_them(world: Path) -> None:
     assert house.DistilledDataset(world / "plain").logits is None
 
 
-def test_parts_of_mosaics_have_labels_of_their_own(world: Path, teacher: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_parts_of_mosaics_have_labels_of_their_own(world: Path, teacher: str, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    cached = {"split": "train", "cache_dir": str(tmp_path / "hf")}
     mosaics = made(tmp_path / "mosaics", ipc=1, formation=2, labels="fixed", label_teacher=teacher)
     loaded = house.load_set(mosaics)
     assert loaded.logits is not None
     assert loaded.logits.shape == (40, 10)
     assert house.DistilledDataset(mosaics, expanded=False).logits is None
-    read = datasets.load_dataset("imagefolder", data_dir=str(mosaics), split="train")
+    read = datasets.load_dataset("imagefolder", data_dir=str(mosaics), **cached)
     assert np.array_equal(np.array(read["logits"], np.float32), loaded.logits.reshape(10, 4, 10))
     expand(open_distilled(mosaics), tmp_path / "parts")
     assert verify(tmp_path / "parts") == []
@@ -254,19 +256,20 @@ def test_parts_of_mosaics_have_labels_of_their_own(world: Path, teacher: str, tm
 
 def test_a_pushed_set_is_read_with_its_labels(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    cached = {"split": "train", "cache_dir": str(tmp_path / "hf")}
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     monkeypatch.setattr(Hub, "root", tmp_path / "hub", raising=False)
-    said: list[str] = []
+    said, logits = list[str](), house.load_set(world / "set").logits
+    assert logits is not None
     push(open_distilled(world / "set"), Publication("me/digits"), say=said.append)
     assert str(world / "teacher") in said[0], "labels.json names it"
-    plain = datasets.load_dataset("imagefolder", data_dir=str(world / "plain"), split="train")
+    plain = datasets.load_dataset("imagefolder", data_dir=str(world / "plain"), **cached)
     for name, words in (("card", [str(tmp_path / "hub" / "me" / "digits")]), ("folder", ["imagefolder"])):
         more = {} if name == "card" else {"data_dir": str(world / "set")}
-        read = datasets.load_dataset(*words, **more, split="train")
+        read = datasets.load_dataset(*words, **more, **cached)
         assert read.column_names == ["image", "label", "logits"]
         assert read.features["label"] == plain.features["label"]
-        assert np.array_equal(np.array(read["logits"], np.float32), house.load_set(world / "set").logits)
+        assert np.array_equal(np.array(read["logits"], np.float32), logits)
         assert read["label"] == plain["label"]
         for row, other in zip(read, plain, strict=True):
             assert np.array_equal(np.asarray(row["image"]), np.asarray(other["image"]))
@@ -278,6 +281,26 @@ def test_a_pushed_set_is_read_with_its_labels(world: Path, tmp_path: Path, monke
     push(open_distilled(world / "plain"), Publication("me/digits"))
     assert not (tmp_path / "hub" / "me" / "digits" / LOGITS).exists()
     assert not (tmp_path / "hub" / "me" / "digits" / "images" / "metadata.parquet").exists()
+
+
+def test_a_set_with_labels_is_told_from_a_folder_of_classes(world: Path) -> None:
+    with pytest.raises(AttarError, match="is a distilled set: its class folders are in"):
+        house.load_data(f"imagefolder:{world / 'set'}")
+
+
+def test_the_plain_loop_learns_from_them(
+    world: Path, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    example = runpy.run_path(str(Path(__file__).parent.parent / "examples" / "train_on_a_set.py"))
+    classes = torch.arange(10).repeat_interleave(2)
+    logits = torch.from_numpy(house.load_set(world / "set").logits)
+    assert torch.equal(example["targets"](world / "set", classes), (logits / 2).softmax(1))
+    assert torch.equal(example["targets"](world / "plain", classes), F.one_hot(classes).float())
+    mosaics = made(tmp_path / "mosaics", formation=2, labels="fixed", label_teacher=teacher)
+    words = [mosaics, world / "set" / "images", "--steps", "2", "--no-flip"]
+    monkeypatch.setattr("sys.argv", ["train_on_a_set.py", *map(str, words)])
+    example["main"]()
+    assert capsys.readouterr().out.startswith("80 images: ")
 
 
 def test_altered_labels_are_found(world: Path, tmp_path: Path) -> None:
