@@ -20,7 +20,10 @@ from toys import attar, save_folder
 
 import attar as house
 from attar.core.errors import AttarError
+from attar.core.progress import silent
 from attar.core.store import Store
+from attar.core.whole_command import StageForecast, WholeCommand
+from attar.distillation.cost import tell
 from attar.sets.distilled import open_distilled, verify
 from attar.sets.expand import expand
 from attar.sets.hub import Publication, pull, push
@@ -116,6 +119,23 @@ def test_what_is_wrong_is_said_before_there_are_images(world: Path, teacher: str
         with pytest.raises(AttarError, match=message):
             made(tmp_path / "out", **words)
         assert not list(tmp_path.glob("*out*")), words
+
+
+def test_a_dry_run_says_what_labels_take(teacher: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    asked = {"labels": "fixed-int8", "label_teacher": teacher, "formation": 2}
+    made(tmp_path / "out", ipc=[1, 2], dry_run=True, say=said.append, **asked)
+    assert any(line.startswith("120 images to label as fixed-int8, ") for line in said)
+    assert any(line.startswith(f"{teacher}: ") and " % right, classes by name" in line for line in said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_labelling_is_not_taken_for_a_round_of_the_fit() -> None:
+    fit = StageForecast(10.0, rounds=(1.0, 1.0))
+    whole = WholeCommand(silent, {"the fit": fit})
+    tell(whole, "fitting 'cat'", 0.5)
+    tell(whole, "labelling, 4/20 views", 0.2)
+    assert fit.share == 0.25
 
 
 def test_sets_are_labelled_once_and_those_without_labels_left_alone(

@@ -55,7 +55,7 @@ def planned(
     _left_out(job, say)
     method.select.try_teacher(job)
     if (teacher := plan.tried_labeller) is not None:
-        say(f"{plan.labeller}: {teacher.accuracy:.1f} % right, classes {teacher.matched}; labels the images")
+        say(f"{plan.labeller}: {teacher.accuracy:.1f} % right, classes {teacher.matched}")
     for ipc in plan.ipcs:
         _not_foreign(plan, ipc)
     if plan.uses_prior and job.prior.classes is None and not job.spec.class_map:

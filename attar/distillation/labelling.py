@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attar.core.errors import AttarError
+from attar.core.progress import about, timed_on
+from attar.core.wording import counted
 
 if TYPE_CHECKING:
     from attar.evaluation import Recipe
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
     from attar.sets.distilled import DistilledSet
     from attar.teachers.reference import TeacherReference
     from attar.teachers.teacher import Teacher
+
+TIMED = 8
+"""Images that are labelled at once to see how long they take."""
 
 
 def label_teacher(spec: Spec, method: Method) -> TeacherReference | None:
@@ -56,12 +62,27 @@ def tried_teacher(job: Job, method: Method, reference: TeacherReference) -> Teac
     return recipe_teacher(reference, examples[0], examples, _recipe(spec), spec.device)
 
 
+def label_estimate(job: Job, method: Method, teacher: Teacher, ipcs: Sequence[int]) -> str:
+    """How many images the sets of these IPCs have labels of, and about how long these take on this device, in words."""
+    import torch
+
+    from attar.core.batching import resolve
+
+    count = len(job.classes) * job.spec.made(sum(ipcs))
+    side = teacher.size or job.spec.output_size or method.side(job)
+    device = resolve(job.spec.device, "auto")[0]
+    some = torch.zeros(TIMED, 3, side, side, device=device)
+    with torch.no_grad():
+        each = timed_on(lambda: teacher(some), device) / TIMED
+    return f"{counted(count, 'image')} to label as {job.spec.labels}, {about(each * count)}"
+
+
 def label(job: Job, reference: TeacherReference, distilled: DistilledSet) -> dict[str, Any]:
     """Writes the labels of a set that is being written; what its manifest says of who gave them."""
     from attar.evaluation.relabel import label_set
 
-    about = label_set(distilled, reference, _recipe(job.spec), job.spec.device, job.store, job.progress)
-    kept = {name: about[name] for name in ("network", "accuracy", "classes")}
+    known = label_set(distilled, reference, _recipe(job.spec), job.spec.device, job.store, job.progress)
+    kept = {name: known[name] for name in ("network", "accuracy", "classes")}
     return {"labelled_by": {"teacher": str(reference.anywhere), **kept}}
 
 

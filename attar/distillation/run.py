@@ -52,6 +52,7 @@ def distill_sets(
         AttarError: any input is wrong, or a folder belongs to another run; before any long work.
     """
     from attar.distillation.checks import planned
+    from attar.distillation.labelling import label_estimate
 
     begun = time.monotonic()
     engine.check(job.spec.device)
@@ -61,6 +62,8 @@ def distill_sets(
     for weak in dict.fromkeys(teacher.weak for teacher in plan.teachers if teacher.weak) if missing else ():
         say(f"note: {weak}")
     say(estimate)
+    if missing and plan.tried_labeller is not None:
+        say(label_estimate(job, plan.method, plan.tried_labeller, missing))
     if not job.dry:
         with _told_whole(job, parts if engine.is_local else {}):
             _make_ahead(plan, missing, engine)
