@@ -6,6 +6,7 @@ import json
 import runpy
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from attar.core.progress import silent
 from attar.core.store import Store
 from attar.core.whole_command import StageForecast, WholeCommand
 from attar.distillation.cost import tell
+from attar.evaluation.records_file import read_records
+from attar.report.manifest_rows import distill_command, evaluate_commands, settings
 from attar.sets.distilled import open_distilled, verify
 from attar.sets.expand import expand
 from attar.sets.hub import Publication, pull, push
@@ -224,6 +227,28 @@ def test_they_are_learnt_from_without_a_flag(world: Path, tmp_path: Path, monkey
     words = ["relabel", world / "set", "--teacher", other, "--scheme", "fixed", "--device", "cpu"]
     assert attar(monkeypatch, *words, "--out", tmp_path / "labels") == 0
     assert judged("set", labels=tmp_path / "labels")["labels"]["teacher"] != own["labels"]["teacher"]
+
+
+def test_a_report_says_how_they_were_made_and_learnt_from(
+    world: Path, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, plain = open_distilled(world / "set"), open_distilled(world / "plain")
+    assert distill_command(own).endswith(f"--labels fixed --label-teacher {teacher} --out {own.folder}")
+    hostile = replace(own, manifest={**own.manifest, "label_scheme": "fixed; true"})
+    assert "--labels 'fixed; true' --label-teacher" in distill_command(hostile)
+    assert "--label" not in distill_command(plain)
+    assert dict(settings(own.manifest)["Soft labels"])["teacher"] == teacher
+    assert "Soft labels" not in settings(plain.manifest)
+    common = ["--network", "convnet3-w8", "--seeds", 1, "--device", "cpu", "--no-baseline", "--set", "steps=4"]
+    common += ["--set", "warmup=0", "--json", tmp_path / "r.json"]
+    for words in ([own.folder], [own.folder, "--set", "labels=hard"], [plain.folder]):
+        assert attar(monkeypatch, "evaluate", *words, *common) == 0
+    judged = evaluate_commands(read_records(tmp_path / "r.json"))
+    assert [[word for word in command.split() if word.startswith(("labels=", "scheme="))] for command in judged] == [
+        ["labels=soft", "scheme=fixed"],
+        ["labels=hard"],
+        [],
+    ]
 
 
 def test_of_several_sets_all_must_hold_labels(
