@@ -113,15 +113,16 @@ def evaluate(
     from attar.evaluation.outlook import evaluation_forecast
     from attar.evaluation.run import evaluate_sets
     from attar.evaluation.suited import suited
-    from attar.evaluation.teaching import judging_recipe
+    from attar.evaluation.teaching import asked_recipe, with_own_labels
     from attar.sets.distilled import find_distilled
 
     stored = None if labels is None else Path(labels)
     others: dict[str, Any] = {"test": test, "baseline": baseline, "weights": weights}
     others |= {"labels": stored, "device": device}
+    chosen = asked_recipe(stored, recipe, fields or {})
     asked = _conditions("convnet3" if network is None else network, seeds, teacher, **others)
     sets = find_distilled(Path(folder))
-    chosen, asked = judging_recipe(sets, asked, recipe, fields, say)
+    chosen, asked = with_own_labels(sets, chosen, asked, recipe, fields or {}, say)
     protocol, conditions = suited(
         sets,
         chosen,

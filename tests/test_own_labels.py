@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import runpy
 import shutil
@@ -131,6 +132,18 @@ def test_a_dry_run_says_what_labels_take(teacher: str, tmp_path: Path) -> None:
     assert any(line.startswith("120 images to label as fixed-int8, ") for line in said)
     assert any(line.startswith(f"{teacher}: ") and " % right, classes by name" in line for line in said)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_weak_teacher_that_chooses_and_labels_is_told_of_once(
+    teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = itertools.count(1)
+    monkeypatch.setattr("attar.teachers.check._weakness", lambda *about: f"weak at trial {next(tried)}")
+    chosen: dict[str, Any] = {"method": "herding", "fields": {"select.teacher": teacher}, "labels": "fixed"}
+    for name, asked in (("herding", chosen), ("random", {"labels": "fixed", "label_teacher": teacher})):
+        said: list[str] = []
+        made(tmp_path / name, dry_run=True, say=said.append, **asked)
+        assert sum("weak at trial" in line for line in said) == 1, name
 
 
 def test_labelling_is_not_taken_for_a_round_of_the_fit() -> None:

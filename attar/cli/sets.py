@@ -118,10 +118,11 @@ def evaluate(
     from attar.evaluation.records_file import write_record
     from attar.evaluation.run import evaluate_sets
     from attar.evaluation.suited import suited
-    from attar.evaluation.teaching import judging_recipe
+    from attar.evaluation.teaching import asked_recipe, with_own_labels
 
+    recipe = asked_recipe(labels, trainings.get("recipe"), sets)
     chosen = _sets_in(folders, made(Foreign, foreign, "evaluate"))
-    recipe, conditions = judging_recipe(chosen, conditions, trainings.get("recipe"), sets, say)
+    recipe, conditions = with_own_labels(chosen, recipe, conditions, trainings.get("recipe"), sets, say)
     recipe, conditions = suited(
         chosen,
         recipe,

@@ -68,35 +68,41 @@ def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
     return named_recipe(recipe, {"scheme": own.scheme, "label_epochs": own.label_epochs})
 
 
-def judging_recipe(
-    sets: Sequence[DistilledSet],
-    conditions: Conditions,
-    recipe: str | None = None,
-    fields: Mapping[str, Any] | None = None,
-    say: Say = quiet,
-) -> tuple[Recipe, Conditions]:
-    """The recipe that sets are judged by (none named: quick), and the conditions, with the sets' own labels in them.
-
-    A recipe learns from labels that are given, or else from those that all of the sets hold themselves; not where its
-    fields ask for hard ones, or the recipe and the conditions for a teacher's of another kind.
+def asked_recipe(labels: Path | None, name: str | None, fields: Mapping[str, Any]) -> Recipe:
+    """The recipe of a name (none: that of the labels, or quick) with fields set, for labels that are given or none.
 
     Raises:
         AttarError: there is no such recipe or field, or the labels cannot be read.
     """
-    fields = fields or {}
-    if conditions.labels is not None:
-        return modified(labelled_recipe(conditions.labels, recipe), fields), conditions
-    named = named_recipe(recipe or "quick")
-    others = conditions.teacher is not None and (named.labels == "soft" or "scheme" in fields)
+    return modified(named_recipe(name or "quick") if labels is None else labelled_recipe(labels, name), fields)
+
+
+def with_own_labels(
+    sets: Sequence[DistilledSet],
+    recipe: Recipe,
+    conditions: Conditions,
+    name: str | None,
+    fields: Mapping[str, Any],
+    say: Say = quiet,
+) -> tuple[Recipe, Conditions]:
+    """The recipe that was asked for by name and fields, and the conditions, for labels that all sets hold themselves.
+
+    Both stay as they are where there are none, other labels are given, or the recipe asks a teacher that is named or,
+    by its fields, for hard labels.
+
+    Raises:
+        AttarError: the labels cannot be read.
+    """
+    others = conditions.labels is not None or (conditions.teacher is not None and recipe.labels == "soft")
     own = [distilled.labels for distilled in sets if distilled.labels is not None]
     if others or fields.get("labels") == "hard" or not own:
-        return modified(named, fields), conditions
+        return recipe, conditions
     if len(own) < len(sets):
         say(f"{own[0].parent} holds soft labels, and not all of these sets do: they are learnt from by class alone")
-        return modified(named, fields), conditions
+        return recipe, conditions
     by = sets[0].manifest["labelled_by"]["teacher"]
     say(f"learnt from: the sets' own soft labels, by {by} (their classes alone: set labels = hard)")
-    return modified(labelled_recipe(own[0], recipe), fields), replace(conditions, own_labels=True)
+    return asked_recipe(own[0], name, fields), replace(conditions, own_labels=True)
 
 
 @dataclass(frozen=True, eq=False)
