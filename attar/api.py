@@ -50,7 +50,7 @@ def distill(
         classes: only these classes, by name.
         engine: "local", "ray", or an `attar.Engine`, which says more of the cluster and of what an item takes.
         say: called with which method was chosen, what is left to do, and what was written.
-        spec: further fields of `attar.job.Spec`: preprocess, prompt, negative_prompt, device, dtype, tile ...
+        spec: further fields of `attar.job.Spec`: labels, label_teacher, preprocess, prompt, device, dtype, tile ...
 
     Raises:
         AttarError: any input is wrong; before any long work.
@@ -103,26 +103,26 @@ def evaluate(
         baseline: whether random real images of the same count are evaluated beside each set.
         weights: whether images weigh what their set says; of sets without weights all weigh the same.
         teacher: who gives soft labels (`attar.teachers.load.load_pretrained`); of several, the mean of their logits.
-        labels: a folder that `attar relabel` wrote; without `recipe`, that of the labels.
+        labels: a folder that `attar relabel` wrote; without `recipe`, that of the labels. Without them, sets that hold
+            labels themselves are learnt from with these, and by class alone with {"labels": "hard"} as `fields`.
         say: called with what the trainings take, and where the data has changed or shares images with the test set.
 
     Raises:
         AttarError: any input is wrong; before any training.
     """
-    from attar.evaluation import modified, named_recipe
     from attar.evaluation.outlook import evaluation_forecast
     from attar.evaluation.run import evaluate_sets
     from attar.evaluation.suited import suited
-    from attar.evaluation.teaching import labelled_recipe
+    from attar.evaluation.teaching import asked_recipe, with_own_labels
     from attar.sets.distilled import find_distilled
 
     stored = None if labels is None else Path(labels)
     others: dict[str, Any] = {"test": test, "baseline": baseline, "weights": weights}
     others |= {"labels": stored, "device": device}
-    own = named_recipe("quick" if recipe is None else recipe) if stored is None else labelled_recipe(stored, recipe)
-    chosen = modified(own, fields or {})
+    chosen = asked_recipe(stored, recipe, fields or {})
     asked = _conditions("convnet3" if network is None else network, seeds, teacher, **others)
     sets = find_distilled(Path(folder))
+    chosen, asked = with_own_labels(sets, chosen, asked, recipe, fields or {}, say)
     protocol, conditions = suited(
         sets,
         chosen,

@@ -2,6 +2,8 @@
 
     python examples/train_on_a_set.py runs/herding TEST --steps 600
 
+A set that holds fixed soft labels (`attar distill --labels fixed`) is learnt from with these.
+
 TEST has a folder of images for each class; they sort as the set's classes do (000_airplane, 001_automobile ...).
 """
 
@@ -15,6 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision.datasets import ImageFolder
@@ -35,6 +38,14 @@ def pictures(folder: Path) -> Iterator[tuple[Image.Image, int]]:
             yield part.resize(image.size, Image.Resampling.BILINEAR), label
 
 
+def targets(folder: Path, classes: torch.Tensor) -> torch.Tensor:
+    """The probabilities of each picture: of the set's fixed labels at temperature 2, or all of them its class's."""
+    file = folder / "labels" / "labels-00000.safetensors"
+    if not file.exists():
+        return F.one_hot(classes).float()
+    return (load_file(file)["values"].float() / 2).softmax(1)
+
+
 def convnet(classes: int, side: int, width: int = 48, depth: int = 3) -> nn.Sequential:
     """Blocks of convolution, instance norm, ReLU and average pooling, then a linear head."""
     layers: list[nn.Module] = []
@@ -44,9 +55,9 @@ def convnet(classes: int, side: int, width: int = 48, depth: int = 3) -> nn.Sequ
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * (side >> depth) ** 2, classes))
 
 
-def trained(train: list[tuple[Image.Image, int]], steps: int, flip: float) -> nn.Module:
+def trained(train: list[tuple[Image.Image, torch.Tensor]], steps: int, flip: float) -> nn.Module:
     """A ConvNet trained by AdamW on random crops, half of the batches mixed by CutMix."""
-    side, classes = train[0][0].width, train[-1][1] + 1
+    side, classes = train[0][0].width, len(train[0][1])
     crop = v2.RandomResizedCrop(side, scale=(0.5, 1))
     view, cutmix = v2.Compose([crop, v2.RandomHorizontalFlip(flip), NORMALISED]), v2.CutMix(num_classes=classes)
     network = convnet(classes, side)
@@ -56,7 +67,7 @@ def trained(train: list[tuple[Image.Image, int]], steps: int, flip: float) -> nn
         train,
         batch_size=64,
         sampler=RandomSampler(train, num_samples=64 * steps),
-        collate_fn=lambda rows: (torch.stack([view(image) for image, _ in rows]), torch.tensor([y for _, y in rows])),
+        collate_fn=lambda rows: (torch.stack([view(image) for image, _ in rows]), torch.stack([y for _, y in rows])),
     )
     for images, labels in batches:
         x, y = cutmix(images, labels) if torch.rand(()) < 0.5 else (images, labels)
@@ -77,7 +88,9 @@ def main() -> None:
     parser.add_argument("--no-flip", action="store_true", help="for images that a flip changes, such as digits")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    train, test = list(pictures(args.set)), ImageFolder(args.test, NORMALISED)
+    images, classes = zip(*pictures(args.set), strict=True)
+    train = list(zip(images, targets(args.set, torch.tensor(classes)), strict=True))
+    test = ImageFolder(args.test, NORMALISED)
     network = trained(train, args.steps, flip=0.0 if args.no_flip else 0.5)
     with torch.no_grad():
         right = sum(int((network(x).argmax(1) == y).sum()) for x, y in DataLoader(test, 250))

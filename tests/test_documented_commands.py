@@ -89,6 +89,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     library.distill("cifar10@train", ipc=[1, 10], out="runs/d3hr", **random)
     library.distill("photos@train", ipc=10, out="runs/photos", **random)
     library.distill("cifar10@train", ipc=10, out="runs/cifar", **random)
+    labelled: dict[str, Any] = {"labels": "fixed", "label_teacher": "teachers/cifar10"}
+    library.distill("cifar10@train", ipc=10, out="runs/labelled", **labelled, **random)
+    library.distill("cifar10@train", ipc=10, out="runs/tried", hold_out=True, **labelled, **random)
     for name in ("mosaics", "herding"):
         library.distill("cifar10@train", ipc=10, out=f"runs/{name}", formation=2, **random)
     for name in ("random", "prior", "own", "shared", "random10"):

@@ -170,8 +170,8 @@ def _text(folder: Path, change: Callable[[str], str]) -> str:
     ("change", "said"),
     [
         (
-            lambda text: text.replace('"format": 1', '"format": 3'),
-            "written by a newer Attar (format 3) than this one (2)",
+            lambda text: text.replace('"format": 1', '"format": 4'),
+            "written by a newer Attar (format 4) than this one (3)",
         ),
         (lambda text: text.replace('"format": 1', '"format": "1"'), 'format is "1", not a whole number of 1 or more'),
         (lambda text: text.replace('"ipc": 2', '"ipc": -2'), "ipc is -2, not a whole number of 1 or more"),

@@ -18,7 +18,6 @@ from attar.core.errors import AttarError
 from attar.core.limits import seeds as numbered
 from attar.core.tracking import beside, tracking
 from attar.core.wording import counted
-from attar.evaluation import Recipe, modified, named_recipe
 from attar.job import Job, Spec
 from attar.methods import METHODS, load_method
 
@@ -93,7 +92,11 @@ def evaluate(
     foreign: Annotated[Settings, FieldOptions(Foreign)],
     engines: shared.Engines,
     labels: Annotated[
-        Path | None, typer.Option(help="Labels that `attar relabel` wrote for the set; their recipe is the default")
+        Path | None,
+        typer.Option(
+            help="Labels that `attar relabel` wrote for the set; their recipe is the default. Without them, sets that "
+            "hold labels themselves are learnt from with these, and by class alone with --set labels=hard"
+        ),
     ] = None,
     baseline: Annotated[bool, typer.Option(help="Evaluate random real images of the same count beside it")] = True,
     weights: Annotated[bool, typer.Option(help="Use the weights that a set has for its images")] = True,
@@ -109,16 +112,17 @@ def evaluate(
     Sets of other codes: --layout says how their folders are named, --data which real images they stand for.
     """
     asked, engine = made(Trainings, trainings, "evaluate"), made(Engine, engines, "evaluate")
-    own = named_recipe(asked.recipe) if labels is None else _labelled_recipe(labels, trainings.get("recipe"))
-    recipe = modified(own, sets)
     judging: dict[str, Any] = {"baseline": baseline, "weights": weights, "labels": labels, **device}
     conditions = asked.conditions(teacher=named_teacher(teacher), **judging)
     from attar.evaluation.outlook import evaluation_forecast
     from attar.evaluation.records_file import write_record
     from attar.evaluation.run import evaluate_sets
     from attar.evaluation.suited import suited
+    from attar.evaluation.teaching import asked_recipe, with_own_labels
 
+    recipe = asked_recipe(labels, trainings.get("recipe"), sets)
     chosen = _sets_in(folders, made(Foreign, foreign, "evaluate"))
+    recipe, conditions = with_own_labels(chosen, recipe, conditions, trainings.get("recipe"), sets, say)
     recipe, conditions = suited(
         chosen,
         recipe,
@@ -151,12 +155,6 @@ def _check_records(file: Path, inputs: Sequence[str | None]) -> None:
     check_place(file, "`json`", inputs)
     if file.exists():
         read_records(file)
-
-
-def _labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
-    from attar.evaluation.teaching import labelled_recipe
-
-    return labelled_recipe(labels, recipe)
 
 
 def _sets_in(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:

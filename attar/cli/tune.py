@@ -31,7 +31,7 @@ from attar.methods import METHODS
 
 
 def tune(
-    spec: Annotated[Settings, FieldOptions(Spec, without=("hold_out", "keep_statistics"))],
+    spec: Annotated[Settings, FieldOptions(Spec, without=("hold_out", "keep_statistics", "labels", "label_teacher"))],
     method: MethodName,
     ipc: Ipc,
     out: Annotated[Path, typer.Option(help="Folder for the sets, the results, tuned.md, .json and .png")],

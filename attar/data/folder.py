@@ -65,7 +65,7 @@ def load(where: str, split: str | None) -> Folder:
             raise AttarError(f"{listed(lost)}: a link that leads nowhere, perhaps a class; mend it, or remove it")
         if not classes:
             raise AttarError(f"{root} has no class folders: put the images of each class into a folder named after it")
-        if classes == ["images"] and (root / "manifest.json").is_file():
+        if classes in (["images"], ["images", "labels"]) and (root / "manifest.json").is_file():
             raise AttarError(f"{root} is a distilled set: its class folders are in {root / 'images'}")
         if len(classes) > 1 and all(name.lower() in SPLITS for name in classes):
             raise AttarError(

@@ -15,6 +15,7 @@ from attar.core.progress import Say
 from attar.core.store import Artefact
 from attar.core.wording import counted
 from attar.data.output_places import check_place, occupied
+from attar.distillation.labelling import label_teacher
 from attar.distillation.run_plan import RunPlan, foreign, set_in
 from attar.job import FOR_PRIOR, Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method, RealImages
@@ -53,6 +54,8 @@ def planned(
         method.check(job, [job.spec.made(ipc) for ipc in plan.ipcs])
     _left_out(job, say)
     method.select.try_teacher(job)
+    if (teacher := plan.tried_labeller) is not None:
+        say(f"{plan.labeller}: {teacher.accuracy:.1f} % right, classes {teacher.matched}")
     for ipc in plan.ipcs:
         _not_foreign(plan, ipc)
     if plan.uses_prior and job.prior.classes is None and not job.spec.class_map:
@@ -80,6 +83,7 @@ def foreseen(
     plan = RunPlan(job, name, method, ordered, folders, fits)
     if not plan.uses_prior:
         _without_prior(job.spec, name)
+    label_teacher(job.spec, method)
     _check_folders(plan, out)
     if job.spec.formation > 1:
         _check_formation(job.spec, job.spec.output_size or method.side(job), max(ordered))

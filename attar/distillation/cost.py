@@ -52,6 +52,8 @@ def tell(whole: WholeCommand, text: str, fraction: float) -> None:
         whole.tell("sampling", text)
     elif text.startswith("reading latents"):
         whole.tell("the fit", text)
+    elif text.startswith("labelling"):
+        whole.tell("the labels", text, fraction)
     else:
         name = next((part for told, part in STAGES.items() if text.startswith(told)), "the fit")
         whole.tell(name, text, fraction)

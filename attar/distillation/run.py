@@ -52,15 +52,18 @@ def distill_sets(
         AttarError: any input is wrong, or a folder belongs to another run; before any long work.
     """
     from attar.distillation.checks import planned
+    from attar.distillation.labelling import label_estimate
 
     begun = time.monotonic()
     engine.check(job.spec.device)
     plan = planned(job, name, method, ipcs, out, say, fits)
     missing = plan.missing(plan.ipcs, say)
     estimate, parts = _estimate(plan, missing)
-    for weak in dict.fromkeys(teacher.weak for teacher in job.teachers.values() if teacher.weak) if missing else ():
+    for weak in dict.fromkeys(teacher.weak for teacher in plan.teachers if teacher.weak) if missing else ():
         say(f"note: {weak}")
     say(estimate)
+    if missing and plan.tried_labeller is not None:
+        say(label_estimate(job, plan.method, plan.tried_labeller, missing))
     if not job.dry:
         with _told_whole(job, parts if engine.is_local else {}):
             _make_ahead(plan, missing, engine)
@@ -97,6 +100,7 @@ def _write(plan: RunPlan, ipc: int, made: StageOutputs) -> float | None:
 
     None where another run has written it meanwhile.
     """
+    from attar.distillation.labelling import label
     from attar.distillation.manifest import manifest, prototypes, statistics
     from attar.sets.distilled import write_distilled
     from attar.sets.manifest import read_manifest
@@ -106,8 +110,9 @@ def _write(plan: RunPlan, ipc: int, made: StageOutputs) -> float | None:
         if not plan.missing([ipc], quiet):
             return None
         beside = (prototypes(job, made.fitted), statistics(plan, made.fitted))
+        labels = None if plan.labeller is None else partial(label, job, plan.labeller)
         job.store.once(set_artefact(plan, ipc, made), partial(_noted, folder))
-        write_distilled(folder, job.classes, made.images, manifest(plan, ipc, made), *beside, plan.generates)
+        write_distilled(folder, job.classes, made.images, manifest(plan, ipc, made), *beside, plan.generates, labels)
     return sum(read_manifest(folder / "manifest.json")["seconds"].values())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attar.core.errors import AttarError
 from attar.core.progress import Say
@@ -15,8 +15,13 @@ from attar.core.wording import listed
 from attar.data.output_places import occupied
 from attar.data.source_contract import shown
 from attar.distillation.artefacts import AIMED, Artefacts, artefacts
+from attar.distillation.labelling import label_teacher, tried_teacher
 from attar.job import Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method
+
+if TYPE_CHECKING:
+    from attar.teachers.reference import TeacherReference
+    from attar.teachers.teacher import Teacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +58,29 @@ class RunPlan:
         made = {ipc: self.job.spec.made(ipc) for ipc in self.ipcs}
         return {ipc: artefacts(self.job, self.method.for_ipc(n), n, self.fits) for ipc, n in made.items()}
 
+    @cached_property
+    def labeller(self) -> TeacherReference | None:
+        """Who labels the images; None where the sets hold no soft labels."""
+        return label_teacher(self.job.spec, self.method)
+
+    @cached_property
+    def tried_labeller(self) -> Teacher | None:
+        """The same, opened and tried."""
+        return None if self.labeller is None else tried_teacher(self.job, self.method, self.labeller)
+
+    @property
+    def teachers(self) -> list[Teacher]:
+        """All teachers that were tried, each once: one that chooses and labels, as it chooses."""
+        chosen: list[Teacher] = list(self.job.teachers.values())
+        labels = self.labeller not in [reference for reference, _ in self.job.teachers] and self.tried_labeller
+        return [*chosen, labels] if labels else chosen
+
+    @property
+    def _labelled(self) -> dict[str, str]:
+        """What keys and manifests hold of the labels; nothing where there are none."""
+        spec, teacher = self.job.spec, self.tried_labeller
+        return {} if teacher is None else {"label_scheme": str(spec.labels), "label_teacher": teacher.digest}
+
     @property
     def fields(self) -> dict[str, Any]:
         """The method's fields, as keys and manifests hold them."""
@@ -71,7 +99,8 @@ class RunPlan:
         elif isinstance(self.method, ComposedImages):
             inputs = self.method.inputs(job)
         spec = (self.job.spec.seed, self.job.spec.preprocess, self.job.spec.output_size, *_unusual(job.spec).values())
-        return fingerprint(data, self.job.classes, inputs, spec, self.name, self.fields, ipc)
+        labelled = self._labelled.values()
+        return fingerprint(data, self.job.classes, inputs, spec, self.name, self.fields, ipc, *labelled)
 
     def missing(self, ipcs: Sequence[int], say: Say) -> list[int]:
         """The IPCs whose sets are not there yet.
@@ -121,6 +150,7 @@ class RunPlan:
             **_unusual(job.spec),
             "data": job.about_data(),
             **({"keep_statistics": True} if job.spec.keep_statistics else {}),
+            **self._labelled,
         }
 
 
@@ -146,7 +176,7 @@ def set_in(folder: Path) -> dict[str, Any]:
     return open_distilled(folder).manifest
 
 
-RARE = ("formation", "output_filter", "keep_statistics", "expanded_from")
+RARE = ("formation", "output_filter", "keep_statistics", "label_scheme", "label_teacher", "expanded_from")
 """Keys that a manifest has only where they are unusual."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
@@ -11,6 +12,9 @@ from attar.core.limits import SEEDS, check_most, check_seed
 from attar.evaluation.recipe import Recipe
 from attar.networks import check
 from attar.teachers.reference import TeacherReference
+
+if TYPE_CHECKING:
+    from attar.sets.distilled import DistilledSet
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Conditions:
     """Who labels, where a recipe learns from soft labels."""
     labels: Path | None = None
     """What `attar relabel` wrote for the set."""
+    own_labels: bool = False
+    """Whether the soft labels are those that each set holds itself."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     weights: bool = True
@@ -61,9 +67,13 @@ class Conditions:
             raise AttarError(f"`network` {','.join(self.networks)}: name one")
         return self.networks[0]
 
+    def labels_of(self, distilled: DistilledSet) -> Path | None:
+        """The folder of the stored labels that a set is learnt with; None: there are none."""
+        return distilled.labels if self.own_labels else self.labels
+
     def check(self, recipe: Recipe) -> None:
         """Raises AttarError unless a teacher or labels are given where the recipe needs them, and nowhere else."""
-        given = self.teacher or self.labels
+        given = self.teacher or self.labels or self.own_labels
         if recipe.labels == "hard" and given:
             raise AttarError(
                 f"recipe {recipe.name} learns from hard labels, without {'`teacher`' if self.teacher else '`labels`'}: "

@@ -70,12 +70,16 @@ def teacher_examples(distilled: DistilledSet, train: LabelledImages, store: Stor
     except AttarError:
         return train, f"images of {distilled.folder}"
     real = without_unreadable(of_its_classes(distilled, every), distilled, store)
-    chosen, each = list[int](), max(TRIED_EACH, 500 // len(distilled.classes))
-    for label, name in enumerate(distilled.classes):
+    return tried_on(real, distilled.manifest["seed"], train.side, distilled.manifest["preprocess"])
+
+
+def tried_on(real: ImageSet, seed: int, side: int, how: str) -> tuple[LabelledImages, str]:
+    """About 500 random images of a data set, of many classes more, and what they are in words."""
+    chosen, each = list[int](), max(TRIED_EACH, 500 // len(real.classes))
+    for label, name in enumerate(real.classes):
         own = real.of_class(label)
-        order = random_order(distilled.manifest["seed"], name, len(own))[:each]
-        chosen += own[order.numpy()].tolist()
-    return in_memory(real, train.side, distilled.manifest["preprocess"], chosen), f"images of {real.spec}"
+        chosen += own[random_order(seed, name, len(own))[:each].numpy()].tolist()
+    return in_memory(real, side, how, chosen), f"images of {real.spec}"
 
 
 def in_memory(images: ImageSet, size: int, how: str, indices: Sequence[int]) -> LabelledImages:

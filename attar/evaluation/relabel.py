@@ -21,7 +21,8 @@ from attar.evaluation.load_images import images_of_set, teacher_examples
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, changes
 from attar.evaluation.teaching import recipe_teacher, summary
-from attar.sets.distilled import check_undamaged, open_distilled
+from attar.sets.distilled import DistilledSet, check_undamaged, open_distilled
+from attar.sets.own_labels import LABELS
 from attar.sets.source_data import data_changes
 from attar.teachers.reference import TeacherReference
 from attar.teachers.soft_labels import BATCH, Labelling, StoredLabels, has_shard, write_labels, write_shard
@@ -50,11 +51,7 @@ class Relabelling:
 
     def opened(self, store: Store) -> _Opened:
         """All that makes the labels; the teacher is tried first."""
-        distilled = open_distilled(self.folder)
-        train = images_of_set(distilled, self.recipe)
-        examples = teacher_examples(distilled, train, store)
-        teacher = recipe_teacher(self.teacher, train, examples, self.recipe, self.device)
-        return _Opened(teacher, *labelling(train, self.recipe, teacher, self.device))
+        return _opened(open_distilled(self.folder), self.teacher, self.recipe, self.device, store)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +60,33 @@ class _Opened:
     wanted: Labelling
     """What the labels depend on."""
     images: DeviceImages
+
+
+def _opened(distilled: DistilledSet, reference: TeacherReference, recipe: Recipe, device: str, store: Store) -> _Opened:
+    train = images_of_set(distilled, recipe)
+    examples = teacher_examples(distilled, train, store)
+    teacher = recipe_teacher(reference, train, examples, recipe, device)
+    return _Opened(teacher, *labelling(train, recipe, teacher, device))
+
+
+def label_set(
+    distilled: DistilledSet,
+    reference: TeacherReference,
+    recipe: Recipe,
+    device: str,
+    store: Store,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Writes the labels of a set into its own folder, or what is missing of them; what is known of the teacher.
+
+    Raises:
+        AttarError: the teacher fails a check.
+    """
+    ready = _opened(distilled, reference, recipe, device, store)
+    about = summary(reference.anywhere, ready.teacher)
+    folder = distilled.folder / LABELS
+    write_labels(folder, ready.wanted, ready.images, ready.teacher, progress, {"teacher": about})
+    return about
 
 
 @checked

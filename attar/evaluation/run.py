@@ -234,7 +234,8 @@ def _judged(distilled: DistilledSet, tested: ImageSet, recipe: Recipe, condition
         train = replace(train, weights=np.concatenate(weights))
     random = random_real_images(distilled, recipe, train.side, store) if conditions.baseline else None
     tests = all_images(tested, recipe.shorter_side(recipe.size or train.side), "resize-crop", store)
-    source = open_label_source(recipe, train, conditions, partial(teacher_examples, distilled, train, store))
+    own = replace(conditions, labels=conditions.labels_of(distilled))
+    source = open_label_source(recipe, train, own, partial(teacher_examples, distilled, train, store))
     return _Judged(distilled, train, random, tests, recipe, conditions, source, store)
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from attar.core.batching import resolve
 from attar.core.errors import AttarError
+from attar.core.progress import Say, quiet
 from attar.core.store import canonical
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.labelled_images import LabelledImages, resized
 from attar.evaluation.recipe import Recipe
-from attar.evaluation.recipes import named_recipe
+from attar.evaluation.recipes import modified, named_recipe
 from attar.teachers.check import Examples
 from attar.teachers.open import open_teacher
 from attar.teachers.reference import TeacherReference
@@ -23,6 +24,7 @@ from attar.teachers.soft_labels import WHOLE, StoredLabels
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from attar.sets.distilled import DistilledSet
     from attar.teachers.teacher import Pretrained, Teacher
 
 TriedOn = tuple[LabelledImages, str]
@@ -64,6 +66,43 @@ def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
     if recipe is None:
         return own
     return named_recipe(recipe, {"scheme": own.scheme, "label_epochs": own.label_epochs})
+
+
+def asked_recipe(labels: Path | None, name: str | None, fields: Mapping[str, Any]) -> Recipe:
+    """The recipe of a name (none: that of the labels, or quick) with fields set, for labels that are given or none.
+
+    Raises:
+        AttarError: there is no such recipe or field, or the labels cannot be read.
+    """
+    return modified(named_recipe(name or "quick") if labels is None else labelled_recipe(labels, name), fields)
+
+
+def with_own_labels(
+    sets: Sequence[DistilledSet],
+    recipe: Recipe,
+    conditions: Conditions,
+    name: str | None,
+    fields: Mapping[str, Any],
+    say: Say = quiet,
+) -> tuple[Recipe, Conditions]:
+    """The recipe that was asked for by name and fields, and the conditions, for labels that all sets hold themselves.
+
+    Both stay as they are where there are none, other labels are given, or the recipe asks a teacher that is named or,
+    by its fields, for hard labels.
+
+    Raises:
+        AttarError: the labels cannot be read.
+    """
+    others = conditions.labels is not None or (conditions.teacher is not None and recipe.labels == "soft")
+    own = [distilled.labels for distilled in sets if distilled.labels is not None]
+    if others or fields.get("labels") == "hard" or not own:
+        return recipe, conditions
+    if len(own) < len(sets):
+        say(f"{own[0].parent} holds soft labels, and not all of these sets do: they are learnt from by class alone")
+        return recipe, conditions
+    by = sets[0].manifest["labelled_by"]["teacher"]
+    say(f"learnt from: the sets' own soft labels, by {by} (their classes alone: set labels = hard)")
+    return asked_recipe(own[0], name, fields), replace(conditions, own_labels=True)
 
 
 @dataclass(frozen=True, eq=False)

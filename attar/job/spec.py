@@ -10,6 +10,7 @@ from typing import Literal
 from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.core.limits import SIDE, TILE, check_most, check_seed
+from attar.teachers.label_schemes import Scheme, is_fixed
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Spec:
     keep_statistics: bool = False
     """Keep the mean and deviation of each class with the set (d3hr), which `attar regenerate` makes sets of any IPC
     from."""
+    labels: str | None = None
+    """Keep a soft label for each image in the set: fixed (in fp16), fixed-int8, fixed-int4; none: its class alone."""
+    label_teacher: str | None = None
+    """Who gives these labels, as `attar relabel --teacher`; none: the teacher that the method names."""
     preprocess: str = "adm"
     """How images are brought to the prior's size: adm, resize-crop or squash."""
     formation: int = 1
@@ -68,7 +73,7 @@ class Spec:
     def __post_init__(self) -> None:
         check_fields(self)
         check_seed("`seed`", self.seed)
-        for name in ("prior", "codec", "class_map", "prompts"):
+        for name in ("prior", "codec", "class_map", "prompts", "labels", "label_teacher"):
             if getattr(self, name) == "":
                 raise AttarError(f"`{name}` is empty: name one, or leave it out")
         for name, value in (("tile", self.tile), ("output_size", self.output_size), ("formation", self.formation)):
@@ -78,6 +83,14 @@ class Spec:
             raise AttarError(f"`output_filter` {self.output_filter}: needs an `output_size`, which it brings images to")
         if self.imbalance_factor is not None and not 1 <= self.imbalance_factor < math.inf:
             raise AttarError(f"`imbalance_factor` {self.imbalance_factor}: a number of 1 or more")
+        if self.labels is not None and not is_fixed(self.labels):
+            raise AttarError(
+                f"`labels` {self.labels}: a set holds one an image: choose fixed, fixed-int8 or fixed-int4"
+            )
+        if self.labels is not None:
+            Scheme.named(self.labels)
+        if self.label_teacher is not None and self.labels is None:
+            raise AttarError(f"`label_teacher` {self.label_teacher}: gives labels: ask for them with `labels` fixed")
         check_most("`tile`", self.tile, TILE)
         check_most("`output_size`", self.output_size, SIDE)
 

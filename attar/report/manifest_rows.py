@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from attar.core.progress import duration
 from attar.evaluation import RECIPES
 from attar.evaluation.records import Record, assignments
 from attar.sets.distilled import DistilledSet
+from attar.sets.own_labels import LABELS
 
 _BROUGHT = ("preprocess", "output_size", "output_filter", "formation", "expanded_from")
 MANY = 20
@@ -23,6 +25,7 @@ def settings(manifest: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
         "Method": {**manifest["method"], "ipc": manifest["ipc"], "seed": manifest["seed"]},
         "Data": {**manifest["data"], **{name: manifest.get(name) for name in _BROUGHT if name in manifest}},
         "Prior": manifest["prior"] or {"source": "none"},
+        "Soft labels": {"scheme": manifest["label_scheme"], **manifest["labelled_by"]} if "labels" in manifest else {},
         "Learnt from the data": {
             name: "none" if value is None else f"{value:,.6g}" for name, value in manifest.get("learnt", {}).items()
         },
@@ -55,6 +58,17 @@ def distill_command(distilled: DistilledSet) -> str:
         fields["fit"] = {**fields["fit"], "select": chosen}
     parts += [f"--set {shlex.quote(f'{name}={value}')}" for name, value in _fields(fields)]
     parts += [f"--classes {shlex.quote(','.join(distilled.classes))}"] if _nameable(distilled.classes) else []
+    command = " \\\n  ".join([*parts, f"{_written_as(distilled)} --out {shlex.quote(str(distilled.folder))}"])
+    return (
+        command
+        if _nameable(distilled.classes)
+        else f"# of all classes; a part of them goes into a --config file\n{command}"
+    )
+
+
+def _written_as(distilled: DistilledSet) -> str:
+    """The flags of how images are brought to their size, of the arithmetic, and of what is kept with them."""
+    manifest = distilled.manifest
     last = f"--preprocess {manifest['preprocess']}"
     if manifest.get("output_size") is not None:
         last += f" --output-size {manifest['output_size']}"
@@ -66,14 +80,12 @@ def distill_command(distilled: DistilledSet) -> str:
         last += f" --dtype {manifest['compute']['dtype']} --tile {manifest['compute']['tile']}"
     if manifest.get("keep_statistics"):
         last += " --keep-statistics"
+    if "labels" in manifest:
+        by = manifest["labelled_by"]["teacher"].replace(", ", ",")
+        last += f" --labels {shlex.quote(manifest['label_scheme'])} --label-teacher {shlex.quote(by)}"
     if manifest["data"]["skipped"]:
         last += " --on-bad-image skip"
-    command = " \\\n  ".join([*parts, f"{last} --out {shlex.quote(str(distilled.folder))}"])
-    return (
-        command
-        if _nameable(distilled.classes)
-        else f"# of all classes; a part of them goes into a --config file\n{command}"
-    )
+    return last
 
 
 def evaluate_commands(records: Sequence[Record]) -> list[str]:
@@ -87,9 +99,12 @@ def _first_seeds(record: Record) -> bool:
 
 
 def _evaluate_command(record: Record) -> str:
+    changes = record.changes or {}
+    if record.labels is None and record.set and Path(record.path, LABELS).is_dir():
+        changes = {**changes, "labels": "hard"}
     parts = [
         f"attar evaluate {shlex.quote(record.set)} --recipe {record.original}",
-        *(f"--set {shlex.quote(change)}" for change in assignments(record.changes or {})),
+        *(f"--set {shlex.quote(change)}" for change in assignments(changes)),
         f"--network {shlex.quote(record.network)} --seeds {record.n}",
     ]
     return " ".join([*parts, *([f"--test {shlex.quote(record.test)}"] if record.test else [])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from attar.core.portable_paths import last_name
@@ -31,8 +32,22 @@ def card(manifest: dict[str, Any]) -> str:
         ipc=manifest["ipc"],
         rows=rows,
         names=names,
-        mosaics=MOSAICS.format(formation=manifest["formation"]) if "formation" in manifest else "",
+        notes="".join(_notes(manifest)),
     )
+
+
+def _notes(manifest: dict[str, Any]) -> Iterator[str]:
+    if "formation" in manifest:
+        yield MOSAICS.format(formation=manifest["formation"])
+    if "labelled_by" in manifest:
+        yield OWN_LABELS.format(of=_of_image(manifest))
+
+
+def _of_image(manifest: dict[str, Any]) -> str:
+    """Of what each of them is, in words."""
+    if "formation" not in manifest:
+        return "one number for each class"
+    return f"a row for each of its {manifest['formation'] ** 2} parts, with one number for each class"
 
 
 def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
@@ -42,6 +57,8 @@ def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
         facts.append(
             ("weights", "each image has one, in manifest.json; attar.DistilledDataset(DIR).weights gives them")
         )
+    if "labelled_by" in manifest:
+        facts.append(("soft labels", f"{manifest['label_scheme']}, by {last_name(manifest['labelled_by']['teacher'])}"))
     if manifest["prior"] is not None:
         facts.append(("prior", manifest["prior"]["source"]))
     return [(name, escaped(last_name(str(value)))) for name, value in facts]
@@ -56,6 +73,10 @@ MOSAICS = """Each is a mosaic of {formation} x {formation} images, row by row. N
 enlarged to the size of the mosaic (bilinear): `attar.DistilledDataset(DIR)` gives them so, `attar expand` writes them.
 
 """
+OWN_LABELS = """Each image has a fixed soft label: a teacher's logits, up to a constant, {of}. They are the column
+`logits` below, and lie in `labels` (docs/soft-labels.md of Attar).
+
+"""
 CARD = """---
 {front}
 ---
@@ -68,7 +89,7 @@ CARD = """---
 |---|---|
 {rows}
 
-{mosaics}Every setting, seed, version and file digest is in `manifest.json`; `attar verify` checks the files against it.
+{notes}Every setting, seed, version and file digest is in `manifest.json`; `attar verify` checks the files against it.
 
 ```python
 from torchvision.datasets import ImageFolder

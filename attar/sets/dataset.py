@@ -18,6 +18,7 @@ from attar.data.pixels import Pixels
 from attar.data.threads import in_threads
 from attar.sets.distilled import DistilledSet, check_undamaged, open_distilled
 from attar.sets.mosaics import Picture
+from attar.sets.own_labels import logits_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,9 @@ class LoadedSet:
     """int64 (N,)."""
     weights: np.ndarray | None = None
     """float64 (N,): what each image's loss is multiplied by, 1 on average of a class; None: all the same."""
+    logits: np.ndarray | None = None
+    """float32 (N, classes): the set's own soft labels, a teacher's logits of each image, each row up to a constant;
+    None: it holds none."""
 
 
 @checked
@@ -50,7 +54,8 @@ def load_set(folder: str | Path, *, expanded: bool = True) -> LoadedSet:
     if len({image.shape for image in images}) > 1:
         raise AttarError(f"{folder}: its images differ in size; `attar.DistilledDataset` gives them one by one")
     weights = None if dataset.weights is None else np.array(dataset.weights)
-    return LoadedSet(dataset.distilled.classes, np.stack(images), np.array(dataset.targets, np.int64), weights)
+    targets = np.array(dataset.targets, np.int64)
+    return LoadedSet(dataset.distilled.classes, np.stack(images), targets, weights, dataset.logits)
 
 
 class DistilledDataset(Dataset[tuple[Any, Any]]):
@@ -62,6 +67,8 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         class_to_idx: class name -> label.
         targets: the label of each image.
         weights: what each image's loss is multiplied by, 1 on average of a class; None: all the same.
+        logits: the set's own soft labels, float32 (N, classes), a teacher's logits of each image, each row up to a
+            constant; None: it holds none, or they are of the parts of mosaics that are given whole.
         pictures: where each image lies.
     """
 
@@ -81,7 +88,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
             expanded: as of `load_set`.
 
         Raises:
-            AttarError: there is no set in `folder`, or its manifest is damaged.
+            AttarError: there is no set in `folder`, or its manifest or its labels are damaged.
         """
         self.distilled: DistilledSet = open_distilled(Path(folder))
         self.transform, self.target_transform = transform, target_transform
@@ -92,6 +99,7 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
             by_class = [[Picture(file) for file in files] for files in self.distilled.files()]
         self.pictures: list[Picture] = list(chain.from_iterable(by_class))
         self.weights = _weights(self.distilled, expanded)
+        self.logits = _logits(self.distilled, len(self.pictures))
         self.targets = [label for label, pictures in enumerate(by_class) for _ in pictures]
 
     def __len__(self) -> int:
@@ -101,6 +109,14 @@ class DistilledDataset(Dataset[tuple[Any, Any]]):
         image, label = self.pictures[index].read(), self.targets[index]
         shown = image if self.transform is None else self.transform(image)
         return shown, label if self.target_transform is None else self.target_transform(label)
+
+
+def _logits(distilled: DistilledSet, count: int) -> np.ndarray | None:
+    """The set's own soft labels, where it holds one for each of `count` images."""
+    if distilled.labels is None:
+        return None
+    logits: np.ndarray = logits_of(distilled.folder).numpy()
+    return logits if len(logits) == count else None
 
 
 def _weights(distilled: DistilledSet, expanded: bool) -> list[float] | None:

@@ -22,6 +22,7 @@ from attar.data.degenerate import ACCIDENT
 from attar.sets.card import card
 from attar.sets.manifest import FORMAT, read_manifest
 from attar.sets.mosaics import Picture, pictures
+from attar.sets.own_labels import LABEL_FILES, LABELS, add_column
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,8 @@ PROTOTYPES = "__prototypes__"
 """Folder of the prototypes' pictures: `datasets` overlooks names of this form, and takes any other for images."""
 STATISTICS = "statistics.safetensors"
 """What `keep_statistics` keeps."""
+KINDS = ("images", "prototypes", "statistics", "labels")
+"""Keys of a manifest that list files, with the digest of each."""
 COMPLETE = "attar-complete.json"
 """The marker that is written last where a set is published (attar.sets.urls)."""
 SPLIT_WORDS = frozenset(
@@ -83,6 +86,11 @@ class DistilledSet:
         by_class = self.manifest.get("weights")
         return by_class and [[weight * len(own) / sum(own) for weight in own] for own in by_class]
 
+    @property
+    def labels(self) -> Path | None:
+        """The folder of the soft labels that it holds itself; None: it holds none."""
+        return self.folder / LABELS if "labels" in self.manifest else None
+
     def prototypes(self) -> list[list[Path]]:
         """Pictures of some prototypes of some classes, for each class; none where the method has no prototypes."""
         return self._by_class(self.manifest.get("prototypes", {}))
@@ -115,6 +123,8 @@ def open_distilled(folder: Path) -> DistilledSet:
     distilled = DistilledSet(folder, read_manifest(file))
     if set(distilled.manifest.get("statistics", {})) - {STATISTICS}:
         raise AttarError(f"{file} is damaged: statistics lists other files than {STATISTICS}")
+    if (labels := distilled.manifest.get("labels")) is not None and set(labels) != set(LABEL_FILES):
+        raise AttarError(f"{file} is damaged: labels lists other files than {', '.join(LABEL_FILES)}")
     known = {folder_name(label, name, len(distilled.classes)) for label, name in enumerate(distilled.classes)}
     for kind, root in (("images", "images"), ("prototypes", PROTOTYPES)):
         for name in distilled.manifest.get(kind, {}):
@@ -156,7 +166,7 @@ def _check_inside(distilled: DistilledSet) -> None:
     own = distilled.folder.resolve()
     hub = [above.parent / "blobs" for above in (own, *own.parents) if above.name == "snapshots"]
     files = [file for files in (*distilled.files(), *distilled.prototypes()) for file in files]
-    files += [distilled.folder / name for name in distilled.manifest.get("statistics", {})]
+    files += [distilled.folder / name for kind in KINDS[2:] for name in distilled.manifest.get(kind, {})]
     linked = [path for path in (*sorted({file.parent for file in files}), *files) if path.is_symlink()]
     for path in (*linked, distilled.folder / "images", distilled.folder / PROTOTYPES):
         if not any(path.resolve().is_relative_to(place) for place in (own, *hub)):
@@ -192,6 +202,8 @@ def folder_name(label: int, name: str, classes: int) -> str:
 
 Numbered = tuple[int, int, "np.ndarray[Any, np.dtype[np.uint8]]"]
 """(label, index within the class, uint8 (H, W, 3))"""
+Labeller = Callable[["DistilledSet"], Mapping[str, Any]]
+"""Writes the soft labels of a set into its folder `LABELS`; gives what its manifest says of them."""
 
 
 def write_distilled(
@@ -202,6 +214,7 @@ def write_distilled(
     prototypes: Iterable[Numbered] = (),
     statistics: Mapping[str, Tensor] | None = None,
     distinct: bool = False,
+    labels: Labeller | None = None,
 ) -> None:
     """Writes a distilled set: `folder` appears, whole, when its last image is written. One process at a time.
 
@@ -215,6 +228,7 @@ def write_distilled(
         statistics: arrays that the images can be made again from, without the data, kept beside them.
         distinct: no two images of a class may be all that it has, and equal: so does a broken prior. Data may hold an
             image twice, so real images, and images that begin as chosen ones, are not held to it.
+        labels: called with the set, images and all, before it appears; None: it holds no soft labels.
 
     Raises:
         AttarError: something stands where `folder` would go, or images are equal that must not be.
@@ -222,7 +236,16 @@ def write_distilled(
     """
     remedy = "choose another `out`; the same command goes on from there"
     with appearing(folder, remedy, manifest["run"][:12]) as made:
-        _write(folder, made, classes, images, manifest, prototypes, statistics, distinct)
+        whole = _write(folder, made, classes, images, manifest, prototypes, distinct)
+        if statistics is not None:
+            whole["statistics"] = _saved_statistics(made, statistics)
+        if labels is not None:
+            whole |= _labelled(DistilledSet(made, whole), labels)
+        text = card(whole)
+        whole["card"] = digest(text.encode())
+        whole["digest"] = fingerprint(whole)
+        (made / "README.md").write_text(text, encoding="utf-8")
+        write_json(made / "manifest.json", whole)
 
 
 def _write(
@@ -232,9 +255,9 @@ def _write(
     images: Callable[[Collection[int]], Iterable[Numbered]],
     manifest: dict[str, Any],
     prototypes: Iterable[Numbered],
-    statistics: Mapping[str, Tensor] | None,
     distinct: bool,
-) -> None:
+) -> dict[str, Any]:
+    """Writes the images; the manifest of so much of the set."""
     begun = time.monotonic()
     (partial / "images").mkdir(exist_ok=True)
     names = [folder_name(label, name, len(classes)) for label, name in enumerate(classes)]
@@ -245,20 +268,28 @@ def _write(
         "prototypes": _saved(partial, PROTOTYPES, names, prototypes),
     }
     _check_distinct(folder, classes, names, written["images"], 1 if distinct else ACCIDENT)
-    whole = {
-        "format": FORMAT if "formation" in manifest else 1,
+    return {
+        "format": 2 if "formation" in manifest else 1,
         **manifest,
         "seconds": {**manifest["seconds"], "images": round(time.monotonic() - begun, 3)},
         "classes": list(classes),
         **{kind: digests for kind, digests in written.items() if digests},
     }
-    if statistics is not None:
-        whole["statistics"] = _saved_statistics(partial, statistics)
-    text = card(whole)
-    whole["card"] = digest(text.encode())
-    whole["digest"] = fingerprint(whole)
-    (partial / "README.md").write_text(text, encoding="utf-8")
-    write_json(partial / "manifest.json", whole)
+
+
+def _labelled(distilled: DistilledSet, labels: Labeller) -> dict[str, Any]:
+    """What the manifest of a set with labels says more, and otherwise."""
+    begun = time.monotonic()
+    said = labels(distilled)
+    files = [(label, file) for label, own in enumerate(distilled.files()) for file in own]
+    digests = add_column(
+        distilled.folder,
+        [file.relative_to(distilled.folder).as_posix() for _, file in files],
+        [label for label, _ in files],
+        [folder_name(label, name, len(distilled.classes)) for label, name in enumerate(distilled.classes)],
+    )
+    seconds = {**distilled.manifest["seconds"], "labels": round(time.monotonic() - begun, 3)}
+    return {**said, "format": FORMAT, "seconds": seconds, "labels": digests}
 
 
 def _readable(folder: Path, count: int) -> bool:
@@ -319,8 +350,7 @@ def check_undamaged(distilled: DistilledSet) -> None:
 def verify(folder: Path) -> list[str]:
     """What is wrong with a distilled set: missing, extra and altered files, one line each; an empty list if nothing."""
     distilled = open_distilled(folder)
-    kinds = ("images", "prototypes", "statistics")
-    expected: dict[str, str] = {name: of for kind in kinds for name, of in distilled.manifest.get(kind, {}).items()}
+    expected: dict[str, str] = {name: of for kind in KINDS for name, of in distilled.manifest.get(kind, {}).items()}
     allowed = {"manifest.json", "README.md"}
     files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
     problems = [f"missing: {name}" for name in expected if name not in files]

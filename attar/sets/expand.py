@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from attar.core.wording import counted
 from attar.data.output_places import check_place, occupied
 from attar.sets.distilled import DistilledSet, Numbered, check_undamaged, write_distilled
 from attar.sets.mosaics import grid_words
+from attar.sets.own_labels import take_over
 
-OWN = ("format", "formation", "images", "prototypes", "statistics", "keep_statistics", "card", "digest")
+OWN = ("format", "formation", "images", "prototypes", "statistics", "keep_statistics", "labels", "card", "digest")
 """Keys of a manifest that are not taken over."""
 
 
@@ -45,7 +47,9 @@ def expand(distilled: DistilledSet, out: Path, *, say: Say = quiet, dry_run: boo
     with Store().lock(Artefact("writing", {"out": str(out.absolute())})):
         if occupied(out):
             raise AttarError(f"`out` {out}: another run has written there; choose another folder, or remove it")
-        write_distilled(out, distilled.classes, lambda done: _parts(distilled, done), _manifest(distilled, each))
+        own = None if distilled.labels is None else partial(_take_labels, distilled)
+        images = partial(_parts, distilled)
+        write_distilled(out, distilled.classes, images, _manifest(distilled, each), labels=own)
     say(f"wrote {out.resolve()}: {summary} of {grid_words(formation)}")
 
 
@@ -54,6 +58,12 @@ def _parts(distilled: DistilledSet, done: Collection[int]) -> Iterator[Numbered]
         if label not in done:
             for index, picture in enumerate(pictures):
                 yield label, index, np.asarray(picture.read())
+
+
+def _take_labels(mosaics: DistilledSet, parts: DistilledSet) -> dict[str, Any]:
+    """Labels are of what networks learn from, which is the same of both."""
+    take_over(parts.folder, mosaics.folder)
+    return {}
 
 
 def _manifest(distilled: DistilledSet, ipc: int) -> dict[str, Any]:

@@ -17,11 +17,12 @@ from attar.core.progress import Say, quiet
 from attar.sets.distilled import PROTOTYPES, STATISTICS, DistilledSet
 from attar.sets.hub_card import Score, hub_card
 from attar.sets.near_copies import read_nearest
+from attar.sets.own_labels import LABELS
 from attar.sets.transfer import arriving, check_departing
 
 CARD = "attar-card.md"
 """The set's own README.md on the hub, where README.md says more: the manifest has its digest."""
-PARTS = ("images/*", f"{PROTOTYPES}/*", STATISTICS)
+PARTS = ("images/*", f"{PROTOTYPES}/*", STATISTICS, f"{LABELS}/*")
 """The files of a set besides its manifest and cards; another set of the same repository replaces them."""
 
 

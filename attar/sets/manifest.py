@@ -26,8 +26,9 @@ from attar.core.json_shapes import (
 from attar.core.wording import counted
 from attar.data.pixels import PREPROCESSING
 
-FORMAT = 2
-"""The newest: 2 where images are mosaics, which older versions take for images; all else is 1."""
+FORMAT = 3
+"""The newest: 3 where a set holds soft labels, whose files older versions take for strange ones; 2 where images are
+mosaics, which still older ones take for images; all else is 1."""
 MOST_WEIGHT = 1e9
 """The largest weight of an image: sums of ever larger ones would be no numbers any more."""
 MOST_DISTANCE = 1e12
@@ -54,6 +55,7 @@ _PRIOR: Shape = {
     "labels?": Many(whole(0)),
     **{f"{name}?": Maybe(TEXT) for name in ("codec_source", "class_map", "prompt", "prompts", "negative_prompt")},
 }
+_LABELLER: Shape = {"teacher": TEXT, "network": TEXT, "accuracy": number(0, 100), "classes": TEXT}
 _LOOK: Shape = {"step": whole(0), **{f"{name}?": Maybe(MEASURED) for name in LOOKED_AT}}
 _SHAPE: Shape = {
     "attar": TEXT,
@@ -83,9 +85,15 @@ _SHAPE: Shape = {
     "images": Values(DIGEST),
     "prototypes?": Values(DIGEST),
     "statistics?": Values(DIGEST),
+    "labels?": Values(DIGEST),
+    "label_scheme?": TEXT,
+    "label_teacher?": TEXT,
+    "labelled_by?": _LABELLER,
     "card": DIGEST,
     "digest": DIGEST,
 }
+OF_LABELS = ("label_scheme", "label_teacher", "labelled_by")
+"""What a manifest says of the soft labels that its set holds: the scheme, the teacher's digest, and who it is."""
 CHOSEN = {"selected_by": ("select",), "exemplars_by": ("fit", "select")}
 """Where in the method the settings stand that go with a teacher."""
 
@@ -114,6 +122,8 @@ def _misfit(manifest: dict[str, Any]) -> str | None:
             settings = settings.get(name) if isinstance(settings, dict) else None
         if (wrong := mistake(settings, TABLE, f"method.{'.'.join(path)}")) is not None:
             return f"{wrong}, and {teacher} says more of it"
+    if "labels" in manifest and (lacking := [name for name in OF_LABELS if name not in manifest]):
+        return f"{lacking[0]} is missing, and labels are there"
     for name in ("data.counts", "prior.labels"):
         head, key = name.split(".")
         count = len((manifest[head] or {}).get(key, manifest["classes"]))

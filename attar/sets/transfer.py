@@ -51,4 +51,5 @@ def _folders(distilled: DistilledSet) -> list[str]:
     """The sources in a manifest that are absolute paths."""
     manifest = distilled.manifest
     sources = [manifest["data"]["spec"], (manifest["prior"] or {}).get("source", "")]
+    sources += manifest["labelled_by"]["teacher"].split(", ") if "labelled_by" in manifest else []
     return [source for source in sources if portable(source) != source]

@@ -14,7 +14,7 @@ from attar.core.errors import AttarError
 from attar.core.progress import Say, quiet
 from attar.core.store import digest
 from attar.core.urls import file_system
-from attar.sets.distilled import COMPLETE, DistilledSet, open_distilled
+from attar.sets.distilled import COMPLETE, KINDS, DistilledSet, open_distilled
 from attar.sets.transfer import arriving, check_departing
 
 MANIFEST = "manifest.json"
@@ -76,8 +76,7 @@ def pull_from_url(url: str, out: Path, *, say: Say = quiet) -> None:
 
 def _other_files(distilled: DistilledSet) -> list[str]:
     """The names of a set's files besides its manifest, as this lists them."""
-    kinds = ("images", "prototypes", "statistics")
-    return ["README.md", *(name for kind in kinds for name in distilled.manifest.get(kind, {}))]
+    return ["README.md", *(name for kind in KINDS for name in distilled.manifest.get(kind, {}))]
 
 
 def _marker(manifest: bytes) -> bytes:

@@ -27,7 +27,6 @@ from attar.methods.rded.settings import RDEDSettings
 from attar.selection import random_order
 from attar.selection.features import teacher_for
 from attar.teachers.features import features_and_losses
-from attar.teachers.reference import TeacherReference
 from attar.teachers.teacher import SingleTeacher
 
 BATCH = 64
@@ -93,12 +92,11 @@ class RDED(RDEDSettings):
             yield image
 
     def _teacher(self, job: Job) -> SingleTeacher:
-        if self.teacher is None:
+        if self.reference is None:
             raise AttarError(
                 "rded: name the teacher that scores with `teacher=FOLDER` (`attar train-teacher` makes one)"
             )
-        reference = TeacherReference(self.teacher, self.teacher_classes, self.teacher_normalise)
-        return teacher_for(job, reference, self.side(job))
+        return teacher_for(job, self.reference, self.side(job))
 
     def inputs(self, job: Job) -> dict[str, Any]:
         settings = {"pool": self.pool, "crops": self.crops, "factor": self.grid(job), "size": self.side(job)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from attar.core.config import Range, check_ranges
 from attar.job import Job
 from attar.methods.base import ComposedImages
+from attar.teachers.reference import TeacherReference
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,13 @@ class RDEDSettings(ComposedImages):
     size: int | None = None
     """Side of the images, in pixels, which the recipe should have too; none: the usual shorter side of the data's
     images, at most 224. The code has 128 for its ConvNets on ImageNette, ImageWoof and ImageNet-100."""
+
+    @property
+    def reference(self) -> TeacherReference | None:
+        """The teacher, in words."""
+        if self.teacher is None:
+            return None
+        return TeacherReference(self.teacher, self.teacher_classes, self.teacher_normalise)
 
     def side(self, job: Job) -> int:
         """Side of the distilled images, in pixels."""

@@ -1,0 +1,93 @@
+"""The soft labels that a run writes into its sets: their teacher, tried before there are images, then asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from attar.core.errors import AttarError
+from attar.core.progress import about, timed_on
+from attar.core.wording import counted
+
+if TYPE_CHECKING:
+    from attar.evaluation import Recipe
+    from attar.job import Job, Spec
+    from attar.methods.base import Method
+    from attar.sets.distilled import DistilledSet
+    from attar.teachers.reference import TeacherReference
+    from attar.teachers.teacher import Teacher
+
+TIMED = 8
+"""Images that are labelled at once to see how long they take."""
+
+
+def label_teacher(spec: Spec, method: Method) -> TeacherReference | None:
+    """Who labels the images, in words; None where no labels are asked for.
+
+    Raises:
+        AttarError: they are, and neither the spec nor the method names a teacher.
+    """
+    from attar.teachers.reference import TeacherReference
+
+    if spec.labels is None:
+        return None
+    if spec.label_teacher is not None:
+        return TeacherReference.from_text([spec.label_teacher])
+    if (named := _named_by(method)) is None:
+        raise AttarError(f"`labels` {spec.labels}: the method names no teacher; name one as `label_teacher`")
+    return named
+
+
+def _named_by(method: Method) -> TeacherReference | None:
+    """The teacher that scores crops, or chooses images, where the method names one."""
+    from attar.methods.base import LatentMethod
+
+    chooses = method.fit.chooses if isinstance(method, LatentMethod) else None
+    own = (getattr(method, "reference", None), method.select.reference, None if chooses is None else chooses.reference)
+    return next(filter(None, own), None)
+
+
+def tried_teacher(job: Job, method: Method, reference: TeacherReference) -> Teacher:
+    """The teacher, opened and tried on real images of the job, of the size that its sets will have.
+
+    Raises:
+        AttarError: there is no such teacher, or it fails a check of `attar.teachers.check`.
+    """
+    from attar.evaluation.load_images import tried_on
+    from attar.evaluation.teaching import recipe_teacher
+
+    spec = job.spec
+    side = spec.output_size or method.side(job)
+    examples = tried_on(job.images, spec.seed, side, spec.preprocess)
+    return recipe_teacher(reference, examples[0], examples, _recipe(spec), spec.device)
+
+
+def label_estimate(job: Job, method: Method, teacher: Teacher, ipcs: Sequence[int]) -> str:
+    """How many images the sets of these IPCs have labels of, and about how long these take on this device, in words."""
+    import torch
+
+    from attar.core.batching import resolve
+
+    count = len(job.classes) * job.spec.made(sum(ipcs))
+    side = teacher.size or job.spec.output_size or method.side(job)
+    device = resolve(job.spec.device, "auto")[0]
+    some = torch.zeros(TIMED, 3, side, side, device=device)
+    with torch.no_grad():
+        each = timed_on(lambda: teacher(some), device) / TIMED
+    return f"{counted(count, 'image')} to label as {job.spec.labels}, {about(each * count)}"
+
+
+def label(job: Job, reference: TeacherReference, distilled: DistilledSet) -> dict[str, Any]:
+    """Writes the labels of a set that is being written; what its manifest says of who gave them."""
+    from attar.evaluation.relabel import label_set
+
+    known = label_set(distilled, reference, _recipe(job.spec), job.spec.device, job.store, job.progress)
+    kept = {name: known[name] for name in ("network", "accuracy", "classes")}
+    return {"labelled_by": {"teacher": str(reference.anywhere), **kept}}
+
+
+def _recipe(spec: Spec) -> Recipe:
+    """One with fixed labels: these depend on nothing else of it."""
+    from attar.evaluation import named_recipe
+
+    return named_recipe("quick", {"scheme": spec.labels})
