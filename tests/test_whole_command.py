@@ -246,7 +246,7 @@ def test_stages_tell_of_their_parts_from_beginning_to_end_as_often_as_was_foreca
             super().tell(name, text, fraction)
             self.ends[name] += fraction == 1
 
-    monkeypatch.setattr(run, "WholeCommand", Noted)
+    monkeypatch.setattr(run, "whole_of", Noted)
     for out in ("first", "second"):
         job = job_of(world, store)
         begun = job.progress

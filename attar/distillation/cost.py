@@ -17,6 +17,8 @@ from attar.distillation.outlook import memory_of
 from attar.distillation.run_plan import RunPlan
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, Method
+from attar.priors.digits import RECIPE
+from attar.priors.training.train import TRAINING
 from attar.selection.features import ImageFeatures, teacher_for
 from attar.selection.rules import BY_TEACHER
 from attar.teachers.features import seconds_per_image
@@ -32,8 +34,10 @@ class Remaining:
     """The same parts, for who tells how far they are; none where there is no forecast."""
 
 
+OF_STEP = 3
+"""Passes that a step of training takes for each image, about."""
 STAGES = {
-    **{stage: stage for stage in ("encoding", "sampling", "decoding", "refining")},
+    **{stage: stage for stage in ("encoding", "sampling", "decoding", "refining", "preparing")},
     **dict.fromkeys(("the prior looks at", "the teacher looks at", "typical images against all"), "the choice"),
 }
 """What stages say first of themselves -> the part that they are; starts are found while sampling, latents are read
@@ -63,7 +67,7 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: Sequence[float]) -> 
     """The work that is not yet in the store; `choosing` are the seconds of each class's choice, or of a race."""
     job, method = plan.job, plan.method
     if isinstance(method, ComposedImages):
-        return Remaining(_composing(job, method), {})
+        return _composing(plan, method)
     assert isinstance(method, LatentMethod)
     unfitted, bundles = _unfitted(plan, ipcs), _missing(plan, method, ipcs)
     missing = list(chain(*bundles))
@@ -98,7 +102,30 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: Sequence[float]) -> 
     rounds: dict[str, Sequence[float]] = {"the choice": choosing, "encoding": unencoded, "decoding": ipcs}
     rounds |= {"the fit": [1.0] * len(unfitted), "sampling": list(map(sum, bundles))}
     rounds["refining"] = [seconds for _, seconds in unrefined]
-    return Remaining(words, _told(parts, rounds))
+    told = _told(parts, rounds)
+    for stage, makes in _makes(plan, ipcs).items():
+        told[stage].makes = makes
+    for stage, part in told.items():
+        part.kinds = _kinds(plan, stage)
+    return Remaining(words, told)
+
+
+def _kinds(plan: RunPlan, stage: str) -> Sequence[tuple[str | None, ...]]:
+    """What a stage is as fast as: that of the same method, or of another with the same prior."""
+    return (stage, plan.job.spec.prior, plan.name), (stage, plan.job.spec.prior)
+
+
+def _makes(plan: RunPlan, ipcs: Sequence[int]) -> dict[str, frozenset[str]]:
+    """The keys of what stages still make that other runs can find."""
+    job, asked = plan.job, [plan.artefacts[ipc] for ipc in ipcs]
+    encoded = (job.latents.artefacts(label) for fit, group in _unfitted(plan, ipcs) for label in group)
+    made = {
+        "encoding": chain.from_iterable(encoded),
+        "the fit": (fit for one in asked for fit in one.fits.values()),
+        "sampling": (drawn for one in asked for drawn in one.candidates.values()),
+        "refining": (better for one in asked for better in one.refined.values()),
+    }
+    return {stage: frozenset(one.key for one in some if not job.store.has(one)) for stage, some in made.items()}
 
 
 def _fitting(job: Job, unfitted: Sequence[tuple[Fit, Group]]) -> tuple[int, float]:
@@ -109,8 +136,21 @@ def _fitting(job: Job, unfitted: Sequence[tuple[Fit, Group]]) -> tuple[int, floa
     )
 
 
-def _composing(job: Job, method: ComposedImages) -> str:
-    return method.estimate(job, [k for k in job.labels if not job.store.has(prepared_artefact(job, method, k))])
+def training_of_prior(job: Job) -> dict[str, StageForecast]:
+    """The training of the built-in prior, where it is still to be trained, by what it says first of itself."""
+    if not job.untrained:
+        return {}
+    passes = OF_STEP * RECIPE.steps * RECIPE.batch
+    return {TRAINING: StageForecast(passes / passes_per_second(job.prior), makes=frozenset([TRAINING]))}
+
+
+def _composing(plan: RunPlan, method: ComposedImages) -> Remaining:
+    prepared = [prepared_artefact(plan.job, method, label) for label in plan.job.labels]
+    missing = [label for label, made in zip(plan.job.labels, prepared, strict=True) if not plan.job.store.has(made)]
+    words, seconds = method.estimate(plan.job, missing)
+    makes = frozenset(prepared[label].key for label in missing)
+    part = StageForecast(seconds, kinds=_kinds(plan, "preparing"), makes=makes)
+    return Remaining(words, {"preparing": part} if missing else {})
 
 
 def _told(parts: Mapping[str, float], rounds: Mapping[str, Sequence[float]]) -> dict[str, StageForecast]:

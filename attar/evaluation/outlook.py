@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -111,6 +111,12 @@ def training_seconds(
     batch = min(plan.batch, n, PIXELS // augmentation.size**2 if place.type == "cpu" else n)
     forward, both = _pass_seconds(network, classes, augmentation.size, max(batch, 2), place, precision)
     return images * (both + forward * plan.extra_forward) + tested * forward
+
+
+def training_kinds(recipe: Recipe, network: str) -> Sequence[Hashable]:
+    """What a training goes as fast as, beside what is forecast of it: others of its network and of a recipe that
+    differs in its length alone, or of its network."""
+    return (network, replace(recipe, name="", source="", steps=None, epochs=None)), network
 
 
 def _stand_in(classes: int, ipc: int, side: int) -> LabelledImages:
