@@ -18,8 +18,16 @@ from attar.core.progress import LEFT
 from attar.core.store import Store
 from attar.core.whole_command import StageForecast, WholeCommand
 from attar.core.whole_grid import WholeGrid, whole_of
+from attar.distillation.run import distill_sets
+from attar.evaluation import modified, named_recipe
+from attar.evaluation.conditions import Conditions
 from attar.experiments.compare import compare
+from attar.experiments.scoring import scored
+from attar.experiments.settings import Protocol, Tuning
 from attar.experiments.spec import Experiment, read_experiment
+from attar.experiments.tune import tune
+from attar.job import Job, Spec
+from attar.methods import load_method
 
 
 @dataclass
@@ -148,9 +156,9 @@ def test_a_stage_that_a_command_tells_before_its_forecast_is_known_by_its_first_
         for step in range(11):
             progress(f"training a prior, step {step}/10, {10 - step} s left", step / 10)
             run.now += 10.0
-    assert run.told[5] == ("training a prior, step 5/10; 2 min left", pytest.approx(0.25)), (
-        "50 s of it, and 100 s at its pace"
-    )
+    text, fraction = run.told[5]
+    assert text == "training a prior, step 5/10; 2 min left", "50 s of it, and 100 s of the rest at its pace"
+    assert fraction == pytest.approx(0.25)
     _check_one_time(run.told)
 
 
@@ -235,20 +243,82 @@ def test_a_comparison_tells_one_time_left_from_its_first_set_to_its_last_trainin
     }
 
 
-def test_what_is_done_or_shared_is_not_foreseen_again(experiment: Experiment, store: Store) -> None:
-    grids: list[WholeGrid] = []
-    told: list[str] = []
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """What is told once items run."""
+    told = list[tuple[str, float]]()
+    monkeypatch.setattr("attar.training.meters.SECONDS", 0.0)
+    tell = WholeGrid.tell
+
+    def noting(self: WholeGrid, name: str, text: str, fraction: float | None = None) -> None:
+        monkeypatch.setattr(self, "progress", lambda *line: told.append(line))
+        tell(self, name, text, fraction)
+
+    monkeypatch.setattr(WholeGrid, "tell", noting)
+    return told
+
+
+def test_a_tuning_tells_one_time_left_whoever_reaches_its_last_rung(
+    world: Path, store: Store, tmp_path: Path, noted: list[tuple[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four candidates: all of them in the first rung, the best two in the second."""
+    grids = _noting(monkeypatch, "attar.experiments.tune.WholeGrid")
+    save_folder(tmp_path / "more", ["ant", "bee"], each=12, size=16)
+    recipe = modified(named_recipe("quick"), {"steps": 6})
+    tuning = Tuning(
+        Spec(str(tmp_path / "more"), str(world / "dit"), device="cpu"),
+        "prior",
+        {"sampler.steps": "2"},
+        {"sampler.guidance": ("1", "2", "3", "4")},
+        (1,),
+        tmp_path / "out",
+        recipe,
+        Conditions(("convnet3-w16",), (0, 1)),
+    )
+    tune(tuning, store=store, progress=lambda *line: None)
+    _check_one_time(noted)
+    assert noted[-1][1] == pytest.approx(1.0)
+    assert grids[0].left == pytest.approx(0.0, abs=1e-6)
+    rungs = [name for name in grids[0].items if "rung 2 of 2" in name]
+    assert 2 <= len(rungs) <= 4
+
+
+def test_scores_tell_one_time_left(
+    world: Path, store: Store, tmp_path: Path, noted: list[tuple[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids = _noting(monkeypatch, "attar.experiments.scoring.WholeGrid")
+    job = Job(Spec(f"{world}/data@train", device="cpu"), store)
+    distill_sets(job, "random", load_method("random"), [2], tmp_path / "set")
+    protocol = Protocol(modified(named_recipe("quick"), {"steps": 6}), full_epochs=2)
+    conditions = Conditions(("convnet3-w16",), (0, 1), device="cpu")
+    scored(tmp_path / "set", protocol, conditions, store=store, progress=lambda *line: None, say=lambda _: None)
+    _check_one_time(noted)
+    assert grids[0].items.keys() == {"own", "plain", "full"}
+    assert grids[0].left == pytest.approx(0.0, abs=1e-6)
+    told = [text for text, _ in noted]
+    assert all(any(words in text for text in told) for words in ("all data", "random real images", str(tmp_path)))
+
+
+def _noting(monkeypatch: pytest.MonkeyPatch, where: str) -> list[WholeGrid]:
+    """The grids that are made there."""
+    grids = list[WholeGrid]()
 
     class Noted(WholeGrid):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             grids.append(self)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("attar.experiments.compare.WholeGrid", Noted)
-        compare(experiment, store=store, say=told.append, dry_run=True)
-        compare(experiment, store=store)
-        compare(experiment, store=store, say=told.append, progress=lambda text, _: told.append(text))
+    monkeypatch.setattr(where, Noted)
+    return grids
+
+
+def test_what_is_done_or_shared_is_not_foreseen_again(
+    experiment: Experiment, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids, told = _noting(monkeypatch, "attar.experiments.compare.WholeGrid"), list[str]()
+    compare(experiment, store=store, say=told.append, dry_run=True)
+    compare(experiment, store=store)
+    compare(experiment, store=store, say=told.append, progress=lambda text, _: told.append(text))
     first, again = grids[0].items, grids[2]
     assert first["d3hr, seed 0"].parts["the fit"].seconds > 0
     assert first["d3hr, seed 1"].parts["the fit"].seconds == 0, "fits are the same for all seeds"

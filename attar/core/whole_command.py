@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -68,6 +69,9 @@ class WholeCommand:
     That time is the forecast of what is left, at the pace of what was done.
     """
 
+    trust = 1.0
+    """How far the pace of all that was done counts for what is of another kind: 0, not at all."""
+
     def __init__(self, progress: Progress, parts: Mapping[str, StageForecast]) -> None:
         self.progress, self.parts = progress, dict(parts)
         self.at, self.last = time.monotonic(), ""
@@ -103,9 +107,12 @@ class WholeCommand:
     def left(self) -> float:
         """Seconds."""
         told = [part for part in self.parts.values() if part.spent]
-        paces = {kind: _pace([part for part in told if kind in part.kinds]) for part in told for kind in part.kinds}
-        pace = _pace(told)
-        usual = pace.seconds if self.share > ENOUGH / 2 and pace.worked else 1.0
+        kinds = defaultdict[Hashable, list[StageForecast]](list)
+        for part in told:
+            for kind in part.kinds if part.done >= ENOUGH else ():
+                kinds[kind].append(part)
+        pace, paces = _pace(told), {kind: _pace(parts) for kind, parts in kinds.items()}
+        usual = pace.seconds**self.trust if self.share > ENOUGH / 2 and pace.worked else 1.0
         return sum(self._left(part, paces, usual) for part in self.parts.values())
 
     @staticmethod

@@ -12,6 +12,9 @@ from attar.core.whole_command import StageForecast, WholeCommand
 class WholeGrid(WholeCommand):
     """The stages of all items of a grid: those foreseen, and, once an item runs, those that its command forecasts."""
 
+    trust = 0.5
+    """The forecast of a training counts as much as the pace of sampling, which says little of it."""
+
     def __init__(self, progress: Progress) -> None:
         super().__init__(progress, {})
         self.items: dict[str, GridItem] = {}
@@ -65,6 +68,7 @@ class GridItem(WholeCommand):
     def end(self) -> None:
         """What is not done of its stages is neither done nor left."""
         for part in self.parts.values():
+            part.spent *= part.share > 0
             part.seconds *= part.share
             part.finish()
 

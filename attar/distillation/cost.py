@@ -38,23 +38,22 @@ OF_STEP = 3
 """Passes that a step of training takes for each image, about."""
 STAGES = {
     **{stage: stage for stage in ("encoding", "sampling", "decoding", "refining", "preparing")},
+    "finding starts": "the starts",
     **dict.fromkeys(("the prior looks at", "the teacher looks at", "typical images against all"), "the choice"),
 }
-"""What stages say first of themselves -> the part that they are; starts are found while sampling, latents are read
-again while fitting, and whatever else is said is of the fit."""
+"""What stages say first of themselves -> the part that they are; latents are read again while fitting, and whatever
+else is said is of the fit."""
 
 BEFORE = {
     "sampling": ("encoding", "the fit"),
-    "decoding": ("the choice", "encoding", "the fit", "sampling", "refining"),
+    "decoding": ("the choice", "encoding", "the fit", "the starts", "sampling", "refining"),
 }
 """What is over when the last round of a part has begun, though it may not have been told of: what a race left out."""
 
 
 def tell(whole: WholeCommand, text: str, fraction: float) -> None:
     """Takes what a stage of a run says of itself."""
-    if text.startswith("finding starts"):
-        whole.tell("sampling", text)
-    elif text.startswith("reading latents"):
+    if text.startswith("reading latents"):
         whole.tell("the fit", text)
     else:
         name = next((part for told, part in STAGES.items() if text.startswith(told)), "the fit")
@@ -101,6 +100,7 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: Sequence[float]) -> 
     )
     rounds: dict[str, Sequence[float]] = {"the choice": choosing, "encoding": unencoded, "decoding": ipcs}
     rounds |= {"the fit": [1.0] * len(unfitted), "sampling": list(map(sum, bundles))}
+    rounds["the starts"] = list(map(len, bundles))
     rounds["refining"] = [seconds for _, seconds in unrefined]
     told = _told(parts, rounds)
     for stage, makes in _makes(plan, ipcs).items():
@@ -154,12 +154,13 @@ def _composing(plan: RunPlan, method: ComposedImages) -> Remaining:
 
 
 def _told(parts: Mapping[str, float], rounds: Mapping[str, Sequence[float]]) -> dict[str, StageForecast]:
-    """The parts that stages tell of; starts are told of as sampling."""
+    """The parts that stages tell of."""
     seconds = {
         "the choice": parts["the choice"],
         "encoding": parts["encoding"],
         "the fit": parts["the fit"],
-        "sampling": parts["the starts"] + parts["sampling"],
+        "the starts": parts["the starts"],
+        "sampling": parts["sampling"],
         "refining": parts["refinement"],
         "decoding": parts["decoding"],
     }
