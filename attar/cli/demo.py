@@ -99,7 +99,7 @@ def _foresee(out: Path, seeds: int, whole: WholeGrid) -> None:
 
     images, tested = load_data("digits"), len(load_data(test_spec("digits")))
     recipe, conditions = _protocol(seeds)
-    kinds, each_class = training_kinds(recipe, NETWORK), len(images) // len(images.classes)
+    each_class = len(images) // len(images.classes)
 
     def takes(ipc: int, how: Recipe = recipe) -> float:
         return training_seconds(how, NETWORK, len(images.classes), ipc, SIDE, tested, conditions.device)
@@ -109,11 +109,11 @@ def _foresee(out: Path, seeds: int, whole: WholeGrid) -> None:
         whole.named(TEACHER).foresee({"training": StageForecast(seconds)})
     for name in METHODS:
         times = seeds if name == "random" else 2 * seeds
-        parts = {f"{name}, {ipc}": StageForecast(times * takes(ipc), kinds=kinds) for ipc in IPCS}
-        whole.named(f"training on {name}").foresee(parts)
+        parts = {ipc: StageForecast(times * takes(ipc), kinds=training_kinds(recipe, NETWORK, ipc)) for ipc in IPCS}
+        whole.named(f"training on {name}").foresee({f"{name}, {ipc}": part for ipc, part in parts.items()})
         if name != "exemplars":
             _foresee_sets(name, out, whole)
-    whole.named(ALL).foresee({ALL: StageForecast(seeds * takes(each_class), kinds=kinds)})
+    whole.named(ALL).foresee({ALL: StageForecast(seeds * takes(each_class), kinds=[NETWORK])})
 
 
 def _foresee_sets(name: str, out: Path, whole: WholeGrid) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -78,12 +77,13 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: Sequence[float]) -> 
     refining = sum(images for images, _ in unrefined)
     if not (fitting or learning or sampling or encoding or refining or sum(choosing)):
         return Remaining("all images are made; they have only to be written", {})
+    starting = {count: method.start_seconds(job, count) for count in set(missing)}
     each, decoding = 1 / passes_per_second(job.prior), sum(map(job.spec.made, ipcs)) * len(job.labels)
     parts = {
         "the choice": sum(choosing),
         "encoding": encoding / encoded_per_second(job.codec) if encoding else 0.0,
         "the fit": fitting * each + learning,
-        "the starts": sum(classes * method.start_seconds(job, count) for count, classes in Counter(missing).items()),
+        "the starts": sum(map(starting.__getitem__, missing)),
         "sampling": sampling * each,
         "refinement": sum(seconds for _, seconds in unrefined),
         "decoding": decoding / decoded_per_second(job.codec),
@@ -100,7 +100,7 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: Sequence[float]) -> 
     )
     rounds: dict[str, Sequence[float]] = {"the choice": choosing, "encoding": unencoded, "decoding": ipcs}
     rounds |= {"the fit": [1.0] * len(unfitted), "sampling": list(map(sum, bundles))}
-    rounds["the starts"] = list(map(len, bundles))
+    rounds["the starts"] = [sum(map(starting.__getitem__, counts)) for counts in bundles]
     rounds["refining"] = [seconds for _, seconds in unrefined]
     told = _told(parts, rounds)
     for stage, makes in _makes(plan, ipcs).items():

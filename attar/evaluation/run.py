@@ -100,10 +100,11 @@ def _parts(
     """The trainings on each set, and on the images beside it, each by what it takes, or not `timed`."""
     parts = {}
     for distilled, images in zip(sets, tested, strict=True):
+        ipc = distilled.manifest["ipc"] * distilled.formation**2
         for network in conditions.networks:
             each = expected(distilled, recipe, network, len(images), conditions.device).seconds if timed else 1.0
             for beside in (False, True)[: 1 + conditions.baseline]:
-                seconds, kinds = each * len(conditions.seeds), training_kinds(recipe, network)
+                seconds, kinds = each * len(conditions.seeds), training_kinds(recipe, network, ipc)
                 parts[_part(distilled, network, beside)] = StageForecast(seconds, kinds=kinds)
     return parts
 

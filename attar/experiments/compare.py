@@ -238,7 +238,7 @@ class Grid:
                 {
                     network: StageForecast(
                         len(item.seeds) * trainings[evaluation.label, network, item.ipc, formation],
-                        kinds=training_kinds(evaluation.recipe, network),
+                        kinds=training_kinds(evaluation.recipe, network, item.ipc * formation**2),
                     )
                     for network in self.missing(item)
                 }

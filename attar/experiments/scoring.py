@@ -20,7 +20,7 @@ from attar.evaluation import Recipe
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import Students, evaluate
 from attar.evaluation.load_images import all_for_recipe, all_images, images_of_set, teacher_examples
-from attar.evaluation.outlook import training_kinds, training_seconds
+from attar.evaluation.outlook import training_seconds
 from attar.evaluation.records import Record, Result
 from attar.evaluation.run import evaluate_sets
 from attar.evaluation.scores import (
@@ -169,8 +169,7 @@ class Trainings:
 
 def foresee(whole: WholeGrid, name: str, trainings: Trainings, network: str) -> None:
     """Takes what trainings were forecast to last, for the time left."""
-    kinds = training_kinds(trainings.recipe, network)
-    whole.named(name).foresee({network: StageForecast(trainings.seconds, kinds=kinds)})
+    whole.named(name).foresee({network: StageForecast(trainings.seconds, kinds=[network])})
 
 
 def _trainings(
