@@ -210,6 +210,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "chosen": ("exemplars", {"sampler.steps": 25, "fit.select.teacher": "TEACHER", "fit.steps": 25}),
     "encoded": ("d4m", {"sampler.steps": 4, "sampler.solver": "ddim"}),
+    "started": ("d3hr", {"sampler.steps": 5, "fit.steps": 5, "subsets": 20}),
 }
 
 

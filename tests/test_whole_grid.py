@@ -112,6 +112,16 @@ def test_sets_correct_those_of_other_methods_by_their_stages(run: Run) -> None:
     assert run.grid.left == pytest.approx(61.0)
 
 
+def test_of_a_kind_of_which_nothing_was_done_the_forecast_counts_as_much_as_the_pace_of_others(run: Run) -> None:
+    run.grid.named("one").foresee(_set())
+    run.grid.named("two").foresee(_training())
+    with run.grid.item("one") as progress:
+        command = whole_of(progress, _set())
+        run.work(command, "fit", 80.0)
+        run.work(command, "sampling", 40.0)
+    assert run.grid.left == pytest.approx(5.0 * 4.0**0.5)
+
+
 def test_what_sets_share_is_left_once_unless_the_first_of_them_fails(run: Run) -> None:
     for name in ("one", "two", "three"):
         run.grid.named(name).foresee(_set("of seed 0"))
@@ -295,8 +305,8 @@ def test_scores_tell_one_time_left(
     _check_one_time(noted)
     assert grids[0].items.keys() == {"own", "plain", "full"}
     assert grids[0].left == pytest.approx(0.0, abs=1e-6)
-    told = [text for text, _ in noted]
-    assert all(any(words in text for text in told) for words in ("all data", "random real images", str(tmp_path)))
+    begun = {text.split(", ")[0] for text, _ in noted}
+    assert {"convnet3-w16", f"{tmp_path / 'set'}: convnet3-w16"} <= begun, "all the data, and the set"
 
 
 def _noting(monkeypatch: pytest.MonkeyPatch, where: str) -> list[WholeGrid]:

@@ -71,10 +71,8 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: Sequence[float]) -> 
     missing = list(chain(*bundles))
     fitting, learning = _fitting(job, unfitted)
     sampling = len(missing) and sum(missing) * passes_per_image(job, method)
-    unencoded = _unencoded(job, unfitted)
-    encoding = sum(unencoded)
-    unrefined = _refining(plan, method, ipcs)
-    refining = sum(images for images, _ in unrefined)
+    unencoded, unrefined = _unencoded(job, unfitted), _refining(plan, method, ipcs)
+    encoding, refining = sum(unencoded), sum(images for images, _ in unrefined)
     if not (fitting or learning or sampling or encoding or refining or sum(choosing)):
         return Remaining("all images are made; they have only to be written", {})
     starting = {count: method.start_seconds(job, count) for count in set(missing)}
@@ -102,12 +100,7 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: Sequence[float]) -> 
     rounds |= {"the fit": [1.0] * len(unfitted), "sampling": list(map(sum, bundles))}
     rounds["the starts"] = [sum(map(starting.__getitem__, counts)) for counts in bundles]
     rounds["refining"] = [seconds for _, seconds in unrefined]
-    told = _told(parts, rounds)
-    for stage, makes in _makes(plan, ipcs).items():
-        told[stage].makes = makes
-    for stage, part in told.items():
-        part.kinds = _kinds(plan, stage)
-    return Remaining(words, told)
+    return Remaining(words, _told(plan, ipcs, parts, rounds))
 
 
 def _kinds(plan: RunPlan, stage: str) -> Sequence[tuple[str | None, ...]]:
@@ -153,7 +146,9 @@ def _composing(plan: RunPlan, method: ComposedImages) -> Remaining:
     return Remaining(words, {"preparing": part} if missing else {})
 
 
-def _told(parts: Mapping[str, float], rounds: Mapping[str, Sequence[float]]) -> dict[str, StageForecast]:
+def _told(
+    plan: RunPlan, ipcs: Sequence[int], parts: Mapping[str, float], rounds: Mapping[str, Sequence[float]]
+) -> dict[str, StageForecast]:
     """The parts that stages tell of."""
     seconds = {
         "the choice": parts["the choice"],
@@ -164,7 +159,10 @@ def _told(parts: Mapping[str, float], rounds: Mapping[str, Sequence[float]]) -> 
         "refining": parts["refinement"],
         "decoding": parts["decoding"],
     }
-    return {name: StageForecast(of, rounds[name]) for name, of in seconds.items()}
+    makes, none = _makes(plan, ipcs), frozenset[str]()
+    return {
+        name: StageForecast(of, rounds[name], _kinds(plan, name), makes.get(name, none)) for name, of in seconds.items()
+    }
 
 
 def _room(plan: RunPlan, ipcs: Sequence[int], encoding: int, made: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -104,16 +104,13 @@ def scored(
         AttarError: not one set in the folder, a recipe that does not fit it, or a missing teacher; before any training.
     """
     distilled, own, store = the_set(folder), protocol.own, store or Store()
-    if json_file is not None:
-        check_place(json_file, "`json`", [distilled.manifest["data"]["spec"], conditions.test])
-        check_file(json_file, "`json`", '"full_accuracy": ', "a file of scores")
+    _check_json(json_file, [distilled.manifest["data"]["spec"], conditions.test])
     check_inputs(distilled, [own], conditions, store, progress, say)
-    trainings, whole = _trainings(distilled, protocol, conditions, store, progress), WholeGrid(progress)
+    trainings = _trainings(distilled, protocol, conditions, store, progress)
     say(_cost(trainings.values(), own))
     if dry_run:
         return None
-    for name, each in trainings.items():
-        foresee(whole, name, each, conditions.network)
+    whole = foreseen(trainings, conditions.network, progress)
 
     def judged(name: str, how: Conditions = conditions) -> Record:
         with whole.item(name) as told:
@@ -123,15 +120,24 @@ def scored(
     if full is None:
         with whole.item("full") as told:
             full = _on_all_data(distilled, trainings["full"].recipe, conditions, store, told)
-        say(
-            f"all of the data, hard labels, {counted(protocol.full_epochs, 'epoch')}: {100 * full:.1f} % (one training)"
-        )
+        epochs = counted(protocol.full_epochs, "epoch")
+        say(f"all of the data, hard labels, {epochs}: {100 * full:.1f} % (one training)")
     usual, plain = judged("own"), judged("plain")
     hard = judged("hard", replace(conditions, baseline=False, teacher=None)) if "hard" in trainings else usual
-    scores = Scores(full, usual, plain, hard, protocol.weight)
-    if json_file is not None:
-        with writing(json_file, "name another file with `json`"):
-            write_json(json_file, scores.as_json())
+    return _written(Scores(full, usual, plain, hard, protocol.weight), json_file)
+
+
+def _check_json(file: Path | None, inputs: Sequence[str | None]) -> None:
+    """Raises AttarError unless the scores of these inputs can be written to a file."""
+    if file is not None:
+        check_place(file, "`json`", inputs)
+        check_file(file, "`json`", '"full_accuracy": ', "a file of scores")
+
+
+def _written(scores: Scores, file: Path | None) -> Scores:
+    if file is not None:
+        with writing(file, "name another file with `json`"):
+            write_json(file, scores.as_json())
     return scores
 
 
@@ -167,9 +173,12 @@ class Trainings:
         return self.times * self.each
 
 
-def foresee(whole: WholeGrid, name: str, trainings: Trainings, network: str) -> None:
-    """Takes what trainings were forecast to last, for the time left."""
-    whole.named(name).foresee({network: StageForecast(trainings.seconds, kinds=[network])})
+def foreseen(trainings: Mapping[str, Trainings], network: str, progress: Progress) -> WholeGrid:
+    """The clock of all trainings, which knows what was forecast of each."""
+    whole = WholeGrid(progress)
+    for name, each in trainings.items():
+        whole.named(name).foresee({network: StageForecast(each.seconds, kinds=[network])})
+    return whole
 
 
 def _trainings(

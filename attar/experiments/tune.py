@@ -67,18 +67,15 @@ def tune(
     if dry_run or any(grid.missing(item) for item in first):
         say(expected.words)
     grid.foresee(expected.trainings)
-    tuned = Tuned(tuning, choices)
+    tuned = begun = Tuned(tuning, choices)
     if dry_run:
         return tuned
     grid.check_teachers()
     with engine.cluster():
         _raise_for(list(grid.distill()))
-        for ipc in tuning.ipcs:
-            finished = tuned.races
-            for race in _raced(tuning, grid, ladder, ipc, expected):
-                tuned = replace(tuned, races=(*finished, race))
-                write_json(tuning.out / "tuned.json", tuned.as_json())
-                show(tuned)
+        for tuned in _run(begun, grid, ladder, expected):
+            write_json(tuning.out / "tuned.json", tuned.as_json())
+            show(tuned)
     return tuned
 
 
@@ -127,6 +124,15 @@ def _announced(tuning: Tuning, choices: Mapping[str, FieldValues], ladder: Seque
         yield f"  rung {number + 1}: {tried} by {part}, {counted(seeds, 'training seed')}"
     yield f"{counted(trainings, 'training')} at most; what is in the cache is not done again"
     yield "Distilled without the held-out tenth of the data, judged on it; the test images are never opened"
+
+
+def _run(tuned: Tuned, grid: Grid, ladder: Sequence[Rung], expected: Forecast) -> Iterator[Tuned]:
+    """What the tuning comes to after each rung of each IPC."""
+    for ipc in tuned.tuning.ipcs:
+        finished = tuned.races
+        for race in _raced(tuned.tuning, grid, ladder, ipc, expected):
+            tuned = replace(tuned, races=(*finished, race))
+            yield tuned
 
 
 def _raced(tuning: Tuning, grid: Grid, ladder: Sequence[Rung], ipc: int, expected: Forecast) -> Iterator[Race]:

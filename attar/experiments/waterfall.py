@@ -13,7 +13,6 @@ from torch import nn
 
 from attar.core.progress import Progress, Say, about
 from attar.core.store import Store, write_json
-from attar.core.whole_grid import WholeGrid
 from attar.core.wording import counted
 from attar.data.output_places import check_place
 from attar.evaluation import Recipe
@@ -23,7 +22,7 @@ from attar.evaluation.load_images import images_of_set
 from attar.evaluation.precision import resolve_precision
 from attar.evaluation.records import Record, signed, spread
 from attar.evaluation.records_file import read_records, write_record
-from attar.experiments.scoring import Trainings, check_inputs, evaluated, expected_seconds, foresee, the_set
+from attar.experiments.scoring import Trainings, check_inputs, evaluated, expected_seconds, foreseen, the_set
 from attar.experiments.waterfall_steps import RecipeStep, ends
 from attar.networks import build
 from attar.sets.distilled import DistilledSet
@@ -117,13 +116,11 @@ def waterfall(
     same = [next((k for k in range(n) if effective[k] == effective[n]), None) for n in range(len(steps))]
     steps = _in_numbers(steps, effective)
     check_inputs(distilled, [step.recipe for step in steps], conditions, store, progress, say)
-    trainings, whole = _trainings(distilled, steps, same, conditions, store, progress), WholeGrid(progress)
+    trainings = _trainings(distilled, steps, same, conditions, store, progress)
     say(_cost(steps, same, trainings.values()))
     if dry_run:
         return None
-    for number, each in trainings.items():
-        foresee(whole, str(number), each, network)
-    records: list[Record] = []
+    records, whole = list[Record](), foreseen(trainings, network, progress)
     for number, recipe in enumerate(_trained(steps, same)):
         if (earlier := same[number]) is not None:
             records.append(replace(records[earlier], recipe=recipe.name))
@@ -132,8 +129,11 @@ def waterfall(
             records.append(evaluated(distilled, recipe, conditions, store, told))
         write_record(out / "results.json", records[-1])
         say(bars(steps[: number + 1], records)[number].row)
-    result = Waterfall(distilled.folder, network, tuple(bars(steps, records)))
-    about = {"set": str(folder), "network": network, "n": len(conditions.seeds), "test": records[0].test}
+    return _written(Waterfall(distilled.folder, network, tuple(bars(steps, records))), str(folder), records[0], out)
+
+
+def _written(result: Waterfall, folder: str, first: Record, out: Path) -> Waterfall:
+    about = {"set": folder, "network": result.network, "n": len(first.accuracies), "test": first.test}
     write_json(out / "waterfall.json", {**about, "bars": [bar.as_json() for bar in result.bars]})
     return result
 
@@ -246,11 +246,11 @@ def _trainings(
     conditions: Conditions,
     store: Store,
     progress: Progress,
-) -> dict[int, Trainings]:
+) -> dict[str, Trainings]:
     """The trainings of each step that makes a difference, by its number."""
     times = len(conditions.seeds) * (2 if conditions.baseline else 1)
     return {
-        number: Trainings(
+        str(number): Trainings(
             step.name, step.recipe, times, expected_seconds(distilled, step.recipe, conditions, store, progress)
         )
         for number, (step, earlier) in enumerate(zip(steps, same, strict=True))
