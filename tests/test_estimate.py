@@ -19,6 +19,7 @@ from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.priors import load_prior
 from attar.priors.training.weightless import described_prior
+from attar.training.augment import Augmentation, Draw, apply
 
 CPU = torch.device("cpu")
 
@@ -114,6 +115,29 @@ def test_a_training_is_timed_by_its_images(monkeypatch: pytest.MonkeyPatch) -> N
     assert quick == 600 * 64 * 3.0 + 7
     hard = training_seconds(RECIPES.open("minimax-hard-cifar"), "convnet3-w16", 10, 10, 32, tested=7, device="cpu")
     assert hard == 1000 * 100 * 3.0 + 7
+
+
+def test_a_training_is_timed_in_its_batches_with_its_augmentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps fill their batch whatever the set, epochs have no more images than it; what is timed draws each view."""
+    from attar.evaluation import outlook
+
+    asked, views, timed = list[Any](), list[Augmentation](), outlook._pass_seconds
+
+    def pass_seconds(*words: Any) -> tuple[float, float]:
+        asked.append(words)
+        return 1.0, 3.0
+
+    def applied(images: torch.Tensor, drawn: Draw, how: Augmentation) -> torch.Tensor:
+        views.append(how)
+        return apply(images, drawn, how)
+
+    monkeypatch.setattr(outlook, "_pass_seconds", pass_seconds)
+    for recipe in ("quick", "minimax-hard-cifar"):
+        training_seconds(RECIPES.open(recipe), "convnet3-w16", 10, 1, 32, tested=7, device="cpu")
+    assert [words[3] for words in asked] == [64, 10]
+    monkeypatch.setattr("attar.evaluation.outlook.apply", applied)
+    assert timed(*asked[1])[1] > 0
+    assert set(views) == {asked[1][2]}
 
 
 def test_an_evaluation_is_told_at_most(

@@ -210,6 +210,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "chosen": ("exemplars", {"sampler.steps": 25, "fit.select.teacher": "TEACHER", "fit.steps": 25}),
     "encoded": ("d4m", {"sampler.steps": 4, "sampler.solver": "ddim"}),
+    "started": ("d3hr", {"sampler.steps": 5, "fit.steps": 5, "subsets": 20}),
 }
 
 
@@ -246,7 +247,7 @@ def test_stages_tell_of_their_parts_from_beginning_to_end_as_often_as_was_foreca
             super().tell(name, text, fraction)
             self.ends[name] += fraction == 1
 
-    monkeypatch.setattr(run, "WholeCommand", Noted)
+    monkeypatch.setattr(run, "whole_of", Noted)
     for out in ("first", "second"):
         job = job_of(world, store)
         begun = job.progress

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,6 +22,10 @@ class StageForecast:
     """How long it was forecast to take."""
     rounds: Sequence[float] = (1.0,)
     """How large its rounds are, one beside another: it is told of from 0 to 1 once for each of them."""
+    kinds: Sequence[Hashable] = ()
+    """What it is one of, the narrowest kind first: until its own pace counts, it goes as fast as others of a kind."""
+    makes: frozenset[str] = frozenset()
+    """Keys of what it makes: where several commands are foreseen, the first of them makes what they share."""
     round: int = field(default=0, init=False)
     fraction: float = field(default=0.0, init=False)
     """Of the round."""
@@ -64,8 +69,11 @@ class WholeCommand:
     That time is the forecast of what is left, at the pace of what was done.
     """
 
+    trust = 1.0
+    """How far the pace of all that was done counts for what is of another kind: 0, not at all."""
+
     def __init__(self, progress: Progress, parts: Mapping[str, StageForecast]) -> None:
-        self.progress, self.parts = progress, parts
+        self.progress, self.parts = progress, dict(parts)
         self.at, self.last = time.monotonic(), ""
 
     def of(self, name: str) -> Progress:
@@ -98,13 +106,37 @@ class WholeCommand:
     @property
     def left(self) -> float:
         """Seconds."""
-        done = sum(part.done * part.seconds for part in self.parts.values() if part.spent)
-        enough = self.share > ENOUGH / 2 and done
-        pace = sum(part.spent for part in self.parts.values()) / done if enough else 1.0
-        return sum(self._left(part, pace) for part in self.parts.values())
+        told = [part for part in self.parts.values() if part.spent]
+        kinds = defaultdict[Hashable, list[StageForecast]](list)
+        for part in told:
+            for kind in part.kinds if part.done >= ENOUGH else ():
+                kinds[kind].append(part)
+        pace, paces = _pace(told), {kind: _pace(parts) for kind, parts in kinds.items()}
+        usual = pace.seconds**self.trust if self.share > ENOUGH / 2 and pace.worked else 1.0
+        return sum(self._left(part, paces, usual) for part in self.parts.values())
 
     @staticmethod
-    def _left(part: StageForecast, pace: float) -> float:
+    def _left(part: StageForecast, paces: Mapping[Hashable, _Pace], usual: float) -> float:
         if part.spent and part.done >= ENOUGH:
             return part.spent * (1 - part.share) / part.done
+        seen = (paces[kind] for kind in part.kinds if kind in paces)
+        pace = next((pace.seconds for pace in seen if pace.worked >= ENOUGH * part.seconds and pace.worked), usual)
         return part.seconds * (1 - part.share) * pace
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """How fast some parts go."""
+
+    spent: float
+    worked: float
+    """Of the forecast seconds, how many were done in what was spent."""
+
+    @property
+    def seconds(self) -> float:
+        """What a second of the forecast takes."""
+        return self.spent / self.worked
+
+
+def _pace(parts: Sequence[StageForecast]) -> _Pace:
+    return _Pace(sum(part.spent for part in parts), sum(part.done * part.seconds for part in parts))

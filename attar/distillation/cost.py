@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,6 +16,8 @@ from attar.distillation.outlook import memory_of
 from attar.distillation.run_plan import RunPlan
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, Method
+from attar.priors.digits import RECIPE
+from attar.priors.training.train import TRAINING
 from attar.selection.features import ImageFeatures, teacher_for
 from attar.selection.rules import BY_TEACHER
 from attar.teachers.features import seconds_per_image
@@ -32,25 +33,26 @@ class Remaining:
     """The same parts, for who tells how far they are; none where there is no forecast."""
 
 
+OF_STEP = 3
+"""Passes that a step of training takes for each image, about."""
 STAGES = {
-    **{stage: stage for stage in ("encoding", "sampling", "decoding", "refining")},
+    **{stage: stage for stage in ("encoding", "sampling", "decoding", "refining", "preparing")},
+    "finding starts": "the starts",
     **dict.fromkeys(("the prior looks at", "the teacher looks at", "typical images against all"), "the choice"),
 }
-"""What stages say first of themselves -> the part that they are; starts are found while sampling, latents are read
-again while fitting, and whatever else is said is of the fit."""
+"""What stages say first of themselves -> the part that they are; latents are read again while fitting, and whatever
+else is said is of the fit."""
 
 BEFORE = {
     "sampling": ("encoding", "the fit"),
-    "decoding": ("the choice", "encoding", "the fit", "sampling", "refining"),
+    "decoding": ("the choice", "encoding", "the fit", "the starts", "sampling", "refining"),
 }
 """What is over when the last round of a part has begun, though it may not have been told of: what a race left out."""
 
 
 def tell(whole: WholeCommand, text: str, fraction: float) -> None:
     """Takes what a stage of a run says of itself."""
-    if text.startswith("finding starts"):
-        whole.tell("sampling", text)
-    elif text.startswith("reading latents"):
+    if text.startswith("reading latents"):
         whole.tell("the fit", text)
     elif text.startswith("labelling"):
         whole.tell("the labels", text, fraction)
@@ -65,24 +67,23 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: Sequence[float]) -> 
     """The work that is not yet in the store; `choosing` are the seconds of each class's choice, or of a race."""
     job, method = plan.job, plan.method
     if isinstance(method, ComposedImages):
-        return Remaining(_composing(job, method), {})
+        return _composing(plan, method)
     assert isinstance(method, LatentMethod)
     unfitted, bundles = _unfitted(plan, ipcs), _missing(plan, method, ipcs)
     missing = list(chain(*bundles))
     fitting, learning = _fitting(job, unfitted)
     sampling = len(missing) and sum(missing) * passes_per_image(job, method)
-    unencoded = _unencoded(job, unfitted)
-    encoding = sum(unencoded)
-    unrefined = _refining(plan, method, ipcs)
-    refining = sum(images for images, _ in unrefined)
+    unencoded, unrefined = _unencoded(job, unfitted), _refining(plan, method, ipcs)
+    encoding, refining = sum(unencoded), sum(images for images, _ in unrefined)
     if not (fitting or learning or sampling or encoding or refining or sum(choosing)):
         return Remaining("all images are made; they have only to be written", {})
+    starting = {count: method.start_seconds(job, count) for count in set(missing)}
     each, decoding = 1 / passes_per_second(job.prior), sum(map(job.spec.made, ipcs)) * len(job.labels)
     parts = {
         "the choice": sum(choosing),
         "encoding": encoding / encoded_per_second(job.codec) if encoding else 0.0,
         "the fit": fitting * each + learning,
-        "the starts": sum(classes * method.start_seconds(job, count) for count, classes in Counter(missing).items()),
+        "the starts": sum(map(starting.__getitem__, missing)),
         "sampling": sampling * each,
         "refinement": sum(seconds for _, seconds in unrefined),
         "decoding": decoding / decoded_per_second(job.codec),
@@ -99,8 +100,27 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: Sequence[float]) -> 
     )
     rounds: dict[str, Sequence[float]] = {"the choice": choosing, "encoding": unencoded, "decoding": ipcs}
     rounds |= {"the fit": [1.0] * len(unfitted), "sampling": list(map(sum, bundles))}
+    rounds["the starts"] = [sum(map(starting.__getitem__, counts)) for counts in bundles]
     rounds["refining"] = [seconds for _, seconds in unrefined]
-    return Remaining(words, _told(parts, rounds))
+    return Remaining(words, _told(plan, ipcs, parts, rounds))
+
+
+def _kinds(plan: RunPlan, stage: str) -> Sequence[tuple[str | None, ...]]:
+    """What a stage is as fast as: that of the same method, or of another with the same prior."""
+    return (stage, plan.job.spec.prior, plan.name), (stage, plan.job.spec.prior)
+
+
+def _makes(plan: RunPlan, ipcs: Sequence[int]) -> dict[str, frozenset[str]]:
+    """The keys of what stages still make that other runs can find."""
+    job, asked = plan.job, [plan.artefacts[ipc] for ipc in ipcs]
+    encoded = (job.latents.artefacts(label) for fit, group in _unfitted(plan, ipcs) for label in group)
+    made = {
+        "encoding": chain.from_iterable(encoded),
+        "the fit": (fit for one in asked for fit in one.fits.values()),
+        "sampling": (drawn for one in asked for drawn in one.candidates.values()),
+        "refining": (better for one in asked for better in one.refined.values()),
+    }
+    return {stage: frozenset(one.key for one in some if not job.store.has(one)) for stage, some in made.items()}
 
 
 def _fitting(job: Job, unfitted: Sequence[tuple[Fit, Group]]) -> tuple[int, float]:
@@ -111,21 +131,40 @@ def _fitting(job: Job, unfitted: Sequence[tuple[Fit, Group]]) -> tuple[int, floa
     )
 
 
-def _composing(job: Job, method: ComposedImages) -> str:
-    return method.estimate(job, [k for k in job.labels if not job.store.has(prepared_artefact(job, method, k))])
+def training_of_prior(job: Job) -> dict[str, StageForecast]:
+    """The training of the built-in prior, where it is still to be trained, by what it says first of itself."""
+    if not job.untrained:
+        return {}
+    passes = OF_STEP * RECIPE.steps * RECIPE.batch
+    return {TRAINING: StageForecast(passes / passes_per_second(job.prior), makes=frozenset([TRAINING]))}
 
 
-def _told(parts: Mapping[str, float], rounds: Mapping[str, Sequence[float]]) -> dict[str, StageForecast]:
-    """The parts that stages tell of; starts are told of as sampling."""
+def _composing(plan: RunPlan, method: ComposedImages) -> Remaining:
+    prepared = [prepared_artefact(plan.job, method, label) for label in plan.job.labels]
+    missing = [label for label, made in zip(plan.job.labels, prepared, strict=True) if not plan.job.store.has(made)]
+    words, seconds = method.estimate(plan.job, missing)
+    makes = frozenset(prepared[label].key for label in missing)
+    part = StageForecast(seconds, kinds=_kinds(plan, "preparing"), makes=makes)
+    return Remaining(words, {"preparing": part} if missing else {})
+
+
+def _told(
+    plan: RunPlan, ipcs: Sequence[int], parts: Mapping[str, float], rounds: Mapping[str, Sequence[float]]
+) -> dict[str, StageForecast]:
+    """The parts that stages tell of."""
     seconds = {
         "the choice": parts["the choice"],
         "encoding": parts["encoding"],
         "the fit": parts["the fit"],
-        "sampling": parts["the starts"] + parts["sampling"],
+        "the starts": parts["the starts"],
+        "sampling": parts["sampling"],
         "refining": parts["refinement"],
         "decoding": parts["decoding"],
     }
-    return {name: StageForecast(of, rounds[name]) for name, of in seconds.items()}
+    makes, none = _makes(plan, ipcs), frozenset[str]()
+    return {
+        name: StageForecast(of, rounds[name], _kinds(plan, name), makes.get(name, none)) for name, of in seconds.items()
+    }
 
 
 def _room(plan: RunPlan, ipcs: Sequence[int], encoding: int, made: int) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attar.core.errors import NotFinite
 from attar.core.finite import finite
-from attar.core.progress import Meter
+from attar.core.progress import Meter, Progress
 from attar.diffusion import Move, Shift, times_from
 from attar.diffusion import sample as denoise
 from attar.job import Job
@@ -24,14 +24,14 @@ BUNDLE = 4
 
 
 def starts(
-    job: Job, method: LatentMethod, fitted: Mapping[int, Tensors], labels: Sequence[int], count: int
+    job: Job, method: LatentMethod, fitted: Mapping[int, Tensors], labels: Sequence[int], count: int, progress: Progress
 ) -> list[Start]:
     """Where `count` candidates of each class begin.
 
     Raises:
         NotFinite: a start holds NaN or infinity; names the class.
     """
-    meter, begun = Meter(job.progress, "finding starts", len(labels), "classes"), []
+    meter, begun = Meter(progress, "finding starts", len(labels), "classes"), []
     for label in labels:
         start = method.start(job, fitted.get(label, {}), label, count)
         finite(start.z, f"the starts of {job.classes[label]!r}")

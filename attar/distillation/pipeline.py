@@ -118,10 +118,16 @@ def _sample_missing(
     meter, guide = Meter(job.progress, "sampling", len(labels) * count, "images"), method.guiding(job, fitted)
     for begin in range(0, len(labels), at_once):
         some, begun = labels[begin : begin + at_once], time.monotonic()
-        made = denoised(job, prior, method, guide, some, starts(job, method, fitted, some, count), meter)
+        found = starts(job, method, fitted, some, count, partial(_told_of_all, job, begin, len(some), len(labels)))
+        made = denoised(job, prior, method, guide, some, found, meter)
         seconds = (time.monotonic() - begun) / len(some)
         for label, tensors in zip(some, made, strict=True):
             _once(job, asked.candidates[label], partial(_kept, tensors), f"sampling {job.classes[label]!r}", seconds)
+
+
+def _told_of_all(job: Job, begin: int, some: int, labels: int, text: str, fraction: float) -> None:
+    """The progress of some of the classes as that of all."""
+    job.progress(text, (begin + fraction * some) / labels)
 
 
 def select(job: Job, method: LatentMethod, candidates: Mapping[int, Artefact], ipc: int) -> dict[int, StoredLatents]:

@@ -18,7 +18,8 @@ from attar.core.arguments import checked
 from attar.core.engine import LOCAL, Engine, raise_first
 from attar.core.progress import Say, about, duration, quiet
 from attar.core.store import Artefact, write_json
-from attar.core.whole_command import StageForecast, WholeCommand
+from attar.core.whole_command import StageForecast
+from attar.core.whole_grid import GridItem, whole_of
 from attar.core.wording import counted
 
 if TYPE_CHECKING:
@@ -64,7 +65,10 @@ def distill_sets(
     say(estimate)
     if missing and plan.tried_labeller is not None:
         say(label_estimate(job, plan.method, plan.tried_labeller, missing))
-    if not job.dry:
+    if job.dry:
+        if isinstance(job.progress, GridItem):
+            job.progress.foresee(parts)
+    else:
         with _told_whole(job, parts if engine.is_local else {}):
             _make_ahead(plan, missing, engine)
             _write_all(plan, missing, begun, say)
@@ -88,7 +92,7 @@ def _told_whole(job: Job, parts: Mapping[str, StageForecast]) -> Iterator[None]:
     from attar.distillation.cost import tell
 
     progress = job.progress
-    job.progress = partial(tell, WholeCommand(progress, parts)) if parts else progress
+    job.progress = partial(tell, whole_of(progress, parts)) if parts else progress
     try:
         yield
     finally:
@@ -175,7 +179,7 @@ def _estimate(plan: RunPlan, ipcs: Sequence[int]) -> tuple[str, Mapping[str, Sta
     if not ipcs:
         return f"{size}: nothing left to do", {}
     from attar.data import still_to_look_at
-    from attar.distillation.cost import choices, remaining
+    from attar.distillation.cost import choices, remaining, training_of_prior
     from attar.methods.base import RealImages
     from attar.sets.mosaics import grid_words
 
@@ -189,4 +193,5 @@ def _estimate(plan: RunPlan, ipcs: Sequence[int]) -> tuple[str, Mapping[str, Sta
     trained = "; the prior digits is trained before that" if plan.uses_prior and plan.job.untrained else ""
     work = "".join(f"; {work}" for work in first)
     left = remaining(plan, ipcs, list(chain(*first.values())))
-    return f"{size}: {left.words}{work}{trained}{looking}", left.parts
+    before = training_of_prior(plan.job) if trained else {}
+    return f"{size}: {left.words}{work}{trained}{looking}", {**before, **left.parts}

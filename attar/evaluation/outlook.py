@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from attar.networks import build, check_size
 from attar.sets.distilled import DistilledSet, check_undamaged
 from attar.sets.source_data import view_tested_on
 from attar.training import Precision, autocast, memory_kept
+from attar.training.augment import Augmentation, apply, draw
 from attar.training.memory import COPIES, kept_for_gradient
 
 PIXELS = 1 << 16
@@ -108,9 +109,17 @@ def training_seconds(
     n = ipc * classes
     plan, augmentation = training_plan(recipe, _stand_in(classes, ipc, side), network, precision)
     images = plan.steps * plan.batch if plan.steps is not None else (plan.epochs or 0) * n
-    batch = min(plan.batch, n, PIXELS // augmentation.size**2 if place.type == "cpu" else n)
-    forward, both = _pass_seconds(network, classes, augmentation.size, max(batch, 2), place, precision)
+    full = plan.batch if plan.steps is not None else min(plan.batch, n)
+    batch = min(full, PIXELS // augmentation.size**2 if place.type == "cpu" else full)
+    forward, both = _pass_seconds(network, classes, augmentation, max(batch, 2), place, precision)
     return images * (both + forward * plan.extra_forward) + tested * forward
+
+
+def training_kinds(recipe: Recipe, network: str, ipc: int) -> Sequence[Hashable]:
+    """What a training on `ipc` images of each class goes as fast as, beside its forecast: others of the same network,
+    of a recipe that differs in its length alone, and of as many images; of any number; of any recipe."""
+    as_long = replace(recipe, name="", source="", steps=None, epochs=None)
+    return (network, as_long, ipc), (network, as_long), network
 
 
 def _stand_in(classes: int, ipc: int, side: int) -> LabelledImages:
@@ -122,16 +131,21 @@ def _stand_in(classes: int, ipc: int, side: int) -> LabelledImages:
 
 @functools.cache
 def _pass_seconds(
-    network: str, classes: int, size: int, batch: int, device: torch.device, precision: Precision
+    network: str, classes: int, how: Augmentation, batch: int, device: torch.device, precision: Precision
 ) -> tuple[float, float]:
-    """Seconds that an image takes in a pass, and in a step of training."""
-    student = build(network, classes, size, 0).to(device)
-    images = torch.zeros(batch, 3, size, size, device=device)
+    """Seconds that an image takes in a pass, and in a step of training with its augmentation."""
+    student = build(network, classes, how.size, 0).to(device)
+    pixels = torch.zeros(batch, how.size, how.size, 3, dtype=torch.uint8, device=device)
+    images = torch.zeros(batch, 3, how.size, how.size, device=device)
+    optimiser = torch.optim.SGD(student.parameters(), lr=0.0, momentum=0.9)
 
     def step() -> None:
+        views = apply(pixels, draw(how, batch, "estimate"), how)
+        optimiser.zero_grad()
         with autocast(device, precision):
-            loss = student(images).float().sum()
+            loss = student(views).float().sum()
         loss.backward()
+        optimiser.step()
 
     def forward() -> None:
         with torch.no_grad(), autocast(device, precision):

@@ -19,13 +19,14 @@ from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Artefact, Store, fingerprint
 from attar.core.tracking import part
 from attar.core.whole_command import StageForecast, WholeCommand
+from attar.core.whole_grid import whole_of
 from attar.core.wording import counted
 from attar.data import ImageSet, load_data, test_spec, usual_side
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import Students, evaluate
 from attar.evaluation.labelled_images import LabelledImages
 from attar.evaluation.load_images import all_for_recipe, all_images, images_of_set, random_real_images, teacher_examples
-from attar.evaluation.outlook import TrainingCost, cost_in_words, expected
+from attar.evaluation.outlook import TrainingCost, cost_in_words, expected, training_kinds
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import changes
 from attar.evaluation.records import ALL_DATA, Record, Result
@@ -65,7 +66,7 @@ def evaluate_sets(
     if dry_run:
         return say(_left(_warned(every, say), recipe, store))
     seen = progress is not silent
-    whole = WholeCommand(progress, _parts(sets, tested, recipe, conditions, seen))
+    whole = whole_of(progress, _parts(sets, tested, recipe, conditions, seen))
     for judged in _warned(every, say):
         raise_first(engine.ahead(list(judged.runs()), conditions.device, progress))
         yield from (judged.record(network, whole) for network in conditions.networks)
@@ -99,10 +100,12 @@ def _parts(
     """The trainings on each set, and on the images beside it, each by what it takes, or not `timed`."""
     parts = {}
     for distilled, images in zip(sets, tested, strict=True):
+        ipc = distilled.manifest["ipc"] * distilled.formation**2
         for network in conditions.networks:
             each = expected(distilled, recipe, network, len(images), conditions.device).seconds if timed else 1.0
             for beside in (False, True)[: 1 + conditions.baseline]:
-                parts[_part(distilled, network, beside)] = StageForecast(each * len(conditions.seeds))
+                seconds, kinds = each * len(conditions.seeds), training_kinds(recipe, network, ipc)
+                parts[_part(distilled, network, beside)] = StageForecast(seconds, kinds=kinds)
     return parts
 
 

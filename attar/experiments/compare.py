@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,16 +16,19 @@ from attar.core.files import expand_user
 from attar.core.hub_ids import check_there, near
 from attar.core.progress import Progress, Say, of_item, quiet, silent
 from attar.core.store import Store, fingerprint
+from attar.core.whole_command import StageForecast
+from attar.core.whole_grid import WholeGrid
 from attar.core.wording import counted
 from attar.data.output_places import check_place
 from attar.data.sources import canonical_spec
 from attar.distillation.run import distill_sets
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import REVISION
+from attar.evaluation.outlook import training_kinds
 from attar.evaluation.records import Record, Trial
 from attar.evaluation.records_file import read_records, write_record
 from attar.evaluation.run import evaluate_sets
-from attar.experiments.forecast import forecast, why_unusable
+from attar.experiments.forecast import TrainingKind, forecast, why_unusable
 from attar.experiments.spec import Contender, Evaluation, Experiment
 from attar.experiments.summary import Summary, judging_fingerprint, summarise
 from attar.job import Job
@@ -54,18 +58,20 @@ def compare(
     Raises:
         AttarError: something is wrong with the experiment or its inputs; before any long work.
     """
-    grid = Grid(_narrowed(experiment, only), store, progress, say, engine)
+    grid = Grid(_narrowed(experiment, only), store, WholeGrid(progress), say, engine)
     data = [contender.spec.data for contender in experiment.contenders]
     check_place(experiment.out, "`out`", [*data, experiment.test], adds=["results.json"])
     before = summarise(experiment, grid.records())
     if dry_run and experiment.planned and (reason := why_unusable(grid.experiment)):
-        say(forecast(grid.experiment, reason, store, progress))
+        say(forecast(grid.experiment, reason, store, progress).words)
         return before
     check_places(grid.experiment, dry_run)
     grid.check()
     trainings = sum(len(grid.missing(item)) * len(item.seeds) for item in grid.items())
     if dry_run or trainings:
-        say(forecast(grid.experiment, None, store, progress))
+        expected = forecast(grid.experiment, None, store, progress)
+        say(expected.words)
+        grid.foresee(expected.trainings)
     say(f"{counted(trainings, 'training')} left; what is in the cache is not done again")
     if dry_run:
         return before
@@ -181,7 +187,7 @@ class Grid:
 
     experiment: Experiment
     store: Store | None
-    progress: Progress
+    whole: WholeGrid
     say: Say
     engine: Engine = LOCAL
     """Who makes the items of each distillation and evaluation."""
@@ -224,6 +230,26 @@ class Grid:
         if wrong:
             raise AttarError("\n".join(wrong.values()))
 
+    def foresee(self, trainings: Mapping[TrainingKind, float]) -> None:
+        """Takes the seconds of a training of each kind, for the time left; those of sets are known once checked."""
+        for item in self.items():
+            evaluation, formation = item.evaluation, item.contender.spec.formation
+            self.whole.named(str(item)).foresee(
+                {
+                    network: StageForecast(
+                        len(item.seeds) * trainings[evaluation.label, network, item.ipc, formation],
+                        kinds=training_kinds(evaluation.recipe, network, item.ipc * formation**2),
+                    )
+                    for network in self.missing(item)
+                }
+            )
+
+    def over(self, label: str, ipc: int) -> None:
+        """What was foreseen of an evaluation will not be done: others take its place."""
+        for item in self.items():
+            if (item.evaluation.label, item.ipc) == (label, ipc):
+                self.whole.over(str(item))
+
     def check_teachers(self) -> None:
         """Raises AttarError where a teacher's folder or file is not there."""
         for evaluation in self.experiment.evaluations:
@@ -249,13 +275,25 @@ class Grid:
             except AttarError as error:
                 self.say(f"{name}: failed: {error}")
                 yield f"distilling {name}: {error}"
+        for item in self.items():
+            if not self._folder(item).is_dir():
+                self.whole.over(str(item))
+
+    def _folder(self, item: SetEvaluation) -> Path:
+        return self.experiment.folder(item.contender, item.seed, item.ipc)
+
+    def _item(self, name: str) -> AbstractContextManager[Progress]:
+        """By what an item that runs tells its progress; where others work ahead, each item tells its own time."""
+        return self.whole.item(name) if self.engine.is_local else nullcontext(of_item(self.whole.progress))
 
     def _distill(self, contender: Contender, seed: int, say: Say, dry_run: bool = False) -> None:
         ipcs = self.experiment.ipcs_of(contender)
         folders = [self.experiment.folder(contender, seed, ipc) for ipc in ipcs]
         out = folders[0] if len(folders) == 1 else folders[0].parent
-        job = Job(replace(contender.spec, seed=seed), self.store, of_item(self.progress), dry_run)
-        distill_sets(job, contender.name, contender.method, ipcs, out, say=say, engine=self.engine)
+        name = f"{contender.label}, seed {seed}"
+        with nullcontext(self.whole.named(name)) if dry_run else self._item(name) as progress:
+            job = Job(replace(contender.spec, seed=seed), self.store, progress, dry_run)
+            distill_sets(job, contender.name, contender.method, ipcs, out, say=say, engine=self.engine)
 
     def _note(self, text: str) -> None:
         """Says what is the same of many sets once."""
@@ -268,7 +306,7 @@ class Grid:
 
     def missing(self, item: SetEvaluation) -> list[str]:
         """The networks that the item has no result of yet: all of them, where the set is not there."""
-        folder = self.experiment.folder(item.contender, item.seed, item.ipc)
+        folder = self._folder(item)
         if not folder.is_dir():
             return list(item.evaluation.networks)
         trials = (record.trial for record in self.records() if record.trial)
@@ -283,25 +321,27 @@ class Grid:
 
     def evaluate(self, item: SetEvaluation, after: Callable[[], None]) -> Iterator[str]:
         """Evaluates what is missing of an item, and calls `after` after each network; yields what failed."""
-        folder, networks = self.experiment.folder(item.contender, item.seed, item.ipc), self.missing(item)
+        folder, networks = self._folder(item), self.missing(item)
         while networks and folder.is_dir():
             try:
-                for record in self._evaluate(item, open_distilled(folder), tuple(networks)):
-                    write_record(self.experiment.out / "results.json", record)
-                    networks.remove(record.network)
-                    after()
+                with self._item(str(item)) as progress:
+                    for record in self._evaluate(item, open_distilled(folder), tuple(networks), progress):
+                        write_record(self.experiment.out / "results.json", record)
+                        networks.remove(record.network)
+                        after()
             except AttarError as error:
                 named = f"{item}, {networks.pop(0)}" if networks else str(item)
                 self.say(f"{named}: failed: {error}")
                 yield f"evaluating {named}: {error}"
 
-    def _evaluate(self, item: SetEvaluation, distilled: DistilledSet, networks: Sequence[str]) -> Iterator[Record]:
+    def _evaluate(
+        self, item: SetEvaluation, distilled: DistilledSet, networks: Sequence[str], progress: Progress
+    ) -> Iterator[Record]:
         evaluation, device = item.evaluation, item.contender.spec.device
         conditions = Conditions(
             tuple(networks), item.seeds, self.experiment.test, False, evaluation.teacher, device=device
         )
-        shown = of_item(self.progress)
-        how: dict[str, Any] = {"store": self.store, "progress": shown, "say": self._note, "engine": self.engine}
+        how: dict[str, Any] = {"store": self.store, "progress": progress, "say": self._note, "engine": self.engine}
         for record in evaluate_sets([distilled.folder], evaluation.recipe, conditions, **how):
             self.say(record.row)
             yield replace(record, trial=self._trial(item, record.network, distilled))

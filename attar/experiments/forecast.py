@@ -20,7 +20,7 @@ from attar.core.wording import aligned, counted, size
 from attar.data import load_data, load_held_out, test_spec
 from attar.distillation.outlook import Measures, Outlook, measured, outlook
 from attar.evaluation.outlook import training_seconds
-from attar.experiments.spec import Experiment, Planned
+from attar.experiments.spec import Evaluation, Experiment, Planned
 from attar.job import Job, Spec
 from attar.methods.base import LatentMethod
 from attar.priors.prior import Prior
@@ -30,6 +30,20 @@ from attar.sets.mosaics import grid_words
 HEAD = ("method", "IPC", "jobs", "latents", "on disk", "steps", "passes", "memory", "FLOPs", "time")
 TESTED = 50
 """Test images of each class, where there is only a plan: as many as ImageNet has."""
+
+
+TrainingKind = tuple[str, str, int, int]
+"""Label of the evaluation, network, IPC and formation."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What an experiment would cost."""
+
+    words: str
+    """What each method takes for each IPC, and what everything takes, from an empty cache."""
+    trainings: Mapping[TrainingKind, float]
+    """Seconds of one training of each kind; teachers and tests before the last one are not counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +59,8 @@ class Ground:
     """What was measured of the prior; None where real images are taken."""
 
 
-def forecast(experiment: Experiment, reason: str | None, store: Store | None, progress: Progress) -> str:
-    """What each method takes for each IPC, and what everything takes, from an empty cache.
+def forecast(experiment: Experiment, reason: str | None, store: Store | None, progress: Progress) -> Forecast:
+    """What all methods and evaluations take.
 
     Args:
         reason: why the data and priors are not opened, but taken from the experiment's plan; None: they are opened.
@@ -67,15 +81,17 @@ def forecast(experiment: Experiment, reason: str | None, store: Store | None, pr
             for key, (flops, seconds) in expected.parts.items():
                 times = len(experiment.distillation_seeds) if expected.seeded(key) else 1
                 work[key] = (times * flops, times * seconds)
-    return "\n".join(
+    trainings = _trainings(experiment, grounds, reason)
+    words = "\n".join(
         [
             *_premises(experiment, grounds, reason),
             "From an empty cache, each line for itself (jobs: groups of classes fitted independently):",
             *(f"  {line}" for line in aligned(rows, "l" + "r" * (len(HEAD) - 1))),
             _total(experiment, work, reason),
-            *_evaluations(experiment, grounds, reason),
+            *_evaluations(experiment, trainings),
         ]
     )
+    return Forecast(words, trainings)
 
 
 def _total(experiment: Experiment, work: Mapping[Hashable, tuple[float, float]], reason: str | None) -> str:
@@ -172,20 +188,33 @@ def _row(label: str, ipc: int, expected: Outlook, measures: Measures | None) -> 
     return (label, str(ipc), groups, latents, disk, steps, passes, memory, f"{flops:.2g}", duration(seconds))
 
 
-def _evaluations(experiment: Experiment, grounds: dict[str, Ground], reason: str | None) -> Iterator[str]:
+def _trainings(experiment: Experiment, grounds: dict[str, Ground], reason: str | None) -> dict[TrainingKind, float]:
     first = next((ground for ground in grounds.values() if ground.measures), next(iter(grounds.values())))
-    classes, total = len(first.counts), 0.0
+    classes, device = len(first.counts), first.job.spec.device
     tested = TESTED * classes if reason else _tested(experiment, first.job)
+    seconds = {}
     for evaluation in experiment.evaluations:
-        of = [contender.spec.formation for contender in experiment.contenders if contender.label in evaluation.methods]
-        each_set = len(experiment.distillation_seeds) * (len(evaluation.seeds) or 1)
-        for network, ipc, formation in itertools.product(evaluation.networks, evaluation.ipcs, sorted(set(of))):
-            recipe, device, runs = evaluation.recipe, first.job.spec.device, of.count(formation) * each_set
-            each = training_seconds(recipe, network, classes, ipc * formation**2, first.side, tested, device)
-            total += runs * each
-            what = f"{evaluation.label}, {network}, IPC {ipc}"
-            what += f" ({grid_words(formation)})" if formation > 1 else ""
-            yield f"  {what}: {counted(runs, 'training')} of {duration(each)}, {duration(runs * each)}"
+        formations = sorted(set(_formations(experiment, evaluation)))
+        for network, ipc, formation in itertools.product(evaluation.networks, evaluation.ipcs, formations):
+            seconds[evaluation.label, network, ipc, formation] = training_seconds(
+                evaluation.recipe, network, classes, ipc * formation**2, first.side, tested, device
+            )
+    return seconds
+
+
+def _formations(experiment: Experiment, evaluation: Evaluation) -> list[int]:
+    """The formation of each method that is evaluated."""
+    return [one.spec.formation for one in experiment.contenders if one.label in evaluation.methods]
+
+
+def _evaluations(experiment: Experiment, trainings: Mapping[TrainingKind, float]) -> Iterator[str]:
+    evaluations, total = {evaluation.label: evaluation for evaluation in experiment.evaluations}, 0.0
+    for (label, network, ipc, formation), each in trainings.items():
+        each_set = len(experiment.distillation_seeds) * (len(evaluations[label].seeds) or 1)
+        runs = _formations(experiment, evaluations[label]).count(formation) * each_set
+        total += runs * each
+        what = f"{label}, {network}, IPC {ipc}" + (f" ({grid_words(formation)})" if formation > 1 else "")
+        yield f"  {what}: {counted(runs, 'training')} of {duration(each)}, {duration(runs * each)}"
     yield f"All evaluations: {duration(total)}, teachers and tests before the last one not counted"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import Any
 
 from attar.core.errors import AttarError
 from attar.core.files import write_json, writing
-from attar.core.progress import Progress, Say, about, of_item
+from attar.core.progress import Progress, Say, about
 from attar.core.store import Store
+from attar.core.whole_command import StageForecast
+from attar.core.whole_grid import WholeGrid
 from attar.core.wording import counted
 from attar.data.output_places import check_file, check_place
 from attar.evaluation import Recipe
@@ -102,27 +104,40 @@ def scored(
         AttarError: not one set in the folder, a recipe that does not fit it, or a missing teacher; before any training.
     """
     distilled, own, store = the_set(folder), protocol.own, store or Store()
-    if json_file is not None:
-        check_place(json_file, "`json`", [distilled.manifest["data"]["spec"], conditions.test])
-        check_file(json_file, "`json`", '"full_accuracy": ', "a file of scores")
+    _check_json(json_file, [distilled.manifest["data"]["spec"], conditions.test])
     check_inputs(distilled, [own], conditions, store, progress, say)
-    say(_cost(distilled, protocol, conditions, store, progress))
+    trainings = _trainings(distilled, protocol, conditions, store, progress)
+    say(_cost(trainings.values(), own))
     if dry_run:
         return None
+    whole = foreseen(trainings, conditions.network, progress)
+
+    def judged(name: str, how: Conditions = conditions) -> Record:
+        with whole.item(name) as told:
+            return evaluated(distilled, trainings[name].recipe, how, store, told)
+
     full = protocol.full_accuracy
     if full is None:
-        full = _on_all_data(distilled, on_all_data(own, protocol.full_epochs), conditions, store, progress)
-        say(
-            f"all of the data, hard labels, {counted(protocol.full_epochs, 'epoch')}: {100 * full:.1f} % (one training)"
-        )
-    usual = evaluated(distilled, own, conditions, store, progress)
-    plain = evaluated(distilled, unaugmented(own), conditions, store, progress)
-    alone = replace(conditions, baseline=False, teacher=None)
-    hard = evaluated(distilled, hard_label(own), alone, store, progress) if own.labels == "soft" else usual
-    scores = Scores(full, usual, plain, hard, protocol.weight)
-    if json_file is not None:
-        with writing(json_file, "name another file with `json`"):
-            write_json(json_file, scores.as_json())
+        with whole.item("full") as told:
+            full = _on_all_data(distilled, trainings["full"].recipe, conditions, store, told)
+        epochs = counted(protocol.full_epochs, "epoch")
+        say(f"all of the data, hard labels, {epochs}: {100 * full:.1f} % (one training)")
+    usual, plain = judged("own"), judged("plain")
+    hard = judged("hard", replace(conditions, baseline=False, teacher=None)) if "hard" in trainings else usual
+    return _written(Scores(full, usual, plain, hard, protocol.weight), json_file)
+
+
+def _check_json(file: Path | None, inputs: Sequence[str | None]) -> None:
+    """Raises AttarError unless the scores of these inputs can be written to a file."""
+    if file is not None:
+        check_place(file, "`json`", inputs)
+        check_file(file, "`json`", '"full_accuracy": ', "a file of scores")
+
+
+def _written(scores: Scores, file: Path | None) -> Scores:
+    if file is not None:
+        with writing(file, "name another file with `json`"):
+            write_json(file, scores.as_json())
     return scores
 
 
@@ -138,25 +153,61 @@ def _on_all_data(
     return evaluate(students, (0,), progress).mean / 100
 
 
-def _cost(distilled: DistilledSet, protocol: Protocol, conditions: Conditions, store: Store, progress: Progress) -> str:
-    """The trainings, and about how long they take on this device."""
-    own, n = protocol.own, len(conditions.seeds)
+@dataclass(frozen=True)
+class Trainings:
+    """Trainings of one kind: what they are, in words, by which recipe, how many, and the seconds of each."""
+
+    words: str
+    recipe: Recipe
+    times: int
+    each: float
+
+    @property
+    def line(self) -> str:
+        """All of it, in words."""
+        return f"{self.times} x {self.words}: {about(self.seconds)}"
+
+    @property
+    def seconds(self) -> float:
+        """Of all of them."""
+        return self.times * self.each
+
+
+def foreseen(trainings: Mapping[str, Trainings], network: str, progress: Progress) -> WholeGrid:
+    """The clock of all trainings, which knows what was forecast of each."""
+    whole = WholeGrid(progress)
+    for name, each in trainings.items():
+        whole.named(name).foresee({network: StageForecast(each.seconds, kinds=[network])})
+    return whole
+
+
+def _trainings(
+    distilled: DistilledSet, protocol: Protocol, conditions: Conditions, store: Store, progress: Progress
+) -> dict[str, Trainings]:
+    """All trainings, in their order, by what they give the scores."""
+    own, n, parts = protocol.own, len(conditions.seeds), dict[str, Trainings]()
     seconds = partial(expected_seconds, distilled, conditions=conditions, store=store, progress=progress)
-    parts = [
-        (f"set and random images, {own.name}", 2 * n, seconds(recipe=own)),
-        ("the same without augmentation", 2 * n, seconds(recipe=unaugmented(own))),
-    ]
+
+    def add(name: str, words: str, recipe: Recipe, times: int, ipc: int | None = None) -> None:
+        parts[name] = Trainings(words, recipe, times, seconds(recipe=recipe, ipc=ipc))
+
+    add("own", f"set and random images, {own.name}", own, 2 * n)
+    add("plain", "the same without augmentation", unaugmented(own), 2 * n)
     if own.labels == "soft":
-        parts.append(("set with hard labels", n, seconds(recipe=hard_label(own))))
+        add("hard", "set with hard labels", hard_label(own), n)
     if protocol.full_accuracy is None:
         count = len(real_images(distilled, store))
-        full = seconds(recipe=on_all_data(own, protocol.full_epochs), ipc=count // len(distilled.classes))
-        parts.append((f"all {counted(count, 'image')}, {counted(protocol.full_epochs, 'epoch')}", 1, full))
-    lines = [f"{times} x {words}: {about(times * each)}" for words, times, each in parts]
-    total = about(sum(times * each for _, times, each in parts))
+        words = f"all {counted(count, 'image')}, {counted(protocol.full_epochs, 'epoch')}"
+        add("full", words, on_all_data(own, protocol.full_epochs), 1, count // len(distilled.classes))
+    return parts
+
+
+def _cost(trainings: Collection[Trainings], own: Recipe) -> str:
+    """The trainings, and about how long they take on this device."""
+    total = about(sum(one.seconds for one in trainings))
     labelling = " and the teacher's work" if own.labels == "soft" else ""
     ending = f"{total} without tests before the last{labelling}; what is in the cache is not done again"
-    return "\n".join([*lines, ending])
+    return "\n".join([*(one.line for one in trainings), ending])
 
 
 def the_set(folder: Path) -> DistilledSet:
@@ -204,7 +255,7 @@ def evaluated(
 ) -> Record:
     """The record of the set under a recipe; a teacher is asked where the recipe has soft labels."""
     own = replace(conditions, teacher=conditions.teacher if recipe.labels == "soft" else None)
-    return next(evaluate_sets([distilled.folder], recipe, own, store=store, progress=of_item(progress)))
+    return next(evaluate_sets([distilled.folder], recipe, own, store=store, progress=progress))
 
 
 def expected_seconds(

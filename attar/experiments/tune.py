@@ -14,12 +14,13 @@ from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Store, write_json
+from attar.core.whole_grid import WholeGrid
 from attar.core.wording import counted
 from attar.data.output_places import check_place
 from attar.evaluation import Recipe, modified
 from attar.experiments.candidates import candidates
 from attar.experiments.compare import Grid
-from attar.experiments.forecast import forecast
+from attar.experiments.forecast import Forecast, forecast
 from attar.experiments.settings import FieldValues, Tuning
 from attar.experiments.spec import Contender, Evaluation, Experiment
 from attar.experiments.summary import judging_fingerprint, summarise
@@ -58,24 +59,23 @@ def tune(
     ladder = rungs(len(choices), tuning.eta)
     experiment = _experiment(tuning, choices, ladder)
     check_place(tuning.out, "`out`", [tuning.spec.data], adds=("results.json", "tuned.md", "tuned.json", "tuned.png"))
-    grid = Grid(experiment, store, progress, say, engine)
+    grid = Grid(experiment, store, WholeGrid(progress), say, engine)
     say("\n".join(_announced(tuning, choices, ladder)))
     grid.check()
     first = [item for item in grid.items() if item.evaluation.methods == tuple(choices)]
+    expected = forecast(experiment, None, store, progress)
     if dry_run or any(grid.missing(item) for item in first):
-        say(forecast(experiment, None, store, progress))
-    tuned = Tuned(tuning, choices)
+        say(expected.words)
+    grid.foresee(expected.trainings)
+    tuned = begun = Tuned(tuning, choices)
     if dry_run:
         return tuned
     grid.check_teachers()
     with engine.cluster():
         _raise_for(list(grid.distill()))
-        for ipc in tuning.ipcs:
-            finished = tuned.races
-            for race in _raced(tuning, grid, ladder, ipc):
-                tuned = replace(tuned, races=(*finished, race))
-                write_json(tuning.out / "tuned.json", tuned.as_json())
-                show(tuned)
+        for tuned in _run(begun, grid, ladder, expected):
+            write_json(tuning.out / "tuned.json", tuned.as_json())
+            show(tuned)
     return tuned
 
 
@@ -126,7 +126,16 @@ def _announced(tuning: Tuning, choices: Mapping[str, FieldValues], ladder: Seque
     yield "Distilled without the held-out tenth of the data, judged on it; the test images are never opened"
 
 
-def _raced(tuning: Tuning, grid: Grid, ladder: Sequence[Rung], ipc: int) -> Iterator[Race]:
+def _run(tuned: Tuned, grid: Grid, ladder: Sequence[Rung], expected: Forecast) -> Iterator[Tuned]:
+    """What the tuning comes to after each rung of each IPC."""
+    for ipc in tuned.tuning.ipcs:
+        finished = tuned.races
+        for race in _raced(tuned.tuning, grid, ladder, ipc, expected):
+            tuned = replace(tuned, races=(*finished, race))
+            yield tuned
+
+
+def _raced(tuning: Tuning, grid: Grid, ladder: Sequence[Rung], ipc: int, expected: Forecast) -> Iterator[Race]:
     """The race of one IPC after each of its rungs."""
     rounds: list[Round] = []
     labels = tuple(contender.label for contender in grid.experiment.contenders)
@@ -135,6 +144,9 @@ def _raced(tuning: Tuning, grid: Grid, ladder: Sequence[Rung], ipc: int) -> Iter
             labels = best(rounds[-1].means, rung.candidates)
         evaluation = _evaluation(tuning, ladder, number, ipc, labels)
         own = replace(grid, experiment=replace(grid.experiment, evaluations=(evaluation,)))
+        if rounds:
+            grid.over(evaluation.label, ipc)
+            own.foresee(expected.trainings)
         _raise_for([failure for item in own.items() for failure in own.evaluate(item, lambda: None)])
         records, terms = own.records(), judging_fingerprint(own.experiment, evaluation)
         panels = summarise(own.experiment, records).panels

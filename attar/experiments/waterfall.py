@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from attar.evaluation.load_images import images_of_set
 from attar.evaluation.precision import resolve_precision
 from attar.evaluation.records import Record, signed, spread
 from attar.evaluation.records_file import read_records, write_record
-from attar.experiments.scoring import check_inputs, evaluated, expected_seconds, the_set
+from attar.experiments.scoring import Trainings, check_inputs, evaluated, expected_seconds, foreseen, the_set
 from attar.experiments.waterfall_steps import RecipeStep, ends
 from attar.networks import build
 from attar.sets.distilled import DistilledSet
@@ -116,19 +116,24 @@ def waterfall(
     same = [next((k for k in range(n) if effective[k] == effective[n]), None) for n in range(len(steps))]
     steps = _in_numbers(steps, effective)
     check_inputs(distilled, [step.recipe for step in steps], conditions, store, progress, say)
-    say(_cost(distilled, steps, same, conditions, store, progress))
+    trainings = _trainings(distilled, steps, same, conditions, store, progress)
+    say(_cost(steps, same, trainings.values()))
     if dry_run:
         return None
-    records: list[Record] = []
+    records, whole = list[Record](), foreseen(trainings, network, progress)
     for number, recipe in enumerate(_trained(steps, same)):
         if (earlier := same[number]) is not None:
             records.append(replace(records[earlier], recipe=recipe.name))
             continue
-        records.append(evaluated(distilled, recipe, conditions, store, progress))
+        with whole.item(str(number)) as told:
+            records.append(evaluated(distilled, recipe, conditions, store, told))
         write_record(out / "results.json", records[-1])
         say(bars(steps[: number + 1], records)[number].row)
-    result = Waterfall(distilled.folder, network, tuple(bars(steps, records)))
-    about = {"set": str(folder), "network": network, "n": len(conditions.seeds), "test": records[0].test}
+    return _written(Waterfall(distilled.folder, network, tuple(bars(steps, records))), str(folder), records[0], out)
+
+
+def _written(result: Waterfall, folder: str, first: Record, out: Path) -> Waterfall:
+    about = {"set": folder, "network": result.network, "n": len(first.accuracies), "test": first.test}
     write_json(out / "waterfall.json", {**about, "bars": [bar.as_json() for bar in result.bars]})
     return result
 
@@ -234,23 +239,33 @@ def _trained(steps: Sequence[RecipeStep], same: Sequence[int | None]) -> list[Re
     return recipes
 
 
-def _cost(
+def _trainings(
     distilled: DistilledSet,
     steps: Sequence[RecipeStep],
     same: Sequence[int | None],
     conditions: Conditions,
     store: Store,
     progress: Progress,
-) -> str:
-    """The steps, and about how long they take on this device."""
-    trained = [step.recipe for step, earlier in zip(steps, same, strict=True) if earlier is None]
+) -> dict[str, Trainings]:
+    """The trainings of each step that makes a difference, by its number."""
     times = len(conditions.seeds) * (2 if conditions.baseline else 1)
-    seconds = times * sum(expected_seconds(distilled, recipe, conditions, store, progress) for recipe in trained)
+    return {
+        str(number): Trainings(
+            step.name, step.recipe, times, expected_seconds(distilled, step.recipe, conditions, store, progress)
+        )
+        for number, (step, earlier) in enumerate(zip(steps, same, strict=True))
+        if earlier is None
+    }
+
+
+def _cost(steps: Sequence[RecipeStep], same: Sequence[int | None], trainings: Collection[Trainings]) -> str:
+    """The steps, and about how long they take on this device."""
     lines = [f"{number}. {step.summary or step.name}" for number, step in enumerate(steps)]
     lines = [
         line if earlier is None else f"{line} (no effect on this set and network: not trained again)"
         for line, earlier in zip(lines, same, strict=True)
     ]
-    total = f"{counted(len(trained) * times, 'training')} at most, {about(seconds)} without tests before the last"
-    soft = " and the teacher's work" if any(recipe.labels == "soft" for recipe in trained) else ""
+    many, seconds = sum(one.times for one in trainings), sum(one.seconds for one in trainings)
+    total = f"{counted(many, 'training')} at most, {about(seconds)} without tests before the last"
+    soft = " and the teacher's work" if any(one.recipe.labels == "soft" for one in trainings) else ""
     return "\n".join([*lines, f"{total}{soft}; what is in the cache is not done again"])

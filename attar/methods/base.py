@@ -71,8 +71,8 @@ class ComposedImages:
         """
         raise NotImplementedError
 
-    def estimate(self, job: Job, labels: Sequence[int]) -> str:
-        """What preparing these classes takes, in words; measured on a small part."""
+    def estimate(self, job: Job, labels: Sequence[int]) -> tuple[str, float]:
+        """What preparing these classes takes, in words and in seconds; measured on a small part."""
         raise NotImplementedError
 
     def prepare(self, job: Job, label: int) -> Tensors:

@@ -102,15 +102,15 @@ class RDED(RDEDSettings):
         settings = {"pool": self.pool, "crops": self.crops, "factor": self.grid(job), "size": self.side(job)}
         return {"teacher": self._teacher(job).key, **settings, **job.machine, "pillow": PIL.__version__}
 
-    def estimate(self, job: Job, labels: Sequence[int]) -> str:
+    def estimate(self, job: Job, labels: Sequence[int]) -> tuple[str, float]:
         if not labels:
-            return "all crops are scored; the images have only to be composed"
+            return "all crops are scored; the images have only to be composed", 0.0
         images = sum(len(self._pool(job, label)) for label in labels)
         timed = self._pool(job, labels[0])[:BATCH]
         begun = monotonic()
         self._scored(job, labels[0], timed)
         seconds = (monotonic() - begun) / len(timed) * images
-        return f"{self.crops * images:,} crops of {images:,} images to score, about {duration(seconds)}"
+        return f"{self.crops * images:,} crops of {images:,} images to score, about {duration(seconds)}", seconds
 
     def check(self, job: Job, ipcs: Sequence[int]) -> None:
         if self.grid(job) > self.side(job):
