@@ -53,18 +53,12 @@ def distill_sets(
         AttarError: any input is wrong, or a folder belongs to another run; before any long work.
     """
     from attar.distillation.checks import planned
-    from attar.distillation.labelling import label_estimate
 
     begun = time.monotonic()
     engine.check(job.spec.device)
     plan = planned(job, name, method, ipcs, out, say, fits)
     missing = plan.missing(plan.ipcs, say)
-    estimate, parts = _estimate(plan, missing)
-    for weak in dict.fromkeys(teacher.weak for teacher in plan.teachers if teacher.weak) if missing else ():
-        say(f"note: {weak}")
-    say(estimate)
-    if missing and plan.tried_labeller is not None:
-        say(label_estimate(job, plan.method, plan.tried_labeller, missing))
+    parts = _foretold(plan, missing, say)
     if job.dry:
         if isinstance(job.progress, GridItem):
             job.progress.foresee(parts)
@@ -73,6 +67,19 @@ def distill_sets(
             _make_ahead(plan, missing, engine)
             _write_all(plan, missing, begun, say)
     return list(plan.folders.values())
+
+
+def _foretold(plan: RunPlan, ipcs: Sequence[int], say: Say) -> Mapping[str, StageForecast]:
+    """Says what is left to do, and who is weak; gives its parts where they have a forecast."""
+    from attar.distillation.labelling import label_estimate
+
+    estimate, parts = _estimate(plan, ipcs)
+    for weak in dict.fromkeys(teacher.weak for teacher in plan.teachers if teacher.weak) if ipcs else ():
+        say(f"note: {weak}")
+    say(estimate)
+    if ipcs and plan.tried_labeller is not None:
+        say(label_estimate(plan.job, plan.method, plan.tried_labeller, ipcs))
+    return parts
 
 
 def _write_all(plan: RunPlan, ipcs: Sequence[int], begun: float, say: Say) -> None:

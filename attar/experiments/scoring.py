@@ -110,7 +110,7 @@ def scored(
     say(_cost(trainings.values(), own))
     if dry_run:
         return None
-    whole = foreseen(trainings, conditions.network, progress)
+    whole = clock_of(trainings, conditions.network, progress)
 
     def judged(name: str, how: Conditions = conditions) -> Record:
         with whole.item(name) as told:
@@ -173,7 +173,7 @@ class Trainings:
         return self.times * self.each
 
 
-def foreseen(trainings: Mapping[str, Trainings], network: str, progress: Progress) -> WholeGrid:
+def clock_of(trainings: Mapping[str, Trainings], network: str, progress: Progress) -> WholeGrid:
     """The clock of all trainings, which knows what was forecast of each."""
     whole = WholeGrid(progress)
     for name, each in trainings.items():

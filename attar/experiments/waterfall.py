@@ -22,7 +22,7 @@ from attar.evaluation.load_images import images_of_set
 from attar.evaluation.precision import resolve_precision
 from attar.evaluation.records import Record, signed, spread
 from attar.evaluation.records_file import read_records, write_record
-from attar.experiments.scoring import Trainings, check_inputs, evaluated, expected_seconds, foreseen, the_set
+from attar.experiments.scoring import Trainings, check_inputs, clock_of, evaluated, expected_seconds, the_set
 from attar.experiments.waterfall_steps import RecipeStep, ends
 from attar.networks import build
 from attar.sets.distilled import DistilledSet
@@ -120,7 +120,7 @@ def waterfall(
     say(_cost(steps, same, trainings.values()))
     if dry_run:
         return None
-    records, whole = list[Record](), foreseen(trainings, network, progress)
+    records, whole = list[Record](), clock_of(trainings, network, progress)
     for number, recipe in enumerate(_trained(steps, same)):
         if (earlier := same[number]) is not None:
             records.append(replace(records[earlier], recipe=recipe.name))
