@@ -139,6 +139,9 @@ def test_the_card_says_what_a_stranger_must_know(
         "## Intended use",
     ):
         assert line in card, line
+    assert "| data | imagefolder:.../someone/photos@train |" in card
+    for text in (card, (hub / CARD).read_text()):
+        assert "/home/someone" not in text
     assert "77.0" not in card
     assert "<script>" not in card
     assert (hub / CARD).read_bytes() == (folder / "README.md").read_bytes()

@@ -6,9 +6,11 @@ import json
 import re
 from typing import Any
 
+from attar.core.portable_paths import portable
+
 
 def card(manifest: dict[str, Any]) -> str:
-    """A Hugging Face dataset card for the set."""
+    """A Hugging Face dataset card for the set, without the folders of this machine."""
     count = len(manifest["images"])
     size = (
         "n<1K" if count < 1000 else "1K<n<10K" if count < 10_000 else "10K<n<100K" if count < 100_000 else "100K<n<1M"
@@ -42,7 +44,7 @@ def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
         )
     if manifest["prior"] is not None:
         facts.append(("prior", manifest["prior"]["source"]))
-    return [(name, escaped(str(value))) for name, value in facts]
+    return [(name, escaped(portable(str(value)))) for name, value in facts]
 
 
 def escaped(text: str) -> str:
