@@ -8,6 +8,9 @@ from typing import Any
 
 from attar.core.portable_paths import portable
 
+SHOWN = 1000
+"""Images of a set at most whose real images the card lists; of larger ones only manifest.json does."""
+
 
 def card(manifest: dict[str, Any]) -> str:
     """A Hugging Face dataset card for the set, without the folders of this machine."""
@@ -32,7 +35,22 @@ def card(manifest: dict[str, Any]) -> str:
         rows=rows,
         names=names,
         mosaics=MOSAICS.format(formation=manifest["formation"]) if "formation" in manifest else "",
+        real=_real_images(manifest),
     )
+
+
+def _real_images(manifest: dict[str, Any]) -> str:
+    """Which real images each image is, or was made of; nothing where the manifest does not say."""
+    if "real_images" not in manifest:
+        return ""
+    if len(manifest["images"]) > SHOWN:
+        return REAL.format(rows="They stand in `manifest.json`, class by class, under `real_images`.")
+    names = [own for of_class in manifest["real_images"] for own in of_class]
+    rows = [
+        f"| {image} | {escaped(', '.join(map(portable, own)))} |"
+        for image, own in zip(sorted(manifest["images"]), names, strict=True)
+    ]
+    return REAL.format(rows="\n".join(["| image | real images |", "|---|---|", *rows]))
 
 
 def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
@@ -54,6 +72,13 @@ def escaped(text: str) -> str:
 
 MOSAICS = """Each is a mosaic of {formation} x {formation} images, row by row. Networks learn from each of these,
 enlarged to the size of the mosaic (bilinear): `attar.DistilledDataset(DIR)` gives them so, `attar expand` writes them.
+
+"""
+REAL = """## Real images
+
+Each image is one of the data, or was made of one or several. Files are named relative to the folder of the data.
+
+{rows}
 
 """
 CARD = """---
@@ -78,7 +103,7 @@ from datasets import load_dataset
 train = load_dataset("imagefolder", data_dir=".", split="train")
 ```
 
-## Classes
+{real}## Classes
 
 {names}
 """
