@@ -136,13 +136,13 @@ def test_a_fit_follows_the_outcome(
     job, numbers = job_of(world, store), torch.from_numpy(job_of(world, store).images.of_class(1))
     fit = raced(world)
     fitted = learnt(job, fit, [1])
-    expected = numbers[chooser(world, share=share)(job, 1, numbers, 2)]
-    assert fitted["chosen"].tolist() == expected.tolist()
+    expected = chooser(world, share=share)(job, 1, numbers, 2)
+    assert fitted["places"].tolist() == expected.tolist()
     assert float(fitted["share"]) == pytest.approx(share)
     assert float(fitted["denoised"]) == denoised
     assert ("inverted" in fitted) == bool(denoised)
     told = ExemplarFit(chooser(world), steps=25, typical=round(100 * share), time=280).for_ipc(2)
-    assert learnt(job, told, [1])["chosen"].tolist() == expected.tolist()
+    assert learnt(job, told, [1])["places"].tolist() == expected.tolist()
 
 
 def test_a_time_that_is_set_stands(world: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

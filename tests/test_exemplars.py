@@ -62,8 +62,9 @@ def test_exemplars_are_those_of_the_rule_and_are_inverted_as_ddim_does(world: Pa
     job = job_of(world, store)
     fitted = learnt(job, quick().for_ipc(4), [1])
     numbers = torch.from_numpy(job.images.of_class(1))
-    expected = numbers[Select(rule="herding", features="prior")(job, 1, numbers, 4)]
-    assert fitted["chosen"].tolist() == expected.tolist()
+    places = Select(rule="herding", features="prior")(job, 1, numbers, 4)
+    assert fitted["places"].tolist() == places.tolist()
+    expected = numbers[places]
     mean, _ = job.codec.encode(to_float(load_pixels(job.images, expected.numpy(), job.codec.size, "adm")))
     assert torch.equal(fitted["prototypes"], mean)
     times = [t for t in grid(5) if t <= 600]

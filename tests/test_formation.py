@@ -35,6 +35,7 @@ from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.report import write_report
 from attar.report.results import _baseline_name
+from attar.selection import random_order
 from attar.sets.distilled import DistilledSet, open_distilled, verify
 from attar.sets.expand import expand
 from attar.sets.layouts import export
@@ -112,6 +113,19 @@ def test_real_images_become_parts_in_the_order_of_the_choice(world: Path, store:
         assert len(files) == 3
         for index, file in enumerate(files):
             assert np.array_equal(read(file), mosaic(small[4 * index : 4 * index + 4]))
+
+
+def test_mosaics_and_their_parts_name_the_real_images(world: Path, store: Store, tmp_path: Path) -> None:
+    one = made(world, tmp_path / "set", store)
+    expand(one, tmp_path / "parts")
+    parts = open_distilled(tmp_path / "parts")
+    for label, name in enumerate(CLASSES):
+        order = random_order(0, name, 20)[:8].tolist()
+        files = [f"{name}/{number:03d}.png" for number in order]
+        assert one.manifest["real_images"][label] == [files[:4], files[4:]]
+        assert parts.manifest["real_images"][label] == [[file] for file in files]
+    row = ", ".join(parts.manifest["real_images"][0][k][0] for k in range(4))
+    assert f"| images/000_{CLASSES[0]}/0000.png | {row} |" in (one.folder / "README.md").read_text()
 
 
 def test_sampled_images_are_reduced_once_from_what_the_prior_made(world: Path, store: Store, tmp_path: Path) -> None:
@@ -273,6 +287,7 @@ def test_expanding_gives_the_parts_as_an_ordinary_set(world: Path, store: Store,
     assert (parts.manifest["ipc"], parts.formation, parts.manifest["format"]) == (8, 1, 1)
     assert parts.manifest["expanded_from"] == {"set": one.manifest["digest"], "formation": 2}
     assert images_of_set(parts, RECIPE).identity == images_of_set(one, RECIPE).identity
+    assert "real_images" not in parts.manifest
     for files, own in zip(parts.files(), one.files(), strict=True):
         whole = mosaic([reduced(read(file), 8, "box") for file in files[:4]])
         assert np.abs(whole.astype(int) - read(own[0])).mean() < 25, "row by row"

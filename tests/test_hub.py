@@ -147,6 +147,15 @@ def test_the_card_says_what_a_stranger_must_know(
     assert (hub / CARD).read_bytes() == (folder / "README.md").read_bytes()
 
 
+def test_the_names_of_real_images_do_not_go_unnoticed(hub: Path, tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set", real_images=[[["cat/mine|1.png"]], [["dog/2.png"]]])
+    said: list[str] = []
+    push(open_distilled(folder), Publication(REPO), say=said.append)
+    assert "note: README.md and manifest.json name the real images that it was made of, such as cat/mine|1.png" in said
+    assert "| images/001_dog/0000.png | dog/2.png |" in (hub / "README.md").read_text()
+    assert r"| images/000_cat/0000.png | cat/mine\|1.png |" in (hub / "README.md").read_text()
+
+
 def test_a_card_without_licence_and_scores_says_so(hub: Path, tmp_path: Path) -> None:
     push(open_distilled(write_set(tmp_path / "set")), Publication(REPO))
     card = (hub / "README.md").read_text()

@@ -17,7 +17,7 @@ from attar.core.store import Store, fingerprint
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import METHODS, load_method
-from attar.methods.base import Fit
+from attar.methods.base import Fit, RealImages
 from attar.selection import Select
 from attar.sets.distilled import open_distilled
 from attar.teachers.settings import TeacherTraining
@@ -155,6 +155,40 @@ def test_real_images_are_copied_pixel_for_pixel(world: Path, tmp_path: Path, sto
     real = {name: {np.asarray(Image.open(f)).tobytes() for f in (world / "data" / name).iterdir()} for name in CLASSES}
     for name, files in zip(CLASSES, open_distilled(folder).files(), strict=True):
         assert len({np.asarray(Image.open(file)).tobytes() for file in files} & real[name]) == 3
+
+
+@pytest.mark.parametrize("classes", [CLASSES, CLASSES[1:]])
+def test_a_set_names_the_real_images_that_it_is_made_of(
+    world: Path, tmp_path: Path, store: Store, classes: list[str]
+) -> None:
+    from PIL import Image
+
+    one = open_distilled(distilled(world, tmp_path / "out", "random", store, classes=tuple(classes))[0])
+    card = (one.folder / "README.md").read_text()
+    for files, images in zip(one.files(), one.manifest["real_images"], strict=True):
+        for file, (name,) in zip(files, images, strict=True):
+            assert np.array_equal(*(np.asarray(Image.open(each)) for each in (file, world / "data" / name)))
+            assert f"| {file.relative_to(one.folder)} | {name} |" in card
+    assert str(world) not in card
+
+
+def test_exemplars_name_the_real_images_that_they_began_as(world: Path, tmp_path: Path, store: Store) -> None:
+    every, few = (
+        open_distilled(distilled(world, tmp_path / str(len(own)), "exemplars", store, (2,), classes=own)[0])
+        for own in (tuple(CLASSES), tuple(CLASSES[1:]))
+    )
+    job = Job(Spec(data=f"imagefolder:{world / 'data'}", prior=str(world / "dit"), device="cpu"), store)
+    numbers = torch.from_numpy(job.images.of_class(1))
+    places = Select(rule="herding", features="prior")(job, 1, numbers, 2)
+    assert every.manifest["real_images"][1] == [[f"{CLASSES[1]}/{int(place):03d}.png"] for place in places]
+    assert few.manifest["real_images"] == every.manifest["real_images"][1:], "one fit serves both"
+
+
+def test_images_of_noise_began_as_no_real_ones(first: tuple[str, list[Path]]) -> None:
+    name, folders = first
+    real = load_method(name, {TAUGHT[name]: "t"} if name in TAUGHT else None)
+    told = "real_images" in open_distilled(folders[0]).manifest
+    assert told == (isinstance(real, RealImages) or name in ("rded", "exemplars"))
 
 
 def test_a_smaller_random_choice_is_the_beginning_of_a_larger_one(world: Path, tmp_path: Path, store: Store) -> None:

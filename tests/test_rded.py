@@ -113,6 +113,8 @@ def test_the_best_crops_are_found_and_stitched(store: Store, teacher: str, facto
             losses[left, top, side] = (float(F.cross_entropy(logits, torch.tensor([label]))), crop)
         box = min(losses, key=lambda key: losses[key][0])
         best.append((losses[box][0], box, losses[box][1]))
+    of_images = [[int(found["image"][k * ipc + index]) for k in range(factor**2)] for index in range(ipc)]
+    assert list(method.real_places(job, found, ipc)) == of_images
     assert sorted(found["image"].tolist()) == sorted(set(found["image"].tolist()))
     assert len(best) == 12
     assert found["loss"].tolist() == sorted(found["loss"].tolist())

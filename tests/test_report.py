@@ -348,6 +348,25 @@ def test_no_path_of_this_machine_is_on_the_page(tmp_path: Path, monkeypatch: pyt
     assert "imagefolder:.../else/photos@train" in source
 
 
+def test_the_real_images_that_a_set_is_made_of_are_named(tmp_path: Path) -> None:
+    names = [[[f"{name}/<{number}>.jpg"] for number in range(3)] for name in ("cat", "dog")]
+    folder = write_set(tmp_path / "set", ipc=3, real_images=names)
+    write_report([folder], [], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "<dt>dog</dt><dd>dog/&lt;0&gt;.jpg; dog/&lt;1&gt;.jpg; dog/&lt;2&gt;.jpg</dd>" in page
+    write_report([write_set(tmp_path / "other", ipc=3)], [], tmp_path / "page.html")
+    assert "real images that these are" not in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("names", [[[["a.png"]]], [[["a.png"]], []], [[[]], [["a.png"]]], [["a.png"], ["b.png"]]])
+def test_names_that_are_not_of_each_image_are_damage(tmp_path: Path, names: Any) -> None:
+    folder = write_set(tmp_path / "set")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "real_images": names}))
+    with pytest.raises(AttarError, match="is damaged: real_images"):
+        open_distilled(folder)
+
+
 def test_a_wordnet_id_is_told_in_words() -> None:
     assert class_title("n01440764") == "tench"
     assert class_title("n02012849") == "crane (n02012849)", "there are two cranes"

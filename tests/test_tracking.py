@@ -12,7 +12,7 @@ from accelerate.tracking import GeneralTracker
 from toys import attar, save_folder, save_random_set
 
 from attar.core import tracking
-from attar.core.tracking import note
+from attar.core.tracking import begin_tracking, note
 
 TEACHER = ["--network", "convnet3-bn-w8", "--size", "16", "--epochs", "2", "--batch", "4", "--device", "cpu"]
 PRIOR = [
@@ -174,11 +174,32 @@ def test_one_that_does_not_start_is_an_error(
     assert "stand-in: it does not start: division by zero" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train-teacher", *TEACHER, "--test", "imagefolder:none", "--out", "made"],
+        ["train-prior", *PRIOR, "--codec", "none", "--out", "made"],
+        ["finetune-prior", "--prior", "none", "--out", "made"],
+        ["evaluate", "set", "--network", "convnet3-w4", "--test", "imagefolder:none"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_one_starts_when_all_else_is_checked(
+    words: list[str], data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: type[StandIn]
+) -> None:
+    save_random_set(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    of_data = [] if words[0] == "evaluate" else ["--data", data]
+    assert attar(monkeypatch, *words, *of_data, "--tracker", "stand-in") == 2
+    assert not stand_in.settings
+
+
 def test_one_that_fails_on_the_way_is_left_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stand_in: type[StandIn], caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(stand_in, "log", lambda self, values, step: 1 / 0)
     with tracking.tracking("stand-in", tmp_path, {}):
+        begin_tracking()
         note(1, loss=2.0)
         note(2, loss=1.0)
     assert [record.getMessage() for record in caplog.records] == [
@@ -192,6 +213,7 @@ def test_one_that_does_not_end_well_spoils_nothing(
 ) -> None:
     monkeypatch.setattr(stand_in, "finish", lambda self: 1 / 0)
     with tracking.tracking("stand-in", tmp_path, {}):
+        begin_tracking()
         note(1, loss=2.0)
     assert [record.getMessage() for record in caplog.records] == [
         "the tracker stand-in did not end well: division by zero"
@@ -205,6 +227,7 @@ def test_one_whose_steps_may_only_rise_gets_them_as_values(
 ) -> None:
     monkeypatch.setattr(stand_in, "name", "wandb")
     with tracking.tracking("stand-in", tmp_path, {}):
+        begin_tracking()
         for seed in ("seed 0", "seed 1"):
             with tracking.part(seed):
                 note(1, loss=2.0)

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ PROJECT = "attar"
 """What trackers call the project, or the run."""
 RISING = ("wandb",)
 """Trackers that drop what comes after a later step, as each next seed does: they get the step as one of the values."""
+_waiting: list[Callable[[], Any]] = []
 _trackers: list[Any] = []
 _parts: list[str] = []
 
@@ -32,6 +34,7 @@ def note(step: int, **values: float) -> None:
         except Exception as error:
             logging.getLogger("attar").warning("the tracker %s failed, and is left out: %s", tracker.name, error)
             _trackers.remove(tracker)
+            _finish(tracker)
 
 
 @contextmanager
@@ -69,12 +72,12 @@ def check_tracker(name: str) -> Any:
 
 @contextmanager
 def tracking(name: str | None, folder: Path, settings: Mapping[str, Any], dry_run: bool = False) -> Iterator[None]:
-    """Within it `note` goes to the tracker of this name, of the main process; None: nowhere.
+    """Within it, after `begin_tracking`, `note` goes to the tracker of this name, of the main process; None: nowhere.
 
     `folder` is for trackers that write files; `settings` are kept with the run. A dry run starts nothing.
 
     Raises:
-        AttarError: as `check_tracker`, or it does not start.
+        AttarError: as `check_tracker`.
     """
     if name is None:
         yield
@@ -83,6 +86,26 @@ def tracking(name: str | None, folder: Path, settings: Mapping[str, Any], dry_ru
     if dry_run or rank() > 0:
         yield
         return
+    _waiting.append(partial(_started, kind, name, folder, settings))
+    try:
+        yield
+    finally:
+        _waiting.clear()
+        while _trackers:
+            _finish(_trackers.pop())
+
+
+def begin_tracking() -> None:
+    """Starts what `tracking` has named, once all else was checked and before any long work; often is as good as once.
+
+    Raises:
+        AttarError: it does not start.
+    """
+    while _waiting:
+        _trackers.append(_waiting.pop()())
+
+
+def _started(kind: Any, name: str, folder: Path, settings: Mapping[str, Any]) -> Any:
     from accelerate import tracking as accelerates
 
     # accelerate's own logger, and what runs on the main process alone, would make its state, which is the training's
@@ -94,13 +117,7 @@ def tracking(name: str | None, folder: Path, settings: Mapping[str, Any], dry_ru
         tracker.store_init_configuration({key: _plain(value) for key, value in settings.items()})
     except Exception as error:
         raise AttarError(f"`tracker` {name}: it does not start: {error}") from error
-    _trackers.append(tracker)
-    try:
-        yield
-    finally:
-        if tracker in _trackers:
-            _trackers.remove(tracker)
-        _finish(tracker)
+    return tracker
 
 
 def _finish(tracker: Any) -> None:

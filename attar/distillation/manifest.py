@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -52,6 +53,7 @@ def manifest(plan: RunPlan, ipc: int, made: StageOutputs) -> dict[str, Any]:
         "measures": tuning_measures(job, made),
         **({"way": way} if (way := way_to_aims(plan, made)) else {}),
         **({"weights": [made.weights[label] for label in job.labels]} if made.weights else {}),
+        **({"real_images": real} if (real := real_images(job, made)) else {}),
         "seconds": seconds(plan, made),
         "machine": {"device": device, "python": platform.python_version(), "system": platform.platform()},
         "versions": {package: version(package) for package in PACKAGES},
@@ -95,9 +97,21 @@ def way_to_aims(plan: RunPlan, made: StageOutputs) -> list[dict[str, float]]:
     return [{"t": t, "distance": round(far, 6)} for t, far in zip(times[::-1], way.tolist(), strict=True)]
 
 
+def real_images(job: Job, made: StageOutputs) -> list[list[list[str]]]:
+    """Of each image of each class the names of the real ones that it is, is made of or began as; nothing of others."""
+    if not all(made.real.get(label) for label in job.labels):
+        return []
+    parts, names = job.spec.formation**2, []
+    for label in job.labels:
+        numbers = job.images.of_class(label)
+        pictures = [[job.images.name(int(numbers[place])) for place in places] for places in made.real[label]]
+        names.append([list(chain(*pictures[k : k + parts])) for k in range(0, len(pictures), parts)])
+    return names
+
+
 def seconds(plan: RunPlan, made: StageOutputs) -> dict[str, float]:
     """Seconds by stage, summed over what the set was made from, whichever run made it."""
-    job, totals = plan.job, dict[str, float]()
+    job, totals = plan.job, {"choice": made.choosing} if made.choosing else {}
     for artefact in {artefact.key: artefact for artefact in made.stored}.values():
         totals[artefact.kind] = totals.get(artefact.kind, 0.0) + job.store.seconds(artefact)
     return {kind: round(total, 3) for kind, total in totals.items()}

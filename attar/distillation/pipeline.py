@@ -2,7 +2,7 @@
 
     LatentMethod     fit -> sample -> select -> refine -> decode
     ComposedImages   prepare -> compose
-    RealImages       copy
+    RealImages       choose -> copy
 
 In a formation, `mosaics` has the last word in each.
 
@@ -71,6 +71,10 @@ class StageOutputs:
     """What was prepared of each class, of a method that composes images."""
     compared: Sequence[Artefact] = ()
     """What real images are chosen by."""
+    real: Mapping[int, Sequence[Sequence[int]]] = field(default_factory=dict)
+    """Which real images each of a class is, is made of or began as, by their places in it; of mosaics, each part."""
+    choosing: float = 0.0
+    """Seconds that the choice among real images took."""
 
     @property
     def stored(self) -> list[Artefact]:
@@ -154,6 +158,18 @@ def weights(
         if own is not None:
             chosen = own if latents.rows is None else own[latents.rows]
             found[label] = (chosen if chosen.any() else torch.ones_like(chosen)).tolist()
+    return found
+
+
+def real_places(
+    method: LatentMethod, fitted: Mapping[int, Tensors], kept: Mapping[int, StoredLatents], ipc: int
+) -> dict[int, list[list[int]]]:
+    """Which real image of a class each of its images began as; nothing where they began as no single ones."""
+    found = {}
+    for label, latents in kept.items():
+        own = method.fit.real_places(fitted.get(label, {}), method.select.candidates(ipc))
+        if own is not None:
+            found[label] = [[place] for place in (own if latents.rows is None else own[latents.rows]).tolist()]
     return found
 
 
@@ -241,13 +257,18 @@ def prepare_features(job: Job, method: RealImages) -> list[Artefact]:
     return [stored for features in needed for stored in features.stored(job)]
 
 
-def copy(job: Job, method: RealImages, ipc: int, done: Collection[int] = ()) -> ImageStream:
-    """The real images that the rule keeps, of all classes that are not `done`, pixel for pixel."""
+def choose(job: Job, method: RealImages, ipc: int) -> dict[int, list[int]]:
+    """The real images of each class that the rule keeps, by their places in it, in the order of the choice."""
     pools = {label: torch.from_numpy(job.images.of_class(label)) for label in job.labels}
     keep = method.select.among(job, {label: partial(pools.__getitem__, label) for label in pools})
-    for label, pool in ((label, pool) for label, pool in pools.items() if label not in done):
-        for index, choice in enumerate(keep(job, label, pool, ipc)):
-            image = job.images.open(int(pool[choice]))
+    return {label: keep(job, label, pool, ipc).tolist() for label, pool in pools.items()}
+
+
+def copy(job: Job, method: RealImages, chosen: Mapping[int, Sequence[int]], done: Collection[int] = ()) -> ImageStream:
+    """The real images that were chosen, of all classes that are not `done`, pixel for pixel."""
+    for label in (label for label in chosen if label not in done):
+        for index, number in enumerate(job.images.of_class(label)[chosen[label]]):
+            image = job.images.open(int(number))
             yield label, index, _part(job, method, image) if job.spec.formation > 1 else np.asarray(image)
 
 

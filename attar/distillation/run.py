@@ -145,23 +145,30 @@ def _noted(folder: Path, scratch: Path) -> None:
 def make(plan: RunPlan, ipc: int) -> StageOutputs:
     """The images of one IPC, stage by stage."""
     from attar.distillation import pipeline
+    from attar.distillation.artefacts import load_artefact
     from attar.methods.base import ComposedImages, RealImages
 
     job, method, count = plan.job, plan.method, plan.job.spec.made(ipc)
     if isinstance(method, RealImages):
-        compared, parts = pipeline.prepare_features(job, method), partial(pipeline.copy, job, method, count)
-        return pipeline.StageOutputs(_mosaics(job, parts), compared=compared)
+        compared, begun = pipeline.prepare_features(job, method), time.monotonic()
+        chosen = pipeline.choose(job, method, count)
+        choosing, parts = time.monotonic() - begun, partial(pipeline.copy, job, method, chosen)
+        real = {label: [[place] for place in places] for label, places in chosen.items()}
+        return pipeline.StageOutputs(_mosaics(job, parts), compared=compared, real=real, choosing=choosing)
     if isinstance(method, ComposedImages):
         prepared = pipeline.prepare(job, method)
         parts = partial(pipeline.compose, job, method, prepared, count)
-        return pipeline.StageOutputs(_mosaics(job, parts), prepared=prepared)
+        real = {label: method.real_places(job, load_artefact(job, of), count) for label, of in prepared.items()}
+        return pipeline.StageOutputs(_mosaics(job, parts), prepared=prepared, real=real)
     method, asked = method.for_ipc(count), plan.artefacts[ipc]
     fitted = pipeline.fit(job, method, asked)
     candidates = pipeline.sample(job, method, asked, fitted)
     selected = pipeline.select(job, method, candidates, count)
     refined = pipeline.refine(job, method, asked, fitted, selected)
     images = _mosaics(job, partial(pipeline.decode, job, refined, count))
-    return pipeline.StageOutputs(images, fitted, asked, pipeline.weights(method, fitted, selected, count))
+    weights = pipeline.weights(method, fitted, selected, count)
+    real = pipeline.real_places(method, fitted, selected, count)
+    return pipeline.StageOutputs(images, fitted, asked, weights, real=real)
 
 
 def _mosaics(job: Job, parts: Callable[[Collection[int]], ImageStream]) -> Callable[[Collection[int]], ImageStream]:

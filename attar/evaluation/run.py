@@ -17,7 +17,7 @@ from attar.core.engine import LOCAL, Engine, check_same, raise_first
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, quiet, silent
 from attar.core.store import Artefact, Store, fingerprint
-from attar.core.tracking import part
+from attar.core.tracking import begin_tracking, part
 from attar.core.whole_command import StageForecast, WholeCommand
 from attar.core.whole_grid import whole_of
 from attar.core.wording import counted
@@ -68,6 +68,7 @@ def evaluate_sets(
     seen = progress is not silent
     whole = whole_of(progress, _parts(sets, tested, recipe, conditions, seen))
     for judged in _warned(every, say):
+        begin_tracking()
         raise_first(engine.ahead(list(judged.runs()), conditions.device, progress))
         yield from (judged.record(network, whole) for network in conditions.networks)
 

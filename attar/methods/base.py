@@ -83,6 +83,10 @@ class ComposedImages:
         """The distilled images of a class, uint8 (H, W, 3)."""
         raise NotImplementedError
 
+    def real_places(self, job: Job, prepared: Tensors, ipc: int) -> Sequence[Sequence[int]]:
+        """Which real images of a class each of these is made of, by their places in it; empty: that is not told."""
+        return []
+
 
 class Fit:
     """What is learnt from the real data; the defaults are those of a fit of single classes that trains nothing."""
@@ -161,6 +165,10 @@ class Fit:
 
     def image_weights(self, fitted: Tensors, n: int) -> Tensor | None:
         """What n candidates of a class weigh where networks learn from them, (n,), 0 or more; None: all the same."""
+        return None
+
+    def real_places(self, fitted: Tensors, n: int) -> Tensor | None:
+        """Which real images of a class n candidates begin as, by their places in it, (n,); None: as no single ones."""
         return None
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -78,6 +79,8 @@ class Wall:
     facts: tuple[tuple[str, str], ...]
     settings: Mapping[str, Sequence[tuple[str, str]]]
     commands: str
+    real: tuple[tuple[str, str], ...]
+    """The classes that are shown, and the names of the real images that those on the page are or were made of."""
     problems: tuple[str, ...]
     """What is not as it was written, a line each."""
 
@@ -181,8 +184,16 @@ def _wall(
         facts=tuple(_facts(told, stored(distilled), drawn.images, shown)),
         settings=settings(manifest),
         commands="\n".join([distill_command(told), "", *check]),
+        real=tuple(_real_names(manifest, drawn.images)),
         problems=tuple(verify(distilled.folder)),
     )
+
+
+def _real_names(manifest: Mapping[str, Any], sheets: Sequence[Sheet]) -> Iterator[tuple[str, str]]:
+    if "real_images" in manifest:
+        of_class = dict(zip(manifest["classes"], manifest["real_images"], strict=True))
+        for one in sheets:
+            yield one.name, "; ".join(", ".join(names) for names in of_class[one.name][: one.shown])
 
 
 def _shown(distilled: DistilledSet, common: set[str]) -> list[int]:

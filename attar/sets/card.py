@@ -9,6 +9,9 @@ from typing import Any
 
 from attar.core.portable_paths import last_name
 
+SHOWN = 1000
+"""Images of a set at most whose real images the card lists; of larger ones only manifest.json does."""
+
 
 def card(manifest: dict[str, Any]) -> str:
     """A Hugging Face dataset card for the set, without the folders of this machine."""
@@ -33,6 +36,7 @@ def card(manifest: dict[str, Any]) -> str:
         rows=rows,
         names=names,
         notes="".join(_notes(manifest)),
+        real=_real_images(manifest),
     )
 
 
@@ -48,6 +52,20 @@ def _of_image(manifest: dict[str, Any]) -> str:
     if "formation" not in manifest:
         return "one number for each class"
     return f"a row for each of its {manifest['formation'] ** 2} parts, with one number for each class"
+
+
+def _real_images(manifest: dict[str, Any]) -> str:
+    """Which real images each image is, or was made of; nothing where the manifest does not say."""
+    if "real_images" not in manifest:
+        return ""
+    if len(manifest["images"]) > SHOWN:
+        return REAL.format(rows="They stand in `manifest.json`, class by class, under `real_images`.")
+    names = [own for of_class in manifest["real_images"] for own in of_class]
+    rows = [
+        f"| {image} | {escaped(', '.join(map(last_name, own)))} |"
+        for image, own in zip(sorted(manifest["images"]), names, strict=True)
+    ]
+    return REAL.format(rows="\n".join(["| image | real images |", "|---|---|", *rows]))
 
 
 def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
@@ -77,6 +95,13 @@ OWN_LABELS = """Each image has a fixed soft label: a teacher's logits, up to a c
 `logits` below, and lie in `labels` (docs/soft-labels.md of Attar).
 
 """
+REAL = """## Real images
+
+Each image is one of the data, or was made of one or several. Files are named relative to the folder of the data.
+
+{rows}
+
+"""
 CARD = """---
 {front}
 ---
@@ -99,7 +124,7 @@ from datasets import load_dataset
 train = load_dataset("imagefolder", data_dir=".", split="train")
 ```
 
-## Classes
+{real}## Classes
 
 {names}
 """

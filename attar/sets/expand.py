@@ -70,4 +70,12 @@ def _manifest(distilled: DistilledSet, ipc: int) -> dict[str, Any]:
     """What is said of the parts: all that is said of the mosaics, and which these are."""
     kept = {name: value for name, value in distilled.manifest.items() if name not in OWN}
     source = {"set": distilled.manifest["digest"], "formation": distilled.formation}
+    if "real_images" in kept:
+        kept["real_images"] = [_by_part(of_class, distilled.formation**2) for of_class in kept["real_images"]]
     return {**kept, "run": fingerprint("expanded", source), "ipc": ipc, "expanded_from": source}
+
+
+def _by_part(images: list[list[str]], parts: int) -> list[list[str]]:
+    """The names of each part, from those of each mosaic."""
+    each = len(images[0]) // parts
+    return [names[k * each : (k + 1) * each] for names in images for k in range(parts)]

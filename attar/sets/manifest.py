@@ -75,6 +75,7 @@ _SHAPE: Shape = {
     "exemplars_by?": Maybe(_TEACHER),
     "learnt?": Values(Maybe(MEASURED)),
     "weights?": Many(Many(number(0, MOST_WEIGHT))),
+    "real_images?": Many(Many(Many(TEXT, least=1))),
     "way?": Many({"t": whole(0), "distance": number(0, MOST_DISTANCE)}, least=1),
     "measures?": Many({"looks": Many(_LOOK, least=1)}),
     "seconds": Values(number(0)),
@@ -129,7 +130,15 @@ def _misfit(manifest: dict[str, Any]) -> str | None:
         count = len((manifest[head] or {}).get(key, manifest["classes"]))
         if count != len(manifest["classes"]):
             return f"{name} has {counted(count, 'number')} for {counted(len(manifest['classes']), 'class')}"
-    return _misfit_of_weights(manifest.get("weights"), manifest)
+    wrong = _misfit_of_real_images(manifest.get("real_images"), manifest)
+    return wrong or _misfit_of_weights(manifest.get("weights"), manifest)
+
+
+def _misfit_of_real_images(names: list[list[list[str]]] | None, manifest: dict[str, Any]) -> str | None:
+    """Whether there are names for each image."""
+    if names is None or [len(own) for own in names] == [manifest["ipc"]] * len(manifest["classes"]):
+        return None
+    return "real_images are not of each image of the set"
 
 
 def _misfit_of_weights(weights: list[list[float]] | None, manifest: dict[str, Any]) -> str | None:

@@ -17,7 +17,7 @@ from attar.sets.source_data import whereabouts
 
 
 def check_departing(distilled: DistilledSet, say: Say) -> str:
-    """What of a set is about to go, in words; says which folders of this machine its manifest names.
+    """What of a set is about to go, in words; says which folders and images of this machine its manifest names.
 
     Raises:
         AttarError: the set is damaged.
@@ -25,6 +25,8 @@ def check_departing(distilled: DistilledSet, say: Say) -> str:
     check_undamaged(distilled)
     if names := _folders(distilled):
         say(f"note: manifest.json names folders of this machine: {', '.join(names)}")
+    if real := distilled.manifest.get("real_images"):
+        say(f"note: README.md and manifest.json name the real images that it was made of, such as {real[0][0][0]}")
     return f"{counted(len(distilled.manifest['images']), 'image')} of {distilled.folder}"
 
 

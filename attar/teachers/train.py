@@ -20,7 +20,7 @@ from attar.core.processes import launched
 from attar.core.progress import Progress, Say, about, silent, timed_on
 from attar.core.rng import seed_of
 from attar.core.store import Artefact, Store, canonical, file_digest, write_json
-from attar.core.tracking import note
+from attar.core.tracking import begin_tracking, note
 from attar.core.wording import counted, size
 from attar.data import ImageSet, load_data, looked_at, readable_parts, still_to_look_at, usual_side
 from attar.data.decoded import decoded, pixel_bytes
@@ -162,6 +162,7 @@ def train_teacher(
     say(_estimate(bench) if done is None else f"trained already: it is only {done}")
     if dry_run:
         return
+    begin_tracking()
     make, assist = partial(_make, bench), partial(_train, bench)
     made = out if earlier else once_together(bench.store, bench.artefact, bench.helper, make, assist)
     if not is_main(bench.helper):

@@ -29,7 +29,7 @@ class ExemplarFit(ExemplarSettings):
     """Real images of each class, chosen by a rule, their latents inverted to a time by DDIM."""
 
     def run(self, job: Job, group: Group, scratch: Path) -> Tensors:
-        """The exemplars' numbers in the data, `chosen` (N,); their latents (N, C, H, W), as they are and inverted.
+        """The exemplars' `places` (N,) in their class; their latents (N, C, H, W), as they are and inverted.
 
         Where a race decides: `share`, what they were chosen from, and how many of the images left out were right, in
         per cent, after learning from typical ones and from all. Where typical ones are no better, the prior, which
@@ -50,10 +50,10 @@ class ExemplarFit(ExemplarSettings):
         (label,) = group
         assert self.count is not None, "for_ipc says how many"
         numbers = torch.from_numpy(job.images.of_class(label))
-        chosen = numbers[self.select(job, label, numbers, self.count)]
-        pixels = load_pixels(job.images, chosen.numpy(), job.codec.size, job.spec.preprocess)
+        places = self.select(job, label, numbers, self.count)
+        pixels = load_pixels(job.images, numbers[places].numpy(), job.codec.size, job.spec.preprocess)
         mean, _ = job.codec.encode(to_float(pixels))
-        return {"chosen": chosen, "prototypes": mean}
+        return {"places": places, "prototypes": mean}
 
     def _inverted(self, job: Job, group: Group) -> Tensors:
         (label,), fitted = group, self._encoded(job, group)
@@ -65,6 +65,9 @@ class ExemplarFit(ExemplarSettings):
         if self.exact:
             fitted["unconverged"] = (~(residual <= self.inversion.tolerance)).float().mean()
         return fitted
+
+    def real_places(self, fitted: Tensors, n: int) -> torch.Tensor | None:
+        return fitted["places"][:n] if "places" in fitted else None
 
 
 @dataclass(frozen=True)

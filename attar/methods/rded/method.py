@@ -78,18 +78,24 @@ class RDED(RDEDSettings):
         return torch.stack(boxes), losses.view(len(places), self.crops)
 
     def images(self, job: Job, label: int, prepared: Tensors, ipc: int) -> Iterator[np.ndarray]:
-        """Reconstruction: image i has the crops i, IPC + i, 2 IPC + i ... of the order, row by row."""
+        """Reconstruction: the images are crops (see `_ranks`), row by row."""
         side, grid, numbers = self.side(job), self.grid(job), job.images.of_class(label)
         edges = [round(k * side / grid) for k in range(grid + 1)]
-        for first in range(ipc):
+        for ranks in self._ranks(job, ipc):
             image = np.empty((side, side, 3), np.uint8)
-            for place in range(grid**2):
-                rank = place * ipc + first
+            for place, rank in enumerate(ranks):
                 top, bottom = edges[place // grid : place // grid + 2]
                 left, right = edges[place % grid : place % grid + 2]
                 real = job.images.open(int(numbers[prepared["image"][rank]]))
                 image[top:bottom, left:right] = cropped(real, prepared["box"][rank], right - left, bottom - top)
             yield image
+
+    def real_places(self, job: Job, prepared: Tensors, ipc: int) -> Sequence[Sequence[int]]:
+        return [prepared["image"][ranks].tolist() for ranks in self._ranks(job, ipc)]
+
+    def _ranks(self, job: Job, ipc: int) -> list[list[int]]:
+        """Image i has the crops i, IPC + i, 2 IPC + i ... of the order."""
+        return [list(range(first, ipc * self.grid(job) ** 2, ipc)) for first in range(ipc)]
 
     def _teacher(self, job: Job) -> SingleTeacher:
         if self.reference is None:

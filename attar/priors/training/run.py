@@ -13,6 +13,7 @@ from attar.core.batching import device_class
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, Say, silent
 from attar.core.store import Artefact, Store
+from attar.core.tracking import begin_tracking
 from attar.data import load_data, only_side
 from attar.data.output_places import check_place, own_record
 from attar.diffusion import Schedule
@@ -94,6 +95,7 @@ def _codec(spec: NewPrior, run: TrainingRun, dry_run: bool) -> Codec:
             raise AttarError(f"`codec` train needs a `size`, in pixels, a multiple of {spec.vae.shrink}")
         if dry_run:
             raise AttarError("`dry_run`: with `codec` train the autoencoder comes first; it cannot be tried dry")
+        begin_tracking()
         train_images, how = run.images[0], spec.preprocess
         common = (spec.size, how, spec.flip, spec.vae, run.helper, run.store, run.progress)
         source = str(train_vae(train_images, *common))
@@ -102,6 +104,7 @@ def _codec(spec: NewPrior, run: TrainingRun, dry_run: bool) -> Codec:
 
 def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path) -> None:
     """Trains in the store's scratch folder, resuming what is there, and copies the finished folder to `out`."""
+    begin_tracking()
     helper, store = run.helper, run.store
     if helper.is_main_process:
         finished, pictures = "trained already: it is only copied", f"progress pictures: {store.scratch(artefact)}"
