@@ -232,7 +232,7 @@ def test_without_a_teacher_the_outcome_decides_what_is_denoised(
     job = job_of(world, store)
     fit = ExemplarFit(steps=25).for_ipc(2)
     fitted, told = learnt(job, fit, [1]), learnt(job, ExemplarFit(steps=25, time=600).for_ipc(2), [1])
-    assert fitted["chosen"].tolist() == told["chosen"].tolist()
+    assert fitted["places"].tolist() == told["places"].tolist()
     assert float(fitted["denoised"]) == denoised
     assert ("inverted" in fitted) == bool(denoised)
     assert "inverted" in told

@@ -167,7 +167,7 @@ def test_a_set_names_the_real_images_that_it_is_made_of(
     card = (one.folder / "README.md").read_text()
     for files, images in zip(one.files(), one.manifest["real_images"], strict=True):
         for file, (name,) in zip(files, images, strict=True):
-            assert np.array_equal(*(np.asarray(Image.open(each)) for each in (file, world / "data" / name)))
+            assert np.array_equal(np.asarray(Image.open(file)), np.asarray(Image.open(world / "data" / name)))
             assert f"| {file.relative_to(one.folder)} | {name} |" in card
     assert str(world) not in card
 

@@ -53,7 +53,7 @@ def manifest(plan: RunPlan, ipc: int, made: StageOutputs) -> dict[str, Any]:
         "measures": tuning_measures(job, made),
         **({"way": way} if (way := way_to_aims(plan, made)) else {}),
         **({"weights": [made.weights[label] for label in job.labels]} if made.weights else {}),
-        **({"real_images": real} if (real := real_images(job, made)) else {}),
+        **({"real_images": real} if (real := names_of_real(job, made)) else {}),
         "seconds": seconds(plan, made),
         "machine": {"device": device, "python": platform.python_version(), "system": platform.platform()},
         "versions": {package: version(package) for package in PACKAGES},
@@ -97,7 +97,7 @@ def way_to_aims(plan: RunPlan, made: StageOutputs) -> list[dict[str, float]]:
     return [{"t": t, "distance": round(far, 6)} for t, far in zip(times[::-1], way.tolist(), strict=True)]
 
 
-def real_images(job: Job, made: StageOutputs) -> list[list[list[str]]]:
+def names_of_real(job: Job, made: StageOutputs) -> list[list[list[str]]]:
     """Of each image of each class the names of the real ones that it is, is made of or began as; nothing of others."""
     if not all(made.real.get(label) for label in job.labels):
         return []

@@ -2,7 +2,7 @@
 
     LatentMethod     fit -> sample -> select -> refine -> decode
     ComposedImages   prepare -> compose
-    RealImages       choose -> copy
+    RealImages       places_chosen -> copy
 
 In a formation, `mosaics` has the last word in each.
 
@@ -257,7 +257,7 @@ def prepare_features(job: Job, method: RealImages) -> list[Artefact]:
     return [stored for features in needed for stored in features.stored(job)]
 
 
-def choose(job: Job, method: RealImages, ipc: int) -> dict[int, list[int]]:
+def places_chosen(job: Job, method: RealImages, ipc: int) -> dict[int, list[int]]:
     """The real images of each class that the rule keeps, by their places in it, in the order of the choice."""
     pools = {label: torch.from_numpy(job.images.of_class(label)) for label in job.labels}
     keep = method.select.among(job, {label: partial(pools.__getitem__, label) for label in pools})

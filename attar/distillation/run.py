@@ -151,15 +151,15 @@ def make(plan: RunPlan, ipc: int) -> StageOutputs:
     job, method, count = plan.job, plan.method, plan.job.spec.made(ipc)
     if isinstance(method, RealImages):
         compared, begun = pipeline.prepare_features(job, method), time.monotonic()
-        chosen = pipeline.choose(job, method, count)
+        chosen = pipeline.places_chosen(job, method, count)
         choosing, parts = time.monotonic() - begun, partial(pipeline.copy, job, method, chosen)
         real = {label: [[place] for place in places] for label, places in chosen.items()}
         return pipeline.StageOutputs(_mosaics(job, parts), compared=compared, real=real, choosing=choosing)
     if isinstance(method, ComposedImages):
         prepared = pipeline.prepare(job, method)
         parts = partial(pipeline.compose, job, method, prepared, count)
-        real = {label: method.real_places(job, load_artefact(job, of), count) for label, of in prepared.items()}
-        return pipeline.StageOutputs(_mosaics(job, parts), prepared=prepared, real=real)
+        sources = {label: method.real_places(job, load_artefact(job, of), count) for label, of in prepared.items()}
+        return pipeline.StageOutputs(_mosaics(job, parts), prepared=prepared, real=sources)
     method, asked = method.for_ipc(count), plan.artefacts[ipc]
     fitted = pipeline.fit(job, method, asked)
     candidates = pipeline.sample(job, method, asked, fitted)

@@ -163,8 +163,7 @@ def train_teacher(
     if dry_run:
         return
     begin_tracking()
-    make, assist = partial(_make, bench), partial(_train, bench)
-    made = out if earlier else once_together(bench.store, bench.artefact, bench.helper, make, assist)
+    made = out if earlier else _made(bench)
     if not is_main(bench.helper):
         return
     record = {**read_record(made), **_tested(bench, made, tests)}
@@ -173,6 +172,11 @@ def train_teacher(
     else:
         publish(made, out, {RECORD: {**record, "seconds": bench.store.seconds(bench.artefact)}})
     say(f"wrote {out.resolve()}: {bench.name}, {_accuracies(record, spec.test)}{_ended(record)}")
+
+
+def _made(bench: _Bench) -> Path:
+    """Where the teacher lies in the store; it is trained where it is not there."""
+    return once_together(bench.store, bench.artefact, bench.helper, partial(_make, bench), partial(_train, bench))
 
 
 def _test_images(bench: _Bench) -> ImageSet | None:
