@@ -36,7 +36,7 @@ types: $(STAMP)  ## Check types, strictly
 readme: $(STAMP)  ## Run the README's first commands as it gives them, and look for what they write
 	$(BIN)/python .ci/readme.py Start "Distill, judge, look"
 
-wheel: $(STAMP)  ## Build sdist and wheel, install the wheel into a new environment, run the README's main job there
+wheel: $(STAMP)  ## Build sdist and wheel, install the wheel into a new environment, run the README's main job and a short demonstration there
 	.ci/wheel $(BIN)/python
 
 docs: $(STAMP)  ## Build the documentation into site/, every link and name of code in it checked
