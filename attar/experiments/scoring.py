@@ -110,7 +110,7 @@ def scored(
     say(_cost(trainings.values(), own))
     if dry_run:
         return None
-    whole = clock_of(trainings, conditions.network, progress)
+    whole = grid_of(trainings, conditions.network, progress)
 
     def judged(name: str, how: Conditions = conditions) -> Record:
         with whole.item(name) as told:
@@ -154,8 +154,8 @@ def _on_all_data(
 
 
 @dataclass(frozen=True)
-class Trainings:
-    """Trainings of one kind: what they are, in words, by which recipe, how many, and the seconds of each."""
+class TrainingGroup:
+    """TrainingGroup of one kind: what they are, in words, by which recipe, how many, and the seconds of each."""
 
     words: str
     recipe: Recipe
@@ -173,7 +173,7 @@ class Trainings:
         return self.times * self.each
 
 
-def clock_of(trainings: Mapping[str, Trainings], network: str, progress: Progress) -> WholeGrid:
+def grid_of(trainings: Mapping[str, TrainingGroup], network: str, progress: Progress) -> WholeGrid:
     """The clock of all trainings, which knows what was forecast of each."""
     whole = WholeGrid(progress)
     for name, each in trainings.items():
@@ -183,13 +183,13 @@ def clock_of(trainings: Mapping[str, Trainings], network: str, progress: Progres
 
 def _trainings(
     distilled: DistilledSet, protocol: Protocol, conditions: Conditions, store: Store, progress: Progress
-) -> dict[str, Trainings]:
+) -> dict[str, TrainingGroup]:
     """All trainings, in their order, by what they give the scores."""
-    own, n, parts = protocol.own, len(conditions.seeds), dict[str, Trainings]()
+    own, n, parts = protocol.own, len(conditions.seeds), dict[str, TrainingGroup]()
     seconds = partial(expected_seconds, distilled, conditions=conditions, store=store, progress=progress)
 
     def add(name: str, words: str, recipe: Recipe, times: int, ipc: int | None = None) -> None:
-        parts[name] = Trainings(words, recipe, times, seconds(recipe=recipe, ipc=ipc))
+        parts[name] = TrainingGroup(words, recipe, times, seconds(recipe=recipe, ipc=ipc))
 
     add("own", f"set and random images, {own.name}", own, 2 * n)
     add("plain", "the same without augmentation", unaugmented(own), 2 * n)
@@ -202,7 +202,7 @@ def _trainings(
     return parts
 
 
-def _cost(trainings: Collection[Trainings], own: Recipe) -> str:
+def _cost(trainings: Collection[TrainingGroup], own: Recipe) -> str:
     """The trainings, and about how long they take on this device."""
     total = about(sum(one.seconds for one in trainings))
     labelling = " and the teacher's work" if own.labels == "soft" else ""

@@ -22,7 +22,7 @@ from attar.evaluation.load_images import images_of_set
 from attar.evaluation.precision import resolve_precision
 from attar.evaluation.records import Record, signed, spread
 from attar.evaluation.records_file import read_records, write_record
-from attar.experiments.scoring import Trainings, check_inputs, clock_of, evaluated, expected_seconds, the_set
+from attar.experiments.scoring import TrainingGroup, check_inputs, evaluated, expected_seconds, grid_of, the_set
 from attar.experiments.waterfall_steps import RecipeStep, ends
 from attar.networks import build
 from attar.sets.distilled import DistilledSet
@@ -120,7 +120,7 @@ def waterfall(
     say(_cost(steps, same, trainings.values()))
     if dry_run:
         return None
-    records, whole = list[Record](), clock_of(trainings, network, progress)
+    records, whole = list[Record](), grid_of(trainings, network, progress)
     for number, recipe in enumerate(_trained(steps, same)):
         if (earlier := same[number]) is not None:
             records.append(replace(records[earlier], recipe=recipe.name))
@@ -246,11 +246,11 @@ def _trainings(
     conditions: Conditions,
     store: Store,
     progress: Progress,
-) -> dict[str, Trainings]:
+) -> dict[str, TrainingGroup]:
     """The trainings of each step that makes a difference, by its number."""
     times = len(conditions.seeds) * (2 if conditions.baseline else 1)
     return {
-        str(number): Trainings(
+        str(number): TrainingGroup(
             step.name, step.recipe, times, expected_seconds(distilled, step.recipe, conditions, store, progress)
         )
         for number, (step, earlier) in enumerate(zip(steps, same, strict=True))
@@ -258,7 +258,7 @@ def _trainings(
     }
 
 
-def _cost(steps: Sequence[RecipeStep], same: Sequence[int | None], trainings: Collection[Trainings]) -> str:
+def _cost(steps: Sequence[RecipeStep], same: Sequence[int | None], trainings: Collection[TrainingGroup]) -> str:
     """The steps, and about how long they take on this device."""
     lines = [f"{number}. {step.summary or step.name}" for number, step in enumerate(steps)]
     lines = [
