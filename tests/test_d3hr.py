@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -22,10 +23,12 @@ from attar.distillation.artefacts import fit_artefact
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
-from attar.methods.d3hr import matching, scores
+from attar.methods.d3hr import class_moments, matching, scores
 from attar.methods.d3hr.matching import matched, reference_draws, search
 from attar.methods.d3hr.moments import Moments, error_of_mean
+from attar.methods.d3hr.planes import places_on, planes
 from attar.methods.d3hr.scores import ScoreFunction, kl_score, paper_score, sinkhorn_score
+from attar.report import write_report
 from attar.sets.distilled import open_distilled, verify
 
 CLASSES = ["ant", "bee", "cat", "dog"]
@@ -82,6 +85,56 @@ def test_per_class_bounds_how_many_are_inverted_and_says_what_that_costs(world: 
     assert several["error_of_mean"] == fitted["error_of_mean"], "of no single time"
     assert learnt(job, d3hr().fit, [0])["error_of_mean"] == 0
     assert any("inverting ant (5 of 12: standard error of the mean 0.34 deviations)" in text for text in said)
+
+
+def test_planes_are_principal_components() -> None:
+    z = torch.randn(40, 2, 4, 3, 3, generator=drawn()) * torch.tensor([5.0, 3.0, 1.0, 1.0])[:, None, None] + 7
+    found = planes(z)
+    for at in range(2):
+        rows = z[:, at].flatten(1).double()
+        _, scales, axes = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
+        alike = (found["axes"][at].flatten(1).double() @ axes[:2].T).abs()
+        torch.testing.assert_close(alike, torch.eye(2).double(), atol=1e-4, rtol=0)
+        torch.testing.assert_close(found["shares"][at], (scales.square() / scales.square().sum())[:2].float())
+        torch.testing.assert_close(found["places"][at], places_on(found["axes"][at], z[:, at]), atol=1e-4, rtol=1e-4)
+    assert planes(z[:2]) == {}
+    assert all(bool(value.isfinite().all()) for value in planes(torch.ones(3, 1, 4, 3, 3)).values())
+
+
+def test_a_set_keeps_where_its_starts_lie_among_real_ones(world: Path, tmp_path: Path, store: Store) -> None:
+    job, method = Job(spec_of(world), store), d3hr()
+    (folder,) = distill_sets(job, "d3hr", method, (2,), tmp_path / "out")
+    one = open_distilled(folder)
+    assert [each["label"] for each in one.manifest["noise"]] == [0, 1, 2, 3]
+    fitted, told = learnt(job, method.fit, [1]), one.manifest["noise"][1]
+    mean, std = method.statistics(fitted).values()
+    axes = fitted["axes"][0].flatten(1)
+    starts = (method.start(job, fitted, 1, 2).z - mean).flatten(1) @ axes.T
+    assert told["starts"] == [pytest.approx(point, rel=1e-2, abs=1e-3) for point in starts.tolist()]
+    spread = (axes * std.flatten().square()) @ axes.T
+    assert told["spread"] == [pytest.approx(row, rel=1e-2, abs=1e-3) for row in spread.tolist()]
+    assert len(told["real"]) == 12
+    assert torch.tensor(told["real"]).mean(0).abs().max() < 1e-2, "the mean is in the middle"
+    write_report([folder], [], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "bee, map of the noises: 2 starts among 12 inverted real latents" in page
+    symbol = page.split('<symbol id="n0-1"')[1].split("</symbol>")[0]
+    strokes = [len(re.findall("M", path)) for path in re.findall(r'<path d="([^"]*)"', symbol)]
+    assert strokes == [12, 1, 2 * 2], "real latents, the ellipse, two crosses"
+
+
+def test_fits_of_before_have_no_map(world: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(class_moments, "planes", lambda _: {})
+    (old,) = distill_sets(Job(spec_of(world), store), "d3hr", d3hr(), (2,), tmp_path / "old")
+    monkeypatch.undo()
+    (again,) = distill_sets(Job(spec_of(world), store), "d3hr", d3hr(), (2,), tmp_path / "again")
+    (new,) = distill_sets(Job(spec_of(world), Store(tmp_path / "new")), "d3hr", d3hr(), (2,), tmp_path / "made")
+    of_old, of_again, of_new = (open_distilled(folder).manifest for folder in (old, again, new))
+    assert ["noise" in manifest for manifest in (of_old, of_again, of_new)] == [False, False, True]
+    assert of_old["images"] == of_again["images"] == of_new["images"]
+    assert of_old["run"] == of_again["run"] == of_new["run"]
+    write_report([old], [], tmp_path / "page.html")
+    assert "Where these images began" not in (tmp_path / "page.html").read_text()
 
 
 def test_one_inversion_serves_several_times(world: Path, store: Store) -> None:

@@ -24,6 +24,7 @@ from attar.core.store import canonical
 from attar.evaluation.records import Record, Trial
 from attar.report import charts, write_report
 from attar.report.manifest_rows import distill_command, evaluate_commands
+from attar.report.maps import noise_maps_of
 from attar.report.names import class_title
 from attar.report.results import results_tables
 from attar.report.set_names import method_names
@@ -364,6 +365,30 @@ def test_names_that_are_not_of_each_image_are_damage(tmp_path: Path, names: Any)
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "real_images": names}))
     with pytest.raises(AttarError, match="is damaged: real_images"):
+        open_distilled(folder)
+
+
+def test_starts_that_are_drawn_elsewhere_have_a_map_of_their_own(tmp_path: Path) -> None:
+    noise = {"label": 1, "shares": [0.5, 0.2], "real": [[1, 2], [3, 4]], "spread": [[4, 0], [0, 1]], "starts": [[9, 9]]}
+    folder = write_set(tmp_path / "set", noise=[noise])
+    (drawn,) = noise_maps_of([open_distilled(folder)], [0])
+    real, ellipse, starts = re.findall(r'<path d="([^"]*)"', drawn[1].symbol)
+    side = float(re.findall(r'viewBox="0 0 (\S+)', drawn[1].symbol)[0])
+    x, y = ([float(place) for place in re.findall(r"-?[\d.]+", ellipse)][axis::2] for axis in (0, 1))
+    assert (max(x) - min(x)) / (max(y) - min(y)) == pytest.approx(2, rel=0.05), "twice as wide as high"
+    every = [float(place) for path in (real, ellipse, starts) for place in re.findall(r"-?[\d.]+", path)]
+    assert all(0 <= place <= side for place in every)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"label": 2}, {"spread": [[4, 0]]}, {"starts": [[1e300, 0]]}, {"shares": [2, 0]}, {"real": [[1]]}]
+)
+def test_a_map_that_a_page_cannot_draw_is_damage(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    noise = {"label": 1, "shares": [0.5, 0.2], "real": [[1, 2]], "spread": [[4, 0], [0, 1]], "starts": [[9, 9]]}
+    folder = write_set(tmp_path / "set", noise=[noise])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "noise": [noise | wrong]}))
+    with pytest.raises(AttarError, match="is damaged: noise"):
         open_distilled(folder)
 
 

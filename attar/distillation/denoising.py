@@ -51,8 +51,8 @@ def denoised(
 ) -> list[Tensors]:
     """Denoises the starts of several classes together, those that have a time.
 
-    Of each class the latents `z` (n, C, H, W), on the CPU; and where the starts aim at latents, how far the clean
-    latents that the prior predicted were from these, step by step (`distances`, (n, steps)).
+    Of each class the latents `z` (n, C, H, W), on the CPU; where the starts aim at latents, how far the clean latents
+    that the prior predicted were from these, step by step (`distances`, (n, steps)); and the `places` of its starts.
     """
     (t,) = {start.t for start in starts}
     if t is None:
@@ -79,7 +79,11 @@ def denoised(
             _hand_out(torch.stack(way, 1), rows, ways)
         meter.add(len(rows))
     made = {"z": finished, "distances": ways}
-    return [{name: torch.stack(of[label]) for name, of in made.items() if of[label]} for label in labels]
+    of_class = [{name: torch.stack(of[label]) for name, of in made.items() if of[label]} for label in labels]
+    return [
+        own if start.places is None else {**own, "places": start.places}
+        for own, start in zip(of_class, starts, strict=True)
+    ]
 
 
 def _hand_out(made: Tensor, rows: Sequence[tuple[int, int]], to: Mapping[int, list[Tensor]]) -> None:

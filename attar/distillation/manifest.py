@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 TOTALS = ("count", "inertia")
 """What fits learn that adds up over groups."""
+STARTS_SHOWN = 100
+"""Starts of a class at most whose places are kept."""
 THUMBNAIL = 128
 """Pixels: larger prototypes are kept as thumbnails of this size."""
 PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "pillow", "scikit-learn", "safetensors")
@@ -52,6 +54,7 @@ def manifest(plan: RunPlan, ipc: int, made: StageOutputs) -> dict[str, Any]:
         "learnt": learnt(made.fitted),
         "measures": tuning_measures(job, made),
         **({"way": way} if (way := way_to_aims(plan, made)) else {}),
+        **({"noise": maps} if (maps := noise_maps(plan, made)) else {}),
         **({"weights": [made.weights[label] for label in job.labels]} if made.weights else {}),
         **({"real_images": real} if (real := names_of_real(job, made)) else {}),
         "seconds": seconds(plan, made),
@@ -95,6 +98,37 @@ def way_to_aims(plan: RunPlan, made: StageOutputs) -> list[dict[str, float]]:
     way = torch.cat(of_class).double().square().mean(0).sqrt()
     times = times_from(method.sampler, job.prior, method.start_time(job.prior))
     return [{"t": t, "distance": round(far, 6)} for t, far in zip(times[::-1], way.tolist(), strict=True)]
+
+
+def noise_maps(plan: RunPlan, made: StageOutputs) -> list[dict[str, Any]]:
+    """For some classes, where the starts of their candidates lie in the domain that these are drawn in.
+
+    Nothing for methods without such maps, and where the cache has only what older versions kept.
+    """
+    job, method, found = plan.job, plan.method, []
+    if not isinstance(method, LatentMethod) or made.asked is None:
+        return []
+    for label in evenly(job.labels, CLASSES_SHOWN):
+        seen = method.noise_map(made.fitted.get(label, {}))
+        places = None if seen is None else load_artefact(job, made.asked.candidates[label]).get("places")
+        if seen is None or places is None:
+            return []
+        found.append(
+            {
+                "label": label,
+                "shares": _rounded(seen.shares),
+                "real": _rounded(seen.real - seen.mean),
+                "spread": _rounded(seen.spread),
+                "starts": _rounded(places[:STARTS_SHOWN] - seen.mean),
+            }
+        )
+    return found
+
+
+def _rounded(values: Tensor) -> Any:
+    if values.ndim == 0:
+        return float(f"{float(values):.4g}")
+    return [_rounded(value) for value in values]
 
 
 def names_of_real(job: Job, made: StageOutputs) -> list[list[list[str]]]:

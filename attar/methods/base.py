@@ -189,6 +189,22 @@ class Start:
     """The time that they are denoised from; None: they are finished as they are."""
     aims: Tensor | None = None
     """What the method's guide is given of each, (N, ...), of one shape for all classes."""
+    places: Tensor | None = None
+    """Where each lies on the class's map, (N, 2) (see `NoiseMap`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseMap:
+    """A plane through the domain that a class's starts are drawn in, and what is fitted to real latents there."""
+
+    shares: Tensor
+    """The share of the variance of the real latents along each of its two axes, (2,)."""
+    real: Tensor
+    """Where some of the real latents lie, (M, 2)."""
+    mean: Tensor
+    """The middle of what is fitted to them, (2,)."""
+    spread: Tensor
+    """Its covariance, (2, 2)."""
 
 
 class Guide(Protocol):
@@ -281,6 +297,10 @@ class LatentMethod:
     def statistics(self, fitted: Tensors) -> Tensors:
         """All that starts of a class are made from; asked only where the method `keeps_statistics`."""
         raise NotImplementedError
+
+    def noise_map(self, fitted: Tensors) -> NoiseMap | None:
+        """The map that a class's starts have `places` on; None where they have none."""
+        return None
 
     def start_seconds(self, job: Job, n: int) -> float:
         """Seconds that finding n starts takes, and what the guide adds, measured on a small part: for the estimate."""

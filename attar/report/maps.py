@@ -1,4 +1,7 @@
-"""Maps on a page: for each class of a set, where its images lie among the real ones. All sets have the same axes."""
+"""Maps on a page: for each class of a set, where its images lie among the real ones. All sets have the same axes.
+
+Where starts are drawn in a domain of their own, they are on a second map, of that domain.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,10 @@ SPACES = {
     "pixels": "pixels",
 }
 """What a map is of, in words; where several kinds of features were compared, of the first of these."""
+NOISE = "noise"
+"""The kind of a map of starts."""
+DEVIATIONS = 2
+"""How far the ellipse of what is fitted to real latents reaches, in deviations."""
 INCHES = 1.3
 """Its side."""
 SHOWN = 100
@@ -61,6 +68,8 @@ class _Measured:
     real: Sequence[Point]
     images: Sequence[Point]
     starts: Sequence[Point]
+    spread: Sequence[Point] = ()
+    """The covariance (2, 2) of what is fitted to the real latents, whose mean is at 0."""
 
     @classmethod
     def of(cls, kind: str, one: PrincipalMap) -> _Measured:
@@ -77,7 +86,17 @@ class _Measured:
     @property
     def points(self) -> list[Point]:
         """All that is on it."""
-        return [*self.real, *self.images, *self.starts]
+        return [*self.real, *self.images, *self.starts, *self.ellipse[0]]
+
+    @property
+    def ellipse(self) -> tuple[list[Point], float, float, float]:
+        """Corners of the square around what is fitted; its width, height and angle in degrees. None: no corners."""
+        if not self.spread:
+            return [], 0.0, 0.0, 0.0
+        squares, axes = np.linalg.eigh(np.array(self.spread))
+        height, width = (2 * DEVIATIONS * np.sqrt(squares.clip(0))).tolist()
+        angle = float(np.degrees(np.arctan2(axes[1, 1], axes[0, 1])))
+        return [(-width / 2, -width / 2), (width / 2, width / 2)], width, height, angle
 
 
 def maps_of(
@@ -89,12 +108,36 @@ def maps_of(
         labels: for each set, those that are shown.
         styles: for each set, the number of its colour.
     """
-    measured = [_measured(distilled, own) for distilled, own in zip(sets, labels, strict=True)]
+    return _drawn([_measured(distilled, own) for distilled, own in zip(sets, labels, strict=True)], styles, "m")
+
+
+def noise_maps_of(sets: Sequence[DistilledSet], styles: Sequence[int]) -> list[dict[int, Map]]:
+    """For each set, label -> where the starts of some classes lie in the domain that they are drawn in."""
+    return _drawn([_of_noise(distilled) for distilled in sets], styles, "n")
+
+
+def _of_noise(distilled: DistilledSet) -> dict[int, _Measured]:
+    def points(values: Sequence[Sequence[float]]) -> list[Point]:
+        return [(value[0], value[1]) for value in values]
+
+    return {
+        one["label"]: _Measured(
+            NOISE, one["shares"], points(one["real"]), [], points(one["starts"]), points(one["spread"])
+        )
+        for one in distilled.manifest.get("noise", ())
+    }
+
+
+def _drawn(measured: Sequence[dict[int, _Measured]], styles: Sequence[int], prefix: str) -> list[dict[int, Map]]:
+    """All maps, those with the same axes in the same frame; their ids begin with the prefix."""
     frames: dict[object, list[Point]] = {}
     for one in (one for maps in measured for one in maps.values()):
         frames.setdefault(one.space, []).extend(one.points)
     return [
-        {label: _map(f"m{number}-{label}", one, style, _square(frames[one.space])) for label, one in maps.items()}
+        {
+            label: _map(f"{prefix}{number}-{label}", one, style, _square(frames[one.space]))
+            for label, one in maps.items()
+        }
         for number, (maps, style) in enumerate(zip(measured, styles, strict=True))
     ]
 
@@ -117,7 +160,12 @@ def _square(points: Sequence[Point]) -> tuple[float, float, float]:
 
 
 def _map(name: str, one: _Measured, style: int, frame: tuple[float, float, float]) -> Map:
-    space, variance = SPACES[one.kind], " + ".join(f"{100 * share:.0f} %" for share in one.variance)
+    variance = " + ".join(f"{100 * share:.0f} %" for share in one.variance)
+    if one.kind == NOISE:
+        shown = f"{len(one.starts)} starts among {len(one.real)} inverted real latents"
+        summary = f"map of the noises: {shown}; its two axes hold {variance} of the variance of the real ones"
+        return Map(name, _symbol(name, one, style, frame), "noises", variance, summary, True)
+    space = SPACES[one.kind]
     began = f" and {len(one.starts)} prototypes" if one.starts else ""
     shown = f"{len(one.images)} images{began} among {len(one.real)} real ones"
     summary = f"map of {space}: {shown}; its two axes hold {variance} of the variance of the real ones"
@@ -132,15 +180,20 @@ def _symbol(name: str, one: _Measured, style: int, frame: tuple[float, float, fl
         return [(point, point) for point in points]
 
     def draw(figure: Figure) -> None:
+        from matplotlib.patches import Ellipse
+
         figure.set_layout_engine("none")
         figure.patch.set_visible(False)
         axes = figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[])
         axes.set(xlim=(left, left + side), ylim=(bottom, bottom + side))
         crosses = [((x - arm, y - k * arm), (x + arm, y + k * arm)) for x, y in one.starts for k in (1, -1)]
         _strokes(axes, dots(one.real), MUTED, 2.0)
+        if one.spread:
+            _, width, height, angle = one.ellipse
+            axes.add_artist(Ellipse((0, 0), width, height, angle=angle, fill=False, ec=MUTED, lw=0.8, clip_on=False))
         _strokes(axes, dots(one.images), PAPER, 6.5)
         _strokes(axes, dots(one.images), SERIES[style % COLOURS], 5.0)
-        _strokes(axes, crosses, INK, 1.0)
+        _strokes(axes, crosses, SERIES[style % COLOURS] if one.spread else INK, 1.0)
 
     drawn = svg(draw, (INCHES, INCHES), name)
     paths = re.findall(r'<path d="[^"]*" style="[^"]*"/>', re.sub(r"\s+", " ", drawn))

@@ -21,6 +21,7 @@ from attar.data.output_places import check_file, check_place
 from attar.evaluation.records import Record
 from attar.report.charts import COLOURS, distances_by_time, measures_by_step, symbol
 from attar.report.fine_tunings import MEASURES, fine_tunings
+from attar.report.maps import DEVIATIONS
 from attar.report.names import class_title
 from attar.report.results import results_tables
 from attar.report.rows import COLUMNS, all_rows
@@ -124,6 +125,7 @@ def _page(sets: Sequence[DistilledSet], latest: Sequence[Record], title: str) ->
         drawn=distances_by_time(ways) if ways else "",
         measures=MEASURES,
         near=NEAR,
+        deviations=DEVIATIONS,
         neighbours=NEIGHBOURS,
         walls=walls,
         comparisons=comparisons,

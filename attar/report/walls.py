@@ -20,7 +20,7 @@ from attar.core.wording import counted
 from attar.evaluation.records import Record
 from attar.report.charts import distances_chart
 from attar.report.manifest_rows import distill_command, evaluate_commands, settings
-from attar.report.maps import Map, maps_of
+from attar.report.maps import Map, maps_of, noise_maps_of
 from attar.report.rows import public
 from attar.report.set_names import path_of
 from attar.report.sprites import BUDGET, Sheet, ShownImages, fitting, image_of, sheet
@@ -83,6 +83,8 @@ class Wall:
     """The classes that are shown, and the names of the real images that those on the page are or were made of."""
     problems: tuple[str, ...]
     """What is not as it was written, a line each."""
+    noises: tuple[tuple[str, Map], ...] = ()
+    """For some classes, where the starts of the images lie in the domain that they are drawn in."""
 
 
 @dataclass(frozen=True)
@@ -100,27 +102,36 @@ def walls_of(
     """What is shown of each set, and how its images stand on the page."""
     common = set(sets[0].classes).intersection(*(distilled.classes for distilled in sets)) if sets else set()
     labels = [_shown(distilled, common) for distilled in sets]
-    maps = maps_of(sets, labels, [styles[names[path_of(distilled)]] for distilled in sets])
+    colours = [styles[names[path_of(distilled)]] for distilled in sets]
+    maps, noises = maps_of(sets, labels, colours), noise_maps_of(sets, colours)
     drawn: list[_Drawn] = []
 
     def draw(images: int) -> list[Sheet]:
         drawn[:] = [_drawn(distilled, own, images) for distilled, own in zip(sets, labels, strict=True)]
         return [one for each in drawn for one in each.sheets]
 
-    look, uris = fitting(draw, BUDGET - sum(len(one.symbol) for own in maps for one in own.values()))
+    look, uris = fitting(draw, BUDGET - sum(len(one.symbol) for own in (*maps, *noises) for one in own.values()))
     left = iter(uris)
     walls = [
         _wall(number, distilled, each, left, [record for record in records if record.path == path_of(distilled)], name)
         for number, (distilled, each) in enumerate(zip(sets, drawn, strict=True))
         for name in [names[path_of(distilled)]]
     ]
-    return [_finished(*each, styles) for each in zip(walls, labels, maps, strict=True)], look
+    return [_finished(*each, styles) for each in zip(sets, walls, labels, maps, noises, strict=True)], look
 
 
-def _finished(wall: Wall, labels: Sequence[int], maps: Mapping[int, Map], styles: Mapping[str, int]) -> Wall:
+def _finished(
+    distilled: DistilledSet,
+    wall: Wall,
+    labels: Sequence[int],
+    maps: Mapping[int, Map],
+    noises: Mapping[int, Map],
+    styles: Mapping[str, int],
+) -> Wall:
     """A wall in its colour, with the maps of its classes."""
     strips = (replace(strip, map=maps.get(label)) for strip, label in zip(wall.strips, labels, strict=True))
-    return replace(wall, style=styles[wall.name], strips=tuple(strips))
+    named = tuple((distilled.classes[label], one) for label, one in noises.items())
+    return replace(wall, style=styles[wall.name], strips=tuple(strips), noises=named)
 
 
 @dataclass(frozen=True)

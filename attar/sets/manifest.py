@@ -57,6 +57,7 @@ _PRIOR: Shape = {
 }
 _LABELLER: Shape = {"teacher": TEXT, "network": TEXT, "accuracy": number(0, 100), "classes": TEXT}
 _LOOK: Shape = {"step": whole(0), **{f"{name}?": Maybe(MEASURED) for name in LOOKED_AT}}
+_PAIR = Many(number(-MOST_DISTANCE, MOST_DISTANCE), least=2)
 _SHAPE: Shape = {
     "attar": TEXT,
     "run": TEXT,
@@ -75,6 +76,15 @@ _SHAPE: Shape = {
     "exemplars_by?": Maybe(_TEACHER),
     "learnt?": Values(Maybe(MEASURED)),
     "weights?": Many(Many(number(0, MOST_WEIGHT))),
+    "noise?": Many(
+        {
+            "label": whole(0),
+            "shares": Many(number(0, 1), least=2),
+            "real": Many(_PAIR, least=1),
+            "spread": Many(_PAIR, least=2),
+            "starts": Many(_PAIR, least=1),
+        }
+    ),
     "real_images?": Many(Many(Many(TEXT, least=1))),
     "way?": Many({"t": whole(0), "distance": number(0, MOST_DISTANCE)}, least=1),
     "measures?": Many({"looks": Many(_LOOK, least=1)}),
@@ -130,6 +140,8 @@ def _misfit(manifest: dict[str, Any]) -> str | None:
         count = len((manifest[head] or {}).get(key, manifest["classes"]))
         if count != len(manifest["classes"]):
             return f"{name} has {counted(count, 'number')} for {counted(len(manifest['classes']), 'class')}"
+    if any(one["label"] >= len(manifest["classes"]) for one in manifest.get("noise", ())):
+        return f"noise is of a class that is none of the {len(manifest['classes'])} of the set"
     wrong = _misfit_of_real_images(manifest.get("real_images"), manifest)
     return wrong or _misfit_of_weights(manifest.get("weights"), manifest)
 

@@ -21,6 +21,7 @@ from attar.diffusion import FixedPoint, Sampler, inverted, sample
 from attar.job import Job
 from attar.methods.base import Group, Tensors
 from attar.methods.d3hr.moments import Moments, error_of_mean
+from attar.methods.d3hr.planes import planes
 from attar.methods.d3hr.settings import RETURNED, InvertSettings
 from attar.priors.latents import Shard
 from attar.priors.prior import Prior
@@ -36,7 +37,8 @@ class Invert(InvertSettings):
         `mean` and `variance` are (T, C, H, W), float64, one for each of `times`. `error_of_mean` is the standard error
         that per_class costs each component of the means, in that component's deviations: the same at every time. Of
         exact inversion, `unconverged` is the share of the images of which some step was not solved, and `round_trip`
-        the mean relative error of those that were sampled back.
+        the mean relative error of those that were sampled back. What shows where starts lie is of the first shard's
+        latents (planes.py).
         """
         (label,) = group
         whole = len(job.images.of_class(label))
@@ -46,34 +48,37 @@ class Invert(InvertSettings):
             text += f" ({total:,} of {whole:,}: standard error of the mean {error:.2g} deviations)"
         meter = Meter(job.progress, text, total, "images")
         moments = Moments.of(torch.empty(0, len(self.times), *job.prior.codec.shape))
-        unconverged, errors = torch.zeros(()), []
+        unconverged, errors, shown = torch.zeros(()), [], Tensors()
         for number, shard in enumerate(job.latents.shards(label, total, job.progress)):
             of_shard = self._shard(job, label, shard, number == 0, scratch / f".{number}", meter)
             unconverged += of_shard.pop("unconverged")
             errors.append(of_shard.pop("errors"))
+            shown |= {name: of_shard.pop(name) for name in ("axes", "shares", "places") if name in of_shard}
             moments = moments.merged(Moments(**of_shard))
         fitted = {"count": moments.count, "mean": moments.mean, "variance": moments.variance()}
         fitted["error_of_mean"] = torch.tensor(error)
         if self.exact:
             fitted |= {"unconverged": unconverged / total, "round_trip": torch.cat(errors).mean()}
-        return fitted
+        return {**fitted, **shown}
 
     def _shard(self, job: Job, label: int, shard: Shard, first: bool, checkpoint: Path, meter: Meter) -> Tensors:
-        """The moments of a shard, how many of its images did not converge, and round-trip errors of the first."""
+        """The moments of a shard, how many images did not converge; of the first its round-trip errors and planes."""
         if (earlier := resumed(checkpoint, load_file)) is not None:
             meter.add(len(shard.positions))
             return earlier
         begun = time.monotonic()
         moments = Moments.of(torch.empty(0, len(self.times), *job.prior.codec.shape))
-        unconverged, errors = torch.zeros(()), torch.empty(0)
+        unconverged, errors, seen = torch.zeros(()), torch.empty(0), []
         for z in shard.sampled(self.seed, job.classes[label]).split(4 * job.prior.batch_size):
             y = job.conditions([label]).expand(len(z))
             latents, residual = self.inverted_at_times(job.prior, z, y, meter)
             moments = moments.merged(Moments.of(latents))
+            seen += [latents] if first else []
             unconverged += (~(residual <= self.tolerance)).sum()
             if self.exact and first and not len(errors):
                 errors = self.round_trip(job.prior, z[:RETURNED], latents[:RETURNED, -1], y[:RETURNED])
         of_shard = {**vars(moments), "unconverged": unconverged, "errors": errors}
+        of_shard |= planes(torch.cat(seen)) if first else {}
         with replacing(checkpoint) as temporary:
             save_file(of_shard, temporary)
         note_seconds(checkpoint.parent, time.monotonic() - begun)

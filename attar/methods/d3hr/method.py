@@ -22,9 +22,10 @@ from attar.core.errors import AttarError
 from attar.core.rng import seed_of
 from attar.diffusion import EVEN, Sampler, check_on_grid, grid
 from attar.job import Job
-from attar.methods.base import LatentMethod, Select, Start, Tensors
+from attar.methods.base import LatentMethod, NoiseMap, Select, Start, Tensors
 from attar.methods.d3hr.class_moments import Invert
 from attar.methods.d3hr.matching import elsewhere, groups_at_once, matched, reference_draws, search
+from attar.methods.d3hr.planes import places_on
 from attar.methods.d3hr.scores import ScoreFunction, kl_score, paper_score, sinkhorn_score
 from attar.methods.refinements import AnyRefinement
 from attar.priors.prior import Prior
@@ -86,7 +87,17 @@ class D3HR(LatentMethod):
         """Group sampling: of many groups of n latents, z ~ N(mu, sigma^2), the one with the lowest score."""
         seed = seed_of(job.spec.seed, "d3hr", job.classes[label], n)
         group = self._group(self.statistics(fitted), n, seed, job.prior.device)
-        return Start(group, self.start_time(job.prior))
+        at = self.fit.times.index(self.matched_time)
+        places = places_on(fitted["axes"][at], group) if "axes" in fitted else None
+        return Start(group, self.start_time(job.prior), places=places)
+
+    def noise_map(self, fitted: Tensors) -> NoiseMap | None:
+        if "axes" not in fitted:
+            return None
+        at = self.fit.times.index(self.matched_time)
+        axes, moments = fitted["axes"][at].flatten(1).double(), self.statistics(fitted)
+        spread = axes * moments["std"].flatten().double().square() @ axes.T
+        return NoiseMap(fitted["shares"][at], fitted["places"][at], places_on(axes, moments["mean"][None])[0], spread)
 
     def _group(self, statistics: Tensors, n: int, seed: int, device: torch.device) -> Tensor:
         mean, std = statistics["mean"], statistics["std"]
