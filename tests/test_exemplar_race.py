@@ -212,6 +212,16 @@ def test_without_a_teacher_digits_need_no_typical_images(store: Store) -> None:
     assert not TypicalRace(job, Select(rule="herding", share=0.2), 10).outcome().typical_wins
 
 
+@pytest.mark.parametrize("alone", ["ant", "cat"])
+def test_a_class_of_a_single_image_races_too(world: Path, store: Store, tmp_path: Path, alone: str) -> None:
+    for name in CLASSES:
+        (tmp_path / "long" / name).mkdir(parents=True)
+        for file in sorted((world / "data" / name).iterdir())[: 1 if name == alone else 6]:
+            shutil.copy(file, tmp_path / "long" / name)
+    job = Job(Spec(data=str(tmp_path / "long"), device="cpu"), store)
+    assert TypicalRace(job, Select(rule="herding", share=0.2), 1).outcome().tested == 3 * 2 * 2
+
+
 def test_each_half_is_judged_by_the_other() -> None:
     drawn = numpy_generator("halves").integers(0, 256, (120, 8, 8, 3), dtype=np.uint8)
     labels = torch.arange(120) % 2

@@ -222,5 +222,6 @@ class _Test:
 
     def right(self, images: Pixels, labels: Tensor) -> Tensor:
         """100 for each image left out whose class is named after learning from these images, else 0."""
-        named = scores(self.features.of(images), labels, self.features.rows).argmax(1)
+        classes = int(labels.max() + 1)
+        named = scores(self.features.of(images), labels, self.features.rows, classes).argmax(1)
         return 100 * (named == self.labels).double()

@@ -50,9 +50,12 @@ class RandomFeatures:
         return in_batches(rows, BATCH, torch.from_numpy(images))
 
 
-def scores(known: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
-    """What ridge regression on features (n, D) of known labels (n,) says of others (N, D): (N, classes)."""
-    aims = F.one_hot(labels).double() - 1 / int(labels.max() + 1)
+def scores(known: Tensor, labels: Tensor, asked: Tensor, classes: int) -> Tensor:
+    """What ridge regression on features (n, D) of known labels (n,) says of others (N, D): (N, classes).
+
+    There may be no known image of some of the classes.
+    """
+    aims = F.one_hot(labels, classes).double() - 1 / classes
     penalty = RIDGE * torch.eye(len(known), dtype=torch.float64)
     weights = known.T @ torch.linalg.solve(known @ known.T + penalty, aims)
     return asked @ weights
@@ -63,11 +66,12 @@ def sureness(rows: Tensor, labels: Tensor) -> Tensor:
 
     Every other image of a class is in the same half.
     """
-    judged = torch.empty(len(rows), int(labels.max() + 1), dtype=torch.float64)
+    classes = int(labels.max() + 1)
+    judged = torch.empty(len(rows), classes, dtype=torch.float64)
     half = torch.zeros(len(rows), dtype=torch.bool)
     for label in labels.unique():
         half[(labels == label).nonzero()[::2, 0]] = True
     for side in (half, ~half):
-        judged[~side] = scores(rows[side], labels[side], rows[~side])
+        judged[~side] = scores(rows[side], labels[side], rows[~side], classes)
     own = judged.gather(1, labels[:, None])[:, 0]
     return own - judged.scatter(1, labels[:, None], -torch.inf).amax(1)
