@@ -79,11 +79,8 @@ def denoised(
             _hand_out(torch.stack(way, 1), rows, ways)
         meter.add(len(rows))
     made = {"z": finished, "distances": ways}
-    of_class = [{name: torch.stack(of[label]) for name, of in made.items() if of[label]} for label in labels]
-    return [
-        own if start.places is None else {**own, "places": start.places}
-        for own, start in zip(of_class, starts, strict=True)
-    ]
+    of_class = ({name: torch.stack(of[label]) for name, of in made.items() if of[label]} for label in labels)
+    return [{**own, **start.told} for own, start in zip(of_class, starts, strict=True)]
 
 
 def _hand_out(made: Tensor, rows: Sequence[tuple[int, int]], to: Mapping[int, list[Tensor]]) -> None:

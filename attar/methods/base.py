@@ -192,6 +192,11 @@ class Start:
     places: Tensor | None = None
     """Where each lies on the class's map, (N, 2) (see `NoiseMap`)."""
 
+    @property
+    def told(self) -> Tensors:
+        """What is kept of the starts with the candidates."""
+        return {} if self.places is None else {"places": self.places}
+
 
 @dataclass(frozen=True, eq=False)
 class NoiseMap:
