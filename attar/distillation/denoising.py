@@ -78,9 +78,11 @@ def denoised(
         if way:
             _hand_out(torch.stack(way, 1), rows, ways)
         meter.add(len(rows))
-    made = {"z": finished, "distances": ways}
-    of_class = ({name: torch.stack(of[label]) for name, of in made.items() if of[label]} for label in labels)
-    return [{**own, **start.told} for own, start in zip(of_class, starts, strict=True)]
+    return [_of_class(label, {"z": finished, "distances": ways}) | begun[label].told for label in labels]
+
+
+def _of_class(label: int, made: Mapping[str, Mapping[int, list[Tensor]]]) -> Tensors:
+    return {name: torch.stack(of[label]) for name, of in made.items() if of[label]}
 
 
 def _hand_out(made: Tensor, rows: Sequence[tuple[int, int]], to: Mapping[int, list[Tensor]]) -> None:
