@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file
+from pyarrow import parquet
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision.datasets import ImageFolder
@@ -40,10 +40,11 @@ def pictures(folder: Path) -> Iterator[tuple[Image.Image, int]]:
 
 def targets(folder: Path, classes: torch.Tensor) -> torch.Tensor:
     """The probabilities of each picture: of the set's fixed labels at temperature 2, or all of them its class's."""
-    file = folder / "labels" / "labels-00000.safetensors"
+    file = folder / "images" / "metadata.parquet"
     if not file.exists():
         return F.one_hot(classes).float()
-    return (load_file(file)["values"].float() / 2).softmax(1)
+    logits = torch.tensor(parquet.read_table(file)["logits"].to_pylist())
+    return (logits.view(len(classes), -1) / 2).softmax(1)
 
 
 def convnet(classes: int, side: int, width: int = 48, depth: int = 3) -> nn.Sequential:

@@ -27,6 +27,7 @@ from attar.core.store import Store
 from attar.core.whole_command import StageForecast, WholeCommand
 from attar.distillation.cost import tell
 from attar.evaluation.records_file import read_records
+from attar.experiments.spec import read_experiment
 from attar.report.manifest_rows import distill_command, evaluate_commands, settings
 from attar.sets.distilled import open_distilled, verify
 from attar.sets.expand import expand
@@ -354,11 +355,32 @@ def test_the_plain_loop_learns_from_them(
     logits = torch.from_numpy(house.load_set(world / "set").logits)
     assert torch.equal(example["targets"](world / "set", classes), (logits / 2).softmax(1))
     assert torch.equal(example["targets"](world / "plain", classes), F.one_hot(classes).float())
+    coarse = made(tmp_path / "coarse", labels="fixed-int8", label_teacher=teacher)
+    held = torch.from_numpy(house.load_set(coarse).logits)
+    assert torch.equal(example["targets"](coarse, classes), (held / 2).softmax(1))
     mosaics = made(tmp_path / "mosaics", formation=2, labels="fixed", label_teacher=teacher)
     words = [mosaics, world / "set" / "images", "--steps", "2", "--no-flip"]
     monkeypatch.setattr("sys.argv", ["train_on_a_set.py", *map(str, words)])
     example["main"]()
     assert capsys.readouterr().out.startswith("80 images: ")
+
+
+def test_several_schemes_are_refused(world: Path, teacher: str, tmp_path: Path) -> None:
+    made(tmp_path / "sets" / "coarse", labels="fixed-int8", label_teacher=teacher)
+    shutil.copytree(world / "set", tmp_path / "sets" / "fine")
+    with pytest.raises(AttarError, match=r"several schemes \(.*coarse as fixed-int8, .*fine as fixed\)"):
+        list(house.evaluate(tmp_path / "sets", **JUDGED))
+    assert len(list(house.evaluate(tmp_path / "sets", **JUDGED, fields={"labels": "hard", **SHORT}))) == 2
+
+
+def test_an_experiment_labels_no_sets(tmp_path: Path) -> None:
+    for text in ('labels = "fixed"\n', ""):
+        own = "" if text else 'label_teacher = "teachers/x"\n'
+        file = tmp_path / "file.toml"
+        judged = '[evaluations.quick]\nnetworks = ["convnet3"]\n'
+        file.write_text(f'{text}data = "digits"\nipc = 1\nout = "out"\n[methods.random]\n{own}{judged}')
+        with pytest.raises(AttarError, match=r"sets of an experiment hold no labels of their own; let an evaluation"):
+            read_experiment(file)
 
 
 def test_altered_labels_are_found(world: Path, tmp_path: Path) -> None:

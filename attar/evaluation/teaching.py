@@ -91,7 +91,7 @@ def with_own_labels(
     by its fields, for hard labels.
 
     Raises:
-        AttarError: the labels cannot be read.
+        AttarError: the labels cannot be read, or the sets hold them in several schemes.
     """
     others = conditions.labels is not None or (conditions.teacher is not None and recipe.labels == "soft")
     own = [distilled.labels for distilled in sets if distilled.labels is not None]
@@ -100,7 +100,13 @@ def with_own_labels(
     if len(own) < len(sets):
         say(f"{own[0].parent} holds soft labels, and not all of these sets do: they are learnt from by class alone")
         return recipe, conditions
-    by = sets[0].manifest["labelled_by"]["teacher"]
+    schemes = {distilled.manifest["label_scheme"]: distilled.folder for distilled in sets}
+    if len(schemes) > 1:
+        each = ", ".join(f"{folder} as {scheme}" for scheme, folder in schemes.items())
+        raise AttarError(
+            f"sets hold soft labels in several schemes ({each}): evaluate each by itself, or set labels = hard"
+        )
+    by = " and ".join(dict.fromkeys(distilled.manifest["labelled_by"]["teacher"] for distilled in sets))
     say(f"learnt from: the sets' own soft labels, by {by} (their classes alone: set labels = hard)")
     return asked_recipe(own[0], name, fields), replace(conditions, own_labels=True)
 

@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 
 _OWN = ("title", "status", "ipc", "distillation_seeds", "seeds", "test", "references", "out")
 _TABLES = ("methods", "evaluations", "published", "planned")
+LABELLING = ("labels", "label_teacher")
+"""Fields of a spec that no experiment has."""
 _SAMPLED = ("output_size", "output_filter")
 """What real images have no use for: without a formation, methods that copy or compose them do not take it over from the
 head of the file."""
@@ -202,6 +204,7 @@ def _shipped(file: Path) -> str:
 
 def _experiment(file: Path, written: TomlTable) -> Experiment:
     shared = _spec_fields()
+    _unlabelled(written, "the file")
     top = keyed(written, (*_OWN, *_TABLES, *shared), "the file")
     for needed in ("data", "ipc", "out", "methods", "evaluations"):
         if needed not in top:
@@ -250,13 +253,24 @@ def _tables(written: Any, name: str) -> list[Any]:
 
 
 def _spec_fields() -> tuple[str, ...]:
-    return tuple(field.name for field in fields(Spec) if field.name != "seed")
+    return tuple(field.name for field in fields(Spec) if field.name not in ("seed", *LABELLING))
+
+
+def _unlabelled(written: TomlTable, where: str) -> None:
+    """Raises AttarError where sets are to hold labels, which the evaluations of an experiment would not learn from."""
+    for name in LABELLING:
+        if name in written:
+            raise AttarError(
+                f"{name} in {where}: sets of an experiment hold no labels of their own; let an evaluation learn from a "
+                'soft label an image: set = {scheme = "fixed"} and teacher = DIR in [evaluations.LABEL]'
+            )
 
 
 def _contender(label: str, written: TomlTable, defaults: TomlTable) -> Contender:
     from attar.methods.base import LatentMethod
 
     where = f"[methods.{label}]"
+    _unlabelled(written, where)
     own = keyed(written, ("method", "set", *_spec_fields()), where)
     name, changes = parsed(own.pop("method", label), str, f"{where} method"), own.pop("set", {})
     method = load_method(name, table(changes, f"{where} set"))
