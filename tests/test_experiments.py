@@ -6,6 +6,7 @@ import json
 import re
 import time
 import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from stand_ins import StandIns, stood_in
 from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.experiments.compare import compare
-from attar.experiments.forecast import why_unusable
+from attar.experiments.forecast import Forecast, why_unusable
 from attar.experiments.spec import read_experiment
 from attar.experiments.summary import judging_fingerprint
 from attar.methods.base import LatentMethod
@@ -122,7 +123,7 @@ def test_it_runs_to_its_table(
     """With what it needs stood in for, its sizes and counts made small; costs and figures have tests of their own."""
     from attar.experiments import compare as grid
 
-    monkeypatch.setattr(grid, "forecast", lambda *words: "")
+    monkeypatch.setattr(grid, "forecast", lambda *words: Forecast("", defaultdict(float)))
     begun = time.process_time()
     experiment = stood_in(file, tomllib.loads(file.read_text(encoding="utf-8")), made, tmp_path / "out")
     summary = compare(experiment, store=store)
