@@ -172,6 +172,14 @@ def test_a_stage_that_a_command_tells_before_its_forecast_is_known_by_its_first_
     _check_one_time(run.told)
 
 
+def test_a_stage_without_a_forecast_does_not_tell_its_own_time(run: Run) -> None:
+    for name in ("one", "two"):
+        run.grid.named(name).foresee(_training(50.0))
+    with run.grid.item("one") as told:
+        told.tell("charts", "charts, 3/9, 5/s, 7 s left", 0.3)
+    assert run.told == [("charts, 3/9, 5/s; 100 s left", 0.0)]
+
+
 def test_checks_before_the_first_item_are_told_as_they_are(run: Run) -> None:
     run.grid.named("one")("looking at images, 3/9, 5/s", 0.3)
     assert run.told == [("looking at images, 3/9, 5/s", 0.3)]
