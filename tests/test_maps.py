@@ -99,12 +99,17 @@ def test_each_point_is_one_stroke_within_the_frame(sets: list[DistilledSet]) -> 
     assert "var(--series-1)" in maps[1].symbol
 
 
-def test_an_image_far_from_all_real_ones_is_within_the_frame(sets: list[DistilledSet], tmp_path: Path) -> None:
-    for folder in (sets[0].folder, folder_of(sets[0])):
-        shutil.copytree(folder, tmp_path / folder.name)
-    copy = open_distilled(tmp_path / sets[0].folder.name)
+def _copied(distilled: DistilledSet, out: Path) -> tuple[DistilledSet, Path, Any]:
+    """A copy of a set, with the file and what it holds of how far images are from real ones."""
+    for folder in (distilled.folder, folder_of(distilled)):
+        shutil.copytree(folder, out / folder.name)
+    copy = open_distilled(out / distilled.folder.name)
     file = folder_of(copy) / "nearest.json"
-    kept = json.loads(file.read_text())
+    return copy, file, json.loads(file.read_text())
+
+
+def test_an_image_far_from_all_real_ones_is_within_the_frame(sets: list[DistilledSet], tmp_path: Path) -> None:
+    copy, file, kept = _copied(sets[0], tmp_path)
     for measure in kept["measures"]:
         measure["maps"][0]["images"][0] = [-1e3, 1e3]
     file.write_text(json.dumps(kept))
@@ -114,11 +119,7 @@ def test_an_image_far_from_all_real_ones_is_within_the_frame(sets: list[Distille
 
 
 def test_damaged_maps_are_named(sets: list[DistilledSet], tmp_path: Path) -> None:
-    for folder in (sets[0].folder, folder_of(sets[0])):
-        shutil.copytree(folder, tmp_path / folder.name)
-    copy = open_distilled(tmp_path / sets[0].folder.name)
-    file = folder_of(copy) / "nearest.json"
-    kept = json.loads(file.read_text())
+    copy, file, kept = _copied(sets[0], tmp_path)
     kept["measures"][0]["maps"].pop()
     file.write_text(json.dumps(kept))
     with pytest.raises(AttarError, match=r"nearest\.json is damaged: pixels: not one map for each class"):

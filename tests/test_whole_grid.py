@@ -47,6 +47,13 @@ class Run:
             whole.tell(name, f"{name}, {step}/100", step / 100)
             after()
 
+    def work_set(self, name: str, fit: float, sampling: float) -> None:
+        """A set whose stages take so many seconds."""
+        with self.grid.item(name) as progress:
+            command = whole_of(progress, _set())
+            self.work(command, "fit", fit)
+            self.work(command, "sampling", sampling)
+
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
@@ -105,20 +112,14 @@ def _check_one_time(told: list[tuple[str, float]]) -> None:
 def test_sets_correct_those_of_other_methods_by_their_stages(run: Run) -> None:
     run.grid.named("one").foresee(_set())
     run.grid.named("two").foresee(_set())
-    with run.grid.item("one") as progress:
-        command = whole_of(progress, _set())
-        run.work(command, "fit", 60.0)
-        run.work(command, "sampling", 1.0)
+    run.work_set("one", fit=60.0, sampling=1.0)
     assert run.grid.left == pytest.approx(61.0)
 
 
 def test_of_a_kind_of_which_nothing_was_done_the_forecast_counts_as_much_as_the_pace_of_others(run: Run) -> None:
     run.grid.named("one").foresee(_set())
     run.grid.named("two").foresee(_training())
-    with run.grid.item("one") as progress:
-        command = whole_of(progress, _set())
-        run.work(command, "fit", 80.0)
-        run.work(command, "sampling", 40.0)
+    run.work_set("one", fit=80.0, sampling=40.0)
     assert run.grid.left == pytest.approx(5.0 * 4.0**0.5)
 
 
