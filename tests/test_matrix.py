@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from test_methods import CLASSES, FAST, TAUGHT
-from toys import original_weights, save_folder, save_tiny_dit, save_tiny_sd
+from toys import original_weights, save_folder, save_tiny_dit, save_tiny_sd, with_flow
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
@@ -92,6 +92,7 @@ PRIORS: dict[str, Callable[[Path], Made]] = {
         with_scheduler(save_tiny_dit(root / "dit", CLASSES, learned_sigma=False), prediction_type="v_prediction"),
         None,
     ),
+    "rectified flow": lambda root: (with_flow(save_tiny_dit(root / "dit", CLASSES, learned_sigma=False)), None),
     "original checkpoint": lambda root: (original(root / "dit"), str(tiny_autoencoder(root / "tiny"))),
     "Stable Diffusion": lambda root: (save_tiny_sd(root / "sd"), None),
 }

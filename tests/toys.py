@@ -186,6 +186,17 @@ PNDM = {
 """The scheduler of Stable Diffusion 1.5, as its folder has it."""
 
 
+def with_flow(folder: Path, **fields: Any) -> Path:
+    """The DiT or Stable Diffusion in `folder`, said to be a rectified flow."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    name = "FlowMatchEulerDiscreteScheduler"
+    FlowMatchEulerDiscreteScheduler(**fields).save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", name]}))
+    return folder
+
+
 def save_tiny_sd(folder: Path, scheduler: dict[str, Any] = PNDM, size: int = 16) -> Path:
     """A random StableDiffusionPipeline folder as those of the hub are, safety checker named but absent; seconds to use.
 

@@ -29,7 +29,7 @@ from attar.diffusion.schedule import (
     grid,
     in_two_calls,
 )
-from attar.diffusion.schedulers import SCHEDULERS
+from attar.diffusion.schedulers import SCHEDULERS, schedule_of
 from attar.diffusion.solvers import Move, Noise, Shift
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "network_passes",
     "sample",
     "sampling_times",
+    "schedule_of",
     "start_time",
     "times_from",
 ]

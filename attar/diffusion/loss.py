@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from attar.diffusion.schedulers import schedule_of
+from attar.diffusion.straight import logit_normal_times
+
 
 class Terms(NamedTuple):
     """Each (N,), one value for each sample."""
@@ -34,11 +37,19 @@ class Forward:
     """(T,), float64, on the device of the latents."""
     prediction: str = "epsilon"
     """`epsilon` or `v_prediction`."""
+    straight: bool = False
+    """Whether it is a rectified flow: the loss is that of noise - z, and times are logit-normal."""
 
     @cached_property
     def abar(self) -> Tensor:
         """alpha-bar (T,), float64."""
         return (1 - self.betas).cumprod(0)
+
+    def times(self, count: int, draw: torch.Generator) -> Tensor:
+        """The times (count,), int64, of a step of the training."""
+        if self.straight:
+            return logit_normal_times(count, draw)
+        return torch.randint(len(self.betas), (count,), generator=draw)
 
     def noised(self, z: Tensor, times: Tensor, noise: Tensor) -> Tensor:
         """Clean latents (N, C, H, W) taken to times (N,)."""
@@ -58,7 +69,8 @@ class Forward:
         """The loss of a raw output (N, C or 2C, H, W) for clean latents z, `noisy` = noised(z, times, noise).
 
         With `min_snr`, the mse is weighted by min(SNR, min_snr) / SNR, or / (SNR + 1) for v prediction (Hang et al.,
-        ICCV 2023, equation 6); 2C channels are the prediction and a learned range of the log variance.
+        ICCV 2023, equation 6), except on a straight path; 2C channels are the prediction and a learned range of the log
+        variance.
         """
         channels = z.shape[1]
         predicted, abar = output[:, :channels], self.abar[times]
@@ -69,10 +81,13 @@ class Forward:
         vb = torch.zeros_like(mse)
         if output.shape[1] == 2 * channels:
             vb = self._bound(predicted.detach(), output[:, channels:], z, noisy, times)
-        weight = torch.ones_like(mse) if min_snr is None else self._weight(abar, min_snr).float()
-        return Terms(mse, vb, weight * mse + vb)
+        return Terms(mse, vb, self._weight(abar, min_snr).float() * mse + vb)
 
-    def _weight(self, abar: Tensor, min_snr: float) -> Tensor:
+    def _weight(self, abar: Tensor, min_snr: float | None) -> Tensor:
+        if self.straight:  # that of an error of the velocity, which is one of noise - z times the path's length
+            return (abar.sqrt() + (1 - abar).sqrt()) ** 2
+        if min_snr is None:
+            return torch.ones_like(abar)
         snr = abar / (1 - abar)
         return snr.clamp(max=min_snr) / (snr + (self.prediction == "v_prediction"))
 
@@ -101,9 +116,10 @@ class Forward:
 
 def forward_of(scheduler: Any, device: torch.device) -> Forward:
     """The forward process of a diffusers scheduler."""
-    on_mps = device.type == "mps"
-    betas = scheduler.betas.double()
-    return Forward(betas.float().to(device) if on_mps else betas.to(device), scheduler.config.prediction_type)
+    schedule = schedule_of(scheduler)
+    betas = schedule.betas if schedule.straight else scheduler.betas.double()
+    betas = betas.float() if device.type == "mps" else betas
+    return Forward(betas.to(device), schedule.prediction, schedule.straight)
 
 
 def _each(values: Tensor) -> Tensor:

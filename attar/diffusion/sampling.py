@@ -28,7 +28,9 @@ SOLVERS = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_plus_plus}
 EVEN = "log-snr"
 """The spacing whose times are made from the start's own down."""
 CHECKPOINT = "checkpoint"
-"""The solver that stands for the scheduler that the prior's checkpoint names; DDIM, leading, where it names none."""
+"""The solver that stands for the scheduler that the prior's checkpoint names; DDIM, leading, where it names none.
+
+Of a rectified flow it is Euler's, which is DDIM with linspace (attar.diffusion.straight)."""
 
 
 @dataclass(frozen=True)
@@ -146,12 +148,13 @@ def _falling(sampler: Sampler, schedule: Schedule) -> list[int]:
     scheduler = _scheduler(sampler, schedule)
     if scheduler is not None:
         return falling_times(scheduler)
-    return grid(sampler.steps, sampler.spacing, len(schedule))[::-1]
+    spacing = "linspace" if sampler.solver == CHECKPOINT and schedule.straight else sampler.spacing
+    return grid(sampler.steps, spacing, len(schedule))[::-1]
 
 
 def _scheduler(sampler: Sampler, schedule: Schedule) -> Any:
     """The diffusers scheduler that the sampler stands for, set to its times; None of the built-in solvers."""
-    if sampler.solver == CHECKPOINT and schedule.scheduler is not None:
+    if sampler.solver == CHECKPOINT and schedule.scheduler is not None and not schedule.straight:
         return own_scheduler(*schedule.scheduler, sampler.steps)
     if sampler.solver in SCHEDULERS:
         times = grid(sampler.steps, sampler.spacing, len(schedule))

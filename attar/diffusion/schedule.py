@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attar.core.errors import AttarError, suggestion
 from attar.core.finite import finite
+from attar.diffusion.straight import FLOW
 
 SPACINGS = ("leading", "trailing", "linspace")
 
@@ -46,7 +47,7 @@ class Schedule:
     """The forward process z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) noise, and what the network predicts."""
 
     alphas_cumprod: Tensor
-    """abar, (T,), float32, on the CPU."""
+    """abar, (T,), float32 (of a straight path float64), on the CPU."""
     prediction: str = "epsilon"
     """`epsilon` or `v_prediction`, as in diffusers."""
     scheduler: tuple[str, Mapping[str, Any]] | None = None
@@ -61,6 +62,11 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self.alphas_cumprod)
+
+    @property
+    def straight(self) -> bool:
+        """Whether it is the path of a rectified flow, divided by its length (attar.diffusion.straight)."""
+        return self.scheduler is not None and self.scheduler[0] == FLOW
 
     @property
     def betas(self) -> Tensor:

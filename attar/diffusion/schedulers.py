@@ -13,6 +13,7 @@ from attar.core.errors import AttarError
 from attar.core.rng import seed_of
 from attar.diffusion.schedule import SPACINGS, Schedule, grid
 from attar.diffusion.solvers import Noise, Walk
+from attar.diffusion.straight import FLOW, straight_abar
 
 SCHEDULERS = (
     "DDIMScheduler",
@@ -29,6 +30,18 @@ SCHEDULERS = (
     "UniPCMultistepScheduler",
 )
 """The schedulers that take any schedule, ask the network at whole times and draw noise from generators."""
+
+
+def schedule_of(scheduler: Any) -> Schedule:
+    """The schedule of a diffusers scheduler, which it names.
+
+    Raises:
+        AttarError: what it predicts is not supported.
+    """
+    name, config = type(scheduler).__name__, dict(scheduler.config)
+    if name == FLOW:
+        return Schedule(straight_abar(), "v_prediction", (name, config))
+    return Schedule(scheduler.alphas_cumprod, scheduler.config.prediction_type, (name, config))
 
 
 def check_scheduler(name: str, steps: int, spacing: str, clean_time: int) -> None:

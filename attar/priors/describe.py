@@ -22,7 +22,7 @@ def prior_in_words(prior: Prior) -> str:
         "codec": _codec(prior.codec),
         "schedule": f"{len(prior.schedule)} times, alpha-bar {abar[0]:.4f} ... {abar[-1]:.2g}",
         "scheduler": _scheduler(prior),
-        "prediction": prior.schedule.prediction + (", learned variance" if _learned_sigma(network) else ""),
+        "prediction": _prediction(prior),
         "classes": _classes(prior),
         "fingerprint": f"{prior.key}, codec {prior.codec.key}",
     }
@@ -68,6 +68,12 @@ def _scheduler(prior: Prior) -> str:
     name, config = prior.schedule.scheduler
     settings = ", ".join(f"{field} {config[field]}" for field in SCHEDULER_FIELDS if field in config)
     return f"{name}, {settings}" if settings else name
+
+
+def _prediction(prior: Prior) -> str:
+    if prior.schedule.straight:
+        return "flow: noise - z on a straight path, taken for the velocity that follows from it"
+    return prior.schedule.prediction + (", learned variance" if _learned_sigma(prior.network) else "")
 
 
 def _size(network: Any) -> str:

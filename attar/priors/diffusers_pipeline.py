@@ -10,7 +10,8 @@ from typing import Any
 from attar.core.errors import AttarError
 from attar.core.hub_ids import unloaded
 from attar.core.weights import damaged_weights
-from attar.diffusion import Schedule
+from attar.diffusion import Schedule, schedule_of
+from attar.diffusion.straight import FLOW, TIMES
 
 TRAINING_STEPS = 1000
 """Steps of every prior's schedule: samplers' grids and methods' times count in them."""
@@ -48,8 +49,10 @@ def load_schedule(source: str, index: Mapping[str, Any], **overrides: Any) -> Sc
     """
     import diffusers
 
+    name = str(index["scheduler"][1])
+    if name == FLOW:
+        return _straight(source, index)
     with opening(source, index["_class_name"]):
-        name = str(index["scheduler"][1])
         written = diffusers.DDIMScheduler.load_config(source, subfolder="scheduler")
         forward = diffusers.DDIMScheduler.from_config(written)
     steps = len(forward.alphas_cumprod)
@@ -61,3 +64,24 @@ def load_schedule(source: str, index: Mapping[str, Any], **overrides: Any) -> Sc
     takes = inspect.signature(getattr(diffusers, name, diffusers.DDIMScheduler).__init__).parameters
     config = {field: value for field, value in {**written, **overrides}.items() if field in takes}
     return Schedule(forward.alphas_cumprod, forward.config.prediction_type, (name, config))
+
+
+def _straight(source: str, index: Mapping[str, Any]) -> Schedule:
+    """The schedule of a rectified flow. Options that bend its grid of times are none of ours."""
+    import diffusers
+
+    if index["_class_name"] != "DiTPipeline":
+        raise AttarError(
+            f"`prior` {source}: a {index['_class_name']} with {FLOW}; of rectified flows only DiTs are supported"
+        )
+    with opening(source, index["_class_name"]):
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(source, subfolder="scheduler")
+    plain = diffusers.FlowMatchEulerDiscreteScheduler().config
+    odd = [f"{name} {value!r}" for name, value in scheduler.config.items() if name in plain and value != plain[name]]
+    odd = [field for field in odd if not field.startswith("_")]
+    if odd:
+        raise AttarError(
+            f"`prior` {source}: scheduler/scheduler_config.json has {', '.join(odd)}; of {FLOW} only the plain one, of "
+            f"{TIMES} times, is supported"
+        )
+    return schedule_of(scheduler)

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from attar.core.errors import AttarError
 from attar.core.store import digest, fingerprint
 from attar.data.class_names import named
+from attar.diffusion.straight import FLOW
 from attar.priors.codec import Codec, load_whole, weights_key
 from attar.priors.diffusers_pipeline import load_schedule, opening, read_index
 from attar.priors.prior import Prior
+from attar.priors.straight_path import output_of, set_straight
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,13 @@ class DiT(nn.Module):
     def forward(self, z: Tensor, times: Tensor, y: Tensor) -> Tensor:
         """Of labels (N,), or of their embeddings (N, D)."""
         embedded = y.is_floating_point()
-        with self._taking_embeddings() if embedded else nullcontext():
+
+        def network(z: Tensor, times: Tensor) -> Tensor:
             output: Tensor = self.transformer(z, timestep=times, class_labels=y.to(z.dtype) if embedded else y).sample
-        return output
+            return output
+
+        with self._taking_embeddings() if embedded else nullcontext():
+            return output_of(self.transformer, network, z, times)
 
     def embedded(self, y: Tensor) -> Tensor:
         """The embeddings (N, D) of labels (N,)."""
@@ -96,6 +102,12 @@ def prior_key(network: DiT, schedule: Any) -> str:
     return fingerprint(weights_key(network), heads, digest(positions), network.conventions, schedule)
 
 
+def check_straight(network: DiT, source: str) -> None:
+    """Raises AttarError where a network cannot be one of rectified flow."""
+    if network.learned_sigma:
+        raise AttarError(f"`prior` {source}: it predicts a variance, too, which a rectified flow ({FLOW}) has not")
+
+
 def latent_space(source: str) -> tuple[tuple[int, int, int], str]:
     """(C, H, W) of the latents, read off the configuration, and where the codec is: in the same folder, or pixels.
 
@@ -132,6 +144,9 @@ def load_dit(source: str, device: torch.device, dtype: torch.dtype, codec: Codec
     for block in transformer.transformer_blocks:
         block.norm1.emb.time_proj.downscale_freq_shift = index.get("_frequency_shift", 1)
     network = DiT(transformer)
+    if schedule.straight:
+        check_straight(network, source)
+        set_straight(transformer)
     count, id2label = transformer.config.num_embeds_ada_norm, index.get("id2label") or None
     return Prior(
         key=prior_key(network, schedule.scheduler),

@@ -12,6 +12,7 @@ import diffusers
 from attar.core.errors import AttarError
 from attar.core.files import appearing, write_json
 from attar.core.json_shapes import DIGEST, MEASURED, Values, mistake, read_json
+from attar.diffusion.straight import FLOW
 
 RECORD = "training.json"
 """All that is recorded of a training: its key, its settings, its measures."""
@@ -20,6 +21,11 @@ RECORD = "training.json"
 def linear_scheduler(prediction: str = "epsilon") -> Any:
     """DDIM with linear betas from 1e-4 to 0.02 in 1000 steps, which does not clip; of noise or of `v_prediction`."""
     return diffusers.DDIMScheduler(beta_schedule="linear", clip_sample=False, prediction_type=prediction)
+
+
+def new_scheduler(prediction: str) -> Any:
+    """That of a new prior: linear betas, or the straight path of a rectified `flow`."""
+    return diffusers.FlowMatchEulerDiscreteScheduler() if prediction == "flow" else linear_scheduler(prediction)
 
 
 def write_pipeline(folder: Path, transformer: Any, scheduler: Any, classes: Sequence[str], vae: Any | None) -> None:
@@ -65,6 +71,7 @@ def write_card(folder: Path, title: str, record: Mapping[str, Any]) -> None:
         "",
         f"- {record['parameters']:,} parameters; {record['images_seen']:,} images seen in {record['seconds']:,.0f} s "
         f"on {record['device']}; final loss {record['loss']:.4f}.",
+        *_sampled_by(folder),
         f"- Null label {len(classes)}. `DiTPipeline.__call__` takes 1000 for it, so with other numbers of classes it "
         "samples at guidance 1 only; Attar reads it from the folder.",
         f"- Samples at guidance {measures['guidance']:g} in {measures['steps']} DDIM steps, {measures['samples']:,} of "
@@ -75,6 +82,16 @@ def write_card(folder: Path, title: str, record: Mapping[str, Any]) -> None:
         "- All settings: `training.json`. Progress: `samples/`, `loss.png`, `losses.jsonl`.",
     ]
     (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _sampled_by(folder: Path) -> list[str]:
+    """What a card says of a prior that diffusers' pipeline opens and cannot sample."""
+    if read_json(folder / "model_index.json")["scheduler"][1] != FLOW:
+        return []
+    return [
+        "- A rectified flow: it predicts noise - latents, at time 1000 s of the path (1 - s) latents + s noise. Attar "
+        "samples it; `DiTPipeline.__call__` knows no such scheduler."
+    ]
 
 
 def read_card(folder: Path) -> dict[str, Any]:

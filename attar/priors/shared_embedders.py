@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from attar.core.errors import AttarError
 from attar.core.rng import Part, seed_of
+from attar.priors.straight_path import output_of, set_straight
 
 
 class SharedDiT(nn.Module):
@@ -30,9 +31,12 @@ class SharedDiT(nn.Module):
             block.norm1.emb = _GivenConditioning()
 
     def forward(self, z: Tensor, times: Tensor, y: Tensor) -> Tensor:
-        conditioning = self.embedder(times, y, hidden_dtype=z.dtype)
-        output: Tensor = self.transformer(z, timestep=conditioning, class_labels=y).sample
-        return output
+        def network(z: Tensor, times: Tensor) -> Tensor:
+            conditioning = self.embedder(times, y, hidden_dtype=z.dtype)
+            output: Tensor = self.transformer(z, timestep=conditioning, class_labels=y).sample
+            return output
+
+        return output_of(self.transformer, network, z, times)
 
     @property
     def table(self) -> nn.Embedding:
@@ -117,4 +121,6 @@ def untrained(shape: tuple[int, ...], classes: int, training: Any, *key: Part) -
     for layer in (*modulation, transformer.proj_out_1, transformer.proj_out_2):
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
+    if training.prediction == "flow":
+        set_straight(transformer)
     return network

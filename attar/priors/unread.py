@@ -21,6 +21,7 @@ from attar.priors.dit import DiT
 from attar.priors.prior import Prior
 from attar.priors.prompts import Prompts
 from attar.priors.stable_diffusion import PIPELINE_SETTINGS, PromptedUNet
+from attar.priors.straight_path import set_straight
 
 LARGE = 2**28
 """Bytes of weights from which on a dry run leaves them unread: a second of a disk, a quarter of its memory."""
@@ -102,7 +103,10 @@ def _dit(source: str, index: dict[str, Any], _: Prompts | None) -> _Shapes:
     count, id2label = transformer.config.num_embeds_ada_norm, index.get("id2label") or None
     names = None if id2label is None else named(id2label, count, f"`prior` {source}: model_index.json")
     with torch.device("cpu"):
-        return DiT(transformer), load_schedule(source, index), names, count
+        schedule = load_schedule(source, index)
+        if schedule.straight:
+            set_straight(transformer)
+        return DiT(transformer), schedule, names, count
 
 
 def _stable_diffusion(source: str, index: dict[str, Any], prompts: Prompts | None) -> _Shapes:

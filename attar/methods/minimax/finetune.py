@@ -67,11 +67,11 @@ class Tune(TuneSettings):
             return {name: value.detach().cpu().contiguous() for name, value in tuned.items()}
 
     def _loss(self, job: Job, group: Group, network: SharedDiT, data: LatentSet, helper: Accelerator) -> MinimaxLoss:
-        prior, features = job.prior, math.prod(data.shape)
+        prior, schedule, features = job.prior, job.prior.schedule, math.prod(data.shape)
         real, generated = (Memory.empty(len(group), self.memory, features, prior.device) for _ in range(2))
         return MinimaxLoss(
             network=network,
-            forward=Forward(prior.schedule.betas.to(prior.device), prior.schedule.prediction),
+            forward=Forward(schedule.betas.to(prior.device), schedule.prediction, schedule.straight),
             data=data,
             y=job.conditions(group),
             null=prior.null,

@@ -71,7 +71,7 @@ class MinimaxLoss:
         fit, draw = self.fit, generator(self.fit.seed, "minimax", step)
         picked = self.data.evenly(fit.batch, draw) if fit.balanced else self.data.in_turn(fit.batch, step, fit.seed)
         z, labels = self.data.take(picked, draw)
-        times = torch.randint(len(self.forward.betas), (len(z),), generator=draw)
+        times = self.forward.times(len(z), draw)
         noise = torch.randn(z.shape, generator=draw)
         dropped = torch.rand(len(z), generator=draw) < fit.label_dropout
         z, labels, times, noise, dropped = (part.to(self.y.device) for part in (z, labels, times, noise, dropped))

@@ -14,7 +14,7 @@ from attar.core.progress import about, duration, timed
 from attar.core.rng import noise
 from attar.core.wording import size
 from attar.data import load_data, looked_at, still_to_look_at
-from attar.diffusion import Schedule, network_passes
+from attar.diffusion import network_passes, schedule_of
 from attar.priors.training.latent_set import held_in_memory
 from attar.priors.training.monitor import SAMPLED, NetworkDenoiser, shown_images
 from attar.priors.training.sample_quality import ClassifierTraining, classifier_artefact, classifier_seconds
@@ -95,7 +95,7 @@ def _sample_seconds(run: TrainingRun, task: TrainingTask) -> float:
     """Seconds that a sample takes: the passes of the network, timed on a batch, and the codec's."""
     report, device = run.material.report, run.helper.device
     batch = _rows(run, task, min(task.training.batch, SAMPLED))
-    schedule = Schedule(task.scheduler.alphas_cumprod, task.scheduler.config.prediction_type)
+    schedule = schedule_of(task.scheduler)
     denoiser = NetworkDenoiser(schedule, len(run.classes), task.network, device)
     z = noise((batch, *task.codec.shape), "estimate", "samples")
     y = torch.zeros(batch, dtype=torch.int64, device=device)

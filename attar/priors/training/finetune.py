@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import diffusers
 import torch
-from diffusers import DDIMScheduler
 from torch import nn
 
 from attar.core.arguments import checked
@@ -70,7 +70,7 @@ def finetune_prior(
     say(f"{len(known)} of {len(run.classes)} classes keep the prior's label embedding, the others begin at the mean")
     with ExitStack() as stack:
         parameters, finished = _adaptation(spec, network, stack)
-        scheduler = _scheduler(source, run.store)
+        scheduler = _scheduler(prior, source, run.store)
         title = f"{Path(spec.prior).name}, adapted to {len(run.classes)} classes ({spec.adapt})"
         task = TrainingTask(title, network, parameters, codec, scheduler, spec.training, finished)
         say(estimate(run, task))
@@ -133,9 +133,8 @@ def _adaptation(
     return adaptor.parameters(), with_adaptor_merged
 
 
-def _scheduler(source: str, store: Store) -> Any:
+def _scheduler(prior: Prior, source: str, store: Store) -> Any:
     if expand_user(source).is_file():
         return linear_scheduler()
-    return DDIMScheduler.from_pretrained(
-        str(digits_prior(store)) if source == "digits" else source, subfolder="scheduler"
-    )
+    kind: Any = diffusers.FlowMatchEulerDiscreteScheduler if prior.schedule.straight else diffusers.DDIMScheduler
+    return kind.from_pretrained(str(digits_prior(store)) if source == "digits" else source, subfolder="scheduler")

@@ -17,7 +17,7 @@ from attar.core.files import read_lines, replacing, resumed, write_lines
 from attar.core.progress import Progress, silent
 from attar.core.rng import noise
 from attar.core.tracking import note
-from attar.diffusion import Sampler, Schedule, grid, in_two_calls, sample
+from attar.diffusion import CHECKPOINT, Sampler, Schedule, in_two_calls, sample, sampling_times
 from attar.priors.codec import Codec, to_uint8
 from attar.priors.training.settings import Report
 
@@ -83,9 +83,10 @@ class Monitor:
 
     def _sampled(self, labels: Sequence[int], z: Tensor, batch: int = SAMPLED) -> Tensor:
         """Images (N, 3, H, W) in [-1, 1] of prior labels, from noise (N, C, h, w)."""
-        sampler = Sampler(steps=self.report.steps, guidance=self.report.guidance)
+        solver = CHECKPOINT if self.schedule.straight else "ddim"
+        sampler = Sampler(solver, steps=self.report.steps, guidance=self.report.guidance)
         denoiser = NetworkDenoiser(self.schedule, len(self.classes), self.network, self.device)
-        start = grid(sampler.steps, sampler.spacing, len(self.schedule))[-1]
+        start = sampling_times(sampler, denoiser)[-1]
         images = []
         for begin in range(0, len(z), batch):
             self.progress("sampling, to see how far it is", begin / len(z))

@@ -16,8 +16,8 @@ from attar.core.store import Artefact, Store
 from attar.core.tracking import begin_tracking
 from attar.data import load_data, only_side
 from attar.data.output_places import check_place, own_record
-from attar.diffusion import Schedule
-from attar.priors.folder import RECORD, linear_scheduler, publish, read_card, write_card, write_pipeline
+from attar.diffusion import schedule_of
+from attar.priors.folder import RECORD, new_scheduler, publish, read_card, write_card, write_pipeline
 from attar.priors.shared_embedders import untrained
 from attar.priors.training.estimate import classifier_training, estimate
 from attar.priors.training.monitor import Monitor
@@ -60,7 +60,7 @@ def train_new_prior(
     network = untrained(codec.shape, len(run.classes), spec.training, spec.training.seed, "train-prior", "weights")
     title = f"A DiT of {len(run.classes)} classes"
     task = TrainingTask(
-        title, network, None, codec, linear_scheduler(spec.training.prediction), spec.training, lambda folder: network
+        title, network, None, codec, new_scheduler(spec.training.prediction), spec.training, lambda folder: network
     )
     say(estimate(run, task))
     if not dry_run:
@@ -162,7 +162,7 @@ def _monitor(run: TrainingRun, task: TrainingTask, folder: Path) -> Monitor:
         total=task.training.steps,
         network=task.network,
         parameters=list(task.network.parameters()) if task.parameters is None else task.parameters,
-        schedule=Schedule(task.scheduler.alphas_cumprod, task.scheduler.config.prediction_type),
+        schedule=schedule_of(task.scheduler),
         codec=task.codec,
         classes=run.classes,
         classifier=open_classifier(*run.images, classifier_training(run, task), run.store, run.progress),

@@ -78,7 +78,8 @@ class Denoising(Optimisation):
     label_dropout: float = 0.1
     """Share of labels that are replaced by the null label, once per sample, outside the network."""
     min_snr: float | None = 5.0
-    """Gamma of the loss's Min-SNR weights (Hang et al., ICCV 2023, equation 6); none: all weights are 1."""
+    """Gamma of the loss's Min-SNR weights (Hang et al., ICCV 2023, equation 6); none: all weights are 1, as those of
+    a rectified flow are anyway."""
     compile: bool = False
     """Compile the blocks (torch.compile): minutes at the start, then about a tenth faster; other last bits."""
 
@@ -89,7 +90,7 @@ class Denoising(Optimisation):
 
 @dataclass(frozen=True)
 class Training(Denoising):
-    """A DiT's size and how it is trained: linear betas, 1000 steps."""
+    """A DiT's size and how it is trained: linear betas, or a rectified flow's straight path; 1000 times."""
 
     hidden: int = field(default=256, kw_only=True)
     """Width of the network: numbers in a token."""
@@ -101,9 +102,10 @@ class Training(Denoising):
     """Side of a token, in latent pixels."""
     learned_sigma: bool = field(default=False, kw_only=True)
     """Let the network predict a range of the variance, too (improved DDPM's hybrid loss)."""
-    prediction: Literal["epsilon", "v_prediction"] = field(default="epsilon", kw_only=True)
-    """What the network predicts: the noise, or the velocity sqrt(abar) noise - sqrt(1 - abar) z (Salimans and Ho, ICLR
-    2022, appendix D), which every method takes as well."""
+    prediction: Literal["epsilon", "v_prediction", "flow"] = field(default="epsilon", kw_only=True)
+    """What the network predicts: the noise; the velocity sqrt(abar) noise - sqrt(1 - abar) z (Salimans and Ho, ICLR
+    2022, appendix D); or, of a rectified flow, noise - z on the straight path from one to the other (Liu et al., ICLR
+    2023), at logit-normal times (Esser et al., ICML 2024). Every method takes each."""
 
     LATER: ClassVar[Mapping[str, Any]] = {"prediction": "epsilon"}
     """A field that older priors lack: one that does not use it keeps its key."""
@@ -115,6 +117,8 @@ class Training(Denoising):
                 raise AttarError(f"`{name}` {getattr(self, name)}: must be 1 or more")
         if self.hidden % self.heads or self.hidden % 4:
             raise AttarError(f"`hidden` {self.hidden}: must be divisible by `heads`, {self.heads}, and by 4")
+        if self.prediction == "flow" and self.learned_sigma:
+            raise AttarError("`prediction` flow: it has no variance to learn; leave `learned_sigma` off")
 
 
 @dataclass(frozen=True)

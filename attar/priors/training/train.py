@@ -16,7 +16,7 @@ from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
 from attar.core.rng import generator
 from attar.diffusion.loss import Forward, forward_of
-from attar.priors.folder import linear_scheduler, write_pipeline
+from attar.priors.folder import new_scheduler, write_pipeline
 from attar.priors.shared_embedders import SharedDiT, untrained
 from attar.priors.training.latent_set import LatentSet, held_in_memory
 from attar.priors.training.optimise import Session, TrainingState, optimise
@@ -47,7 +47,7 @@ def train_prior(
     data = held_in_memory(latents, torch.tensor(labels))
     check_patch(training.patch, latents.shape[-1])
     network = untrained(tuple(latents.shape[1:]), len(classes), training, training.seed, "train-prior", "weights")
-    scheduler = linear_scheduler(training.prediction)
+    scheduler = new_scheduler(training.prediction)
     session = Session(folder, accelerator("cpu", "float32"), TRAINING, progress)
     train_network(network, data, scheduler, len(classes), training, session)
     write_pipeline(folder, network.with_own_embedders(), scheduler, classes, None)
@@ -117,7 +117,7 @@ def _loss(
 ) -> Tensor:
     draw = generator(training.seed, "train-prior", step)
     z, labels = data.batch(training.batch, draw)
-    times = torch.randint(len(forward.betas), (training.batch,), generator=draw)
+    times = forward.times(training.batch, draw)
     noise = torch.randn(z.shape, generator=draw)
     dropped = torch.rand(training.batch, generator=draw) < training.label_dropout
     y = torch.where(dropped, null, labels)
