@@ -500,7 +500,9 @@ def test_a_prior_that_predicts_velocity_says_so_and_is_sampled_as_one(data: Path
 
 def test_a_prior_without_a_later_setting_keeps_its_key() -> None:
     as_before = {"is": "Training", **{f.name: getattr(TINY, f.name) for f in fields(TINY)}}
-    del as_before["prediction"]
+    for later in ("prediction", "align_weight"):
+        del as_before[later]
     assert canonical(TINY) == as_before
+    assert "align" not in canonical(NewPrior("digits"))
     other = replace(TINY, prediction="v_prediction")
     assert canonical(other) == {**as_before, "prediction": "v_prediction"}

@@ -32,9 +32,11 @@ def train_prior(
     """
     spec = made(NewPrior, {**settings, **sets}, "train-prior")
     from attar.priors.training.run import train_new_prior
+    from attar.teachers.maps import open_maps
 
     with showing() as progress, tracking(tracker, beside(out), {**settings, **sets}, dry_run):
-        train_new_prior(spec, out, progress=progress, say=say, dry_run=dry_run)
+        teacher = None if spec.align is None else open_maps(spec.align)
+        train_new_prior(spec, out, progress=progress, say=say, dry_run=dry_run, teacher=teacher)
 
 
 def finetune_prior(

@@ -30,8 +30,8 @@ SCALES = (1e-4, 1e4)
 """The least and the largest scale, 1 / the deviation of an autoencoder's latents; Stable Diffusion's is 0.18215."""
 
 
-class Codec(Protocol):
-    """What every codec offers. Encoding gives the mean and deviation of a posterior; samples are drawn by key."""
+class Encoder(Protocol):
+    """What makes latents of images: a codec, or a teacher with its feature maps."""
 
     @property
     def key(self) -> str:
@@ -43,6 +43,14 @@ class Codec(Protocol):
         """Height and width of its images, in pixels."""
         ...
 
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, 3, H, W) in [-1, 1] to the mean and deviation (N, C, h, w) of their latents, scaled, float32."""
+        ...
+
+
+class Codec(Encoder, Protocol):
+    """What every codec offers. Encoding gives the mean and deviation of a posterior; samples are drawn by key."""
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of its latents."""
@@ -51,10 +59,6 @@ class Codec(Protocol):
     @property
     def batch_size(self) -> int:
         """The number of images that its network is called with."""
-        ...
-
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, H, W) in [-1, 1] to the mean and deviation (N, C, h, w) of their latents, scaled, float32."""
         ...
 
     def decode(self, z: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from attar.core.progress import Meter, Progress, silent
 from attar.core.rng import noise, numpy_generator
 from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_pixels
-from attar.priors.codec import Codec, to_float
+from attar.priors.codec import Encoder, to_float
 
 SHARD = 512
 
@@ -50,7 +50,7 @@ class Latents:
 
     images: ImageSet
     """The images."""
-    codec: Codec
+    codec: Encoder
     """What encodes them."""
     preprocess: str
     """How they are brought to the codec's size: adm, resize-crop or squash."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -27,17 +28,20 @@ def estimate(run: TrainingRun, task: TrainingTask) -> str:
     """What is about to be done, and about how long it takes here: steps and passes are timed on one batch."""
     images, plan = len(run.images[0]), task.training
     training = plan.steps * _step_seconds(run, task)
+    teaching = 0.0 if task.align is None else task.align.seconds(run.maps_missing(task.align.teacher))
     judging, times = _judging(run, task), run.material.report.times(plan.steps)
     sampled = times * (run.material.report.samples + shown_images(len(run.classes)))
     sampling = sampled * _sample_seconds(run, task)
+    whole = training + sampling + judging + teaching
     parameters = sum(p.numel() for p in task.network.parameters())
     trained = parameters if task.parameters is None else sum(p.numel() for p in task.parameters)
     seen = plan.steps * plan.batch
     classifier = f", {duration(judging)} for a classifier that measures them" if judging else ""
+    classifier += f", {duration(teaching)} for the teacher's maps" if teaching else ""
     return (
         f"{images:,} images of {len(run.classes)} classes, {len(run.images[1]):,} held out; a DiT of {parameters:,} "
         f"parameters ({trained:,} trained); {plan.steps:,} steps of {plan.batch}: {seen:,} images, "
-        f"{seen / images:.1f} epochs, {about(training + sampling + judging)} on {device_class(run.helper.device)} "
+        f"{seen / images:.1f} epochs, {about(whole)} on {device_class(run.helper.device)} "
         f"({duration(training)} for the steps, {duration(sampling)} for {sampled:,} samples{classifier}), "
         f"{_room(run, task)}{_looking(run)}"
     )
@@ -58,7 +62,10 @@ def _room(run: TrainingRun, task: TrainingTask) -> str:
     drawn = hasattr(task.codec, "vae")
     means = len(run.images[0]) * 2 * row.numel() * (2 if run.material.flip and drawn else 1)
     held = means * (2 if drawn else 1) if means <= IN_MEMORY else 0
-    return f"in about {size(weights + kept + held)} of memory, {size(2 * means)} of disk for latents"
+    views = len(run.images[0]) * (2 if run.material.flip else 1)
+    maps = 0 if task.align is None else views * 2 * math.prod(task.align.teacher.shape)
+    held += maps if maps <= IN_MEMORY else 0
+    return f"in about {size(weights + kept + held)} of memory, {size(2 * means + maps)} of disk for latents"
 
 
 def _step_seconds(run: TrainingRun, task: TrainingTask) -> float:
@@ -66,8 +73,9 @@ def _step_seconds(run: TrainingRun, task: TrainingTask) -> float:
     plan, helper = task.training, run.helper
     rows = max(_rows(run, task, plan.batch), helper.num_processes)
     data = held_in_memory(noise((rows, *task.codec.shape), "estimate"), torch.zeros(rows, dtype=torch.int64))
-    less = replace(plan, batch=rows)
-    return step_seconds(task.network, data, task.scheduler, less, helper, task.parameters) * plan.batch / rows
+    less, align = replace(plan, batch=rows), task.align
+    align = None if align is None else align.to(noise((rows, *align.teacher.shape), "estimate", "maps"))
+    return step_seconds(task.network, data, task.scheduler, less, helper, task.parameters, align) * plan.batch / rows
 
 
 def _rows(run: TrainingRun, task: TrainingTask, most: int) -> int:

@@ -64,6 +64,11 @@ class LatentSet:
 
     def take(self, picked: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """The batch of the images numbered in `picked` (size,)."""
+        z, _ = self.views(picked, draw)
+        return z, self.labels[picked]
+
+    def views(self, picked: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The latents of these images, each as it is or mirrored, and their rows (size,): N more where mirrored."""
         size = len(picked)
         view = torch.randint(len(self.mean) // len(self.labels), (size,), generator=draw)
         rows = view * len(self.labels) + picked
@@ -73,7 +78,8 @@ class LatentSet:
         if self.mirrored:
             flipped = torch.rand(size, generator=draw) < 0.5
             z = torch.where(flipped.view(-1, 1, 1, 1), z.flip(-1), z)
-        return z, self.labels[picked]
+            rows = rows + len(self.labels) * flipped
+        return z, rows
 
     def in_turn(self, size: int, step: int, seed: int) -> Tensor:
         """The images of a step (size,) that takes every image once an epoch, in a new order each; the rest is left."""
@@ -108,10 +114,20 @@ def load_latents(latents: Latents, flip: bool, progress: Progress = silent) -> L
     images, shards = latents.images, _shards(latents, progress)
     exact = not any(bool(shard.std.any()) for shard in shards)
     if flip and not exact:
-        shards += _shards(replace(latents, images=Mirrored(images)), progress)
+        shards += _mirrored(latents, progress)
     mean, std = _joined([shard.mean for shard in shards]), None if exact else _joined([shard.std for shard in shards])
     labels = torch.cat([torch.full((len(images.of_class(c)),), c) for c in range(len(images.classes))])
     return LatentSet(mean, std, labels, mirrored=flip and exact)
+
+
+def load_maps(latents: Latents, flip: bool, progress: Progress = silent) -> Tensor | Joined:
+    """What an encoder of feature maps makes of all images, class by class, and with `flip` of all of them mirrored."""
+    shards = _shards(latents, progress) + (_mirrored(latents, progress) if flip else [])
+    return _joined([shard.mean for shard in shards])
+
+
+def _mirrored(latents: Latents, progress: Progress) -> list[Shard]:
+    return _shards(replace(latents, images=Mirrored(latents.images)), progress)
 
 
 def _shards(latents: Latents, progress: Progress) -> list[Shard]:

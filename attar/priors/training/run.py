@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attar.core.arguments import checked
 from attar.core.batching import device_class
 from attar.core.errors import AttarError
+from attar.core.fingerprints import Named
 from attar.core.progress import Progress, Say, silent
 from attar.core.store import Artefact, Store
 from attar.core.tracking import begin_tracking
@@ -19,6 +20,7 @@ from attar.data.output_places import check_place, own_record
 from attar.diffusion import schedule_of
 from attar.priors.folder import RECORD, new_scheduler, publish, read_card, write_card, write_pipeline
 from attar.priors.shared_embedders import untrained
+from attar.priors.training.align import Maps, alignment
 from attar.priors.training.estimate import classifier_training, estimate
 from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Session, TrainingState
@@ -42,26 +44,33 @@ def train_new_prior(
     progress: Progress = silent,
     say: Say = print,
     dry_run: bool = False,
+    teacher: Maps | None = None,
 ) -> None:
     """Trains a prior and writes its folder; run again, it goes on where it was, and a finished one is left as it is.
+
+    `teacher` is the one that `spec.align` names, opened (attar.teachers.maps).
 
     Raises:
         AttarError: any input is wrong, or `out` holds something else; before any long work.
     """
     check_place(out, "`out`", [spec.data])
+    if (spec.align is None) is not (teacher is None):
+        raise AttarError(f"`align` {spec.align}: give `teacher`, opened by attar.teachers.maps, with it")
     spec = _sized(spec)
     run = TrainingRun(spec, store or Store(), progress, say, dry_run)
     codec = _codec(spec, run, dry_run)
     check_patch(spec.training.patch, codec.shape[-1])
     check_shared(spec.training.batch, run.helper)
-    artefact = run.artefact(codec=codec.key)
+    taught = {} if teacher is None else {"teacher": Named(str(spec.align), teacher.key)}
+    artefact = run.artefact(codec=codec.key, **taught)
     if already_there(run, artefact, out):
         return
     network = untrained(codec.shape, len(run.classes), spec.training, spec.training.seed, "train-prior", "weights")
     title = f"A DiT of {len(run.classes)} classes"
-    task = TrainingTask(
-        title, network, None, codec, new_scheduler(spec.training.prediction), spec.training, lambda folder: network
-    )
+    aligned = None if teacher is None else alignment(network, teacher, spec.training, run.helper.device)
+    parameters = None if aligned is None else [*network.parameters(), *aligned.head.parameters()]
+    scheduler, training = new_scheduler(spec.training.prediction), spec.training
+    task = TrainingTask(title, network, parameters, codec, scheduler, training, lambda folder: network, aligned)
     say(estimate(run, task))
     if not dry_run:
         produce(run, task, artefact, out)
@@ -128,7 +137,9 @@ def _trained(
 ) -> float:
     data, session = run.encoded(task.codec), Session(scratch, run.helper, TRAINING, run.progress)
     classes = len(run.classes)
-    return train_network(task.network, data, task.scheduler, classes, task.training, session, task.parameters, after)
+    align = None if task.align is None else task.align.to(run.maps(task.align.teacher))
+    common = (task.network, data, task.scheduler, classes, task.training, session, task.parameters, after)
+    return train_network(*common, align)
 
 
 def _made(run: TrainingRun, task: TrainingTask, key: str, folder: Path) -> None:

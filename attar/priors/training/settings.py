@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from attar.core.arguments import check_fields
@@ -107,8 +107,11 @@ class Training(Denoising):
     2022, appendix D); or, of a rectified flow, noise - z on the straight path from one to the other (Liu et al., ICLR
     2023), at logit-normal times (Esser et al., ICML 2024). Every method takes each."""
 
-    LATER: ClassVar[Mapping[str, Any]] = {"prediction": "epsilon"}
-    """A field that older priors lack: one that does not use it keeps its key."""
+    align_weight: float = field(default=0.5, kw_only=True)
+    """Weight of the alignment with a teacher, in the loss, if there is one."""
+
+    LATER: ClassVar[Mapping[str, Any]] = {"prediction": "epsilon", "align_weight": 0.5}
+    """Fields that older priors lack: one that does not use them keeps its key."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,6 +120,8 @@ class Training(Denoising):
                 raise AttarError(f"`{name}` {getattr(self, name)}: must be 1 or more")
         if self.hidden % self.heads or self.hidden % 4:
             raise AttarError(f"`hidden` {self.hidden}: must be divisible by `heads`, {self.heads}, and by 4")
+        if not 0 < self.align_weight < math.inf:
+            raise AttarError(f"`align_weight` {self.align_weight}: must be a number above 0")
         if self.prediction == "flow" and self.learned_sigma:
             raise AttarError("`prediction` flow: it has no variance to learn; leave `learned_sigma` off")
 
@@ -206,6 +211,11 @@ class Material:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    @property
+    def keyed(self) -> Material:
+        """What a prior is made by, without where the data are, where it runs and how it is reported."""
+        return replace(self, data="", device="", dtype="", report=Report())
+
 
 @dataclass(frozen=True)
 class NewPrior(Material):
@@ -220,12 +230,22 @@ class NewPrior(Material):
     """The network and how it is trained."""
     vae: Autoencoding = Autoencoding()
     """The autoencoder of `codec = "train"`."""
+    align: str | None = None
+    """A teacher of the same kind of images that helps (REPA, Yu et al., ICLR 2025): a folder of `attar train-teacher`,
+    timm/NAME or torchvision/NAME. The tokens in the network's middle learn to hold what its last map holds."""
+
+    LATER: ClassVar[Mapping[str, Any]] = {"align": None}
+    """A field that older priors lack: one that does not use it keeps its key."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size is not None and self.size < 1:
             raise AttarError(f"`size` {self.size}: at least 1")
         check_most("`size`", self.size, SIDE)
+
+    @property
+    def keyed(self) -> NewPrior:
+        return replace(super().keyed, align=None)
 
 
 @dataclass(frozen=True)

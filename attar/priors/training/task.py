@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attar.core.batching import device_class
 from attar.core.progress import Progress, Say, silent
@@ -18,12 +18,13 @@ from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_data, readable_parts
 from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT
-from attar.priors.training.latent_set import LatentSet, load_latents
-from attar.priors.training.settings import Denoising, Material, Report
+from attar.priors.training.latent_set import Joined, LatentSet, load_latents, load_maps
+from attar.priors.training.settings import Denoising, Material
 from attar.training.processes import accelerator
 
 if TYPE_CHECKING:
-    from attar.priors.codec import Codec
+    from attar.priors.codec import Codec, Encoder
+    from attar.priors.training.align import Alignment, Maps
 
 
 @dataclass(eq=False)
@@ -64,8 +65,7 @@ class TrainingRun:
         How it is reported is no part of it.
         """
         train_images, held = self.images
-        unmeasured = replace(self.material, data="", device="", dtype="", report=Report())
-        inputs = {**begun_from, "settings": unmeasured}
+        inputs = {**begun_from, "settings": self.material.keyed}
         inputs |= {"images": train_images.identities, "held out": held.identities}
         inputs |= {"device": device_class(self.helper.device), "dtype": str(self.dtype).removeprefix("torch.")}
         inputs |= {"processes": self.helper.num_processes, "torch": torch.__version__}
@@ -73,16 +73,31 @@ class TrainingRun:
 
     def encoded(self, codec: Codec) -> LatentSet:
         """All latents of the images to train on."""
+        latents = self._latents(codec, codec.calls)
+        with self.helper.main_process_first():
+            return load_latents(latents, self.material.flip, self.progress)
+
+    def maps(self, teacher: Maps) -> Tensor | Joined:
+        """A teacher's maps of the images to train on, in the order of their latents."""
+        latents = self._latents(teacher, {})
+        with self.helper.main_process_first():
+            return load_maps(latents, self.material.flip, self.progress)
+
+    def maps_missing(self, teacher: Maps) -> int:
+        """How many images the teacher is yet to see."""
+        latents = self._latents(teacher, {})
+        missing = sum(latents.missing(label) for label in range(len(self.classes)))
+        return missing * (2 if self.material.flip else 1)
+
+    def _latents(self, encoder: Encoder, calls: Mapping[str, Any]) -> Latents:
         compute = {
             "device": device_class(self.helper.device),
             "dtype": str(self.dtype).removeprefix("torch."),
-            **codec.calls,
+            **calls,
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
         }
-        latents = Latents(self.images[0], codec, self.material.preprocess, self.store, compute)
-        with self.helper.main_process_first():
-            return load_latents(latents, self.material.flip, self.progress)
+        return Latents(self.images[0], encoder, self.material.preprocess, self.store, compute)
 
 
 @dataclass(eq=False)
@@ -98,3 +113,5 @@ class TrainingTask:
     training: Denoising
     finished: Callable[[Path], SharedDiT]
     """Called with the folder when the training is done: the network to write, which may add files."""
+    align: Alignment | None = None
+    """What aligns it with a teacher, if anything does; its head is among the parameters."""

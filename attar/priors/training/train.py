@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from attar.training.processes import accelerator, own_part
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from attar.priors.training.align import Alignment
 
 TRAINING = "training a prior"
 """What progress and errors call it."""
@@ -68,6 +70,7 @@ def train_network(
     session: Session,
     parameters: Sequence[nn.Parameter] | None = None,
     after: Callable[[TrainingState], None] | None = None,
+    align: Alignment | None = None,
 ) -> float:
     """Trains the network's parameters (all of them, if none are named) and leaves their average in it.
 
@@ -79,7 +82,7 @@ def train_network(
     if training.compile:
         for block in network.transformer.transformer_blocks:
             block.compile()
-    loss = partial(_loss, network, forward, data, null, training, helper)
+    loss = partial(_loss, network, forward, data, null, training, helper, align)
     chosen = list(network.parameters()) if parameters is None else list(parameters)
     return optimise(chosen, loss, training, session, after)
 
@@ -91,13 +94,14 @@ def step_seconds(
     training: Denoising,
     helper: Accelerator,
     parameters: Sequence[nn.Parameter] | None = None,
+    align: Alignment | None = None,
 ) -> float:
     """How long a step takes here: the faster of two, their gradients thrown away, nothing compiled."""
     network.to(helper.device)
     taken = []
     for step in range(2):
         begun = time.monotonic()
-        loss = _loss(network, forward_of(scheduler, helper.device), data, 0, training, helper, step)
+        loss = _loss(network, forward_of(scheduler, helper.device), data, 0, training, helper, align, step)
         helper.backward(loss)
         float(loss.detach())
         taken.append(time.monotonic() - begun)
@@ -113,17 +117,20 @@ def _loss(
     null: int,
     training: Denoising,
     helper: Accelerator,
+    align: Alignment | None,
     step: int,
 ) -> Tensor:
     draw = generator(training.seed, "train-prior", step)
-    z, labels = data.batch(training.batch, draw)
+    picked = torch.randint(len(data.labels), (training.batch,), generator=draw)
+    z, rows = data.views(picked, draw)
     times = forward.times(training.batch, draw)
     noise = torch.randn(z.shape, generator=draw)
     dropped = torch.rand(training.batch, generator=draw) < training.label_dropout
-    y = torch.where(dropped, null, labels)
+    y = torch.where(dropped, null, data.labels[picked])
     mine = own_part(helper)
     z, times, noise, y = (part[mine].to(helper.device, non_blocking=True) for part in (z, times, noise, y))
     noisy = forward.noised(z, times, noise)
-    with helper.autocast():
+    with helper.autocast(), nullcontext([]) if align is None else align.watching() as tokens:
         output = network(noisy, times, y).float()
-    return forward.terms(output, z, noisy, noise, times, training.min_snr).loss.mean()
+    loss = forward.terms(output, z, noisy, noise, times, training.min_snr).loss.mean()
+    return loss if align is None else loss + align.loss(tokens[0], rows[mine], helper)
