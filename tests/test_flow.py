@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiTTransformer2DModel, FlowMatchEulerDiscreteScheduler
+from diffusers import DiTPipeline, DiTTransformer2DModel, FlowMatchEulerDiscreteScheduler
 from test_train_prior import QUICK, TINY, spec, weights
 from torch import Tensor
 from toys import GaussianPrior, linear_schedule, save_folder, save_tiny_dit, save_tiny_sd, with_flow
@@ -155,6 +155,8 @@ def test_a_flow_prior_is_loaded_as_one(trained: Path, store: Store) -> None:
     assert config["_class_name"] == FLOW
     assert "flow: noise - z on a straight path" in prior_in_words(prior)
     assert "knows no such scheduler" in (trained / "README.md").read_text()
+    assert DiTPipeline.from_pretrained(trained, vae=None).scheduler.config["_class_name"] == FLOW
+    assert not [field for field in (prior.schedule.scheduler or ("", {}))[1] if field.startswith("_")]
     plain = DiTTransformer2DModel.from_pretrained(trained / "transformer").eval()
     z, y = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2])
 

@@ -38,7 +38,8 @@ def schedule_of(scheduler: Any) -> Schedule:
     Raises:
         AttarError: what it predicts is not supported.
     """
-    name, config = type(scheduler).__name__, dict(scheduler.config)
+    name = type(scheduler).__name__
+    config = {field: value for field, value in scheduler.config.items() if not field.startswith("_")}
     if name == FLOW:
         return Schedule(straight_abar(), "v_prediction", (name, config))
     return Schedule(scheduler.alphas_cumprod, scheduler.config.prediction_type, (name, config))

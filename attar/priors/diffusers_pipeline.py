@@ -76,12 +76,12 @@ def _straight(source: str, index: Mapping[str, Any]) -> Schedule:
         )
     with opening(source, index["_class_name"]):
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(source, subfolder="scheduler")
-    plain = diffusers.FlowMatchEulerDiscreteScheduler().config
-    odd = [f"{name} {value!r}" for name, value in scheduler.config.items() if name in plain and value != plain[name]]
-    odd = [field for field in odd if not field.startswith("_")]
+    schedule, plain = schedule_of(scheduler), diffusers.FlowMatchEulerDiscreteScheduler().config
+    assert schedule.scheduler is not None, "it names its scheduler"
+    odd = [f"{field} {value!r}" for field, value in schedule.scheduler[1].items() if value != plain[field]]
     if odd:
         raise AttarError(
             f"`prior` {source}: scheduler/scheduler_config.json has {', '.join(odd)}; of {FLOW} only the plain one, of "
             f"{TIMES} times, is supported"
         )
-    return schedule_of(scheduler)
+    return schedule
