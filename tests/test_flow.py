@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,11 +17,24 @@ from toys import GaussianPrior, linear_schedule, save_folder, save_tiny_dit, sav
 
 from attar.core.errors import AttarError
 from attar.core.store import Store
-from attar.diffusion import CHECKPOINT, FixedPoint, Sampler, grid, invert, inverted, sample, sampling_times, schedule_of
+from attar.diffusion import (
+    CHECKPOINT,
+    Denoiser,
+    FixedPoint,
+    Sampler,
+    grid,
+    invert,
+    inverted,
+    sample,
+    sampling_times,
+    schedule_of,
+)
 from attar.diffusion.loss import forward_of
 from attar.diffusion.straight import FLOW, shares_of_noise, velocity
 from attar.priors import load_prior
 from attar.priors.describe import prior_in_words
+from attar.priors.prior import Prior
+from attar.priors.shared_embedders import share_embedders
 from attar.priors.training.finetune import finetune_prior
 from attar.priors.training.run import train_new_prior
 from attar.priors.training.settings import AdaptedPrior, Denoising, Training
@@ -135,6 +149,10 @@ def test_times_of_a_training_are_logit_normal() -> None:
     assert 0 <= int(times.min()) < int(times.max()) <= 999
 
 
+def network_of(prior: Prior) -> Any:
+    return prior.network
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_folder(tmp_path_factory.mktemp("images"), ["cat", "dog"], 12)
@@ -167,14 +185,42 @@ def test_a_flow_prior_is_loaded_as_one(trained: Path, store: Store) -> None:
     with torch.no_grad():
         expected = velocity(network, z, torch.full((2,), 300))
         torch.testing.assert_close(prior(z, 300, y), expected, rtol=1e-4, atol=1e-5)
-    unread = unread_prior(str(trained), "cpu", "float32", None, None, 1)
+        tuned: Any = share_embedders(network_of(prior).transformer, "prior")
+        torch.testing.assert_close(tuned(z, torch.full((2,), 300), y), expected, rtol=1e-4, atol=1e-5)
+    unread = unread_prior(str(trained), "cpu", "float32", 1)
     assert unread.schedule.straight
+    assert unread.network(z.to("meta"), torch.full((2,), 300, device="meta"), y.to("meta")).shape == z.shape
+    assert network_of(unread).transformer.on_straight_path
+
+
+def test_its_samples_are_measured_by_its_own_solver(
+    data: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def noted(denoiser: Denoiser, z: Tensor, t: int, y: Tensor, sampler: Sampler) -> Tensor:
+        seen.append((sampler.solver, t))
+        return sample(denoiser, z, t, y, sampler)
+
+    monkeypatch.setattr("attar.priors.training.monitor.sample", noted)
+    for prediction in ("flow", "v_prediction"):
+        training = replace(TINY, steps=2, prediction=prediction)
+        train_new_prior(spec(data, training=training), tmp_path / prediction, store=store, say=lambda _: None)
+    assert list(dict.fromkeys(seen)) == [(CHECKPOINT, 999), ("ddim", 500)]
+
+
+def test_the_same_weights_are_another_prior(tmp_path: Path, store: Store) -> None:
+    folders = [save_tiny_dit(tmp_path / name, None, learned_sigma=False) for name in ("a", "b")]
+    with_flow(folders[1])
+    noise_key, flow_key = (load_prior(str(folder), device="cpu", store=store).key for folder in folders)
+    assert noise_key != flow_key
 
 
 @pytest.mark.parametrize("adapt", ["all", "difffit"])
 def test_an_adapted_flow_stays_one(trained: Path, data: Path, tmp_path: Path, store: Store, adapt: str) -> None:
     training = Denoising(steps=3, batch=4, learning_rate=1e-3, warmup=1)
-    adapted = AdaptedPrior(str(data), device="cpu", report=QUICK, prior=str(trained), adapt=adapt, training=training)
+    asked: dict[str, Any] = {"prior": str(trained), "adapt": adapt, "training": training}
+    adapted = AdaptedPrior(str(data), device="cpu", report=QUICK, **asked)
     finetune_prior(adapted, tmp_path / "out", store=store, say=lambda _: None)
     assert load_prior(str(tmp_path / "out"), device="cpu", store=store).schedule.straight
     before, after = weights(trained), weights(tmp_path / "out")

@@ -245,7 +245,7 @@ class NewPrior(Material):
 
     @property
     def keyed(self) -> NewPrior:
-        return replace(super().keyed, align=None)
+        return replace(self, data="", device="", dtype="", report=Report(), align=None)
 
 
 @dataclass(frozen=True)

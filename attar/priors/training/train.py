@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,8 @@ def _loss(
     mine = own_part(helper)
     z, times, noise, y = (part[mine].to(helper.device, non_blocking=True) for part in (z, times, noise, y))
     noisy = forward.noised(z, times, noise)
-    with helper.autocast(), nullcontext([]) if align is None else align.watching() as tokens:
+    watching: AbstractContextManager[list[Tensor]] = nullcontext([]) if align is None else align.watching()
+    with helper.autocast(), watching as tokens:
         output = network(noisy, times, y).float()
     loss = forward.terms(output, z, noisy, noise, times, training.min_snr).loss.mean()
     return loss if align is None else loss + align.loss(tokens[0], rows[mine], helper)
