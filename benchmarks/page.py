@@ -19,8 +19,7 @@ A number is how many times as fast Attar is, the median of interleaved rounds, a
 Attar is slower. On one thread of a CPU the seconds are the processor's, workers' included, so that other work on the
 machine does not enter. The ceiling is a product of large matrices in Attar's number format, or a large copy, on the
 same machine and threads. Networks have random weights: tiny ones for tests, small ones as for CIFAR-10, full ones
-DiT-XL/2 at 256 pixels and the like, few steps of them. The plain loop of `evaluate` crops a whole batch alike and
-neither changes colours nor mixes images, so it does less than a recipe asks for.
+DiT-XL/2 at 256 pixels and the like, few steps of them.
 """
 
 LEVERS = """

@@ -76,7 +76,7 @@ def case(size: str, where: Where) -> Case:
 def loop(
     network: nn.Module, tensors: list[Tensor], batch: int, count: int, how: Augmentation, dtype: torch.dtype
 ) -> None:
-    """A plain loop over tensors in memory: the recipe's augmentation of each image by torchvision, CutMix of a batch."""
+    """A plain loop over tensors in memory: the recipe by torchvision, image by image, and CutMix of a batch."""
     x, y, test_x, _ = tensors
     network = network.to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(network.parameters(), 0.01, 0.9, weight_decay=5e-4)
