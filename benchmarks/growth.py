@@ -2,7 +2,7 @@
 
     python -m benchmarks.growth --out runs/growth
 
-Makes synthetic photographs of 64 pixels and a small random latent prior, as benchmarks/large.py, and runs `attar distill`
+Makes synthetic photographs of 64 pixels and a small random latent prior, as benchmarks/large.py, and runs `distill`
 on one thread with an empty cache for each point. Kept in docs/growth.json, from which `python -m benchmarks --write`
 makes a table: processor seconds and peak memory at both ends, and the exponents of a line through all points on log
 axes. What a command takes at its start, whatever its work, bends that line down; the exponent of the last two points is
