@@ -2,8 +2,8 @@
 
     python -m benchmarks.equality ../shared/priors/cifar10-dit
 
-On a trained DiT: latents sampled from noise in 25 steps of DDIM at guidance 4, latents inverted in 25 calls, encoded and
-decoded images; and what a ConvNet-3 says of images. Kept in docs/equality.json, from which `python -m benchmarks --write`
+On a trained DiT: latents sampled from noise in 25 steps of DDIM at guidance 4, latents inverted in 25 calls, and
+images encoded and decoded; and what a ConvNet-3 says of images. Kept in docs/equality.json, from which `python -m benchmarks --write`
 makes a table: the root mean square of the difference and its largest value, both over that of the plain result.
 """
 
