@@ -16,6 +16,7 @@ from typing import Any
 
 PATHS = (
     "sample",
+    "few_steps",
     "invert",
     "encode",
     "finetune",

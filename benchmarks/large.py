@@ -23,25 +23,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-CLASSES = [f"class {number}" for number in range(10)]
+TEN = 10
+"""Classes, where nothing else is asked for."""
 SHARD = 10_000
 SIDE = 64
 
 
-def made(folder: Path, count: int) -> Path:
+def class_names(count: int) -> list[str]:
+    return [f"class {number}" for number in range(count)]
+
+
+def made(folder: Path, count: int, classes: int = TEN) -> Path:
     """Shards of `count` images of smooth noise, each class in a colour of its own."""
     names = pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())])
-    feature = {"image": {"_type": "Image"}, "label": {"names": CLASSES, "_type": "ClassLabel"}}
+    feature = {"image": {"_type": "Image"}, "label": {"names": class_names(classes), "_type": "ClassLabel"}}
     schema = names.with_metadata({"huggingface": json.dumps({"info": {"features": feature}})})
-    shards = count // SHARD
+    shards = -(-count // SHARD)
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(shards):
         file, draw = folder / f"train-{number:05d}-of-{shards:05d}.parquet", np.random.default_rng(number)
         if file.exists():
             continue
-        labels = np.arange(SHARD) % len(CLASSES)
-        coarse = draw.integers(0, 200, (SHARD, 8, 8, 3), np.uint8)
-        coarse[..., 0] = coarse[..., 0] // 4 + (labels * 20)[:, None, None]
+        labels = np.arange(min(SHARD, count - number * SHARD)) % classes
+        coarse = draw.integers(0, 200, (len(labels), 8, 8, 3), np.uint8)
+        coarse[..., 0] = coarse[..., 0] // 4 + (labels * (200 // classes))[:, None, None]
         images = [{"bytes": _jpeg(pixels), "path": None} for pixels in coarse]
         pq.write_table(pa.table({"image": images, "label": labels}, schema), file, row_group_size=500)
     return folder
@@ -53,7 +58,7 @@ def _jpeg(coarse: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def prior(folder: Path) -> Path:
+def prior(folder: Path, classes: int = TEN) -> Path:
     """A DiT of two small blocks on the latents of a small AutoencoderKL."""
     import torch
     from diffusers import AutoencoderKL, DiTTransformer2DModel
@@ -83,9 +88,9 @@ def prior(folder: Path) -> Path:
         num_layers=2,
         sample_size=8,
         patch_size=2,
-        num_embeds_ada_norm=len(CLASSES),
+        num_embeds_ada_norm=classes,
     )
-    write_pipeline(folder, alike(dit), linear_scheduler(), CLASSES, vae)
+    write_pipeline(folder, alike(dit), linear_scheduler(), class_names(classes), vae)
     return folder
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+from benchmarks import equality, growth, profile
 from benchmarks.__main__ import PATHS
 
 HEAD = """# Speed
@@ -19,8 +22,7 @@ A number is how many times as fast Attar is, the median of interleaved rounds, a
 Attar is slower. On one thread of a CPU the seconds are the processor's, workers' included, so that other work on the
 machine does not enter. The ceiling is a product of large matrices in Attar's number format, or a large copy, on the
 same machine and threads. Networks have random weights: tiny ones for tests, small ones as for CIFAR-10, full ones
-DiT-XL/2 at 256 pixels and the like, few steps of them. The plain loop of `evaluate` crops a whole batch alike and
-neither changes colours nor mixes images, so it does less than a recipe asks for.
+DiT-XL/2 at 256 pixels and the like, few steps of them.
 """
 
 LEVERS = """
@@ -77,7 +79,35 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         names = sorted((name for name in on_cpu if name.startswith(f"{path}/")), key=_order)
         parts += [_row(name, on_cpu[name], found) for name in names]
         parts += [_unmeasured(path, size, found) for size in _sizes(path) if not any(f"/{size}/" in n for n in names)]
-    return "\n".join([*parts, LEVERS])
+    return "\n".join([*parts, *_tables(), LEVERS])
+
+
+TABLES = {
+    profile: """
+## What limits them
+
+The operations of torch that take most of each path's time, by `python -m benchmarks.profile`, on the same machine:
+""",
+    equality: """
+## Equality
+
+Fast ways against the library's networks called with one row at a time in float32, by `python -m benchmarks.equality
+../shared/priors/cifar10-dit`: the difference's root mean square and its largest value, over the plain root mean square.
+""",
+    growth: """
+## Growth of cost
+
+`attar distill` from an empty cache on synthetic photographs of 64 pixels, one thread, by `python -m benchmarks.growth`:
+exponents of a line through four points on log axes, and of the last two points. Memory counts Python and its libraries.
+""",
+}
+"""What stands before the table of each module that makes one, from a JSON file of its own in docs/."""
+
+
+def _tables() -> list[str]:
+    """Those that have been measured."""
+    files: dict[Any, Path] = {module: module.RESULTS for module in TABLES}
+    return [f"{TABLES[of]}\n{of.table(json.loads(file.read_text()))}" for of, file in files.items() if file.exists()]
 
 
 def _sizes(path: str) -> list[str]:

@@ -6,19 +6,25 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from conftest import CHECKOUT
+
+from attar.priors import load_prior
+from benchmarks import equality, growth, profile
 
 PATHS = sorted(file.stem for file in (CHECKOUT / "benchmarks" / "paths").glob("[!_]*.py"))
 
 
-def benchmarks(*given: str, cache: Path) -> None:
+def benchmarks(*given: str, cache: Path, module: str = "benchmarks") -> None:
     path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "ATTAR_CACHE": str(cache), "PYTHONPATH": path}
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *given], cwd=CHECKOUT, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", module, *given], cwd=CHECKOUT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
@@ -45,3 +51,26 @@ def test_the_page_is_made_from_the_timings_beside_it(tmp_path: Path) -> None:
     copy.write_text((docs / "performance.json").read_text())
     benchmarks("--write", "--json", str(copy), cache=tmp_path / "cache")
     assert copy.with_suffix(".md").read_text() == (docs / "performance.md").read_text()
+
+
+def test_fast_ways_are_the_plain_ones_to_a_ten_thousandth(shared: Callable[[str], Path], tmp_path: Path) -> None:
+    prior = load_prior(str(shared("priors/cifar10-dit")), device="cpu", dtype="float32")
+    with torch.no_grad():
+        for name, (plain, ours) in equality.ways(shared("priors/cifar10-dit"), rows=1).items():
+            assert max(equality.apart(plain, ours(prior))) < 1e-4, name
+
+
+def test_exponents_of_a_cost_that_is_a_power_are_that_power() -> None:
+    sizes = [1_000, 2_000, 4_000]
+    assert growth.exponents(sizes, [3 * size**1.5 for size in sizes]) == pytest.approx((1.5, 1.5))
+    assert growth.exponents(sizes, [1.0, 1.0, 2.0])[1] == pytest.approx(1.0)
+
+
+def test_a_cost_and_the_operations_of_a_path_are_measured(tmp_path: Path) -> None:
+    seconds, memory = growth.point(tmp_path, "random", images=40, classes=10, ipc=1)
+    assert seconds > 0
+    assert memory > 2**26
+    benchmarks("--help", module="benchmarks.profile", cache=tmp_path)
+    shares = profile.shares(lambda: torch.ones(64, 64) @ torch.ones(64, 64))
+    assert {"mm", "fill_"} <= shares.keys()
+    assert sum(shares.values()) <= 1

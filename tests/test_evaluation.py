@@ -328,3 +328,24 @@ def test_conditions_say_what_is_missing() -> None:
         conditions.check(RECIPES.open("fkd-soft"))
     with pytest.raises(AttarError, match="learns from hard labels, without `labels`"):
         replace(conditions, labels=Path("labels")).check(RECIPES.open("quick"))
+
+
+def test_a_compiled_network_learns_nearly_the_same_under_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled for torch's own kernels: the usual ones would take a C++ compiler and half a minute."""
+    plain, calls = torch.compile, []
+
+    def compiled(*args: Any, **settings: Any) -> Any:
+        calls.append(settings)
+        return plain(*args, **settings, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setenv("CXX", "python")
+    recipes = (TINY, modified(TINY, {"compile": True}))
+    ways = [Students(TRAIN, TEST, recipe, "convnet3-w8", "cpu") for recipe in recipes]
+    one, other = (evaluate(way, (0,)).learnt for way in ways)
+    assert calls == [{"dynamic": False}]
+    assert other == pytest.approx(one, abs=0.2)
+    assert ways[0].trainings((0,)).keys() != ways[1].trainings((0,)).keys()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(AttarError, match=r"C\+\+ compiler no-such-compiler"):
+        ways[1].inputs((0,))

@@ -133,6 +133,20 @@ def test_instance_norm_is_the_same_in_both_layouts(shape: tuple[int, ...]) -> No
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_instance_norm_of_bfloat16_images_is_that_of_float32_rounded() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, pull = (torch.randn((3, 8, 9, 7), generator=generator).bfloat16() for _ in range(2))
+    layer, found = InstanceNorm(8, 8), []
+    for own in (x, x.float()):
+        own = own.to(memory_format=torch.channels_last).detach().requires_grad_()
+        y = layer(own)
+        assert "ChannelsLast" in str([type(node[0]).__name__ for node in y.grad_fn.next_functions] + [y.grad_fn])
+        found.append((y, *torch.autograd.grad(y, [own, layer.weight], pull.to(y.dtype))))
+    assert found[0][0].dtype == torch.bfloat16
+    for half, whole in zip(*found, strict=True):
+        torch.testing.assert_close(half, whole.to(half.dtype), rtol=1e-2, atol=1e-5)
+
+
 def test_small_resnets_are_idc_s_of_another_depth_norm_and_width() -> None:
     idc, wide = build("resnet18-idc", 10, 32, seed=0), build("resnet18-w32", 10, 32, seed=0)
     assert all(torch.equal(a, b) for a, b in zip(idc.parameters(), wide.parameters(), strict=True))

@@ -202,6 +202,14 @@ def device_class(device: torch.device) -> str:
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for products in bfloat16: GPUs of compute capability 8.0, many newer CPUs."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return any(able for name, able in known.items() if name.endswith("bf16"))
+
+
 def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     """The device and number format that `auto` means here: a GPU in bfloat16 where there is one, else CPU, float32."""
     if device == "auto":

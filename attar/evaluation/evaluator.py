@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.core.batching import device_class
+from attar.core.compiler import check_compiler
 from attar.core.config import by_ipc, by_network, number_by_ipc
 from attar.core.errors import AttarError
 from attar.core.finite import naming
@@ -127,6 +128,8 @@ class Students:
             raise AttarError("no seeds: give at least one")
         check_sets(self.train, self.test)
         check(self.network)
+        if self.recipe.compile:
+            check_compiler(self.place)
         check_size(self.network, len(self.train.classes), self.augmentation.size)
         about: dict[str, Any] = {"network": self.network, "train": self.train.identity, "test": self.test.identity}
         about |= {"revision": REVISION, "recipe": replace(self.recipe, name="", source=""), "plan": self.plan}
@@ -234,6 +237,8 @@ class Students:
         images = self.pictures
         student = build(self.network, len(self.train.classes), self.augmentation.size, seed_of(seed, "network"))
         student = student.to(self.place).to(memory_format=torch.channels_last)
+        if self.recipe.compile:
+            student.compile(dynamic=False)
         every, first = _interval(self.recipe.test_every, self.plan), self.untested
         tests: list[float] = []
         tally, fit = Tally(progress, "epoch" if self.plan.steps is None else "step"), TrainAccuracy()

@@ -134,7 +134,7 @@ def _pass_seconds(
     network: str, classes: int, how: Augmentation, batch: int, device: torch.device, precision: Precision
 ) -> tuple[float, float]:
     """Seconds that an image takes in a pass, and in a pass and back with its augmentation."""
-    student = build(network, classes, how.size, 0).to(device)
+    student = build(network, classes, how.size, 0).to(device).to(memory_format=torch.channels_last)
     pixels = torch.zeros(batch, how.size, how.size, 3, dtype=torch.uint8, device=device)
     images = torch.zeros(batch, 3, how.size, how.size, device=device)
 

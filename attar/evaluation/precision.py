@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from attar.core.batching import resolve
+from attar.core.batching import multiplies_bfloat16, resolve
 from attar.training import Precision
 
 
@@ -24,8 +24,8 @@ def resolve_precision(
 
 
 def formats(device: torch.device) -> tuple[Precision, ...]:
-    """What a device computes in: TF32 and bfloat16 need an NVIDIA GPU of compute capability 8.0, float16 any GPU."""
+    """What a device computes in: TF32 needs an NVIDIA GPU of compute capability 8.0, float16 any GPU."""
+    new = multiplies_bfloat16(device)
     if device.type != "cuda":
-        return ("float32",)
-    new = torch.cuda.get_device_capability(device) >= (8, 0)
+        return ("float32", "bfloat16") if new else ("float32",)
     return ("float32", "float16", "tf32", "bfloat16") if new else ("float32", "float16")

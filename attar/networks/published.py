@@ -22,14 +22,15 @@ class InstanceNorm(nn.GroupNorm):
     """Instance norm as a group norm of one channel a group, which also takes a single pixel.
 
     torch's group norm is slow in the channels-last layout on CPUs, in which convolutions are fastest: it has its own
-    code there.
+    code there, but where it is compiled. The arithmetic is that of float32 for bfloat16 images, too.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.float32 or not x.is_contiguous(memory_format=torch.channels_last):
+        plain = x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16)
+        if plain or torch.compiler.is_compiling() or not x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x)
-        y: Tensor = _ChannelsLast.apply(x, self.weight, self.bias, self.eps)
-        return y
+        y: Tensor = _ChannelsLast.apply(x.float(), self.weight, self.bias, self.eps)
+        return y.to(x.dtype)
 
 
 class _ChannelsLast(torch.autograd.Function):

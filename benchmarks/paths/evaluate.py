@@ -1,4 +1,4 @@
-"""Evaluation: a training on a distilled set, with flips and crops, and a test."""
+"""Evaluation: a training on a distilled set by `minimax-hard`, and a test."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from attar.evaluation.evaluator import training_plan
 from attar.evaluation.precision import resolve_precision
 from attar.networks import build
 from attar.training import top1, train
-from attar.training.augment import STATISTICS
-from benchmarks.evaluate import ArrayDataset, accuracy, as_folder, epochs, pictures, transform
+from attar.training.augment import STATISTICS, Augmentation
+from benchmarks.evaluate import ArrayDataset, Lighting, accuracy, as_folder, epochs, pictures, transform
 from benchmarks.models import named
 from benchmarks.timing import Case, Where
 
 SIZES = {
-    "tiny": ("convnet3-w48", 32, 1, 20, 1),
-    "small": ("convnet3-w48", 32, 10, 200, 1),
-    "full": ("resnet18", 224, 1, 20, 1),
+    "tiny": ("convnet3-w8", 32, 1, 20, 1),
+    "small": ("convnet3-w48", 32, 10, 500, 20),
+    "full": ("resnet18", 224, 1, 20, 2),
 }
 """Network, side in pixels, images a class, test images, epochs."""
 
@@ -34,7 +34,8 @@ def case(size: str, where: Where) -> Case:
     name, side, ipc, tested, count = SIZES[size]
     train_set, test = pictures(10 * ipc, side, 0), pictures(tested, side, 1)
     recipe = modified(RECIPES.open("minimax-hard"), {"size": side, "epochs": count})
-    device, precision = resolve_precision(str(where.device), "auto")
+    device, precision = resolve_precision(str(where.device), named(where.dtype))
+    compiled = precision == "bfloat16" and name.startswith("convnet")
     plan, how = training_plan(recipe, train_set, name, precision)
     x, y, test_x, test_y = (
         torch.from_numpy(array).to(device) for array in (train_set.pixels, train_set.labels, test.pixels, test.labels)
@@ -42,8 +43,10 @@ def case(size: str, where: Where) -> Case:
 
     def attar() -> None:
         network = build(name, 10, side, 0).to(device, memory_format=torch.channels_last)
+        if compiled:
+            network.compile(dynamic=False)
         train(network, x, y, plan, how, 0)
-        top1(network, test_x, test_y, how.normalise)
+        top1(network, test_x, test_y, how.normalise, precision=precision)
 
     root = tempfile.TemporaryDirectory()
     as_folder(train_set, root.name)
@@ -61,30 +64,43 @@ def case(size: str, where: Where) -> Case:
     return Case(
         ours=attar,
         best={
-            named(dtype): partial(loop, build(name, 10, side, 0).to(device), tensors, plan.batch, count, side, dtype)
+            named(dtype): partial(loop, build(name, 10, side, 0).to(device), tensors, plan.batch, count, how, dtype)
             for dtype in where.formats
         },
         straight=straight,
-        work=f"{name}, {10 * ipc} images of {side} pixels, {count} epochs, {tested} tested",
+        work=f"{name}{', compiled' * compiled}, {10 * ipc} images of {side} pixels, {count} epochs, {tested} tested",
         close=root.cleanup,
     )
 
 
-def loop(network: nn.Module, tensors: list[Tensor], batch: int, count: int, side: int, dtype: torch.dtype) -> None:
-    """A plain loop over tensors in memory: one crop and one flip for a batch, by torchvision."""
+def loop(
+    network: nn.Module, tensors: list[Tensor], batch: int, count: int, how: Augmentation, dtype: torch.dtype
+) -> None:
+    """A plain loop over tensors in memory: the recipe by torchvision, image by image, and CutMix of a batch."""
     x, y, test_x, _ = tensors
     network = network.to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(network.parameters(), 0.01, 0.9, weight_decay=5e-4)
-    augment = v2.Compose([v2.RandomResizedCrop(side, (0.5, 1.0), antialias=True), v2.RandomHorizontalFlip()])
+    augment = v2.Compose(
+        [
+            v2.RandomResizedCrop(how.size, (how.crop or 1.0, 1.0), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.ToDtype(torch.float32, True),
+            v2.ColorJitter(how.jitter, how.jitter, how.jitter),
+            Lighting(how.lighting),
+            v2.Normalize(*STATISTICS[how.normalise]),
+        ]
+    )
+    cutmix = v2.RandomApply([v2.CutMix(num_classes=10)], how.mix_probability)
+    half = partial(torch.autocast, x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
     for _ in range(count):
         for picked in torch.randperm(len(x)).split(batch):
-            images = augment(x[picked.to(x.device)]).float() / 127.5 - 1
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-                logits = network(images.contiguous(memory_format=torch.channels_last))
-            F.cross_entropy(logits.float(), y[picked.to(x.device)]).backward()
+            views, labels = cutmix(torch.stack([augment(x[i]) for i in picked]), y[picked.to(x.device)])
+            with half():
+                logits = network(views.contiguous(memory_format=torch.channels_last))
+            F.cross_entropy(logits.float(), labels).backward()
             optimiser.step()
             optimiser.zero_grad()
     network.eval()
-    with torch.inference_mode(), torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+    with torch.inference_mode(), half():
         for images in test_x.split(256):
             network((images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)).argmax(1)

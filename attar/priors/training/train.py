@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attar.core.compiler import check_compiler
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
 from attar.core.rng import generator
@@ -80,6 +81,7 @@ def train_network(
     network.to(helper.device)
     forward = forward_of(scheduler, helper.device)
     if training.compile:
+        check_compiler(helper.device)
         for block in network.transformer.transformer_blocks:
             block.compile()
     loss = partial(_loss, network, forward, data, null, training, helper, align)
