@@ -143,7 +143,7 @@ def test_a_training_moves_tokens_towards_the_teacher(teacher: TeacherMaps, tmp_p
     before = gap()
     parameters = [*network.parameters(), *both.head.parameters()]
     session = Session(tmp_path, HELPER, "x")
-    training.train_network(network, data, new_scheduler("epsilon"), 2, plan, session, parameters, align=both)
+    training.train_network(network, data, new_scheduler("epsilon"), plan, session, parameters, align=both)
     assert gap() < before - 0.5
 
 

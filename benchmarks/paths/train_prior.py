@@ -36,7 +36,7 @@ def case(size: str, where: Where) -> Case:
     def attar() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             session = Session(Path(scratch), helper, "benchmark")
-            train_network(network, held_in_memory(z, y), linear_scheduler(), CLASSES[size], plan, session)
+            train_network(network, held_in_memory(z, y), linear_scheduler(), plan, session)
 
     networks = {dtype: _trainable(size, where.device) for dtype in where.formats}
     return Case(

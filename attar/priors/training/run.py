@@ -136,9 +136,8 @@ def _trained(
     run: TrainingRun, task: TrainingTask, scratch: Path, after: Callable[[TrainingState], None] | None
 ) -> float:
     data, session = run.encoded(task.codec), Session(scratch, run.helper, TRAINING, run.progress)
-    classes = len(run.classes)
     align = None if task.align is None else task.align.to(run.maps(task.align.teacher))
-    common = (task.network, data, task.scheduler, classes, task.training, session, task.parameters, after)
+    common = (task.network, data, task.scheduler, task.training, session, task.parameters, after)
     return train_network(*common, align)
 
 

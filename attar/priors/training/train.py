@@ -52,7 +52,7 @@ def train_prior(
     network = untrained(tuple(latents.shape[1:]), len(classes), training, training.seed, "train-prior", "weights")
     scheduler = new_scheduler(training.prediction)
     session = Session(folder, accelerator("cpu", "float32"), TRAINING, progress)
-    train_network(network, data, scheduler, len(classes), training, session)
+    train_network(network, data, scheduler, training, session)
     write_pipeline(folder, network.with_own_embedders(), scheduler, classes, None)
 
 
@@ -66,7 +66,6 @@ def train_network(
     network: SharedDiT,
     data: LatentSet,
     scheduler: Any,
-    null: int,
     training: Denoising,
     session: Session,
     parameters: Sequence[nn.Parameter] | None = None,
@@ -84,6 +83,7 @@ def train_network(
         check_compiler(helper.device)
         for block in network.transformer.transformer_blocks:
             block.compile()
+    null = len(network.table.weight) - 1
     loss = partial(_loss, network, forward, data, null, training, helper, align)
     chosen = list(network.parameters()) if parameters is None else list(parameters)
     return optimise(chosen, loss, training, session, after)
