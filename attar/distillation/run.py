@@ -165,10 +165,11 @@ def make(plan: RunPlan, ipc: int) -> StageOutputs:
     candidates = pipeline.sample(job, method, asked, fitted)
     selected = pipeline.select(job, method, candidates, count)
     refined = pipeline.refine(job, method, asked, fitted, selected)
-    images = _mosaics(job, partial(pipeline.decode, job, refined, count))
+    decode = partial(pipeline.decode, job, refined, count)
+    parts = partial(pipeline.finished, job, refined) if method.refines_pixels else decode
     weights = pipeline.weights(method, fitted, selected, count)
     real = pipeline.real_places(method, fitted, selected, count)
-    return pipeline.StageOutputs(images, fitted, asked, weights, real=real)
+    return pipeline.StageOutputs(_mosaics(job, parts), fitted, asked, weights, real=real)
 
 
 def _mosaics(job: Job, parts: Callable[[Collection[int]], ImageStream]) -> Callable[[Collection[int]], ImageStream]:

@@ -96,6 +96,8 @@ class RunPlan:
             inputs = (job.prior.key, job.codec.key, conditions, job.compute, job.encoding)
             if isinstance(self.method, LatentMethod) and self.method.aims_at_latents:
                 inputs = (*inputs, AIMED)
+            if self.method.refine is not None and (seen := self.method.refine.inputs(job.spec)):
+                inputs = (*inputs, seen)
         elif isinstance(self.method, ComposedImages):
             inputs = self.method.inputs(job)
         spec = (self.job.spec.seed, self.job.spec.preprocess, self.job.spec.output_size, *_unusual(job.spec).values())
