@@ -25,7 +25,7 @@ from attar.core.progress import Meter, timed_on
 from attar.core.rng import numpy_generator, seed_of
 from attar.data import load_pixels
 from attar.job import Job, Spec
-from attar.methods.refine_gap import FeatureExtractor, aims_of, features_of, gap, seen
+from attar.methods.refine_gap import FeatureExtractor, aims_of, check_depths, features_of, gap, seen
 from attar.networks import build, check, check_size
 from attar.priors.codec import Codec
 from attar.priors.prior import Prior
@@ -81,7 +81,7 @@ class Refinement:
         side = self.side(job)
         for name in self.mix(side):
             check_size(name, 2, side)
-            features_of(build(name, 2, side, 0), self.depths)
+            check_depths(name, build(name, 2, side, 0), side, self.depths)
         single = [name for label, name in enumerate(job.classes) if len(job.images.of_class(label)) < 2]
         if single:
             raise AttarError(f"refine: needs 2 images of each class; too few: {', '.join(map(repr, single))}")
