@@ -52,6 +52,9 @@ class Spec:
     """Keep a soft label for each image in the set: fixed (in fp16), fixed-int8, fixed-int4; none: its class alone."""
     label_teacher: str | None = None
     """Who gives these labels, as `attar relabel --teacher`; none: the teacher that the method names."""
+    label_temperature: float | Literal["auto"] | None = None
+    """Temperature that they are to be learnt from at, kept with them: a number; auto: the best of some in short
+    trainings on the held-out tenth, if they are not best left out; none: that of the recipe, 2."""
     preprocess: str = "adm"
     """How images are brought to the prior's size: adm, resize-crop or squash."""
     formation: int = 1
@@ -91,12 +94,28 @@ class Spec:
             Scheme.named(self.labels)
         if self.label_teacher is not None and self.labels is None:
             raise AttarError(f"`label_teacher` {self.label_teacher}: gives labels: ask for them with `labels` fixed")
+        check_temperature(self.label_temperature, self.labels)
         check_most("`tile`", self.tile, TILE)
         check_most("`output_size`", self.output_size, SIDE)
 
     def made(self, ipc: int) -> int:
         """Images of a class that are made for a set of this IPC: as many as its mosaics have parts."""
         return ipc * self.formation**2
+
+
+def check_temperature(temperature: float | Literal["auto"] | None, labels: str | None) -> None:
+    """Raises AttarError for a temperature that labels cannot have, or that is for none."""
+    if temperature is None:
+        return
+    if labels is None:
+        raise AttarError(f"`label_temperature` {temperature}: is of labels: ask for them with `labels` fixed")
+    if temperature != "auto" and not 0 < temperature < math.inf:
+        raise AttarError(f"`label_temperature` {temperature}: a number above 0, or auto")
+    if not is_fixed(labels) or Scheme.named(labels).top is not None:
+        raise AttarError(
+            f"`label_temperature` {temperature}: is of whole labels, one an image, and these are {labels}: choose "
+            "fixed, fixed-int8 or fixed-int4"
+        )
 
 
 FOR_PRIOR = ("codec", "class_map", "prompt", "prompts", "negative_prompt", "tile")

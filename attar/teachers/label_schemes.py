@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from attar.core.errors import AttarError, suggestion
 
@@ -14,7 +15,16 @@ if TYPE_CHECKING:
 BITS = {"fp16": 16, "int8": 8, "int4": 4}
 FIXED = "fixed"
 """Names of schemes that begin so store one label an image, for all of its views: fixed (in fp16), fixed-int8 ..."""
+LEFT_OUT: Literal["none"] = "none"
+"""In the place of a temperature: labels are best left out, and the classes learnt alone."""
 _NAME = re.compile(rf"(?:{FIXED}-)?(?:top([1-9][0-9]*)-)?(fp16|int8|int4)")
+
+
+def is_temperature(value: object) -> bool:
+    """Whether this is a temperature of fixed labels as files hold it: a number above 0, or `LEFT_OUT`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value == LEFT_OUT
+    return 0 < value < math.inf
 
 
 def is_fixed(name: str) -> bool:
