@@ -22,10 +22,10 @@ from attar.evaluation.load_images import images_of_set, teacher_examples
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, changes
 from attar.evaluation.teaching import recipe_teacher, summary
-from attar.job import check_temperature
 from attar.sets.distilled import DistilledSet, check_undamaged, open_distilled
 from attar.sets.own_labels import LABELS
 from attar.sets.source_data import data_changes
+from attar.teachers.label_schemes import check_temperature
 from attar.teachers.reference import TeacherReference
 from attar.teachers.soft_labels import BATCH, Labelling, StoredLabels, advise, has_shard, write_labels, write_shard
 from attar.teachers.teacher import Teacher

@@ -1,6 +1,6 @@
 """What is to be distilled, with which prior, where: in words, and opened."""
 
 from attar.job.job import Job
-from attar.job.spec import FOR_PRIOR, Spec, check_temperature, named_classes
+from attar.job.spec import FOR_PRIOR, Spec, named_classes
 
-__all__ = ["FOR_PRIOR", "Job", "Spec", "check_temperature", "named_classes"]
+__all__ = ["FOR_PRIOR", "Job", "Spec", "named_classes"]

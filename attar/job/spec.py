@@ -10,7 +10,7 @@ from typing import Literal
 from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.core.limits import SIDE, TILE, check_most, check_seed
-from attar.teachers.label_schemes import Scheme, is_fixed
+from attar.teachers.label_schemes import Scheme, check_temperature, is_fixed
 
 
 @dataclass(frozen=True)
@@ -101,21 +101,6 @@ class Spec:
     def made(self, ipc: int) -> int:
         """Images of a class that are made for a set of this IPC: as many as its mosaics have parts."""
         return ipc * self.formation**2
-
-
-def check_temperature(temperature: float | Literal["auto"] | None, labels: str | None) -> None:
-    """Raises AttarError for a temperature that labels cannot have, or that is for none."""
-    if temperature is None:
-        return
-    if labels is None:
-        raise AttarError(f"`label_temperature` {temperature}: is of labels: ask for them with `labels` fixed")
-    if temperature != "auto" and not 0 < temperature < math.inf:
-        raise AttarError(f"`label_temperature` {temperature}: a number above 0, or auto")
-    if not is_fixed(labels) or Scheme.named(labels).top is not None:
-        raise AttarError(
-            f"`label_temperature` {temperature}: is of whole labels, one an image, and these are {labels}: choose "
-            "fixed, fixed-int8 or fixed-int4"
-        )
 
 
 FOR_PRIOR = ("codec", "class_map", "prompt", "prompts", "negative_prompt", "tile")

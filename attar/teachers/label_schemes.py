@@ -131,3 +131,18 @@ class Scheme:
         if self.values == "int4":
             values = torch.stack([values & 15, values >> 4], 2).flatten(1)[:, :width]
         return values.float() * -stored["step"].float()[:, None]
+
+
+def check_temperature(temperature: float | Literal["auto"] | None, labels: str | None) -> None:
+    """Raises AttarError for a temperature that labels cannot have, or that is for none."""
+    if temperature is None:
+        return
+    if labels is None:
+        raise AttarError(f"`label_temperature` {temperature}: is of labels: ask for them with `labels` fixed")
+    if temperature != "auto" and not 0 < temperature < math.inf:
+        raise AttarError(f"`label_temperature` {temperature}: a number above 0, or auto")
+    if not is_fixed(labels) or Scheme.named(labels).top is not None:
+        raise AttarError(
+            f"`label_temperature` {temperature}: is of whole labels, one an image, and these are {labels}: choose "
+            "fixed, fixed-int8 or fixed-int4"
+        )
