@@ -127,7 +127,7 @@ def evaluate(
         sets,
         chosen,
         asked,
-        any_size=recipe is None and (stored is None or chosen.fixed) and "size" not in (fields or {}),
+        any_size=recipe is None and (asked.labels is None or chosen.fixed) and "size" not in (fields or {}),
         any_network=network is None,
         say=say,
     )

@@ -434,10 +434,11 @@ def test_the_plain_loop_learns_from_what_lies_on_disk(
     assert not re.search(r"(import|from) attar", example.read_text())
     told = ["train_on_a_set.py", str(folder), str(tmp_path / "test"), "--steps", "60", "--no-flip"]
     monkeypatch.setattr("sys.argv", told)
-    ours = runpy.run_path(str(example))
-    parts = np.stack([np.asarray(image) for image, _ in ours["pictures"](folder)])
-    assert np.array_equal(parts, package.load_set(folder).images)
-    ours["main"]()
+    torch.manual_seed(0)
+    images, targets = runpy.run_path(str(example), run_name="__main__")["learnt_from"](folder)
+    held = package.load_set(folder)
+    assert np.array_equal(np.stack([np.asarray(image) for image in images]), held.images)
+    assert np.array_equal(targets.argmax(1).numpy(), held.labels)
     said = re.fullmatch(r"120 images: ([\d.]+) % of 364 test images\n", capsys.readouterr().out)
     assert said is not None
     assert float(said[1]) > 30

@@ -56,6 +56,9 @@ def test_published_parameter_counts(published: str) -> None:
         ("resnet18-modified", 32),
         ("resnet50-modified", 32),
         ("densenet-cifar", 32),
+        ("vgg11-bn-w16", 64),
+        ("vit6-w96", 32),
+        ("vit2-w32", 28),
         ("timm/vit_tiny_patch16_224", 32),
         ("mobilenetv3_small_050", 64),
         ("torchvision/vit_b_16", 32),
@@ -155,6 +158,23 @@ def test_small_resnets_are_idc_s_of_another_depth_norm_and_width() -> None:
     assert "InstanceNorm" not in norms
     counts = [sum(p.numel() for p in build(f"resnet{n}-bn-w16", 10, 32, seed=0).parameters()) for n in (10, 18)]
     assert counts == [308_826, 701_466]
+
+
+def test_a_vgg_of_the_usual_width_has_torchvisions_convolutions() -> None:
+    with torch.device("meta"):
+        ours, theirs = (build(name, 10, 32, 0) for name in ("vgg11-bn-w64", "torchvision/vgg11_bn"))
+    shapes = [[tuple(p.shape) for p in network.parameters()] for network in (ours, theirs)]
+    assert shapes[0] == [*shapes[1][:-6], (10, 512), (10,)]
+
+
+def test_a_small_transformer_is_of_the_depth_and_width_of_its_name() -> None:
+    with torch.device("meta"):
+        weights = dict(build("vit4-w64", 10, 32, 0).named_parameters())
+    assert weights["pos_embed"].shape == (1, 64, 64)
+    assert sum(name.endswith("attn.qkv.weight") for name in weights) == 4
+    for name, size, said in (("vit6-w90", 32, "choose vit6-w96"), ("vit6-w96", 7, "7 pixels are too few")):
+        with pytest.raises(AttarError, match=said):
+            build(name, 10, size, 0)
 
 
 @pytest.mark.parametrize("name", ["convnet3-w8", "resnet18-idc", "resnetap10"])

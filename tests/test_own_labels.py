@@ -350,18 +350,25 @@ def test_a_set_with_labels_is_told_from_a_folder_of_classes(world: Path) -> None
 def test_the_plain_loop_learns_from_them(
     world: Path, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    example = runpy.run_path(str(Path(__file__).parent.parent / "examples" / "train_on_a_set.py"))
+    file = str(Path(__file__).parent.parent / "examples" / "train_on_a_set.py")
+    learnt_from = runpy.run_path(file)["learnt_from"]
     classes = torch.arange(10).repeat_interleave(2)
     logits = torch.from_numpy(house.load_set(world / "set").logits)
-    assert torch.equal(example["targets"](world / "set", classes), (logits / 2).softmax(1))
-    assert torch.equal(example["targets"](world / "plain", classes), F.one_hot(classes).float())
+    assert torch.equal(learnt_from(world / "set")[1], (logits / 2).softmax(1))
+    assert torch.equal(learnt_from(world / "plain")[1], F.one_hot(classes).float())
+    for said, targets in ((0.5, (logits / 0.5).softmax(1)), ("none", F.one_hot(classes).float())):
+        manifest = written(world / "set")
+        manifest["labelled_by"]["advice"] = {"temperature": said}
+        shutil.copytree(world / "set", tmp_path / str(said))
+        (tmp_path / str(said) / "manifest.json").write_text(json.dumps(manifest))
+        assert torch.equal(learnt_from(tmp_path / str(said))[1], targets)
     coarse = made(tmp_path / "coarse", labels="fixed-int8", label_teacher=teacher)
     held = torch.from_numpy(house.load_set(coarse).logits)
-    assert torch.equal(example["targets"](coarse, classes), (held / 2).softmax(1))
+    assert torch.equal(learnt_from(coarse)[1], (held / 2).softmax(1))
     mosaics = made(tmp_path / "mosaics", formation=2, labels="fixed", label_teacher=teacher)
     words = [mosaics, world / "set" / "images", "--steps", "2", "--no-flip"]
     monkeypatch.setattr("sys.argv", ["train_on_a_set.py", *map(str, words)])
-    example["main"]()
+    runpy.run_path(file, run_name="__main__")
     assert capsys.readouterr().out.startswith("80 images: ")
 
 

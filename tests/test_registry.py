@@ -68,6 +68,8 @@ def test_listing_loads_no_torch() -> None:
         ("convnet6", "convnet6"),
         ("resnet18-w8", "resnet10-bn-w16"),
         ("airbench-w32", "airbench"),
+        ("vgg11-bn-w64", "vgg11-bn-w16"),
+        ("vit12-w192", "vit6-w96"),
         ("torchvision/resnet18", "torchvision/NAME"),
         ("timm/resnet18", "timm/NAME"),
         ("resnet18", "timm/NAME"),

@@ -127,7 +127,7 @@ def evaluate(
         chosen,
         recipe,
         conditions,
-        any_size="recipe" not in trainings and (labels is None or recipe.fixed) and "size" not in sets,
+        any_size="recipe" not in trainings and (conditions.labels is None or recipe.fixed) and "size" not in sets,
         any_network="network" not in trainings,
         say=say,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -21,6 +21,7 @@ from attar.cli.shared import (
     say,
     showing,
 )
+from attar.core.config import parsed
 from attar.core.engine import Engine
 from attar.core.errors import AttarError
 from attar.core.tracking import beside, tracking
@@ -61,6 +62,13 @@ def relabel(
         str,
         typer.Option(help="The recipe whose views are labelled: augmentation, epochs; a fixed scheme needs none"),
     ] = "fkd-soft",
+    label_temperature: Annotated[
+        str | None,
+        typer.Option(
+            help="Of fixed labels: the temperature that they are to be learnt from at, kept with them; auto: the best "
+            "of some, if they are not best left out, in short trainings on the held-out tenth"
+        ),
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Store a teacher's soft labels for the views of every epoch, or one an image, for `attar evaluate --labels`.
@@ -74,6 +82,7 @@ def relabel(
     from attar.evaluation.relabel import Relabelling
     from attar.evaluation.relabel import relabel as write
 
-    asked = Relabelling(folder, reference, protocol, **device)
+    temperature = parsed(label_temperature, float | Literal["auto"] | None, "label_temperature")
+    asked = Relabelling(folder, reference, protocol, temperature=temperature, **device)
     with showing() as progress:
         write(asked, out, progress=progress, say=say, dry_run=dry_run, engine=engine)

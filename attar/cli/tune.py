@@ -29,9 +29,12 @@ from attar.experiments.settings import Tuning
 from attar.job import Spec
 from attar.methods import METHODS
 
+OF_SETS = ("hold_out", "keep_statistics", "labels", "label_teacher", "label_temperature")
+"""Fields of a spec that no tuning has."""
+
 
 def tune(
-    spec: Annotated[Settings, FieldOptions(Spec, without=("hold_out", "keep_statistics", "labels", "label_teacher"))],
+    spec: Annotated[Settings, FieldOptions(Spec, without=OF_SETS)],
     method: MethodName,
     ipc: Ipc,
     out: Annotated[Path, typer.Option(help="Folder for the sets, the results, tuned.md, .json and .png")],

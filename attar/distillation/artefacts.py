@@ -122,11 +122,12 @@ def candidates_artefact(job: Job, method: LatentMethod, label: int, count: int, 
 def refined_artefact(
     job: Job, method: LatentMethod, label: int, ipc: int, candidates: Mapping[int, Artefact]
 ) -> Artefact:
-    """A class's kept latents after refinement, which looks at the class's real images.
+    """A class's kept latents after refinement, or the pixels made of them, which looks at the class's real images.
 
     The candidates of other classes enter where the choice is joint.
     """
     inputs = {
+        **({} if method.refine is None else method.refine.inputs(job.spec)),
         "candidates": candidates[label],
         **({"chosen beside": list(candidates.values())} if method.select.joint else {}),
         "select": method.select.identity(job),

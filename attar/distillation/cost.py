@@ -78,7 +78,7 @@ def remaining(plan: RunPlan, ipcs: Sequence[int], choosing: Sequence[float]) -> 
     if not (fitting or learning or sampling or encoding or refining or sum(choosing)):
         return Remaining("all images are made; they have only to be written", {})
     starting = {count: method.start_seconds(job, count) for count in set(missing)}
-    each, decoding = 1 / passes_per_second(job.prior), sum(map(job.spec.made, ipcs)) * len(job.labels)
+    each, decoding = 1 / passes_per_second(job.prior), _decoding(job, method, ipcs)
     parts = {
         "the choice": sum(choosing),
         "encoding": encoding / encoded_per_second(job.codec) if encoding else 0.0,
@@ -241,6 +241,11 @@ def features_seconds(job: Job, features: ImageFeatures, real: bool) -> float:
         return 0.0 if features.teacher is None else seconds_per_image(teacher_for(job, features.teacher))
     encoding = 1 / encoded_per_second(job.codec) if real else 0.0
     return encoding + (1 / passes_per_second(job.prior) if features.of == "prior" else 0.0)
+
+
+def _decoding(job: Job, method: LatentMethod, ipcs: Sequence[int]) -> int:
+    """Images that are still to be decoded; where pixels are refined, that is a part of refinement."""
+    return 0 if method.refines_pixels else sum(map(job.spec.made, ipcs)) * len(job.labels)
 
 
 def _unencoded(job: Job, unfitted: Sequence[tuple[Fit, Group]]) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attar.core.errors import AttarError
-from attar.core.progress import about, timed_on
+from attar.core.progress import Say, about, timed_on
 from attar.core.wording import counted
 
 if TYPE_CHECKING:
@@ -74,15 +74,18 @@ def label_estimate(job: Job, method: Method, teacher: Teacher, ipcs: Sequence[in
     some = torch.zeros(TIMED, 3, side, side, device=device)
     with torch.no_grad():
         each = timed_on(lambda: teacher(some), device) / TIMED
-    return f"{counted(count, 'image')} to label as {job.spec.labels}, {about(each * count)}"
+    tried = "; then short trainings choose their temperature" if job.spec.label_temperature == "auto" else ""
+    return f"{counted(count, 'image')} to label as {job.spec.labels}, {about(each * count)}{tried}"
 
 
-def label(job: Job, reference: TeacherReference, distilled: DistilledSet) -> dict[str, Any]:
-    """Writes the labels of a set that is being written; what its manifest says of who gave them."""
+def label(job: Job, reference: TeacherReference, say: Say, distilled: DistilledSet) -> dict[str, Any]:
+    """Writes the labels of a set that is being written; what its manifest says of who gave them, and of their use."""
     from attar.evaluation.relabel import label_set
 
-    known = label_set(distilled, reference, _recipe(job.spec), job.spec.device, job.store, job.progress)
-    kept = {name: known[name] for name in ("network", "accuracy", "classes")}
+    spec = job.spec
+    how = (spec.device, job.store, job.progress, spec.label_temperature, say)
+    known = label_set(distilled, reference, _recipe(spec), *how)
+    kept = {name: known[name] for name in ("network", "accuracy", "classes", "advice") if name in known}
     return {"labelled_by": {"teacher": str(reference.anywhere), **kept}}
 
 

@@ -1,6 +1,6 @@
 """The stages of a run. Each takes what the one before returned, and returns what it made.
 
-    LatentMethod     fit -> sample -> select -> refine -> decode
+    LatentMethod     fit -> sample -> select -> refine -> decode, or -> finished where pixels are refined
     ComposedImages   prepare -> compose
     RealImages       places_chosen -> copy
 
@@ -42,7 +42,7 @@ ImageStream = Iterator[tuple[int, int, Pixels]]
 
 @dataclass(frozen=True, eq=False)
 class StoredLatents:
-    """The latents of a class's images at t = 0."""
+    """The latents of a class's images at t = 0; or, where a method refines pixels, the images themselves."""
 
     stored: Artefact
     """Where they lie in the store."""
@@ -176,7 +176,7 @@ def real_places(
 def refine(
     job: Job, method: LatentMethod, asked: Artefacts, fitted: Mapping[int, Tensors], kept: Mapping[int, StoredLatents]
 ) -> dict[int, StoredLatents]:
-    """The kept latents, improved where the method refines."""
+    """The kept latents, improved where the method refines: latents again, or finished images."""
     if method.refine is None:
         return dict(kept)
     for group in asked.groups:
@@ -189,7 +189,19 @@ def refine(
 
 def _refined(job: Job, prior: Prior, method: LatentMethod, label: int, kept: StoredLatents, _scratch: Path) -> Tensors:
     assert method.refine is not None
-    return {"z": method.refine(job, prior, label, kept.load(job))}
+    z = kept.load(job)
+    if method.refine.space == "latents":
+        return {"z": method.refine(job, prior, label, z)}
+    images = np.stack([_as_stored(job, pixels) for pixels in _decoded(job, [label], z)])
+    moved = method.refine(job, prior, label, torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1)
+    return {"pixels": torch.from_numpy(to_uint8(moved))}
+
+
+def finished(job: Job, refined: Mapping[int, StoredLatents], done: Collection[int] = ()) -> ImageStream:
+    """The images of all classes that are not `done`, of a method that refines pixels."""
+    for label in (label for label in refined if label not in done):
+        for index, pixels in enumerate(load_artefact(job, refined[label].stored)["pixels"].numpy()):
+            yield label, index, pixels
 
 
 def decode(job: Job, latents: Mapping[int, StoredLatents], ipc: int, done: Collection[int] = ()) -> ImageStream:
@@ -201,9 +213,14 @@ def decode(job: Job, latents: Mapping[int, StoredLatents], ipc: int, done: Colle
         labels = missing[begin : begin + at_once]
         z = torch.cat([latents[label].load(job) for label in labels])
         for number, pixels in enumerate(_decoded(job, labels, z)):
-            side = (job.spec.output_size or len(pixels)) // job.spec.formation
-            yield labels[number // ipc], number % ipc, reduced(pixels, side, job.spec.output_filter)
+            yield labels[number // ipc], number % ipc, _as_stored(job, pixels)
         meter.add(len(z))
+
+
+def _as_stored(job: Job, pixels: Pixels) -> Pixels:
+    """A decoded image at the size that the set stores it at: its output size, or that of a part of a mosaic."""
+    side = (job.spec.output_size or len(pixels)) // job.spec.formation
+    return reduced(pixels, side, job.spec.output_filter)
 
 
 def _decoded(job: Job, labels: Sequence[int], z: Tensor) -> Pixels:

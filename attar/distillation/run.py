@@ -84,7 +84,7 @@ def _foretold(plan: RunPlan, ipcs: Sequence[int], say: Say) -> Mapping[str, Stag
 
 def _write_all(plan: RunPlan, ipcs: Sequence[int], begun: float, say: Say) -> None:
     for ipc in ipcs:
-        seconds = _write(plan, ipc, make(plan, ipc))
+        seconds = _write(plan, ipc, make(plan, ipc), say)
         begun, last = time.monotonic(), begun
         if seconds is not None:
             passed = begun - last
@@ -106,7 +106,7 @@ def _told_whole(job: Job, parts: Mapping[str, StageForecast]) -> Iterator[None]:
         job.progress = progress
 
 
-def _write(plan: RunPlan, ipc: int, made: StageOutputs) -> float | None:
+def _write(plan: RunPlan, ipc: int, made: StageOutputs, say: Say) -> float | None:
     """Writes the set of one IPC; the seconds of its stages, as its manifest and a report state them.
 
     None where another run has written it meanwhile.
@@ -121,7 +121,7 @@ def _write(plan: RunPlan, ipc: int, made: StageOutputs) -> float | None:
         if not plan.missing([ipc], quiet):
             return None
         beside = (prototypes(job, made.fitted), statistics(plan, made.fitted))
-        labels = None if plan.labeller is None else partial(label, job, plan.labeller)
+        labels = None if plan.labeller is None else partial(label, job, plan.labeller, say)
         job.store.once(set_artefact(plan, ipc, made), partial(_noted, folder))
         write_distilled(folder, job.classes, made.images, manifest(plan, ipc, made), *beside, plan.generates, labels)
     return sum(read_manifest(folder / "manifest.json")["seconds"].values())
@@ -165,10 +165,11 @@ def make(plan: RunPlan, ipc: int) -> StageOutputs:
     candidates = pipeline.sample(job, method, asked, fitted)
     selected = pipeline.select(job, method, candidates, count)
     refined = pipeline.refine(job, method, asked, fitted, selected)
-    images = _mosaics(job, partial(pipeline.decode, job, refined, count))
+    decode = partial(pipeline.decode, job, refined, count)
+    parts = partial(pipeline.finished, job, refined) if method.refines_pixels else decode
     weights = pipeline.weights(method, fitted, selected, count)
     real = pipeline.real_places(method, fitted, selected, count)
-    return pipeline.StageOutputs(images, fitted, asked, weights, real=real)
+    return pipeline.StageOutputs(_mosaics(job, parts), fitted, asked, weights, real=real)
 
 
 def _mosaics(job: Job, parts: Callable[[Collection[int]], ImageStream]) -> Callable[[Collection[int]], ImageStream]:

@@ -76,10 +76,13 @@ class RunPlan:
         return [*chosen, labels] if labels else chosen
 
     @property
-    def _labelled(self) -> dict[str, str]:
+    def _labelled(self) -> dict[str, str | float]:
         """What keys and manifests hold of the labels; nothing where there are none."""
         spec, teacher = self.job.spec, self.tried_labeller
-        return {} if teacher is None else {"label_scheme": str(spec.labels), "label_teacher": teacher.digest}
+        if teacher is None:
+            return {}
+        at = {} if spec.label_temperature is None else {"label_temperature": spec.label_temperature}
+        return {"label_scheme": str(spec.labels), "label_teacher": teacher.digest, **at}
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -96,6 +99,8 @@ class RunPlan:
             inputs = (job.prior.key, job.codec.key, conditions, job.compute, job.encoding)
             if isinstance(self.method, LatentMethod) and self.method.aims_at_latents:
                 inputs = (*inputs, AIMED)
+            if self.method.refine is not None and (seen := self.method.refine.inputs(job.spec)):
+                inputs = (*inputs, seen)
         elif isinstance(self.method, ComposedImages):
             inputs = self.method.inputs(job)
         spec = (self.job.spec.seed, self.job.spec.preprocess, self.job.spec.output_size, *_unusual(job.spec).values())
@@ -176,7 +181,8 @@ def set_in(folder: Path) -> dict[str, Any]:
     return open_distilled(folder).manifest
 
 
-RARE = ("formation", "output_filter", "keep_statistics", "label_scheme", "label_teacher", "expanded_from")
+_OF_LABELS = ("label_scheme", "label_teacher", "label_temperature")
+RARE = ("formation", "output_filter", "keep_statistics", *_OF_LABELS, "expanded_from")
 """Keys that a manifest has only where they are unusual."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -12,11 +12,12 @@ from attar.core.arguments import check_fields, checked
 from attar.core.engine import LOCAL, Engine, raise_first
 from attar.core.errors import AttarError
 from attar.core.files import appearing
-from attar.core.progress import Meter, Progress, Say, about, silent, timed_on
+from attar.core.progress import Meter, Progress, Say, about, quiet, silent, timed_on
 from attar.core.store import Artefact, Store
 from attar.core.wording import counted
 from attar.data.output_places import check_place, ours
 from attar.evaluation.evaluator import labelling
+from attar.evaluation.label_temperature import chosen_temperature
 from attar.evaluation.load_images import images_of_set, teacher_examples
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, changes
@@ -24,8 +25,9 @@ from attar.evaluation.teaching import recipe_teacher, summary
 from attar.sets.distilled import DistilledSet, check_undamaged, open_distilled
 from attar.sets.own_labels import LABELS
 from attar.sets.source_data import data_changes
+from attar.teachers.label_schemes import check_temperature
 from attar.teachers.reference import TeacherReference
-from attar.teachers.soft_labels import BATCH, Labelling, StoredLabels, has_shard, write_labels, write_shard
+from attar.teachers.soft_labels import BATCH, Labelling, StoredLabels, advise, has_shard, write_labels, write_shard
 from attar.teachers.teacher import Teacher
 from attar.training import DeviceImages
 
@@ -45,9 +47,12 @@ class Relabelling:
     """Whose views are labelled, and in which scheme; of a fixed scheme none are, and only it counts."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
+    temperature: float | Literal["auto"] | None = None
+    """Of fixed labels, the temperature that they are to be learnt from at, as `label_temperature` of a set's own."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_temperature(self.temperature, self.recipe.scheme)
 
     def opened(self, store: Store) -> _Opened:
         """All that makes the labels; the teacher is tried first."""
@@ -76,8 +81,12 @@ def label_set(
     device: str,
     store: Store,
     progress: Progress = silent,
+    temperature: float | Literal["auto"] | None = None,
+    say: Say = quiet,
 ) -> dict[str, Any]:
     """Writes the labels of a set into its own folder, or what is missing of them; what is known of the teacher.
+
+    With a temperature, also the "advice" that goes with the labels.
 
     Raises:
         AttarError: the teacher fails a check.
@@ -86,7 +95,28 @@ def label_set(
     about = summary(reference.anywhere, ready.teacher)
     folder = distilled.folder / LABELS
     write_labels(folder, ready.wanted, ready.images, ready.teacher, progress, {"teacher": about})
-    return about
+    if temperature is None:
+        return about
+    return {**about, "advice": _advised(distilled, folder, temperature, device, store, progress, say)}
+
+
+def _advised(
+    distilled: DistilledSet,
+    labels: Path,
+    temperature: float | Literal["auto"],
+    device: str,
+    store: Store,
+    progress: Progress,
+    say: Say,
+) -> dict[str, Any]:
+    """Writes beside whole labels at which temperature they are to be learnt from; the same."""
+    advice: dict[str, Any] = {"temperature": temperature}
+    if temperature == "auto":
+        choice = chosen_temperature(distilled, labels, device, store, progress)
+        say(choice.words)
+        advice = vars(choice)
+    advise(labels, advice)
+    return advice
 
 
 @checked
@@ -117,7 +147,7 @@ def relabel(
         say(f"note: {teacher.weak}, and so do its labels: train it for longer, or name a better one")
     say(f"{_amount(wanted, recipe.fixed)} as {recipe.scheme}")
     if earlier is not None:
-        _keep(out, earlier, wanted, say)
+        _keep(out, earlier, wanted, asked.temperature, say)
         return
     say(f"labelling takes {about(_seconds(ready))}; files that are there already are not made again")
     if dry_run:
@@ -125,9 +155,9 @@ def relabel(
         return
     with store.lock(Artefact("relabelling", {"out": str(out.absolute())})):
         if (meanwhile := ours(out, StoredLabels, "whole labels")) is not None:
-            _keep(out, meanwhile, wanted, say)
+            _keep(out, meanwhile, wanted, asked.temperature, say)
             return
-        _write(asked, ready, out, store, engine, progress)
+        _write(asked, ready, out, store, engine, progress, say)
     say(f"wrote {out.resolve()}")
 
 
@@ -140,7 +170,9 @@ def _seconds(ready: _Opened) -> float:
     return each * views.epochs * views.count
 
 
-def _write(asked: Relabelling, ready: _Opened, out: Path, store: Store, engine: Engine, progress: Progress) -> None:
+def _write(
+    asked: Relabelling, ready: _Opened, out: Path, store: Store, engine: Engine, progress: Progress, say: Say
+) -> None:
     recipe, wanted = asked.recipe, ready.wanted
     about: dict[str, Any] = {"teacher": summary(asked.teacher.anywhere, ready.teacher)}
     if not recipe.fixed:
@@ -151,6 +183,9 @@ def _write(asked: Relabelling, ready: _Opened, out: Path, store: Store, engine: 
         shards = [_Shard(asked, store.root, wanted.key, temporary, number) for number in range(len(wanted.shards))]
         raise_first(engine.ahead(shards, asked.device, progress))
         write_labels(temporary, wanted, ready.images, ready.teacher, progress, about)
+        if asked.temperature is not None:
+            distilled = open_distilled(asked.folder)
+            _advised(distilled, temporary, asked.temperature, asked.device, store, progress, say)
 
 
 _labelling: dict[str, _Opened] = {}
@@ -204,9 +239,14 @@ def _amount(wanted: Labelling, fixed: bool) -> str:
     return f"labels of {counted(views, 'view')} ({epochs}), {wanted.bytes:,} bytes"
 
 
-def _keep(out: Path, earlier: StoredLabels, wanted: Labelling, say: Say) -> None:
+def _keep(
+    out: Path, earlier: StoredLabels, wanted: Labelling, temperature: float | Literal["auto"] | None, say: Say
+) -> None:
     """Says that the labels are there already; raises AttarError where `out` holds other ones."""
-    if other := earlier.differences(wanted):
+    other = earlier.differences(wanted)
+    if temperature != earlier.advised and not (temperature == "auto" and earlier.advised is not None):
+        other.append("for another temperature")
+    if other:
         raise AttarError(f"`out` {out} holds labels {' and '.join(other)}: choose another folder, or remove it")
     say(f"{out} is already there, and holds these labels: nothing to do")
 

@@ -17,6 +17,7 @@ from attar.evaluation.labelled_images import LabelledImages, resized
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import modified, named_recipe
 from attar.teachers.check import Examples
+from attar.teachers.label_schemes import LEFT_OUT
 from attar.teachers.open import open_teacher
 from attar.teachers.reference import TeacherReference
 from attar.teachers.soft_labels import WHOLE, StoredLabels
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from attar.sets.distilled import DistilledSet
     from attar.teachers.teacher import Pretrained, Teacher
 
+ASKING = frozenset(["labels", "scheme", "temperature"])
+"""Fields of a recipe that, where they are set, decide how labels are learnt from, whatever these say themselves."""
+LEAVES_OUT = "they are left out, for classes alone taught more when that was tried (set scheme = fixed to use them)"
+"""What is said where labels name no temperature, for they are best left out."""
 TriedOn = tuple[LabelledImages, str]
 """Images that a teacher is tried on, and what they are in words: "images of digits@train"."""
 
@@ -53,14 +58,21 @@ def recipe_teacher(
     return open_teacher(reference, examples, classes=len(train.classes), size=size, normalise=normalise)
 
 
+def left_out(labels: Path, recipe: Recipe, fields: Mapping[str, Any]) -> bool:
+    """Whether labels say that they are best left out, and neither a recipe nor the fields set of it ask for them."""
+    asked = recipe.labels == "soft" or not ASKING.isdisjoint(fields)
+    return not asked and StoredLabels(labels).advised == LEFT_OUT
+
+
 def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
     """The recipe that labels were made for; or a named one, with the labels' scheme and number of epochs.
 
-    Fixed labels were made for none: then it is quick.
+    Fixed labels were made for none: then it is quick, at the temperature that they name, if any.
     """
     stored = StoredLabels(labels)
     if stored.fixed:
-        temperature = {} if stored.temperature is None else {"temperature": stored.temperature}
+        known = stored.temperature or (None if stored.advised == LEFT_OUT else stored.advised)
+        temperature = {} if known is None else {"temperature": known}
         return named_recipe(recipe or "quick", {"scheme": stored.scheme.fixed_name, **temperature})
     own = named_recipe(stored.about("recipe"), stored.about("changes"))
     if recipe is None:
@@ -71,10 +83,14 @@ def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
 def asked_recipe(labels: Path | None, name: str | None, fields: Mapping[str, Any]) -> Recipe:
     """The recipe of a name (none: that of the labels, or quick) with fields set, for labels that are given or none.
 
+    Labels that say so are left out, unless the recipe or the fields ask for soft ones.
+
     Raises:
         AttarError: there is no such recipe or field, or the labels cannot be read.
     """
-    return modified(named_recipe(name or "quick") if labels is None else labelled_recipe(labels, name), fields)
+    plain = named_recipe(name or "quick")
+    taught = labels is not None and not left_out(labels, plain, fields)
+    return modified(labelled_recipe(labels, name) if labels is not None and taught else plain, fields)
 
 
 def with_own_labels(
@@ -88,11 +104,14 @@ def with_own_labels(
     """The recipe that was asked for by name and fields, and the conditions, for labels that all sets hold themselves.
 
     Both stay as they are where there are none, other labels are given, or the recipe asks a teacher that is named or,
-    by its fields, for hard labels.
+    by its fields, for hard labels. Labels that are best left out, the sets' own or others, are: and it is said.
 
     Raises:
-        AttarError: the labels cannot be read, or the sets hold them in several schemes.
+        AttarError: the labels cannot be read, or the sets hold them in several schemes or for several temperatures.
     """
+    if conditions.labels is not None and left_out(conditions.labels, recipe, fields):
+        say(f"{conditions.labels}: {LEAVES_OUT}")
+        return recipe, replace(conditions, labels=None)
     others = conditions.labels is not None or (conditions.teacher is not None and recipe.labels == "soft")
     own = [distilled.labels for distilled in sets if distilled.labels is not None]
     if others or fields.get("labels") == "hard" or not own:
@@ -100,15 +119,30 @@ def with_own_labels(
     if len(own) < len(sets):
         say(f"{own[0].parent} holds soft labels, and not all of these sets do: they are learnt from by class alone")
         return recipe, conditions
+    _check_alike(sets, own, any_temperature=not ASKING.isdisjoint(fields))
+    if left_out(own[0], recipe, fields):
+        say(f"the sets' own soft labels: {LEAVES_OUT}")
+        return recipe, conditions
+    by = " and ".join(dict.fromkeys(distilled.manifest["labelled_by"]["teacher"] for distilled in sets))
+    say(f"learnt from: the sets' own soft labels, by {by} (their classes alone: set labels = hard)")
+    return asked_recipe(own[0], name, fields), replace(conditions, own_labels=True)
+
+
+def _check_alike(sets: Sequence[DistilledSet], labels: Sequence[Path], any_temperature: bool) -> None:
+    """Raises AttarError unless sets hold labels that one recipe can be for: in one scheme, for one temperature."""
     schemes = {distilled.manifest["label_scheme"]: distilled.folder for distilled in sets}
     if len(schemes) > 1:
         each = ", ".join(f"{folder} as {scheme}" for scheme, folder in schemes.items())
         raise AttarError(
             f"sets hold soft labels in several schemes ({each}): evaluate each by itself, or set labels = hard"
         )
-    by = " and ".join(dict.fromkeys(distilled.manifest["labelled_by"]["teacher"] for distilled in sets))
-    say(f"learnt from: the sets' own soft labels, by {by} (their classes alone: set labels = hard)")
-    return asked_recipe(own[0], name, fields), replace(conditions, own_labels=True)
+    advised = {StoredLabels(folder).advised: folder.parent for folder in labels}
+    if len(advised) > 1 and not any_temperature:
+        each = ", ".join(f"{folder}: {'not said' if said is None else said}" for said, folder in advised.items())
+        raise AttarError(
+            f"sets hold soft labels for several temperatures ({each}): evaluate each by itself, set temperature for "
+            "all, or labels = hard"
+        )
 
 
 @dataclass(frozen=True, eq=False)

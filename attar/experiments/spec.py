@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 
 _OWN = ("title", "status", "ipc", "distillation_seeds", "seeds", "test", "references", "out")
 _TABLES = ("methods", "evaluations", "published", "planned")
-LABELLING = ("labels", "label_teacher")
+LABELLING = ("labels", "label_teacher", "label_temperature")
 """Fields of a spec that no experiment has."""
 _SAMPLED = ("output_size", "output_filter")
 """What real images have no use for: without a formation, methods that copy or compose them do not take it over from the

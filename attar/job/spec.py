@@ -10,7 +10,7 @@ from typing import Literal
 from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.core.limits import SIDE, TILE, check_most, check_seed
-from attar.teachers.label_schemes import Scheme, is_fixed
+from attar.teachers.label_schemes import Scheme, check_temperature, is_fixed
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ class Spec:
     """Keep a soft label for each image in the set: fixed (in fp16), fixed-int8, fixed-int4; none: its class alone."""
     label_teacher: str | None = None
     """Who gives these labels, as `attar relabel --teacher`; none: the teacher that the method names."""
+    label_temperature: float | Literal["auto"] | None = None
+    """Temperature that they are to be learnt from at, kept with them: a number; auto: the best of some in short
+    trainings on the held-out tenth, if they are not best left out; none: that of the recipe, 2."""
     preprocess: str = "adm"
     """How images are brought to the prior's size: adm, resize-crop or squash."""
     formation: int = 1
@@ -91,6 +94,7 @@ class Spec:
             Scheme.named(self.labels)
         if self.label_teacher is not None and self.labels is None:
             raise AttarError(f"`label_teacher` {self.label_teacher}: gives labels: ask for them with `labels` fixed")
+        check_temperature(self.label_temperature, self.labels)
         check_most("`tile`", self.tile, TILE)
         check_most("`output_size`", self.output_size, SIDE)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
 from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from attar.job import Job
+    from attar.job import Job, Spec
     from attar.priors.prior import Prior
 
 Tensors = dict[str, "Tensor"]
@@ -241,17 +241,28 @@ class Told(Protocol):
 
 
 class Refine(Protocol):
-    """How kept latents are improved at t = 0. Frozen; classes are refined independently."""
+    """How kept latents, or the pixels of their images, are improved at t = 0. Frozen; classes are refined alone."""
+
+    @property
+    def space(self) -> Literal["latents", "pixels"]:
+        """What is given and moved: latents, or the images that they make, at the size that a set stores them at."""
+        ...
+
+    def inputs(self, spec: Spec) -> dict[str, Any]:
+        """What of a job it depends on beside what is moved, the class's images and the seed: for keys."""
+        ...
 
     def check(self, job: Job) -> None:
         """Raises AttarError where it cannot work with the job's images."""
         ...
 
     def seconds(self, job: Job, n: int) -> float:
-        """Seconds that refining n latents of a class takes, measured on a small part of it: for the estimate."""
+        """Seconds that refining n images of a class takes, measured on a small part of it: for the estimate."""
         ...
 
-    def __call__(self, job: Job, prior: Prior, label: int, z: Tensor) -> Tensor: ...
+    def __call__(self, job: Job, prior: Prior, label: int, z: Tensor) -> Tensor:
+        """What is given, moved: latents (N, C, H, W), or images (N, 3, S, S) from -1 to 1; float32, on the CPU."""
+        ...
 
 
 class LatentMethod:
@@ -268,13 +279,18 @@ class LatentMethod:
     select: Select
     """Which candidates are kept."""
     refine: Refine | None = None
-    """How kept latents are improved; None: not at all."""
+    """How what is kept is improved; None: not at all."""
     keeps_statistics = False
     """Whether a set can keep all that its starts are made from (`--keep-statistics`)."""
     of_clusters = False
     """Whether each image stands for a cluster of its fit, one after another, so that it can weigh as that does."""
     aims_at_latents = False
     """Whether what its starts say to its guide are latents: how far each image is from its own is then kept by step."""
+
+    @property
+    def refines_pixels(self) -> bool:
+        """Whether its images are finished by refinement, at the size that the set stores, and not decoded after it."""
+        return self.refine is not None and self.refine.space == "pixels"
 
     def for_ipc(self, ipc: int) -> Self:
         """This method for sets of this IPC: its fit may depend on that."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.core.progress import Meter, timed_on
 from attar.diffusion import EVEN, Move, Sampler, check_guided, network_passes, sample, sampling_times
-from attar.job import Job
+from attar.job import Job, Spec
 from attar.priors.prior import Prior
 
 
@@ -47,6 +48,12 @@ class Diver:
     """Index of the last step that is pulled, t_l."""
     scale: float = 0.1
     """Weight gamma of the pull; 0.02 in the paper after NCFM."""
+
+    space: ClassVar[Literal["latents"]] = "latents"
+
+    def inputs(self, spec: Spec) -> dict[str, Any]:
+        """Nothing: it looks at no images."""
+        return {}
 
     def check(self, job: Job) -> None:
         """Any job's latents will do."""

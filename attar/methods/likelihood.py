@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from attar.core.finite import finite
 from attar.core.progress import Meter, timed_on
 from attar.core.rng import numpy_generator
 from attar.diffusion import grid
-from attar.job import Job
+from attar.job import Job, Spec
 from attar.priors.prior import Prior
 
 GRID = 50
@@ -46,6 +46,12 @@ class Likelihood:
     """Index of the latest: early times alone, where details are decided."""
     told: Literal["class", "none"] = "class"
     """What the prior is told: each image's `class`, as in the paper; or `none`, the null label, as in the code."""
+
+    space: ClassVar[Literal["latents"]] = "latents"
+
+    def inputs(self, spec: Spec) -> dict[str, Any]:
+        """Nothing: it looks at no images."""
+        return {}
 
     def check(self, job: Job) -> None:
         """Raises AttarError for a prior in float16."""

@@ -55,6 +55,14 @@ _TABLE: dict[str, tuple[Builder | str, str]] = {
         f"{_HOME}:airbench",
         "airbench94's small network with fixed whitening and batch norm, quick to train; also airbench-w32",
     ),
+    "vgg11-bn-w16": (
+        f"{_HOME}:vgg_of_width",
+        "VGG-11 with batch norm and one linear layer (DC), of any width, 64 being the usual; from 32 pixels",
+    ),
+    "vit6-w96": (
+        "attar.networks.vision_transformer:build",
+        "a small vision transformer of 8 x 8 patches, of any depth and width (a multiple of 32)",
+    ),
     "torchvision/NAME": (
         "attar.networks.torchvision_models:build",
         "any classifier of torchvision.models, for example torchvision/mobilenet_v2",
@@ -70,6 +78,8 @@ _PATTERNS = {
     r"convnet[3-6](-bn)?(-w[1-9][0-9]{0,3})?": "convnet3-w48",
     r"resnet(10|18)(-bn)?-w[1-9][0-9]{0,3}": "resnet10-bn-w16",
     r"airbench(-w[1-9][0-9]{0,3})?": "airbench",
+    r"vgg11-bn-w[1-9][0-9]{0,3}": "vgg11-bn-w16",
+    r"vit[1-9][0-9]?-w[1-9][0-9]{0,3}": "vit6-w96",
 }
 
 

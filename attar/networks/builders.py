@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from torch import nn
+from torchvision.models.vgg import make_layers
 
 from attar.core.errors import AttarError
 from attar.networks.airbench import Airbench
@@ -27,6 +28,15 @@ def resnet_of_width(name: str, classes: int, size: int) -> nn.Module:
     """A name such as resnet10-bn-w16: the depth, batch norm in place of instance norm, and the width."""
     blocks = 1 if name.startswith("resnet10") else 2
     return resnet(classes, size, blocks, StridingBlock, "batch" if "-bn" in name else "instance", _width(name, 64))
+
+
+def vgg_of_width(name: str, classes: int, size: int) -> nn.Module:
+    """A name such as vgg11-bn-w16: the width of its first layer; the deepest have 8 times as much."""
+    width = _width(name, 64)
+    wide, wider, widest = 2 * width, 4 * width, 8 * width
+    layers = [width, "M", wide, "M", wider, wider, "M", widest, widest, "M", widest, widest, "M"]
+    features = make_layers(layers, batch_norm=True)
+    return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widest, classes))
 
 
 def resnetap10(name: str, classes: int, size: int) -> nn.Module:

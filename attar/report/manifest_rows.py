@@ -83,6 +83,7 @@ def _written_as(distilled: DistilledSet) -> str:
     if "labels" in manifest:
         by = manifest["labelled_by"]["teacher"].replace(", ", ",")
         last += f" --labels {shlex.quote(manifest['label_scheme'])} --label-teacher {shlex.quote(by)}"
+        last += f" --label-temperature {manifest['label_temperature']}" if "label_temperature" in manifest else ""
     if manifest["data"]["skipped"]:
         last += " --on-bad-image skip"
     return last

@@ -25,6 +25,7 @@ from attar.core.json_shapes import (
 )
 from attar.core.wording import counted
 from attar.data.pixels import PREPROCESSING
+from attar.teachers.label_schemes import LEFT_OUT, is_temperature
 
 FORMAT = 3
 """The newest: 3 where a set holds soft labels, whose files older versions take for strange ones; 2 where images are
@@ -55,7 +56,13 @@ _PRIOR: Shape = {
     "labels?": Many(whole(0)),
     **{f"{name}?": Maybe(TEXT) for name in ("codec_source", "class_map", "prompt", "prompts", "negative_prompt")},
 }
-_LABELLER: Shape = {"teacher": TEXT, "network": TEXT, "accuracy": number(0, 100), "classes": TEXT}
+_LABELLER: Shape = {
+    "teacher": TEXT,
+    "network": TEXT,
+    "accuracy": number(0, 100),
+    "classes": TEXT,
+    "advice?": {"temperature": ValueKind(f"a number above 0 or {LEFT_OUT}", is_temperature)},
+}
 _LOOK: Shape = {"step": whole(0), **{f"{name}?": Maybe(MEASURED) for name in LOOKED_AT}}
 _PAIR = Many(number(-MOST_DISTANCE, MOST_DISTANCE), least=2)
 _SHAPE: Shape = {
@@ -99,6 +106,7 @@ _SHAPE: Shape = {
     "labels?": Values(DIGEST),
     "label_scheme?": TEXT,
     "label_teacher?": TEXT,
+    "label_temperature?": ValueKind("a number above 0 or auto", lambda x: x == "auto" or is_temperature(x)),
     "labelled_by?": _LABELLER,
     "card": DIGEST,
     "digest": DIGEST,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -15,6 +17,9 @@ from PIL import Image
 from attar.core.errors import AttarError
 from attar.data import decode
 from attar.data.pixels import Pixels
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def check_divisible(side: int, formation: int) -> None:
@@ -39,6 +44,28 @@ def reduced(pixels: Pixels, side: int, how: str = "lanczos") -> Pixels:
 def enlarged(part: Image.Image, size: tuple[int, int]) -> Image.Image:
     """A part brought to the size of its mosaic (width, height), bilinearly as in IDC."""
     return part if part.size == size else part.resize(size, Image.Resampling.BILINEAR)
+
+
+def resampled(images: Tensor, side: int, how: str = "bilinear") -> Tensor:
+    """What `reduced` and `enlarged` make of images (N, C, S, S) from 0 to 255, with gradients: (N, C, side, side).
+
+    PIL's weights, and as there each of its two passes is held to the range; only its rounding to whole numbers is left
+    out.
+    """
+    import torch
+
+    if images.shape[-1] == side:
+        return images
+    weights = torch.from_numpy(_weights(images.shape[-1], side, how)).to(images.device)
+    across = (images @ weights).clamp(0, 255)
+    return (weights.T @ across).clamp(0, 255)
+
+
+@cache
+def _weights(side: int, to: int, how: str) -> np.ndarray:
+    """(side, to): what each of `side` pixels in a row gives to each of `to`, by PIL's filter of this name."""
+    single = Image.fromarray(np.eye(side, dtype=np.float32))
+    return np.array(single.resize((to, side), Image.Resampling[how.upper()]))
 
 
 def mosaic(parts: Sequence[Pixels]) -> Pixels:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from attar.core.errors import AttarError, suggestion
 
@@ -14,7 +15,16 @@ if TYPE_CHECKING:
 BITS = {"fp16": 16, "int8": 8, "int4": 4}
 FIXED = "fixed"
 """Names of schemes that begin so store one label an image, for all of its views: fixed (in fp16), fixed-int8 ..."""
+LEFT_OUT: Literal["none"] = "none"
+"""In the place of a temperature: labels are best left out, and the classes learnt alone."""
 _NAME = re.compile(rf"(?:{FIXED}-)?(?:top([1-9][0-9]*)-)?(fp16|int8|int4)")
+
+
+def is_temperature(value: object) -> bool:
+    """Whether this is a temperature of fixed labels as files hold it: a number above 0, or `LEFT_OUT`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value == LEFT_OUT
+    return 0 < value < math.inf
 
 
 def is_fixed(name: str) -> bool:
@@ -121,3 +131,18 @@ class Scheme:
         if self.values == "int4":
             values = torch.stack([values & 15, values >> 4], 2).flatten(1)[:, :width]
         return values.float() * -stored["step"].float()[:, None]
+
+
+def check_temperature(temperature: float | Literal["auto"] | None, labels: str | None) -> None:
+    """Raises AttarError for a temperature that labels cannot have, or that is for none."""
+    if temperature is None:
+        return
+    if labels is None:
+        raise AttarError(f"`label_temperature` {temperature}: is of labels: ask for them with `labels` fixed")
+    if temperature != "auto" and not 0 < temperature < math.inf:
+        raise AttarError(f"`label_temperature` {temperature}: a number above 0, or auto")
+    if not is_fixed(labels) or Scheme.named(labels).top is not None:
+        raise AttarError(
+            f"`label_temperature` {temperature}: is of whole labels, one an image, and these are {labels}: choose "
+            "fixed, fixed-int8 or fixed-int4"
+        )

@@ -29,7 +29,7 @@ from attar.core.json_shapes import number as number_of
 from attar.core.progress import Meter, Progress, silent
 from attar.core.rng import numpy_generator
 from attar.core.store import canonical, file_digest, fingerprint, replacing, write_json
-from attar.teachers.label_schemes import BITS, Scheme
+from attar.teachers.label_schemes import BITS, LEFT_OUT, Scheme, is_temperature
 from attar.training import DeviceImages, Shown
 from attar.training.augment import Augmentation, Draw, apply, draw, mixed, mixing
 
@@ -206,11 +206,17 @@ def _labelled(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
+def advise(folder: Path, advice: dict[str, Any]) -> None:
+    """Says in the labels of a folder, which are there whole, at which "temperature" they are to be learnt from."""
+    write_json(folder / "labels.json", {**read_json(folder / "labels.json"), "advice": advice})
+
+
 _SHAPE: Shape = {
     "key": TEXT,
     "bytes": whole(0),
     "shard_epochs": whole(1),
     "shards": Values(DIGEST),
+    "advice?": {"temperature": ValueKind(f"a number above 0 or {LEFT_OUT}", is_temperature)},
     "labelling": {
         "teacher": TEXT,
         "classes": whole(1),
@@ -257,6 +263,12 @@ class StoredLabels:
     def fixed(self) -> bool:
         """Whether there is one label an image, of the whole of it."""
         return bool(self._labelling["views"] == canonical(whole_images(self.count, self.side)))
+
+    @property
+    def advised(self) -> float | Literal["none"] | None:
+        """The temperature that they are to be learnt from at, or `none`: not at all; None: they do not say."""
+        advised: float | Literal["none"] | None = self.manifest.get("advice", {}).get("temperature")
+        return advised
 
     def __call__(self, epoch: int, index: Tensor) -> Tensor:
         """The logits (n, classes), float32 on the CPU, of the images `index` (n,) in an epoch, up to a constant a row.
