@@ -21,8 +21,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.__main__ import RESULTS, keep, machine
 
 PLAIN = "diffusers"
@@ -62,6 +60,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "rsm": ("rsm", TUNED),
 }
 """Each in as few steps as it takes; `cao2` without the classifier of its first stage."""
+NAMES = {"dit": "DiT-XL/2, 256 pixels", "sd": "Stable Diffusion 1.5, 512 pixels"}
 DITS_ONLY = ("minimax", "rsm")
 SD_SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"latents": 8, "wide": (32, 64), "text": 12, "layers": 2, "heads": 3},
@@ -207,10 +206,15 @@ def in_words(model: str, row: str, found: dict[str, dict[str, Any]]) -> str:
     words = f"{model}, {row}: {case['processor']:.0f} s of the processor, {case['memory'] / 1e9:.1f} GB"
     if "stopped" in case:
         return f"{words}, stopped: {case['stopped']}"
-    if not case["steps"]:
+    if (against := beside_plain(model, row, found)) is None:
         return words
-    step, plain = min(case["steps"]), min(found[name_of(model, PLAIN)]["steps"])
-    return f"{words}, {step:.2f} s a step and image, {step / plain:.2f} times the plain pipeline's"
+    return f"{words}, {min(case['steps']):.2f} s a step and image, {against:.2f} times the plain pipeline's"
+
+
+def beside_plain(model: str, row: str, found: dict[str, dict[str, Any]]) -> float | None:
+    """A row's shortest step, as a multiple of the plain pipeline's; None of a row that samples nothing itself."""
+    steps, plain = (found.get(name_of(model, of), {}).get("steps") for of in (row, PLAIN))
+    return min(steps) / min(plain) if steps and plain else None
 
 
 def name_of(model: str, row: str) -> str:
@@ -219,6 +223,8 @@ def name_of(model: str, row: str) -> str:
 
 
 def main() -> None:
+    import torch
+
     from attar.core.batching import resolve
     from benchmarks.models import pictures
     from benchmarks.timing import Where

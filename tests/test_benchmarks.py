@@ -6,10 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import CHECKOUT
+from toys import own_signals, save_folder, save_tiny_dit
+
+from attar.methods import METHODS, load_method
+from attar.methods.base import LatentMethod
 
 PATHS = sorted(file.stem for file in (CHECKOUT / "benchmarks" / "paths").glob("[!_]*.py"))
 
@@ -45,3 +51,29 @@ def test_the_page_is_made_from_the_timings_beside_it(tmp_path: Path) -> None:
     copy.write_text((docs / "performance.json").read_text())
     benchmarks("--write", "--json", str(copy), cache=tmp_path / "cache")
     assert copy.with_suffix(".md").read_text() == (docs / "performance.md").read_text()
+
+
+def benchmark(monkeypatch: pytest.MonkeyPatch, name: str) -> Any:
+    monkeypatch.syspath_prepend(CHECKOUT)
+    return import_module(f"benchmarks.{name}")
+
+
+def test_full_size_priors_meet_every_method_that_asks_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = benchmark(monkeypatch, "fullsize").ROWS
+    asking = {name for name in METHODS if isinstance(METHODS.open(name), LatentMethod)}
+    assert {load_method(name, settings) and name for name, settings in rows.values()} >= asking
+
+
+def test_steps_are_timed_of_attar_and_of_the_plain_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
+    steps, fullsize = benchmark(monkeypatch, "steps"), benchmark(monkeypatch, "fullsize")
+    prior = save_tiny_dit(tmp_path / "dit", [f"class{number}" for number in range(1000)])
+    save_folder(tmp_path / "photos", [*fullsize.CLASSES], each=2)
+    for row, ways in {"diffusers": steps.of_diffusers, "prior": steps.of_attar}.items():
+        _, *words = fullsize.words_of(row, tmp_path / "photos", prior, tmp_path / "out")
+        with own_signals():
+            found = ways(words[0], words[1:]) if row == "diffusers" else ways(words)
+        assert len(found) == 2
+        assert min(found) > 0
