@@ -50,14 +50,14 @@ AMD EPYC with AVX-512 and bfloat16 instructions, one thread, the CIFAR-10 prior 
 FULL = """## Full-size priors on a CPU
 
 Random weights in their hub layout, two classes at IPC 1 in 2 steps, by every method that suits them: `python -m
-benchmarks.fullsize --out DIR`, which goes on where it was; bfloat16, one thread, n = 1. Seconds are the processor's, since
-other work took the cores: of the whole command, loading, the digest of the weights, the trial pass of its forecast and the
-check of its images included, and of a step of one image, guided, its method's own guide included, the shortest of the two.
-In brackets is how many times diffusers' step that is. Runs of a model share a cache, as a user's do: `herding` encodes the
-six images for all, and the refinements begin from the exemplars.
+benchmarks.fullsize --out DIR`, which goes on where it was; bfloat16, one thread, n = 1. Seconds are the processor's,
+since other work took the cores: of the whole command, loading, the digest of the weights, the trial pass of its
+forecast and the check of its images included, and of a step of one image, guided, its method's own guide included,
+the shortest of the two. In brackets is how many times diffusers' step that is. Each row has a cache of its own with
+the latents of the six images alone, which `herding` makes.
 
-On 26 November 2026, on two free threads, Stable Diffusion took Attar 72.5 s (131 s of the processor) and 6.5 GB at most,
-diffusers' StableDiffusionPipeline 53.2 s (99 s) and 4.2 GB (n = 1). `minimax` and `rsm` tune DiTs alone.
+On 26 November 2026, on two free threads, Stable Diffusion took Attar 72.5 s (131 s of the processor) and 6.5 GB at
+most, diffusers' StableDiffusionPipeline 53.2 s (99 s) and 4.2 GB (n = 1). `minimax` and `rsm` tune DiTs alone.
 """
 
 GPU = {
