@@ -30,10 +30,10 @@ CLASSES = {"tiny": 10, "small": 10, "full": 1000}
 
 
 @cache
-def transformer(size: str) -> Any:
+def transformer(size: str, classes: int | None = None) -> Any:
     """A DiT of diffusers, float32, on the CPU, an embedder of equal weights in every block."""
     made = DiTTransformer2DModel(
-        **SHAPES[size], in_channels=4, out_channels=8, patch_size=2, num_embeds_ada_norm=CLASSES[size]
+        **SHAPES[size], in_channels=4, out_channels=8, patch_size=2, num_embeds_ada_norm=classes or CLASSES[size]
     ).eval()
     return alike(made).requires_grad_(False)
 

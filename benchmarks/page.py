@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import equality, growth, profile
 from benchmarks.__main__ import PATHS
+from benchmarks.fullsize import NAMES, PLAIN, ROWS, beside_plain, name_of, rows_of
 
 HEAD = """# Speed
 
@@ -46,17 +47,19 @@ AMD EPYC with AVX-512 and bfloat16 instructions, one thread, the CIFAR-10 prior 
   16 rows, 1.02 in bfloat16 at 64; at 32 it was not measured.
 - **`auto` stays float32 on CPUs.** What `--dtype bfloat16` gains is in the table; whether sets are as good has not
   been measured in paired runs.
+"""
 
-## Full-size priors on a CPU
+FULL = """## Full-size priors on a CPU
 
-Random weights, two images in 2 steps at guidance 4, decoded; one thread, bfloat16, loading included, with some twenty
-other processes on the two cores, so seconds are the processor's: `attar distill --method prior --ipc 1 --set
-sampler.steps=2` 40 s and 5.5 GB at most, diffusers' DiTPipeline 27 s and 5.2 GB (n = 1). Attar's also count the trial
-pass of its forecast, the digest of its weights and the check of its images.
+Random weights in their hub layout, two classes at IPC 1 in 2 steps, by every method that suits them: `python -m
+benchmarks.fullsize --out DIR`, which goes on where it was; bfloat16, one thread, n = 1. Seconds are the processor's,
+since other work took the cores: of the whole command, loading, the digest of the weights, the trial pass of its
+forecast and the check of its images included, and of a step of one image, guided, its method's own guide included,
+the shortest of the two. In brackets is how many times diffusers' step that is. Each row has a cache of its own with
+the latents of the six images alone, which `herding` makes.
 
-Stable Diffusion 1.5 at 512 pixels, likewise, on two free threads, 26 November 2026 (`python -m benchmarks.fullsize`):
-Attar 72.5 s (131 s of the processor) and 6.5 GB at most, diffusers' StableDiffusionPipeline 53.2 s (99 s) and 4.2 GB
-(n = 1).
+On 26 November 2026, on two free threads, Stable Diffusion took Attar 72.5 s (131 s of the processor) and 6.5 GB at
+most, diffusers' StableDiffusionPipeline 53.2 s (99 s) and 4.2 GB (n = 1). `minimax` and `rsm` tune DiTs alone.
 """
 
 GPU = {
@@ -79,7 +82,7 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         names = sorted((name for name in on_cpu if name.startswith(f"{path}/")), key=_order)
         parts += [_row(name, on_cpu[name], found) for name in names]
         parts += [_unmeasured(path, size, found) for size in _sizes(path) if not any(f"/{size}/" in n for n in names)]
-    return "\n".join([*parts, *_tables(), LEVERS])
+    return "\n".join([*parts, *_tables(), LEVERS, FULL, *_full_rows(found), ""])
 
 
 TABLES = {
@@ -108,6 +111,26 @@ def _tables() -> list[str]:
     """Those that have been measured."""
     files: dict[Any, Path] = {module: module.RESULTS for module in TABLES}
     return [f"{TABLES[of]}\n{of.table(json.loads(file.read_text()))}" for of, file in files.items() if file.exists()]
+
+
+def _full_rows(found: dict[str, dict[str, Any]]) -> list[str]:
+    """The table of full-size priors: a row for each way, a column for each model."""
+    rows = [f"| {row} | {' | '.join(_full(model, row, found) for model in NAMES)} |" for row in (PLAIN, *ROWS)]
+    return [f"| | {' | '.join(NAMES.values())} |", "|---" * (1 + len(NAMES)) + "|", *rows]
+
+
+def _full(model: str, row: str, found: dict[str, dict[str, Any]]) -> str:
+    case = found.get(name_of(model, row))
+    if case is None:
+        return "not yet measured" if row in rows_of(model) else ""
+    words = f"{case['processor']:.0f} s, {case['memory'] / 1e9:.1f} GB"
+    if "stopped" in case:
+        return f"{words}, ended: {case['stopped']}"
+    against = beside_plain(model, row, found)
+    if against is None:
+        return words
+    step = f"{words}, a step {min(case['steps']):.2f} s"
+    return step if row == PLAIN else f"{step} ({against:.2f})"
 
 
 def _sizes(path: str) -> list[str]:

@@ -7,13 +7,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import CHECKOUT
+from toys import own_signals, save_folder, save_tiny_dit
 
+from attar.methods import METHODS, load_method
+from attar.methods.base import LatentMethod
 from attar.priors import load_prior
 from benchmarks import equality, growth, profile
 
@@ -74,3 +78,29 @@ def test_a_cost_and_the_operations_of_a_path_are_measured(tmp_path: Path) -> Non
     shares = profile.shares(lambda: torch.ones(64, 64) @ torch.ones(64, 64))
     assert {"mm", "fill_"} <= shares.keys()
     assert sum(shares.values()) <= 1
+
+
+def benchmark(monkeypatch: pytest.MonkeyPatch, name: str) -> Any:
+    monkeypatch.syspath_prepend(CHECKOUT)
+    return import_module(f"benchmarks.{name}")
+
+
+def test_full_size_priors_meet_every_method_that_asks_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = benchmark(monkeypatch, "fullsize").ROWS
+    asking = {name for name in METHODS if isinstance(METHODS.open(name), LatentMethod)}
+    assert {load_method(name, settings) and name for name, settings in rows.values()} >= asking
+
+
+def test_steps_are_timed_of_attar_and_of_the_plain_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
+    steps, fullsize = benchmark(monkeypatch, "steps"), benchmark(monkeypatch, "fullsize")
+    prior = save_tiny_dit(tmp_path / "dit", [f"class{number}" for number in range(1000)])
+    save_folder(tmp_path / "photos", [*fullsize.CLASSES], each=2)
+    for row, ways in {"diffusers": steps.of_diffusers, "prior": steps.of_attar}.items():
+        _, *words = fullsize.words_of(row, tmp_path / "photos", prior, tmp_path / "out")
+        with own_signals():
+            found = ways(words[0], words[1:]) if row == "diffusers" else ways(words)
+        assert len(found) == 2
+        assert min(found) > 0

@@ -7,7 +7,8 @@ import math
 import os
 import signal
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -312,16 +313,24 @@ def attar(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     """What the command `attar` exits with; the signals, which it takes over, are given back."""
     from attar import cli
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr("sys.argv", ["attar", *map(str, words)])
     try:
-        cli.main()
+        with own_signals():
+            cli.main()
     except SystemExit as ended:
         return int(ended.code or 0)
+    return 0
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Gives back the signals that a command takes over."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    return 0
 
 
 GUIDED: dict[str, dict[str, Any]] = {
