@@ -43,6 +43,16 @@ def _own_cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _auto_is_float32() -> Iterator[None]:
+    """The number format that `auto` means is the same on every processor, as if none multiplied bfloat16."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _the_same_draws_in_any_order() -> None:
     """What a test draws from torch's global generator does not depend on the tests before it."""

@@ -8,6 +8,7 @@ it stands and whatever stands beside it; `choose` proves that for the network at
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,12 +207,15 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions for products in bfloat16: GPUs of compute capability 8.0, many newer CPUs."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    if device.type != "cpu" or os.environ.get("ATEN_CPU_CAPABILITY"):
+        return False
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(able for name, able in known.items() if name.endswith("bf16"))
 
 
 def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """The device and number format that `auto` means here: a GPU in bfloat16 where there is one, else CPU, float32."""
+    """The device and number format that `auto` means here: a GPU where there is one, in bfloat16; else the CPU, in
+    bfloat16 where it multiplies that, as many newer ones do, and in float32 where not."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -226,7 +230,7 @@ def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
         raise AttarError(f"`device` {device}: not usable here ({reason}); here there are {_here()}") from error
     formats: dict[str, Any] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype == "auto":
-        dtype = "bfloat16" if found.type == "cuda" else "float32"
+        dtype = "bfloat16" if found.type == "cuda" or multiplies_bfloat16(found) else "float32"
     if dtype not in formats:
         raise AttarError(f"`dtype` {dtype}{suggestion(dtype, formats)}: choose auto, {', '.join(formats)}")
     return found, formats[dtype]

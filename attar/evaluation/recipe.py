@@ -130,8 +130,8 @@ class Recipe:
     test_from: float | str = 0.0
     """No such test up to this epoch, by IPC; below 1, in this share of the epochs."""
     precision: Literal["auto", "float32", "tf32", "float16", "bfloat16"] = "auto"
-    """tf32: float32, but TF32 in convolutions, torch's default. float16, bfloat16: mixed precision. auto: bfloat16 on a
-    GPU. A device that lacks it uses float32; the record says what was used."""
+    """tf32: float32, but TF32 in convolutions, torch's default. float16, bfloat16: mixed precision. auto: bfloat16
+    where the device multiplies it. What it lacks is float32 there; the record says what was used."""
     compile: bool = False
     """Compile the network (torch.compile): half a minute at most at first, then faster, ConvNets on a CPU most of all;
     other last bits."""
