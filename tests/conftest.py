@@ -26,6 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in ("FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "PY_COLORS", "LINES"):
         os.environ.pop(name, None)
     os.environ |= {"TERM": "dumb", "COLUMNS": "80"}
+    os.environ["ATTAR_CPU_DTYPE"] = "float32"  # so that `auto` is the same on every processor
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -40,16 +41,6 @@ def _own_cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Itera
     """Whatever a test does not put into a store of its own: never in the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATTAR_CACHE", str(tmp_path_factory.mktemp("attar-cache")))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _auto_is_float32() -> Iterator[None]:
-    """The number format that `auto` means is the same on every processor, as if none multiplied bfloat16."""
-    import torch
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
         yield
 
 

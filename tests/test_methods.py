@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -213,6 +213,11 @@ class Brightened:
     """A refinement that shows that it was there."""
 
     by: float = 0.5
+
+    space: ClassVar[Literal["latents"]] = "latents"
+
+    def inputs(self, spec: Spec) -> dict[str, Any]:
+        return {}
 
     def check(self, job: Job) -> None:
         pass

@@ -119,6 +119,7 @@ def test_a_cpu_uses_bfloat16_where_it_multiplies_it(
     asked: Any, instructions: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Elsewhere float32, and the record says which."""
+    monkeypatch.delenv("ATTAR_CPU_DTYPE")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": instructions})
     used = "bfloat16" if asked in ("auto", "bfloat16") and instructions else "float32"
     assert precision.resolve_precision("cpu", asked) == (torch.device("cpu"), used)

@@ -72,6 +72,26 @@ def test_unusable_devices_and_formats_are_refused(device: str, dtype: str, said:
         resolve(device, dtype)
 
 
+@pytest.mark.parametrize(
+    ("variable", "instructions", "meant"),
+    [("", True, torch.bfloat16), ("", False, torch.float32), ("float32", True, torch.float32),
+     ("bfloat16", False, torch.bfloat16)],
+)  # fmt: skip
+def test_what_auto_means_on_a_cpu_goes_by_its_instructions_or_by_a_variable(
+    variable: str, instructions: bool, meant: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTAR_CPU_DTYPE", variable)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": instructions}, raising=False)
+    assert resolve("cpu", "auto") == (torch.device("cpu"), meant)
+    assert resolve("cpu", "float32")[1] == torch.float32
+
+
+def test_a_variable_that_names_no_format_of_a_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTAR_CPU_DTYPE", "half")
+    with pytest.raises(AttarError, match="ATTAR_CPU_DTYPE is half"):
+        resolve("cpu", "auto")
+
+
 class Costly:
     """Calls a network of this many FLOPs a row, exact at every size; notes the sizes that were tried."""
 

@@ -207,15 +207,22 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions for products in bfloat16: GPUs of compute capability 8.0, many newer CPUs."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu" or os.environ.get("ATEN_CPU_CAPABILITY"):
-        return False
-    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
     return any(able for name, able in known.items() if name.endswith("bf16"))
+
+
+def _usual(device: torch.device) -> str:
+    """The number format that `auto` means on a device; of a CPU the variable ATTAR_CPU_DTYPE may say it."""
+    asked = os.environ.get("ATTAR_CPU_DTYPE") if device.type == "cpu" else None
+    if asked not in (None, "", "float32", "bfloat16"):
+        raise AttarError(f"the variable ATTAR_CPU_DTYPE is {asked}: set it to float32 or bfloat16, or to nothing")
+    fast = device.type == "cuda" or multiplies_bfloat16(device)
+    return asked or ("bfloat16" if fast else "float32")
 
 
 def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     """The device and number format that `auto` means here: a GPU where there is one, in bfloat16; else the CPU, in
-    bfloat16 where it multiplies that, as many newer ones do, and in float32 where not."""
+    bfloat16 where it multiplies that, as many newer ones do, and in float32 where not (`ATTAR_CPU_DTYPE` may say)."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -230,7 +237,7 @@ def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
         raise AttarError(f"`device` {device}: not usable here ({reason}); here there are {_here()}") from error
     formats: dict[str, Any] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype == "auto":
-        dtype = "bfloat16" if found.type == "cuda" or multiplies_bfloat16(found) else "float32"
+        dtype = _usual(found)
     if dtype not in formats:
         raise AttarError(f"`dtype` {dtype}{suggestion(dtype, formats)}: choose auto, {', '.join(formats)}")
     return found, formats[dtype]

@@ -34,6 +34,7 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("optimiser", "lr", "momentum", "weight_decay", "decay_vectors"),
     ("schedule",),
     ("precision",),
+    ("compile",),
     ("test_resize",),
 )
 """The fields of a recipe in the order in which they are changed: images, labels, training, test. Where the first of a
