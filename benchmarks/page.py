@@ -45,17 +45,17 @@ AMD EPYC with AVX-512 and bfloat16 instructions, one thread, the CIFAR-10 prior 
   are never more calls than of two passes apart.
 - **Conditioning computed once for all blocks** is not built: 1.04 (0.97 to 1.18) in float32 and 1.07 in bfloat16 at
   16 rows, 1.02 in bfloat16 at 64; at 32 it was not measured.
-- **`auto` is bfloat16 on CPUs that multiply it.** Five paired runs on sets of CIFAR-10 (prior samples at
-  guidance 4, IPC 10, quick, all test images), bfloat16 less float32 in points with 95 % t intervals, on convnet3-w48 /
+- **`auto` is bfloat16 on CPUs that multiply it.** Five paired runs on sets of CIFAR-10 (prior samples at guidance 4,
+  IPC 10, quick, all test images), bfloat16 less float32 in points with 95 % t intervals, on convnet3-w48 /
   resnet10-bn-w16: sampled in bfloat16 +0.04 ± 0.12 / +0.02 ± 0.63, evaluated in it -0.13 ± 0.17 / +0.07 ± 0.25, both
   0.00 ± 0.40 / +0.03 ± 0.59. `--dtype float32` and `--set precision=float32` are as before. 27 November 2026.
-- **Compiled networks** (`--set compile=true` of a recipe): a ConvNet-3 of width 48 learns in 20.5 ms a batch of 50 in place
-  of 25.0 in float32, 12.5 in place of 20.2 in bfloat16, for 8 to 15 s once; a ResNet-10 with batch norm is no faster
-  (83 ms beside 75 a batch of 100 in float32, 50 beside 50 in bfloat16), so it is off unless asked for.
-- **Compiled priors** are not built for sampling: block by block 1.10 to 1.15 in bfloat16 at 32 rows of the CIFAR-10 prior,
-  1.10 to 1.18 at 4 rows of a DiT-XL/2 of seven blocks, for 14 to 23 s for each number of rows.
-- **Parts of a batch that fit the cache** are not built: once memory is kept between batches, a ConvNet's step on parts of 50
-  in place of 100 is 1.07 times as fast, of 10 no faster, and a ResNet's slower.
+- **Compiled networks** (`--set compile=true` of a recipe): a ConvNet-3 of width 48 learns in 20.5 ms a batch of 50 in
+  place of 25.0 in float32, 12.5 in place of 20.2 in bfloat16, for 8 to 15 s once; a ResNet-10 with batch norm is no
+  faster (83 ms beside 75 a batch of 100 in float32, 50 beside 50 in bfloat16), so it is off unless asked for.
+- **Compiled priors** are not built for sampling: block by block 1.10 to 1.15 in bfloat16 at 32 rows of the CIFAR-10
+  prior, 1.10 to 1.18 at 4 rows of a DiT-XL/2 of seven blocks, for 14 to 23 s for each number of rows.
+- **Parts of a batch that fit the cache** are not built: once memory is kept between batches, a ConvNet's step on
+  parts of 50 in place of 100 is 1.07 times as fast, of 10 no faster, and a ResNet's slower.
 """
 
 FULL = """## Full-size priors on a CPU
