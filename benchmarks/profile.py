@@ -29,7 +29,10 @@ def shares(way: Work) -> dict[str, float]:
     way()
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         way()
-    spent = {row.key.removeprefix("aten::"): row.self_cpu_time_total for row in seen.key_averages()}
+    spent = dict[str, float]()
+    for row in seen.key_averages():
+        name = "compiled kernels" if "CompiledFxGraph" in row.key else row.key.removeprefix("aten::")
+        spent[name] = spent.get(name, 0.0) + row.self_cpu_time_total
     most = sorted(spent, key=lambda name: spent[name], reverse=True)[:SHOWN]
     return {name: spent[name] / sum(spent.values()) for name in most}
 
