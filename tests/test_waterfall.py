@@ -227,6 +227,21 @@ def test_steps_are_told_as_the_set_and_the_network_have_them(
     assert "no effect" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [["waterfall", "--change", "crop=none"], ["evaluate", "--recipe", "quick"]])
+def test_hours_on_large_images_are_said_to_be_fewer_on_small_ones(
+    world: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    name, *words = command
+    dry = [name, world / "set", *words, "--network", "convnet3-w8", "--device", "cpu", "--dry-run"]
+    monkeypatch.setattr("attar.evaluation.suited.SIDE", 8)
+    hint = "networks see images of 16 pixels, and at"
+    for seconds, size, told in ((5000.0, 16, True), (5000.0, 8, False), (9.0, 16, False)):
+        for room in ("evaluation.outlook", "experiments.scoring"):
+            monkeypatch.setattr(f"attar.{room}.training_seconds", lambda *_, taken=seconds: taken)
+        assert attar(monkeypatch, *dry, "--set", f"size={size}") == 0
+        assert (hint in " ".join(capsys.readouterr().out.split())) == told
+
+
 def test_it_goes_on_where_it_was(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["waterfall", world / "set", "--change", "crop=none", "--change", "mix=none", *SHORT, *SMALL]
     assert attar(monkeypatch, *command, "--out", world / "a") == 0

@@ -30,6 +30,7 @@ from attar.evaluation.outlook import TrainingCost, cost_in_words, expected, trai
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import changes
 from attar.evaluation.records import ALL_DATA, Record, Result
+from attar.evaluation.suited import if_smaller, side_of
 from attar.evaluation.teaching import LabelSource, open_label_source
 from attar.sets.distilled import DistilledSet, check_undamaged, find_distilled
 from attar.sets.source_data import check_data, tested_images
@@ -117,11 +118,14 @@ def _part(distilled: DistilledSet, network: str, beside: bool) -> str:
 def _left(every: Iterator[_Judged], recipe: Recipe, store: Store) -> str:
     """How many trainings there are, how many of them are to be done, and what these take, in words."""
     asked: dict[str, tuple[Artefact, TrainingCost]] = {}
+    side = recipe.size or 0
     for judged in every:
         asked |= _costs(judged)
+        side = recipe.size or max(side, side_of(judged.distilled))
     left = [cost for wanted, cost in asked.values() if not store.has(wanted)]
     takes = f"{len(left):,} to be done" + (f", {cost_in_words(recipe, left)}" if left else "")
-    return f"{counted(len(asked), 'training')}: {len(asked) - len(left):,} in the cache, {takes}"
+    smaller = if_smaller(side, sum(cost.seconds for cost in left))
+    return f"{counted(len(asked), 'training')}: {len(asked) - len(left):,} in the cache, {takes}{smaller}"
 
 
 def _costs(judged: _Judged) -> dict[str, tuple[Artefact, TrainingCost]]:

@@ -22,6 +22,7 @@ from attar.evaluation.load_images import images_of_set
 from attar.evaluation.precision import resolve_precision
 from attar.evaluation.records import Record, signed, spread
 from attar.evaluation.records_file import read_records, write_record
+from attar.evaluation.suited import if_smaller
 from attar.experiments.scoring import TrainingGroup, check_inputs, evaluated, expected_seconds, grid_of, the_set
 from attar.experiments.waterfall_steps import RecipeStep, ends
 from attar.networks import build
@@ -268,4 +269,5 @@ def _cost(steps: Sequence[RecipeStep], same: Sequence[int | None], trainings: Co
     many, seconds = sum(one.times for one in trainings), sum(one.seconds for one in trainings)
     total = f"{counted(many, 'training')} at most, {about(seconds)} without tests before the last"
     soft = " and the teacher's work" if any(one.recipe.labels == "soft" for one in trainings) else ""
-    return "\n".join([*lines, f"{total}{soft}; what is in the cache is not done again"])
+    smaller = if_smaller(max((one.recipe.size or 0 for one in trainings), default=0), seconds)
+    return "\n".join([*lines, f"{total}{soft}; what is in the cache is not done again{smaller}"])
