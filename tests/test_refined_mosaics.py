@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_refine import gap_elsewhere
 from toys import save_folder, save_tiny_dit
 
 from attar.core.rng import noise, numpy_generator
@@ -20,8 +20,6 @@ from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.refine import Refinement
-from attar.methods.refine_gap import aims_of, features_of, gap
-from attar.networks import build
 from attar.priors.codec import to_uint8
 from attar.sets.distilled import DistilledSet, open_distilled
 from attar.sets.mosaics import enlarged, reduced, resampled
@@ -95,22 +93,8 @@ def test_it_brings_the_enlarged_parts_nearer(world: Path, store: Store, space: A
         start = noise((4, 3, 8, 8), "refine", "pixels").mul(0.3).clamp(-1, 1)
     moved, real = how(job, job.prior, 0, start), how._pool(job, 0)
 
-    def gaps(moved: torch.Tensor) -> float:
-        found = []
-        for seed in range(4):
-            network = build("convnet4-w16", 2, 16, seed)
-            features = features_of(network, 1)
-
-            def see(images: torch.Tensor, features: Any = features) -> list[torch.Tensor]:
-                return features(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
-
-            aims = aims_of(network, see, real)
-            with torch.no_grad():
-                found.append(float(gap(aims, how._means(partial(how._shown, job.spec, job.codec), see, moved))))
-        return float(np.mean(found))
-
     assert moved.shape == start.shape
-    assert gaps(moved) < 0.9 * gaps(start)
+    assert gap_elsewhere(job, how, real, moved) < 0.9 * gap_elsewhere(job, how, real, start)
 
 
 def test_pixels_stay_in_range_and_are_pulled_to_their_start(world: Path, store: Store) -> None:
