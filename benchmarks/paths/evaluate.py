@@ -73,6 +73,19 @@ def case(size: str, where: Where) -> Case:
     )
 
 
+def by_torchvision(how: Augmentation) -> v2.Compose:
+    """The augmentation of one image, a tensor uint8 (3, H, W), without the mix."""
+    steps = [
+        v2.RandomResizedCrop(how.size, (how.crop or 1.0, 1.0), antialias=True),
+        v2.RandomHorizontalFlip(),
+        v2.ToDtype(torch.float32, True),
+        how.jitter and v2.ColorJitter(how.jitter, how.jitter, how.jitter),
+        how.lighting and Lighting(how.lighting),
+        v2.Normalize(*STATISTICS[how.normalise]),
+    ]
+    return v2.Compose([step for step in steps if step])
+
+
 def loop(
     network: nn.Module, tensors: list[Tensor], batch: int, count: int, how: Augmentation, dtype: torch.dtype
 ) -> None:
@@ -80,17 +93,7 @@ def loop(
     x, y, test_x, _ = tensors
     network = network.to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(network.parameters(), 0.01, 0.9, weight_decay=5e-4)
-    augment = v2.Compose(
-        [
-            v2.RandomResizedCrop(how.size, (how.crop or 1.0, 1.0), antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.ToDtype(torch.float32, True),
-            v2.ColorJitter(how.jitter, how.jitter, how.jitter),
-            Lighting(how.lighting),
-            v2.Normalize(*STATISTICS[how.normalise]),
-        ]
-    )
-    cutmix = v2.RandomApply([v2.CutMix(num_classes=10)], how.mix_probability)
+    augment, cutmix = by_torchvision(how), v2.RandomApply([v2.CutMix(num_classes=10)], how.mix_probability)
     half = partial(torch.autocast, x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
     for _ in range(count):
         for picked in torch.randperm(len(x)).split(batch):
