@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL, DiTTransformer2DModel
 from test_train_prior import QUICK, weights
 from torch import Tensor
 from toys import original_dit, recorded, save_folder, save_tiny_dit, under_original_names
@@ -15,13 +17,16 @@ from toys import original_dit, recorded, save_folder, save_tiny_dit, under_origi
 from attar.core.errors import AttarError
 from attar.core.rng import generator
 from attar.core.store import Store
+from attar.data import load_data
+from attar.data.class_names import imagenet_names
 from attar.priors import load_prior
+from attar.priors.folder import linear_scheduler, write_pipeline
 from attar.priors.original_dit import original_transformer
 from attar.priors.prior import Prior
 from attar.priors.shared_embedders import SharedDiT, share_embedders, untrained
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
 from attar.priors.training.finetune import adapted_network, finetune_prior
-from attar.priors.training.settings import AdaptedPrior, Denoising, Training
+from attar.priors.training.settings import AdaptedPrior, Denoising, Report, Training
 
 DEEP = Training(hidden=16, layers=16, heads=2, patch=2)
 BRIEF = Denoising(steps=6, batch=4, learning_rate=1e-2, warmup=1, min_snr=None)
@@ -240,6 +245,67 @@ def test_a_finetuned_prior_opens_in_diffusers(
     finetune_prior(spec, tmp_path / "cut", store=second, say=lambda text: None)
     again = weights(tmp_path / "cut")
     assert all(torch.equal(found[name], again[name]) for name in found)
+
+
+@pytest.fixture(scope="module")
+def photographs(shared: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four photographs of 224 pixels of each of two classes."""
+    images, folder = load_data(f"parquet:{shared('data/imagenette224')}@train"), tmp_path_factory.mktemp("photographs")
+    for name in ("tench", "church"):
+        (folder / name).mkdir()
+        for index in images.of_class(images.classes.index(name))[:4]:
+            images.open(int(index)).save(folder / name / f"{index}.jpg")
+    return folder
+
+
+def save_narrow_dit(folder: Path) -> Path:
+    """The layout of facebook/DiT-XL-2-256 at a width of 64: 28 blocks, 1,000 classes, 32 x 32 latents of 256 pixels."""
+    names = [word.replace("_", " ") for word in imagenet_names()]
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=16,
+        attention_head_dim=4,
+        in_channels=4,
+        out_channels=8,
+        num_layers=28,
+        sample_size=32,
+        patch_size=2,
+        num_embeds_ada_norm=1000,
+    )
+    first, *others = (block.norm1.emb for block in transformer.transformer_blocks)
+    for other in others:
+        other.load_state_dict(first.state_dict())
+    codec = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8,) * 4,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=256,
+    )
+    write_pipeline(folder, transformer, linear_scheduler(), names, codec)
+    return folder
+
+
+@pytest.mark.parametrize("adapt", ["difffit", "bitfit", "lora"])
+def test_a_prior_of_imagenets_full_layout_is_adapted_to_photographs(
+    adapt: Any, photographs: Path, tmp_path: Path, store: Store
+) -> None:
+    if adapt == "lora":
+        pytest.importorskip("peft")
+    folder, out = save_narrow_dit(tmp_path / "dit"), tmp_path / "out"
+    brief: dict[str, Any] = {
+        "training": Denoising(steps=2, batch=2, learning_rate=1e-2, warmup=1),
+        "report": Report(every=2, samples=2, steps=2, judge_steps=2),
+    }
+    spec = AdaptedPrior(str(photographs), prior=str(folder), adapt=adapt, device="cpu", **brief)
+    finetune_prior(spec, out, store=store, say=lambda text: None)
+    assert load_prior(str(out), device="cpu", store=store).classes == ("church", "tench")
+    old, new = weights(folder), weights(out)
+    assert old.keys() == new.keys()
+    table = "transformer_blocks.27.norm1.emb.class_embedder.embedding_table.weight"
+    assert (old[table].shape, new[table].shape) == ((1001, 64), (3, 64))
+    moved = {int(name.split(".")[1]) for name in old if ".attn1." in name and not torch.equal(old[name], new[name])}
+    assert moved == set(range(28)), "every block has learnt"
 
 
 def test_untied_priors_are_refused(data: Path, tmp_path: Path, store: Store) -> None:
