@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, DiTTransformer2DModel
+from test_keep_best import comes_to_an_end, measured, saving_at
 from test_train_prior import QUICK, weights
 from torch import Tensor
 from toys import original_dit, recorded, save_folder, save_tiny_dit, under_original_names
@@ -306,6 +308,30 @@ def test_a_prior_of_imagenets_full_layout_is_adapted_to_photographs(
     assert (old[table].shape, new[table].shape) == ((1001, 64), (3, 64))
     moved = {int(name.split(".")[1]) for name in old if ".attn1." in name and not torch.equal(old[name], new[name])}
     assert moved == set(range(28)), "every block has learnt"
+
+
+@pytest.mark.parametrize("adapt", ["all", "difffit", "bitfit", "lora"])
+def test_the_best_average_of_what_is_trained_is_kept_and_resumed(
+    adapt: Any, data: Path, tied_prior: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if adapt == "lora":
+        pytest.importorskip("peft")
+    measured(monkeypatch, {2: (30.0, 5.0), 4: (60.0, 4.0), 6: (40.0, 3.0)})
+    saving_at(monkeypatch, range(6))
+    steady = replace(BRIEF, schedule="constant")
+    common: dict[str, Any] = {"prior": str(tied_prior), "adapt": adapt, "rank": 2, "device": "cpu"}
+    best = AdaptedPrior(str(data), keep="best", report=replace(QUICK, every=2), training=steady, **common)
+    short = AdaptedPrior(str(data), report=replace(QUICK, every=2), training=replace(steady, steps=4), **common)
+    with pytest.MonkeyPatch.context() as ending:
+        comes_to_an_end(ending, "step", 5)
+        with pytest.raises(KeyboardInterrupt):
+            finetune_prior(best, tmp_path / "best", store=store, say=lambda text: None)
+    for spec, name in ((best, "best"), (short, "short")):
+        finetune_prior(spec, tmp_path / name, store=store, say=lambda text: None)
+    files = [Path("transformer", "diffusion_pytorch_model.safetensors")]
+    files += [Path("adaptor.safetensors")] if adapt in ("difffit", "bitfit") else []
+    for file in files:
+        assert (tmp_path / "best" / file).read_bytes() == (tmp_path / "short" / file).read_bytes()
 
 
 def test_untied_priors_are_refused(data: Path, tmp_path: Path, store: Store) -> None:

@@ -148,6 +148,23 @@ def test_one_that_is_killed_ends_both_and_the_same_command_goes_on(
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+def test_the_best_average_is_kept_by_the_main_process_and_both_go_on(data: Path, tmp_path: Path) -> None:
+    asked = [*words("train-prior", data), "--keep", "best", "--report-every", 20]
+    for name, killed in (("whole", None), ("cut", 0), ("cut", None)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        ended = run(tmp_path / name, asked, killed=killed, nth=AT["train-prior"] + 20)
+        assert ended == ([0, 0] if killed is None else [-signal.SIGKILL, 2]), (tmp_path / name / "said-1").read_text()
+    assert len(curve(tmp_path / "cut")) < len(curve(tmp_path / "whole")), "it went on where it was"
+    files = [(tmp_path / name / "out" / "measures.jsonl").read_text() for name in ("whole", "cut")]
+    assert files[0] == files[1]
+    expected, found = (weights(tmp_path / name) for name in ("whole", "cut"))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    record = json.loads((tmp_path / "cut" / "out" / "training.json").read_text())["measures"]
+    lines = [json.loads(line) for line in files[0].splitlines()]
+    best = max(lines, key=lambda line: (line["accuracy"], -line["frechet"], line["step"]))
+    assert (record["step"], record["last_step"]) == (best["step"], 60)
+
+
 def test_all_stop_early_where_the_main_process_does(data: Path, tmp_path: Path) -> None:
     assert run(tmp_path, [*words("train-teacher", data), "--stop-at", 0.3]) == [0, 0]
     record = json.loads((tmp_path / "out" / "teacher.json").read_text())

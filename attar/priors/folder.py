@@ -71,6 +71,7 @@ def write_card(folder: Path, title: str, record: Mapping[str, Any]) -> None:
         "",
         f"- {record['parameters']:,} parameters; {record['images_seen']:,} images seen in {record['seconds']:,.0f} s "
         f"on {record['device']}; final loss {record['loss']:.4f}.",
+        *_kept(record),
         *_sampled_by(folder),
         f"- Null label {len(classes)}. `DiTPipeline.__call__` takes 1000 for it, so with other numbers of classes it "
         "samples at guidance 1 only; Attar reads it from the folder.",
@@ -82,6 +83,20 @@ def write_card(folder: Path, title: str, record: Mapping[str, Any]) -> None:
         "- All settings: `training.json`. Progress: `samples/`, `loss.png`, `losses.jsonl`.",
     ]
     (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _kept(record: Mapping[str, Any]) -> list[str]:
+    """What a card says of a training of which the best average is kept: which that is, and how the last one was."""
+    measures, steps = record["measures"], record["steps"]
+    if "last_step" not in measures:
+        return []
+    step, share, distance = measures["step"], measures["last_accuracy"], measures["last_frechet"]
+    seen = record["images_seen"] * step // steps
+    worse = f"; those of the last were worse ({share:.1f} % their own class, Frechet distance {distance:.3f})"
+    return [
+        f"- The weights are the average at step {step:,} of {steps:,}, after {seen:,} images: its samples "
+        f"(`samples/step-{step:07d}.png`) were the best of all measured{worse if step < steps else ''}."
+    ]
 
 
 def _sampled_by(folder: Path) -> list[str]:

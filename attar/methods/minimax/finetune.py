@@ -56,14 +56,15 @@ class Tune(TuneSettings):
             share_embedders(transformer_of(job.master()), str(job.spec.prior)).requires_grad_(False).to(prior.device)
         )
         text = f"tuning {job.classes[group[0]]}" + f" and {len(group) - 1} more" * (len(group) > 1)
-        session = Session(scratch, _accelerator(prior), text, job.progress)
-        loss = self._loss(job, group, network, data, session.helper)
+        helper = _accelerator(prior)
+        loss = self._loss(job, group, network, data, helper)
+        session = Session(scratch, helper, text, job.progress, (loss.real, loss.generated, loss.means))
         with ExitStack() as stack:
             tuned = attach(self, network, stack)
             values = list(tuned.values())
             monitor = self._monitor(job, group, values, loss, plan.steps, scratch / MEASURES)
             monitor(TrainingState(0, [], [value.detach().clone() for value in values], 0.0))
-            optimise(values, loss, plan, session, monitor, (loss.real, loss.generated, loss.means))
+            optimise(values, loss, plan, session, monitor)
             return {name: value.detach().cpu().contiguous() for name, value in tuned.items()}
 
     def _loss(self, job: Job, group: Group, network: SharedDiT, data: LatentSet, helper: Accelerator) -> MinimaxLoss:

@@ -18,7 +18,7 @@ from attar.data import load_data, looked_at, still_to_look_at
 from attar.diffusion import network_passes, schedule_of
 from attar.priors.training.latent_set import held_in_memory
 from attar.priors.training.monitor import SAMPLED, NetworkDenoiser, shown_images
-from attar.priors.training.sample_quality import ClassifierTraining, classifier_artefact, classifier_seconds
+from attar.priors.training.sample_quality import classifier_artefact, classifier_seconds
 from attar.priors.training.task import TrainingRun, TrainingTask
 from attar.priors.training.train import step_seconds
 from attar.training.memory import COPIES, kept_for_gradient
@@ -34,7 +34,7 @@ def estimate(run: TrainingRun, task: TrainingTask) -> str:
     sampling = sampled * _sample_seconds(run, task)
     whole = training + sampling + judging + teaching
     parameters = sum(p.numel() for p in task.network.parameters())
-    trained = parameters if task.parameters is None else sum(p.numel() for p in task.parameters)
+    trained = sum(p.numel() for p in task.trained)
     seen = plan.steps * plan.batch
     classifier = f", {duration(judging)} for a classifier that measures them" if judging else ""
     classifier += f", {duration(teaching)} for the teacher's maps" if teaching else ""
@@ -65,7 +65,9 @@ def _room(run: TrainingRun, task: TrainingTask) -> str:
     views = len(run.images[0]) * (2 if run.material.flip else 1)
     maps = 0 if task.align is None else views * 2 * math.prod(task.align.teacher.shape)
     held += maps if maps <= IN_MEMORY else 0
-    return f"in about {size(weights + kept + held)} of memory, {size(2 * means + maps)} of disk for latents"
+    best = sum(p.numel() * p.element_size() for p in task.trained) if run.material.keep == "best" else 0
+    disk = f"{size(2 * means + maps)} of disk for latents" + (f" and {size(best)} for the best average" if best else "")
+    return f"in about {size(weights + kept + held + best)} of memory, {disk}"
 
 
 def _step_seconds(run: TrainingRun, task: TrainingTask) -> float:
@@ -85,16 +87,9 @@ def _rows(run: TrainingRun, task: TrainingTask, most: int) -> int:
     return min(most, fills(run.helper.device, lambda: counted_flops(row)) or most)
 
 
-def classifier_training(run: TrainingRun, task: TrainingTask) -> ClassifierTraining:
-    """How the classifier that measures the samples is trained."""
-    material = run.material
-    steps, device = material.report.judge_steps, run.helper.device
-    return ClassifierTraining(task.codec.size, material.preprocess, material.flip, steps, device)
-
-
 def _judging(run: TrainingRun, task: TrainingTask) -> float:
     """Seconds that the classifier takes; 0 where it is stored."""
-    how = classifier_training(run, task)
+    how = run.classifier(task.codec)
     stored = run.store.has(classifier_artefact(*run.images, how))
     return 0.0 if stored else classifier_seconds(len(run.classes), how)
 

@@ -61,7 +61,7 @@ def finetune_prior(
     prior = load_prior(source, dtype="float32", codec=codec, **opening)
     codec = filling(codec, device, dry_run)
     check_shared(spec.training.batch, run.helper)
-    artefact = run.artefact(prior=Named(spec.prior, prior.key), codec=codec.key)
+    artefact = run.artefact(codec, prior=Named(spec.prior, prior.key))
     if instead is not None:
         say("the prior digits is trained before that")
     elif already_there(run, artefact, out):

@@ -19,6 +19,7 @@ from attar.core.rng import noise
 from attar.core.tracking import note
 from attar.diffusion import CHECKPOINT, Sampler, Schedule, in_two_calls, sample, sampling_times
 from attar.priors.codec import Codec, to_uint8
+from attar.priors.training.best import Best
 from attar.priors.training.settings import Report
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Monitor:
     device: torch.device
     seed: int
     progress: Progress = silent
+    best: Best | None = None
+    """The best average so far, where that is what is kept."""
 
     def __call__(self, moment: TrainingState) -> None:
         """Draws and measures samples, if it is time to."""
@@ -62,7 +65,10 @@ class Monitor:
         accuracy, distance = self.classifier(torch.from_numpy(to_uint8(measured)), torch.tensor(labels))
         note(moment.step, sample_accuracy=accuracy, frechet=distance)
         record = {"step": moment.step, "accuracy": round(accuracy, 2), "frechet": round(distance, 4)}
-        self._write(moment.curve, {**record, **self._terms})
+        record |= self._terms
+        if self.best is not None:
+            self.best.offer(record, moment.average)
+        self._write(moment.curve, record)
 
     @property
     def _terms(self) -> dict[str, Any]:
@@ -71,11 +77,13 @@ class Monitor:
         return {"samples": report.samples, "guidance": report.guidance, "steps": report.steps}
 
     def measures(self) -> dict[str, Any]:
-        """The last measure, with its terms."""
-        last = read_lines(self.folder / "measures.jsonl")[-1]
+        """The measure of the average that is kept, with its terms; where that is the best, beside the last's."""
+        measured = last = read_lines(self.folder / "measures.jsonl")[-1]
+        if self.best is not None:
+            measured = {**self.best.record, **{f"last_{name}": last[name] for name in ("step", "accuracy", "frechet")}}
         classifier = self.classifier
         real = {"held_out": len(classifier.features), "accuracy_real": round(classifier.accuracy_real, 2)}
-        return {**self._terms, **last, **real, "frechet_real": round(classifier.frechet_real, 4)}
+        return {**self._terms, **measured, **real, "frechet_real": round(classifier.frechet_real, 4)}
 
     def _samples(self, labels: Sequence[int], columns: int) -> Tensor:
         z = [noise(self.codec.shape, self.seed, "shown", self.classes[c], i) for c in labels for i in range(columns)]
@@ -101,7 +109,8 @@ class Monitor:
         earlier = [line for line in resumed(file, read_lines) or [] if line["step"] < record["step"]]
         write_lines(file, [*earlier, record])
         write_lines(self.folder / "losses.jsonl", [{"step": step, "loss": round(loss, 6)} for step, loss in curve])
-        draw_curve(self.folder / "loss.png", curve, [*earlier, record])
+        kept = None if self.best is None else self.best.record["step"]
+        draw_curve(self.folder / "loss.png", curve, [*earlier, record], kept)
 
 
 def shown_images(classes: int) -> int:
@@ -133,13 +142,14 @@ def holding(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> Ite
     """Within it the parameters have other values."""
     own = [parameter.detach().clone() for parameter in parameters]
     try:
-        _set(parameters, values)
+        set_to(parameters, values)
         yield
     finally:
-        _set(parameters, own)
+        set_to(parameters, own)
 
 
-def _set(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+def set_to(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+    """Gives parameters other values, wherever these lie."""
     for parameter, value in zip(parameters, values, strict=True):
         parameter.data.copy_(value)
 
@@ -151,8 +161,10 @@ def save_grid(file: Path, images: Tensor, columns: int) -> None:
         Image.fromarray(to_uint8(sheet[None])[0]).save(temporary, format="PNG")
 
 
-def draw_curve(file: Path, curve: Sequence[tuple[int, float]], measures: Sequence[dict[str, Any]]) -> None:
-    """The loss, and below it the measures, against the steps, as a PNG."""
+def draw_curve(
+    file: Path, curve: Sequence[tuple[int, float]], measures: Sequence[dict[str, Any]], kept: int | None = None
+) -> None:
+    """The loss, and below it the measures, against the steps, as a PNG; the step of the best average is marked."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5), layout="constrained")
@@ -162,6 +174,9 @@ def draw_curve(file: Path, curve: Sequence[tuple[int, float]], measures: Sequenc
     steps = [record["step"] for record in measures]
     accuracy.plot(steps, [record["accuracy"] for record in measures], "o-", label="accuracy, %")
     accuracy.set(xlabel="step", ylabel="samples given their class, %")
+    if kept is not None:
+        accuracy.axvline(kept, color="tab:green", linestyle=":")
+        accuracy.annotate("kept", (kept, 1), xycoords=("data", "axes fraction"), va="top", color="tab:green")
     distance = accuracy.twinx()
     distance.plot(steps, [record["frechet"] for record in measures], "s--", color="tab:orange")
     distance.set(ylabel="Frechet distance (dashed)")

@@ -45,9 +45,9 @@ class TrainingState:
 class Stateful(Protocol):
     """What can be kept in a checkpoint."""
 
-    def state_dict(self) -> dict[str, Tensor]: ...
+    def state_dict(self) -> dict[str, Any]: ...
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,8 @@ class Session:
     text: str
     """What it is, for progress and errors: "training a prior"."""
     progress: Progress = silent
+    memories: Sequence[Stateful] = ()
+    """What its loss, or what follows it, carries from one step to the next: its checkpoint keeps them."""
 
     @property
     def checkpoint(self) -> Path:
@@ -74,18 +76,16 @@ def optimise(
     plan: Optimisation,
     session: Session,
     after: Callable[[TrainingState], None] | None = None,
-    memories: Sequence[Stateful] = (),
 ) -> float:
     """Minimises `loss(step)` over parameters and sets them to their average; resumes from the session's checkpoint.
 
     With several processes each takes its share of a batch, and their gradients are averaged. `after` is called at the
-    end of each step. What `loss` carries from one step to the next is in `memories`, which checkpoints keep. Returns
-    the mean loss of the last twentieth.
+    end of each step. Returns the mean loss of the last twentieth.
 
     Raises:
         NotFinite: the training diverged, which is looked for at every point of the curve and at the end.
     """
-    training = _Training(parameters, plan, session, memories)
+    training = _Training(parameters, plan, session)
     training.resume()
     session.helper.wait_for_everyone()
     training.start_clocks()
@@ -107,14 +107,8 @@ def optimise(
 class _Training:
     """Parameters on their way: all that a training must find again to go on as if it had never stopped."""
 
-    def __init__(
-        self,
-        parameters: Sequence[nn.Parameter],
-        plan: Optimisation,
-        session: Session,
-        memories: Sequence[Stateful],
-    ) -> None:
-        self.parameters, self.plan, self.session, self.memories = list(parameters), plan, session, memories
+    def __init__(self, parameters: Sequence[nn.Parameter], plan: Optimisation, session: Session) -> None:
+        self.parameters, self.plan, self.session = list(parameters), plan, session
         self.optimiser = torch.optim.AdamW(
             self.parameters,
             lr=plan.learning_rate,
@@ -184,7 +178,7 @@ class _Training:
             "parameters": [p.detach() for p in self.parameters],
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
-            "memories": [memory.state_dict() for memory in self.memories],
+            "memories": [memory.state_dict() for memory in self.session.memories],
             "step": self.step,
             "curve": self.curve,
             "since": [float(loss) for loss in self.losses],
@@ -204,7 +198,7 @@ class _Training:
             for tensor, value in zip(tensors, state[name], strict=True):
                 tensor.data.copy_(value)
         self.optimiser.load_state_dict(state["optimiser"])
-        for memory, value in zip(self.memories, state["memories"], strict=True):
+        for memory, value in zip(self.session.memories, state["memories"], strict=True):
             memory.load_state_dict(value)
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.curve = [(int(step), float(value)) for step, value in state["curve"]]

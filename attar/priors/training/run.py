@@ -21,8 +21,9 @@ from attar.diffusion import schedule_of
 from attar.priors.folder import RECORD, new_scheduler, publish, read_card, write_card, write_pipeline
 from attar.priors.shared_embedders import untrained
 from attar.priors.training.align import Maps, alignment
-from attar.priors.training.estimate import classifier_training, estimate
-from attar.priors.training.monitor import Monitor
+from attar.priors.training.best import Best
+from attar.priors.training.estimate import estimate
+from attar.priors.training.monitor import Monitor, set_to
 from attar.priors.training.optimise import Session, TrainingState
 from attar.priors.training.sample_quality import open_classifier, quality_in_words
 from attar.priors.training.settings import NewPrior
@@ -62,7 +63,7 @@ def train_new_prior(
     check_patch(spec.training.patch, codec.shape[-1])
     check_shared(spec.training.batch, run.helper)
     taught = {} if teacher is None else {"teacher": Named(str(spec.align), teacher.key)}
-    artefact = run.artefact(codec=codec.key, **taught)
+    artefact = run.artefact(codec, **taught)
     if already_there(run, artefact, out):
         return
     network = untrained(codec.shape, len(run.classes), spec.training, spec.training.seed, "train-prior", "weights")
@@ -115,6 +116,7 @@ def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path)
     """Trains in the store's scratch folder, resuming what is there, and copies the finished folder to `out`."""
     begin_tracking()
     helper, store = run.helper, run.store
+    best = Best() if run.material.keep == "best" else None
     if helper.is_main_process:
         finished, pictures = "trained already: it is only copied", f"progress pictures: {store.scratch(artefact)}"
         run.say(finished if store.has(artefact) else pictures)
@@ -122,8 +124,8 @@ def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path)
         store,
         artefact,
         helper,
-        make=lambda folder: _made(run, task, artefact.key, folder),
-        assist=lambda folder: _trained(run, task, folder, None),
+        make=lambda folder: _made(run, task, artefact.key, folder, best),
+        assist=lambda folder: _trained(run, task, folder, None, best),
     )
     if helper.is_main_process:
         publish(made, out)
@@ -133,24 +135,31 @@ def produce(run: TrainingRun, task: TrainingTask, artefact: Artefact, out: Path)
 
 
 def _trained(
-    run: TrainingRun, task: TrainingTask, scratch: Path, after: Callable[[TrainingState], None] | None
+    run: TrainingRun,
+    task: TrainingTask,
+    scratch: Path,
+    after: Callable[[TrainingState], None] | None,
+    best: Best | None,
 ) -> float:
-    data, session = run.encoded(task.codec), Session(scratch, run.helper, TRAINING, run.progress)
+    data, memories = run.encoded(task.codec), () if best is None else (best,)
+    session = Session(scratch, run.helper, TRAINING, run.progress, memories)
     align = None if task.align is None else task.align.to(run.maps(task.align.teacher))
     common = (task.network, data, task.scheduler, task.training, session, task.parameters, after)
     return train_network(*common, align)
 
 
-def _made(run: TrainingRun, task: TrainingTask, key: str, folder: Path) -> None:
+def _made(run: TrainingRun, task: TrainingTask, key: str, folder: Path, best: Best | None) -> None:
     """Trains the network under a monitor and writes its pipeline and its card into the folder."""
-    monitor, begun, spent = _monitor(run, task, folder), time.monotonic(), 0.0
+    monitor, begun, spent = _monitor(run, task, folder, best), time.monotonic(), 0.0
 
     def after(moment: TrainingState) -> None:
         nonlocal spent
         spent = moment.seconds
         monitor(moment)
 
-    loss = _trained(run, task, folder, after)
+    loss = _trained(run, task, folder, after, best)
+    if best is not None:
+        set_to(task.trained, best.weights)
     network = task.finished(folder)
     vae = getattr(task.codec, "vae", None)
     write_pipeline(folder, network.with_own_embedders().cpu(), task.scheduler, run.classes, vae)
@@ -165,20 +174,21 @@ def _made(run: TrainingRun, task: TrainingTask, key: str, folder: Path) -> None:
     write_card(folder, task.title, record)
 
 
-def _monitor(run: TrainingRun, task: TrainingTask, folder: Path) -> Monitor:
+def _monitor(run: TrainingRun, task: TrainingTask, folder: Path, best: Best | None) -> Monitor:
     return Monitor(
         folder=folder,
         report=run.material.report,
         total=task.training.steps,
         network=task.network,
-        parameters=list(task.network.parameters()) if task.parameters is None else task.parameters,
+        parameters=task.trained,
         schedule=schedule_of(task.scheduler),
         codec=task.codec,
         classes=run.classes,
-        classifier=open_classifier(*run.images, classifier_training(run, task), run.store, run.progress),
+        classifier=open_classifier(*run.images, run.classifier(task.codec), run.store, run.progress),
         device=run.helper.device,
         seed=task.training.seed,
         progress=run.progress,
+        best=best,
     )
 
 

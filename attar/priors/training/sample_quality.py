@@ -113,16 +113,31 @@ def classifier_seconds(classes: int, how: ClassifierTraining) -> float:
 
 
 def quality_in_words(measures: Mapping[str, Any], classes: int) -> str:
-    """What the last measures say of a prior, beside real images and chance; and a warning where it is weak."""
+    """What the measures say of a prior as it is written, beside real images and chance; a warning where it is weak."""
     own, real, chance = measures["accuracy"] / 100, measures["accuracy_real"] / 100, 1 / classes
     beside = f"real images {real:.1%}, chance {chance:.1%}"
-    measured = f"a small classifier gives {own:.1%} of its samples their class ({beside})"
+    measured = f"a small classifier gives {own:.1%} of its samples their class ({beside}){_kept(measures)}"
     if own <= chance + 3 * math.sqrt(chance * (1 - chance) / measures["samples"]):
         return f"{measured}: no better than chance; train it longer with `steps`, or adapt a trained one"
     if own < (real + chance) / 2:
+        worsened = measures.get("last_step", 0) > measures.get("step", 0)
+        remedy = "lower `learning_rate`" if worsened else "train it longer with `steps`"
         worth = "a weak prior, whose images may be worth less than random real ones"
-        return f"{measured}: {worth}; train it longer with `steps`, or adapt a trained one (`attar finetune-prior`)"
+        return f"{measured}: {worth}; {remedy}, or adapt a trained one (`attar finetune-prior`)"
     return measured
+
+
+def _kept(measures: Mapping[str, Any]) -> str:
+    """Of which step the best average is, and how much worse the last one was; "" where the last is written anyway."""
+    if "last_step" not in measures:
+        return ""
+    if measures["step"] == measures["last_step"]:
+        return f"; it is the average at step {measures['step']:,}, the last and the best"
+    worse = f"{measures['last_accuracy'] / 100:.1%}, Frechet distance {measures['last_frechet']:.3f}"
+    return (
+        f"; it is the average at step {measures['step']:,} of {measures['last_step']:,}, for samples were worse at the "
+        f"end ({worse} in the place of {measures['frechet']:.3f})"
+    )
 
 
 def _plan(steps: int) -> Plan:

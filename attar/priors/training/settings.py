@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from attar.core.arguments import check_fields
 from attar.core.config import Range, check_ranges
@@ -156,7 +156,10 @@ class Autoencoding(Optimisation):
 
 @dataclass(frozen=True)
 class Report:
-    """How often and how closely a training is monitored; no part of what a prior is: changed, it goes on as it was."""
+    """How often and how closely a training is monitored.
+
+    No part of what a prior is, unless the best of its reports is kept: changed, a training goes on as it was.
+    """
 
     every: int | None = None
     """Steps between two sample grids with their measures; none: five times in all."""
@@ -207,14 +210,21 @@ class Material:
     """Number format of the networks: auto, float32 or bfloat16 (mixed precision)."""
     report: Report = Report()
     """How the training is monitored."""
+    keep: Literal["last", "best"] = field(default="last", kw_only=True)
+    """Which average of the weights is written: the last; or, of those reported, the one whose samples are best by the
+    classifier's share (then by the Frechet distance). With best, another report is another prior."""
+
+    LATER: ClassVar[Mapping[str, Any]] = {"keep": "last"}
+    """A field that older priors lack: one that does not use it keeps its key."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     @property
-    def keyed(self) -> Material:
-        """What a prior is made by, without where the data are, where it runs and how it is reported."""
-        return replace(self, data="", device="", dtype="", report=Report())
+    def keyed(self) -> Self:
+        """What a prior is made by: not where the data are and where it runs, nor a report that decides nothing."""
+        report = self.report if self.keep == "best" else Report()
+        return replace(self, data="", device="", dtype="", report=report)
 
 
 @dataclass(frozen=True)
@@ -234,8 +244,8 @@ class NewPrior(Material):
     """A teacher of the same kind of images that helps (REPA, Yu et al., ICLR 2025): a folder of `attar train-teacher`,
     timm/NAME or torchvision/NAME. The tokens in the network's middle learn to hold what its last map holds."""
 
-    LATER: ClassVar[Mapping[str, Any]] = {"align": None}
-    """A field that older priors lack: one that does not use it keeps its key."""
+    LATER: ClassVar[Mapping[str, Any]] = {**Material.LATER, "align": None}
+    """Fields that older priors lack: one that does not use them keeps its key."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -244,8 +254,8 @@ class NewPrior(Material):
         check_most("`size`", self.size, SIDE)
 
     @property
-    def keyed(self) -> NewPrior:
-        return replace(self, data="", device="", dtype="", report=Report(), align=None)
+    def keyed(self) -> Self:
+        return replace(super().keyed, align=None)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from attar.data import ImageSet, load_data, readable_parts
 from attar.priors.latents import Latents
 from attar.priors.shared_embedders import SharedDiT
 from attar.priors.training.latent_set import Joined, LatentSet, load_latents, load_maps
+from attar.priors.training.sample_quality import ClassifierTraining, classifier_artefact
 from attar.priors.training.settings import Denoising, Material
 from attar.training.processes import accelerator
 
@@ -59,13 +60,21 @@ class TrainingRun:
         """The number format of the networks' products."""
         return torch.bfloat16 if self.helper.mixed_precision == "bf16" else torch.float32
 
-    def artefact(self, **begun_from: Any) -> Artefact:
+    def classifier(self, codec: Codec) -> ClassifierTraining:
+        """How the classifier that measures the samples is trained."""
+        material = self.material
+        steps, device = material.report.judge_steps, self.helper.device
+        return ClassifierTraining(codec.size, material.preprocess, material.flip, steps, device)
+
+    def artefact(self, codec: Codec, **begun_from: Any) -> Artefact:
         """The prior that a training makes: of what it begins from, the images and the material's settings.
 
-        How it is reported is no part of it.
+        How it is reported is a part of it where that decides which average is kept.
         """
         train_images, held = self.images
-        inputs = {**begun_from, "settings": self.material.keyed}
+        inputs = {**begun_from, "codec": codec.key, "settings": self.material.keyed}
+        if self.material.keep == "best":
+            inputs["classifier"] = classifier_artefact(train_images, held, self.classifier(codec))
         inputs |= {"images": train_images.identities, "held out": held.identities}
         inputs |= {"device": device_class(self.helper.device), "dtype": str(self.dtype).removeprefix("torch.")}
         inputs |= {"processes": self.helper.num_processes, "torch": torch.__version__}
@@ -115,3 +124,8 @@ class TrainingTask:
     """Called with the folder when the training is done: the network to write, which may add files."""
     align: Alignment | None = None
     """What aligns it with a teacher, if anything does; its head is among the parameters."""
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters to train, in a fixed order."""
+        return list(self.network.parameters() if self.parameters is None else self.parameters)
