@@ -8,7 +8,7 @@ from attar.methods.d3hr.matching import search
 from attar.methods.d3hr.scores import paper_score
 from benchmarks.timing import Case, Where
 
-SIZES = {"tiny": (10, 20), "small": (512, 500), "full": (4096, 100_000)}
+SIZES = {"tiny": (10, 20), "small": (512, 500), "full": (4096, 5_000)}
 """Numbers of a latent, and groups."""
 IPC = 10
 
