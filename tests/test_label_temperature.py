@@ -119,6 +119,20 @@ def test_a_given_temperature_is_kept_without_a_trial(
     assert "half: 0.5" in str(told.value)
     assert "plain: not said" in str(told.value)
     house.evaluate(tmp_path / "sets", fields={**SHORT, "temperature": 1}, baseline=False, **JUDGED)
+    with pytest.raises(AttarError, match="several temperatures"):
+        judged(tmp_path / "sets", {"scheme": "fixed"})
+
+
+def test_labels_that_were_left_out_are_asked_for_at_the_usual_temperature_beside_others(
+    best: Callable[[str], list[str]], asked: dict[str, Any], tmp_path: Path
+) -> None:
+    best("none")
+    made(tmp_path / "sets" / "out", **asked)
+    made(tmp_path / "sets" / "plain", **{**asked, "label_temperature": None})
+    with pytest.raises(AttarError, match="several temperatures"):
+        judged(tmp_path / "sets", {})
+    records = house.evaluate(tmp_path / "sets", fields={**SHORT, "scheme": "fixed"}, baseline=False, **JUDGED)
+    assert [record["changes"]["temperature"] for record in records] == [2.0, 2.0]
 
 
 def test_labels_beside_a_set_have_one_too(
