@@ -153,6 +153,9 @@ def test_labels_beside_a_set_have_one_too(
     assert attar(monkeypatch, *words, "--label-temperature", "1") == 2
     assert "for another temperature" in capsys.readouterr().err
     assert (tmp_path / "l" / "labels.json").read_bytes() == before
+    given = [*words[:-1], tmp_path / "given"]
+    assert attar(monkeypatch, *given, "--label-temperature", "1") == 0
+    assert attar(monkeypatch, *given, "--label-temperature", "auto") == 2, "it was not chosen by a trial"
 
 
 def test_what_is_tried_is_tried_on_the_held_out_tenth(

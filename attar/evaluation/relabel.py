@@ -244,7 +244,7 @@ def _keep(
 ) -> None:
     """Says that the labels are there already; raises AttarError where `out` holds other ones."""
     other = earlier.differences(wanted)
-    if temperature != earlier.advised and not (temperature == "auto" and earlier.advised is not None):
+    if temperature != earlier.advised and not (temperature == "auto" and earlier.tried):
         other.append("for another temperature")
     if other:
         raise AttarError(f"`out` {out} holds labels {' and '.join(other)}: choose another folder, or remove it")
