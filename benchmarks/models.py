@@ -24,9 +24,11 @@ SHAPES: dict[str, dict[str, int]] = {
     "tiny": {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 16, "sample_size": 8},
     "small": {"num_layers": 8, "num_attention_heads": 4, "attention_head_dim": 64, "sample_size": 8},
     "full": {"num_layers": 28, "num_attention_heads": 16, "attention_head_dim": 72, "sample_size": 32},
+    "quarter": {"num_layers": 7, "num_attention_heads": 16, "attention_head_dim": 72, "sample_size": 32},
 }
-"""tiny: for tests; small: as of CIFAR-10; full: DiT-XL/2 at 256 pixels with Stable Diffusion's autoencoder."""
-CLASSES = {"tiny": 10, "small": 10, "full": 1000}
+"""tiny: for tests; small: as of CIFAR-10; full: DiT-XL/2 at 256 pixels with Stable Diffusion's autoencoder; quarter: of
+its blocks, as many as three ways to train them fit into 16 GB."""
+CLASSES = {"tiny": 10, "small": 10, "full": 1000, "quarter": 1000}
 
 
 @cache
@@ -49,7 +51,7 @@ def alike(dit: Any) -> Any:
 @cache
 def autoencoder(size: str) -> Any:
     """An AutoencoderKL: 16-pixel images, 32-pixel ones, or Stable Diffusion's of 256."""
-    wide = {"tiny": (8, 8), "small": (64, 128, 128), "full": (128, 256, 512, 512)}[size]
+    wide = {"tiny": (8, 8), "small": (64, 128, 128)}.get(size, (128, 256, 512, 512))
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(wide),
         up_block_types=("UpDecoderBlock2D",) * len(wide),
@@ -101,6 +103,11 @@ def plain(part: str, size: str, device: torch.device, dtype: torch.dtype) -> Any
     """The library's own network, `transformer` or `autoencoder`, in a number format."""
     made = {"transformer": transformer, "autoencoder": autoencoder}[part](size)
     return torch.nn.Module.to(_copy(made), device, dtype)
+
+
+def of_blocks(size: str) -> str:
+    """That it is a part of DiT-XL/2, in words; nothing of whole networks."""
+    return f", {SHAPES[size]['num_layers']} of 28 blocks" if size == "quarter" else ""
 
 
 def _copy(network: Any) -> Any:

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from attar.core.errors import AttarError
 from attar.data import ImageSet, load_data, load_pixels, preprocess, test_spec
 from attar.data.imagenet import SUBSETS, members, subset, which_imagewoof
 from attar.data.source_contract import Ints, labelled, unique_names
+from attar.data.threads import one_ahead
 
 
 @pytest.fixture(autouse=True)
@@ -392,3 +394,21 @@ def test_members_of_a_subset_by_whatever_name_the_data_has() -> None:
     said = r"lacks 2 of the 10 classes of imagewoof: n02086240 \(Shih-Tzu\), n02115641 \(dingo"
     with pytest.raises(AttarError, match=said):
         members("imagewoof", subset("imagewoof")[1:-1])
+
+
+def test_the_next_is_made_while_the_last_is_used_and_errors_come_in_their_place() -> None:
+    begun = [threading.Event() for _ in range(3)]
+
+    def make(number: int) -> int:
+        begun[number].set()
+        if number == 2:
+            raise AttarError("broken")
+        return number
+
+    made = one_ahead(make, range(3))
+    assert next(made) == 0
+    assert begun[1].wait(10)
+    assert next(made) == 1
+    with pytest.raises(AttarError, match="broken"):
+        next(made)
+    assert list(one_ahead(make, [])) == []

@@ -134,7 +134,9 @@ def test_with_a_teacher_images_stay_closer_to_the_exemplars() -> None:
     [
         (lambda: ExemplarFit(time=610), "fit.time 610 is not on the grid of fit.steps = 50; the nearest is 600"),
         (
-            lambda: load_method("exemplars", {"sampler.steps": 20, "fit.select.teacher": "one"}),
+            lambda: load_method(
+                "exemplars", {"sampler.steps": 20, "sampler.spacing": "leading", "fit.select.teacher": "one"}
+            ),
             "fit.time 280 .* sampler.steps = 20; the nearest is 300",
         ),
         (lambda: ExemplarFit(guidance=float("nan")), "`fit.guidance` nan"),
@@ -169,12 +171,12 @@ def test_what_cannot_work_is_found_before_any_work(
 
 
 def test_a_set_says_who_chose_and_its_command_makes_it_again(world: Path, store: Store, tmp_path: Path) -> None:
-    fields = {"fit.steps": 5, "fit.time": 600, "sampler.steps": 5, "fit.select.teacher": str(world / "teacher")}
+    fields = {"fit.steps": 5, "fit.time": 600, "fit.select.teacher": str(world / "teacher")}
     method = load_method("exemplars", fields)
     said: list[str] = []
     spec = Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu")
     (folder,) = distill_sets(Job(spec, store), "exemplars", method, (2,), tmp_path / "out", say=said.append)
-    assert any("72 network passes (24 to fit, 48 to sample 6)" in line for line in said)
+    assert any("168 network passes (24 to fit, 144 to sample 6)" in line for line in said)
     assert any("for the teacher to look at; typical images to race all" in line for line in said)
     one = open_distilled(folder)
     teacher: Any = teacher_for(job_of(world, store), taught(world).reference)  # type: ignore[arg-type]

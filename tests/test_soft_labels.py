@@ -19,6 +19,7 @@ from attar.core.errors import AttarError
 from attar.core.store import Store
 from attar.evaluation import RECIPES, LabelledImages, Students, evaluate, modified
 from attar.evaluation.conditions import Conditions
+from attar.evaluation.labels import SoftLabels
 from attar.evaluation.teaching import labelled_recipe, open_label_source
 from attar.networks import build
 from attar.teachers import soft_labels
@@ -252,6 +253,37 @@ def test_an_interrupted_labelling_goes_on_at_its_shard(tmp_path: Path, monkeypat
     stored = StoredLabels(tmp_path / "broken")
     online = teacher()(VIEWS(images(), 2, torch.arange(23)).view).detach()
     torch.testing.assert_close(stored(2, torch.arange(23)), centred(online), rtol=2e-3, atol=2e-3)
+
+
+def test_a_teacher_in_half_precision_labels_about_the_same_under_a_key_of_its_own(tmp_path: Path) -> None:
+    half = replace(labelling(), precision="bfloat16")
+    write_labels(tmp_path / "whole", labelling(), images(), teacher())
+    write_labels(tmp_path / "half", half, images(), teacher())
+    whole, coarse = (StoredLabels(tmp_path / name) for name in ("whole", "half"))
+    assert (whole.precision, coarse.precision) == ("float32", "bfloat16")
+    of_whole, of_half = (stored(1, torch.arange(23)) for stored in (whole, coarse))
+    assert 1e-4 < (of_whole - of_half).abs().max() < 0.05 * of_whole.abs().max()
+    assert half.key != labelling().key
+    assert "precision" not in whole.manifest["labelling"], "keys of labels that were made before stay"
+    assert whole.differences(half) == coarse.differences(labelling()) == ["with another precision"]
+
+
+def test_stored_labels_are_taken_in_whatever_precision_they_were_made(tmp_path: Path) -> None:
+    write_labels(tmp_path, replace(labelling(), temperature=None), images(), teacher())
+    given = SoftLabels(RECIPE, VIEWS, "images", 5, None, StoredLabels(tmp_path), precision="bfloat16")
+    assert given.labelling is not None
+    assert given.labelling.precision == "float32"
+
+
+def test_labels_of_views_are_made_in_the_precision_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attar.evaluation.precision.multiplies_bfloat16", lambda device: True)
+    for changes, precision in (({}, "float32"), ({"precision": "bfloat16"}, "bfloat16")):
+        for scheme, made in (("int8", precision), ("fixed", "float32")):
+            recipe = modified(RECIPE, {"scheme": scheme, **changes})
+            students = Students(digits(23), digits(5), recipe, "convnet3-w8", "cpu", teacher(10))
+            assert students.soft is not None
+            assert students.soft.labelling is not None
+            assert students.soft.labelling.precision == made
 
 
 @pytest.mark.parametrize(

@@ -19,3 +19,14 @@ def in_threads(function: Callable[[Input], Output], items: Iterable[Input]) -> I
     with ThreadPoolExecutor(workers) as pool:
         while batch := list(islice(left, 64)):
             yield from pool.map(function, batch)
+
+
+def one_ahead(function: Callable[[Input], Output], items: Iterable[Input]) -> Iterator[Output]:
+    """`map` that makes the next result in a thread while the last one is used."""
+    left = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(function, item) for item in islice(left, 1)]
+        while waiting:
+            made = waiting.pop().result()
+            waiting += [pool.submit(function, item) for item in islice(left, 1)]
+            yield made

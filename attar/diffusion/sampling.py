@@ -64,7 +64,10 @@ class Sampler:
         if self.spacing != EVEN:
             check_grid("sampler", self.steps, self.spacing)
         elif self.solver not in SOLVERS or self.steps < 2:
-            raise AttarError(f"sampler.spacing {EVEN}: for {', '.join(SOLVERS)}, in 2 steps or more")
+            raise AttarError(
+                f"sampler.spacing {EVEN}: for {', '.join(SOLVERS)}, in 2 steps or more; with another solver set "
+                "sampler.spacing = leading, and sampler.steps, too"
+            )
         self._check_guidance()
         if not -1 <= self.clean_time <= 999:
             raise AttarError(f"sampler.clean_time {self.clean_time}: choose -1 to 999")
@@ -72,7 +75,7 @@ class Sampler:
             check_scheduler(self.solver, self.steps, self.spacing, self.clean_time)
         if self.solver == CHECKPOINT and (self.spacing, self.clean_time) != ("leading", -1):
             raise AttarError(
-                "sampler.solver checkpoint: leave out sampler.spacing and sampler.clean_time; it has its own"
+                "sampler.solver checkpoint: set sampler.spacing = leading and sampler.clean_time = -1; it has its own"
             )
 
     def _check_guidance(self) -> None:

@@ -36,6 +36,7 @@ from attar.networks import build, check, check_size
 from attar.teachers.soft_labels import Labelling, StoredLabels, Views
 from attar.training import DeviceImages, Plan, Precision, Step, Supervision, placed, top1, train
 from attar.training.augment import Augmentation
+from attar.training.loop import HALF
 from attar.training.meters import Tally, TrainAccuracy
 
 __all__ = ["LabelledImages", "Students", "evaluate", "training_plan"]
@@ -181,7 +182,10 @@ class Students:
             return None
         images, classes = self.train.whole if self.recipe.fixed else self.train, len(self.train.classes)
         views = whole_views(images, self.labeller, self.labels) if self.recipe.fixed else self.views
-        return SoftLabels(self.recipe, views, images.digest, classes, self.labeller, self.labels, self.store)
+        half = not self.recipe.fixed and self.plan.precision in HALF
+        precision = self.plan.precision if half else "float32"
+        made = self.labeller, self.labels, self.store
+        return SoftLabels(self.recipe, views, images.digest, classes, *made, precision)
 
     @property
     def labelled(self) -> DeviceImages:

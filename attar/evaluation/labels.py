@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from attar.evaluation.labelled_images import LabelledImages
-    from attar.training import DeviceImages, Plan
+    from attar.training import DeviceImages, Plan, Precision
     from attar.training.augment import Augmentation
 
 
@@ -70,6 +70,8 @@ class SoftLabels:
     given: StoredLabels | None = None
     store: Store | None = None
     """Where labels are kept that are made here; None: in a folder that is removed in the end."""
+    precision: Precision = "float32"
+    """What the teacher computes them in; stored ones may be of any."""
 
     def __post_init__(self) -> None:
         name = self.recipe.name
@@ -107,7 +109,8 @@ class SoftLabels:
             return None
         scheme = Scheme.named(recipe.scheme)
         temperature = None if scheme.top is None else recipe.temperature
-        return Labelling(self.views, self.images, self.by, self.classes, scheme, temperature)
+        precision = self.precision if self.given is None else self.given.precision
+        return Labelling(self.views, self.images, self.by, self.classes, scheme, temperature, precision)
 
     def stored(
         self, images: Callable[[], DeviceImages], device: torch.device, progress: Progress

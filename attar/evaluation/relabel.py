@@ -29,7 +29,7 @@ from attar.teachers.label_schemes import check_temperature
 from attar.teachers.reference import TeacherReference
 from attar.teachers.soft_labels import BATCH, Labelling, StoredLabels, advise, has_shard, write_labels, write_shard
 from attar.teachers.teacher import Teacher
-from attar.training import DeviceImages
+from attar.training import DeviceImages, autocast
 
 TIMED = 8
 """Views that are labelled at once on a CPU to see how long they take."""
@@ -166,7 +166,8 @@ def _seconds(ready: _Opened) -> float:
     """About how long all labels take on this device: a few views are drawn and labelled, timed."""
     views, images = ready.wanted.views, ready.images
     index = torch.arange(min(BATCH if images.device.type == "cuda" else TIMED, views.count), device=images.device)
-    each = timed_on(lambda: ready.teacher(views(images, 0, index).view), images.device) / len(index)
+    with autocast(images.device, ready.wanted.precision):
+        each = timed_on(lambda: ready.teacher(views(images, 0, index).view), images.device) / len(index)
     return each * views.epochs * views.count
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import PIL
 import torch
 from safetensors.torch import load_file
@@ -19,6 +18,9 @@ from attar.core.progress import Meter, Progress, silent
 from attar.core.rng import noise, numpy_generator
 from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_pixels
+from attar.data.pixels import Pixels
+from attar.data.source_contract import Ints
+from attar.data.threads import one_ahead
 from attar.priors.codec import Encoder, to_float
 
 SHARD = 512
@@ -28,7 +30,7 @@ SHARD = 512
 class Shard:
     """Posterior means and deviations of some images of one class, in scaled units."""
 
-    positions: np.ndarray[Any, np.dtype[np.int64]]
+    positions: Ints
     """(N,): which of the class's images they are, in the data's order."""
     mean: Tensor
     """(N, C, H, W), bfloat16."""
@@ -59,7 +61,7 @@ class Latents:
     compute: Any
     """Device class, batch size, dtype and versions: what the bytes depend on beside the codec."""
 
-    def order(self, label: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def order(self, label: int) -> Ints:
         """Positions of the class's images in its shards: a fixed random order, so that any prefix is a fair sample."""
         name = self.images.classes[label]
         return numpy_generator("latents", name).permutation(len(self.images.of_class(label)))
@@ -91,15 +93,19 @@ class Latents:
     def _encoded(self, label: int, number: int, shard: Artefact) -> Path:
         def make(scratch: Path) -> None:
             indices = self.images.of_class(label)[self.order(label)][number * SHARD : (number + 1) * SHARD]
-            encoded = [self._encode(indices[begin : begin + 64]) for begin in range(0, len(indices), 64)]
+            parts = [indices[begin : begin + 64] for begin in range(0, len(indices), 64)]
+            encoded = [self._encode(part, pixels) for part, pixels in zip(parts, self._read(parts), strict=True)]
             mean, std = (torch.cat(parts).to(torch.bfloat16) for parts in zip(*encoded, strict=True))
             what = f"the latents of class {self.images.classes[label]!r}"
             save_finite({"mean": mean, "std": std}, scratch / "latents.safetensors", what)
 
         return self.store.once(shard, make)
 
-    def _encode(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Tensor, Tensor]:
-        pixels = load_pixels(self.images, indices, self.codec.size, self.preprocess)
+    def _read(self, parts: Sequence[Ints]) -> Iterator[Pixels]:
+        """The pixels of each part, read while the part before it is encoded."""
+        return one_ahead(lambda part: load_pixels(self.images, part, self.codec.size, self.preprocess), parts)
+
+    def _encode(self, indices: Ints, pixels: Pixels) -> tuple[Tensor, Tensor]:
         try:
             return self.codec.encode(to_float(pixels))
         except NotFinite as error:

@@ -10,11 +10,11 @@ fixed     one label an image, of the whole of it, whatever the student's views (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from numpy.random import Generator
@@ -30,7 +30,7 @@ from attar.core.progress import Meter, Progress, silent
 from attar.core.rng import numpy_generator
 from attar.core.store import canonical, file_digest, fingerprint, replacing, write_json
 from attar.teachers.label_schemes import BITS, LEFT_OUT, Scheme, is_temperature
-from attar.training import DeviceImages, Shown
+from attar.training import DeviceImages, Precision, Shown, autocast, memory_kept
 from attar.training.augment import Augmentation, Draw, apply, draw, mixed, mixing
 
 FORMAT = 3
@@ -69,10 +69,12 @@ class Views:
         """The views of the images `index` (n,), of the whole set `images`, in an epoch."""
         every = self.drawn(epoch % self.epochs)
         drawn = every.of(index.cpu())
-        plain = apply(images[index], drawn, self.how)
         if drawn.partner is None:
+            plain = apply(images[index], drawn, self.how)
             return Shown(plain, plain)
-        others = apply(images[drawn.partner.to(images.device)], every.of(drawn.partner), self.how)
+        needed, of = torch.cat([index.cpu(), drawn.partner]).unique(return_inverse=True)
+        views = apply(images[needed.to(images.device)], every.of(needed), self.how)
+        plain, others = views[of.to(images.device)].split(len(index))
         return Shown(plain, mixed(plain, drawn, others), drawn.partner.to(images.device), drawn.own)
 
     @lru_cache(maxsize=2)  # noqa: B019  (frozen, so equal views share what they draw)
@@ -125,6 +127,10 @@ class Labelling:
     """How logits are stored."""
     temperature: float | None = None
     """What is kept of the classes that a scheme leaves out is right at this temperature; None: it leaves out none."""
+    precision: Precision = "float32"
+    """What the teacher computes in: float32, or mixed precision."""
+
+    LATER: ClassVar[Mapping[str, Any]] = {"precision": "float32"}
 
     @property
     def key(self) -> str:
@@ -186,7 +192,8 @@ def write_shard(
     meter: Meter,
 ) -> None:
     """Labels the views of some epochs, and writes their file; it appears whole."""
-    rows = [_labelled(labelling, images, teacher, epoch, meter) for epoch in labelling.shards[number]]
+    with memory_kept():
+        rows = [_labelled(labelling, images, teacher, epoch, meter) for epoch in labelling.shards[number]]
     parts = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     with replacing(folder / _name(number)) as temporary:
         save_file(parts, temporary)
@@ -199,7 +206,9 @@ def _labelled(
     """One epoch's labels, in the order of the images."""
     parts = []
     for index in torch.arange(len(images)).split(BATCH):
-        logits = teacher(labelling.views(images, epoch, index.to(images.device)).view)
+        view = labelling.views(images, epoch, index.to(images.device)).view
+        with autocast(images.device, labelling.precision):
+            logits = teacher(view)
         logits = finite(logits.float().cpu(), "the teacher's logits")
         parts.append(labelling.scheme.encode(logits, labelling.temperature))
         meter.add(len(index))
@@ -225,6 +234,7 @@ _SHAPE: Shape = {
             "top": Maybe(whole(1)),
         },
         "temperature": Maybe(number_of(0)),
+        "precision?": ValueKind("a number format", lambda x: x in get_args(Precision)),
         "views": {"epochs": whole(1), "count": whole(1), "how": {"size": whole(1)}},
     },
 }
@@ -256,6 +266,7 @@ class StoredLabels:
         self.epochs, self.count = int(self._labelling["views"]["epochs"]), int(self._labelling["views"]["count"])
         self.side = int(self._labelling["views"]["how"]["size"])
         self.temperature: float | None = self._labelling["temperature"]
+        self.precision: Precision = self._labelling.get("precision", "float32")
         self._rows = int(self.manifest["shard_epochs"])
         self._shard = lru_cache(maxsize=1)(self._read)
 
@@ -316,7 +327,8 @@ class StoredLabels:
             "classes": "of other classes",
             "scheme": "in another scheme",
         }
-        return [words.get(name, f"with another {name}") for name in asked if asked[name] != own.get(name)]
+        every = {**asked, **own}
+        return [words.get(name, f"with another {name}") for name in every if asked.get(name) != own.get(name)]
 
     def check(self, labelling: Labelling) -> None:
         """Raises AttarError, which says what differs, unless these are the labels of that labelling."""

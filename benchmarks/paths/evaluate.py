@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
@@ -17,7 +17,7 @@ from attar.evaluation import RECIPES, modified
 from attar.evaluation.evaluator import training_plan
 from attar.evaluation.precision import resolve_precision
 from attar.networks import build
-from attar.training import top1, train
+from attar.training import Step, top1, train
 from attar.training.augment import STATISTICS, Augmentation
 from benchmarks.evaluate import ArrayDataset, Lighting, accuracy, as_folder, epochs, pictures, transform
 from benchmarks.models import named
@@ -26,7 +26,7 @@ from benchmarks.timing import Case, Where
 SIZES = {
     "tiny": ("convnet3-w8", 32, 1, 20, 1),
     "small": ("convnet3-w48", 32, 10, 500, 20),
-    "full": ("resnet18", 224, 1, 20, 2),
+    "full": ("resnet18", 224, 2, 40, 4),
 }
 """Network, side in pixels, images a class, test images, epochs."""
 
@@ -46,8 +46,12 @@ def case(size: str, where: Where) -> Case:
         network = build(name, 10, side, 0).to(device, memory_format=torch.channels_last)
         if compiled:
             compile_network(network)
-        train(network, x, y, plan, how, 0)
-        top1(network, test_x, test_y, how.normalise, precision=precision)
+
+        def after(step: Step) -> None:
+            if step.done == step.total:
+                top1(network, test_x, test_y, how.normalise, precision=precision)
+
+        train(network, x, y, plan, how, 0, after=after)
 
     root = tempfile.TemporaryDirectory()
     as_folder(train_set, root.name)
@@ -65,8 +69,7 @@ def case(size: str, where: Where) -> Case:
     return Case(
         ours=attar,
         best={
-            named(dtype): partial(loop, build(name, 10, side, 0).to(device), tensors, plan.batch, count, how, dtype)
-            for dtype in where.formats
+            named(dtype): partial(loop, name, side, tensors, plan.batch, count, how, dtype) for dtype in where.formats
         },
         straight=straight,
         work=f"{name}{', compiled' * compiled}, {10 * ipc} images of {side} pixels, {count} epochs, {tested} tested",
@@ -74,24 +77,27 @@ def case(size: str, where: Where) -> Case:
     )
 
 
+def by_torchvision(how: Augmentation) -> v2.Compose:
+    """The augmentation of one image, a tensor uint8 (3, H, W), without the mix."""
+    steps = [
+        v2.RandomResizedCrop(how.size, (how.crop or 1.0, 1.0), antialias=True),
+        v2.RandomHorizontalFlip(),
+        v2.ToDtype(torch.float32, True),
+        how.jitter and v2.ColorJitter(how.jitter, how.jitter, how.jitter),
+        how.lighting and Lighting(how.lighting),
+        v2.Normalize(*STATISTICS[how.normalise]),
+    ]
+    return v2.Compose([step for step in steps if step])
+
+
 def loop(
-    network: nn.Module, tensors: list[Tensor], batch: int, count: int, how: Augmentation, dtype: torch.dtype
+    name: str, side: int, tensors: list[Tensor], batch: int, count: int, how: Augmentation, dtype: torch.dtype
 ) -> None:
     """A plain loop over tensors in memory: the recipe by torchvision, image by image, and CutMix of a batch."""
     x, y, test_x, _ = tensors
-    network = network.to(memory_format=torch.channels_last).train()
+    network = build(name, 10, side, 0).to(x.device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(network.parameters(), 0.01, 0.9, weight_decay=5e-4)
-    augment = v2.Compose(
-        [
-            v2.RandomResizedCrop(how.size, (how.crop or 1.0, 1.0), antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.ToDtype(torch.float32, True),
-            v2.ColorJitter(how.jitter, how.jitter, how.jitter),
-            Lighting(how.lighting),
-            v2.Normalize(*STATISTICS[how.normalise]),
-        ]
-    )
-    cutmix = v2.RandomApply([v2.CutMix(num_classes=10)], how.mix_probability)
+    augment, cutmix = by_torchvision(how), v2.RandomApply([v2.CutMix(num_classes=10)], how.mix_probability)
     half = partial(torch.autocast, x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
     for _ in range(count):
         for picked in torch.randperm(len(x)).split(batch):

@@ -14,11 +14,11 @@ from attar.core.store import Store
 from attar.job import Job, Spec
 from attar.priors.folder import linear_scheduler, write_pipeline
 from benchmarks.minimax import BATCH, Attars, Straightforward
-from benchmarks.models import CLASSES, autoencoder, named, pictures, transformer
+from benchmarks.models import autoencoder, named, of_blocks, pictures, transformer
 from benchmarks.timing import Case, Where
 
-SIZES = {"tiny": (10, 2), "small": (20, 2)}
-"""Images of each of ten classes, and steps."""
+SIZES = {"tiny": ("tiny", 10, 2), "small": ("small", 20, 2), "full": ("quarter", 4, 1)}
+"""Network, images of each of ten classes, and steps."""
 
 
 class Cached(Straightforward):
@@ -38,11 +38,12 @@ class Cached(Straightforward):
 
 
 def case(size: str, where: Where) -> Case:
-    each, steps = SIZES[size]
+    network, each, steps = SIZES[size]
     root, stack = tempfile.TemporaryDirectory(), ExitStack()
-    names = [f"class{label}" for label in range(CLASSES[size])]
+    names = [f"class{label}" for label in range(10)]
     data = pictures(Path(root.name) / "data", len(names), each, 32)
-    write_pipeline(Path(root.name) / "dit", transformer(size), linear_scheduler(), names, autoencoder(size))
+    dit = transformer(network, len(names))
+    write_pipeline(Path(root.name) / "dit", dit, linear_scheduler(), names, autoencoder(network))
 
     def job(dtype: torch.dtype) -> Job:
         spec = Spec(f"imagefolder:{data}", str(Path(root.name) / "dit"), device=str(where.device), dtype=named(dtype))
@@ -60,7 +61,7 @@ def case(size: str, where: Where) -> Case:
         ours=partial(ours.tune, steps),
         best={name: partial(one.tune, steps) for name, one in best.items()},
         straight=partial(straight.tune, steps),
-        work=f"{steps} steps of {BATCH} latents",
+        work=f"{steps} steps of {BATCH} latents{of_blocks(network)}",
         flops=3.0 * BATCH * steps * plain.prior.row_flops(),
         close=close,
     )

@@ -8,7 +8,7 @@ from attar.methods.d3hr.matching import search
 from attar.methods.d3hr.scores import paper_score
 from benchmarks.timing import Case, Where
 
-SIZES = {"tiny": (10, 20), "small": (512, 500), "full": (4096, 2000)}
+SIZES = {"tiny": (10, 20), "small": (512, 500), "full": (4096, 100_000)}
 """Numbers of a latent, and groups."""
 IPC = 10
 
@@ -29,7 +29,9 @@ def case(size: str, where: Where) -> Case:
 
     return Case(
         ours=lambda: search(mean, std, IPC, [(0, groups)], paper_score),
-        best={f"{at_once} groups": lambda n=at_once: plain(n) for at_once in (groups // 10, groups // 2)},
+        best={
+            f"{at_once} groups": lambda n=at_once: plain(n) for at_once in sorted({min(groups, n) for n in (50, 250)})
+        },
         straight=lambda: plain(1),
         work=f"{groups} groups of {IPC} latents of {features} numbers",
         moved=4.0 * groups * IPC * features,

@@ -17,19 +17,19 @@ from attar.priors.training.optimise import Session
 from attar.priors.training.settings import Denoising
 from attar.priors.training.train import train_network
 from attar.training.processes import accelerator
-from benchmarks.models import CLASSES, SHAPES, autoencoder, named, plain, prior, transformer
+from benchmarks.models import CLASSES, SHAPES, autoencoder, named, of_blocks, plain, prior, transformer
 from benchmarks.timing import Case, Where
 
-SIZES = {"tiny": (4, 2), "small": (32, 2)}
-"""Batch and steps."""
+SIZES = {"tiny": ("tiny", 4, 2), "small": ("small", 32, 2), "full": ("quarter", 4, 1)}
+"""Network, batch and steps."""
 
 
 def case(size: str, where: Where) -> Case:
-    batch, steps = SIZES[size]
-    side = SHAPES[size]["sample_size"]
+    shape, batch, steps = SIZES[size]
+    side = SHAPES[shape]["sample_size"]
     z = torch.randn(4 * batch, 4, side, side, generator=torch.Generator().manual_seed(0))
-    y = torch.arange(len(z)) % CLASSES[size]
-    network = SharedDiT(_trainable(size, torch.device("cpu")))
+    y = torch.arange(len(z)) % CLASSES[shape]
+    network = SharedDiT(_trainable(shape, torch.device("cpu")))
     plan = Denoising(steps=steps, batch=batch)
     helper = accelerator(str(where.device), named(where.dtype))
 
@@ -38,13 +38,13 @@ def case(size: str, where: Where) -> Case:
             session = Session(Path(scratch), helper, "benchmark")
             train_network(network, held_in_memory(z, y), linear_scheduler(), plan, session)
 
-    networks = {dtype: _trainable(size, where.device) for dtype in where.formats}
+    networks = {dtype: _trainable(shape, where.device) for dtype in where.formats}
     return Case(
         ours=attar,
         best={named(dtype): partial(loop, networks[dtype], z, y, batch, steps, dtype) for dtype in where.formats},
-        straight=partial(straight, _trainable(size, where.device), z, y, batch, steps, size),
-        work=f"{steps} steps of {batch} latents",
-        flops=3.0 * batch * steps * prior(size, where).row_flops(),
+        straight=partial(straight, _trainable(shape, where.device), z, y, batch, steps, shape),
+        work=f"{steps} steps of {batch} latents{of_blocks(shape)}",
+        flops=3.0 * batch * steps * prior(shape, where).row_flops(),
     )
 
 

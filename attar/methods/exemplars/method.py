@@ -80,8 +80,8 @@ class Exemplars(LatentMethod):
 
     fit: ExemplarFit = ExemplarFit()
     """Which images, and how far they are inverted. One inversion per image kept."""
-    sampler: Sampler = Sampler()
-    """How they are denoised: DDIM, guidance 4."""
+    sampler: Sampler = Sampler(solver="dpm++", steps=12, spacing="log-snr")
+    """How they are denoised: 12 calls of DPM-Solver++ evenly spaced in log-SNR, guidance 4."""
     select: Select = Select()
     """Which of the denoised images are kept; of a pool, with as large a fit.count."""
     refine: AnyRefinement | None = None
