@@ -186,6 +186,7 @@ def test_a_set_in_another_number_format_says_how_to_go_on(
     world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     out = tmp_path / "out"
+    monkeypatch.setenv("ATTAR_CPU_DTYPE", "float32")
     assert attar(monkeypatch, *d3hr(world, out)) == 0
     monkeypatch.setenv("ATTAR_CPU_DTYPE", "bfloat16")
     assert attar(monkeypatch, *d3hr(world, out)) == 2
