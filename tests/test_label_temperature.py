@@ -143,6 +143,7 @@ def test_labels_beside_a_set_have_one_too(
     words = ["relabel", folder, "--teacher", teacher, "--scheme", "fixed", "--device", "cpu", "--out", tmp_path / "l"]
     assert attar(monkeypatch, *words, "--label-temperature", "auto") == 0
     said = capsys.readouterr().out
+    assert "not made again; then short trainings choose their temperature" in said
     assert "labels are best at temperature 4: " in said
     assert "may be among" not in said, "the set was made without them"
     record, _ = judged(folder, {}, labels=tmp_path / "l")
