@@ -182,6 +182,20 @@ def test_another_runs_folder_is_refused(
     assert (out / "manifest.json").read_bytes() == before
 
 
+def test_a_set_in_another_number_format_says_how_to_go_on(
+    world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setenv("ATTAR_CPU_DTYPE", "float32")
+    assert attar(monkeypatch, *d3hr(world, out)) == 0
+    monkeypatch.setenv("ATTAR_CPU_DTYPE", "bfloat16")
+    assert attar(monkeypatch, *d3hr(world, out)) == 2
+    assert capsys.readouterr().err.endswith("; choose another --out, or go on with it by --dtype float32\n")
+    assert attar(monkeypatch, *d3hr(world, out, "--dtype", "float32")) == 0
+    assert attar(monkeypatch, *d3hr(world, out, "--seed", 1)) == 2
+    assert "--dtype" not in capsys.readouterr().err
+
+
 def test_a_folder_of_something_else_is_refused(world: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from toys import attar, save_folder, save_tiny_dit, tint
+from toys import attar, save_folder, save_tiny_dit, save_tiny_sd, tint
 
 from attar.core.progress import Meter, duration
+from attar.priors.unread import unread_prior
 
 FACTS = {"readable", "tile", "digests", "image-digests"}
 """What a dry run may leave in the cache: what its checks have found out."""
@@ -251,6 +252,21 @@ def test_the_weights_of_a_large_prior_are_left_unread(
     assert re.search(r"about [\d.]+ (min|h|days) \(.*sampling [\d.]+ (min|h|days)", told), told
     assert "from an empty cache and without refinement, for its weights are left unread" in told
     assert re.search(r"about [\d.]+ GiB of memory on the device, \d+ MiB of disk", told)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("saved", [lambda folder: save_tiny_dit(folder, ["ant", "bee"]), save_tiny_sd])
+def test_unread_weights_are_forecast_in_the_number_format_that_they_will_have(
+    made: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, saved: Any, dtype: str
+) -> None:
+    words = ["distill", "--data", f"imagefolder:{made / 'data'}@train", "--prior", saved(tmp_path / "prior")]
+    words += ["--method", "d3hr", "--ipc", 1, "--device", "cpu", "--dtype", dtype, "--out", tmp_path / "out"]
+    monkeypatch.setattr("attar.priors.unread.LARGE", 0)
+    assert attar(monkeypatch, *words, "--dry-run") == 0, capsys.readouterr().err
+    assert "for its weights are left unread" in capsys.readouterr().out
+    prior = unread_prior(str(tmp_path / "prior"), "cpu", dtype)
+    assert prior.weights == getattr(torch, dtype)
+    assert prior.batch_size == (16 if dtype == "float32" else 32)
 
 
 @pytest.mark.parametrize(

@@ -349,3 +349,21 @@ def test_a_compiled_network_learns_nearly_the_same_under_a_key_of_its_own(monkey
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(AttarError, match=r"C\+\+ compiler no-such-compiler"):
         ways[1].inputs((0,))
+
+
+def test_networks_are_compiled_however_many_were_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, made = torch.compile, list[Any]()
+
+    def counted(graph: Any, _: Any) -> Any:
+        made.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda *args, **settings: plain(*args, **settings, backend=counted))
+    monkeypatch.setenv("CXX", "python")
+    recipe, found = modified(TINY, {"compile": True}), list[int]()
+    for width in range(2, 8):
+        before = len(made)
+        evaluate(Students(TRAIN, TEST, recipe, f"convnet3-w{width}", "cpu"), (0,))
+        found.append(len(made) - before)
+    assert found == [found[0]] * 6
+    assert found[0] > 1

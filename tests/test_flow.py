@@ -235,6 +235,11 @@ def test_what_is_no_plain_flow_of_a_dit_is_refused(tmp_path: Path, store: Store)
         opened(with_flow(save_tiny_dit(tmp_path / "a", None)))
     with pytest.raises(AttarError, match=r"scheduler_config\.json has shift 3\.0; of FlowMatch.* only the plain one"):
         opened(with_flow(save_tiny_dit(tmp_path / "b", None, learned_sigma=False), shift=3.0))
+    newer = with_flow(save_tiny_dit(tmp_path / "d", None, learned_sigma=False))
+    config = newer / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "bent_by": "a newer diffusers"}))
+    with pytest.raises(AttarError, match="has bent_by 'a newer diffusers'; of FlowMatch"):
+        opened(newer)
     with pytest.raises(AttarError, match="of rectified flows only DiTs are supported"):
         opened(with_flow(save_tiny_sd(tmp_path / "c")))
     with pytest.raises(AttarError, match="`prediction` flow: it has no variance to learn"):

@@ -119,6 +119,20 @@ def test_a_given_temperature_is_kept_without_a_trial(
     assert "half: 0.5" in str(told.value)
     assert "plain: not said" in str(told.value)
     house.evaluate(tmp_path / "sets", fields={**SHORT, "temperature": 1}, baseline=False, **JUDGED)
+    with pytest.raises(AttarError, match="several temperatures"):
+        judged(tmp_path / "sets", {"scheme": "fixed"})
+
+
+def test_labels_that_were_left_out_are_asked_for_at_the_usual_temperature_beside_others(
+    best: Callable[[str], list[str]], asked: dict[str, Any], tmp_path: Path
+) -> None:
+    best("none")
+    made(tmp_path / "sets" / "out", **asked)
+    made(tmp_path / "sets" / "plain", **{**asked, "label_temperature": None})
+    with pytest.raises(AttarError, match="several temperatures"):
+        judged(tmp_path / "sets", {})
+    records = house.evaluate(tmp_path / "sets", fields={**SHORT, "scheme": "fixed"}, baseline=False, **JUDGED)
+    assert [record["changes"]["temperature"] for record in records] == [2.0, 2.0]
 
 
 def test_labels_beside_a_set_have_one_too(
@@ -129,6 +143,7 @@ def test_labels_beside_a_set_have_one_too(
     words = ["relabel", folder, "--teacher", teacher, "--scheme", "fixed", "--device", "cpu", "--out", tmp_path / "l"]
     assert attar(monkeypatch, *words, "--label-temperature", "auto") == 0
     said = capsys.readouterr().out
+    assert "not made again; then short trainings choose their temperature" in said
     assert "labels are best at temperature 4: " in said
     assert "may be among" not in said, "the set was made without them"
     record, _ = judged(folder, {}, labels=tmp_path / "l")
@@ -139,6 +154,9 @@ def test_labels_beside_a_set_have_one_too(
     assert attar(monkeypatch, *words, "--label-temperature", "1") == 2
     assert "for another temperature" in capsys.readouterr().err
     assert (tmp_path / "l" / "labels.json").read_bytes() == before
+    given = [*words[:-1], tmp_path / "given"]
+    assert attar(monkeypatch, *given, "--label-temperature", "1") == 0
+    assert attar(monkeypatch, *given, "--label-temperature", "auto") == 2, "it was not chosen by a trial"
 
 
 def test_what_is_tried_is_tried_on_the_held_out_tenth(

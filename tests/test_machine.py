@@ -101,6 +101,16 @@ def test_a_device_that_lacks_a_number_format_works(monkeypatch: pytest.MonkeyPat
     assert findings()["cpu"] == Finding("cpu", told)
 
 
+def test_it_says_what_auto_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    for others in (torch.cuda, torch.backends.mps):
+        monkeypatch.setattr(others, "is_available", lambda: False)
+    for dtype in ("float32", "bfloat16"):
+        monkeypatch.setenv("ATTAR_CPU_DTYPE", dtype)
+        assert findings()["auto"] == Finding("auto", f"cpu, {dtype}")
+    monkeypatch.setenv("ATTAR_CPU_DTYPE", "half")
+    assert "ATTAR_CPU_DTYPE is half" in findings()["auto"].advice
+
+
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "file"))

@@ -20,7 +20,7 @@ from toys import attar, save_folder
 
 from attar.core.config import changed
 from attar.core.errors import AttarError
-from attar.core.progress import duration
+from attar.core.progress import duration, silent
 from attar.core.store import Store
 from attar.data import load_data, load_pixels
 from attar.networks import build
@@ -114,6 +114,17 @@ def test_what_is_there_is_left_alone(folder: Path, tmp_path: Path) -> None:
     train_teacher(SPEC, tmp_path / "new", store=Store(tmp_path), say=said.append, dry_run=True)
     assert "about" in said[-1]
     assert not (tmp_path / "new").exists()
+
+
+def test_a_teacher_trained_in_bfloat16_on_a_cpu_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        monkeypatch.setenv("ATTAR_CPU_DTYPE", dtype)
+        bench = training._Bench(SPEC, silent, Store())
+        assert bench.plan(1)[0].precision == dtype
+        found[dtype] = bench.artefact
+    assert found["float32"].key != found["bfloat16"].key
+    assert found["bfloat16"].recorded == {**found["float32"].recorded, "dtype": "bfloat16"}, "older keys stay"
 
 
 def test_a_forecast_times_no_more_rows_than_fill_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

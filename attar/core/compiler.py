@@ -7,8 +7,19 @@ import shutil
 import sys
 
 import torch
+from torch import nn
 
 from attar.core.errors import AttarError
+
+MOST = 256
+"""Kinds of calls that a process compiles: of each network, for each size of a batch, to train and to test. torch's own
+limit is 8 of all networks together; what comes after that is run as it is, slower and to other last bits."""
+
+
+def compile_network(network: nn.Module) -> None:
+    """Compiles a network, for each size of a batch by itself, whatever the process has compiled before."""
+    torch._dynamo.config.recompile_limit = MOST
+    network.compile(dynamic=False)
 
 
 def check_compiler(device: torch.device) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from attar.core.errors import reason
+from attar.core.batching import resolve
+from attar.core.errors import AttarError, reason
 from attar.core.store import Store, cache_folder, check_writable
 
 LIBRARIES = ("torch", "torchvision", "diffusers", "timm", "accelerate", "scikit-learn", "pyarrow")
@@ -74,6 +75,7 @@ def examined(version: str) -> list[Finding]:
         _processor(),
         threads(),
         *map(_device, _devices()),
+        _auto(),
         Finding("memory", f"{_gib(memory())} for this process and its children"),
         _cache(),
         _hub(),
@@ -139,6 +141,15 @@ def _device(device: torch.device) -> Finding:
     return Finding(str(device), f"{about.name}, {_gib(about.total_memory)}, works: {speeds}")
 
 
+def _auto() -> Finding:
+    """What `auto` means of `device` and of `dtype`."""
+    try:
+        device, dtype = resolve("auto", "auto")
+    except AttarError as error:
+        return Finding("auto", "not usable", str(error))
+    return Finding("auto", f"{device}, {str(dtype)[6:]}")
+
+
 def _rate(device: torch.device, dtype: torch.dtype) -> float:
     """GFLOP/s of a product of two matrices, the best of three."""
     a = torch.ones((SIDE, SIDE), device=device, dtype=dtype)
@@ -158,7 +169,6 @@ def _seconds(call: Callable[[], None]) -> float:
 
 def _cache() -> Finding:
     from attar.core.cache import contents
-    from attar.core.errors import AttarError
 
     root = cache_folder()
     above = next(folder for folder in (root, *root.parents) if folder.exists())

@@ -67,6 +67,7 @@ def label_estimate(job: Job, method: Method, teacher: Teacher, ipcs: Sequence[in
     import torch
 
     from attar.core.batching import resolve
+    from attar.evaluation.label_temperature import FORETOLD
 
     count = len(job.classes) * job.spec.made(sum(ipcs))
     side = teacher.size or job.spec.output_size or method.side(job)
@@ -74,7 +75,7 @@ def label_estimate(job: Job, method: Method, teacher: Teacher, ipcs: Sequence[in
     some = torch.zeros(TIMED, 3, side, side, device=device)
     with torch.no_grad():
         each = timed_on(lambda: teacher(some), device) / TIMED
-    tried = "; then short trainings choose their temperature" if job.spec.label_temperature == "auto" else ""
+    tried = FORETOLD if job.spec.label_temperature == "auto" else ""
     return f"{counted(count, 'image')} to label as {job.spec.labels}, {about(each * count)}{tried}"
 
 

@@ -184,13 +184,18 @@ def set_in(folder: Path) -> dict[str, Any]:
 _OF_LABELS = ("label_scheme", "label_teacher", "label_temperature")
 RARE = ("formation", "output_filter", "keep_statistics", *_OF_LABELS, "expanded_from")
 """Keys that a manifest has only where they are unusual."""
+OF_FORMAT = {f"compute.{name}" for name in ("dtype", "weights", "tile", "codec_tile", "threads")}
+"""What differs in a set that was made in another number format, and in nothing else."""
 
 
 def foreign(folder: Path, manifest: dict[str, Any], here: dict[str, Any]) -> AttarError:
     """The error of a folder that holds the set of another run; it says which settings differ."""
     differing = [name for name in RARE if name in manifest and name not in here]
     differing = [*_differing(manifest, here), *differing] or ["versions"]
-    return AttarError(f"{folder} belongs to another run (other {' and '.join(differing)}); choose another `out`")
+    remedy = "choose another `out`"
+    if "compute.dtype" in differing and OF_FORMAT.issuperset(differing):
+        remedy += f", or go on with it by `dtype` {manifest['compute']['dtype']}"
+    return AttarError(f"{folder} belongs to another run (other {' and '.join(differing)}); {remedy}")
 
 
 def _differing(manifest: Any, here: dict[str, Any], prefix: str = "") -> list[str]:

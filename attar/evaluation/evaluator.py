@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.core.batching import device_class
-from attar.core.compiler import check_compiler
+from attar.core.compiler import check_compiler, compile_network
 from attar.core.config import by_ipc, by_network, number_by_ipc
 from attar.core.errors import AttarError
 from attar.core.finite import naming
@@ -242,7 +242,7 @@ class Students:
         student = build(self.network, len(self.train.classes), self.augmentation.size, seed_of(seed, "network"))
         student = student.to(self.place).to(memory_format=torch.channels_last)
         if self.recipe.compile:
-            student.compile(dynamic=False)
+            compile_network(student)
         every, first = _interval(self.recipe.test_every, self.plan), self.untested
         tests: list[float] = []
         tally, fit = Tally(progress, "epoch" if self.plan.steps is None else "step"), TrainAccuracy()

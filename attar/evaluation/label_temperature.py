@@ -41,6 +41,9 @@ SEEDS = (0, 1)
 TESTED = 1000
 """Images of the held-out tenth that are looked at, at most."""
 
+FORETOLD = "; then short trainings choose their temperature"
+"""What a forecast of labels says of the trial."""
+
 
 @dataclass(frozen=True)
 class TemperatureChoice:

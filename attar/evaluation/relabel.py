@@ -17,7 +17,7 @@ from attar.core.store import Artefact, Store
 from attar.core.wording import counted
 from attar.data.output_places import check_place, ours
 from attar.evaluation.evaluator import labelling
-from attar.evaluation.label_temperature import chosen_temperature
+from attar.evaluation.label_temperature import FORETOLD, chosen_temperature
 from attar.evaluation.load_images import images_of_set, teacher_examples
 from attar.evaluation.recipe import Recipe
 from attar.evaluation.recipes import MODIFIED, changes
@@ -149,7 +149,8 @@ def relabel(
     if earlier is not None:
         _keep(out, earlier, wanted, asked.temperature, say)
         return
-    say(f"labelling takes {about(_seconds(ready))}; files that are there already are not made again")
+    tried = FORETOLD if asked.temperature == "auto" else ""
+    say(f"labelling takes {about(_seconds(ready))}; files that are there already are not made again{tried}")
     if dry_run:
         say(f"they would be written to {out.resolve()}, in {counted(len(wanted.shards), 'file')} and labels.json")
         return
@@ -245,7 +246,7 @@ def _keep(
 ) -> None:
     """Says that the labels are there already; raises AttarError where `out` holds other ones."""
     other = earlier.differences(wanted)
-    if temperature != earlier.advised and not (temperature == "auto" and earlier.advised is not None):
+    if temperature != earlier.advised and not (temperature == "auto" and earlier.tried):
         other.append("for another temperature")
     if other:
         raise AttarError(f"`out` {out} holds labels {' and '.join(other)}: choose another folder, or remove it")

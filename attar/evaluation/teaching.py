@@ -60,8 +60,12 @@ def recipe_teacher(
 
 def left_out(labels: Path, recipe: Recipe, fields: Mapping[str, Any]) -> bool:
     """Whether labels say that they are best left out, and neither a recipe nor the fields set of it ask for them."""
-    asked = recipe.labels == "soft" or not ASKING.isdisjoint(fields)
-    return not asked and StoredLabels(labels).advised == LEFT_OUT
+    return not _asks(recipe, fields) and StoredLabels(labels).advised == LEFT_OUT
+
+
+def _asks(recipe: Recipe, fields: Mapping[str, Any]) -> bool:
+    """Whether a recipe, or the fields set of it, asks for soft labels."""
+    return recipe.labels == "soft" or not ASKING.isdisjoint(fields)
 
 
 def labelled_recipe(labels: Path, recipe: str | None) -> Recipe:
@@ -119,7 +123,7 @@ def with_own_labels(
     if len(own) < len(sets):
         say(f"{own[0].parent} holds soft labels, and not all of these sets do: they are learnt from by class alone")
         return recipe, conditions
-    _check_alike(sets, own, any_temperature=not ASKING.isdisjoint(fields))
+    _check_alike(sets, own, recipe, fields)
     if left_out(own[0], recipe, fields):
         say(f"the sets' own soft labels: {LEAVES_OUT}")
         return recipe, conditions
@@ -128,7 +132,9 @@ def with_own_labels(
     return asked_recipe(own[0], name, fields), replace(conditions, own_labels=True)
 
 
-def _check_alike(sets: Sequence[DistilledSet], labels: Sequence[Path], any_temperature: bool) -> None:
+def _check_alike(
+    sets: Sequence[DistilledSet], labels: Sequence[Path], recipe: Recipe, fields: Mapping[str, Any]
+) -> None:
     """Raises AttarError unless sets hold labels that one recipe can be for: in one scheme, for one temperature."""
     schemes = {distilled.manifest["label_scheme"]: distilled.folder for distilled in sets}
     if len(schemes) > 1:
@@ -137,7 +143,9 @@ def _check_alike(sets: Sequence[DistilledSet], labels: Sequence[Path], any_tempe
             f"sets hold soft labels in several schemes ({each}): evaluate each by itself, or set labels = hard"
         )
     advised = {StoredLabels(folder).advised: folder.parent for folder in labels}
-    if len(advised) > 1 and not any_temperature:
+    if _asks(recipe, fields) and LEFT_OUT in advised:
+        advised[None] = advised.pop(LEFT_OUT)  # at the recipe's own
+    if len(advised) > 1 and "temperature" not in fields:
         each = ", ".join(f"{folder}: {'not said' if said is None else said}" for said, folder in advised.items())
         raise AttarError(
             f"sets hold soft labels for several temperatures ({each}): evaluate each by itself, set temperature for "

@@ -118,7 +118,7 @@ def waterfall(
     steps = _in_numbers(steps, effective)
     check_inputs(distilled, [step.recipe for step in steps], conditions, store, progress, say)
     trainings = _trainings(distilled, steps, same, conditions, store, progress)
-    say(_cost(steps, same, trainings.values()))
+    say(_cost(steps, same, trainings.values(), max(recipe.size or 0 for recipe in effective)))
     if dry_run:
         return None
     records, whole = list[Record](), grid_of(trainings, network, progress)
@@ -259,8 +259,10 @@ def _trainings(
     }
 
 
-def _cost(steps: Sequence[RecipeStep], same: Sequence[int | None], trainings: Collection[TrainingGroup]) -> str:
-    """The steps, and about how long they take on this device."""
+def _cost(
+    steps: Sequence[RecipeStep], same: Sequence[int | None], trainings: Collection[TrainingGroup], side: int
+) -> str:
+    """The steps, and about how long they take on this device; networks see images of up to `side` pixels."""
     lines = [f"{number}. {step.summary or step.name}" for number, step in enumerate(steps)]
     lines = [
         line if earlier is None else f"{line} (no effect on this set and network: not trained again)"
@@ -269,5 +271,5 @@ def _cost(steps: Sequence[RecipeStep], same: Sequence[int | None], trainings: Co
     many, seconds = sum(one.times for one in trainings), sum(one.seconds for one in trainings)
     total = f"{counted(many, 'training')} at most, {about(seconds)} without tests before the last"
     soft = " and the teacher's work" if any(one.recipe.labels == "soft" for one in trainings) else ""
-    smaller = if_smaller(max((one.recipe.size or 0 for one in trainings), default=0), seconds)
-    return "\n".join([*lines, f"{total}{soft}; what is in the cache is not done again{smaller}"])
+    left = f"{total}{soft}; what is in the cache is not done again{if_smaller(side, seconds)}"
+    return "\n".join([*lines, left])

@@ -10,7 +10,7 @@ from torch import nn
 from attar.core.errors import AttarError
 
 PATCHES = 8
-"""Patches in each row and column."""
+"""Patches in each row and column, where they divide the side of the images; some more where not."""
 HEAD = 32
 """Width of a head of attention."""
 

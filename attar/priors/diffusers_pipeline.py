@@ -78,7 +78,7 @@ def _straight(source: str, index: Mapping[str, Any]) -> Schedule:
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(source, subfolder="scheduler")
     schedule, plain = schedule_of(scheduler), diffusers.FlowMatchEulerDiscreteScheduler().config
     assert schedule.scheduler is not None, "it names its scheduler"
-    odd = [f"{field} {value!r}" for field, value in schedule.scheduler[1].items() if value != plain[field]]
+    odd = [f"{field} {value!r}" for field, value in schedule.scheduler[1].items() if value != plain.get(field)]
     if odd:
         raise AttarError(
             f"`prior` {source}: scheduler/scheduler_config.json has {', '.join(odd)}; of {FLOW} only the plain one, of "

@@ -69,7 +69,7 @@ def unread_prior(
         network, schedule, classes, count = _SHAPES[str(index["_class_name"])](source, index, prompts)
     prior = Prior(
         key=fingerprint("unread", source),
-        network=network.requires_grad_(False),
+        network=network.requires_grad_(False).to(number_format),
         schedule=schedule,
         codec=_codec(codec or own, shape, place, number_format),
         classes=classes,
@@ -79,7 +79,7 @@ def unread_prior(
         dtype=number_format,
         prompts=prompts,
     )
-    return prior.with_batch_size(tile or choose(place, lambda _: True, fills(place, prior.row_flops)))
+    return prior.with_batch_size(tile or choose(place, lambda _: True, fills(place, prior.row_flops), prior.weights))
 
 
 def block_of(network: Any) -> nn.Module:
@@ -136,4 +136,5 @@ def _codec(source: str, shape: tuple[int, int, int], device: torch.device, dtype
         vae = kind.from_config(config).eval().requires_grad_(False)
     size, scale = shape[1] * 2 ** (len(vae.config.block_out_channels) - 1), float(vae.config.scaling_factor)
     codec = AutoencoderCodec(vae, fingerprint("unread", source), size, shape, device, dtype, scale)
-    return codec.with_batch_size(choose(device, lambda _: True, fills(device, codec.row_flops)))
+    vae.to(codec.weights)
+    return codec.with_batch_size(choose(device, lambda _: True, fills(device, codec.row_flops), codec.weights))

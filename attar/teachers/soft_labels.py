@@ -281,6 +281,11 @@ class StoredLabels:
         advised: float | Literal["none"] | None = self.manifest.get("advice", {}).get("temperature")
         return advised
 
+    @property
+    def tried(self) -> bool:
+        """Whether trials have chosen that temperature."""
+        return "tried" in self.manifest.get("advice", {})
+
     def __call__(self, epoch: int, index: Tensor) -> Tensor:
         """The logits (n, classes), float32 on the CPU, of the images `index` (n,) in an epoch, up to a constant a row.
 

@@ -103,6 +103,7 @@ class _Bench:
         inputs |= {"images": self.images[0].identities, "held out": self.images[1].identities}
         inputs |= {"crops": "antialiased"} if self.spec.crop else {}
         inputs |= {"processes": processes(self.helper)} if self.helper is not None else {}
+        inputs |= {"dtype": "bfloat16"} if self.bfloat16 and self.device.type == "cpu" else {}  # a GPU's all are
         return Artefact("teacher", {**inputs, "device": device_class(self.device), "torch": torch.__version__})
 
     def opened(self, images: ImageSet) -> Set:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from attar.core.compiler import compile_network
 from attar.evaluation import RECIPES, modified
 from attar.evaluation.evaluator import training_plan
 from attar.evaluation.precision import resolve_precision
@@ -44,7 +45,7 @@ def case(size: str, where: Where) -> Case:
     def attar() -> None:
         network = build(name, 10, side, 0).to(device, memory_format=torch.channels_last)
         if compiled:
-            network.compile(dynamic=False)
+            compile_network(network)
 
         def after(step: Step) -> None:
             if step.done == step.total:

@@ -38,8 +38,8 @@ TIMED_PIECES = 4
 class D3HR(LatentMethod):
     """Inverts every latent to a near-Gaussian domain; starts from the drawn group that best matches the class there.
 
-    Variants: `matching=moments` (no search), `fit.exact=true`, and 12 network calls instead of 31 by
-    `sampler.solver=dpm++`, `sampler.steps=12` and `sampler.spacing=log-snr`. As the authors' code:
+    Variants: `matching=moments` (no search), `fit.exact=true` (in `dtype=float32`), and 12 network calls instead of 31
+    by `sampler.solver=dpm++`, `sampler.steps=12` and `sampler.spacing=log-snr`. As the authors' code:
     `reference_quirks=true`, `preprocess=resize-crop`, `output_size=224`, `dtype=float16` (docs/departures.toml).
     """
 
