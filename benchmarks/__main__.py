@@ -21,6 +21,7 @@ PATHS = (
     "encode",
     "finetune",
     "train_prior",
+    "relabel",
     "evaluate",
     "kmeans",
     "matching",

@@ -59,8 +59,8 @@ AMD EPYC with AVX-512 and bfloat16 instructions, one thread, the CIFAR-10 prior 
 - **Seeds trained together** (torch.func over stacked weights) are not built: a step of three ConvNets of width 48 on
   100 images each is 0.50 (0.36 to 0.54) times as fast as three steps, in bfloat16 0.45. Whether a GPU has room that
   this would fill is not known; Ray gives each seed a device. Nor are **CUDA graphs**: none was at hand to time them.
-- **Relabelling** in the recipe's bfloat16, with memory kept and each partner drawn once, made 0.50 times (a) 1.32 for
-  a ConvNet, and 0.48 times 0.93 for a ResNet-18 at 224 pixels. Default recipes of soft labels stay in float32.
+- **Relabelling** in the recipe's bfloat16, with memory kept and each partner drawn once, made 0.50 times (a) 1.29 for
+  a ConvNet, and 0.48 times 1.07 for a ResNet-18 at 224 pixels. Default recipes of soft labels stay in float32.
 - **Reading beside encoding**: the next 64 images are read and decoded while the last are encoded. PNG files are
   written after their class: 9 ms an image of 256 pixels, where a guided sample of DiT-XL/2 in 50 steps took 64 ms of
   an H200; writing them in threads lost finished images to an interruption.
@@ -109,7 +109,10 @@ TABLES = {
     profile: """
 ## What limits them
 
-The operations of torch that take most of each path's time, by `python -m benchmarks.profile`, on the same machine:
+The operations of torch that take most of each path's time, by `python -m benchmarks.profile`, on the same machine. Where
+Attar is level with (a), both spend their time in the same kernels of oneDNN, at 50 to 96 % of a large product's rate; the
+goals of 1.2 to 1.5 times (a) for sampling, inversion, fine-tuning, training and a ResNet-18 at 224 pixels are not met,
+and a faster network call is not in sight on a CPU: fewer calls are (`few_steps`), and fewer passes.
 """,
     equality: """
 ## Equality
