@@ -109,10 +109,10 @@ TABLES = {
     profile: """
 ## What limits them
 
-The operations of torch that take most of each path's time, by `python -m benchmarks.profile`, on the same machine. Where
-Attar is level with (a), both spend their time in the same kernels of oneDNN, at 50 to 96 % of a large product's rate; the
-goals of 1.2 to 1.5 times (a) for sampling, inversion, fine-tuning, training and a ResNet-18 at 224 pixels are not met,
-and a faster network call is not in sight on a CPU: fewer calls are (`few_steps`), and fewer passes.
+The operations of torch that take most of each path's time, by `python -m benchmarks.profile`, on the same machine.
+Where Attar is level with (a), both spend their time in the same kernels of oneDNN: at full size 51 to 96 % of a large
+product's rate, in small networks from 30 %. The goals of 1.2 to 1.5 times (a) for sampling, inversion, fine-tuning,
+training and a ResNet-18 at 224 pixels are not met; on a CPU fewer calls save what faster ones cannot (`few_steps`).
 """,
     equality: """
 ## Equality
