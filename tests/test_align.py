@@ -128,6 +128,12 @@ def test_each_token_is_held_to_its_own_place(teacher: TeacherMaps) -> None:
     assert float(aligned(teacher, flat).loss(coarse[rows].flatten(2).mT, rows, HELPER)) < 0.3
 
 
+def test_the_block_in_the_middle_is_aligned(teacher: TeacherMaps) -> None:
+    network = untrained((3, 8, 8), 2, replace(TINY, layers=5), 0)
+    chosen = alignment(network, teacher, TINY, torch.device("cpu")).block
+    assert chosen is network.transformer.transformer_blocks[2]
+
+
 def test_a_training_moves_tokens_towards_the_teacher(teacher: TeacherMaps, tmp_path: Path) -> None:
     plan = replace(TINY, steps=40, learning_rate=1e-2, align_weight=5.0)
     network = untrained((3, 8, 8), 2, plan, 0)

@@ -113,7 +113,7 @@ def test_log_snr_times_are_even_from_any_start() -> None:
         levels = torch.log(abar[times] / (1 - abar[times]))
         assert float(levels.diff().std() / levels.diff().mean().abs()) < 0.05
     assert schedule.even_times(4, 12) == [4]
-    with pytest.raises(AttarError, match="log-snr: for ddim, ddpm, dpm.*set sampler.spacing = leading"):
+    with pytest.raises(AttarError, match=r"log-snr: for ddim, ddpm, dpm.*set sampler\.spacing = leading"):
         Sampler(solver="PNDMScheduler", spacing="log-snr")
 
 

@@ -19,7 +19,7 @@ from attar import training
 from attar.core.config import by_ipc, by_network
 from attar.core.errors import AttarError
 from attar.core.progress import silent
-from attar.core.store import Store
+from attar.core.store import Store, canonical
 from attar.evaluation import RECIPES, LabelledImages, Recipe, Record, Students, changes, evaluate, evaluator, modified
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import training_plan
@@ -349,6 +349,12 @@ def test_a_compiled_network_learns_nearly_the_same_under_a_key_of_its_own(monkey
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(AttarError, match=r"C\+\+ compiler no-such-compiler"):
         ways[1].inputs((0,))
+
+
+def test_recipes_of_before_that_are_not_compiled_keep_their_keys() -> None:
+    quick = RECIPES.open("quick")
+    assert "compile" not in canonical(quick)
+    assert canonical(modified(quick, {"compile": True}))["compile"] is True
 
 
 def test_networks_are_compiled_however_many_were_before_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from toys import attar
 
 import attar as house
 from attar.core.errors import AttarError
+from attar.data.subsets import load_held_out
 from attar.evaluation import label_temperature
 from attar.evaluation.evaluator import Students
 from attar.report.manifest_rows import distill_command, settings
@@ -67,6 +68,7 @@ def test_the_best_temperature_is_kept_and_used(
     (line,) = [line for line in said if line.startswith("labels are best")]
     assert line.startswith("labels are best at temperature 1: none 40.0 ± 1.0, 0.5 40.0 ± 1.0, 1 75.2 ± 1.0, ")
     assert line.endswith("of the held-out tenth of digits@train, which images of the set may be among)")
+    assert f", {len(load_held_out('digits@train'))} images of the held-out tenth" in line
     manifest = written(folder)
     assert verify(folder) == []
     assert (manifest["label_temperature"], manifest["labelled_by"]["advice"]["temperature"]) == ("auto", 1.0)
