@@ -78,6 +78,8 @@ class TrainingRun:
         inputs |= {"images": train_images.identities, "held out": held.identities}
         inputs |= {"device": device_class(self.helper.device), "dtype": str(self.dtype).removeprefix("torch.")}
         inputs |= {"processes": self.helper.num_processes, "torch": torch.__version__}
+        if self.helper.device.type == "cpu" and self.dtype == torch.bfloat16:
+            inputs["attention"] = "products of few tokens"
         return Artefact("prior", inputs)
 
     def encoded(self, codec: Codec) -> LatentSet:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attar.core.compiler import check_compiler
 from attar.core.errors import AttarError
@@ -112,6 +113,18 @@ def step_seconds(
     return min(taken)
 
 
+FEW_TOKENS = 64
+"""Up to so many in an image, attention made of plain products has faster gradients on a CPU than a fused one."""
+
+
+def attention_of(network: SharedDiT, helper: Accelerator) -> AbstractContextManager[None]:
+    """Within it, mixed precision on a CPU computes attention as plain products where an image has few tokens."""
+    config = network.transformer.config
+    few = (config.sample_size // config.patch_size) ** 2 <= FEW_TOKENS
+    plain = few and helper.device.type == "cpu" and helper.mixed_precision == "bf16"
+    return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
+
+
 def _loss(
     network: SharedDiT,
     forward: Forward,
@@ -133,7 +146,7 @@ def _loss(
     z, times, noise, y = (part[mine].to(helper.device, non_blocking=True) for part in (z, times, noise, y))
     noisy = forward.noised(z, times, noise)
     watching: AbstractContextManager[list[Tensor]] = nullcontext([]) if align is None else align.watching()
-    with helper.autocast(), watching as tokens:
+    with helper.autocast(), watching as tokens, attention_of(network, helper):
         output = network(noisy, times, y).float()
     loss = forward.terms(output, z, noisy, noise, times, training.min_snr).loss.mean()
     return loss if align is None else loss + align.loss(tokens[0], rows[mine], helper)
