@@ -113,8 +113,11 @@ def test_log_snr_times_are_even_from_any_start() -> None:
         levels = torch.log(abar[times] / (1 - abar[times]))
         assert float(levels.diff().std() / levels.diff().mean().abs()) < 0.05
     assert schedule.even_times(4, 12) == [4]
-    with pytest.raises(AttarError, match=r"log-snr: for ddim, ddpm, dpm.*set sampler\.spacing = leading"):
+    with pytest.raises(AttarError, match=r"log-snr: for ddim, ddpm, dpm\+\+; with PNDMScheduler set sampler.spacing"):
         Sampler(solver="PNDMScheduler", spacing="log-snr")
+    for steps in (1, 1001):
+        with pytest.raises(AttarError, match=f"sampler.steps {steps}: with sampler.spacing = log-snr choose 2 to 1000"):
+            Sampler(solver="dpm++", spacing="log-snr", steps=steps)
 
 
 def test_ddim_is_that_of_diffusers() -> None:

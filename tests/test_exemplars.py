@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from attar.core.errors import AttarError
 from attar.core.rng import noise
 from attar.core.store import Store
 from attar.data import load_pixels
-from attar.diffusion import Sampler, ddim_move, grid, guided, invert, sample
+from attar.diffusion import Sampler, ddim_move, grid, guided, invert, sample, schedule_of
 from attar.distillation.artefacts import fit_artefact
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method, method_in_words
 from attar.methods.exemplars.method import ExemplarFit, Exemplars
 from attar.priors.codec import to_float
+from attar.priors.folder import new_scheduler
 from attar.report.manifest_rows import distill_command
 from attar.selection import Select
 from attar.selection.features import teacher_for
@@ -137,7 +139,11 @@ def test_with_a_teacher_images_stay_closer_to_the_exemplars() -> None:
             lambda: load_method(
                 "exemplars", {"sampler.steps": 20, "sampler.spacing": "leading", "fit.select.teacher": "one"}
             ),
-            "fit.time 280 .* sampler.steps = 20; the nearest is 300",
+            "fit.time 280 .* sampler.steps = 20: set sampler.steps = 50, .* or fit.time = 300",
+        ),
+        (
+            lambda: load_method("exemplars", {"sampler.spacing": "trailing"}),
+            "set sampler.spacing = leading and sampler.steps = 50, for the grid of the inversion$",
         ),
         (lambda: ExemplarFit(guidance=float("nan")), "`fit.guidance` nan"),
         (lambda: ExemplarFit(typical="1:0.5, 100"), "fit.typical 1:0.5, 100: whole per cents"),
@@ -150,6 +156,14 @@ def test_with_a_teacher_images_stay_closer_to_the_exemplars() -> None:
 def test_wrong_fields_are_named(make: Any, said: str) -> None:
     with pytest.raises(AttarError, match=said):
         make()
+
+
+@pytest.mark.parametrize(("steps", "said"), [(7, "set sampler.steps = 5,"), (5, "set sampler.solver = ddim,")])
+def test_a_checkpoint_whose_own_times_lack_that_of_the_start_is_named_with_what_has_it(steps: int, said: str) -> None:
+    prior: Any = SimpleNamespace(schedule=schedule_of(new_scheduler("flow")))
+    method = Exemplars(quick(), Sampler("checkpoint", steps=steps))
+    with pytest.raises(AttarError, match=f"fit.time 600 is not on the grid of sampler.steps = {steps}: {said}"):
+        method.start_time(prior)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_the_best_average_is_written_and_all_that_is_said_is_of_it(
     assert "the average at step 8 of 12, for samples were worse at the end (40.0%, " in said[-1]
     page = (tmp_path / "best" / "README.md").read_text()
     assert "the average at step 8 of 12, after 64 images: its samples (`samples/step-0000008.png`)" in page
-    assert "those of the last were worse (40.0 % their own class, Frechet distance 3.000)" in page
+    assert "those of the last were worse (40.0 % their own class, Frechet distance 3.0000)" in page
     assert "gives 60.0 % of them their own class" in page
     assert (tmp_path / "best" / "samples" / "step-0000008.png").exists()
     assert "the average at step" not in (tmp_path / "twelve" / "README.md").read_text()
@@ -299,6 +299,7 @@ def test_the_forecast_counts_the_copy(
     ("measures", "told"),
     [
         ({"step": 8, "accuracy": 55.0}, r"step 8 of 12, for samples were worse at the end \(5\.0%, .* 2\.5\d*\)$"),
+        ({"step": 8, "accuracy": 55.0, "last_frechet": 2.5001}, r"2\.5001 in the place of 2\.5000"),
         ({"step": 12, "accuracy": 55.0}, "step 12, the last and the best$"),
         ({"step": 8, "accuracy": 31.0}, "a weak prior.*; lower `learning_rate`, or adapt"),
         ({"step": 12, "accuracy": 31.0}, "a weak prior.*; train it longer"),
@@ -309,3 +310,8 @@ def test_a_prior_is_judged_by_the_average_that_is_written(measures: dict[str, fl
     last = {"last_step": 12, "last_accuracy": 5.0, "last_frechet": 3.0}
     common = {"accuracy_real": 65.0, "samples": 500, "frechet": 2.5}
     assert re.search(told, quality_in_words({**common, **last, **measures}, 10))
+
+
+def test_of_a_single_class_chance_says_nothing() -> None:
+    told = quality_in_words({"accuracy": 100.0, "accuracy_real": 100.0, "samples": 500}, 1)
+    assert "no better than chance" not in told

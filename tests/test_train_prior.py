@@ -188,6 +188,8 @@ def test_frechet_distance_of_gaussians() -> None:
     y = torch.tensor(rng.normal(size=(50_000, 3)) * [2, 2, 1] + [0, 1, 0])
     assert frechet(x, x) == pytest.approx(0, abs=1e-6)
     assert frechet(x, y) == pytest.approx(1 + 1 + 0 + 4, rel=0.03)
+    one = torch.ones(1, 3)
+    assert frechet(one, 3 * one) == pytest.approx(12), "a single image varies by nothing"
 
 
 def spec(data: Path, **changes: object) -> NewPrior:

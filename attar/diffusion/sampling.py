@@ -63,11 +63,13 @@ class Sampler:
             raise AttarError(f"sampler.solver {self.solver!r}{hint}: choose one of {', '.join(choices)}")
         if self.spacing != EVEN:
             check_grid("sampler", self.steps, self.spacing)
-        elif self.solver not in SOLVERS or self.steps < 2:
+        elif self.solver not in SOLVERS:
             raise AttarError(
-                f"sampler.spacing {EVEN}: for {', '.join(SOLVERS)}, in 2 steps or more; with another solver set "
-                "sampler.spacing = leading, and sampler.steps, too"
+                f"sampler.spacing {EVEN}: for {', '.join(SOLVERS)}; with {self.solver} set sampler.spacing = leading, "
+                "and sampler.steps, too"
             )
+        elif not 2 <= self.steps <= 1000:
+            raise AttarError(f"sampler.steps {self.steps}: with sampler.spacing = {EVEN} choose 2 to 1000")
         self._check_guidance()
         if not -1 <= self.clean_time <= 999:
             raise AttarError(f"sampler.clean_time {self.clean_time}: choose -1 to 999")

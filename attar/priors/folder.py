@@ -92,7 +92,7 @@ def _kept(record: Mapping[str, Any]) -> list[str]:
         return []
     step, share, distance = measures["step"], measures["last_accuracy"], measures["last_frechet"]
     seen = record["images_seen"] * step // steps
-    worse = f"; those of the last were worse ({share:.1f} % their own class, Frechet distance {distance:.3f})"
+    worse = f"; those of the last were worse ({share:.1f} % their own class, Frechet distance {distance:.4f})"
     return [
         f"- The weights are the average at step {step:,} of {steps:,}, after {seen:,} images: its samples "
         f"(`samples/step-{step:07d}.png`) were the best of all measured{worse if step < steps else ''}."

@@ -6,6 +6,7 @@ guidance (`Exemplars`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from attar.core.arguments import check_fields
 from attar.core.errors import AttarError
 from attar.core.progress import Meter
 from attar.data import load_pixels
-from attar.diffusion import CHECKPOINT, EVEN, Sampler, check_on_grid, grid
+from attar.diffusion import CHECKPOINT, EVEN, Sampler, grid, sampling_times
 from attar.job import Job
 from attar.methods.base import Group, LatentMethod, Select, Start, Tensors
 from attar.methods.exemplars.settings import ExemplarSettings
@@ -88,6 +89,8 @@ class Exemplars(LatentMethod):
     """How kept latents are improved; none, true: by distribution matching, diver or likelihood: by the prior."""
 
     def start_time(self, prior: Prior) -> int:
+        if self.sampler.solver == CHECKPOINT:
+            self._check_start(sampling_times(self.sampler, prior))
         return self.fit.turning_time
 
     def start(self, job: Job, fitted: Tensors, label: int, n: int) -> Start:
@@ -101,7 +104,21 @@ class Exemplars(LatentMethod):
         check_fields(self)
         if self.select.pool > (self.fit.count or 0):
             raise AttarError(f"exemplars.select.pool {self.select.pool}: set fit.count to as many exemplars, too")
-        sampler = self.sampler
-        if sampler.spacing != EVEN and sampler.solver != CHECKPOINT:
-            times, of = grid(sampler.steps, sampler.spacing), f"the grid of sampler.steps = {sampler.steps}"
-            check_on_grid("fit.time", self.fit.turning_time, times, of)
+        if self.sampler.spacing != EVEN and self.sampler.solver != CHECKPOINT:
+            self._check_start(grid(self.sampler.steps, self.sampler.spacing))
+
+    def _check_start(self, times: Sequence[int]) -> None:
+        """Raises AttarError unless the time of the start is one of the sampler's `times`."""
+        sampler, start, steps = self.sampler, self.fit.turning_time, self.fit.steps
+        if start in times:
+            return
+        of_the_inversion = {"spacing": "leading", "steps": steps}
+        other = [
+            f"sampler.{name} = {value}" for name, value in of_the_inversion.items() if getattr(sampler, name) != value
+        ]
+        nearest = min(set(times) & set(grid(steps)), key=lambda time: abs(time - start), default=None)
+        instead = "" if nearest is None else f", or fit.time = {nearest}, which is on both grids"
+        raise AttarError(
+            f"fit.time {start} is not on the grid of sampler.steps = {sampler.steps}: set "
+            f"{' and '.join(other or ['sampler.solver = ddim'])}, for the grid of the inversion{instead}"
+        )

@@ -117,7 +117,7 @@ def quality_in_words(measures: Mapping[str, Any], classes: int) -> str:
     own, real, chance = measures["accuracy"] / 100, measures["accuracy_real"] / 100, 1 / classes
     beside = f"real images {real:.1%}, chance {chance:.1%}"
     measured = f"a small classifier gives {own:.1%} of its samples their class ({beside}){_kept(measures)}"
-    if own <= chance + 3 * math.sqrt(chance * (1 - chance) / measures["samples"]):
+    if classes > 1 and own <= chance + 3 * math.sqrt(chance * (1 - chance) / measures["samples"]):
         return f"{measured}: no better than chance; train it longer with `steps`, or adapt a trained one"
     if own < (real + chance) / 2:
         worsened = measures.get("last_step", 0) > measures.get("step", 0)
@@ -133,10 +133,10 @@ def _kept(measures: Mapping[str, Any]) -> str:
         return ""
     if measures["step"] == measures["last_step"]:
         return f"; it is the average at step {measures['step']:,}, the last and the best"
-    worse = f"{measures['last_accuracy'] / 100:.1%}, Frechet distance {measures['last_frechet']:.3f}"
+    worse = f"{measures['last_accuracy'] / 100:.1%}, Frechet distance {measures['last_frechet']:.4f}"
     return (
         f"; it is the average at step {measures['step']:,} of {measures['last_step']:,}, for samples were worse at the "
-        f"end ({worse} in the place of {measures['frechet']:.3f})"
+        f"end ({worse} in the place of {measures['frechet']:.4f})"
     )
 
 
@@ -169,9 +169,15 @@ def frechet(first: Tensor, second: Tensor) -> float:
     """The Frechet distance between Gaussians of the moments of features (N, D) and (M, D) (Heusel et al., 2017)."""
     a, b = (features.double().numpy() for features in (first, second))
     gap = a.mean(0) - b.mean(0)  # |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))
-    covariances = [np.atleast_2d(np.cov(features, rowvar=False)) for features in (a, b)]
+    covariances = [_covariance(features) for features in (a, b)]
     roots = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).astype(complex)).real.sum()
     return max(0.0, float(gap @ gap + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * roots))
+
+
+def _covariance(features: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """That of features (N, D), (D, D); 0 of a single image, all that a small class has held out."""
+    width = features.shape[1]
+    return np.cov(features, rowvar=False).reshape(width, width) if len(features) > 1 else np.zeros((width, width))
 
 
 def _random_images(images: ImageSet, size: int, how: str) -> tuple[Tensor, Tensor]:
