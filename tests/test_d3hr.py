@@ -496,3 +496,13 @@ def test_exact_inversion_of_real_images(shared: Callable[[str], Path], store: St
         fitted = learnt(job, method.fit, [0])
         assert float(fitted["round_trip"]) < 1e-3
         assert float(fitted["unconverged"]) == 0
+
+
+def test_the_best_group_is_the_same_however_many_are_scored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    mean, std = torch.zeros(1, 2, 8), torch.ones(1, 2, 8)
+    found = []
+    for cached in (1, 200, 2**22):
+        monkeypatch.setattr("attar.methods.d3hr.matching.CACHED", cached)
+        found.append(search(mean, std, 3, [(0, 50), (1, 25)], paper_score))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

@@ -18,7 +18,9 @@ Glance = Callable[[Tensor], float]
 """The lowest score of the groups made of some noise (M, n, C, H, W), to within `MARGIN` of itself."""
 
 CHUNK = 2**22
-"""How many numbers the groups hold that are drawn and scored at once."""
+"""How many numbers the groups hold that are drawn at once."""
+CACHED = 2**18
+"""How many they hold that are scored at once on the CPU, so that its cache holds them: twice as fast."""
 MARGIN = 1e-3
 """Relative: how far a score on an accelerator may lie from the CPU's. Float32 sums differ by about 1e-6."""
 REFERENCE_DRAW = 10_000
@@ -51,7 +53,8 @@ def search(
             if glance is not None and glance(noise) > lowest + MARGIN * abs(lowest):
                 continue
             groups = noise.mul_(std).add_(mean)  # z = mu + sigma e,  e ~ N(0, 1)
-            scores = score(groups.flatten(2), mean.flatten(), std.flatten())
+            parts = groups.flatten(2).split(max(1, CACHED // (n * mean.numel())))
+            scores = torch.cat([score(part, mean.flatten(), std.flatten()) for part in parts])
             winner = int(scores.argmin())
             if scores[winner] < lowest:
                 best, lowest = groups[winner].clone(), float(scores[winner])
