@@ -122,10 +122,11 @@ The operations of torch that take most of each path's time, by `python -m benchm
 Where Attar is level with (a), both spend their time in the same operations: at full size at 51 to 96 % of a large
 product's rate, in small networks from 13 %. Sampling is up to a tenth slower, for calls of a fixed number of rows, to
 which an image's bytes are held: 32 where (a) has 64, and 1 of a full-size network where (a) has 2. Decoding small
-images is an eighth slower, for group normalisation, a third of its time and a seventh of (a)'s. k-means of 50
-prototypes takes twice (b)'s time, four fifths of it for a start that is sought among 1,000 latents, not 50. The goals
-of 1.2 to 1.5 times (a) for sampling, inversion, encoding, fine-tuning, training and a ResNet-18 at 224 pixels are not
-met, nor that of 4 times for 12 calls beside 50; on a CPU fewer calls save what faster ones cannot (`few_steps`).
+images is an eighth slower, for group normalisation, a third of its time and a seventh of (a)'s. k-means calls
+scikit-learn for each batch of as many latents as prototypes, the default of `d4m`, as (b) does and (a) does not; of
+small ones that is a fifth of (a)'s speed, 0.06 s in all, and what it spends there was not profiled. The goals of 1.2
+to 1.5 times (a) for sampling, inversion, encoding, fine-tuning, training and a ResNet-18 at 224 pixels are not met,
+nor that of 4 times for 12 calls beside 50; on a CPU fewer calls save what faster ones cannot (`few_steps`).
 """,
     equality: """
 ## Equality
