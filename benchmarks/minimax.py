@@ -85,7 +85,8 @@ class Straightforward:
     @torch.no_grad()
     def latents(self, picked: Tensor) -> tuple[Tensor, Tensor]:
         """Posteriors of these images, encoded anew."""
-        codec = self.job.prior.codec
+        whole = self.job.prior.codec
+        codec = whole.with_batch_size(min(BATCH, whole.batch_size))  # no rows that only fill a batch
         return codec.encode(to_float(load_pixels(self.job.images, picked.numpy(), codec.size, "adm")))
 
     def _criteria(self, clean: Tensor, z: Tensor, y: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ HEAD = """# Speed
 Made by `python -m benchmarks --write` from [performance.json](performance.json); do not edit it. `python -m benchmarks`
 times each hot path in turns, in one process, with two others that are in `benchmarks/paths/`:
 
-    a  a plain loop over the installed library's network at its best batch and number format
+    a  a plain loop over the installed library's network at its best batch and number format; of what is trained or
+       labelled, the recipe's batch
     b  the straightforward way of the reference codes: float32, one image at a time, guidance always doubled, images
-       encoded at each step, PIL and DataLoader workers
+       encoded at each step, PIL and a DataLoader
 
 A number is how many times as fast Attar is, the median of interleaved rounds, and in brackets the spread; below 1
 Attar is slower. On one thread of a CPU the seconds are the processor's, workers' included, so that other work on the
@@ -43,29 +45,34 @@ AMD EPYC with AVX-512 and bfloat16 instructions, one thread, the CIFAR-10 prior 
   rows, would be padded to 64. In float32 larger calls are not faster beyond the spread: 16 rows and their bytes stay.
 - **Both passes of a guided step fill the same batches**, in every format: the bytes are those of two calls, and there
   are never more calls than of two passes apart.
+- **Batches are filled across classes**, and only the last call is padded; guides that look back at the images of
+  a class make one of each class at a time.
 - **Conditioning computed once for all blocks** is not built: 1.04 (0.97 to 1.18) in float32 and 1.07 in bfloat16 at
-  16 rows, 1.02 in bfloat16 at 64; at 32 it was not measured.
+  16 rows, 1.02 in bfloat16 at 64; at 32 it was not measured, nor was conditioning kept for a whole grid of times.
 - **`auto` is bfloat16 on CPUs that multiply it.** Five paired runs on sets of CIFAR-10 (prior samples at guidance 4,
   IPC 10, quick, all test images), bfloat16 less float32 in points with 95 % t intervals, on convnet3-w48 /
   resnet10-bn-w16: sampled in bfloat16 +0.04 ± 0.12 / +0.02 ± 0.63, evaluated in it -0.13 ± 0.17 / +0.07 ± 0.25, both
-  0.00 ± 0.40 / +0.03 ± 0.59. `--dtype float32` and `--set precision=float32` are as before. 27 November 2026.
+  0.00 ± 0.40 / +0.03 ± 0.59. `--dtype float32` and `--set precision=float32` are not changed by it. 27 November 2026.
 - **Compiled networks** (`--set compile=true` of a recipe): a ConvNet-3 of width 48 learns in 20.5 ms a batch of 50 in
   place of 25.0 in float32, 12.5 in place of 20.2 in bfloat16, for 8 to 15 s once; a ResNet-10 with batch norm is no
-  faster (83 ms beside 75 a batch of 100 in float32, 50 beside 50 in bfloat16), so it is off unless asked for.
+  faster (83 ms beside 75 a batch of 100 in float32, 50 beside 50 in bfloat16), so it is off unless asked for. The row
+  `evaluate, small` in bfloat16 asks for it, and was timed after those seconds; (a) and (b) are not compiled.
 - **Compiled priors** are not built for sampling: block by block 1.10 to 1.15 in bfloat16 at 32 rows of the CIFAR-10
   prior, 1.10 to 1.18 at 4 rows of a DiT-XL/2 of seven blocks, for 14 to 23 s for each number of rows.
 - **Parts of a batch that fit the cache** are not built: once memory is kept between batches, a ConvNet's step on
   parts of 50 in place of 100 is 1.07 times as fast, of 10 no faster, and a ResNet's slower.
 - **Seeds trained together** (torch.func over stacked weights) are not built: a step of three ConvNets of width 48 on
   100 images each is 0.50 (0.36 to 0.54) times as fast as three steps, in bfloat16 0.45. Whether a GPU has room that
-  this would fill is not known; Ray gives each seed a device. Nor are **CUDA graphs**: none was at hand to time them.
+  this would fill is not known; Ray gives each seed a device. Nor are **CUDA graphs**: no GPU was at hand to time them.
 - **Relabelling** in the recipe's bfloat16, with memory kept and each partner drawn once, made 0.50 times (a) 1.29 for
   a ConvNet, and 0.48 times 1.07 for a ResNet-18 at 224 pixels. Default recipes of soft labels stay in float32.
 - **Reading beside encoding**: the next 64 images are read and decoded while the last are encoded. PNG files are
   written after their class: 9 ms an image of 256 pixels, where a guided sample of DiT-XL/2 in 50 steps took 64 ms of
   an H200; writing them in threads lost finished images to an interruption.
-- **Attention** is torch's scaled dot product (diffusers' default), networks and codecs are channels-last, and a step
-  whose guidance is 1, or whose time is outside `guided_times`, takes one pass.
+- **Attention** is torch's scaled dot product (diffusers' default), evaluation networks and codecs are channels-last,
+  and a step whose guidance is 1, or whose time is outside `guided_times`, takes one pass.
+- **Views** are drawn from keys on the CPU and made on the device, a batch at a time. **Threads** are torch's own;
+  `attar doctor` names fewer where other work holds the cores.
 - **12 calls of DPM-Solver++** are the default of our own method alone ([exemplars.md](exemplars.md)).
 """
 
@@ -80,6 +87,8 @@ the latents of the six images alone, which `herding` makes.
 
 On 26 November 2026, on two free threads, Stable Diffusion took Attar 72.5 s (131 s of the processor) and 6.5 GB at
 most, diffusers' StableDiffusionPipeline 53.2 s (99 s) and 4.2 GB (n = 1). `minimax` and `rsm` tune DiTs alone.
+In their guided steps `igd` takes gradients through the decoder and `dap` through the prior's first blocks: theirs alone
+are longer than diffusers' by more than a fifth.
 """
 
 GPU = {
@@ -95,7 +104,7 @@ def page(found: dict[str, dict[str, Any]]) -> str:
     """The page of all timings of a results file."""
     parts = [HEAD]
     machines = sorted({_machine(case) for case in found.values()})
-    parts += ["## Machines\n", *(f"- {machine}" for machine in machines), ""]
+    parts += ["## Machines\n", *(f"- {machine}; {_ceilings(machine, found)}" for machine in machines), ""]
     parts += ["## Paths\n", "| path | work | dtype | against a | against b | of the ceiling | GPU |", "|---" * 7 + "|"]
     on_cpu = {name: case for name, case in found.items() if case["device"] == "cpu"}
     for path in PATHS:
@@ -110,9 +119,14 @@ TABLES = {
 ## What limits them
 
 The operations of torch that take most of each path's time, by `python -m benchmarks.profile`, on the same machine.
-Where Attar is level with (a), both spend their time in the same kernels of oneDNN: at full size 51 to 96 % of a large
-product's rate, in small networks from 30 %. The goals of 1.2 to 1.5 times (a) for sampling, inversion, fine-tuning,
-training and a ResNet-18 at 224 pixels are not met; on a CPU fewer calls save what faster ones cannot (`few_steps`).
+Where Attar is level with (a), both spend their time in the same operations: at full size at 51 to 96 % of a large
+product's rate, in small networks from 13 %. Sampling is up to a tenth slower, for calls of a fixed number of rows, to
+which an image's bytes are held: 32 where (a) has 64, and 1 of a full-size network where (a) has 2. Decoding small
+images is an eighth slower, for group normalisation, a third of its time and a seventh of (a)'s. k-means calls
+scikit-learn for each batch of as many latents as prototypes, the default of `d4m`, as (b) does and (a) does not; of
+small ones that is a fifth of (a)'s speed, 0.06 s in all, and what it spends there was not profiled. The goals of 1.2
+to 1.5 times (a) for sampling, inversion, encoding, fine-tuning, training and a ResNet-18 at 224 pixels are not met,
+nor that of 4 times for 12 calls beside 50; on a CPU fewer calls save what faster ones cannot (`few_steps`).
 """,
     equality: """
 ## Equality
@@ -157,8 +171,8 @@ def _full(model: str, row: str, found: dict[str, dict[str, Any]]) -> str:
 
 
 def _sizes(path: str) -> list[str]:
-    """The sizes that have a row, measured or not."""
-    return ["small", *(size for size in ("full",) if f"{path}/{size}" in GPU)]
+    """The sizes of a path that have a row, measured or not."""
+    return [size for size in import_module(f"benchmarks.paths.{path}").SIZES if size != "tiny"]
 
 
 def _unmeasured(path: str, size: str, found: dict[str, dict[str, Any]]) -> str:
@@ -198,6 +212,17 @@ def _gpu(path: str, size: str, found: dict[str, dict[str, Any]]) -> str:
 def _ratio(values: list[float]) -> str:
     middle, least, most = values
     return f"**{middle:.2f}** ({least:.2f} to {most:.2f})"
+
+
+def _ceilings(machine: str, found: dict[str, dict[str, Any]]) -> str:
+    """What a machine's cases were measured against: GFLOP/s by number format, and GB/s."""
+    rates: dict[str, list[float]] = {}
+    for case in found.values():
+        if _machine(case) == machine:
+            rates.setdefault(f"GFLOP/s in {case['dtype']}", []).append(case["machine"]["GFLOP/s"])
+            rates.setdefault("GB/s copied", []).append(case["machine"]["copied GB/s"])
+    spans = ((min(of), max(of), unit) for unit, of in sorted(rates.items()))
+    return "ceilings " + ", ".join(f"{a:g}{f' to {b:g}' if b > a else ''} {unit}" for a, b, unit in spans)
 
 
 def _machine(case: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from benchmarks.models import named
 from benchmarks.timing import Where, Work
 
 RESULTS = Path(__file__).parent.parent / "docs" / "profiles.json"
-PATHS = "sample,invert,encode,decode,finetune,train_prior,evaluate"
+PATHS = "sample,invert,encode,decode,finetune,train_prior,relabel,evaluate"
 SHOWN = 5
 
 

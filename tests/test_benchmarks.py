@@ -19,7 +19,7 @@ from toys import own_signals, save_folder, save_tiny_dit
 from attar.methods import METHODS, load_method
 from attar.methods.base import LatentMethod
 from attar.priors import load_prior
-from benchmarks import equality, growth, profile
+from benchmarks import equality, growth, profile, timing
 
 PATHS = sorted(file.stem for file in (CHECKOUT / "benchmarks" / "paths").glob("[!_]*.py"))
 
@@ -47,6 +47,10 @@ def test_each_path_is_timed_beside_both_others_and_has_its_row(tmp_path: Path) -
             assert 0 < least <= middle <= most
         assert f"| {path}, tiny | {found['work']} | float32 |" in page
         assert f"not yet measured: `python -m benchmarks --device cuda --only {path} --sizes tiny`" in page
+        for size in import_module(f"benchmarks.paths.{path}").SIZES.keys() - {"tiny"}:
+            assert f"| {path}, {size} | not yet measured: `python -m benchmarks --only {path} --sizes {size}` |" in page
+    fastest = max(case["machine"]["GFLOP/s"] for case in timed.values())
+    assert f"{fastest:g} GFLOP/s in float32" in page
 
 
 def test_the_page_is_made_from_the_timings_beside_it(tmp_path: Path) -> None:
@@ -62,6 +66,25 @@ def test_fast_ways_are_the_plain_ones_to_a_ten_thousandth(shared: Callable[[str]
     with torch.no_grad():
         for name, (plain, ours) in equality.ways(shared("priors/cifar10-dit"), rows=1).items():
             assert max(equality.apart(plain, ours(prior))) < 1e-4, name
+
+
+def test_the_plain_way_that_counts_is_the_fastest_once_all_are_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {
+        "ours": iter([9.0, 2.0]),
+        "small": iter([7.0, 1.0, 1.0]),
+        "large": iter([3.0] * 3),
+        "b": iter([9.0, 8.0]),
+    }
+    monkeypatch.setattr(timing, "_seconds", lambda way, where: way())
+    case = timing.Case(
+        ours=lambda: next(seconds["ours"]),
+        best={name: lambda name=name: next(seconds[name]) for name in ("small", "large")},  # type: ignore[misc]
+        straight=lambda: next(seconds["b"]),
+        work="",
+    )
+    found = timing.measured(case, timing.Where(torch.device("cpu"), torch.float32), rounds=1)
+    assert found["best"] == "small"
+    assert (found["against best"][0], found["against straight"][0]) == (0.5, 4.0)
 
 
 def test_exponents_of_a_cost_that_is_a_power_are_that_power() -> None:

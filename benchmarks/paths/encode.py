@@ -19,7 +19,7 @@ from benchmarks.models import codec, coding_flops, named, pictures, plain
 from benchmarks.timing import Case, Where
 
 SIZES = {"tiny": (4, 32, 0), "small": (256, 64, 2), "full": (4, 512, 2)}
-"""Images, their side in pixels, and workers of the DataLoaders."""
+"""Images, their side in pixels, and workers of the DataLoaders; the plain loop may do without."""
 
 
 def case(size: str, where: Where) -> Case:
@@ -31,9 +31,10 @@ def case(size: str, where: Where) -> Case:
     return Case(
         ours=lambda: attar(folder, ours, Path(root.name)),
         best={
-            f"{named(dtype)}, {batch} images": partial(loop, folder, size, dtype, batch, workers, where.device)
+            f"{named(dtype)}, {batch} images, {n} workers": partial(loop, folder, size, dtype, batch, n, where.device)
             for dtype in where.formats
             for batch in rows
+            for n in sorted({0, workers})
         },
         straight=partial(loop, folder, size, torch.float32, 1, workers, where.device),
         work=f"{count} JPEG files of {side} pixels, to {ours.size}",

@@ -62,6 +62,6 @@ def case(size: str, where: Where) -> Case:
         best={name: partial(one.tune, steps) for name, one in best.items()},
         straight=partial(straight.tune, steps),
         work=f"{steps} steps of {BATCH} latents{of_blocks(network)}",
-        flops=3.0 * BATCH * steps * plain.prior.row_flops(),
+        flops=2.0 * BATCH * steps * plain.prior.row_flops(),  # linear layers are frozen: they get no gradient
         close=close,
     )

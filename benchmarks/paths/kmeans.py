@@ -16,7 +16,10 @@ def case(size: str, where: Where) -> Case:
     count, features, prototypes = SIZES[size]
     rows = np.random.default_rng(0).standard_normal((count, features), dtype=np.float32)
     parts = np.array_split(rows, -(-count // 512))
-    batch = min(count, 20 * prototypes)
+
+    def whole() -> None:
+        """Once over all rows, in batches as large as in the other ways."""
+        MiniBatchKMeans(prototypes, random_state=0, batch_size=prototypes, max_iter=1, n_init="auto").fit(rows)
 
     def straight() -> None:
         """The loop of D4M's code: latents gathered one by one, a partial fit whenever there are enough."""
@@ -29,10 +32,8 @@ def case(size: str, where: Where) -> Case:
                 gathered = []
 
     return Case(
-        ours=lambda: streamed(parts, prototypes, batch, 0),
-        best={
-            "all in memory": lambda: MiniBatchKMeans(prototypes, random_state=0, max_iter=1, n_init="auto").fit(rows)
-        },
+        ours=lambda: streamed(parts, prototypes, prototypes, 0),
+        best={"all in memory": whole},
         straight=straight,
         work=f"{count} latents of {features} numbers, {prototypes} prototypes",
         moved=float(rows.nbytes),
