@@ -9,6 +9,7 @@ import shutil
 import signal
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from attar.priors.training.optimise import Session, TrainingState, optimise
 from attar.priors.training.run import train_new_prior
 from attar.priors.training.sample_quality import frechet, quality_in_words
 from attar.priors.training.settings import Autoencoding, NewPrior, Optimisation, Report, Training
+from attar.priors.training.train import attention_of
 from attar.training.processes import accelerator
 
 TINY = Training(hidden=16, layers=2, heads=2, patch=2, steps=12, batch=8, learning_rate=1e-3, warmup=2)
@@ -508,3 +510,18 @@ def test_a_prior_without_a_later_setting_keeps_its_key() -> None:
     assert "align" not in canonical(NewPrior("digits"))
     other = replace(TINY, prediction="v_prediction")
     assert canonical(other) == {**as_before, "prediction": "v_prediction"}
+
+
+@pytest.mark.parametrize(
+    ("side", "precision", "device", "plain"),
+    [(16, "bf16", "cpu", True), (18, "bf16", "cpu", False), (16, "no", "cpu", False), (16, "bf16", "cuda", False)],
+)
+def test_few_tokens_are_attended_by_plain_products_in_bfloat16_on_a_cpu(
+    side: int, precision: str, device: str, plain: bool
+) -> None:
+    network = untrained((3, side, side), 2, TINY, 0)
+    helper: Any = SimpleNamespace(device=torch.device(device), mixed_precision=precision)
+    usual = torch.backends.cuda.flash_sdp_enabled()
+    with attention_of(network, helper):
+        assert torch.backends.cuda.flash_sdp_enabled() == (usual and not plain)
+    assert torch.backends.cuda.flash_sdp_enabled() == usual
