@@ -153,7 +153,7 @@ def test_schedulers_that_cannot_be_followed_are_refused_when_used(
 
 
 def test_a_checkpoints_spacing_is_its_own() -> None:
-    with pytest.raises(AttarError, match=r"leave out sampler\.spacing"):
+    with pytest.raises(AttarError, match=r"set sampler\.spacing = leading"):
         Sampler(CHECKPOINT, spacing="trailing")
 
 
