@@ -37,6 +37,7 @@ from attar.priors.training.optimise import Session, TrainingState, optimise
 from attar.priors.training.run import train_new_prior
 from attar.priors.training.sample_quality import frechet, quality_in_words
 from attar.priors.training.settings import Autoencoding, NewPrior, Optimisation, Report, Training
+from attar.priors.training.task import TrainingRun
 from attar.priors.training.train import attention_of
 from attar.training.processes import accelerator
 
@@ -525,3 +526,9 @@ def test_few_tokens_are_attended_by_plain_products_in_bfloat16_on_a_cpu(
     with attention_of(network, helper):
         assert torch.backends.cuda.flash_sdp_enabled() == (usual and not plain)
     assert torch.backends.cuda.flash_sdp_enabled() == usual
+
+
+def test_priors_of_a_cpu_in_bfloat16_say_in_their_keys_how_they_attend(data: Path, store: Store) -> None:
+    runs = {dtype: TrainingRun(spec(data, dtype=dtype), store) for dtype in ("float32", "bfloat16")}
+    told = {dtype: "attention" in run.artefact(PixelCodec(8, 3)).inputs for dtype, run in runs.items()}
+    assert told == {"float32": False, "bfloat16": True}
