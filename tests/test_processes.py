@@ -204,11 +204,27 @@ def test_other_commands_are_refused_in_one_line(monkeypatch: Any, capsys: Any, n
 def test_the_others_wait_for_as_long_as_the_main_process_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may encode a large data set, or draw samples, for hours; NCCL's own patience is ten minutes."""
     given = list[Any]()
-    monkeypatch.setattr("accelerate.Accelerator", lambda **words: given.append(words))
+
+    def helper(**words: Any) -> SimpleNamespace:
+        given.append(words)
+        return SimpleNamespace(wait_for_everyone=lambda: None)
+
+    monkeypatch.setattr("accelerate.Accelerator", helper)
     accelerator("cpu", "float32")
     (handler,) = given[0]["kwargs_handlers"]
     assert handler.to_kwargs() == {"timeout": PATIENCE}
     assert PATIENCE.total_seconds() >= 24 * 3600
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_no_process_goes_on_before_all_have_met(monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
+    """The main one holds the addresses: if it ended at once, with an error, another might not have read them yet."""
+    waited = list[bool]()
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: before)
+    helper = SimpleNamespace(wait_for_everyone=lambda: waited.append(True))
+    monkeypatch.setattr("accelerate.Accelerator", lambda **_: helper)
+    assert accelerator("cpu", "float32") is helper
+    assert waited == ([] if before else [True])
 
 
 @pytest.mark.parametrize("main", [True, False])

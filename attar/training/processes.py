@@ -48,11 +48,15 @@ def accelerator(device: str, dtype: str) -> Accelerator:
     if place.index:
         raise AttarError(f"`device` {device}: name one GPU of several with CUDA_VISIBLE_DEVICES={place.index}")
     mixed = "bf16" if number_format == torch.bfloat16 else "no"
+    met = torch.distributed.is_initialized()
     if AcceleratorState._shared_state or PartialState._shared_state:
-        AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(
+        AcceleratorState._reset_state(reset_partial_state=not met)
+    helper = Accelerator(
         cpu=place.type == "cpu", mixed_precision=mixed, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
     )
+    if not met:  # torch returns in the main process before the others have found it; they fail if it ends at once
+        helper.wait_for_everyone()
+    return helper
 
 
 def processes(helper: Accelerator | None) -> int:
