@@ -334,6 +334,41 @@ def test_the_best_average_of_what_is_trained_is_kept_and_resumed(
         assert (tmp_path / "best" / file).read_bytes() == (tmp_path / "short" / file).read_bytes()
 
 
+@pytest.mark.parametrize("adapt", ["all", "difffit"])
+def test_a_prior_of_small_images_goes_on_with_larger_ones(
+    adapt: Any, data: Path, tied_prior: Path, tmp_path: Path, store: Store
+) -> None:
+    """What is trained and written is the network that diffusers builds for that size, with the same weights."""
+    small = load_prior(str(tied_prior), device="cpu", tile=1)
+    size, (channels, side, _) = small.codec.size, small.codec.shape
+    common: dict[str, Any] = {"prior": str(tied_prior), "adapt": adapt, "device": "cpu", "report": QUICK}
+    still = AdaptedPrior(str(data), size=2 * size, training=replace(BRIEF, learning_rate=1e-12), **common)
+    finetune_prior(still, tmp_path / "out", store=store, say=lambda text: None)
+    large = load_prior(str(tmp_path / "out"), device="cpu", tile=1)
+    assert (large.codec.size, large.codec.shape) == (2 * size, (channels, 2 * side, 2 * side))
+    patches = network_of(small).config.patch_size
+    expected = DiTTransformer2DModel.from_config({**network_of(large).config, "sample_size": 2 * side})
+    assert network_of(large).pos_embed.pos_embed.shape == (1, (2 * side // patches) ** 2, 16)
+    assert torch.equal(network_of(large).pos_embed.pos_embed, expected.pos_embed.pos_embed)
+    found, old = weights(tmp_path / "out"), weights(tied_prior)
+    body = [name for name in old if "class_embedder" not in name]
+    for name in body:
+        torch.testing.assert_close(found[name], old[name], rtol=0, atol=1e-6)
+
+
+def test_the_size_that_a_prior_has_changes_nothing(data: Path, tied_prior: Path, tmp_path: Path, store: Store) -> None:
+    said = list[str]()
+    spec = AdaptedPrior(str(data), prior=str(tied_prior), device="cpu", report=QUICK, training=BRIEF)
+    finetune_prior(spec, tmp_path / "out", store=store, say=lambda text: None)
+    own = load_prior(str(tied_prior), device="cpu", tile=1).codec.size
+    finetune_prior(replace(spec, size=own), tmp_path / "out", store=store, say=said.append)
+    assert "is already there, and is this prior" in said[-1]
+    with pytest.raises(AttarError, match="is another run's prior"):
+        finetune_prior(replace(spec, size=2 * own), tmp_path / "out", store=store, say=said.append)
+    with pytest.raises(AttarError, match=rf"`size` {own + 1}: must be a multiple of \d+, the side of the prior's"):
+        finetune_prior(replace(spec, size=own + 1), tmp_path / "other", store=store, say=said.append)
+
+
 def test_untied_priors_are_refused(data: Path, tmp_path: Path, store: Store) -> None:
     folder = save_tiny_dit(tmp_path / "dit", ["a", "b"], tied=False)
     spec = AdaptedPrior(str(data), prior=str(folder), device="cpu", report=QUICK, training=BRIEF)

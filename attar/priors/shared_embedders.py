@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import DiTTransformer2DModel
+from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor, nn
 
 from attar.core.errors import AttarError
@@ -43,6 +44,17 @@ class SharedDiT(nn.Module):
         """The label table: a row for each class and the null label's last."""
         table: nn.Embedding = self.embedder.class_embedder.embedding_table
         return table
+
+    def take_side(self, side: int) -> None:
+        """Makes it a network of latents (C, side, side): with more patches or fewer, each of the same size."""
+        config, old = self.transformer.config, self.transformer.pos_embed
+        if side == config.sample_size:
+            return
+        self.transformer.register_to_config(sample_size=side)
+        self.transformer.height = self.transformer.width = side
+        new = PatchEmbed(side, side, config.patch_size, config.in_channels, old.proj.out_channels)
+        new.proj = old.proj
+        self.transformer.pos_embed = new
 
     def with_own_embedders(self) -> Any:
         """A plain diffusers network of the same weights, the embedder written into every block."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from attar.core.store import Store
 from attar.data.class_names import matches
 from attar.data.output_places import check_place
 from attar.priors import load_prior, load_prior_codec
+from attar.priors.codec import PixelCodec
 from attar.priors.digits import digits_prior, is_trained, untrained_digits
 from attar.priors.folder import linear_scheduler
 from attar.priors.shared_embedders import SharedDiT, share_embedders
@@ -32,6 +34,7 @@ from attar.priors.training.vae import filling
 from attar.training.processes import check_shared
 
 if TYPE_CHECKING:
+    from attar.priors.codec import Codec
     from attar.priors.prior import Prior
 
 
@@ -56,10 +59,9 @@ def finetune_prior(
     if spec.prior == "digits" and instead is None and run.helper.num_processes > 1 and not is_trained(run.store):
         raise AttarError("`prior` digits is trained by one process: run `attar describe-prior digits` before this")
     source = spec.prior if instead is None else instead.name
-    opening: dict[str, Any] = {"device": str(run.helper.device), "tile": 1, "store": run.store}
-    codec, device = load_prior_codec(source, dtype=run.dtype, **opening), run.helper.device
-    prior = load_prior(source, dtype="float32", codec=codec, **opening)
-    codec = filling(codec, device, dry_run)
+    prior, codec = _opened(spec, source, run)
+    if codec.size == prior.codec.size:
+        run.material = replace(spec, size=None)
     check_shared(spec.training.batch, run.helper)
     artefact = run.artefact(codec, prior=Named(spec.prior, prior.key))
     if instead is not None:
@@ -67,6 +69,7 @@ def finetune_prior(
     elif already_there(run, artefact, out):
         return
     network, known = adapted_network(prior, run.classes, spec.prior)
+    network.take_side(codec.shape[-1])
     say(f"{len(known)} of {len(run.classes)} classes keep the prior's label embedding, the others begin at the mean")
     with ExitStack() as stack:
         parameters, finished = _adaptation(spec, network, stack)
@@ -103,6 +106,31 @@ def adapted_network(prior: Prior, classes: Sequence[str], source: str) -> tuple[
     table.num_classes = len(classes)
     network.transformer.register_to_config(num_embeds_ada_norm=len(classes))
     return network, known
+
+
+def _opened(spec: AdaptedPrior, source: str, run: TrainingRun) -> tuple[Prior, Codec]:
+    """The prior in float32, and its codec for images of the size that is asked for.
+
+    Raises:
+        AttarError: its network cannot cut such images into patches.
+    """
+    opening: dict[str, Any] = {"device": str(run.helper.device), "tile": 1, "store": run.store}
+    codec: Any = load_prior_codec(source, dtype=run.dtype, **opening)
+    prior = load_prior(source, dtype="float32", codec=codec, **opening)
+    if spec.size is not None:
+        codec = _of_size(codec, spec.size, getattr(prior.network, "transformer", None))
+    return prior, filling(codec, run.helper.device, run.dry)
+
+
+def _of_size(codec: Any, size: int, transformer: Any) -> Any:
+    channels, side, _ = codec.shape
+    factor = codec.size // side
+    whole = factor * (1 if transformer is None else transformer.config.patch_size)
+    if size % whole:
+        raise AttarError(f"`size` {size}: must be a multiple of {whole}, the side of the prior's patches in pixels")
+    if isinstance(codec, PixelCodec):
+        return replace(codec, size=size)
+    return replace(codec, size=size, shape=(channels, size // factor, size // factor))
 
 
 def _adaptation(

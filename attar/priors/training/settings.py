@@ -227,6 +227,12 @@ class Material:
         return replace(self, data="", device="", dtype="", report=report)
 
 
+def _check_size(size: int | None) -> None:
+    if size is not None and size < 1:
+        raise AttarError(f"`size` {size}: at least 1")
+    check_most("`size`", size, SIDE)
+
+
 @dataclass(frozen=True)
 class NewPrior(Material):
     """`attar train-prior` in words: a class-conditional DiT from nothing."""
@@ -249,9 +255,7 @@ class NewPrior(Material):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size is not None and self.size < 1:
-            raise AttarError(f"`size` {self.size}: at least 1")
-        check_most("`size`", self.size, SIDE)
+        _check_size(self.size)
 
     @property
     def keyed(self) -> Self:
@@ -264,6 +268,9 @@ class AdaptedPrior(Material):
 
     prior: str = field(kw_only=True)
     """The diffusion model that is adapted: digits, a folder or hub id of a DiTPipeline, or an original DiT.pt."""
+    size: int | None = None
+    """Side of the images, in pixels; none: the prior's own. A prior that learnt small images cheaply goes on with
+    larger ones: its patches keep their size in pixels and grow in number, and positions are no weights."""
     adapt: Literal["all", "difffit", "bitfit", "lora"] = "all"
     """What is trained: all weights; difffit: biases, label table and scales; bitfit: biases and label table; lora:
     low-rank additions and the label table (needs attar[lora])."""
@@ -272,7 +279,11 @@ class AdaptedPrior(Material):
     training: Denoising = Denoising(steps=2000, batch=64, learning_rate=1e-4, min_snr=None)
     """How it is trained."""
 
+    LATER: ClassVar[Mapping[str, Any]] = {**Material.LATER, "size": None}
+    """Fields that older priors lack: one that does not use them keeps its key."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rank < 1:
             raise AttarError(f"`rank` {self.rank}: must be 1 or more")
+        _check_size(self.size)
