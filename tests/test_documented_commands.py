@@ -35,6 +35,7 @@ STAND_INS = {
 """What a word names -> what is here in its place."""
 SMALL = {
     "^train-prior": "--size 16 --patch 2 --hidden 16 --layers 2 --heads 2 --batch 4",
+    "^finetune-prior .*--size": "--size 16 --batch 4",
     "resnetap10": "--set size=32",
 }
 """What makes a dry run short, which times a few steps, by what a command matches."""
@@ -76,7 +77,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for split, each in (("train", 60), ("test", 2)):
             save_folder(Path(place, split), CLASSES, each=each)
             tint(Path(place, split))
-    for prior in ("cifar10-dit", "photos", "cifar10"):
+    for prior in ("cifar10-dit", "photos", "cifar10", "small"):
         save_tiny_dit(Path("priors", prior), CLASSES)
     save_tiny_sd(Path("priors/sd"))
     training = TeacherTraining(

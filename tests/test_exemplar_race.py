@@ -21,7 +21,7 @@ from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods.exemplars.method import ExemplarFit, Exemplars
 from attar.methods.exemplars.race import Outcome, TypicalRace
-from attar.methods.exemplars.random_features import RandomFeatures, sureness
+from attar.networks.random_features import RandomFeatures, sureness
 from attar.priors.codec import to_float, to_uint8
 from attar.selection import Select
 from attar.sets.distilled import open_distilled

@@ -21,8 +21,9 @@ from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods import load_method
 from attar.methods.refine import Refinement
-from attar.methods.refine_gap import Aim, aims_of, features_of, gap
+from attar.methods.refine_gap import Aim, aims_of, gap
 from attar.networks import build
+from attar.networks.depths import features_of
 from attar.sets.distilled import open_distilled
 
 CLASSES = ["ant", "bee", "cat"]

@@ -25,8 +25,9 @@ from attar.core.progress import Meter, timed_on
 from attar.core.rng import numpy_generator, seed_of
 from attar.data import load_pixels
 from attar.job import Job, Spec
-from attar.methods.refine_gap import FeatureExtractor, aims_of, check_depths, features_of, gap, seen
+from attar.methods.refine_gap import aims_of, check_depths, gap, seen
 from attar.networks import build, check, check_size
+from attar.networks.depths import FeatureExtractor, features_of
 from attar.priors.codec import Codec
 from attar.priors.prior import Prior
 from attar.sets.mosaics import resampled

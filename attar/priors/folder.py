@@ -80,6 +80,7 @@ def write_card(folder: Path, title: str, record: Mapping[str, Any]) -> None:
         f"{measures['accuracy']:.1f} % of them their own class (real: {measures['accuracy_real']:.1f} %); Frechet "
         f"distance on its features {measures['frechet']:.3f} (as many real training images: "
         f"{measures['frechet_real']:.3f}). Not comparable with published FIDs.",
+        *_taught(measures),
         "- All settings: `training.json`. Progress: `samples/`, `loss.png`, `losses.jsonl`.",
     ]
     (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -96,6 +97,16 @@ def _kept(record: Mapping[str, Any]) -> list[str]:
     return [
         f"- The weights are the average at step {step:,} of {steps:,}, after {seen:,} images: its samples "
         f"(`samples/step-{step:07d}.png`) were the best of all measured{worse if step < steps else ''}."
+    ]
+
+
+def _taught(measures: Mapping[str, Any]) -> list[str]:
+    """What a card says of what samples teach, where that was measured."""
+    if "taught" not in measures or "taught_real" not in measures:
+        return []
+    return [
+        f"- A linear classifier on random features that learns from these samples is right on {measures['taught']:.1f} "
+        f"% of the held-out images; from as many random real ones, on {measures['taught_real']:.1f} %."
     ]
 
 

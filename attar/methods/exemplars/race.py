@@ -25,7 +25,7 @@ from attar.core.store import Artefact, write_json
 from attar.data import load_pixels
 from attar.data.pixels import Pixels
 from attar.job import Job
-from attar.methods.exemplars.random_features import BATCH, DEPTHS, RIDGE, WIDTH, RandomFeatures, scores, sureness
+from attar.networks.random_features import BATCH, DEPTHS, RIDGE, WIDTH, RandomFeatures, scores, sureness
 from attar.selection import Select
 from attar.selection.rules import Indices, herding, surest
 

@@ -23,6 +23,7 @@ from attar.priors.training.best import Best
 from attar.priors.training.settings import Report
 
 if TYPE_CHECKING:
+    from attar.priors.training.lesson import Lesson
     from attar.priors.training.optimise import TrainingState
     from attar.priors.training.sample_quality import Classifier
 
@@ -47,6 +48,10 @@ class Monitor:
     codec: Codec
     classes: Sequence[str]
     classifier: Classifier
+    lesson: Lesson | None
+    """What a linear classifier learns from samples; None where none can be had."""
+    taught_real: float | None
+    """What it learns from as many random real images."""
     device: torch.device
     seed: int
     progress: Progress = silent
@@ -62,13 +67,17 @@ class Monitor:
             labels = [label % len(self.classes) for label in range(self.report.samples)]
             measured = self._sampled(labels, noise((self.report.samples, *self.codec.shape), self.seed, "measured"))
         save_grid(self.folder / "samples" / f"step-{moment.step:07d}.png", shown, COLUMNS)
-        accuracy, distance = self.classifier(torch.from_numpy(to_uint8(measured)), torch.tensor(labels))
-        note(moment.step, sample_accuracy=accuracy, frechet=distance)
-        record = {"step": moment.step, "accuracy": round(accuracy, 2), "frechet": round(distance, 4)}
+        record = {"step": moment.step, **self._measured(torch.from_numpy(to_uint8(measured)), torch.tensor(labels))}
+        note(moment.step, sample_accuracy=record["accuracy"], frechet=record["frechet"])
         record |= self._terms
         if self.best is not None:
             self.best.offer(record, moment.average)
         self._write(moment.curve, record)
+
+    def _measured(self, pixels: Tensor, labels: Tensor) -> dict[str, float]:
+        accuracy, distance = self.classifier(pixels, labels)
+        taught = {} if self.lesson is None else {"taught": self.lesson(pixels, labels)}
+        return {"accuracy": round(accuracy, 2), "frechet": round(distance, 4), **taught}
 
     @property
     def _terms(self) -> dict[str, Any]:
@@ -83,6 +92,7 @@ class Monitor:
             measured = {**self.best.record, **{f"last_{name}": last[name] for name in ("step", "accuracy", "frechet")}}
         classifier = self.classifier
         real = {"held_out": len(classifier.features), "accuracy_real": round(classifier.accuracy_real, 2)}
+        real |= {} if self.taught_real is None else {"taught_real": self.taught_real}
         return {**self._terms, **measured, **real, "frechet_real": round(classifier.frechet_real, 4)}
 
     def _samples(self, labels: Sequence[int], columns: int) -> Tensor:

@@ -23,6 +23,7 @@ from attar.priors.shared_embedders import untrained
 from attar.priors.training.align import Maps, alignment
 from attar.priors.training.best import Best
 from attar.priors.training.estimate import estimate
+from attar.priors.training.lesson import open_lesson, random_real
 from attar.priors.training.monitor import Monitor, set_to
 from attar.priors.training.optimise import Session, TrainingState
 from attar.priors.training.sample_quality import open_classifier, quality_in_words
@@ -175,16 +176,22 @@ def _made(run: TrainingRun, task: TrainingTask, key: str, folder: Path, best: Be
 
 
 def _monitor(run: TrainingRun, task: TrainingTask, folder: Path, best: Best | None) -> Monitor:
+    (train_images, held), report = run.images, run.material.report
+    size, how = task.codec.size, run.material.preprocess
+    lesson = open_lesson(held, size, how)
+    real = None if lesson is None else lesson(*random_real(train_images, report.samples, size, how))
     return Monitor(
         folder=folder,
-        report=run.material.report,
+        report=report,
         total=task.training.steps,
         network=task.network,
         parameters=task.trained,
         schedule=schedule_of(task.scheduler),
         codec=task.codec,
         classes=run.classes,
-        classifier=open_classifier(*run.images, run.classifier(task.codec), run.store, run.progress),
+        classifier=open_classifier(train_images, held, run.classifier(task.codec), run.store, run.progress),
+        lesson=lesson,
+        taught_real=real,
         device=run.helper.device,
         seed=task.training.seed,
         progress=run.progress,

@@ -21,6 +21,7 @@ from attar.core.rng import numpy_generator, seed_of
 from attar.core.store import Artefact, Store
 from attar.data import ImageSet, load_pixels
 from attar.networks import build
+from attar.priors.training.lesson import MOST
 from attar.training import Plan, Step, train
 from attar.training.augment import Augmentation, normalised
 
@@ -117,14 +118,28 @@ def quality_in_words(measures: Mapping[str, Any], classes: int) -> str:
     own, real, chance = measures["accuracy"] / 100, measures["accuracy_real"] / 100, 1 / classes
     beside = f"real images {real:.1%}, chance {chance:.1%}"
     measured = f"a small classifier gives {own:.1%} of its samples their class ({beside}){_kept(measures)}"
+    measured += _taught(measures)
     if classes > 1 and own <= chance + 3 * math.sqrt(chance * (1 - chance) / measures["samples"]):
         return f"{measured}: no better than chance; train it longer with `steps`, or adapt a trained one"
+    worth = ""
     if own < (real + chance) / 2:
-        worsened = measures.get("last_step", 0) > measures.get("step", 0)
-        remedy = "lower `learning_rate`" if worsened else "train it longer with `steps`"
         worth = "a weak prior, whose images may be worth less than random real ones"
-        return f"{measured}: {worth}; {remedy}, or adapt a trained one (`attar finetune-prior`)"
-    return measured
+    elif measures.get("taught", 1) <= measures.get("taught_real", 0):
+        worth = "no more than random real images teach, which may be the better set"
+    if not worth:
+        return measured
+    worsened = measures.get("last_step", 0) > measures.get("step", 0)
+    remedy = "lower `learning_rate`" if worsened else "train it longer with `steps`"
+    return f"{measured}: {worth}; {remedy}, or adapt a trained one (`attar finetune-prior`)"
+
+
+def _taught(measures: Mapping[str, Any]) -> str:
+    """What its samples teach beside as many real images (attar/priors/training/lesson.py); "" where it is not known."""
+    if "taught" not in measures or "taught_real" not in measures:
+        return ""
+    own, real = measures["taught"] / 100, measures["taught_real"] / 100
+    learnt = f"a linear classifier that learns from {min(measures['samples'], MOST):,} of them"
+    return f"; {learnt} is right on {own:.1%} of held-out images, from random real ones on {real:.1%}"
 
 
 def _kept(measures: Mapping[str, Any]) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from attar.core.batching import in_batches
-from attar.data.pixels import Pixels
-from attar.methods.refine_gap import features_of
 from attar.networks import build, suited_convnet
+from attar.networks.depths import features_of
+
+_Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 WIDTH, DEPTHS = 64, 3
 """The network's width, and how many of its maps, of different sizes, are features."""
@@ -25,7 +29,7 @@ class RandomFeatures:
     rows: Tensor
     """Their features (N, D), each of mean 0 over these images, float64."""
 
-    def __init__(self, images: Pixels, seed: int) -> None:
+    def __init__(self, images: _Pixels, seed: int) -> None:
         side = images.shape[1]
         network = build(f"{suited_convnet(side)}-w{WIDTH}", 2, side, seed)
         self._features = features_of(network.eval(), DEPTHS)
@@ -35,7 +39,7 @@ class RandomFeatures:
         self._mean, self._scale = seen.mean(0), weights / (seen.std(0) + 1e-3)
         self.rows = self._scaled(seen)
 
-    def of(self, images: Pixels) -> Tensor:
+    def of(self, images: _Pixels) -> Tensor:
         """The features (n, D) of other images, in the same scale."""
         return self._scaled(self._seen(images))
 
@@ -43,7 +47,7 @@ class RandomFeatures:
         return ((seen - self._mean) * self._scale).double()
 
     @torch.inference_mode()
-    def _seen(self, images: Pixels) -> Tensor:
+    def _seen(self, images: _Pixels) -> Tensor:
         def rows(part: Tensor) -> Tensor:
             return torch.cat(self._features(part.permute(0, 3, 1, 2).float() / 127.5 - 1), 1)
 

@@ -1,0 +1,71 @@
+"""What a prior's samples teach, beside random real images: a linear classifier learns from either, in seconds.
+
+It sees images as networks of random weights do (attar/networks/random_features.py), and held-out images say what it has
+learnt. Samples that teach it less than random images taught networks less, too (docs/results.md); it may like samples
+that networks do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import resize
+
+from attar.core.rng import numpy_generator, seed_of
+from attar.data import ImageSet, load_pixels
+from attar.networks.random_features import RandomFeatures, scores
+
+SIDE = 64
+"""Side of the images, in pixels, at most."""
+MOST = 1000
+"""Images that are learnt from, and images that are tested, at most."""
+ROUNDS = 2
+"""Networks of random weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """Held-out real images, as the networks of random weights see them."""
+
+    seen: tuple[RandomFeatures, ...]
+    labels: Tensor
+    """Their classes (M,)."""
+    classes: int
+
+    def __call__(self, pixels: Tensor, labels: Tensor) -> float:
+        """Per cent of them that are right after learning from images (N, S, S, 3), uint8, with labels (N,)."""
+        images, known = _at_side(pixels[:MOST]).numpy(), labels[:MOST]
+        right = [scores(seen.of(images), known, seen.rows, self.classes).argmax(1) == self.labels for seen in self.seen]
+        return round(100 * float(torch.stack(right).double().mean()), 2)
+
+
+def open_lesson(held: ImageSet, size: int, preprocess: str) -> Lesson | None:
+    """The lesson of a data set's held-out images, for a prior of `size` pixels; None where there is nothing to tell."""
+    if len(held.classes) < 2 or len(held) < 2:
+        return None
+    chosen = numpy_generator("lesson", "tested").permutation(len(held))[:MOST]
+    images = _at_side(torch.from_numpy(load_pixels(held, chosen, size, preprocess))).numpy()
+    seen = tuple(RandomFeatures(images, seed_of("lesson", number)) for number in range(ROUNDS))
+    return Lesson(seen, torch.from_numpy(held.labels[chosen].copy()), len(held.classes))
+
+
+def random_real(images: ImageSet, count: int, size: int, preprocess: str) -> tuple[Tensor, Tensor]:
+    """`count` random images (N, S, S, 3), uint8, and their labels (N,), spread evenly over the classes."""
+    count, classes = min(count, MOST), len(images.classes)
+    chosen = []
+    for label in range(classes):
+        order = numpy_generator("lesson", "real", images.classes[label]).permutation(images.of_class(label))
+        chosen.append(order[: len(range(label, count, classes))])
+    places = np.concatenate(chosen)
+    pixels = torch.from_numpy(load_pixels(images, places, size, preprocess))
+    return pixels, torch.from_numpy(images.labels[places].copy())
+
+
+def _at_side(pixels: Tensor) -> Tensor:
+    """Images (N, S, S, 3) in uint8, reduced where they are larger than SIDE."""
+    if pixels.shape[1] <= SIDE:
+        return pixels
+    return resize(pixels.permute(0, 3, 1, 2), [SIDE, SIDE], antialias=True).permute(0, 2, 3, 1).contiguous()
