@@ -63,7 +63,7 @@ AMD EPYC with AVX-512 and bfloat16 instructions, one thread, the CIFAR-10 prior 
   parts of 50 in place of 100 is 1.07 times as fast, of 10 no faster, and a ResNet's slower.
 - **Seeds trained together** (torch.func over stacked weights) are not built: a step of three ConvNets of width 48 on
   100 images each is 0.50 (0.36 to 0.54) times as fast as three steps, in bfloat16 0.45. Whether a GPU has room that
-  this would fill is not known; Ray gives each seed a device. Nor are **CUDA graphs**: no GPU was at hand to time them.
+  this would fill is not known; Ray gives each seed a device. Nor are **CUDA graphs**: not timed on a GPU.
 - **Relabelling** in the recipe's bfloat16, with memory kept and each partner drawn once, made 0.50 times (a) 1.29 for
   a ConvNet, and 0.48 times 1.07 for a ResNet-18 (the first of each in two rounds before that change). Default recipes
   of soft labels stay in float32.

@@ -284,6 +284,31 @@ def test_the_forecast_counts_latents_that_are_held_and_none_that_are_mapped(
     assert held - mapped == images * means * (1 if exact else 2)
 
 
+@pytest.mark.parametrize(
+    ("size", "patch", "seconds", "told"),
+    [
+        (
+            64,
+            2,
+            1e-9,
+            "1,024 patches an image are many for a CPU: `patch` 4 makes a quarter of them, and an autoencoder",
+        ),
+        (36, 4, 1e-9, "81 patches an image are many for a CPU: a larger `patch` makes fewer, and an autoencoder"),
+        (64, 2, 1e9, ""),
+        (64, 8, 1e-9, ""),
+    ],
+)
+def test_what_would_be_faster_is_said_where_patches_are_many(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, size: int, patch: int, seconds: float, told: str
+) -> None:
+    monkeypatch.setattr("attar.priors.training.estimate.LONG", seconds)
+    data, said = save_folder(tmp_path / "images", NAMES, 12), list[str]()
+    asked = spec(data, size=size, training=replace(TINY, patch=patch))
+    train_new_prior(asked, tmp_path / "out", store=store, say=said.append, dry_run=True)
+    assert told in said[-1]
+    assert bool(told) == ("many for a CPU" in said[-1])
+
+
 def test_the_forecast_counts_the_classifier_and_every_sample(
     data: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,8 +20,11 @@ from attar.priors.training.latent_set import held_in_memory
 from attar.priors.training.monitor import SAMPLED, NetworkDenoiser, shown_images
 from attar.priors.training.sample_quality import classifier_artefact, classifier_seconds
 from attar.priors.training.task import TrainingRun, TrainingTask
-from attar.priors.training.train import step_seconds
+from attar.priors.training.train import FEW_TOKENS, step_seconds
 from attar.training.memory import COPIES, kept_for_gradient
+
+LONG = 6 * 3600.0
+"""Seconds of a training after which what would take less is said."""
 
 
 def estimate(run: TrainingRun, task: TrainingTask) -> str:
@@ -43,8 +46,20 @@ def estimate(run: TrainingRun, task: TrainingTask) -> str:
         f"parameters ({trained:,} trained); {plan.steps:,} steps of {plan.batch}: {seen:,} images, "
         f"{seen / images:.1f} epochs, {about(whole)} on {device_class(run.helper.device)} "
         f"({duration(training)} for the steps, {duration(sampling)} for {sampled:,} samples{classifier}), "
-        f"{_room(run, task)}{_looking(run)}"
+        f"{_room(run, task)}{_looking(run)}{_cheaper(run, task, whole)}"
     )
+
+
+def _cheaper(run: TrainingRun, task: TrainingTask, seconds: float) -> str:
+    """What would take less, where a new prior takes long on a CPU for its many patches."""
+    side, patch = task.codec.shape[-1], getattr(task.training, "patch", None)
+    if patch is None or run.helper.device.type != "cpu" or seconds < LONG or (side // patch) ** 2 <= FEW_TOKENS:
+        return ""
+    latents = "" if hasattr(task.codec, "vae") else ", and an autoencoder as `codec` leaves fewer pixels to cut"
+    twice = (
+        f"`patch` {2 * patch} makes a quarter of them" if side % (2 * patch) == 0 else "a larger `patch` makes fewer"
+    )
+    return f"; {(side // patch) ** 2:,} patches an image are many for a CPU: {twice}{latents}"
 
 
 def _looking(run: TrainingRun) -> str:
