@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from toys import learnt, save_folder, save_tiny_dit
 
-from attar.core.rng import numpy_generator
+from attar.core.rng import noise, numpy_generator
 from attar.core.store import Store
 from attar.data import load_pixels
 from attar.diffusion import Sampler
@@ -20,16 +20,20 @@ from attar.distillation.artefacts import fit_artefact
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods.exemplars.method import ExemplarFit, Exemplars
+from attar.methods.exemplars.prior_race import PriorRace
 from attar.methods.exemplars.race import Outcome, TypicalRace
+from attar.methods.refine import Refinement
 from attar.networks.random_features import RandomFeatures, sureness
-from attar.priors.codec import to_float, to_uint8
+from attar.priors.codec import to_uint8
 from attar.selection import Select
 from attar.sets.distilled import open_distilled
+from attar.sets.mosaics import reduced
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
 
 CLASSES = ["ant", "bee", "cat"]
 TYPICAL, ALL = Outcome(60.0, 50.0, 1.0, 90), Outcome(50.0, 60.0, 1.0, 90)
+PRIOR, NO_PRIOR = Outcome(70.0, 60.0, 1.0, 90), Outcome(60.5, 60.0, 1.0, 90)
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +132,21 @@ def test_the_outcome_is_kept_and_is_the_same_again(
     assert race.seconds() > 0
 
 
-@pytest.mark.parametrize(("outcome", "share", "denoised"), [(TYPICAL, 0.2, 1.0), (ALL, 1.0, 0.0)])
-def test_a_fit_follows_the_outcome(
-    world: Path, store: Store, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, share: float, denoised: float
+@pytest.mark.parametrize(
+    ("outcome", "second", "share", "denoised"),
+    [(TYPICAL, PRIOR, 0.2, 1.0), (TYPICAL, NO_PRIOR, 0.2, 0.0), (ALL, PRIOR, 1.0, 0.0)],
+)
+def test_a_fit_follows_the_outcomes(
+    world: Path,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Outcome,
+    second: Outcome,
+    share: float,
+    denoised: float,
 ) -> None:
     monkeypatch.setattr(TypicalRace, "outcome", lambda _: outcome)
+    monkeypatch.setattr(PriorRace, "outcome", lambda _: second)
     job, numbers = job_of(world, store), torch.from_numpy(job_of(world, store).images.of_class(1))
     fit = raced(world)
     fitted = learnt(job, fit, [1])
@@ -141,6 +155,8 @@ def test_a_fit_follows_the_outcome(
     assert float(fitted["share"]) == pytest.approx(share)
     assert float(fitted["denoised"]) == denoised
     assert ("inverted" in fitted) == bool(denoised)
+    assert fit.keeps_real(fitted) == (not denoised)
+    assert ("by_prior" in fitted) == (outcome == TYPICAL)
     told = ExemplarFit(chooser(world), steps=25, typical=round(100 * share), time=280).for_ipc(2)
     assert learnt(job, told, [1])["places"].tolist() == expected.tolist()
 
@@ -152,21 +168,100 @@ def test_a_time_that_is_set_stands(world: Path, store: Store, monkeypatch: pytes
     assert Exemplars(raced(world, time=400), Sampler(steps=5)).start(job_of(world, store), fitted, 1, 2).t == 400
 
 
-def test_images_that_are_not_denoised_are_the_real_ones_through_the_codec(
+def test_images_that_are_not_denoised_are_the_real_ones_themselves(
     world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TypicalRace, "outcome", lambda _: ALL)
-    job = job_of(world, store)
+    job, said = job_of(world, store), list[str]()
     method = Exemplars(ExemplarFit(chooser(world), steps=25), Sampler(steps=25))
-    (folder,) = distill_sets(job, "exemplars", method, (2,), tmp_path / "out")
+    (folder,) = distill_sets(job, "exemplars", method, (2,), tmp_path / "out", say=said.append)
     numbers = torch.from_numpy(job.images.of_class(0))
     chosen = numbers[chooser(world)(job, 0, numbers, 2)].numpy()
-    mean, _ = job.codec.encode(to_float(load_pixels(job.images, chosen, job.codec.size, "adm")))
+    real = load_pixels(job.images, chosen, job.codec.size, "adm")
     made = [np.asarray(Image.open(file)) for file in open_distilled(folder).files()[0]]
-    assert np.array_equal(np.stack(made), to_uint8(job.codec.decode(mean)))
+    assert np.array_equal(np.stack(made), real)
+    assert said[-2] == (
+        "ipc 2: chosen among all of each class (50.0 % of other images are right after typical ones, 60.0 % after "
+        "any): the real images themselves, which nothing denoised"
+    )
+    assert "the real images themselves" in (folder / "README.md").read_text()
     manifest = open_distilled(folder).manifest
     assert manifest["learnt"] == {"share": 1.0, "denoised": 0.0, "typical": 50.0, "all": 60.0}
     assert manifest["method"]["fit"]["typical"] == "auto"
+
+
+@pytest.mark.parametrize("formation", [1, 2])
+def test_pixels_are_refined_from_the_real_images_where_nothing_is_denoised(
+    world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, formation: int
+) -> None:
+    monkeypatch.setattr(TypicalRace, "outcome", lambda _: TYPICAL)
+    monkeypatch.setattr(PriorRace, "outcome", lambda _: NO_PRIOR)
+    given = list[torch.Tensor]()
+
+    def kept(refinement: Refinement, job: Job, prior: object, label: int, images: torch.Tensor) -> torch.Tensor:
+        given.append(images)
+        return images
+
+    monkeypatch.setattr(Refinement, "__call__", kept)
+    spec = Spec(data=str(world / "data"), prior=str(world / "dit"), device="cpu", formation=formation)
+    job, fit = Job(spec, store), ExemplarFit(chooser(world), steps=25)
+    method = Exemplars(fit, Sampler(steps=25), refine=Refinement(space="pixels"))
+    (folder,) = distill_sets(job, "exemplars", method, (2,), tmp_path / "out")
+    numbers = torch.from_numpy(job.images.of_class(0))
+    chosen = numbers[chooser(world, share=0.2)(job, 0, numbers, 2 * formation**2)].numpy()
+    real = load_pixels(job.images, chosen, job.codec.size, "adm")
+    side = job.codec.size // formation
+    expected = np.stack([reduced(pixels, side, "lanczos") for pixels in real])
+    assert np.array_equal(to_uint8(given[0]), expected)
+    assert open_distilled(folder).manifest["learnt"]["denoised"] == 0
+
+
+def test_a_prior_that_makes_noise_loses(world: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    race = raced(world).prior_race(job_of(world, store))
+    assert race is not None
+    assert race.passes() == 3 * (2 * 8 + 2 * 12 * 2), "two images of three classes, inverted and guided back"
+
+    def noisy(race: PriorRace, label: int, z: torch.Tensor) -> torch.Tensor:
+        return noise(tuple(z.shape), "race", label)
+
+    monkeypatch.setattr(PriorRace, "_denoised", noisy)
+    lost = race._run()
+    assert lost.tested == 3 * sum(len(race._others(label, np.arange(2), 0)) for label in range(3))
+    assert not lost.typical_wins
+    assert lost.typical < lost.all - 10
+    pairs = PriorRace._pairs
+
+    def restored(race: PriorRace, chosen: Any) -> Any:
+        by_prior, given, labels = pairs(race, chosen)
+        return given, by_prior, labels
+
+    monkeypatch.setattr(PriorRace, "_pairs", restored)
+    assert race._run().typical_wins, "who makes images of noise wins"
+
+
+def test_what_denoises_is_part_of_what_the_fit_is(world: Path, store: Store, tmp_path: Path) -> None:
+    save_tiny_dit(tmp_path / "other", CLASSES, learned_sigma=False)
+    ours = job_of(world, store)
+    other = Job(Spec(data=str(world / "data"), prior=str(tmp_path / "other"), device="cpu"), store)
+    first, second = (raced(world).prior_race(job) for job in (ours, other))
+    assert first is not None
+    assert second is not None
+    assert first.artefact.key != second.artefact.key
+    assert first.artefact.key in str(raced(world).identity(ours))
+    assert raced(world, time=400).prior_race(ours) is None
+
+
+def test_too_few_images_to_test_on_leave_the_prior_its_part(world: Path, store: Store, tmp_path: Path) -> None:
+    for name in CLASSES:
+        (tmp_path / "few" / name).mkdir(parents=True)
+        for file in sorted((world / "data" / name).iterdir())[:2]:
+            shutil.copy(file, tmp_path / "few" / name)
+    job = job_of(world, store, tmp_path / "few")
+    fit = ExemplarFit(steps=25).for_ipc(2)
+    race = fit.prior_race(job)
+    assert race is not None
+    assert race.outcome().tested == 0
+    assert fit.denoises(job)
 
 
 def test_the_fit_of_a_class_depends_on_the_others_that_race(world: Path, store: Store, tmp_path: Path) -> None:
@@ -239,6 +334,7 @@ def test_without_a_teacher_the_outcome_decides_what_is_denoised(
     world: Path, store: Store, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, denoised: float
 ) -> None:
     monkeypatch.setattr(TypicalRace, "outcome", lambda _: outcome)
+    monkeypatch.setattr(PriorRace, "outcome", lambda _: PRIOR)
     job = job_of(world, store)
     fit = ExemplarFit(steps=25).for_ipc(2)
     fitted, told = learnt(job, fit, [1]), learnt(job, ExemplarFit(steps=25, time=600).for_ipc(2), [1])

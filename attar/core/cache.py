@@ -28,6 +28,7 @@ KINDS = (
     "pixels",
     "prepared",
     "prior",
+    "prior-race",
     "race",
     "readable",
     "refined",

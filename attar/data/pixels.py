@@ -44,6 +44,17 @@ def load_pixels(images: ImageSet, indices: Ints | Sequence[int], size: int, how:
     return pixels
 
 
+def at_side(pixels: Pixels, side: int) -> Pixels:
+    """Images (N, S, S, 3) brought to (N, side, side, 3), antialiased."""
+    if pixels.shape[1] == side:
+        return pixels
+    import torch
+    from torchvision.transforms.v2.functional import resize
+
+    images = resize(torch.from_numpy(pixels).permute(0, 3, 1, 2), [side, side], antialias=True)
+    return np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+
+
 def _adm(image: Image.Image, size: int) -> Image.Image:
     """Guided diffusion's, also DiT's and Minimax's: halve by boxes while twice too large, bicubic, centre crop."""
     while min(image.size) >= 2 * size:

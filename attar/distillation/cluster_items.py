@@ -107,7 +107,8 @@ class Sampled:
         fitted = pipeline.fit(job, method, asked)
         candidates = pipeline.sample(job, method, asked, fitted)
         if not method.select.joint:
-            pipeline.refine(job, method, asked, fitted, pipeline.select(job, method, candidates, self.ipc))
+            kept = pipeline.select(job, method, candidates, self.ipc)
+            pipeline.refine(job, method, asked, fitted, kept, self.ipc)
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,6 +39,7 @@ STAGES = {
     **{stage: stage for stage in ("encoding", "sampling", "decoding", "refining", "preparing")},
     "finding starts": "the starts",
     **dict.fromkeys(("the prior looks at", "the teacher looks at", "typical images against all"), "the choice"),
+    "the prior against chosen images": "the choice",
 }
 """What stages say first of themselves -> the part that they are; latents are read again while fitting, and whatever
 else is said is of the fit."""
@@ -231,8 +232,14 @@ def choices(job: Job, method: Method, ipcs: Sequence[int]) -> dict[str, list[flo
             work = "to encode" if features.of == "latents" else f"for the {who} to look at"
             each = features_seconds(job, features, real)
             parts[f"{counted(sum(counts), 'image')} {work}"] = [count * each for count in counts if count]
-    racing = [method.for_ipc(n).fit.deciding_seconds(job) for n in ipcs] if isinstance(method, LatentMethod) else []
+    racing = [r for n in ipcs for r in _races(job, method.for_ipc(n).fit)] if isinstance(method, LatentMethod) else []
     return parts | ({"typical images to race all": [seconds for seconds in racing if seconds]} if any(racing) else {})
+
+
+def _races(job: Job, fit: Fit) -> tuple[float, float]:
+    """Seconds that it takes to decide on a fit's settings by the data, without the prior and with it."""
+    passes = fit.deciding_passes(job)
+    return fit.deciding_seconds(job), passes / passes_per_second(job.prior) if passes else 0.0
 
 
 def features_seconds(job: Job, features: ImageFeatures, real: bool) -> float:

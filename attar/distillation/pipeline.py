@@ -26,7 +26,7 @@ from attar.core.errors import AttarError
 from attar.core.finite import naming, save_finite
 from attar.core.progress import Meter
 from attar.core.store import Artefact
-from attar.data import preprocess
+from attar.data import load_pixels, preprocess
 from attar.data.pixels import Pixels
 from attar.distillation.artefacts import Artefacts, load_artefact, prepared_artefact
 from attar.distillation.denoising import BUNDLE, denoised, starts
@@ -173,26 +173,47 @@ def real_places(
     return found
 
 
+def as_they_are(
+    method: LatentMethod, fitted: Mapping[int, Tensors], real: Mapping[int, Sequence[Sequence[int]]]
+) -> dict[int, list[int]]:
+    """Of the classes whose images are real ones that nothing denoises: which, by their places in the class."""
+    kept = {label: places for label, places in real.items() if method.fit.keeps_real(fitted[label])}
+    return {label: [place for (place,) in places] for label, places in kept.items()}
+
+
 def refine(
-    job: Job, method: LatentMethod, asked: Artefacts, fitted: Mapping[int, Tensors], kept: Mapping[int, StoredLatents]
+    job: Job,
+    method: LatentMethod,
+    asked: Artefacts,
+    fitted: Mapping[int, Tensors],
+    kept: Mapping[int, StoredLatents],
+    ipc: int,
 ) -> dict[int, StoredLatents]:
     """The kept latents, improved where the method refines: latents again, or finished images."""
     if method.refine is None:
         return dict(kept)
+    real = as_they_are(method, fitted, real_places(method, fitted, kept, ipc))
     for group in asked.groups:
         with method.fit.adapted(job.prior, fitted.get(group[0], {})) as prior:
             for label in group:
-                make = partial(_refined, job, prior, method, label, kept[label])
+                make = partial(_refined, job, prior, method, label, kept[label], real)
                 _once(job, asked.refined[label], make, f"refining {job.classes[label]!r}")
     return {label: StoredLatents(made) for label, made in asked.refined.items()}
 
 
-def _refined(job: Job, prior: Prior, method: LatentMethod, label: int, kept: StoredLatents, _scratch: Path) -> Tensors:
+def _refined(
+    job: Job,
+    prior: Prior,
+    method: LatentMethod,
+    label: int,
+    kept: StoredLatents,
+    real: Mapping[int, Sequence[int]],
+    _scratch: Path,
+) -> Tensors:
     assert method.refine is not None
-    z = kept.load(job)
     if method.refine.space == "latents":
-        return {"z": method.refine(job, prior, label, z)}
-    images = np.stack([_as_stored(job, pixels) for pixels in _decoded(job, [label], z)])
+        return {"z": method.refine(job, prior, label, kept.load(job))}
+    images = np.stack([_as_stored(job, pixels) for pixels in _shown(job, [label], {label: kept}, real)])
     moved = method.refine(job, prior, label, torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1)
     return {"pixels": torch.from_numpy(to_uint8(moved))}
 
@@ -204,17 +225,35 @@ def finished(job: Job, refined: Mapping[int, StoredLatents], done: Collection[in
             yield label, index, pixels
 
 
-def decode(job: Job, latents: Mapping[int, StoredLatents], ipc: int, done: Collection[int] = ()) -> ImageStream:
-    """The images of all classes that are not `done`, brought to the spec's output size, or that of parts of it."""
+def decode(
+    job: Job,
+    latents: Mapping[int, StoredLatents],
+    real: Mapping[int, Sequence[int]],
+    ipc: int,
+    done: Collection[int] = (),
+) -> ImageStream:
+    """The images of all classes that are not `done`, brought to the spec's output size, or that of parts of it.
+
+    Those of the classes in `real` are not decoded: they are real ones of these places.
+    """
     missing = [label for label in latents if label not in done]
     meter = Meter(job.progress, f"decoding {ipc} a class", ipc * len(missing), "images")
     at_once = max(1, BUNDLE * job.codec.batch_size // ipc)
     for begin in range(0, len(missing), at_once):
         labels = missing[begin : begin + at_once]
-        z = torch.cat([latents[label].load(job) for label in labels])
-        for number, pixels in enumerate(_decoded(job, labels, z)):
+        for number, pixels in enumerate(_shown(job, labels, latents, real)):
             yield labels[number // ipc], number % ipc, _as_stored(job, pixels)
-        meter.add(len(z))
+        meter.add(ipc * len(labels))
+
+
+def _shown(
+    job: Job, labels: Sequence[int], latents: Mapping[int, StoredLatents], real: Mapping[int, Sequence[int]]
+) -> Pixels:
+    """The images (N, S, S, 3) of some classes, as many of each: real ones, or decoded."""
+    if not all(label in real for label in labels):
+        return _decoded(job, labels, torch.cat([latents[label].load(job) for label in labels]))
+    numbers = np.concatenate([job.images.of_class(label)[list(real[label])] for label in labels])
+    return load_pixels(job.images, numbers, job.codec.size, job.spec.preprocess)
 
 
 def _as_stored(job: Job, pixels: Pixels) -> Pixels:

@@ -83,6 +83,9 @@ def _foretold(plan: RunPlan, ipcs: Sequence[int], say: Say) -> Mapping[str, Stag
 
 
 def _write_all(plan: RunPlan, ipcs: Sequence[int], begun: float, say: Say) -> None:
+    from attar.sets.manifest import read_manifest
+    from attar.sets.races import races_in_words
+
     for ipc in ipcs:
         seconds = _write(plan, ipc, make(plan, ipc), say)
         begun, last = time.monotonic(), begun
@@ -90,6 +93,8 @@ def _write_all(plan: RunPlan, ipcs: Sequence[int], begun: float, say: Say) -> No
             passed = begun - last
             whole = f"with checks and preparation in {duration(passed)}"
             before = f"most of it before this, which took {duration(passed)}"
+            if raced := races_in_words(read_manifest(plan.folders[ipc] / "manifest.json")):
+                say(f"ipc {ipc}: {raced}")
             say(f"wrote {plan.folders[ipc]}, made in {duration(seconds)}, {before if seconds > passed else whole}")
 
 
@@ -164,11 +169,12 @@ def make(plan: RunPlan, ipc: int) -> StageOutputs:
     fitted = pipeline.fit(job, method, asked)
     candidates = pipeline.sample(job, method, asked, fitted)
     selected = pipeline.select(job, method, candidates, count)
-    refined = pipeline.refine(job, method, asked, fitted, selected)
-    decode = partial(pipeline.decode, job, refined, count)
+    refined = pipeline.refine(job, method, asked, fitted, selected, count)
+    real = pipeline.real_places(method, fitted, selected, count)
+    kept = pipeline.as_they_are(method, fitted, real) if method.refine is None else {}
+    decode = partial(pipeline.decode, job, refined, kept, count)
     parts = partial(pipeline.finished, job, refined) if method.refines_pixels else decode
     weights = pipeline.weights(method, fitted, selected, count)
-    real = pipeline.real_places(method, fitted, selected, count)
     return pipeline.StageOutputs(_mosaics(job, parts), fitted, asked, weights, real=real)
 
 

@@ -144,6 +144,10 @@ class Fit:
         """Seconds that it takes to decide on settings by the data, measured on a small part; 0 where none are open."""
         return 0.0
 
+    def deciding_passes(self, job: Job) -> int:
+        """Network passes, in images, that it takes to decide on settings by the data; 0 where none are open."""
+        return 0
+
     def training_steps(self, counts: Sequence[int]) -> int:
         """Steps of training that a group takes; 0 where nothing is trained."""
         return 0
@@ -166,6 +170,10 @@ class Fit:
     def image_weights(self, fitted: Tensors, n: int) -> Tensor | None:
         """What n candidates of a class weigh where networks learn from them, (n,), 0 or more; None: all the same."""
         return None
+
+    def keeps_real(self, fitted: Tensors) -> bool:
+        """Whether the images of a class are to be the real ones of `real_places` themselves, which nothing denoises."""
+        return False
 
     def real_places(self, fitted: Tensors, n: int) -> Tensor | None:
         """Which real images of a class n candidates begin as, by their places in it, (n,); None: as no single ones."""

@@ -27,6 +27,7 @@ from attar.report.sprites import BUDGET, Sheet, ShownImages, fitting, image_of, 
 from attar.sets.distilled import CLASSES_SHOWN, DistilledSet, Stored, evenly, stored, verify
 from attar.sets.mosaics import grid_words
 from attar.sets.near_copies import folder_of, nearest_pixels, read_nearest
+from attar.sets.races import races_in_words
 
 
 @dataclass(frozen=True)
@@ -257,6 +258,7 @@ def _facts(
         ("Prior", manifest["prior"]["source"] if manifest["prior"] else "none: real images"),
         ("Seed", str(manifest["seed"])),
     ]
+    facts += [("Choice", raced)] if (raced := races_in_words(manifest)) else []
     if manifest["seconds"]:
         facts.append(("Made in", f"{duration(sum(manifest['seconds'].values()))} on {manifest['machine']['device']}"))
     results = [(f"{record.network}, {record.protocol}", f"{record.accuracy} %, n = {record.n}") for record in records]

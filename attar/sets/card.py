@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from attar.core.portable_paths import last_name
+from attar.sets.races import races_in_words
 
 SHOWN = 1000
 """Images of a set at most whose real images the card lists; of larger ones only manifest.json does."""
@@ -79,7 +80,8 @@ def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
         facts.append(("soft labels", f"{manifest['label_scheme']}, by {last_name(manifest['labelled_by']['teacher'])}"))
     if manifest["prior"] is not None:
         facts.append(("prior", manifest["prior"]["source"]))
-    return [(name, escaped(last_name(str(value)))) for name, value in facts]
+    told = [(name, escaped(last_name(str(value)))) for name, value in facts]
+    return told + ([("choice", escaped(raced))] if (raced := races_in_words(manifest)) else [])
 
 
 def escaped(text: str) -> str:

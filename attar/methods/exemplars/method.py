@@ -40,11 +40,13 @@ class ExemplarFit(ExemplarSettings):
         race = self.race(job)
         if race is None:
             return self._inverted(job, group)
-        outcome, select = race.outcome(), self.decided(job)
-        denoised = outcome.typical_wins or self.time is not None
+        outcome, select, denoised = race.outcome(), self.decided(job), self.denoises(job)
         settled = replace(self, select=select, typical=100, time=self.turning_time)
         fitted = settled._inverted(job, group) if denoised else settled._encoded(job, group)
         found = {"share": select.share, "denoised": denoised, "typical": outcome.typical, "all": outcome.all}
+        if (second := self.prior_race(job)) is not None and outcome.typical_wins:
+            by_prior = second.outcome()
+            found |= {"by_prior": by_prior.typical, "as_they_are": by_prior.all}
         return {**fitted, **{name: torch.tensor(float(value)) for name, value in found.items()}}
 
     def _encoded(self, job: Job, group: Group) -> Tensors:
@@ -66,6 +68,9 @@ class ExemplarFit(ExemplarSettings):
         if self.exact:
             fitted["unconverged"] = (~(residual <= self.inversion.tolerance)).float().mean()
         return fitted
+
+    def keeps_real(self, fitted: Tensors) -> bool:
+        return "places" in fitted and "inverted" not in fitted
 
     def real_places(self, fitted: Tensors, n: int) -> torch.Tensor | None:
         return fitted["places"][:n] if "places" in fitted else None

@@ -91,8 +91,8 @@ class TypicalRace:
 
     @property
     def labels(self) -> list[int]:
-        """The classes that race: all, or of many some, drawn by name."""
-        return _drawn(self.job.classes)
+        """The classes that race."""
+        return drawn(self.job.classes)
 
     @property
     def artefact(self) -> Artefact:
@@ -110,7 +110,7 @@ class TypicalRace:
 
     def seconds(self) -> float:
         """Seconds that it takes, about: one call of a network, timed, for all images that it is shown."""
-        test = _Test(np.zeros((BATCH, self.side, self.side, 3), np.uint8), torch.zeros(BATCH), 0)
+        test = LinearTest(np.zeros((BATCH, self.side, self.side, 3), np.uint8), torch.zeros(BATCH), 0)
         among = 0 if self.taught else min(POOL, max(len(self.job.images.of_class(label)) for label in self.labels))
         begun = time.monotonic()
         test.right(np.zeros((BATCH, self.side, self.side, 3), np.uint8), torch.zeros(BATCH, dtype=torch.long))
@@ -139,7 +139,7 @@ class TypicalRace:
             return Outcome(0.0, 0.0, 0.0, 0)
         for number in range(ROUNDS):
             left_out = {label: self._left_out(label, number) for label in self.labels}
-            test = _Test(*self._images(left_out), number)
+            test = LinearTest(*self._images(left_out), number)
             choices = self._by_teacher(left_out) if self.taught else self._by_sureness(left_out, number)
             for right, chosen in zip((typical, every), choices, strict=True):
                 right.append(test.right(*self._images(chosen)))
@@ -148,13 +148,8 @@ class TypicalRace:
 
     def _left_out(self, label: int, number: int) -> Indices:
         """The places of the class's images that nothing is chosen from in a round."""
-        order = self._order(label, number)
-        return order[: min(LEFT_OUT, len(order) // 3)]
-
-    def _order(self, label: int, number: int) -> Indices:
-        """The places of all of the class's images, in an order of the round's own."""
-        size = len(self.job.images.of_class(label))
-        return numpy_generator("race", self.job.classes[label], number).permutation(size)
+        places = order(self.job, label, number)
+        return places[: min(LEFT_OUT, len(places) // 3)]
 
     def _by_teacher(self, left_out: dict[int, Indices]) -> Iterator[dict[int, Indices]]:
         """The places of the images of each class that are chosen among the typical of the others, then among all."""
@@ -168,7 +163,7 @@ class TypicalRace:
 
     def _by_sureness(self, left_out: dict[int, Indices], number: int) -> Iterator[dict[int, Indices]]:
         """The same, those being typical that a linear classifier is surest of."""
-        pools = {label: self._order(label, number)[len(places) :][:POOL] for label, places in left_out.items()}
+        pools = {label: order(self.job, label, number)[len(places) :][:POOL] for label, places in left_out.items()}
         images, labels = self._images(pools)
         rows = RandomFeatures(images, seed_of("race", "sureness", number)).rows
         doubts = -sureness(rows, labels)
@@ -209,12 +204,19 @@ def _artefact(race: TypicalRace) -> Artefact:
     return Artefact("race", inputs)
 
 
-def _drawn(classes: Sequence[str]) -> list[int]:
-    order = sorted(range(len(classes)), key=lambda label: seed_of("race", classes[label]))
-    return sorted(order[:CLASSES])
+def drawn(classes: Sequence[str]) -> list[int]:
+    """The labels of the classes that race: all, or of many some, drawn by name."""
+    by_name = sorted(range(len(classes)), key=lambda label: seed_of("race", classes[label]))
+    return sorted(by_name[:CLASSES])
 
 
-class _Test:
+def order(job: Job, label: int, number: int) -> Indices:
+    """The places of all of a class's images, in an order of the round's own."""
+    size = len(job.images.of_class(label))
+    return numpy_generator("race", job.classes[label], number).permutation(size)
+
+
+class LinearTest:
     """Images left out, and what a linear classifier makes of them."""
 
     def __init__(self, images: Pixels, labels: Tensor, number: int) -> None:

@@ -18,6 +18,7 @@ from attar.priors.prior import Prior
 from attar.selection.rules import RANKING
 
 if TYPE_CHECKING:
+    from attar.methods.exemplars.prior_race import PriorRace
     from attar.methods.exemplars.race import TypicalRace
 
 STORED_NAME = "Chosen"
@@ -78,6 +79,20 @@ class ExemplarSettings(Fit):
         assert self.count is not None, "for_ipc says how many"
         return TypicalRace(job, self._typical, self.count) if self._races else None
 
+    def prior_race(self, job: Job) -> PriorRace | None:
+        """What decides whether the prior improves what was chosen, if typical images won; None where `time` is set."""
+        from attar.methods.exemplars.prior_race import PriorRace
+
+        first = None if self.time is not None else self.race(job)
+        return None if first is None else PriorRace(job, first, self.chooses or self.select, self.inversion)
+
+    def denoises(self, job: Job) -> bool:
+        """Whether exemplars are denoised: where a time is set, or where typical images and then the prior win races."""
+        first, second = self.race(job), self.prior_race(job)
+        if first is None or second is None:
+            return True
+        return first.outcome().typical_wins and second.outcome().typical_wins
+
     def decided(self, job: Job) -> Select:
         """The rule of choice, after the race where one decides."""
         race = self.race(job)
@@ -132,6 +147,7 @@ class ExemplarSettings(Fit):
         name = f"{STORED_NAME} by seed {job.spec.seed}" if self.select.rule == "random" else STORED_NAME
         if self.count is not None and (race := self.race(job)) is not None:
             name += f" after race {race.artefact.key}"
+            name += "" if (second := self.prior_race(job)) is None else f" and {second.artefact.key}"
         return {**canonical(replace(self, select=Select())), "select": self._rule.identity(job), "is": name}
 
     @property
@@ -143,6 +159,13 @@ class ExemplarSettings(Fit):
     def deciding_seconds(self, job: Job) -> float:
         race = self.race(job)
         return 0.0 if race is None or job.store.has(race.artefact) else race.seconds()
+
+    def deciding_passes(self, job: Job) -> int:
+        first, second = self.race(job), self.prior_race(job)
+        if first is None or second is None or job.store.has(second.artefact):
+            return 0
+        lost = job.store.has(first.artefact) and not first.outcome().typical_wins
+        return 0 if lost else second.passes()
 
     def passes(self, counts: Sequence[int]) -> int:
         return sum(self.inversion.passes([min(self.count or count, count)]) for count in counts)

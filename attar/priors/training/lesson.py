@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
 
 from attar.core.rng import numpy_generator, seed_of
-from attar.data import ImageSet, load_pixels
+from attar.data import ImageSet, at_side, load_pixels
 from attar.networks.random_features import RandomFeatures, scores
 
 SIDE = 64
@@ -37,7 +36,7 @@ class Lesson:
 
     def __call__(self, pixels: Tensor, labels: Tensor) -> float:
         """Per cent of them that are right after learning from images (N, S, S, 3), uint8, with labels (N,)."""
-        images, known = _at_side(pixels[:MOST]).numpy(), labels[:MOST]
+        images, known = at_side(pixels[:MOST].numpy(), min(pixels.shape[1], SIDE)), labels[:MOST]
         right = [scores(seen.of(images), known, seen.rows, self.classes).argmax(1) == self.labels for seen in self.seen]
         return round(100 * float(torch.stack(right).double().mean()), 2)
 
@@ -47,7 +46,7 @@ def open_lesson(held: ImageSet, size: int, preprocess: str) -> Lesson | None:
     if len(held.classes) < 2 or len(held) < 2:
         return None
     chosen = numpy_generator("lesson", "tested").permutation(len(held))[:MOST]
-    images = _at_side(torch.from_numpy(load_pixels(held, chosen, size, preprocess))).numpy()
+    images = at_side(load_pixels(held, chosen, size, preprocess), min(size, SIDE))
     seen = tuple(RandomFeatures(images, seed_of("lesson", number)) for number in range(ROUNDS))
     return Lesson(seen, torch.from_numpy(held.labels[chosen].copy()), len(held.classes))
 
@@ -62,10 +61,3 @@ def random_real(images: ImageSet, count: int, size: int, preprocess: str) -> tup
     places = np.concatenate(chosen)
     pixels = torch.from_numpy(load_pixels(images, places, size, preprocess))
     return pixels, torch.from_numpy(images.labels[places].copy())
-
-
-def _at_side(pixels: Tensor) -> Tensor:
-    """Images (N, S, S, 3) in uint8, reduced where they are larger than SIDE."""
-    if pixels.shape[1] <= SIDE:
-        return pixels
-    return resize(pixels.permute(0, 3, 1, 2), [SIDE, SIDE], antialias=True).permute(0, 2, 3, 1).contiguous()

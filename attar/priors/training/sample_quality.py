@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import resize
 
 from attar.core.batching import device_class
 from attar.core.finite import naming, save_finite
 from attar.core.progress import Progress, silent, timed
 from attar.core.rng import numpy_generator, seed_of
 from attar.core.store import Artefact, Store
-from attar.data import ImageSet, load_pixels
+from attar.data import ImageSet, at_side, load_pixels
 from attar.networks import build
 from attar.priors.training.lesson import MOST
 from attar.training import Plan, Step, train
@@ -50,7 +49,7 @@ class Classifier:
 
     def __call__(self, pixels: Tensor, labels: Tensor) -> tuple[float, float]:
         """Top-1 in per cent and the Frechet distance of images (N, S, S, 3) in uint8 with labels (N,)."""
-        features, logits = _features_and_logits(self.network, _resized(pixels, self.side))
+        features, logits = _features_and_logits(self.network, torch.from_numpy(at_side(pixels.numpy(), self.side)))
         return 100 * float((logits.argmax(1) == labels).float().mean()), frechet(features, self.features)
 
 
@@ -199,7 +198,7 @@ def _random_images(images: ImageSet, size: int, how: str) -> tuple[Tensor, Tenso
     """At most LIMIT images (N, side, side, 3) and labels, in a fixed random order."""
     chosen = numpy_generator("judge", "images").permutation(len(images))[:LIMIT]
     parts = [
-        _resized(torch.from_numpy(load_pixels(images, chosen[begin : begin + 512], size, how)), _side(size))
+        torch.from_numpy(at_side(load_pixels(images, chosen[begin : begin + 512], size, how), _side(size)))
         for begin in range(0, len(chosen), 512)
     ]
     return torch.cat(parts), torch.from_numpy(images.labels[chosen].copy())
@@ -207,13 +206,6 @@ def _random_images(images: ImageSet, size: int, how: str) -> tuple[Tensor, Tenso
 
 def _side(size: int) -> int:
     return next((side for side in (16, 32) if size <= side), 64)
-
-
-def _resized(pixels: Tensor, side: int) -> Tensor:
-    """Images (N, S, S, 3) in uint8 to (N, side, side, 3)."""
-    if pixels.shape[1] == side:
-        return pixels
-    return resize(pixels.permute(0, 3, 1, 2), [side, side], antialias=True).permute(0, 2, 3, 1).contiguous()
 
 
 def _untrained(classes: int, side: int) -> Any:
