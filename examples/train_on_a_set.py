@@ -66,9 +66,13 @@ if __name__ == "__main__":
     parser.add_argument("test", type=ImageFolder)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--no-flip", action="store_true", help="for images that a flip changes, such as digits")
+    parser.add_argument("--size", type=int, help="side that all images are brought to; none: that of the set's first")
     asked = parser.parse_args()
     images, targets = learnt_from(asked.set)
+    side = asked.size or images[0].width
+    square = v2.Compose([v2.Resize(side), v2.CenterCrop(side)])
+    images = [square(image) for image in images]
     network = trained(images, targets, asked.steps, flip=0.0 if asked.no_flip else 0.5)
     with torch.no_grad():
-        right = sum(int(network(NORMALISED(image)[None]).argmax() == label) for image, label in asked.test)
+        right = sum(int(network(NORMALISED(square(image))[None]).argmax() == label) for image, label in asked.test)
     print(f"{len(images)} images: {100 * right / len(asked.test):.1f} % of {len(asked.test)} test images")

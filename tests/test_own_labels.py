@@ -114,6 +114,7 @@ def test_what_is_wrong_is_said_before_there_are_images(world: Path, teacher: str
     elsewhere = taught(f"imagefolder:{tmp_path / 'data'}", tmp_path / "elsewhere", shift=0)
     cases: list[tuple[Mapping[str, Any], str]] = [
         ({"labels": "fixed"}, "the method names no teacher; name one as `label_teacher`"),
+        ({"labels": "fixed", "label_teacher": "nobody"}, "`label_teacher` nobody: there is no such folder; give"),
         ({"labels": "fixed", "label_teacher": str(elsewhere)}, "does not know these classes of the set"),
         ({"labels": "fixed", "label_teacher": str(tmp_path / "none")}, "there is no such folder"),
         ({"label_teacher": teacher}, "ask for them with `labels` fixed"),

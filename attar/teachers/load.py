@@ -58,8 +58,7 @@ def load_pretrained(
     elif colon:
         own = _from_file(source, name, expand_user(file), len(names or ()) or count, size)
     else:
-        single = " of one teacher" if "," in source else ""
-        raise AttarError(f"`teacher` {source}{near(source)}: there is no such folder{single}; give {FORMS}")
+        raise AttarError(f"`teacher` {_absent(source)}")
     mean, std = (own.mean, own.std) if normalise is None else STATISTICS[normalise]
     if names is not None and len(names) != own.outputs:
         raise AttarError(
@@ -68,6 +67,17 @@ def load_pretrained(
     network, classes = own.network.eval(), names or own.classes
     sure = own.sure and normalise is None
     return replace(own, source=source, network=network, classes=classes, mean=mean, std=std, sure=sure)
+
+
+def check_form(source: str, name: str) -> None:
+    """Raises AttarError of the option `name` where a teacher's source is neither a folder that is there nor of a form."""
+    if not expand_user(source).is_dir() and ":" not in source and not source.startswith(("timm/", "torchvision/")):
+        raise AttarError(f"{name} {_absent(source)}")
+
+
+def _absent(source: str) -> str:
+    single = " of one teacher" if "," in source else ""
+    return f"{source}{near(source)}: there is no such folder{single}; give {FORMS}"
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
