@@ -70,7 +70,7 @@ def load_pretrained(
 
 
 def check_form(source: str, name: str) -> None:
-    """Raises AttarError of the option `name` where a teacher's source is neither a folder that is there nor of a form."""
+    """Raises AttarError, of the option `name`, for a teacher that is neither a folder that is there nor of a form."""
     if not expand_user(source).is_dir() and ":" not in source and not source.startswith(("timm/", "torchvision/")):
         raise AttarError(f"{name} {_absent(source)}")
 
