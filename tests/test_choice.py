@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from toys import attar, save_folder, save_tiny_dit
+from toys import attar, save_folder, save_tiny_dit, tint
 
 import attar as package
 from attar.core.errors import AttarError
@@ -149,6 +150,39 @@ def test_imagenets_classes_are_told_of_its_prior(
     data = save_folder(tmp_path / "data", ["n01440764", "English springer"], each=4)
     assert attar(monkeypatch, "distill", "--data", data, "--ipc", 1, "--out", tmp_path / "out", "--dry-run") == 0
     assert "the classes are ImageNet's: --prior facebook/DiT-XL-2-256 makes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "why_not", "taken"),
+    [
+        ("cuda", ["tench", "English springer"], "", True),
+        ("cpu", ["tench", "English springer"], "", False),
+        ("cuda", ["ant", "gryphon"], "", False),
+        ("cuda", ["tench", "English springer"], "the hub cannot be reached", False),
+    ],
+)
+def test_on_a_gpu_the_hubs_prior_makes_exemplars_of_imagenets_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, names: list[str], why_not: str, taken: bool
+) -> None:
+    monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
+    prior = save_tiny_dit(tmp_path / "dit", ["tench", "English springer"])
+    data, said = save_folder(tmp_path / "data", names, each=10), list[str]()
+    tint(data)
+    monkeypatch.setattr(choice, "STEPS", 30)
+    hub = "attar.distillation.hub_prior"
+    monkeypatch.setattr(f"{hub}.DIT", str(prior))
+    monkeypatch.setattr(f"{hub}.resolve", lambda *_: (torch.device(kind), torch.float32))
+    monkeypatch.setattr(f"{hub}.why_not_on_hub", lambda _: why_not)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    out = tmp_path / "out"
+    (folder,) = package.distill(str(data), ipc=1, out=out, device="cpu", classes=names, say=said.append)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["method"]["name"] == ("exemplars" if taken else "herding")
+    assert said[0].startswith(f"no `prior` is named: {prior}") == taken
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    again = package.distill(str(data), ipc=1, out=tmp_path / "offline", device="cpu", say=said.append)
+    assert json.loads((again[0] / "manifest.json").read_text())["method"]["name"] == "herding"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError
 from attar.core.progress import Say, of_item, quiet
 from attar.data.output_places import occupied
+from attar.distillation.hub_prior import DIT, are_imagenets, with_hub_prior
 from attar.methods import load_method
 from attar.networks import check_size, suited_convnet
 from attar.teachers.settings import TeacherTraining
@@ -24,14 +25,13 @@ STEPS = 400
 """Steps that the teacher is trained for, about: a weak one chooses best (docs/results.md)."""
 MANY, BATCH, LARGE_BATCH = 10_000, 64, 256
 """The teacher is trained with the large batch where there are this many images."""
-DIT = "facebook/DiT-XL-2-256"
 
 
 def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet, engine: Engine = LOCAL) -> list[Path]:
     """Distills as `distill_sets`, by a method of its own choice, and says which and why.
 
-    Without a prior it copies real images, with one it makes exemplars of them; either way a small teacher, written to
-    `OUT.teacher`, says which are typical.
+    Without a prior it copies real images, with one (hub_prior.py) it makes exemplars of them; either way a small
+    teacher, written to `OUT.teacher`, says which are typical.
 
     Raises:
         AttarError: any input is wrong; before the teacher is trained.
@@ -43,7 +43,7 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
 
     engine.check(job.spec.device)
     _balanced(job)
-    teacher = teacher_of(out)
+    job, teacher = with_hub_prior(job, say), teacher_of(out)
     name, fields = _chosen(job, teacher)
     folders = foreseen(job, name, load_method(name, fields(None)), ipcs, out).folders
     for folder in filter(occupied, folders.values()):
@@ -145,7 +145,7 @@ def _reasons(job: Job, training: TeacherTraining, teacher: Path) -> list[str]:
             f"no `method` is named: exemplars, real images that a small teacher finds typical; {first}",
             "for better ones: `attar tune` chooses their settings on a tenth of your data",
         ]
-    if _are_imagenets(job):
+    if are_imagenets(job):
         better = f"the classes are ImageNet's: `prior` {DIT} makes exemplars of them (on a GPU)"
     else:
         better = (
@@ -156,11 +156,3 @@ def _reasons(job: Job, training: TeacherTraining, teacher: Path) -> list[str]:
         f"among all where a short race finds these no worse; {first}",
         f"for better ones: {better}",
     ]
-
-
-def _are_imagenets(job: Job) -> bool:
-    """Whether every class of the job is one of ImageNet's, by name or WordNet id."""
-    from attar.data.class_names import imagenet_names, matches
-
-    matched = matches(job.classes, imagenet_names(), len(imagenet_names()), job.classes)
-    return all(matched.values())
