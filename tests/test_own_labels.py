@@ -96,6 +96,26 @@ def test_a_set_holds_its_labels_and_says_whose_they_are(
     assert torch.equal(apart, own)
 
 
+def test_parts_of_mosaics_have_the_labels_of_the_images_that_they_were_reduced_from(
+    teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"formation": 2, "labels": "fixed", "label_teacher": teacher, "ipc": 2}
+    folder = made(tmp_path / "mosaics", **asked)
+    whole = made(tmp_path / "whole", **{**asked, "formation": 1, "ipc": 8})
+    assert written(folder)["labelled_by"]["looked_at"].startswith("the real images")
+    assert "looked_at" not in written(whole)["labelled_by"]
+    own, expected = (load_file(of / LOGITS)["values"] for of in (folder, whole))
+    assert torch.equal(own, expected), "the same images, in parts or each by itself"
+    words = ["relabel", folder, "--teacher", teacher, "--scheme", "fixed", "--device", "cpu"]
+    assert attar(monkeypatch, *words, "--out", tmp_path / "labels") == 0
+    parts = soft_labels.StoredLabels(tmp_path / "labels")
+    assert not torch.equal(load_file(parts.folder / "labels-00000.safetensors")["values"], own)
+    assert parts.key != soft_labels.StoredLabels(folder / "labels").key, "what is learnt from either is kept apart"
+    (record,) = house.evaluate(folder, **JUDGED, fields=SHORT, baseline=False)
+    (other,) = house.evaluate(folder, labels=tmp_path / "labels", **JUDGED, fields=SHORT, baseline=False)
+    assert record["accuracies"] != other["accuracies"]
+
+
 def test_the_methods_own_teacher_labels_where_no_other_is_named(world: Path, teacher: str, tmp_path: Path) -> None:
     chosen: dict[str, Any] = {"method": "herding", "fields": {"select.teacher": teacher}, "labels": "fixed-int8"}
     own = written(made(tmp_path / "own", **chosen))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attar.core.errors import AttarError
 from attar.core.progress import Say, about, timed_on
 from attar.core.wording import counted
+from attar.sets.own_labels import LABELS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from attar.evaluation import Recipe
     from attar.job import Job, Spec
     from attar.methods.base import Method
@@ -83,15 +86,45 @@ def label_estimate(job: Job, method: Method, teacher: Teacher, ipcs: Sequence[in
     return f"{counted(count, 'image')} to label as {job.spec.labels}, {about(each * count)}{tried}"
 
 
-def label(job: Job, reference: TeacherReference, say: Say, distilled: DistilledSet) -> dict[str, Any]:
-    """Writes the labels of a set that is being written; what its manifest says of who gave them, and of their use."""
-    from attar.evaluation.relabel import label_set
+def label(
+    job: Job,
+    reference: TeacherReference,
+    say: Say,
+    real: Mapping[int, Sequence[Sequence[int]]],
+    distilled: DistilledSet,
+) -> dict[str, Any]:
+    """Writes the labels of a set that is being written; what its manifest says of who gave them, and of their use.
 
-    spec = job.spec
-    how = (spec.device, job.store, job.progress, spec.label_temperature, say)
-    known = label_set(distilled, reference, _recipe(spec), *how)
+    Parts of mosaics that are or began as single real images, of these `real` places, have the labels of those: a
+    teacher knows images of their size, and parts are a fraction of it.
+    """
+    from attar.evaluation.relabel import advised, label_set
+
+    spec, how = job.spec, (job.spec.device, job.store, job.progress)
+    originals = _originals(job, real, distilled) if spec.formation > 1 else None
+    known = label_set(distilled, reference, _recipe(spec), *how, originals)
+    if spec.label_temperature is not None:
+        known["advice"] = advised(distilled, distilled.folder / LABELS, spec.label_temperature, *how, say)
     kept = {name: known[name] for name in ("network", "accuracy", "classes", "advice") if name in known}
-    return {"labelled_by": {"teacher": str(reference.anywhere), **kept}}
+    seen = {} if originals is None else {"looked_at": "the real images that the parts are, or began as, at full size"}
+    return {"labelled_by": {"teacher": str(reference.anywhere), **kept, **seen}}
+
+
+def _originals(job: Job, real: Mapping[int, Sequence[Sequence[int]]], distilled: DistilledSet) -> Tensor | None:
+    """The real images (N, S, S, 3) that parts of mosaics are or began as; None where some are not single ones."""
+    import torch
+    from PIL import Image
+
+    from attar.data import load_pixels
+
+    places = [real.get(label, ()) for label in job.labels]
+    whole = len(distilled.manifest["images"]) * job.spec.formation**2
+    if sum(map(len, places)) != whole or any(len(of) != 1 for own in places for of in own):
+        return None
+    numbers = [job.images.of_class(label)[place] for label, own in enumerate(places) for (place,) in own]
+    with Image.open(distilled.files()[0][0]) as mosaic:
+        side = mosaic.width
+    return torch.from_numpy(load_pixels(job.images, numbers, side, job.spec.preprocess))
 
 
 def _recipe(spec: Spec) -> Recipe:

@@ -126,7 +126,7 @@ def _write(plan: RunPlan, ipc: int, made: StageOutputs, say: Say) -> float | Non
         if not plan.missing([ipc], quiet):
             return None
         beside = (prototypes(job, made.fitted), statistics(plan, made.fitted))
-        labels = None if plan.labeller is None else partial(label, job, plan.labeller, say)
+        labels = None if plan.labeller is None else partial(label, job, plan.labeller, say, made.real)
         job.store.once(set_artefact(plan, ipc, made), partial(_noted, folder))
         write_distilled(folder, job.classes, made.images, manifest(plan, ipc, made), *beside, plan.generates, labels)
     return sum(read_manifest(folder / "manifest.json")["seconds"].values())

@@ -110,7 +110,8 @@ class SoftLabels:
         scheme = Scheme.named(recipe.scheme)
         temperature = None if scheme.top is None else recipe.temperature
         precision = self.precision if self.given is None else self.given.precision
-        return Labelling(self.views, self.images, self.by, self.classes, scheme, temperature, precision)
+        looked_at = None if self.given is None else self.given.looked_at
+        return Labelling(self.views, self.images, self.by, self.classes, scheme, temperature, precision, looked_at)
 
     def stored(
         self, images: Callable[[], DeviceImages], device: torch.device, progress: Progress

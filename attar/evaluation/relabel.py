@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from attar.core.arguments import check_fields, checked
 from attar.core.engine import LOCAL, Engine, raise_first
 from attar.core.errors import AttarError
 from attar.core.files import appearing
+from attar.core.fingerprints import digest
 from attar.core.progress import Meter, Progress, Say, about, quiet, silent, timed_on
 from attar.core.store import Artefact, Store
 from attar.core.wording import counted
@@ -81,12 +83,12 @@ def label_set(
     device: str,
     store: Store,
     progress: Progress = silent,
-    temperature: float | Literal["auto"] | None = None,
-    say: Say = quiet,
+    originals: Tensor | None = None,
 ) -> dict[str, Any]:
     """Writes the labels of a set into its own folder, or what is missing of them; what is known of the teacher.
 
-    With a temperature, also the "advice" that goes with the labels.
+    The teacher looks at `originals`, uint8 (N, S, S, 3), in the place of the set's images, if there are any: the
+    images that parts of mosaics were reduced from.
 
     Raises:
         AttarError: the teacher fails a check.
@@ -94,22 +96,23 @@ def label_set(
     ready = _opened(distilled, reference, recipe, device, store)
     about = summary(reference.anywhere, ready.teacher)
     folder = distilled.folder / LABELS
-    write_labels(folder, ready.wanted, ready.images, ready.teacher, progress, {"teacher": about})
-    if temperature is None:
-        return about
-    return {**about, "advice": _advised(distilled, folder, temperature, device, store, progress, say)}
+    images, wanted = ready.images, ready.wanted
+    if originals is not None:
+        images, wanted = originals.to(images.device), replace(wanted, looked_at=digest(originals.numpy().tobytes()))
+    write_labels(folder, wanted, images, ready.teacher, progress, {"teacher": about})
+    return about
 
 
-def _advised(
+def advised(
     distilled: DistilledSet,
     labels: Path,
     temperature: float | Literal["auto"],
     device: str,
     store: Store,
-    progress: Progress,
-    say: Say,
+    progress: Progress = silent,
+    say: Say = quiet,
 ) -> dict[str, Any]:
-    """Writes beside whole labels at which temperature they are to be learnt from; the same."""
+    """Writes beside whole labels at which temperature they are to be learnt from; the same, `auto` after trials."""
     advice: dict[str, Any] = {"temperature": temperature}
     if temperature == "auto":
         choice = chosen_temperature(distilled, labels, device, store, progress)
@@ -187,7 +190,7 @@ def _write(
         write_labels(temporary, wanted, ready.images, ready.teacher, progress, about)
         if asked.temperature is not None:
             distilled = open_distilled(asked.folder)
-            _advised(distilled, temporary, asked.temperature, asked.device, store, progress, say)
+            advised(distilled, temporary, asked.temperature, asked.device, store, progress, say)
 
 
 _labelling: dict[str, _Opened] = {}

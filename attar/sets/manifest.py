@@ -61,6 +61,7 @@ _LABELLER: Shape = {
     "network": TEXT,
     "accuracy": number(0, 100),
     "classes": TEXT,
+    "looked_at?": TEXT,
     "advice?": {"temperature": ValueKind(f"a number above 0 or {LEFT_OUT}", is_temperature)},
 }
 _LOOK: Shape = {"step": whole(0), **{f"{name}?": Maybe(MEASURED) for name in LOOKED_AT}}

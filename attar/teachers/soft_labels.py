@@ -130,7 +130,10 @@ class Labelling:
     precision: Precision = "float32"
     """What the teacher computes in: float32, or mixed precision."""
 
-    LATER: ClassVar[Mapping[str, Any]] = {"precision": "float32"}
+    looked_at: str | None = None
+    """Digest of what the teacher looked at in the place of the images: those that parts were reduced from."""
+
+    LATER: ClassVar[Mapping[str, Any]] = {"precision": "float32", "looked_at": None}
 
     @property
     def key(self) -> str:
@@ -235,6 +238,7 @@ _SHAPE: Shape = {
         },
         "temperature": Maybe(number_of(0)),
         "precision?": ValueKind("a number format", lambda x: x in get_args(Precision)),
+        "looked_at?": Maybe(TEXT),
         "views": {"epochs": whole(1), "count": whole(1), "how": {"size": whole(1)}},
     },
 }
@@ -267,6 +271,7 @@ class StoredLabels:
         self.side = int(self._labelling["views"]["how"]["size"])
         self.temperature: float | None = self._labelling["temperature"]
         self.precision: Precision = self._labelling.get("precision", "float32")
+        self.looked_at: str | None = self._labelling.get("looked_at")
         self._rows = int(self.manifest["shard_epochs"])
         self._shard = lru_cache(maxsize=1)(self._read)
 
