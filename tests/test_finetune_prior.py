@@ -22,13 +22,16 @@ from attar.core.store import Store
 from attar.data import load_data
 from attar.data.class_names import imagenet_names
 from attar.priors import load_prior
+from attar.priors.codec import Codec
 from attar.priors.folder import linear_scheduler, write_pipeline
 from attar.priors.original_dit import original_transformer
 from attar.priors.prior import Prior
 from attar.priors.shared_embedders import SharedDiT, share_embedders, untrained
 from attar.priors.training.adaptors import DiffFit, add_lora, merge_lora
 from attar.priors.training.finetune import adapted_network, finetune_prior
+from attar.priors.training.latent_set import LatentSet
 from attar.priors.training.settings import AdaptedPrior, Denoising, Report, Training
+from attar.priors.training.task import TrainingRun
 
 DEEP = Training(hidden=16, layers=16, heads=2, patch=2)
 BRIEF = Denoising(steps=6, batch=4, learning_rate=1e-2, warmup=1, min_snr=None)
@@ -336,14 +339,26 @@ def test_the_best_average_of_what_is_trained_is_kept_and_resumed(
 
 @pytest.mark.parametrize("adapt", ["all", "difffit"])
 def test_a_prior_of_small_images_goes_on_with_larger_ones(
-    adapt: Any, data: Path, tied_prior: Path, tmp_path: Path, store: Store
+    adapt: Any, data: Path, tied_prior: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is trained and written is the network that diffusers builds for that size, with the same weights."""
+    asked = AdaptedPrior(str(data), prior=str(tied_prior), adapt=adapt, device="cpu", report=QUICK, training=BRIEF)
+    finetune_prior(asked, tmp_path / "small", store=store, say=lambda text: None)
+    shapes = list[tuple[int, ...]]()
+    plain = TrainingRun.encoded
+
+    def noted(run: TrainingRun, codec: Codec) -> LatentSet:
+        made = plain(run, codec)
+        shapes.append(made.shape)
+        return made
+
+    monkeypatch.setattr(TrainingRun, "encoded", noted)
     small = load_prior(str(tied_prior), device="cpu", tile=1)
     size, (channels, side, _) = small.codec.size, small.codec.shape
     common: dict[str, Any] = {"prior": str(tied_prior), "adapt": adapt, "device": "cpu", "report": QUICK}
     still = AdaptedPrior(str(data), size=2 * size, training=replace(BRIEF, learning_rate=1e-12), **common)
     finetune_prior(still, tmp_path / "out", store=store, say=lambda text: None)
+    assert shapes == [(channels, 2 * side, 2 * side)], "not the latents of small images, which the store has"
     large = load_prior(str(tmp_path / "out"), device="cpu", tile=1)
     assert (large.codec.size, large.codec.shape) == (2 * size, (channels, 2 * side, 2 * side))
     patches = network_of(small).config.patch_size

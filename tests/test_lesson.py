@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from test_train_prior import spec
 from toys import save_folder
 
 from attar.core.store import Store
 from attar.data import load_data
+from attar.networks.random_features import RandomFeatures
 from attar.priors.folder import read_card
-from attar.priors.training.lesson import MOST, open_lesson, random_real
+from attar.priors.training.lesson import open_lesson, random_real
 from attar.priors.training.run import train_new_prior
 from attar.priors.training.sample_quality import quality_in_words
 
@@ -29,6 +33,8 @@ def test_samples_that_teach_no_more_than_random_images_are_said_to(taught: float
     """Whatever share of them a classifier gives their class."""
     measures = {"accuracy": 69.0, "accuracy_real": 65.0, "samples": 500, "taught": taught, "taught_real": 34.0}
     assert re.search(told, quality_in_words(measures, 10))
+    del measures["taught"]
+    assert quality_in_words(measures, 10).endswith("chance 10.0%)"), "of a training begun before this was measured"
 
 
 def test_right_labels_teach_and_wrong_ones_do_not(shared: Callable[[str], Path]) -> None:
@@ -42,15 +48,25 @@ def test_right_labels_teach_and_wrong_ones_do_not(shared: Callable[[str], Path])
     assert lesson(pixels, labels) == right
 
 
-def test_large_images_are_seen_small_and_too_many_are_not_learnt_from(tmp_path: Path) -> None:
-    images = load_data(str(save_folder(tmp_path / "images", ["a", "b"], 8, size=80)))
+def test_large_images_are_seen_small_and_too_many_are_not_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, sides = load_data(str(save_folder(tmp_path / "images", ["a", "b"], 8, size=80))), set[int]()
+    plain = RandomFeatures._seen
+
+    def noted(seen: RandomFeatures, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
+        sides.add(pixels.shape[1])
+        return plain(seen, pixels)
+
+    monkeypatch.setattr(RandomFeatures, "_seen", noted)
+    monkeypatch.setattr("attar.priors.training.lesson.MOST", 10)
     lesson = open_lesson(images, 80, "adm")
     assert lesson is not None
-    assert lesson.seen[0].rows.shape[0] == 16
     pixels, labels = random_real(images, 10, 80, "adm")
-    many = pixels.repeat(MOST // 10 + 1, 1, 1, 1), labels.repeat(MOST // 10 + 1)
-    assert 0 <= lesson(pixels, labels) <= 100
-    assert lesson(*many) == lesson(many[0][:MOST], many[1][:MOST])
+    wrong = torch.cat([pixels, pixels]), torch.cat([labels, 1 - labels])
+    assert lesson(*wrong) == lesson(pixels, labels), "those after the first ten are not learnt from"
+    assert lesson(pixels, 1 - labels) != lesson(pixels, labels)
+    assert sides == {64}
 
 
 def test_one_class_or_one_image_held_out_has_no_lesson(tmp_path: Path) -> None:
@@ -64,8 +80,6 @@ def test_card_and_last_line_say_what_samples_teach(tmp_path: Path, store: Store)
     data, said = save_folder(tmp_path / "images", ["a", "b", "c"], 12), list[str]()
     train_new_prior(spec(data), tmp_path / "out", store=store, say=said.append)
     measures = read_card(tmp_path / "out")["measures"]
-    assert 0 <= measures["taught"] <= 100
-    assert 0 <= measures["taught_real"] <= 100
     assert f"is right on {measures['taught'] / 100:.1%} of held-out images" in said[-1]
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"is right on {measures['taught']:.1f} %" in card

@@ -15,7 +15,7 @@ from attar.core.progress import Say
 from attar.core.store import Artefact
 from attar.core.wording import counted
 from attar.data.output_places import check_place, occupied
-from attar.distillation.labelling import label_teacher
+from attar.distillation.labelling import check_label_teacher, label_teacher
 from attar.distillation.run_plan import RunPlan, foreign, set_in
 from attar.job import FOR_PRIOR, Job, Spec
 from attar.methods.base import ComposedImages, LatentMethod, Method, RealImages
@@ -44,6 +44,7 @@ def planned(
         AttarError: what is wrong and what to do.
     """
     plan = foreseen(job, name, method, ipcs, out, fits)
+    check_label_teacher(job.spec)
     if isinstance(method, LatentMethod):
         if not job.unread:
             method.fit.check(job.prior)

@@ -28,21 +28,26 @@ def label_teacher(spec: Spec, method: Method) -> TeacherReference | None:
     """Who labels the images, in words; None where no labels are asked for.
 
     Raises:
-        AttarError: they are, and neither the spec nor the method names a teacher, or there is none of that name.
+        AttarError: they are, and neither the spec nor the method names a teacher.
     """
-    from attar.teachers.load import check_form
     from attar.teachers.reference import TeacherReference
 
     if spec.labels is None:
         return None
     if spec.label_teacher is not None:
-        reference = TeacherReference.from_text([spec.label_teacher])
-        for source in reference.sources:
-            check_form(source, "`label_teacher`")
-        return reference
+        return TeacherReference.from_text([spec.label_teacher])
     if (named := _named_by(method)) is None:
         raise AttarError(f"`labels` {spec.labels}: the method names no teacher; name one as `label_teacher`")
     return named
+
+
+def check_label_teacher(spec: Spec) -> None:
+    """Raises AttarError where the spec names a teacher for its labels who is not there."""
+    from attar.teachers.load import check_form
+    from attar.teachers.reference import TeacherReference
+
+    for source in () if spec.label_teacher is None else TeacherReference.from_text([spec.label_teacher]).sources:
+        check_form(source, "`label_teacher`")
 
 
 def _named_by(method: Method) -> TeacherReference | None:

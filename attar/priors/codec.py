@@ -136,7 +136,7 @@ class AutoencoderCodec:
     vae: nn.Module
     """diffusers' network."""
     key: str
-    """Fingerprint of the weights and their use."""
+    """Fingerprint of the weights and their use, and of the images' size where it is not the autoencoder's own."""
     size: int
     """Side of the images, in pixels."""
     shape: tuple[int, int, int]
@@ -312,10 +312,12 @@ def autoencoder_codec(vae: Any, side: int, device: torch.device, dtype: torch.dt
     """A codec of this autoencoder for latents of `side` x `side`, with the scale that its configuration gives."""
     vae = vae.eval().requires_grad_(False)
     scale, shift = float(vae.config.scaling_factor), float(vae.config.shift_factor or 0)
+    size = side * 2 ** (len(vae.config.block_out_channels) - 1)
+    other = () if size == vae.config.get("sample_size") else (size,)  # of its own size a key was always without
     codec = AutoencoderCodec(
         vae=vae,
-        key=fingerprint(weights_key(vae), scale, shift),
-        size=side * 2 ** (len(vae.config.block_out_channels) - 1),
+        key=fingerprint(weights_key(vae), scale, shift, *other),
+        size=size,
         shape=(vae.config.latent_channels, side, side),
         device=device,
         dtype=dtype,

@@ -13,7 +13,7 @@ def races_in_words(manifest: Mapping[str, Any]) -> str:
         return ""
     among = "the typical ones of each class" if learnt["share"] < 1 else "all of each class"
     first = _compared(learnt["typical"], "typical ones", learnt["all"], "any")
-    kept = "denoised by the prior" if learnt["denoised"] else "the real images themselves, which nothing denoised"
+    kept = "denoised by the prior" if learnt["denoised"] else "nothing denoised the real images"
     if "by_prior" not in learnt:
         return f"chosen among {among}{first}: {kept}"
     second = _compared(learnt["by_prior"], "these denoised", learnt["as_they_are"], "these as they are")

@@ -100,6 +100,8 @@ class PriorRace:
 
     def _run(self) -> Outcome:
         chosen = dict[int, Indices]()
+        if len(self.labels) < 2 or self.first.outcome().tested == 0:
+            return Outcome(0.0, 0.0, 0.0, 0)
         for label in self.labels:
             numbers = torch.from_numpy(self.job.images.of_class(label))
             chosen[label] = self.select(self.job, label, numbers, min(self._count, len(numbers))).numpy()

@@ -21,7 +21,7 @@ from attar.core.store import Store
 from attar.data.class_names import matches
 from attar.data.output_places import check_place
 from attar.priors import load_prior, load_prior_codec
-from attar.priors.codec import PixelCodec
+from attar.priors.codec import PixelCodec, autoencoder_codec
 from attar.priors.digits import digits_prior, is_trained, untrained_digits
 from attar.priors.folder import linear_scheduler
 from attar.priors.shared_embedders import SharedDiT, share_embedders
@@ -123,14 +123,14 @@ def _opened(spec: AdaptedPrior, source: str, run: TrainingRun) -> tuple[Prior, C
 
 
 def _of_size(codec: Any, size: int, transformer: Any) -> Any:
-    channels, side, _ = codec.shape
-    factor = codec.size // side
+    """The codec for images of `size` pixels."""
+    factor = codec.size // codec.shape[-1]
     whole = factor * (1 if transformer is None else transformer.config.patch_size)
     if size % whole:
         raise AttarError(f"`size` {size}: must be a multiple of {whole}, the side of the prior's patches in pixels")
     if isinstance(codec, PixelCodec):
         return replace(codec, size=size)
-    return replace(codec, size=size, shape=(channels, size // factor, size // factor))
+    return autoencoder_codec(codec.vae, size // factor, codec.device, codec.dtype)
 
 
 def _adaptation(

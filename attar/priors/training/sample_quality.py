@@ -123,7 +123,7 @@ def quality_in_words(measures: Mapping[str, Any], classes: int) -> str:
     worth = ""
     if own < (real + chance) / 2:
         worth = "a weak prior, whose images may be worth less than random real ones"
-    elif measures.get("taught", 1) <= measures.get("taught_real", 0):
+    elif measures.get("taught", math.inf) <= measures.get("taught_real", 0):
         worth = "no more than random real images teach, which may be the better set"
     if not worth:
         return measured
