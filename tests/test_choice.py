@@ -156,6 +156,7 @@ def test_imagenets_classes_are_told_of_its_prior(
     ("kind", "names", "why_not", "taken"),
     [
         ("cuda", ["tench", "English springer"], "", True),
+        ("cuda", ["tench", "English springer"], "small", False),
         ("cpu", ["tench", "English springer"], "", False),
         ("cuda", ["ant", "gryphon"], "", False),
         ("cuda", ["tench", "English springer"], "the hub cannot be reached", False),
@@ -172,7 +173,8 @@ def test_on_a_gpu_the_hubs_prior_makes_exemplars_of_imagenets_classes(
     hub = "attar.distillation.hub_prior"
     monkeypatch.setattr(f"{hub}.DIT", str(prior))
     monkeypatch.setattr(f"{hub}.resolve", lambda *_: (torch.device(kind), torch.float32))
-    monkeypatch.setattr(f"{hub}.why_not_on_hub", lambda _: why_not)
+    monkeypatch.setattr(f"{hub}.why_not_on_hub", lambda _: why_not.removeprefix("small"))
+    monkeypatch.setattr(f"{hub}.LEAST", 17 if why_not == "small" else 16)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     out = tmp_path / "out"

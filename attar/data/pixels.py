@@ -45,7 +45,7 @@ def load_pixels(images: ImageSet, indices: Ints | Sequence[int], size: int, how:
 
 
 def at_side(pixels: Pixels, side: int) -> Pixels:
-    """Images (N, S, S, 3) brought to (N, side, side, 3), antialiased."""
+    """Images, uint8 (N, S, S, 3), brought to (N, side, side, 3), antialiased."""
     if pixels.shape[1] == side:
         return pixels
     import torch

@@ -14,15 +14,18 @@ from attar.data.class_names import imagenet_names, matches
 from attar.job import Job
 
 DIT = "facebook/DiT-XL-2-256"
+LEAST = 128
+"""Side of the data's images, in pixels, at least: smaller ones would be enlarged to its 256."""
 
 
 def with_hub_prior(job: Job, say: Say) -> Job:
-    """The job with the hub's DiT where it names no prior, all of its classes are ImageNet's, and there is a GPU.
+    """The job with the hub's DiT where it names no prior, its images are ImageNet's by class and size, on a GPU.
 
     Where the hub cannot be reached and its cache lacks the model, the job as it is.
     """
     on_gpu = resolve(job.spec.device, job.spec.dtype)[0].type == "cuda"
-    if job.spec.prior is not None or not on_gpu or not are_imagenets(job) or not _can_be_had():
+    suits = job.spec.prior is None and on_gpu and job.side >= LEAST and are_imagenets(job)
+    if not suits or not _can_be_had():
         return job
     say(f"no `prior` is named: {DIT}, for all classes are ImageNet's and here is a GPU; without it: `method` herding")
     return Job(replace(job.spec, prior=DIT), job.store, job.progress, job.dry)

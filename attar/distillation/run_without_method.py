@@ -48,7 +48,10 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
     folders = foreseen(job, name, load_method(name, fields(None)), ipcs, out).folders
     for folder in filter(occupied, folders.values()):
         if (other := open_distilled(folder).manifest["method"]["name"]) != name:
-            raise AttarError(f"{folder} is a set of {other}, and {name} is the choice here: choose another `out`")
+            raise AttarError(
+                f"{folder} is a set of {other}, and {name} is the choice here and now: choose another `out`, or name "
+                "the `method`"
+            )
     training = _training(job)
     _teachable(job, training)
     for line in _reasons(job, training, teacher):

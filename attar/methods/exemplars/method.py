@@ -34,7 +34,8 @@ class ExemplarFit(ExemplarSettings):
 
         Where a race decides: `share`, what they were chosen from, and how many of the images left out were right, in
         per cent, after learning from typical ones and from all. Where typical ones are no better, the prior, which
-        makes images typical, is of no use either: `denoised` is then 0, and nothing is inverted.
+        makes images typical, is of no use either; where they are, a second race says whether it improves them:
+        `by_prior` and `as_they_are` are what that found. Where it does not, `denoised` is 0, and nothing is inverted.
         """
         assert self.count is not None, "for_ipc says how many"
         race = self.race(job)

@@ -116,20 +116,19 @@ class PriorRace:
         return Outcome.of(*(torch.cat(told) for told in right))
 
     def _pairs(self, chosen: dict[int, Indices]) -> tuple[Pixels, Pixels, Tensor]:
-        """The chosen images (N, S, S, 3), denoised and as they are, and their labels (N,)."""
+        """The chosen images, uint8 (N, S, S, 3), denoised and as they are, and their labels (N,)."""
         job, by_prior, as_they_are = self.job, list[Pixels](), list[Pixels]()
         meter = Meter(job.progress, "the prior against chosen images", sum(map(len, chosen.values())), "images")
         for label, places in chosen.items():
             numbers = job.images.of_class(label)[places]
             pixels = load_pixels(job.images, numbers, job.codec.size, job.spec.preprocess)
             mean, _ = job.codec.encode(to_float(pixels))
-            by_prior.append(to_uint8(job.codec.decode(self._denoised(label, mean))))
-            as_they_are.append(pixels)
+            by_prior.append(at_side(to_uint8(job.codec.decode(self._denoised(label, mean))), self._side))
+            as_they_are.append(at_side(pixels, self._side))
             meter.add(len(pixels))
         sizes = torch.tensor([len(places) for places in chosen.values()])
         known = torch.arange(len(sizes)).repeat_interleave(sizes)
-        made, given = (at_side(np.concatenate(images), self._side) for images in (by_prior, as_they_are))
-        return made, given, known
+        return np.concatenate(by_prior), np.concatenate(as_they_are), known
 
     def _denoised(self, label: int, z: Tensor) -> Tensor:
         prior, y, (time,) = self.job.prior, self.job.conditions([label]).expand(len(z)), self.inversion.times

@@ -44,8 +44,8 @@ class ExemplarSettings(Fit):
     """Exemplars of a class, of which a smaller IPC takes the first; none: as many as the IPC."""
     time: int | None = None
     """Where images are denoised from: the earlier the closer to the exemplars, the later the more typical; none: 280
-    with a teacher, which chooses typical ones, and 600 without; or not at all where the race finds that typical images
-    teach no more."""
+    with a teacher, which chooses typical ones, and 600 without; or not at all where races find that typical images, or
+    denoised ones, teach no more."""
     guidance: float = 1.0
     """Guidance of the inversion; 1 halves its cost."""
     steps: int = 50

@@ -268,7 +268,7 @@ class AdaptedPrior(Material):
 
     prior: str = field(kw_only=True)
     """The diffusion model that is adapted: digits, a folder or hub id of a DiTPipeline, or an original DiT.pt."""
-    size: int | None = None
+    size: int | None = field(default=None, kw_only=True)
     """Side of the images, in pixels; none: the prior's own. A prior that learnt small images cheaply goes on with
     larger ones: its patches keep their size in pixels and grow in number, and positions are no weights."""
     adapt: Literal["all", "difffit", "bitfit", "lora"] = "all"
