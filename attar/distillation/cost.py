@@ -232,8 +232,12 @@ def choices(job: Job, method: Method, ipcs: Sequence[int]) -> dict[str, list[flo
             work = "to encode" if features.of == "latents" else f"for the {who} to look at"
             each = features_seconds(job, features, real)
             parts[f"{counted(sum(counts), 'image')} {work}"] = [count * each for count in counts if count]
-    racing = [r for n in ipcs for r in _races(job, method.for_ipc(n).fit)] if isinstance(method, LatentMethod) else []
-    return parts | ({"typical images to race all": [seconds for seconds in racing if seconds]} if any(racing) else {})
+    races = [_races(job, method.for_ipc(ipc).fit) for ipc in ipcs] if isinstance(method, LatentMethod) else []
+    for what, racing in zip(
+        ("typical images to race all", "the prior to race them"), zip(*races, strict=True), strict=False
+    ):
+        parts |= {what: [seconds for seconds in racing if seconds]} if any(racing) else {}
+    return parts
 
 
 def _races(job: Job, fit: Fit) -> tuple[float, float]:
