@@ -180,6 +180,7 @@ def test_images_that_are_not_denoised_are_the_real_ones_themselves(
     real = load_pixels(job.images, chosen, job.codec.size, "adm")
     made = [np.asarray(Image.open(file)) for file in open_distilled(folder).files()[0]]
     assert np.array_equal(np.stack(made), real)
+    assert any("typical images to race all; the prior to race them" in line for line in said)
     assert said[-2] == (
         "ipc 2: chosen among all of each class (50.0 % of other images are right after typical ones, 60.0 % after "
         "any): nothing denoised the real images"
