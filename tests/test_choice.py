@@ -159,6 +159,7 @@ def test_imagenets_classes_are_told_of_its_prior(
         ("cuda", ["tench", "English springer"], "small", False),
         ("cpu", ["tench", "English springer"], "", False),
         ("cuda", ["ant", "gryphon"], "", False),
+        ("cuda", ["crane", "English springer"], "", False),
         ("cuda", ["tench", "English springer"], "the hub cannot be reached", False),
     ],
 )

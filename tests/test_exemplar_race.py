@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from toys import learnt, save_folder, save_tiny_dit
 
+from attar.core.errors import AttarError
 from attar.core.rng import noise, numpy_generator
 from attar.core.store import Store
 from attar.data import load_pixels
@@ -238,6 +239,18 @@ def test_a_prior_that_makes_noise_loses(world: Path, store: Store, monkeypatch: 
 
     monkeypatch.setattr(PriorRace, "_pairs", restored)
     assert race._run().typical_wins, "who makes images of noise wins"
+
+
+def test_a_prior_that_makes_no_images_is_an_error_not_a_lost_race(
+    world: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TypicalRace, "outcome", lambda _: TYPICAL)
+    job, fit = job_of(world, store), raced(world)
+    flat = torch.zeros(2, 3, 16, 16)
+    monkeypatch.setattr(type(job.codec), "decode", lambda codec, z: flat)
+    with pytest.raises(AttarError, match=r"image 0 of 'ant' is of a single colour once it is denoised"):
+        fit.denoises(job)
+    assert not list((store.root / "prior-race").glob("[!.]*"))
 
 
 def test_what_denoises_is_part_of_what_the_fit_is(world: Path, store: Store, tmp_path: Path) -> None:

@@ -69,6 +69,14 @@ def test_large_images_are_seen_small_and_too_many_are_not_learnt_from(
     assert sides == {64}
 
 
+def test_tiny_images_are_seen_enlarged(tmp_path: Path) -> None:
+    images = load_data(str(save_folder(tmp_path / "images", ["a", "b"], 8, size=4)))
+    lesson = open_lesson(images, 4, "adm")
+    assert lesson is not None
+    pixels, labels = random_real(images, 16, 4, "adm")
+    assert lesson(pixels, labels) > 90, "they are the images that are tested"
+
+
 def test_one_class_or_one_image_held_out_has_no_lesson(tmp_path: Path) -> None:
     images = load_data(str(save_folder(tmp_path / "images", ["a", "b"], 6)))
     assert open_lesson(images, 16, "adm") is not None

@@ -24,7 +24,8 @@ def with_hub_prior(job: Job, say: Say) -> Job:
     Where the hub cannot be reached and its cache lacks the model, the job as it is.
     """
     on_gpu = resolve(job.spec.device, job.spec.dtype)[0].type == "cuda"
-    suits = job.spec.prior is None and on_gpu and job.side >= LEAST and are_imagenets(job)
+    spec = job.spec
+    suits = spec.prior is None and spec.codec is None and on_gpu and job.side >= LEAST and are_imagenets(job)
     if not suits or not _can_be_had():
         return job
     say(f"no `prior` is named: {DIT}, for all classes are ImageNet's and here is a GPU; without it: `method` herding")
@@ -32,9 +33,9 @@ def with_hub_prior(job: Job, say: Say) -> Job:
 
 
 def are_imagenets(job: Job) -> bool:
-    """Whether every class of the job is one of ImageNet's, by name or WordNet id."""
+    """Whether every class of the job is one of ImageNet's, and no two of them, by name or WordNet id."""
     matched = matches(job.classes, imagenet_names(), len(imagenet_names()), job.classes)
-    return all(matched.values())
+    return all(len(labels) == 1 for labels in matched.values())
 
 
 def _can_be_had() -> bool:

@@ -32,7 +32,7 @@ from attar.distillation.artefacts import Artefacts, load_artefact, prepared_arte
 from attar.distillation.denoising import BUNDLE, denoised, starts
 from attar.job import Job
 from attar.methods.base import ComposedImages, Fit, Group, LatentMethod, RealImages, Tensors
-from attar.priors.codec import to_uint8
+from attar.priors.codec import of_one_colour, to_uint8
 from attar.priors.prior import Prior
 from attar.sets.mosaics import mosaic, reduced
 
@@ -271,8 +271,7 @@ def _decoded(job: Job, labels: Sequence[int], z: Tensor) -> Pixels:
     """
     with naming(f"decoding {job.classes[labels[0]]!r}" + (f" to {job.classes[labels[-1]]!r}" if labels[1:] else "")):
         images = to_uint8(job.codec.decode(z))
-    flat = (images == images[:, :1, :1]).all((1, 2, 3)).nonzero()[0]
-    if len(flat) and images.shape[1] > 1:
+    if len(flat := of_one_colour(images)):
         number, ipc = int(flat[0]), len(z) // len(labels)
         raise AttarError(
             f"image {number % ipc} of {job.classes[labels[number // ipc]]!r} is of a single colour, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,6 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
     """
     from attar.distillation.checks import foreseen
     from attar.distillation.run import distill_sets
-    from attar.sets.distilled import open_distilled
     from attar.teachers.train import train_teacher
 
     engine.check(job.spec.device)
@@ -46,12 +45,7 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
     job, teacher = with_hub_prior(job, say), teacher_of(out)
     name, fields = _chosen(job, teacher)
     folders = foreseen(job, name, load_method(name, fields(None)), ipcs, out).folders
-    for folder in filter(occupied, folders.values()):
-        if (other := open_distilled(folder).manifest["method"]["name"]) != name:
-            raise AttarError(
-                f"{folder} is a set of {other}, and {name} is the choice here and now: choose another `out`, or name "
-                "the `method`"
-            )
+    _same_choice(folders.values(), name)
     training = _training(job)
     _teachable(job, training)
     for line in _reasons(job, training, teacher):
@@ -70,6 +64,18 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
             say(f"ipc {ipc}: {race.outcome().words}")
         distill_sets(job, name, method, [ipc], folder, say=say, engine=engine)
     return list(folders.values())
+
+
+def _same_choice(folders: Iterable[Path], name: str) -> None:
+    """Raises AttarError where one of the folders holds a set of another method."""
+    from attar.sets.distilled import open_distilled
+
+    for folder in filter(occupied, folders):
+        if (other := open_distilled(folder).manifest["method"]["name"]) != name:
+            raise AttarError(
+                f"{folder} is a set of {other}, and {name} is the choice here and now: choose another `out`, or name "
+                "the `method`"
+            )
 
 
 def _balanced(job: Job) -> None:

@@ -363,6 +363,12 @@ def to_float(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def of_one_colour(images: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The places of the images (N, S, S, 3) that are of a single colour, as no image of anything is."""
+    flat = (images == images[:, :1, :1]).all((1, 2, 3)) & (images.shape[1] > 1)
+    return flat.nonzero()[0]
+
+
 def to_uint8(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """float (N, 3, H, W) in [-1, 1] to uint8 (N, H, W, 3), rounded to the nearest.
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attar.core.errors import AttarError
 from attar.core.progress import Meter, silent
 from attar.core.store import Artefact, write_json
 from attar.data import at_side, load_pixels
@@ -33,7 +34,7 @@ from attar.methods.exemplars.race import (
     drawn,
     order,
 )
-from attar.priors.codec import to_float, to_uint8
+from attar.priors.codec import of_one_colour, to_float, to_uint8
 from attar.selection import Select
 from attar.selection.rules import Indices
 
@@ -123,7 +124,13 @@ class PriorRace:
             numbers = job.images.of_class(label)[places]
             pixels = load_pixels(job.images, numbers, job.codec.size, job.spec.preprocess)
             mean, _ = job.codec.encode(to_float(pixels))
-            by_prior.append(at_side(to_uint8(job.codec.decode(self._denoised(label, mean))), self._side))
+            made = to_uint8(job.codec.decode(self._denoised(label, mean)))
+            if len(flat := of_one_colour(made)):
+                raise AttarError(
+                    f"image {flat[0]} of {job.classes[label]!r} is of a single colour once it is denoised: the prior "
+                    "or its codec makes no images"
+                )
+            by_prior.append(at_side(made, self._side))
             as_they_are.append(at_side(pixels, self._side))
             meter.add(len(pixels))
         sizes = torch.tensor([len(places) for places in chosen.values()])

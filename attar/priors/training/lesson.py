@@ -17,8 +17,8 @@ from attar.core.rng import numpy_generator, seed_of
 from attar.data import ImageSet, at_side, load_pixels
 from attar.networks.random_features import RandomFeatures, scores
 
-SIDE = 64
-"""Side of the images, in pixels, at most."""
+LEAST, SIDE = 8, 64
+"""Side of the images, in pixels: smaller ones are enlarged, larger ones reduced."""
 MOST = 1000
 """Images that are learnt from, and images that are tested, at most."""
 ROUNDS = 2
@@ -36,7 +36,7 @@ class Lesson:
 
     def __call__(self, pixels: Tensor, labels: Tensor) -> float:
         """Per cent of them that are right after learning from images (N, S, S, 3), uint8, with labels (N,)."""
-        images, known = at_side(pixels[:MOST].numpy(), min(pixels.shape[1], SIDE)), labels[:MOST]
+        images, known = at_side(pixels[:MOST].numpy(), _side(pixels.shape[1])), labels[:MOST]
         right = [scores(seen.of(images), known, seen.rows, self.classes).argmax(1) == self.labels for seen in self.seen]
         return round(100 * float(torch.stack(right).double().mean()), 2)
 
@@ -46,7 +46,7 @@ def open_lesson(held: ImageSet, size: int, preprocess: str) -> Lesson | None:
     if len(held.classes) < 2 or len(held) < 2:
         return None
     chosen = numpy_generator("lesson", "tested").permutation(len(held))[:MOST]
-    images = at_side(load_pixels(held, chosen, size, preprocess), min(size, SIDE))
+    images = at_side(load_pixels(held, chosen, size, preprocess), _side(size))
     seen = tuple(RandomFeatures(images, seed_of("lesson", number)) for number in range(ROUNDS))
     return Lesson(seen, torch.from_numpy(held.labels[chosen].copy()), len(held.classes))
 
@@ -61,3 +61,7 @@ def random_real(images: ImageSet, count: int, size: int, preprocess: str) -> tup
     places = np.concatenate(chosen)
     pixels = torch.from_numpy(load_pixels(images, places, size, preprocess))
     return pixels, torch.from_numpy(images.labels[places].copy())
+
+
+def _side(size: int) -> int:
+    return max(LEAST, min(size, SIDE))
