@@ -26,6 +26,7 @@ from attar.core.rng import generator
 from attar.core.store import Store, canonical
 from attar.data import load_data
 from attar.diffusion.loss import Forward, forward_of
+from attar.networks.random_features import BATCH
 from attar.priors import load_prior
 from attar.priors.codec import PixelCodec
 from attar.priors.folder import publish
@@ -316,6 +317,7 @@ def test_the_forecast_counts_the_classifier_and_every_sample(
     monkeypatch.setattr("attar.priors.training.estimate.timed", lambda _: 40.0)
     monkeypatch.setattr(PixelCodec, "batch_size", 4)
     monkeypatch.setattr("attar.priors.training.estimate.classifier_seconds", lambda *_: 500.0)
+    monkeypatch.setattr("attar.priors.training.lesson.timed", lambda _: 1.0 * BATCH)
     drawn, plain = list[int](), Monitor._sampled
 
     def counted(monitor: Monitor, labels: list[int], *words: Any) -> Tensor:
@@ -326,11 +328,13 @@ def test_the_forecast_counts_the_classifier_and_every_sample(
     told: list[str] = []
     wanted = spec(data, report=Report(every=2, samples=7, steps=3, judge_steps=2))
     train_new_prior(wanted, tmp_path / "a", store=store, say=told.append)
-    samples = f" for {sum(drawn):,} samples, {duration(500)} for a classifier that measures them)"
+    taught = 2 * (len(load_data(str(data)).held_out()[1]) + (1 + 6) * 7)  # of two networks: held out, real and sampled
+    measured = f"{duration(500)} for a classifier that measures them, {duration(taught)} for what they teach)"
+    samples = f" for {sum(drawn):,} samples, {measured}"
     passes = 2 * 3 * 40.0 / min(wanted.training.batch, 100)  # guided, in 3 steps, on a batch
     sampling = sum(drawn) * (passes + 40.0 / 4)
     assert f"({duration(2.0 * wanted.training.steps)} for the steps, {duration(sampling)}{samples}" in told[0]
-    assert about(2.0 * wanted.training.steps + sampling + 500.0) in told[0]
+    assert about(2.0 * wanted.training.steps + sampling + 500.0 + taught) in told[0]
     others = (replace(wanted, flip=False), replace(wanted, training=replace(wanted.training, seed=5)))
     for number, other in enumerate(others):
         train_new_prior(other, tmp_path / f"b{number}", store=store, say=told.append, dry_run=True)

@@ -17,6 +17,7 @@ from attar.core.wording import size
 from attar.data import load_data, looked_at, still_to_look_at
 from attar.diffusion import network_passes, schedule_of
 from attar.priors.training.latent_set import held_in_memory
+from attar.priors.training.lesson import lesson_seconds
 from attar.priors.training.monitor import SAMPLED, NetworkDenoiser, shown_images
 from attar.priors.training.sample_quality import classifier_artefact, classifier_seconds
 from attar.priors.training.task import TrainingRun, TrainingTask
@@ -35,11 +36,13 @@ def estimate(run: TrainingRun, task: TrainingTask) -> str:
     judging, times = _judging(run, task), run.material.report.times(plan.steps)
     sampled = times * (run.material.report.samples + shown_images(len(run.classes)))
     sampling = sampled * _sample_seconds(run, task)
-    whole = training + sampling + judging + teaching
+    learning = lesson_seconds(run.images[1], task.codec.size, run.material.report.samples, times)
+    whole = training + sampling + judging + teaching + learning
     parameters = sum(p.numel() for p in task.network.parameters())
     trained = sum(p.numel() for p in task.trained)
     seen = plan.steps * plan.batch
     classifier = f", {duration(judging)} for a classifier that measures them" if judging else ""
+    classifier += f", {duration(learning)} for what they teach" if learning else ""
     classifier += f", {duration(teaching)} for the teacher's maps" if teaching else ""
     return (
         f"{images:,} images of {len(run.classes)} classes, {len(run.images[1]):,} held out; a DiT of {parameters:,} "

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attar.core.progress import timed
 from attar.core.rng import numpy_generator, seed_of
 from attar.data import ImageSet, at_side, load_pixels
-from attar.networks.random_features import RandomFeatures, scores
+from attar.networks.random_features import BATCH, RandomFeatures, scores
 
 LEAST, SIDE = 8, 64
 """Side of the images, in pixels: smaller ones are enlarged, larger ones reduced."""
@@ -49,6 +50,16 @@ def open_lesson(held: ImageSet, size: int, preprocess: str) -> Lesson | None:
     images = at_side(load_pixels(held, chosen, size, preprocess), _side(size))
     seen = tuple(RandomFeatures(images, seed_of("lesson", number)) for number in range(ROUNDS))
     return Lesson(seen, torch.from_numpy(held.labels[chosen].copy()), len(held.classes))
+
+
+def lesson_seconds(held: ImageSet, size: int, samples: int, times: int) -> float:
+    """How long it takes to open the lesson and to learn `times` from samples and once from real images: one call timed."""
+    if len(held.classes) < 2 or len(held) < 2:
+        return 0.0
+    some = np.zeros((BATCH, _side(size), _side(size), 3), np.uint8)
+    seen = RandomFeatures(some, seed_of("lesson", 0))
+    shown = min(len(held), MOST) + (1 + times) * min(samples, MOST)
+    return ROUNDS * shown / BATCH * timed(lambda: seen.of(some))
 
 
 def random_real(images: ImageSet, count: int, size: int, preprocess: str) -> tuple[Tensor, Tensor]:
