@@ -53,7 +53,7 @@ def open_lesson(held: ImageSet, size: int, preprocess: str) -> Lesson | None:
 
 
 def lesson_seconds(held: ImageSet, size: int, samples: int, times: int) -> float:
-    """How long it takes to open the lesson and to learn `times` from samples and once from real images: one call timed."""
+    """Seconds to open the lesson and to learn `times` from samples and once from real images: one call is timed."""
     if len(held.classes) < 2 or len(held) < 2:
         return 0.0
     some = np.zeros((BATCH, _side(size), _side(size), 3), np.uint8)
