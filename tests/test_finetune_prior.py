@@ -337,6 +337,17 @@ def test_the_best_average_of_what_is_trained_is_kept_and_resumed(
         assert (tmp_path / "best" / file).read_bytes() == (tmp_path / "short" / file).read_bytes()
 
 
+def test_a_network_of_another_size_is_trained_as_diffusers_will_open_it() -> None:
+    network = deep_network()
+    network.take_side(16)
+    written: Any = network.with_own_embedders()
+    opened: Any = DiTTransformer2DModel.from_config(written.config).eval()
+    opened.load_state_dict(written.state_dict())
+    z, t, y = torch.randn(2, 4, 16, 16), torch.tensor([5, 900]), torch.tensor([0, 4])
+    with torch.no_grad():
+        torch.testing.assert_close(network(z, t, y), opened(z, timestep=t, class_labels=y).sample)
+
+
 @pytest.mark.parametrize("adapt", ["all", "difffit"])
 def test_a_prior_of_small_images_goes_on_with_larger_ones(
     adapt: Any, data: Path, tied_prior: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
