@@ -50,7 +50,7 @@ def blobs(count: int = 53, seed: int = 0) -> LatentRows:
 
 def pictured(job: Job, method: Any, ipc: int) -> Iterator[tuple[int, int, Pixels]]:
     own = method.for_ipc(ipc)
-    return prototypes(job, fit(job, own, artefacts(job, own, ipc)))
+    return prototypes(job, own, fit(job, own, artefacts(job, own, ipc)))
 
 
 @pytest.mark.golden

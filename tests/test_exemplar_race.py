@@ -187,6 +187,7 @@ def test_images_that_are_not_denoised_are_the_real_ones_themselves(
         "any): nothing denoised the real images"
     )
     assert "nothing denoised the real images" in (folder / "README.md").read_text()
+    assert not any(open_distilled(folder).prototypes()), "they would be the images once more"
     manifest = open_distilled(folder).manifest
     assert manifest["learnt"] == {"share": 1.0, "denoised": 0.0, "typical": 50.0, "all": 60.0}
     assert manifest["method"]["fit"]["typical"] == "auto"

@@ -19,7 +19,7 @@ from attar.diffusion import times_from
 from attar.distillation.artefacts import load_artefact
 from attar.distillation.pipeline import StageOutputs
 from attar.job import Job
-from attar.methods.base import LatentMethod
+from attar.methods.base import LatentMethod, Method
 from attar.methods.minimax.monitor import MEASURES
 from attar.priors.codec import to_uint8
 from attar.sets.distilled import CLASSES_SHOWN, IMAGES_SHOWN, evenly
@@ -151,14 +151,16 @@ def seconds(plan: RunPlan, made: StageOutputs) -> dict[str, float]:
     return {kind: round(total, 3) for kind, total in totals.items()}
 
 
-def prototypes(job: Job, fitted: Mapping[int, Tensors]) -> Iterator[tuple[int, int, Pixels]]:
+def prototypes(job: Job, method: Method, fitted: Mapping[int, Tensors]) -> Iterator[tuple[int, int, Pixels]]:
     """The prototypes that a set begins from, decoded: the first of each of some classes, as thumbnails.
 
-    Nothing for methods without prototypes.
+    Nothing for methods without prototypes, and of classes whose images are the real ones that they are of.
     """
+    if not isinstance(method, LatentMethod):
+        return
     for label in evenly(job.labels, CLASSES_SHOWN):
-        latents = fitted.get(label, {}).get("prototypes")
-        if latents is not None:
+        latents = fitted[label].get("prototypes") if label in fitted else None
+        if latents is not None and not method.fit.keeps_real(fitted[label]):
             side = min(job.codec.size, THUMBNAIL)
             for index, pixels in enumerate(to_uint8(job.codec.decode(latents[:IMAGES_SHOWN]))):
                 yield label, index, reduced(pixels, side)

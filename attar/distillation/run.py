@@ -125,7 +125,7 @@ def _write(plan: RunPlan, ipc: int, made: StageOutputs, say: Say) -> float | Non
     with job.store.lock(Artefact("writing", {"out": str(folder.absolute())})):
         if not plan.missing([ipc], quiet):
             return None
-        beside = (prototypes(job, made.fitted), statistics(plan, made.fitted))
+        beside = (prototypes(job, plan.method, made.fitted), statistics(plan, made.fitted))
         labels = None if plan.labeller is None else partial(label, job, plan.labeller, say, made.real)
         job.store.once(set_artefact(plan, ipc, made), partial(_noted, folder))
         write_distilled(folder, job.classes, made.images, manifest(plan, ipc, made), *beside, plan.generates, labels)
