@@ -30,12 +30,14 @@ def test_the_demonstration_makes_its_page(tmp_path: Path, monkeypatch: pytest.Mo
     ceiling = next(record for record in records if record["method"] == "all data")
     assert ceiling["n_train"] > 1400
     html = page.read_text()
-    shown = 2 * 10 * 2 * len(demo.METHODS) + 2 * 10
-    assert html.count("data:image/webp;base64,") == shown, "images, the nearest real ones, what exemplars began as"
+    exemplars = [json.loads(file.read_text()) for file in (tmp_path / "demo" / "exemplars").glob("ipc-*/manifest.json")]
+    began = sum(10 for manifest in exemplars if manifest["learnt"]["denoised"])
+    shown = 2 * 10 * 2 * len(demo.METHODS) + began
+    assert html.count("data:image/webp;base64,") == shown, "images, the nearest real ones, what denoised ones began as"
     assert all(method in html for method in demo.METHODS)
-    exemplars = json.loads((tmp_path / "demo" / "exemplars" / "ipc-002" / "manifest.json").read_text())
-    assert exemplars["exemplars_by"]["named"]["teacher"] == str(tmp_path / "demo" / "teacher")
-    assert "share" in exemplars["learnt"]
+    chosen = json.loads((tmp_path / "demo" / "exemplars" / "ipc-002" / "manifest.json").read_text())
+    assert chosen["exemplars_by"]["named"]["teacher"] == str(tmp_path / "demo" / "teacher")
+    assert "share" in chosen["learnt"]
     assert [line for line in said if line.startswith("[11/11]")]
 
 
