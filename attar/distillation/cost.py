@@ -233,10 +233,9 @@ def choices(job: Job, method: Method, ipcs: Sequence[int]) -> dict[str, list[flo
             each = features_seconds(job, features, real)
             parts[f"{counted(sum(counts), 'image')} {work}"] = [count * each for count in counts if count]
     races = [_races(job, method.for_ipc(ipc).fit) for ipc in ipcs] if isinstance(method, LatentMethod) else []
-    for what, racing in zip(
-        ("typical images to race all", "the prior to race them"), zip(*races, strict=True), strict=False
-    ):
-        parts |= {what: [seconds for seconds in racing if seconds]} if any(racing) else {}
+    for place, what in enumerate(("typical images to race all", "the prior to race them")):
+        if racing := [seconds[place] for seconds in races if seconds[place]]:
+            parts[what] = racing
     return parts
 
 

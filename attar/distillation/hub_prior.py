@@ -23,13 +23,13 @@ def with_hub_prior(job: Job, say: Say) -> Job:
 
     Where the hub cannot be reached and its cache lacks the model, the job as it is.
     """
-    on_gpu = resolve(job.spec.device, job.spec.dtype)[0].type == "cuda"
     spec = job.spec
+    on_gpu = resolve(spec.device, spec.dtype)[0].type == "cuda"
     suits = spec.prior is None and spec.codec is None and on_gpu and job.side >= LEAST and are_imagenets(job)
     if not suits or not _can_be_had():
         return job
     say(f"no `prior` is named: {DIT}, for all classes are ImageNet's and here is a GPU; without it: `method` herding")
-    return Job(replace(job.spec, prior=DIT), job.store, job.progress, job.dry)
+    return Job(replace(spec, prior=DIT), job.store, job.progress, job.dry)
 
 
 def are_imagenets(job: Job) -> bool:

@@ -54,7 +54,7 @@ class SharedDiT(nn.Module):
         self.transformer.height = self.transformer.width = side
         new = PatchEmbed(side, side, config.patch_size, config.in_channels, old.proj.out_channels)
         new.proj = old.proj
-        self.transformer.pos_embed = new
+        self.transformer.pos_embed = new.to(old.proj.weight.device)
 
     def with_own_embedders(self) -> Any:
         """A plain diffusers network of the same weights, the embedder written into every block."""

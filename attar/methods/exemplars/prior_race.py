@@ -6,9 +6,7 @@ same images as they are: images of the class that were not chosen say which teac
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from attar.core.errors import AttarError
 from attar.core.progress import Meter, silent
-from attar.core.store import Artefact, write_json
+from attar.core.store import Artefact
 from attar.data import at_side, load_pixels
 from attar.data.pixels import Pixels
 from attar.diffusion import Sampler, network_passes, sample
@@ -33,6 +31,7 @@ from attar.methods.exemplars.race import (
     TypicalRace,
     drawn,
     order,
+    stored_outcome,
 )
 from attar.priors.codec import of_one_colour, to_float, to_uint8
 from attar.selection import Select
@@ -52,6 +51,7 @@ class PriorRace:
     select: Select
     """The choice that follows."""
     inversion: Invert
+    """How what is chosen is taken to the time that it is denoised from."""
 
     @property
     def labels(self) -> list[int]:
@@ -78,12 +78,7 @@ class PriorRace:
 
     def outcome(self) -> Outcome:
         """What came of it, `typical` being the denoised; it is run where the store does not have it."""
-
-        def make(scratch: Path) -> None:
-            write_json(scratch / "race.json", vars(self._run()))
-
-        path = self.job.store.once(self.artefact, make) / "race.json"
-        return Outcome(**json.loads(path.read_text(encoding="utf-8")))
+        return stored_outcome(self.job.store, self.artefact, self._run)
 
     def passes(self) -> int:
         """Network passes, in images, that it takes."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attar.core.progress import Meter
 from attar.core.rng import numpy_generator, seed_of
-from attar.core.store import Artefact, write_json
+from attar.core.store import Artefact, Store, write_json
 from attar.data import load_pixels
 from attar.data.pixels import Pixels
 from attar.job import Job
@@ -78,6 +78,16 @@ class Outcome:
         return self.tested == 0 or self.typical - self.all > self.error
 
 
+def stored_outcome(store: Store, artefact: Artefact, run: Callable[[], Outcome]) -> Outcome:
+    """The outcome of a race, run where the store does not have it."""
+
+    def make(scratch: Path) -> None:
+        write_json(scratch / "race.json", vars(run()))
+
+    path = store.once(artefact, make) / "race.json"
+    return Outcome(**json.loads(path.read_text(encoding="utf-8")))
+
+
 @dataclass(frozen=True)
 class TypicalRace:
     """Typical images against all, in rounds: each leaves out other images, and has a network of its own."""
@@ -101,12 +111,7 @@ class TypicalRace:
 
     def outcome(self) -> Outcome:
         """What came of it; it is run where the store does not have it."""
-
-        def make(scratch: Path) -> None:
-            write_json(scratch / "race.json", vars(self._run()))
-
-        path = self.job.store.once(self.artefact, make) / "race.json"
-        return Outcome(**json.loads(path.read_text(encoding="utf-8")))
+        return stored_outcome(self.job.store, self.artefact, self._run)
 
     def seconds(self) -> float:
         """Seconds that it takes, about: one call of a network, timed, for all images that it is shown."""
