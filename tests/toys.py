@@ -312,7 +312,9 @@ def learnt(job: Job, fit: Fit, group: Group) -> Tensors:
 def attar(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     """What the command `attar` exits with; the signals, which it takes over, are given back."""
     from attar import cli
+    from attar.cli import failures
 
+    monkeypatch.setattr(failures, "running", failures.running)  # given back, as the command makes its own
     monkeypatch.setattr("sys.argv", ["attar", *map(str, words)])
     try:
         with own_signals():
