@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,8 @@ def distill(
             None: one that suits the data, with a small teacher that is trained for it
             (`attar.distillation.run_without_method`).
         ipc: images per class; several make `out/ipc-001`, `out/ipc-010` ...
-        prior: "digits", a folder or hub id (DiT or Stable Diffusion); methods of real images need none.
+        prior: "digits", a folder or hub id (DiT or Stable Diffusion); methods of real images need none. "train": one
+            is trained on the images first, and written to `OUT.prior` (`attar.distillation.prior_first`).
         fields: fields of the method, for example {"sampler.steps": 20}.
         classes: only these classes, by name.
         engine: "local", "ray", or an `attar.Engine`, which says more of the cluster and of what an item takes.
@@ -58,17 +60,19 @@ def distill(
     from attar.job import Job
 
     job = Job(_spec("distill", data, prior, classes, {"seed": seed, **spec}), progress=progress, dry=dry_run)
-    how: dict[str, Any] = {"say": say, "engine": Engine.of(engine)}
+    how: dict[str, Any] = {"ipcs": _ipcs(ipc), "out": Path(out), "engine": Engine.of(engine)}
+    from attar.distillation.prior_first import distill_with
+
     if method is None:
         from attar.distillation.run_without_method import distill_chosen
 
         if fields:
             raise AttarError("`fields` are of a method: name one as `method`")
-        return distill_chosen(job, _ipcs(ipc), Path(out), **how)
+        return distill_with(job, None, partial(distill_chosen, **how), Path(out), say)
     from attar.distillation.run import distill_sets
 
     name, chosen = _method(method, dict(fields or {}))
-    return distill_sets(job, name, chosen, _ipcs(ipc), Path(out), **how)
+    return distill_with(job, chosen, partial(distill_sets, name=name, method=chosen, **how), Path(out), say)
 
 
 @checked

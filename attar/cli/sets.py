@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,12 +48,15 @@ def distill(
     if method is None:
         if sets or explain:
             raise AttarError(f"`{'set' if sets else 'explain'}` is of a method: name one as `method`")
+        from attar.distillation.prior_first import distill_with
         from attar.distillation.run_without_method import distill_chosen
 
+        run = partial(distill_chosen, ipcs=ipcs, out=out, engine=engine)
         with showing() as progress:
-            distill_chosen(Job(spec, progress=progress, dry=dry_run), ipcs, out, say=say, engine=engine)
+            distill_with(Job(spec, progress=progress, dry=dry_run), None, run, out, say)
         return
     METHODS.check(method)
+    from attar.distillation.prior_first import distill_with
     from attar.distillation.run import distill_sets
 
     chosen = load_method(method, sets)
@@ -63,8 +67,8 @@ def distill(
 
             reuse = explain_run(spec, method, chosen, ipcs, out, progress=progress, say=say)
         else:
-            job = Job(spec, progress=progress, dry=dry_run)
-            distill_sets(job, method, chosen, ipcs, out, say=say, engine=engine)
+            run = partial(distill_sets, name=method, method=chosen, ipcs=ipcs, out=out, engine=engine)
+            distill_with(Job(spec, progress=progress, dry=dry_run), chosen, run, out, say)
     for line in reused(reuse) if explain else ():
         say(line)
 

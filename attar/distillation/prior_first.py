@@ -1,0 +1,116 @@
+"""A run that asks for a prior of its own: tried dry with one that is untrained, then trained, then used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from attar.core.batching import resolve
+from attar.core.errors import AttarError
+from attar.core.progress import Say, quiet
+from attar.data.output_places import occupied
+from attar.job import Job
+from attar.methods.base import LatentMethod
+from attar.priors.training.settings import NewPrior, Training
+
+if TYPE_CHECKING:
+    import torch
+
+    from attar.methods.base import Method
+    from attar.priors.codec import Codec
+
+TRAIN = "train"
+"""The name of a prior that is trained first."""
+SIDE = 64
+"""Images are seen at this size at most, in pixels."""
+TOKENS = {"cpu": 8, "cuda": 16}
+"""So many patches a side are what a processor can bear for hours, and a GPU for minutes."""
+STEPS, LEAST_STEPS, EPOCHS = 10_000, 2_000, 300
+"""Small data are not seen more often than this in more than the least steps."""
+
+
+def distill_with(
+    job: Job, method: Method | None, distill: Callable[..., list[Path]], out: Path, say: Say
+) -> list[Path]:
+    """`distill(job, say=...)`; where the job's prior is `train`, one is trained on its images first, as `OUT.prior`.
+
+    All that can be wrong with the run is tried before that, on an untrained network of the same shape.
+
+    Raises:
+        AttarError: any input is wrong; before the prior is trained.
+    """
+    if job.spec.prior != TRAIN:
+        return distill(job, say=say)
+    if not (method is None or isinstance(method, LatentMethod) or method.select.uses_prior(job)):
+        raise AttarError("`prior` train: the method asks no prior, so there is none to train; leave it out")
+    from attar.priors.training.run import train_new_prior
+
+    folder, plan = prior_of(out), _plan(job)
+    if not occupied(folder):
+        say(f"a prior of the images is trained first, in {folder}; with settings of your own: `attar train-prior`")
+        _try(job, plan, distill, say if job.dry else quiet)
+    train_new_prior(plan, folder, store=job.store, progress=job.progress, say=say, dry_run=job.dry)
+    if job.dry and not occupied(folder):
+        return []
+    return distill(_with_prior(job, str(folder), job.dry), say=say)
+
+
+def _try(job: Job, plan: NewPrior, distill: Callable[..., list[Path]], say: Say) -> None:
+    """A dry run with the prior as it will be, but for what it learns."""
+    with TemporaryDirectory() as place:
+        _write_untrained(job, plan, Path(place))
+        try:
+            distill(_with_prior(job, place, dry=True), say=say)
+        except AttarError as error:
+            raise AttarError(str(error).replace(place, TRAIN)) from error
+
+
+def prior_of(out: Path) -> Path:
+    """Where the prior of the sets in `out` is written."""
+    return out.parent / f"{out.name}.prior"
+
+
+def _with_prior(job: Job, prior: str, dry: bool) -> Job:
+    return Job(replace(job.spec, prior=prior, codec=None), job.store, job.progress, dry)
+
+
+def _plan(job: Job) -> NewPrior:
+    """A training that suits the images and the machine: hours of a CPU, minutes of a GPU."""
+    spec = job.spec
+    if spec.imbalance_factor is not None:
+        raise AttarError(f"`imbalance_factor` {spec.imbalance_factor:g}: a prior is trained on all images; name one")
+    codec, dtype = spec.codec or "pixel", spec.dtype if spec.dtype in ("float32", "bfloat16") else "auto"
+    if codec == TRAIN:
+        raise AttarError("`codec` train: train the prior by itself, with `attar train-prior`")
+    size = min(job.side, SIDE)
+    common: dict[str, Any] = {"on_bad_image": spec.on_bad_image, "device": spec.device, "dtype": dtype, "keep": "best"}
+    common |= {"preprocess": spec.preprocess, "codec": codec, "size": size}
+    steps = min(STEPS, max(LEAST_STEPS, EPOCHS * len(job.everything) // Training.batch))
+    plan = NewPrior(spec.data, training=Training(seed=spec.seed, steps=steps), **common)
+    device, number_format = resolve(spec.device, spec.dtype)
+    side = _codec(plan, device, number_format).shape[-1]
+    return replace(plan, training=replace(plan.training, patch=_patch(side, TOKENS.get(device.type, 8))))
+
+
+def _patch(side: int, most: int) -> int:
+    """The smallest patch, of 2 at least, that cuts a side into so many at most."""
+    return next((patch for patch in range(2, side) if side % patch == 0 and side // patch <= most), side)
+
+
+def _codec(plan: NewPrior, device: torch.device, dtype: torch.dtype) -> Codec:
+    from attar.priors.training.vae import open_codec
+
+    return open_codec(plan.codec, plan.size, device, dtype, dry=True)
+
+
+def _write_untrained(job: Job, plan: NewPrior, folder: Path) -> None:
+    from attar.priors.folder import new_scheduler, write_pipeline
+    from attar.priors.shared_embedders import untrained
+
+    codec, classes = _codec(plan, *resolve(job.spec.device, job.spec.dtype)), job.everything.classes
+    network = untrained(codec.shape, len(classes), plan.training, plan.training.seed, "train-prior", "weights")
+    scheduler = new_scheduler(plan.training.prediction)
+    write_pipeline(folder, network.with_own_embedders(), scheduler, classes, getattr(codec, "vae", None))

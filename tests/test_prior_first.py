@@ -1,0 +1,98 @@
+"""A run that asks for a prior of its own: everything tried first, trained once, gone on with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import attar as command
+from toys import save_folder
+
+import attar
+from attar.core.errors import AttarError
+from attar.distillation import prior_first
+from attar.distillation.prior_first import prior_of
+from attar.job import Job
+from attar.priors.training import run as training
+from attar.priors.training.settings import NewPrior, Report
+from attar.sets.distilled import open_distilled
+
+CLASSES = ["ant", "bee", "cat"]
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A run on tiny photographs, whose prior takes few steps."""
+    monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
+    planned, report = prior_first._plan, Report(samples=6, steps=2, judge_steps=2)
+
+    def small(job: Job) -> NewPrior:
+        plan = planned(job)
+        return replace(plan, report=report, training=replace(plan.training, steps=3, batch=4, hidden=32, layers=1))
+
+    monkeypatch.setattr(prior_first, "_plan", small)
+    data = save_folder(tmp_path / "data", CLASSES, each=6)
+    return {"data": str(data), "prior": "train", "ipc": 2, "out": tmp_path / "runs" / "set"}
+
+
+def test_a_prior_is_trained_first_and_once(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    how: dict[str, Any] = {"method": "prior", "fields": {"sampler.steps": 3}, "say": said.append}
+    attar.distill(**asked, **how)
+    place = prior_of(asked["out"])
+    made = open_distilled(asked["out"])
+    assert made.manifest["prior"]["source"] == str(place)
+    assert said[0].startswith(f"a prior of the images is trained first, in {place}")
+    monkeypatch.setattr(training, "produce", None)
+    said.clear()
+    attar.distill(**asked, **how)
+    assert f"{place} is already there, and is this prior: nothing to do" in said[0]
+    assert "nothing left to do" in said[-1]
+
+
+@pytest.mark.parametrize("method", ["prior", None])
+def test_a_dry_run_foretells_both_and_writes_nothing(asked: dict[str, Any], method: str | None) -> None:
+    said: list[str] = []
+    attar.distill(**asked, method=method, dry_run=True, say=said.append)
+    text = "\n".join(said)
+    assert "a DiT of " in text
+    assert ("network passes" if method else "the images are chosen when") in text
+    assert not asked["out"].parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "wrong"),
+    [
+        ({"method": "random"}, r"`prior` train: the method asks no prior"),
+        ({"method": "prior", "ipc": 0}, r"`ipc` 0"),
+        ({"method": "prior", "prompt": "a {name}"}, r"`prior` train: knows its classes by label"),
+        ({"method": "cao2"}, r"select.teacher"),
+        ({"method": "prior", "imbalance_factor": 10.0}, r"`imbalance_factor` 10: "),
+        ({"method": "prior", "codec": "train"}, r"`codec` train: "),
+        ({"method": "prior", "formation": 3}, r"formation"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_training(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, other: dict[str, Any], wrong: str
+) -> None:
+    monkeypatch.setattr(training, "produce", None)
+    with pytest.raises(AttarError, match=wrong):
+        attar.distill(**{**asked, **other})
+    assert not asked["out"].parent.exists()
+
+
+def test_the_command_takes_it(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for name in ("data", "prior", "ipc", "out") for word in (f"--{name}", asked[name])]
+    assert command(monkeypatch, "distill", *words, "--method", "prior", "--set", "sampler.steps=3") == 0
+    assert f"wrote {asked['out']}, made in " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("side", "most", "patch"), [(8, 8, 2), (32, 8, 4), (64, 8, 8), (64, 16, 4), (16, 8, 2), (7, 8, 7), (30, 8, 5)]
+)
+def test_patches_are_few_enough(side: int, most: int, patch: int) -> None:
+    assert prior_first._patch(side, most) == patch
