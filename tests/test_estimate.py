@@ -179,8 +179,8 @@ def test_the_memory_of_a_training_is_that_of_its_batch(tmp_path: Path, monkeypat
         return outlook.expected(distilled, modified(quick, changes), "convnet3-w8", 12, "cpu").memory
 
     weights, kept = outlook._bytes("convnet3-w8", 2, 16)
-    assert memory() - memory(batch=3) == kept
-    assert memory(batch=1) == 4 * weights + kept + 16 * 3 * 16**2
+    assert memory() - memory(batch=3) == 2 * kept
+    assert memory(batch=1) == 4 * weights + 2 * kept + 16 * 3 * 16**2
     assert memory(batch=4, accumulate=2) == memory(batch=2)
     first = 8 * 16 * 16 * 4
     assert kept >= 3 * first, "the first layer's output, once by each of what follows it"

@@ -23,7 +23,7 @@ from attar.sets.distilled import DistilledSet, check_undamaged
 from attar.sets.source_data import view_tested_on
 from attar.training import Precision, autocast, memory_kept
 from attar.training.augment import Augmentation, apply, draw
-from attar.training.memory import COPIES, kept_for_gradient
+from attar.training.memory import COPIES, ON_THE_WAY, kept_for_gradient
 
 PIXELS = 1 << 16
 """A step is timed on images of about so many pixels on a CPU, which they fill: 64 of 32 pixels."""
@@ -60,7 +60,7 @@ def expected(distilled: DistilledSet, recipe: Recipe, network: str, tested: int,
     at_once = min(max(1, plan.batch // plan.accumulate), classes * ipc)
     weights, kept = _bytes(network, classes, side)
     images = (classes * ipc + tested) * 3 * side**2
-    return TrainingCost(seconds, COPIES * weights + at_once * kept + images, tested)
+    return TrainingCost(seconds, COPIES * weights + ON_THE_WAY * at_once * kept + images, tested)
 
 
 def evaluation_forecast(sets: Sequence[DistilledSet], recipe: Recipe, conditions: Conditions) -> str:

@@ -33,7 +33,7 @@ from attar.teachers.settings import TeacherTraining
 from attar.training import DeviceImages, Plan, Step, memory_kept, placed, top1, train
 from attar.training.augment import STATISTICS, Augmentation, apply, draw
 from attar.training.checkpoint import Checkpoint
-from attar.training.memory import COPIES, kept_for_gradient
+from attar.training.memory import COPIES, ON_THE_WAY, kept_for_gradient
 from attar.training.meters import Tally
 from attar.training.processes import accelerator, as_main_finds, check_shared, is_main, once_together, processes
 
@@ -349,4 +349,4 @@ def _room(bench: _Bench, network: nn.Module) -> str:
     held = sum(count for count in pixels if count <= IN_MEMORY)
     mapped = sum(pixels) - held
     disk = f", {size(mapped)} of disk for decoded images" if mapped else ""
-    return f"in about {size(weights + kept + held)} of memory{disk}"
+    return f"in about {size(weights + ON_THE_WAY * kept + held)} of memory{disk}"

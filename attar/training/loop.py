@@ -246,10 +246,11 @@ def top1(
     labels: Tensor,
     normalise: str,
     *,
-    batch: int = 256,
     precision: Precision = "float32",
 ) -> float:
     """Top-1 accuracy in per cent on images in uint8, all of one size; leaves the network in eval mode.
+
+    At most 256 images are looked at at a time, fewer of large ones.
 
     Raises:
         NotFinite: the network does not give numbers.
@@ -258,12 +259,19 @@ def top1(
     correct = torch.zeros((), dtype=torch.int64, device=images.device)
     largest = torch.zeros((), device=images.device)
     with autocast(images.device, precision):
-        for part in torch.arange(len(images), device=images.device).split(batch):
+        for part in torch.arange(len(images), device=images.device).split(_at_once(images)):
             logits = network(normalised(cast(Tensor, images[part]), normalise)).float()
             correct += (logits.argmax(1) == labels[part]).sum()
             largest = torch.maximum(largest, logits.abs().amax())
     finite(largest, "the training diverged: the network's outputs on the test images")
     return 100 * int(correct) / len(images)
+
+
+def _at_once(images: DeviceImages) -> int:
+    """How many images are tested at a time: as many as give so many pixels."""
+    side = cast(Tensor, images[torch.zeros(1, dtype=torch.int64, device=images.device)]).shape[1]
+    pixels = 1 << (20 if images.device.type == "cpu" else 22)
+    return max(1, min(256, pixels // side**2))
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
