@@ -18,6 +18,7 @@ from attar.core.store import Store
 from attar.data import load_pixels
 from attar.diffusion import Sampler
 from attar.distillation.artefacts import fit_artefact
+from attar.distillation.explain_run import explain_run
 from attar.distillation.run import distill_sets
 from attar.job import Job, Spec
 from attar.methods.exemplars.method import ExemplarFit, Exemplars
@@ -191,6 +192,19 @@ def test_images_that_are_not_denoised_are_the_real_ones_themselves(
     manifest = open_distilled(folder).manifest
     assert manifest["learnt"] == {"share": 1.0, "denoised": 0.0, "typical": 50.0, "all": 60.0}
     assert manifest["method"]["fit"]["typical"] == "auto"
+
+
+def test_an_explained_run_names_the_races_before_what_they_decide(world: Path, store: Store) -> None:
+    method, spec = Exemplars(ExemplarFit(chooser(world), steps=25), Sampler(steps=25)), job_of(world, store).spec
+
+    def races() -> tuple[int, int]:
+        told = explain_run(spec, "exemplars", method, [2], world / "out", store=store)
+        found = [artefact.kind.endswith("race") for artefact in told.found]
+        return sum(found), sum(missing.artefact.kind.endswith("race") for missing in told.missing)
+
+    assert races() == (0, 2)
+    raced(world).race(job_of(world, store)).outcome()
+    assert races() == (1, 1)
 
 
 @pytest.mark.parametrize("formation", [1, 2])

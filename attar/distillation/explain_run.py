@@ -96,5 +96,6 @@ def _of_latents(plan: RunPlan, method: LatentMethod, ipc: int) -> Iterator[Artef
         encoded = min(method.fit.encodings([count]), count)
         if encoded and not job.store.has(fit):
             yield from job.latents.artefacts(label, encoded)
+    yield from method.fit.decided_by(job)
     for made in (asked.fits, asked.candidates, asked.refined):
         yield from made.values()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from attar.core.store import Artefact
     from attar.job import Job, Spec
     from attar.priors.prior import Prior
 
@@ -147,6 +148,10 @@ class Fit:
     def deciding_passes(self, job: Job) -> int:
         """Network passes, in images, that it takes to decide on settings by the data; 0 where none are open."""
         return 0
+
+    def decided_by(self, job: Job) -> Sequence[Artefact]:
+        """What is made of the data to decide on settings that are open; the last only where those before ask it."""
+        return ()
 
     def training_steps(self, counts: Sequence[int]) -> int:
         """Steps of training that a group takes; 0 where nothing is trained."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from attar.core.arguments import check_fields
 from attar.core.config import by_ipc, entries
 from attar.core.errors import AttarError
-from attar.core.store import canonical
+from attar.core.store import Artefact, canonical
 from attar.diffusion import check_grid, check_on_grid, grid
 from attar.job import Job
 from attar.methods.base import Fit, Select
@@ -166,6 +166,13 @@ class ExemplarSettings(Fit):
             return 0
         lost = job.store.has(first.artefact) and not first.outcome().typical_wins
         return 0 if lost else second.passes()
+
+    def decided_by(self, job: Job) -> Sequence[Artefact]:
+        first, second = self.race(job), self.prior_race(job)
+        if first is None:
+            return ()
+        lost = job.store.has(first.artefact) and not first.outcome().typical_wins
+        return [first.artefact] if second is None or lost else [first.artefact, second.artefact]
 
     def passes(self, counts: Sequence[int]) -> int:
         return sum(self.inversion.passes([min(self.count or count, count)]) for count in counts)
