@@ -334,7 +334,7 @@ def test_the_command_expands(
     page = (tmp_path / "page.html").read_text()
     assert "4, 16 x 16 pixels, mosaics of 2 x 2: 16 to learn from" in page
     assert "1,024 pixels, " in page
-    assert "random, 2 x 2" in page
+    assert "random (2 x 2)" in page
     assert "--formation 2" in page
     assert f"attar expand DIR --out {portable(str(parts))}" in page
 
@@ -415,7 +415,7 @@ def test_an_experiment_forms_some_of_its_methods(
     assert [record["n_train"] for record in records] == [2, 8, 4, 16]
     sets = sorted((tmp_path / "out" / "sets").glob("*/*/ipc-002"))
     write_report(sets, [], tmp_path / "page.html")
-    assert "random, 2 x 2" in (tmp_path / "page.html").read_text()
+    assert "random (2 x 2)" in (tmp_path / "page.html").read_text()
 
 
 def test_the_plain_loop_learns_from_what_lies_on_disk(

@@ -127,7 +127,7 @@ def _baselines(results: Mapping[str, Mapping[int, Record]], ipcs: Sequence[int])
 
 def _baseline_name(record: Record) -> str:
     if record.formation > 1:
-        return f"random real images, {grid_words(record.formation)}"
+        return f"random real images ({grid_words(record.formation)})"
     return "random real images" + (f", reduced by {record.reduced_by}" if record.reduced_by > 1 else "")
 
 

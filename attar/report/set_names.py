@@ -37,7 +37,7 @@ def method_names(sets: Sequence[DistilledSet], records: Sequence[Record]) -> dic
 
 
 def _named(method: str, formation: int) -> str:
-    return f"{method}, {grid_words(formation)}" if formation > 1 else method
+    return f"{method} ({grid_words(formation)})" if formation > 1 else method
 
 
 def path_of(distilled: DistilledSet) -> str:

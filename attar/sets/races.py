@@ -20,6 +20,14 @@ def races_in_words(manifest: Mapping[str, Any]) -> str:
     return f"chosen among {among}{first}; {kept}{second}"
 
 
+def prior_of(manifest: Mapping[str, Any]) -> str | None:
+    """The prior that a set was made by, and that it has no image of it where its races were lost; None of no prior."""
+    if manifest["prior"] is None:
+        return None
+    source = str(manifest["prior"]["source"])
+    return source if manifest.get("learnt", {}).get("denoised", 1) else f"{source}, which made none of these images"
+
+
 def _compared(one: float, after: str, other: float, after_other: str) -> str:
     if one == other == 0:
         return " (too few images or classes for a race)"
