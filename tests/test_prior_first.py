@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from toys import attar as command
-from toys import save_folder
+from toys import save_folder, save_tiny_dit
 
 import attar
 from attar.core.errors import AttarError
 from attar.distillation import prior_first
 from attar.distillation.prior_first import prior_of
-from attar.job import Job
+from attar.job import Job, Spec
 from attar.priors.training import run as training
 from attar.priors.training.settings import NewPrior, Report
 from attar.sets.distilled import open_distilled
@@ -89,6 +89,38 @@ def test_the_command_takes_it(
     words = [word for name in ("data", "prior", "ipc", "out") for word in (f"--{name}", asked[name])]
     assert command(monkeypatch, "distill", *words, "--method", "prior", "--set", "sampler.steps=3") == 0
     assert f"wrote {asked['out']}, made in " in capsys.readouterr().out
+
+
+def test_a_folder_called_tilde_is_where_the_prior_is_looked_for(
+    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked["out"] = Path("~/set")
+    attar.distill(**asked, method="prior", fields={"sampler.steps": 3})
+    assert open_distilled(tmp_path / "~" / "set").manifest["prior"]["source"] == "./~/set.prior"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("distill", "--method", "prior", "--ipc", "1", "--out", "set", "--explain", "--prior"), ("describe-prior",)],
+)
+def test_what_trains_no_prior_says_so(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert command(monkeypatch, *words, "train", "--data", asked["data"]) == 2
+    assert "`attar distill` alone trains one first" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("side", "size", "patch"), [(61, 60, 10), (64, 64, 8), (28, 28, 4), (11, 10, 2), (1, 1, 1)])
+def test_images_are_seen_at_a_size_that_can_be_cut(side: int, size: int, patch: int) -> None:
+    assert (prior_first._size(side, 1, 8), prior_first._patch(size, 8)) == (size, patch)
+
+
+def test_an_autoencoder_takes_images_of_a_side_that_it_cannot_shrink(asked: dict[str, Any], tmp_path: Path) -> None:
+    save_tiny_dit(tmp_path / "dit", CLASSES)
+    data = save_folder(tmp_path / "odd", CLASSES, each=6, size=15)
+    plan = prior_first._plan(Job(Spec(str(data), codec=str(tmp_path / "dit"))))
+    assert (plan.size, plan.training.patch) == (12, 2)
 
 
 @pytest.mark.parametrize(
