@@ -45,20 +45,33 @@ def test_a_prior_is_trained_first_and_once(asked: dict[str, Any], monkeypatch: p
     made = open_distilled(asked["out"])
     assert made.manifest["prior"]["source"] == str(place)
     assert said[0].startswith(f"a prior of the images is trained first, in {place}")
+    assert sum("network passes" in line for line in said) == 1
     monkeypatch.setattr(training, "produce", None)
     said.clear()
     attar.distill(**asked, **how)
     assert f"{place} is already there, and is this prior: nothing to do" in said[0]
     assert "nothing left to do" in said[-1]
+    said.clear()
+    attar.distill(**asked, **how, dry_run=True)
+    assert "nothing left to do" in said[-1]
 
 
-@pytest.mark.parametrize("method", ["prior", None])
-def test_a_dry_run_foretells_both_and_writes_nothing(asked: dict[str, Any], method: str | None) -> None:
+@pytest.mark.parametrize(
+    ("method", "fields", "foretold"),
+    [
+        ("prior", None, "network passes"),
+        (None, None, "the images are chosen when"),
+        ("herding", {"select.features": "prior"}, "for the prior to look at"),
+    ],
+)
+def test_a_dry_run_foretells_both_and_writes_nothing(
+    asked: dict[str, Any], method: str | None, fields: dict[str, Any] | None, foretold: str
+) -> None:
     said: list[str] = []
-    attar.distill(**asked, method=method, dry_run=True, say=said.append)
+    attar.distill(**asked, method=method, fields=fields, dry_run=True, say=said.append)
     text = "\n".join(said)
     assert "a DiT of " in text
-    assert ("network passes" if method else "the images are chosen when") in text
+    assert foretold in text
     assert not asked["out"].parent.exists()
 
 
@@ -109,6 +122,19 @@ def test_what_trains_no_prior_says_so(
 ) -> None:
     assert command(monkeypatch, *words, "train", "--data", asked["data"]) == 2
     assert "`attar distill` alone trains one first" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(300, 2_000), (30_000, 18 * 30_000 // 128), (300_000, 10_000)])
+def test_the_training_suits_the_images_and_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, steps: int
+) -> None:
+    monkeypatch.setattr(prior_first, "EPOCHS", epochs)
+    data = save_folder(tmp_path / "data", CLASSES, each=6, size=70)
+    asked: dict[str, Any] = {"preprocess": "squash", "on_bad_image": "skip", "device": "cpu", "dtype": "float32"}
+    plan = prior_first._plan(Job(Spec(str(data), seed=7, **asked)))
+    assert {name: getattr(plan, name) for name in asked} == asked
+    assert (plan.data, plan.keep, plan.codec, plan.size) == (str(data), "best", "pixel", 64)
+    assert (plan.training.seed, plan.training.steps, plan.training.patch) == (7, steps, 8)
 
 
 @pytest.mark.parametrize(("side", "size", "patch"), [(61, 60, 10), (64, 64, 8), (28, 28, 4), (11, 10, 2), (1, 1, 1)])
