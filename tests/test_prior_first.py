@@ -142,6 +142,14 @@ def test_images_are_seen_at_a_size_that_can_be_cut(side: int, size: int, patch: 
     assert (prior_first._size(side, 1, 8), prior_first._patch(size, 8)) == (size, patch)
 
 
+def test_the_prior_has_the_autoencoder_that_was_asked_for(asked: dict[str, Any], tmp_path: Path) -> None:
+    codec = str(save_tiny_dit(tmp_path / "dit", CLASSES))
+    attar.distill(**asked, codec=codec, method="prior", fields={"sampler.steps": 3})
+    made = open_distilled(asked["out"]).manifest["prior"]
+    assert (prior_of(asked["out"]) / "vae").is_dir()
+    assert made["codec_source"] is None
+
+
 def test_an_autoencoder_takes_images_of_a_side_that_it_cannot_shrink(asked: dict[str, Any], tmp_path: Path) -> None:
     save_tiny_dit(tmp_path / "dit", CLASSES)
     data = save_folder(tmp_path / "odd", CLASSES, each=6, size=15)
