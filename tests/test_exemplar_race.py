@@ -30,7 +30,7 @@ from attar.priors.codec import to_uint8
 from attar.selection import Select
 from attar.sets.distilled import open_distilled
 from attar.sets.mosaics import reduced
-from attar.sets.races import prior_of
+from attar.sets.races import credited_prior
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
 
@@ -192,7 +192,7 @@ def test_images_that_are_not_denoised_are_the_real_ones_themselves(
     assert not any(open_distilled(folder).prototypes()), "they would be the images once more"
     manifest = open_distilled(folder).manifest
     assert manifest["learnt"] == {"share": 1.0, "denoised": 0.0, "typical": 50.0, "all": 60.0}
-    assert prior_of(manifest) == f"{world / 'dit'}, which made none of these images"
+    assert credited_prior(manifest) == f"{world / 'dit'}, which made none of these images"
     assert manifest["method"]["fit"]["typical"] == "auto"
 
 
