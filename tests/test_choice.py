@@ -86,6 +86,13 @@ def test_a_prior_makes_exemplars(photos: Path, tmp_path: Path) -> None:
     assert said[0].startswith("no `method` is named: exemplars")
 
 
+@pytest.mark.parametrize("of_prior", [False, True])
+def test_a_folder_called_tilde_is_where_the_teacher_is_looked_for(photos: Path, tmp_path: Path, of_prior: bool) -> None:
+    prior: dict[str, Any] = {"prior": str(save_tiny_dit(tmp_path / "dit", CLASSES)), "tile": 1} if of_prior else {}
+    package.distill(str(photos), ipc=1, out="~/out", device="cpu", **prior)
+    assert (tmp_path / "~" / "out" / "manifest.json").is_file()
+
+
 @pytest.mark.parametrize(("ipc", "shown"), [([1], "3 s left"), ([1, 2], "3 s left of this item")])
 def test_the_time_left_is_told_of_each_of_several_sets(
     photos: Path, monkeypatch: pytest.MonkeyPatch, ipc: list[int], shown: str

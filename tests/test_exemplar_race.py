@@ -30,7 +30,7 @@ from attar.priors.codec import to_uint8
 from attar.selection import Select
 from attar.sets.distilled import open_distilled
 from attar.sets.mosaics import reduced
-from attar.sets.races import prior_of
+from attar.sets.races import credited_prior
 from attar.teachers.settings import TeacherTraining
 from attar.teachers.train import train_teacher
 
@@ -192,15 +192,19 @@ def test_images_that_are_not_denoised_are_the_real_ones_themselves(
     assert not any(open_distilled(folder).prototypes()), "they would be the images once more"
     manifest = open_distilled(folder).manifest
     assert manifest["learnt"] == {"share": 1.0, "denoised": 0.0, "typical": 50.0, "all": 60.0}
-    assert prior_of(manifest) == f"{world / 'dit'}, which made none of these images"
+    assert credited_prior(manifest) == f"{world / 'dit'}, which made none of these images"
     assert manifest["method"]["fit"]["typical"] == "auto"
 
 
-def test_an_explained_run_names_the_races_before_what_they_decide(world: Path, store: Store) -> None:
+def test_an_explained_run_names_the_races_before_what_they_decide(
+    world: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     method, spec = Exemplars(ExemplarFit(chooser(world), steps=25), Sampler(steps=25)), job_of(world, store).spec
 
     def races() -> tuple[int, int]:
         told = explain_run(spec, "exemplars", method, [2], world / "out", store=store)
+        kinds = [missing.artefact.kind for missing in told.missing]
+        assert not any(kind.endswith("race") for kind in kinds[kinds.index("fit") :])
         found = [artefact.kind.endswith("race") for artefact in told.found]
         return sum(found), sum(missing.artefact.kind.endswith("race") for missing in told.missing)
 
@@ -209,6 +213,8 @@ def test_an_explained_run_names_the_races_before_what_they_decide(world: Path, s
     assert first is not None
     first.outcome()
     assert races() == (1, 1)
+    monkeypatch.setattr(TypicalRace, "outcome", lambda _: ALL)
+    assert races() == (1, 0), "typical images that lost ask no second race"
 
 
 @pytest.mark.parametrize("formation", [1, 2])

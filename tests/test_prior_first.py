@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from toys import attar as command
-from toys import save_folder
+from toys import save_folder, save_tiny_dit
 
 import attar
 from attar.core.errors import AttarError
 from attar.distillation import prior_first
 from attar.distillation.prior_first import prior_of
-from attar.job import Job
+from attar.job import Job, Spec
 from attar.priors.training import run as training
 from attar.priors.training.settings import NewPrior, Report
 from attar.sets.distilled import open_distilled
@@ -45,20 +45,33 @@ def test_a_prior_is_trained_first_and_once(asked: dict[str, Any], monkeypatch: p
     made = open_distilled(asked["out"])
     assert made.manifest["prior"]["source"] == str(place)
     assert said[0].startswith(f"a prior of the images is trained first, in {place}")
+    assert sum("network passes" in line for line in said) == 1
     monkeypatch.setattr(training, "produce", None)
     said.clear()
     attar.distill(**asked, **how)
     assert f"{place} is already there, and is this prior: nothing to do" in said[0]
     assert "nothing left to do" in said[-1]
+    said.clear()
+    attar.distill(**asked, **how, dry_run=True)
+    assert "nothing left to do" in said[-1]
 
 
-@pytest.mark.parametrize("method", ["prior", None])
-def test_a_dry_run_foretells_both_and_writes_nothing(asked: dict[str, Any], method: str | None) -> None:
+@pytest.mark.parametrize(
+    ("method", "fields", "foretold"),
+    [
+        ("prior", None, "network passes"),
+        (None, None, "the images are chosen when"),
+        ("herding", {"select.features": "prior"}, "for the prior to look at"),
+    ],
+)
+def test_a_dry_run_foretells_both_and_writes_nothing(
+    asked: dict[str, Any], method: str | None, fields: dict[str, Any] | None, foretold: str
+) -> None:
     said: list[str] = []
-    attar.distill(**asked, method=method, dry_run=True, say=said.append)
+    attar.distill(**asked, method=method, fields=fields, dry_run=True, say=said.append)
     text = "\n".join(said)
     assert "a DiT of " in text
-    assert ("network passes" if method else "the images are chosen when") in text
+    assert foretold in text
     assert not asked["out"].parent.exists()
 
 
@@ -89,6 +102,59 @@ def test_the_command_takes_it(
     words = [word for name in ("data", "prior", "ipc", "out") for word in (f"--{name}", asked[name])]
     assert command(monkeypatch, "distill", *words, "--method", "prior", "--set", "sampler.steps=3") == 0
     assert f"wrote {asked['out']}, made in " in capsys.readouterr().out
+
+
+def test_a_folder_called_tilde_is_where_the_prior_is_looked_for(
+    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked["out"] = Path("~/set")
+    attar.distill(**asked, method="prior", fields={"sampler.steps": 3})
+    assert open_distilled(tmp_path / "~" / "set").manifest["prior"]["source"] == "./~/set.prior"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("distill", "--method", "prior", "--ipc", "1", "--out", "set", "--explain", "--prior"), ("describe-prior",)],
+)
+def test_what_trains_no_prior_says_so(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert command(monkeypatch, *words, "train", "--data", asked["data"]) == 2
+    assert "`attar distill` alone trains one first" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(300, 2_000), (30_000, 18 * 30_000 // 128), (300_000, 10_000)])
+def test_the_training_suits_the_images_and_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, steps: int
+) -> None:
+    monkeypatch.setattr(prior_first, "EPOCHS", epochs)
+    data = save_folder(tmp_path / "data", CLASSES, each=6, size=70)
+    asked: dict[str, Any] = {"preprocess": "squash", "on_bad_image": "skip", "device": "cpu", "dtype": "float32"}
+    plan = prior_first._plan(Job(Spec(str(data), seed=7, **asked)))
+    assert {name: getattr(plan, name) for name in asked} == asked
+    assert (plan.data, plan.keep, plan.codec, plan.size) == (str(data), "best", "pixel", 64)
+    assert (plan.training.seed, plan.training.steps, plan.training.patch) == (7, steps, 8)
+
+
+@pytest.mark.parametrize(("side", "size", "patch"), [(61, 60, 10), (64, 64, 8), (28, 28, 4), (11, 10, 2), (1, 1, 1)])
+def test_images_are_seen_at_a_size_that_can_be_cut(side: int, size: int, patch: int) -> None:
+    assert (prior_first._size(side, 1, 8), prior_first._patch(size, 8)) == (size, patch)
+
+
+def test_the_prior_has_the_autoencoder_that_was_asked_for(asked: dict[str, Any], tmp_path: Path) -> None:
+    codec = str(save_tiny_dit(tmp_path / "dit", CLASSES))
+    attar.distill(**asked, codec=codec, method="prior", fields={"sampler.steps": 3})
+    made = open_distilled(asked["out"]).manifest["prior"]
+    assert (prior_of(asked["out"]) / "vae").is_dir()
+    assert made["codec_source"] is None
+
+
+def test_an_autoencoder_takes_images_of_a_side_that_it_cannot_shrink(asked: dict[str, Any], tmp_path: Path) -> None:
+    save_tiny_dit(tmp_path / "dit", CLASSES)
+    data = save_folder(tmp_path / "odd", CLASSES, each=6, size=15)
+    plan = prior_first._plan(Job(Spec(str(data), codec=str(tmp_path / "dit"))))
+    assert (plan.size, plan.training.patch) == (12, 2)
 
 
 @pytest.mark.parametrize(

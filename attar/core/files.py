@@ -165,6 +165,11 @@ def at_home(source: str) -> str:
     return str(expand_user(source)) if source.startswith("~") else source
 
 
+def as_source(folder: Path) -> str:
+    """The name of a folder as `at_home` reads it: a folder called `~` in the working folder is not the home folder."""
+    return os.path.join(".", folder) if str(folder).startswith("~") else str(folder)
+
+
 def permit(file: Path, rights: int) -> None:
     """Gives a file the rights of another."""
     if file.stat().st_mode != rights:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from attar.core.batching import resolve
 from attar.core.errors import AttarError
+from attar.core.files import as_source
 from attar.core.progress import Say, quiet
 from attar.data.output_places import occupied
 from attar.job import Job
 from attar.methods.base import LatentMethod
+from attar.priors import TRAIN
 from attar.priors.training.settings import NewPrior, Training
 
 if TYPE_CHECKING:
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from attar.methods.base import Method
     from attar.priors.codec import Codec
 
-TRAIN = "train"
-"""The name of a prior that is trained first."""
 SIDE = 64
 """Images are seen at this size at most, in pixels."""
 TOKENS = {"cpu": 8, "cuda": 16}
@@ -55,7 +55,7 @@ def distill_with(
     train_new_prior(plan, folder, store=job.store, progress=job.progress, say=say, dry_run=job.dry)
     if job.dry and not occupied(folder):
         return []
-    return distill(_with_prior(job, str(folder), job.dry), say=say)
+    return distill(_with_prior(job, as_source(folder), job.dry), say=say)
 
 
 def _try(job: Job, plan: NewPrior, distill: Callable[..., list[Path]], say: Say) -> None:
@@ -85,14 +85,27 @@ def _plan(job: Job) -> NewPrior:
     codec, dtype = spec.codec or "pixel", spec.dtype if spec.dtype in ("float32", "bfloat16") else "auto"
     if codec == TRAIN:
         raise AttarError("`codec` train: train the prior by itself, with `attar train-prior`")
-    size = min(job.side, SIDE)
+    device, number_format = resolve(spec.device, spec.dtype)
+    most, shrunk = TOKENS.get(device.type, 8), SIDE // _codec(codec, SIDE, device, number_format).shape[-1]
+    size = _size(min(job.side, SIDE), shrunk, most)
     common: dict[str, Any] = {"on_bad_image": spec.on_bad_image, "device": spec.device, "dtype": dtype, "keep": "best"}
     common |= {"preprocess": spec.preprocess, "codec": codec, "size": size}
     steps = min(STEPS, max(LEAST_STEPS, EPOCHS * len(job.everything) // Training.batch))
-    plan = NewPrior(spec.data, training=Training(seed=spec.seed, steps=steps), **common)
-    device, number_format = resolve(spec.device, spec.dtype)
-    side = _codec(plan, device, number_format).shape[-1]
-    return replace(plan, training=replace(plan.training, patch=_patch(side, TOKENS.get(device.type, 8))))
+    return NewPrior(
+        spec.data, training=Training(seed=spec.seed, steps=steps, patch=_patch(size // shrunk, most)), **common
+    )
+
+
+def _size(side: int, shrunk: int, most: int) -> int:
+    """The largest size of images, of `side` at most, that a codec can shrink and whose latents are cut well.
+
+    That is into half as many patches a side as they may be, at least: a prime number of pixels makes one patch.
+    """
+    for size in range(side // shrunk * shrunk, 0, -shrunk):
+        latent = size // shrunk
+        if 2 * (latent // _patch(latent, most)) >= min(most, latent // 2):
+            return size
+    return shrunk
 
 
 def _patch(side: int, most: int) -> int:
@@ -100,17 +113,18 @@ def _patch(side: int, most: int) -> int:
     return next((patch for patch in range(2, side) if side % patch == 0 and side // patch <= most), side)
 
 
-def _codec(plan: NewPrior, device: torch.device, dtype: torch.dtype) -> Codec:
+def _codec(source: str, size: int | None, device: torch.device, dtype: torch.dtype) -> Codec:
     from attar.priors.training.vae import open_codec
 
-    return open_codec(plan.codec, plan.size, device, dtype, dry=True)
+    return open_codec(source, size, device, dtype, dry=True)
 
 
 def _write_untrained(job: Job, plan: NewPrior, folder: Path) -> None:
     from attar.priors.folder import new_scheduler, write_pipeline
     from attar.priors.shared_embedders import untrained
 
-    codec, classes = _codec(plan, *resolve(job.spec.device, job.spec.dtype)), job.everything.classes
+    codec = _codec(plan.codec, plan.size, *resolve(job.spec.device, job.spec.dtype))
+    classes = job.everything.classes
     network = untrained(codec.shape, len(classes), plan.training, plan.training.seed, "train-prior", "weights")
     scheduler = new_scheduler(plan.training.prediction)
     write_pipeline(folder, network.with_own_embedders(), scheduler, classes, getattr(codec, "vae", None))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError
+from attar.core.files import as_source
 from attar.core.progress import Say, of_item, quiet
 from attar.data.output_places import occupied
 from attar.distillation.hub_prior import DIT, are_imagenets, with_hub_prior
@@ -96,11 +97,11 @@ def _chosen(job: Job, teacher: Path) -> tuple[str, Callable[[int | None], dict[s
     It is the choice that docs/results.md shows to be the best.
     """
     if job.spec.prior is not None:
-        return "exemplars", lambda _: {"fit.select.teacher": str(teacher)}
+        return "exemplars", lambda _: {"fit.select.teacher": as_source(teacher)}
 
     def herding(made: int | None) -> dict[str, Any]:
         share = 1.0 if made is None else _choice(teacher, made).decided(job).share
-        return {"select.teacher": str(teacher), "select.share": share}
+        return {"select.teacher": as_source(teacher), "select.share": share}
 
     return "herding", herding
 
@@ -110,7 +111,7 @@ def _choice(teacher: Path, made: int) -> ExemplarSettings:
     from attar.methods.exemplars.settings import ExemplarSettings
     from attar.selection import Select
 
-    return ExemplarSettings(Select(rule="herding", teacher=str(teacher))).for_ipc(made)
+    return ExemplarSettings(Select(rule="herding", teacher=as_source(teacher))).for_ipc(made)
 
 
 def _is_decided(job: Job, teacher: Path, made: int) -> bool:

@@ -31,6 +31,8 @@ class PriorForm(NamedTuple):
     prompted: bool = False
 
 
+TRAIN = "train"
+"""In place of a prior, to `attar distill`: one is trained on the images first (attar.distillation.prior_first)."""
 _HOME = "attar.priors.forms"
 
 PRIORS = Registry[PriorForm](
@@ -188,6 +190,11 @@ def form_of(source: str) -> PriorForm:
     file = expand_user(source)
     if file.suffix in SUFFIXES or file.is_file():
         return PRIORS.open("DiT.pt")
+    if source == TRAIN and not file.exists():
+        raise AttarError(
+            f"`prior` {source}: `attar distill` alone trains one first, and not to explain; name the folder of one, "
+            "such as the OUT.prior that it wrote, or train one with `attar train-prior`"
+        )
     check_there(source, "`prior`", ["digits"])
     name = read_index(source).get("_class_name")
     pipelines = [pipeline for pipeline in PRIORS if pipeline.endswith("Pipeline")]

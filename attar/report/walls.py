@@ -27,7 +27,7 @@ from attar.report.sprites import BUDGET, Sheet, ShownImages, fitting, image_of, 
 from attar.sets.distilled import CLASSES_SHOWN, DistilledSet, Stored, evenly, stored, verify
 from attar.sets.mosaics import grid_words
 from attar.sets.near_copies import folder_of, nearest_pixels, read_nearest
-from attar.sets.races import prior_of, races_in_words
+from attar.sets.races import credited_prior, races_in_words
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def _facts(
         ("Images", f"{count:,}, {size}{parts}"),
         ("Stored", f"{held.pixels:,} pixels, {held.bytes:,} bytes"),
         ("Data", f"{manifest['data']['spec']}, {counted(manifest['data']['images'], 'image')}"),
-        ("Prior", prior_of(manifest) or "none: real images"),
+        ("Prior", credited_prior(manifest) or "none: real images"),
         ("Seed", str(manifest["seed"])),
     ]
     facts += [("Choice", raced)] if (raced := races_in_words(manifest)) else []

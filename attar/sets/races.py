@@ -20,7 +20,7 @@ def races_in_words(manifest: Mapping[str, Any]) -> str:
     return f"chosen among {among}{first}; {kept}{second}"
 
 
-def prior_of(manifest: Mapping[str, Any]) -> str | None:
+def credited_prior(manifest: Mapping[str, Any]) -> str | None:
     """The prior that a set was made by, and that it has no image of it where its races were lost; None of no prior."""
     if manifest["prior"] is None:
         return None
