@@ -24,6 +24,8 @@ from attar.evaluation import RECIPES, LabelledImages, Recipe, Record, Students, 
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.evaluator import training_plan
 from attar.evaluation.labelled_images import resized
+from attar.evaluation.records import ALL_DATA
+from attar.evaluation.records_file import read_records, write_record
 from attar.networks import build
 
 TINY = modified(RECIPES.open("quick"), {"steps": 6, "warmup": 2, "flip": False, "batch": 16})
@@ -91,6 +93,21 @@ def test_best_is_beside_and_never_below_the_last() -> None:
     last_only = run(replace(TINY, steps=12), seeds=(0, 1))
     assert found.accuracies == last_only.accuracies == last_only.best
     assert all(best >= last for best, last in zip(found.best, found.accuracies, strict=True))
+
+
+def test_a_result_keeps_all_tests_of_a_training_and_its_file_too(tmp_path: Path) -> None:
+    recipe = replace(TINY, steps=12, test_every="25%")
+    found, last_only = run(recipe, seeds=(0, 1)), run(replace(TINY, steps=12), seeds=(0, 1))
+    assert [[step for step, _ in curve] for curve in found.curves] == [[3, 6, 9, 12]] * 2
+    assert tuple(curve[-1][1] for curve in found.curves) == found.accuracies
+    assert tuple(max(accuracy for _, accuracy in curve) for curve in found.curves) == found.best
+    assert last_only.curves == ()
+    for number, result in enumerate((found, last_only)):
+        record = Record.of(result, set="", method=ALL_DATA, baseline=result)
+        write_record(tmp_path / f"{number}.json", record)
+        assert read_records(tmp_path / f"{number}.json") == [record]
+        (entry,) = json.loads((tmp_path / f"{number}.json").read_text())
+        assert ("curves" in entry, "curves" in entry["baseline"]) == (result is found,) * 2
 
 
 def test_tests_fall_where_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> None:

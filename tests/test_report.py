@@ -500,6 +500,19 @@ def test_random_real_images_that_are_a_method_too_stand_in_one_row() -> None:
     assert [row.name for row in table.rows] == ["random", "prior", "random real images"]
 
 
+def test_tests_on_the_way_make_curves_of_the_mean_over_the_seeds(tmp_path: Path) -> None:
+    folder, plain = write_set(tmp_path / "set"), write_set(tmp_path / "plain", "random")
+    curves = (((5, 20.0), (10, 46.0)), ((5, 30.0), (10, 44.0)))
+    records = [replace(record(folder, 45.0), curves=curves), record(plain, 30.0, method="random")]
+    write_report([folder, plain], records, tmp_path / "page.html")
+    source = (tmp_path / "page.html").read_text()
+    (section,) = re.findall(r'<section id="curves">.*?</section>', source, re.DOTALL)
+    assert re.findall(r"<td>(.*?)</td>", section) == ["25.0", "45.0", "45.0"]
+    assert "d3hr, IPC 1, convnet3" in section
+    write_report([plain], records[1:], tmp_path / "page.html")
+    assert "#curves" not in (tmp_path / "page.html").read_text()
+
+
 def test_other_changes_and_other_tests_stand_in_tables_of_their_own(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set")
     changed = replace(record(folder, 50.0), recipe="quick (modified)", changes={"steps": 300, "flip": False})

@@ -62,8 +62,9 @@ def evaluate(students: Students, seeds: Sequence[int], progress: Progress = sile
     return _result(students, outcomes)
 
 
-def _result(students: Students, outcomes: Sequence[dict[str, float]]) -> Result:
+def _result(students: Students, outcomes: Sequence[dict[str, Any]]) -> Result:
     """The outcomes of all seeds as one result."""
+    curves = [tuple(map(tuple, outcome.get("curve") or ())) for outcome in outcomes]
     accuracies = tuple(outcome["accuracy"] for outcome in outcomes)
     train, test = students.train, students.test
     return Result(
@@ -74,6 +75,7 @@ def _result(students: Students, outcomes: Sequence[dict[str, float]]) -> Result:
         n_test=len(test.labels),
         accuracies=accuracies,
         best=tuple(outcome["best"] for outcome in outcomes),
+        curves=tuple(curves) if all(curves) else (),
         learnt=tuple(outcome["learnt"] for outcome in outcomes),
         chance=outcomes[0]["chance"],
         mean=statistics.fmean(accuracies),
@@ -223,19 +225,19 @@ class Students:
     def _labels(self, images: LabelledImages) -> Tensor:
         return torch.tensor(images.labels.astype(np.int64), device=self.place)
 
-    def outcome(self, seed: int, about: dict[str, Any], progress: Progress) -> dict[str, float]:
+    def outcome(self, seed: int, about: dict[str, Any], progress: Progress) -> dict[str, Any]:
         """What the student of one seed comes to; `about` is what that depends on."""
         if self.store is None:
             return self.run(seed, progress)
         make = partial(self._write_outcome, seed, progress)
         path = self.store.once(Artefact("evaluation", about), make) / "outcome.json"
-        outcome: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+        outcome: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return outcome
 
     def _write_outcome(self, seed: int, progress: Progress, scratch: Path) -> None:
         write_json(scratch / "outcome.json", self.run(seed, progress))
 
-    def run(self, seed: int, progress: Progress) -> dict[str, float]:
+    def run(self, seed: int, progress: Progress) -> dict[str, Any]:
         """Trains and tests the network of one seed."""
         begun = time.monotonic()
         images = self.pictures
@@ -244,7 +246,7 @@ class Students:
         if self.recipe.compile:
             compile_network(student)
         every, first = _interval(self.recipe.test_every, self.plan), self.untested
-        tests: list[float] = []
+        tests: list[tuple[int, float]] = []
         tally, fit = Tally(progress, "epoch" if self.plan.steps is None else "step"), TrainAccuracy()
 
         def after(step: Step) -> None:
@@ -253,15 +255,20 @@ class Students:
             due = every is not None and step.epoch % every == 0 and step.epoch > first
             if step.last and (step.epoch == step.epochs or due):
                 progress(f"{tally.text}; testing", step.done / step.total)
-                tests.append(self._test(student))
-                note(step.done, test_accuracy=tests[-1])
+                tests.append((step.epoch, self._test(student)))
+                note(step.done, test_accuracy=tests[-1][1])
 
         labels, supervision = self._taught(progress)
         tf32 = self.plan.precision == "tf32"
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
             train(student, images, labels, self.plan, self.augmentation, seed, supervision=supervision, after=after)
         learnt = {"learnt": fit.share, "chance": fit.chance(self.largest)}
-        return {"accuracy": tests[-1], "best": max(tests), **learnt, "seconds": time.monotonic() - begun}
+        accuracies = {
+            "accuracy": tests[-1][1],
+            "best": max(accuracy for _, accuracy in tests),
+            "curve": tests[:-1] and tests,
+        }
+        return {**accuracies, **learnt, "seconds": time.monotonic() - begun}
 
     def _taught(self, progress: Progress) -> tuple[Tensor, Supervision]:
         """The labels of the images, and what takes their place."""

@@ -54,6 +54,8 @@ class Result:
     """What the networks were trained and tested in: the recipe's, or float32 where the device lacks it."""
     labels: Mapping[str, Any] | None = None
     """How soft labels are stored (`SoftLabels.record`); None of hard ones."""
+    curves: tuple[tuple[tuple[int, float], ...], ...] = ()
+    """Of each seed all tests, as (epoch, accuracy); none where only the last epoch was tested, nor of old records."""
 
     @property
     def n(self) -> int:
@@ -249,6 +251,9 @@ class Record(Result):
         for name in ("layout", "test", "changes", "formation", "reduced_by", "weighted"):
             if entry[name] == getattr(Record, name):
                 del entry[name]
+        for result in filter(None, (entry, entry["baseline"])):
+            if not result["curves"]:
+                del result["curves"]
         head = {name: entry.pop(name) for name in ("set", "method", "seed", "teacher")}
         return {**head, **entry, **trial}
 

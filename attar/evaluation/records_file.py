@@ -36,6 +36,7 @@ _PER_CENT = number(0, 100)
 _RESULT: dict[str, Shape] = {
     "accuracies": Many(_PER_CENT, least=1),
     "best?": Maybe(Many(_PER_CENT)),
+    "curves?": Many(Many(Many(number(0), least=2))),
     "learnt?": Many(_PER_CENT),
     "chance?": _PER_CENT,
     "mean": _PER_CENT,
@@ -130,7 +131,12 @@ def _known(kind: type[Result] | type[Trial], entry: Mapping[str, Any]) -> dict[s
     """The fields of a dataclass that an entry has, lists as tuples; what old files lack is empty."""
     values = {**entry, "best": entry.get("best") or (), "std": entry.get("std") or 0.0}
     named = {field.name: values[field.name] for field in fields(kind) if field.name in values}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in named.items()}
+    return {name: _frozen(value) for name, value in named.items()}
+
+
+def _frozen(value: Any) -> Any:
+    """Lists, and lists within them, as tuples."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _wrong(record: Any) -> str | None:

@@ -155,6 +155,36 @@ class Way:
     """At each, the root mean square of the difference of predicted clean latents and those aimed at."""
 
 
+@dataclass(frozen=True)
+class Curve:
+    """How accuracy rose in a training."""
+
+    name: str
+    """The method's name on the page, the set's IPC, and the network."""
+    style: int
+    """The number of its colour and marker."""
+    epochs: tuple[int, ...]
+    """After which it was tested, rising."""
+    accuracies: tuple[float, ...]
+    """Top-1 in per cent, mean over the seeds."""
+
+
+def accuracy_by_epoch(curves: Sequence[Curve]) -> str:
+    """An SVG element with a line for each curve."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for curve in curves:
+            colour, marker = _look(curve.style)
+            every = max(1, len(curve.epochs) // 10)
+            axes.plot(curve.epochs, curve.accuracies, color=colour, marker=marker, ms=5, markevery=every)
+        axes.set_xlabel("epochs", color=INK)
+        axes.set_ylabel("accuracy, %", color=INK)
+        _plain(axes)
+
+    return svg(draw, (4.6, 2.8), "curves")
+
+
 def distances_by_time(ways: Sequence[Way]) -> str:
     """An SVG element with a line for each way."""
 
