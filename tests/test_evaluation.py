@@ -110,6 +110,16 @@ def test_a_result_keeps_all_tests_of_a_training_and_its_file_too(tmp_path: Path)
         assert ("curves" in entry, "curves" in entry["baseline"]) == (result is found,) * 2
 
 
+@pytest.mark.parametrize("curves", [[[]], [[[1]]], [[[1, 140.0]]], [[[1, 5.0]], [[2, 5.0]]], [[[1, 5.0]]]])
+def test_damaged_curves_are_named(tmp_path: Path, curves: list[Any]) -> None:
+    file = tmp_path / "results.json"
+    write_record(file, Record.of(run(replace(TINY, steps=2), seeds=(0, 1)), set="", method=ALL_DATA))
+    (entry,) = json.loads(file.read_text())
+    file.write_text(json.dumps([{**entry, "curves": curves}]))
+    with pytest.raises(AttarError, match=r"entry 0 is not a result \(.*curves"):
+        read_records(file)
+
+
 def test_tests_fall_where_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[float] = []
 

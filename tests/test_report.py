@@ -502,14 +502,18 @@ def test_random_real_images_that_are_a_method_too_stand_in_one_row() -> None:
 
 def test_tests_on_the_way_make_curves_of_the_mean_over_the_seeds(tmp_path: Path) -> None:
     folder, plain = write_set(tmp_path / "set"), write_set(tmp_path / "plain", "random")
-    curves = (((5, 20.0), (10, 46.0)), ((5, 30.0), (10, 44.0)))
-    records = [replace(record(folder, 45.0), curves=curves), record(plain, 30.0, method="random")]
+    curves = (((5, 20.0), (10, 46.0), (15, 40.0)), ((5, 30.0), (10, 44.0), (15, 50.0)))
+    one, random = replace(record(folder, 45.0), curves=curves, best=(46.0, 50.0)), record(plain, 30.0, method="random")
+    assert one.baseline
+    one = replace(one, baseline=replace(one.baseline, curves=curves[:1], best=(46.0,)))
+    records = [one, replace(one, network="convnet4"), random]
     write_report([folder, plain], records, tmp_path / "page.html")
     source = (tmp_path / "page.html").read_text()
     (section,) = re.findall(r'<section id="curves">.*?</section>', source, re.DOTALL)
-    assert re.findall(r"<td>(.*?)</td>", section) == ["25.0", "45.0", "45.0"]
-    assert "d3hr, IPC 1, convnet3" in section
-    write_report([plain], records[1:], tmp_path / "page.html")
+    assert re.findall(r"<td>(.*?)</td>", section) == 2 * ["25.0", "48.0", "45.0", "20.0", "46.0", "40.0"]
+    assert [*re.findall(r"<h3>(.*?) <", section)] == ["convnet3, IPC 1", "convnet4, IPC 1"]
+    assert section.count("after 5 to 15 epochs") == section.count("random real images</th>") == 2
+    write_report([plain], [random], tmp_path / "page.html")
     assert "#curves" not in (tmp_path / "page.html").read_text()
 
 

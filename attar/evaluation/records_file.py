@@ -33,10 +33,15 @@ from attar.evaluation.records import ALL_DATA, Record, Result, Trial
 
 _PER_CENT = number(0, 100)
 
+_TEST = ValueKind(
+    "an epoch and an accuracy",
+    lambda x: isinstance(x, list) and len(x) == 2 and whole(1).holds(x[0]) and _PER_CENT.holds(x[1]),
+)
+
 _RESULT: dict[str, Shape] = {
     "accuracies": Many(_PER_CENT, least=1),
     "best?": Maybe(Many(_PER_CENT)),
-    "curves?": Many(Many(Many(number(0), least=2))),
+    "curves?": Many(Many(_TEST, least=1)),
     "learnt?": Many(_PER_CENT),
     "chance?": _PER_CENT,
     "mean": _PER_CENT,
@@ -152,6 +157,12 @@ def _wrong(record: Any) -> str | None:
     for name, result in (("", record), ("baseline.", record.get("baseline"))):
         if result and len(result["accuracies"]) > 1 and result.get("std") is None:
             return f"{name}std is missing"
+        curves = result.get("curves", []) if result else []
+        if len({tuple(epoch for epoch, _ in curve) for curve in curves}) > 1 or len(curves) not in (
+            0,
+            len(result["accuracies"]),
+        ):
+            return f"{name}curves are not of the same epochs, one for each of the accuracies"
     if len(record.get("seeds", record["accuracies"])) != len(record["accuracies"]):
         return f"seeds lists {len(record['seeds'])}, and accuracies {len(record['accuracies'])}"
     return None

@@ -160,29 +160,32 @@ class Curve:
     """How accuracy rose in a training."""
 
     name: str
-    """The method's name on the page, the set's IPC, and the network."""
-    style: int
-    """The number of its colour and marker."""
+    """The method's name on the page."""
+    style: int | None
+    """The number of its colour and marker; None is the baseline's."""
     epochs: tuple[int, ...]
     """After which it was tested, rising."""
     accuracies: tuple[float, ...]
     """Top-1 in per cent, mean over the seeds."""
+    best: float
+    """Mean of each seed's best."""
 
 
-def accuracy_by_epoch(curves: Sequence[Curve]) -> str:
-    """An SVG element with a line for each curve."""
+def accuracy_by_epoch(curves: Sequence[Curve], salt: str) -> str:
+    """An SVG element with a line for each curve; `salt` as in `accuracy_by_ipc`."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for curve in curves:
-            colour, marker = _look(curve.style)
-            every = max(1, len(curve.epochs) // 10)
-            axes.plot(curve.epochs, curve.accuracies, color=colour, marker=marker, ms=5, markevery=every)
+            colour, marker = (MUTED, "o") if curve.style is None else _look(curve.style)
+            last = len(curve.epochs) - 1
+            places = [*range(last, -1, -max(1, len(curve.epochs) // 10))]
+            axes.plot(curve.epochs, curve.accuracies, color=colour, marker=marker, ms=5, markevery=places[::-1])
         axes.set_xlabel("epochs", color=INK)
         axes.set_ylabel("accuracy, %", color=INK)
         _plain(axes)
 
-    return svg(draw, (4.6, 2.8), "curves")
+    return svg(draw, (4.6, 2.8), salt)
 
 
 def distances_by_time(ways: Sequence[Way]) -> str:

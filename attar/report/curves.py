@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from attar.evaluation.records import Record
-from attar.report.charts import Curve
+from attar.evaluation.records import Record, Result
+from attar.report.charts import Curve, accuracy_by_epoch
+from attar.report.rows import public
 
 
-def curves_of(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int]) -> list[Curve]:
-    """One for each record that has any: the mean over the seeds."""
-    curves = []
+@dataclass(frozen=True)
+class Course:
+    """The curves of one recipe, network and IPC."""
+
+    title: str
+    """The network and the set's images of a class."""
+    terms: str
+    """The recipe with its changes, how many seeds and test images."""
+    curves: tuple[Curve, ...]
+    """One for each set, then the random images beside them."""
+    chart: str
+    """An SVG element."""
+
+
+def courses_of(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int]) -> list[Course]:
+    """One for each recipe with its changes, network, IPC and formation that has any curve."""
+    groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         if record.curves and record.path in names:
-            epochs, first = zip(*record.curves[0], strict=True)
-            values = [first, *([accuracy for _, accuracy in curve] for curve in record.curves[1:])]
-            means = tuple(sum(at_once) / len(values) for at_once in zip(*values, strict=True))
-            name = names[record.path]
-            curves.append(Curve(f"{name}, {record.stored}, {record.network}", styles[name], epochs, means))
-    return curves
+            groups.setdefault((*record.judged_by, record.stored), []).append(record)
+    return [_course(group, names, styles, f"curves-{number}") for number, group in enumerate(groups.values())]
+
+
+def _course(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int], salt: str) -> Course:
+    first, curves = records[0], tuple(_curves(records, names, styles))
+    terms = f"{public(first).protocol}; n = {first.n}, {first.n_test:,} test images"
+    return Course(f"{first.network}, {first.stored}", terms, curves, accuracy_by_epoch(curves, salt))
+
+
+def _curves(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int]) -> Iterator[Curve]:
+    for record in records:
+        yield _curve(names[record.path], styles[names[record.path]], record)
+    judged = [record.accuracies for record in records]
+    drawn = {record.baseline.accuracies: record.baseline for record in records if record.baseline}
+    for baseline in drawn.values():
+        if baseline.curves and baseline.accuracies not in judged:
+            yield _curve("random real images", None, baseline)
+
+
+def _curve(name: str, style: int | None, result: Result) -> Curve:
+    """The mean over the seeds."""
+    epochs = tuple(epoch for epoch, _ in result.curves[0])
+    tests = zip(*([accuracy for _, accuracy in curve] for curve in result.curves), strict=True)
+    return Curve(name, style, epochs, tuple(map(statistics.fmean, tests)), statistics.fmean(result.best))

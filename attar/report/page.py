@@ -19,8 +19,8 @@ from attar.core.progress import Say, duration, quiet
 from attar.core.wording import counted
 from attar.data.output_places import check_file, check_place
 from attar.evaluation.records import Record
-from attar.report.charts import COLOURS, accuracy_by_epoch, distances_by_time, measures_by_step, symbol
-from attar.report.curves import curves_of
+from attar.report.charts import COLOURS, distances_by_time, measures_by_step, symbol
+from attar.report.curves import courses_of
 from attar.report.fine_tunings import MEASURES, fine_tunings
 from attar.report.maps import DEVIATIONS
 from attar.report.names import class_title
@@ -105,7 +105,7 @@ def _page(sets: Sequence[DistilledSet], latest: Sequence[Record], title: str) ->
     styles = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}
     walls, look = walls_of(sets, latest, names, styles)
     tunings = fine_tunings(sets, names, styles)
-    ways, curves = ways_of(sets, names, styles), curves_of(latest, names, styles)
+    ways = ways_of(sets, names, styles)
     comparisons = comparisons_of(walls)
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
     html = _template().render(
@@ -122,8 +122,7 @@ def _page(sets: Sequence[DistilledSet], latest: Sequence[Record], title: str) ->
         numbers={comparison.name: comparison.number for comparison in comparisons},
         tunings=tunings,
         panels=measures_by_step(tunings) if tunings else "",
-        curves=curves,
-        risen=accuracy_by_epoch(curves) if curves else "",
+        courses=courses_of(latest, names, styles),
         ways=ways,
         drawn=distances_by_time(ways) if ways else "",
         measures=MEASURES,
