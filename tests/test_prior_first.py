@@ -45,6 +45,7 @@ def test_a_prior_is_trained_first_and_once(asked: dict[str, Any], monkeypatch: p
     made = open_distilled(asked["out"])
     assert made.manifest["prior"]["source"] == str(place)
     assert said[0].startswith(f"a prior of the images is trained first, in {place}")
+    assert said[0].endswith("; 18 images are few for a prior, of thousands it learns more")
     assert sum("network passes" in line for line in said) == 1
     monkeypatch.setattr(training, "produce", None)
     said.clear()

@@ -28,6 +28,8 @@ SIDE = 64
 """Images are seen at this size at most, in pixels."""
 TOKENS = {"cpu": 8, "cuda": 16}
 """So many patches a side are what a processor can bear for hours, and a GPU for minutes."""
+MANY = 5_000
+"""Of fewer images a prior learns little."""
 STEPS, LEAST_STEPS, EPOCHS = 10_000, 2_000, 300
 """Small data are not seen more often than this in more than the least steps."""
 
@@ -50,7 +52,11 @@ def distill_with(
 
     folder, plan = prior_of(out), _plan(job)
     if not occupied(folder):
-        say(f"a prior of the images is trained first, in {folder}; with settings of your own: `attar train-prior`")
+        few = len(job.everything) < MANY
+        hint = f"; {len(job.everything):,} images are few for a prior, of thousands it learns more" if few else ""
+        say(
+            f"a prior of the images is trained first, in {folder}; with settings of your own: `attar train-prior`{hint}"
+        )
         _try(job, plan, distill, say if job.dry else quiet)
     train_new_prior(plan, folder, store=job.store, progress=job.progress, say=say, dry_run=job.dry)
     if job.dry and not occupied(folder):
