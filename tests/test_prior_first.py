@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import attar
 from attar.core.errors import AttarError
 from attar.distillation import prior_first
 from attar.distillation.prior_first import prior_of
+from attar.distillation.run_without_method import teacher_of
 from attar.job import Job, Spec
 from attar.priors.training import run as training
 from attar.priors.training.settings import NewPrior, Report
@@ -47,10 +49,12 @@ def test_a_prior_is_trained_first_and_once(asked: dict[str, Any], monkeypatch: p
     assert said[0].startswith(f"a prior of the images is trained first, in {place}")
     assert said[0].endswith("; 18 images are few for a prior, of thousands it learns more")
     assert sum("network passes" in line for line in said) == 1
+    assert json.loads((place / "training.json").read_text())["settings"]["align"] == str(teacher_of(asked["out"]))
     monkeypatch.setattr(training, "produce", None)
     said.clear()
     attar.distill(**asked, **how)
-    assert f"{place} is already there, and is this prior: nothing to do" in said[0]
+    assert said[0] == f"{teacher_of(asked['out'])} is already there, and is this teacher: nothing to do"
+    assert f"{place} is already there, and is this prior: nothing to do" in said[1]
     assert "nothing left to do" in said[-1]
     said.clear()
     attar.distill(**asked, **how, dry_run=True)
@@ -103,6 +107,12 @@ def test_the_command_takes_it(
     words = [word for name in ("data", "prior", "ipc", "out") for word in (f"--{name}", asked[name])]
     assert command(monkeypatch, "distill", *words, "--method", "prior", "--set", "sampler.steps=3") == 0
     assert f"wrote {asked['out']}, made in " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("size", "each"), [(4, 6), (16, 1)])
+def test_images_and_classes_too_small_for_a_teacher_make_a_prior_without(tmp_path: Path, size: int, each: int) -> None:
+    job = Job(Spec(str(save_folder(tmp_path / "data", CLASSES, each=each, size=size))))
+    assert prior_first._teacher(job, tmp_path / "set", print) is None
 
 
 def test_a_folder_called_tilde_is_where_the_prior_is_looked_for(

@@ -39,7 +39,8 @@ def distill_with(
 ) -> list[Path]:
     """`distill(job, say=...)`; where the job's prior is `train`, one is trained on its images first, as `OUT.prior`.
 
-    All that can be wrong with the run is tried before that, on an untrained network of the same shape.
+    It is aligned with a small teacher, `OUT.teacher`, which comes before it (docs/results.md says what that is worth).
+    All that can be wrong with the run is tried before both, on an untrained network of the prior's shape.
 
     Raises:
         AttarError: any input is wrong; before the prior is trained.
@@ -49,16 +50,21 @@ def distill_with(
     if not (method is None or isinstance(method, LatentMethod) or method.select.uses_prior(job)):
         raise AttarError("`prior` train: the method asks no prior, so there is none to train; leave it out")
     from attar.priors.training.run import train_new_prior
+    from attar.teachers.maps import open_maps
 
     folder, plan = prior_of(out), _plan(job)
     if not occupied(folder):
         few = len(job.everything) < MANY
         hint = f"; {len(job.everything):,} images are few for a prior, of thousands it learns more" if few else ""
         say(
-            f"a prior of the images is trained first, in {folder}; with settings of your own: `attar train-prior`{hint}"
+            f"a prior of the images is trained first, in {folder}, aligned with a small teacher of them; with settings "
+            f"of your own: `attar train-prior`{hint}"
         )
         _try(job, plan, distill, say if job.dry else quiet)
-    train_new_prior(plan, folder, store=job.store, progress=job.progress, say=say, dry_run=job.dry)
+    teacher = _teacher(job, out, quiet if job.dry and method is None else say)
+    maps = None if teacher is None else open_maps(teacher)
+    plan = replace(plan, align=teacher)
+    train_new_prior(plan, folder, store=job.store, progress=job.progress, say=say, dry_run=job.dry, teacher=maps)
     if job.dry and not occupied(folder):
         return []
     return distill(_with_prior(job, as_source(folder), job.dry), say=say)
@@ -72,6 +78,23 @@ def _try(job: Job, plan: NewPrior, distill: Callable[..., list[Path]], say: Say)
             distill(_with_prior(job, place, dry=True), say=say)
         except AttarError as error:
             raise AttarError(str(error).replace(place, TRAIN)) from error
+
+
+def _teacher(job: Job, out: Path, say: Say) -> str | None:
+    """The folder of a small teacher of the images, trained where it is not there; none yet in a dry run.
+
+    None, too, where classes or images are too small for one.
+    """
+    from attar.distillation.run_without_method import check_teachable, suited_teacher, teacher_of
+    from attar.teachers.train import train_teacher
+
+    training, folder = suited_teacher(job), teacher_of(out)
+    try:
+        check_teachable(job, training)
+    except AttarError:
+        return None
+    train_teacher(training, folder, store=job.store, progress=job.progress, say=say, dry_run=job.dry)
+    return as_source(folder) if occupied(folder) else None
 
 
 def prior_of(out: Path) -> Path:

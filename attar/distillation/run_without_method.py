@@ -47,8 +47,8 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
     name, fields = _chosen(job, teacher)
     folders = foreseen(job, name, load_method(name, fields(None)), ipcs, out).folders
     _same_choice(folders.values(), name)
-    training = _training(job)
-    _teachable(job, training)
+    training = suited_teacher(job)
+    check_teachable(job, training)
     for line in _reasons(job, training, teacher):
         say(line)
     train_teacher(training, teacher, store=job.store, progress=job.progress, say=say, dry_run=job.dry)
@@ -120,7 +120,7 @@ def _is_decided(job: Job, teacher: Path, made: int) -> bool:
     return race is None or job.store.has(race.artefact)
 
 
-def _training(job: Job) -> TeacherTraining:
+def suited_teacher(job: Job) -> TeacherTraining:
     """The teacher's training: a ConvNet, for as many steps whatever the data."""
     spec, size, count = job.spec, min(job.side, SIDE), len(job.everything)
     batch = LARGE_BATCH if count >= MANY else BATCH
@@ -137,7 +137,7 @@ def _training(job: Job) -> TeacherTraining:
     )
 
 
-def _teachable(job: Job, training: TeacherTraining) -> None:
+def check_teachable(job: Job, training: TeacherTraining) -> None:
     """Raises AttarError where no teacher can be trained on the images."""
     other = "where no `method` is named, a small teacher chooses: name one, such as random or herding"
     try:
