@@ -103,6 +103,9 @@ def test_a_result_keeps_all_tests_of_a_training_and_its_file_too(tmp_path: Path)
     assert tuple(max(accuracy for _, accuracy in curve) for curve in found.curves) == found.best
     assert last_only.curves == ()
     for number, result in enumerate((found, last_only)):
+        for alone in (Record.of(result, set="", method=ALL_DATA), Record.of(result, set="a", method="b", ipc=2)):
+            write_record(tmp_path / f"alone-{number}.json", alone)
+        assert len(read_records(tmp_path / f"alone-{number}.json")) == 2
         record = Record.of(result, set="", method=ALL_DATA, baseline=result)
         write_record(tmp_path / f"{number}.json", record)
         assert read_records(tmp_path / f"{number}.json") == [record]

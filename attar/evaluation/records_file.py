@@ -7,7 +7,7 @@ In it, a JSON list, a record is flat: the fields of `Record`, then those of `Tri
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -157,12 +157,14 @@ def _wrong(record: Any) -> str | None:
     for name, result in (("", record), ("baseline.", record.get("baseline"))):
         if result and len(result["accuracies"]) > 1 and result.get("std") is None:
             return f"{name}std is missing"
-        curves = result.get("curves", []) if result else []
-        if len({tuple(epoch for epoch, _ in curve) for curve in curves}) > 1 or len(curves) not in (
-            0,
-            len(result["accuracies"]),
-        ):
+        if result and _differ(result.get("curves") or [], len(result["accuracies"])):
             return f"{name}curves are not of the same epochs, one for each of the accuracies"
     if len(record.get("seeds", record["accuracies"])) != len(record["accuracies"]):
         return f"seeds lists {len(record['seeds'])}, and accuracies {len(record['accuracies'])}"
     return None
+
+
+def _differ(curves: Sequence[Sequence[Sequence[float]]], seeds: int) -> bool:
+    """Whether curves are not one for each seed, tested after the same epochs."""
+    epochs = {tuple(epoch for epoch, _ in curve) for curve in curves}
+    return len(curves) not in (0, seeds) or len(epochs) > 1
