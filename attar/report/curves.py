@@ -44,9 +44,10 @@ def _curves(records: Sequence[Record], names: Mapping[str, str], styles: Mapping
     for record in records:
         yield _curve(names[record.path], styles[names[record.path]], record)
     judged = [record.accuracies for record in records]
-    drawn = {record.baseline.accuracies: record.baseline for record in records if record.baseline}
+    baselines = [record.baseline for record in records if record.baseline is not None and record.baseline.curves]
+    drawn = {baseline.accuracies: baseline for baseline in baselines}
     for baseline in drawn.values():
-        if baseline.curves and baseline.accuracies not in judged:
+        if baseline.accuracies not in judged:
             yield _curve("random real images", None, baseline)
 
 
