@@ -189,24 +189,6 @@ def test_an_aligned_prior_resumes_and_keeps_no_head(
     assert "nothing to do" in said[-1]
 
 
-@pytest.mark.parametrize(("least", "aligned", "told"), [(0.0, False, True), (1e9, False, False), (0.0, True, False)])
-def test_a_long_training_without_a_teacher_is_told_of_alignment(
-    world: Path,
-    teacher: TeacherMaps,
-    tmp_path: Path,
-    store: Store,
-    monkeypatch: pytest.MonkeyPatch,
-    least: float,
-    aligned: bool,
-    told: bool,
-) -> None:
-    monkeypatch.setattr("attar.priors.training.estimate.NOT_SHORT", least)
-    asked, said = spec(world / "data", align=str(world / "teacher") if aligned else None), list[str]()
-    maps = teacher if aligned else None
-    train_new_prior(asked, tmp_path / "out", store=store, say=said.append, teacher=maps, dry_run=True)
-    assert ("(`align`) it would learn more" in said[-1]) is told
-
-
 def test_a_teacher_is_given_where_one_is_named(world: Path, tmp_path: Path, store: Store) -> None:
     with pytest.raises(AttarError, match="`align` teacher: give `teacher`, opened by"):
         train_new_prior(spec(world / "data", align="teacher"), tmp_path / "out", store=store)
@@ -219,5 +201,9 @@ def test_the_command_opens_the_teacher(
     run = ["train-prior", "--data", world / "data", "--size", 8, "--device", "cpu", "--out", tmp_path / "out"]
     run += ["--hidden", 16, "--layers", 2, "--heads", 2, "--steps", 2, "--batch", 4, "--dry-run"]
     assert attar(monkeypatch, *run, "--align", world / "teacher", "--align-weight", 0.25) == 0
-    assert "for the teacher's maps" in capsys.readouterr().out
+    out, hint = capsys.readouterr().out, "aligned with a teacher of the same images (--align) it would learn more"
+    assert "for the teacher's maps" in out
+    assert hint not in out
+    assert attar(monkeypatch, *run) == 0
+    assert hint in capsys.readouterr().out
     assert attar(monkeypatch, *run, "--align", "nowhere") == 2

@@ -37,6 +37,8 @@ def train_prior(
     with showing() as progress, tracking(tracker, beside(out), {**settings, **sets}, dry_run):
         teacher = None if spec.align is None else open_maps(spec.align)
         train_new_prior(spec, out, progress=progress, say=say, dry_run=dry_run, teacher=teacher)
+        if dry_run and teacher is None:
+            say("aligned with a teacher of the same images (`align`) it would learn more in as long")
 
 
 def finetune_prior(

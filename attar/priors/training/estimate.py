@@ -26,8 +26,6 @@ from attar.training.memory import COPIES, kept_for_gradient
 
 LONG = 6 * 3600.0
 """Seconds of a training after which what would take less is said."""
-NOT_SHORT = 1200.0
-"""Seconds after which a teacher, trained in minutes, is worth its time."""
 
 
 def estimate(run: TrainingRun, task: TrainingTask) -> str:
@@ -51,7 +49,7 @@ def estimate(run: TrainingRun, task: TrainingTask) -> str:
         f"parameters ({trained:,} trained); {plan.steps:,} steps of {plan.batch}: {seen:,} images, "
         f"{seen / images:.1f} epochs, {about(whole)} on {device_class(run.helper.device)} "
         f"({duration(training)} for the steps, {duration(sampling)} for {sampled:,} samples{classifier}), "
-        f"{_room(run, task)}{_looking(run)}{_cheaper(run, task, whole)}{_better(task, whole)}"
+        f"{_room(run, task)}{_looking(run)}{_cheaper(run, task, whole)}"
     )
 
 
@@ -65,13 +63,6 @@ def _cheaper(run: TrainingRun, task: TrainingTask, seconds: float) -> str:
         f"`patch` {2 * patch} makes a quarter of them" if side % (2 * patch) == 0 else "a larger `patch` makes fewer"
     )
     return f"; {(side // patch) ** 2:,} patches an image are many for a CPU: {twice}{latents}"
-
-
-def _better(task: TrainingTask, seconds: float) -> str:
-    """What would make more of the time, where a new prior takes long without it (docs/results.md)."""
-    if getattr(task.training, "patch", None) is None or task.align is not None or seconds < NOT_SHORT:
-        return ""
-    return "; aligned with a teacher of the same images (`align`) it would learn more in as long"
 
 
 def _looking(run: TrainingRun) -> str:
