@@ -54,5 +54,6 @@ def _curves(records: Sequence[Record], names: Mapping[str, str], styles: Mapping
 def _curve(name: str, style: int | None, result: Result) -> Curve:
     """The mean over the seeds."""
     epochs = tuple(epoch for epoch, _ in result.curves[0])
-    tests = zip(*([accuracy for _, accuracy in curve] for curve in result.curves), strict=True)
-    return Curve(name, style, epochs, tuple(map(statistics.fmean, tests)), statistics.fmean(result.best))
+    seeds = [[accuracy for _, accuracy in curve] for curve in result.curves]
+    means = tuple(map(statistics.fmean, zip(*seeds, strict=True)))
+    return Curve(name, style, epochs, means, statistics.fmean(map(max, seeds)))
