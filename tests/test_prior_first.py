@@ -77,6 +77,7 @@ def test_a_dry_run_foretells_both_and_writes_nothing(
     text = "\n".join(said)
     assert "a DiT of " in text
     assert foretold in text
+    assert text.count(" parameters; ") == 1, "the teacher's forecast, once"
     assert not asked["out"].parent.exists()
 
 
