@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import RandomResizedCrop, functional
 
 from attar.core.rng import numpy_generator
+from attar.training import augment
 from attar.training.augment import STATISTICS, Augmentation, Draw, apply, boxes, draw, mixed, mixing, normalised
 
 PLAIN = Augmentation(size=32, normalise="half")
@@ -54,6 +55,23 @@ def test_crop_and_flip(height: int, width: int, size: int, flip: bool) -> None:
         if drawn.flip is not None and drawn.flip[i]:
             expected = functional.horizontal_flip(expected)
         torch.testing.assert_close(views[i], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(32, 32, 32), (140, 96, 32), (24, 20, 48), (9, 224, 112)])
+def test_crops_of_a_batch_at_once_are_those_of_each_image(height: int, width: int, size: int) -> None:
+    drawn = draw(replace(PLAIN, size=size, crop=0.02), 24, "crops")
+    crops, x = boxes(drawn, height, width), unit(images(24, height, width))
+    each = [functional.resized_crop(x[i], *box, [size, size], antialias=True) for i, box in enumerate(crops.tolist())]
+    torch.testing.assert_close(augment.cropped_at_once(x, crops, size), torch.stack(each), rtol=0, atol=2e-6)
+
+
+def test_gradients_pass_what_was_first_normalised_without_them() -> None:
+    augment._constant.cache_clear()
+    with torch.inference_mode():
+        normalised(images(1), "imagenet")
+    x = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    augment._standardised(x, "imagenet").pow(2).sum().backward()
+    assert x.grad is not None
 
 
 def test_crops_are_those_of_pil_but_for_its_rounding() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -150,12 +151,12 @@ def apply(images: Tensor | Sequence[Tensor], drawn: Draw, how: Augmentation) -> 
         each = (unmixed.of(torch.tensor([i])) for i in range(len(images)))
         x = torch.cat([_placed(image[None], own, how.size) for image, own in zip(images, each, strict=True)])
     if drawn.flip is not None:
-        x = torch.where(drawn.flip.to(x.device)[:, None, None, None], x.flip(3), x)
+        x = torch.where(_on(x.device, drawn.flip)[:, None, None, None], x.flip(3), x)
     if drawn.jitter is not None and drawn.order is not None:
         x = _jittered(x, drawn.jitter, drawn.order)
     if drawn.lighting is not None:
         colours = torch.tensor(_EIGENVECTORS) * torch.tensor(_EIGENVALUES)
-        x = x + (drawn.lighting @ colours.T).to(x.device)[:, :, None, None]
+        x = x + _on(x.device, drawn.lighting @ colours.T)[:, :, None, None]
     x = _standardised(x, how.normalise)
     if drawn.dsa is not None and drawn.affine is not None:
         x = _dsa(x, drawn.dsa, drawn.affine)
@@ -169,11 +170,11 @@ def mixed(views: Tensor, drawn: Draw, others: Tensor | None = None) -> Tensor:
     """
     if drawn.partner is None or drawn.own is None:
         return views
-    others = views[drawn.partner.to(views.device)] if others is None else others
+    others = views[_on(views.device, drawn.partner)] if others is None else others
     if drawn.cut is None:
-        own = drawn.own.to(views.device)[:, :, None, None]
+        own = _on(views.device, drawn.own)[:, :, None, None]
         return own * views + (1 - own) * others
-    top, bottom, left, right = drawn.cut.to(views.device)[:, :, None].unbind(1)
+    top, bottom, left, right = _on(views.device, drawn.cut)[:, :, None].unbind(1)
     place = torch.arange(views.shape[2], device=views.device)
     down, across = (top <= place) & (place < bottom), (left <= place) & (place < right)
     return torch.where((down[:, :, None] & across[:, None, :])[:, None], others, views)
@@ -185,8 +186,19 @@ def normalised(images: Tensor, statistics: str) -> Tensor:
 
 
 def _standardised(x: Tensor, statistics: str) -> Tensor:
-    mean, std = (torch.tensor(values, device=x.device).view(1, 3, 1, 1) for values in STATISTICS[statistics])
+    mean, std = (_constant(values, x.device).view(1, 3, 1, 1) for values in STATISTICS[statistics])
     return (x - mean) / std
+
+
+@lru_cache
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # gradients may pass it later
+        return torch.tensor(values, device=device)
+
+
+def _on(device: torch.device, drawn: Tensor) -> Tensor:
+    """The same on a device, for which it does not wait."""
+    return drawn.to(device, non_blocking=True)
 
 
 def _float(values: np.ndarray) -> Tensor:
@@ -248,7 +260,7 @@ def _moved(by: Tensor, length: int) -> Tensor:
 
 def _shuffled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     image = torch.arange(len(x), device=x.device)[:, None, None]
-    rows, columns = rows.to(x.device), columns.to(x.device)
+    rows, columns = _on(x.device, rows), _on(x.device, columns)
     return x.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
@@ -259,10 +271,32 @@ def _placed(images: Tensor, drawn: Draw, size: int) -> Tensor:
         x = _shuffled(x, _band_index(drawn.rows, x.shape[2]), _band_index(drawn.columns, x.shape[3]))
     if drawn.shift is not None:
         x = _shuffled(x, *(_moved(drawn.shift[:, axis], x.shape[2 + axis]) for axis in (0, 1)))
-    if drawn.tries is not None:
-        crops = boxes(drawn, x.shape[2], x.shape[3]).tolist()
-        x = torch.cat([_resized(x[i : i + 1], box, size) for i, box in enumerate(crops)])
-    return x
+    if drawn.tries is None:
+        return x
+    crops = boxes(drawn, x.shape[2], x.shape[3])
+    if x.device.type == "cuda":
+        return cropped_at_once(x, crops, size)
+    return torch.cat([_resized(x[i : i + 1], box, size) for i, box in enumerate(crops.tolist())])
+
+
+def cropped_at_once(x: Tensor, crops: Tensor, size: int) -> Tensor:
+    """The boxes (n, 4) of images (n, C, H, W) resized to `size` as `_resized` does it, but for rounding.
+
+    Two products for the whole batch, in the place of a call for each image, which is what a GPU would wait for.
+    """
+    top, left, height, width = _on(x.device, crops.float()).unbind(1)
+    return _shares(top, height, x.shape[2], size) @ x @ _shares(left, width, x.shape[3], size).mT
+
+
+def _shares(first: Tensor, length: Tensor, whole: int, size: int) -> Tensor:
+    """(n, 1, size, whole): what each row of a resized crop takes of each row of the image; bilinear and antialiased."""
+    scale = (length / size)[:, None, None]
+    edge = torch.arange(size, device=first.device) + 0.5
+    place = torch.arange(whole, device=first.device) + 0.5
+    apart = (place - first[:, None, None] - scale * edge[:, None]) / scale.clamp(min=1)
+    within = (place > first[:, None, None]) & (place < (first + length)[:, None, None])
+    shares = (1 - apart.abs()).clamp(min=0) * within
+    return (shares / shares.sum(2, keepdim=True))[:, None]
 
 
 def _resized(x: Tensor, box: Sequence[int], size: int) -> Tensor:
@@ -274,8 +308,8 @@ def _resized(x: Tensor, box: Sequence[int], size: int) -> Tensor:
 
 def _jittered(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
     """Each of the three is a blend of the image with black, with its mean grey, or with its grey."""
-    weights = torch.tensor(GREY, device=x.device).view(1, 3, 1, 1)
-    factors, order = factors.to(x.device), order.to(x.device)
+    weights = _constant(GREY, x.device).view(1, 3, 1, 1)
+    factors, order = _on(x.device, factors), _on(x.device, order)
     for kind in order.unbind(1):
         own = factors.gather(1, kind[:, None])[:, :, None, None]
         grey = (x * weights).sum(1, keepdim=True)
@@ -286,11 +320,11 @@ def _jittered(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
 
 def _dsa(x: Tensor, uniform: Tensor, affine: Tensor) -> Tensor:
     """DSA's colours on normalised images, then its affine map with zeros outside (Zhao and Bilen, ICML 2021)."""
-    brightness, saturation, contrast = uniform.to(x.device)[:, :, None, None, None].unbind(1)
+    brightness, saturation, contrast = _on(x.device, uniform)[:, :, None, None, None].unbind(1)
     x = x + (brightness - 0.5)
     grey = x.mean(1, keepdim=True)
     x = (x - grey) * (2 * saturation) + grey
     mean = x.mean((1, 2, 3), keepdim=True)
     x = (x - mean) * (contrast + 0.5) + mean
-    grid = F.affine_grid(affine.to(x.device), list(x.shape), align_corners=False)
+    grid = F.affine_grid(_on(x.device, affine), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, align_corners=False)

@@ -70,9 +70,9 @@ class Alignment:
         finally:
             hook.remove()
 
-    def loss(self, tokens: Tensor, rows: Tensor, helper: Accelerator) -> Tensor:
-        """weight * (1 - the mean cosine) of tokens (N, T, H) of the images whose maps are in these rows (N,)."""
-        maps = self.maps[rows].to(tokens.device, torch.float32)
+    def loss(self, tokens: Tensor, maps: Tensor, helper: Accelerator) -> Tensor:
+        """weight * (1 - the mean cosine) of tokens (N, T, H) and the maps (N, D, h, w) of the same images."""
+        maps = maps.to(tokens.device, torch.float32)
         side = isqrt(tokens.shape[1])
         if maps.shape[-2:] != (side, side):
             maps = F.interpolate(maps, (side, side), mode="bilinear", antialias=True)

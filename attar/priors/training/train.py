@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from attar.core.ahead import Ahead
 from attar.core.compiler import check_compiler
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
@@ -85,7 +87,10 @@ def train_network(
         for block in network.transformer.transformer_blocks:
             block.compile()
     null = len(network.table.weight) - 1
-    loss = partial(_loss, network, forward, data, null, training, helper, align)
+    drawn: Callable[[int], _Batch] = partial(_drawn, data, forward, null, training, helper, align)
+    if helper.device.type == "cuda":
+        drawn = Ahead(drawn, training.steps)
+    loss = partial(_loss, network, forward, drawn, training, helper, align)
     chosen = list(network.parameters()) if parameters is None else list(parameters)
     return optimise(chosen, loss, training, session, after)
 
@@ -101,10 +106,12 @@ def step_seconds(
 ) -> float:
     """How long a step takes here: the faster of two, their gradients thrown away, nothing compiled."""
     network.to(helper.device)
+    forward = forward_of(scheduler, helper.device)
+    drawn = partial(_drawn, data, forward, 0, training, helper, align)
     taken = []
     for step in range(2):
         begun = time.monotonic()
-        loss = _loss(network, forward_of(scheduler, helper.device), data, 0, training, helper, align, step)
+        loss = _loss(network, forward, drawn, training, helper, align, step)
         helper.backward(loss)
         float(loss.detach())
         taken.append(time.monotonic() - begun)
@@ -125,16 +132,31 @@ def attention_of(network: SharedDiT, helper: Accelerator) -> AbstractContextMana
     return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
 
-def _loss(
-    network: SharedDiT,
-    forward: Forward,
+@dataclass(frozen=True)
+class _Batch:
+    """The part of a step's batch that a process trains on, on its device."""
+
+    z: Tensor
+    """Latents (n, C, H, W)."""
+    times: Tensor
+    """(n,)."""
+    noise: Tensor
+    """(n, C, H, W)."""
+    labels: Tensor
+    """(n,); the null label where it was dropped."""
+    maps: Tensor
+    """A teacher's (n, D, h, w); without a teacher, as good as nothing."""
+
+
+def _drawn(
     data: LatentSet,
+    forward: Forward,
     null: int,
     training: Denoising,
     helper: Accelerator,
     align: Alignment | None,
     step: int,
-) -> Tensor:
+) -> _Batch:
     draw = generator(training.seed, "train-prior", step)
     picked = torch.randint(len(data.labels), (training.batch,), generator=draw)
     z, rows = data.views(picked, draw)
@@ -143,10 +165,29 @@ def _loss(
     dropped = torch.rand(training.batch, generator=draw) < training.label_dropout
     y = torch.where(dropped, null, data.labels[picked])
     mine = own_part(helper)
-    z, times, noise, y = (part[mine].to(helper.device, non_blocking=True) for part in (z, times, noise, y))
-    noisy = forward.noised(z, times, noise)
+    maps = torch.empty(0) if align is None else align.maps[rows[mine]]
+    return _Batch(*(_there(part, helper.device) for part in (z[mine], times[mine], noise[mine], y[mine], maps)))
+
+
+def _there(part: Tensor, device: torch.device) -> Tensor:
+    """The same on a device, to which pinned memory is copied while other work goes on."""
+    pinned = part.pin_memory() if device.type == "cuda" and part.device.type == "cpu" else part
+    return pinned.to(device, non_blocking=True)
+
+
+def _loss(
+    network: SharedDiT,
+    forward: Forward,
+    drawn: Callable[[int], _Batch],
+    training: Denoising,
+    helper: Accelerator,
+    align: Alignment | None,
+    step: int,
+) -> Tensor:
+    batch = drawn(step)
+    noisy = forward.noised(batch.z, batch.times, batch.noise)
     watching: AbstractContextManager[list[Tensor]] = nullcontext([]) if align is None else align.watching()
     with helper.autocast(), watching as tokens, attention_of(network, helper):
-        output = network(noisy, times, y).float()
-    loss = forward.terms(output, z, noisy, noise, times, training.min_snr).loss.mean()
-    return loss if align is None else loss + align.loss(tokens[0], rows[mine], helper)
+        output = network(noisy, batch.times, batch.labels).float()
+    loss = forward.terms(output, batch.z, noisy, batch.noise, batch.times, training.min_snr).loss.mean()
+    return loss if align is None else loss + align.loss(tokens[0], batch.maps, helper)
