@@ -252,3 +252,8 @@ def test_equal_keys_equal_views() -> None:
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert one.shape == (6, 3, 24, 24)
+
+
+def test_keys_of_a_cpu_are_as_they_were_and_those_of_a_gpu_say_how_crops_are_made() -> None:
+    assert augment.arithmetic(torch.device("cpu")) == {}
+    assert augment.arithmetic(torch.device("cuda", 1)) == {"views": "crops of a batch at once"}

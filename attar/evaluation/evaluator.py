@@ -35,7 +35,7 @@ from attar.evaluation.records import Result
 from attar.networks import build, check, check_size
 from attar.teachers.soft_labels import Labelling, StoredLabels, Views
 from attar.training import DeviceImages, Plan, Precision, Step, Supervision, placed, top1, train
-from attar.training.augment import Augmentation
+from attar.training.augment import Augmentation, arithmetic
 from attar.training.loop import HALF
 from attar.training.meters import Tally, TrainAccuracy
 
@@ -137,7 +137,7 @@ class Students:
         about: dict[str, Any] = {"network": self.network, "train": self.train.identity, "test": self.test.identity}
         about |= {"revision": REVISION, "recipe": replace(self.recipe, name="", source=""), "plan": self.plan}
         about |= {"labels": self.soft and self.soft.identity}
-        about |= {"device": device_class(self.place), "torch": torch.__version__}
+        about |= {"device": device_class(self.place), "torch": torch.__version__, **arithmetic(self.place)}
         about |= {library: version(library) for library in ("torchvision", "timm")}
         return {seed: {**about, "seed": seed} for seed in seeds}
 

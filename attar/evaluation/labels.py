@@ -19,13 +19,13 @@ from attar.evaluation.recipe import Recipe
 from attar.teachers.label_schemes import Scheme
 from attar.teachers.soft_labels import FORMAT, Labelling, StoredLabels, Views, whole_images, write_labels
 from attar.teachers.teacher import Teacher, digest_of
+from attar.training.augment import Augmentation, arithmetic
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from attar.evaluation.labelled_images import LabelledImages
     from attar.training import DeviceImages, Plan, Precision
-    from attar.training.augment import Augmentation
 
 
 def views_of(recipe: Recipe, plan: Plan, how: Augmentation, count: int) -> Views | None:
@@ -127,7 +127,7 @@ class SoftLabels:
 
         store = self.store or Store(Path(self._folder.name))
         inputs = {"labels": labelling, "format": FORMAT}
-        inputs |= {"device": device_class(device), "torch": torch.__version__}
+        inputs |= {"device": device_class(device), "torch": torch.__version__, **arithmetic(device)}
         return StoredLabels(store.once(Artefact("soft-labels", inputs), make))
 
     def of_images(self, stored: StoredLabels) -> Tensor:

@@ -31,7 +31,7 @@ from attar.teachers.load import load_pretrained
 from attar.teachers.record import RECORD, read_record
 from attar.teachers.settings import TeacherTraining
 from attar.training import DeviceImages, Plan, Step, memory_kept, placed, top1, train
-from attar.training.augment import STATISTICS, Augmentation, apply, draw
+from attar.training.augment import STATISTICS, Augmentation, apply, arithmetic, draw
 from attar.training.checkpoint import Checkpoint
 from attar.training.memory import COPIES, ON_THE_WAY, kept_for_gradient
 from attar.training.meters import Tally
@@ -104,7 +104,8 @@ class _Bench:
         inputs |= {"crops": "antialiased"} if self.spec.crop else {}
         inputs |= {"processes": processes(self.helper)} if self.helper is not None else {}
         inputs |= {"dtype": "bfloat16"} if self.bfloat16 and self.device.type == "cpu" else {}  # a GPU's all are
-        return Artefact("teacher", {**inputs, "device": device_class(self.device), "torch": torch.__version__})
+        inputs |= {"device": device_class(self.device), "torch": torch.__version__, **arithmetic(self.device)}
+        return Artefact("teacher", inputs)
 
     def opened(self, images: ImageSet) -> Set:
         pixels = decoded(images, self.size, self.spec.preprocess, self.store, self.progress)
