@@ -452,3 +452,15 @@ def test_all_that_is_wrong_with_the_data_is_told_before_any_work(world: Path, st
     with pytest.raises(AttarError, match=r"random: `ipc` 9: more real images.*\n.*dog"):
         compare_and_write(read_experiment(written(tmp_path, text)), store=store)
     assert not (tmp_path / "out").exists()
+
+
+def test_sets_without_a_tenth_are_tested_on_it_where_no_other_images_are_named(
+    world: Path, store: Store, tmp_path: Path
+) -> None:
+    shutil.copytree(world / "data" / "train", tmp_path / "alone" / "train")
+    text = FILE.format(world=world, out=tmp_path / "out").replace(f"{world}/data@train", f"{tmp_path}/alone@train")
+    file = tmp_path / "held.toml"
+    file.write_text(text.replace('device = "cpu"', 'device = "cpu"\nhold_out = true'))
+    with pytest.raises(AttarError, match='name the test images with `test`, such as test = "held-out", the tenth'):
+        compare_and_write(read_experiment(file), store=store, say=lambda _: None)
+    assert not (tmp_path / "out" / "sets").exists()

@@ -221,4 +221,10 @@ def _evaluations(experiment: Experiment, trainings: Mapping[TrainingKind, float]
 def _tested(experiment: Experiment, job: Job) -> int:
     if experiment.test == "held-out":
         return len(load_held_out(job.spec.data).restricted(job.classes))
-    return len(load_data(experiment.test or test_spec(job.spec.data)).restricted(job.classes))
+    try:
+        test = experiment.test or test_spec(job.spec.data)
+    except AttarError as error:
+        if not job.spec.hold_out:
+            raise
+        raise AttarError(f'{error}, such as test = "held-out", the tenth that no image of the sets is from') from error
+    return len(load_data(test).restricted(job.classes))
