@@ -81,6 +81,16 @@ def test_a_dry_run_foretells_both_and_writes_nothing(
     assert not asked["out"].parent.exists()
 
 
+def test_a_folder_called_train_is_passed_over_and_said(
+    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    said: list[str] = []
+    attar.distill(**asked, method="prior", fields={"sampler.steps": 3}, dry_run=True, say=said.append)
+    assert said[0].endswith("; the folder train is not looked at: a prior in it is ./train")
+
+
 @pytest.mark.parametrize(
     ("other", "wrong"),
     [

@@ -56,6 +56,7 @@ def distill_with(
     if not occupied(folder):
         few = len(job.everything) < MANY
         hint = f"; {len(job.everything):,} images are few for a prior, of thousands it learns more" if few else ""
+        hint += f"; the folder {TRAIN} is not looked at: a prior in it is ./{TRAIN}" if Path(TRAIN).exists() else ""
         say(
             f"a prior of the images is trained first, in {folder}, aligned with a small teacher of them; with settings "
             f"of your own: `attar train-prior`{hint}"
