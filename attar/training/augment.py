@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
+from attar.core.copies import sent
 from attar.core.rng import Part, numpy_generator
 
 STATISTICS = {
@@ -151,12 +152,12 @@ def apply(images: Tensor | Sequence[Tensor], drawn: Draw, how: Augmentation) -> 
         each = (unmixed.of(torch.tensor([i])) for i in range(len(images)))
         x = torch.cat([_placed(image[None], own, how.size) for image, own in zip(images, each, strict=True)])
     if drawn.flip is not None:
-        x = torch.where(_on(x.device, drawn.flip)[:, None, None, None], x.flip(3), x)
+        x = torch.where(sent(drawn.flip, x.device)[:, None, None, None], x.flip(3), x)
     if drawn.jitter is not None and drawn.order is not None:
         x = _jittered(x, drawn.jitter, drawn.order)
     if drawn.lighting is not None:
         colours = torch.tensor(_EIGENVECTORS) * torch.tensor(_EIGENVALUES)
-        x = x + _on(x.device, drawn.lighting @ colours.T)[:, :, None, None]
+        x = x + sent(drawn.lighting @ colours.T, x.device)[:, :, None, None]
     x = _standardised(x, how.normalise)
     if drawn.dsa is not None and drawn.affine is not None:
         x = _dsa(x, drawn.dsa, drawn.affine)
@@ -170,11 +171,11 @@ def mixed(views: Tensor, drawn: Draw, others: Tensor | None = None) -> Tensor:
     """
     if drawn.partner is None or drawn.own is None:
         return views
-    others = views[_on(views.device, drawn.partner)] if others is None else others
+    others = views[sent(drawn.partner, views.device)] if others is None else others
     if drawn.cut is None:
-        own = _on(views.device, drawn.own)[:, :, None, None]
+        own = sent(drawn.own, views.device)[:, :, None, None]
         return own * views + (1 - own) * others
-    top, bottom, left, right = _on(views.device, drawn.cut)[:, :, None].unbind(1)
+    top, bottom, left, right = sent(drawn.cut, views.device)[:, :, None].unbind(1)
     place = torch.arange(views.shape[2], device=views.device)
     down, across = (top <= place) & (place < bottom), (left <= place) & (place < right)
     return torch.where((down[:, :, None] & across[:, None, :])[:, None], others, views)
@@ -194,11 +195,6 @@ def _standardised(x: Tensor, statistics: str) -> Tensor:
 def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # gradients may pass it later
         return torch.tensor(values, device=device)
-
-
-def _on(device: torch.device, drawn: Tensor) -> Tensor:
-    """The same on a device, for which it does not wait."""
-    return drawn.to(device, non_blocking=True)
 
 
 def _float(values: np.ndarray) -> Tensor:
@@ -260,7 +256,7 @@ def _moved(by: Tensor, length: int) -> Tensor:
 
 def _shuffled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     image = torch.arange(len(x), device=x.device)[:, None, None]
-    rows, columns = _on(x.device, rows), _on(x.device, columns)
+    rows, columns = sent(rows, x.device), sent(columns, x.device)
     return x.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
@@ -289,7 +285,7 @@ def cropped_at_once(x: Tensor, crops: Tensor, size: int) -> Tensor:
 
     Two products for the whole batch, in the place of a call for each image, which is what a GPU would wait for.
     """
-    top, left, height, width = _on(x.device, crops.float()).unbind(1)
+    top, left, height, width = sent(crops.float(), x.device).unbind(1)
     return _shares(top, height, x.shape[2], size) @ x @ _shares(left, width, x.shape[3], size).mT
 
 
@@ -314,7 +310,7 @@ def _resized(x: Tensor, box: Sequence[int], size: int) -> Tensor:
 def _jittered(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
     """Each of the three is a blend of the image with black, with its mean grey, or with its grey."""
     weights = _constant(GREY, x.device).view(1, 3, 1, 1)
-    factors, order = _on(x.device, factors), _on(x.device, order)
+    factors, order = sent(factors, x.device), sent(order, x.device)
     for kind in order.unbind(1):
         own = factors.gather(1, kind[:, None])[:, :, None, None]
         grey = (x * weights).sum(1, keepdim=True)
@@ -325,11 +321,11 @@ def _jittered(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
 
 def _dsa(x: Tensor, uniform: Tensor, affine: Tensor) -> Tensor:
     """DSA's colours on normalised images, then its affine map with zeros outside (Zhao and Bilen, ICML 2021)."""
-    brightness, saturation, contrast = _on(x.device, uniform)[:, :, None, None, None].unbind(1)
+    brightness, saturation, contrast = sent(uniform, x.device)[:, :, None, None, None].unbind(1)
     x = x + (brightness - 0.5)
     grey = x.mean(1, keepdim=True)
     x = (x - grey) * (2 * saturation) + grey
     mean = x.mean((1, 2, 3), keepdim=True)
     x = (x - mean) * (contrast + 0.5) + mean
-    grid = F.affine_grid(_on(x.device, affine), list(x.shape), align_corners=False)
+    grid = F.affine_grid(sent(affine, x.device), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, align_corners=False)

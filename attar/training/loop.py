@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attar.core.copies import sent
 from attar.core.finite import bounded, finite
 from attar.core.rng import Part
 from attar.training.augment import Augmentation, apply, draw, mixed, normalised
@@ -146,7 +147,7 @@ def train(
         for done, (epoch, last, index) in enumerate(batches(len(images), plan, *key, "order", order=order)):
             if done < first:
                 continue
-            loss, correct = trainer.step(done, epoch, index.to(images.device, non_blocking=True))
+            loss, correct = trainer.step(done, epoch, sent(index, images.device))
             _check(loss, done + 1, total, plan)
             if after is not None and after(Step(done + 1, total, epoch + 1, epochs, last, len(index), loss, correct)):
                 return
@@ -205,7 +206,7 @@ class _Trainer:
             part = own_part(self.helper)
             drawn, index = drawn.of(part), index[part]
         plain = apply(self.images[index], drawn, self.augmentation)
-        partner = None if drawn.partner is None else index[drawn.partner.to(index.device, non_blocking=True)]
+        partner = None if drawn.partner is None else index[sent(drawn.partner, index.device)]
         return Shown(plain, mixed(plain, drawn), partner, drawn.own)
 
     def _taught(self, shown: Shown, epoch: int, index: Tensor) -> Tensor | None:
@@ -298,12 +299,12 @@ def _taught_most(labels: Tensor, index: Tensor, shown: Shown, taught: Tensor | N
     if taught is not None:
         return taught.argmax(1)
     if labels.ndim == 2:
-        own = 1.0 if shown.own is None else shown.own.to(labels.device, non_blocking=True)
+        own = 1.0 if shown.own is None else sent(shown.own, labels.device)
         others = labels[index if shown.partner is None else shown.partner]
         return (own * labels[index] + (1 - own) * others).argmax(1)
     if shown.partner is None or shown.own is None:
         return labels[index]
-    return torch.where(shown.own[:, 0].to(labels.device, non_blocking=True) < 0.5, labels[shown.partner], labels[index])
+    return torch.where(sent(shown.own[:, 0], labels.device) < 0.5, labels[shown.partner], labels[index])
 
 
 def _loss(
@@ -316,7 +317,7 @@ def _loss(
     weights: Tensor | None = None,
 ) -> Tensor:
     """The mean over a batch of the losses of its labels, each multiplied by the weight of its image."""
-    own = None if shown.own is None else shown.own[:, 0].to(logits.device, non_blocking=True)
+    own = None if shown.own is None else sent(shown.own[:, 0], logits.device)
 
     def mixed_of(of_images: Callable[[Tensor], Tensor]) -> Tensor:
         """What holds for images, mixed as they are."""

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attar.core.ahead import Ahead
 from attar.core.compiler import check_compiler
+from attar.core.copies import sent
 from attar.core.errors import AttarError
 from attar.core.progress import Progress, silent
 from attar.core.rng import generator
@@ -171,8 +172,7 @@ def _drawn(
 
 def _there(part: Tensor, device: torch.device) -> Tensor:
     """The same on a device, to which pinned memory is copied while other work goes on."""
-    pinned = part.pin_memory() if device.type == "cuda" and part.device.type == "cpu" else part
-    return pinned.to(device, non_blocking=True)
+    return sent(part.pin_memory() if device.type == "cuda" and part.device.type == "cpu" else part, device)
 
 
 def _loss(
