@@ -254,6 +254,7 @@ def test_equal_keys_equal_views() -> None:
     assert one.shape == (6, 3, 24, 24)
 
 
-def test_keys_of_a_cpu_are_as_they_were_and_those_of_a_gpu_say_how_crops_are_made() -> None:
-    assert augment.arithmetic(torch.device("cpu")) == {}
-    assert augment.arithmetic(torch.device("cuda", 1)) == {"views": "crops of a batch at once"}
+def test_keys_say_how_a_gpu_makes_crops_and_are_else_as_they_were() -> None:
+    cropped = replace(PLAIN, crop=0.5)
+    assert augment.arithmetic(cropped, torch.device("cpu")) == augment.arithmetic(PLAIN, torch.device("cuda")) == {}
+    assert augment.arithmetic(cropped, torch.device("cuda", 1)) == {"views": "crops of a batch at once"}

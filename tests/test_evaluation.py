@@ -381,6 +381,14 @@ def test_a_compiled_network_learns_nearly_the_same_under_a_key_of_its_own(monkey
         ways[1].inputs((0,))
 
 
+def test_a_key_says_how_a_gpu_makes_crops_where_there_are_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attar.evaluation.evaluator.device_class", lambda device: "a GPU")
+    monkeypatch.setattr(Students, "place", torch.device("cuda"))
+    recipes = [modified(TINY, {"crop": crop}) for crop in (None, 0.5)]
+    keys = [Students(TRAIN, TEST, recipe, "convnet3-w8", "cpu").inputs((0,))[0] for recipe in recipes]
+    assert [key.get("views") for key in keys] == [None, "crops of a batch at once"]
+
+
 def test_recipes_of_before_that_are_not_compiled_keep_their_keys() -> None:
     quick = RECIPES.open("quick")
     assert "compile" not in canonical(quick)

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attar.core.errors import AttarError
-from attar.core.store import Store
+from attar.core.progress import silent
+from attar.core.store import Artefact, Store
 from attar.evaluation import RECIPES, LabelledImages, Students, evaluate, modified
 from attar.evaluation.conditions import Conditions
 from attar.evaluation.labels import SoftLabels
@@ -266,6 +267,25 @@ def test_a_teacher_in_half_precision_labels_about_the_same_under_a_key_of_its_ow
     assert half.key != labelling().key
     assert "precision" not in whole.manifest["labelling"], "keys of labels that were made before stay"
     assert whole.differences(half) == coarse.differences(labelling()) == ["with another precision"]
+
+
+def test_a_key_says_how_a_gpu_makes_crops_where_there_are_crops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[Artefact]()
+
+    def made_already(_: Store, artefact: Artefact, __: object) -> Path:
+        asked.append(artefact)
+        return tmp_path
+
+    write_labels(tmp_path, labelling(), images(), teacher())
+    monkeypatch.setattr(Store, "once", made_already)
+    monkeypatch.setattr("attar.evaluation.labels.device_class", lambda device: "a GPU")
+    for crop in (None, 0.3):
+        views = replace(VIEWS, how=replace(HOW, crop=crop))
+        soft = SoftLabels(RECIPE, views, "images", 5, teacher(), store=Store(tmp_path))
+        soft.stored(images, torch.device("cuda"), silent)
+    assert [artefact.recorded.get("views") for artefact in asked] == [None, "crops of a batch at once"]
 
 
 def test_stored_labels_are_taken_in_whatever_precision_they_were_made(tmp_path: Path) -> None:

@@ -121,10 +121,20 @@ def test_a_teacher_trained_in_bfloat16_on_a_cpu_is_another(monkeypatch: pytest.M
     for dtype in ("float32", "bfloat16"):
         monkeypatch.setenv("ATTAR_CPU_DTYPE", dtype)
         bench = training._Bench(SPEC, silent, Store())
-        assert bench.plan(1)[0].precision == dtype
+        assert bench.plan(1).precision == dtype
         found[dtype] = bench.artefact
     assert found["float32"].key != found["bfloat16"].key
     assert found["bfloat16"].recorded == {**found["float32"].recorded, "dtype": "bfloat16"}, "older keys stay"
+
+
+def test_a_key_says_how_a_gpu_makes_crops_where_there_are_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "device_class", lambda device: "a GPU")
+    found = []
+    for crop in (None, 0.5):
+        bench = training._Bench(replace(SPEC, crop=crop), silent, Store())
+        bench.device = torch.device("cuda")
+        found.append(bench.artefact.recorded.get("views"))
+    assert found == [None, "crops of a batch at once"]
 
 
 def test_a_forecast_times_no_more_rows_than_fill_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ from attar.priors.training.latent_set import Joined, LatentSet, Mirrored, load_l
 from attar.priors.training.monitor import Monitor
 from attar.priors.training.optimise import Session, TrainingState, optimise
 from attar.priors.training.run import train_new_prior
-from attar.priors.training.sample_quality import frechet, quality_in_words
+from attar.priors.training.sample_quality import ClassifierTraining, classifier_artefact, frechet, quality_in_words
 from attar.priors.training.settings import Autoencoding, NewPrior, Optimisation, Report, Training
 from attar.priors.training.task import TrainingRun
 from attar.priors.training.train import attention_of
@@ -208,6 +208,14 @@ def weights(folder: Path) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_folder(tmp_path_factory.mktemp("images"), NAMES, 12)
+
+
+def test_the_classifiers_key_says_how_a_gpu_makes_its_crops(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attar.priors.training.sample_quality.device_class", lambda device: "a GPU")
+    images = load_data(str(data)).held_out()
+    how = [ClassifierTraining(32, "resize-crop", True, device=torch.device(name)) for name in ("cpu", "cuda")]
+    keys = [classifier_artefact(*images, each).recorded for each in how]
+    assert [key.get("views") for key in keys] == [None, "crops of a batch at once"]
 
 
 def test_a_prior_of_pixels_opens_in_diffusers_and_here(data: Path, tmp_path: Path, store: Store) -> None:

@@ -137,7 +137,8 @@ class Students:
         about: dict[str, Any] = {"network": self.network, "train": self.train.identity, "test": self.test.identity}
         about |= {"revision": REVISION, "recipe": replace(self.recipe, name="", source=""), "plan": self.plan}
         about |= {"labels": self.soft and self.soft.identity}
-        about |= {"device": device_class(self.place), "torch": torch.__version__, **arithmetic(self.place)}
+        about |= {"device": device_class(self.place), "torch": torch.__version__}
+        about |= arithmetic(self.augmentation, self.place)
         about |= {library: version(library) for library in ("torchvision", "timm")}
         return {seed: {**about, "seed": seed} for seed in seeds}
 

@@ -127,7 +127,8 @@ class SoftLabels:
 
         store = self.store or Store(Path(self._folder.name))
         inputs = {"labels": labelling, "format": FORMAT}
-        inputs |= {"device": device_class(device), "torch": torch.__version__, **arithmetic(device)}
+        inputs |= {"device": device_class(device), "torch": torch.__version__}
+        inputs |= arithmetic(labelling.views.how, device)
         return StoredLabels(store.once(Artefact("soft-labels", inputs), make))
 
     def of_images(self, stored: StoredLabels) -> Tensor:

@@ -104,8 +104,8 @@ class _Bench:
         inputs |= {"crops": "antialiased"} if self.spec.crop else {}
         inputs |= {"processes": processes(self.helper)} if self.helper is not None else {}
         inputs |= {"dtype": "bfloat16"} if self.bfloat16 and self.device.type == "cpu" else {}  # a GPU's all are
-        inputs |= {"device": device_class(self.device), "torch": torch.__version__, **arithmetic(self.device)}
-        return Artefact("teacher", inputs)
+        inputs |= {"device": device_class(self.device), "torch": torch.__version__}
+        return Artefact("teacher", inputs | arithmetic(self.augmentation, self.device))
 
     def opened(self, images: ImageSet) -> Set:
         pixels = decoded(images, self.size, self.spec.preprocess, self.store, self.progress)
@@ -115,9 +115,14 @@ class _Bench:
         network = build(self.name, len(self.classes), self.size, seed_of(self.spec.seed, "teacher"))
         return network.to(self.device).to(memory_format=torch.channels_last)
 
-    def plan(self, steps: int) -> tuple[Plan, Augmentation]:
+    @property
+    def augmentation(self) -> Augmentation:
         spec = self.spec
-        plan = Plan(
+        return Augmentation(self.size, crop=spec.crop, shift=spec.shift, flip=spec.flip, normalise=spec.normalise)
+
+    def plan(self, steps: int) -> Plan:
+        spec = self.spec
+        return Plan(
             steps=steps,
             batch=spec.batch,
             lr=self.lr,
@@ -129,8 +134,6 @@ class _Bench:
             label_smoothing=spec.label_smoothing,
             precision="bfloat16" if self.bfloat16 else "float32",
         )
-        how = Augmentation(self.size, crop=spec.crop, shift=spec.shift, flip=spec.flip, normalise=spec.normalise)
-        return plan, how
 
 
 @checked
@@ -228,7 +231,7 @@ def _tested(bench: _Bench, folder: Path, held: ImageSet | None) -> dict[str, Any
 def _train(bench: _Bench, scratch: Path) -> tuple[nn.Module, int | None]:
     """The trained network, and the step that the training was ended after, if it ended early."""
     network = bench.network()
-    plan, how = bench.plan(bench.steps)
+    plan, how = bench.plan(bench.steps), bench.augmentation
 
     def show(text: str, fraction: float) -> None:
         bench.progress(f"training {bench.name}, {text}", fraction)
@@ -309,7 +312,7 @@ def _estimate(bench: _Bench) -> str:
     images = torch.zeros((rows, 3, bench.size, bench.size), device=bench.device)
     images = images.contiguous(memory_format=torch.channels_last)
 
-    _, how = bench.plan(1)
+    how = bench.augmentation
     pixels = torch.zeros((rows, bench.size, bench.size, 3), dtype=torch.uint8, device=bench.device)
 
     def step() -> None:

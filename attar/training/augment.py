@@ -270,14 +270,14 @@ def _placed(images: Tensor, drawn: Draw, size: int) -> Tensor:
     if drawn.tries is None:
         return x
     crops = boxes(drawn, x.shape[2], x.shape[3])
-    if arithmetic(x.device):
+    if x.device.type == "cuda" and len(x) > 1:
         return cropped_at_once(x, crops, size)
     return torch.cat([_resized(x[i : i + 1], box, size) for i, box in enumerate(crops.tolist())])
 
 
-def arithmetic(device: torch.device) -> dict[str, str]:
+def arithmetic(how: Augmentation, device: torch.device) -> dict[str, str]:
     """What keys say of how views are computed on a device; nothing where it is as it ever was."""
-    return {"views": "crops of a batch at once"} if device.type == "cuda" else {}
+    return {"views": "crops of a batch at once"} if how.crop is not None and device.type == "cuda" else {}
 
 
 def cropped_at_once(x: Tensor, crops: Tensor, size: int) -> Tensor:

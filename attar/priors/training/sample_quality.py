@@ -22,7 +22,7 @@ from attar.data import ImageSet, at_side, load_pixels
 from attar.networks import build
 from attar.priors.training.lesson import MOST
 from attar.training import Plan, Step, train
-from attar.training.augment import Augmentation, normalised
+from attar.training.augment import Augmentation, arithmetic, normalised
 
 NETWORK = "convnet3-bn-w32"
 NORMALISE: Literal["half"] = "half"
@@ -94,7 +94,7 @@ def classifier_artefact(train_images: ImageSet, held: ImageSet, how: ClassifierT
     inputs = {"images": train_images.identities, "held out": held.identities, **shown}
     inputs |= {"network": NETWORK, "steps": how.steps, "torch": torch.__version__, "revision": REVISION}
     if how.device != CPU:
-        inputs["device"] = device_class(how.device)
+        inputs |= {"device": device_class(how.device), **arithmetic(_augmentation(how), how.device)}
     return Artefact("judge", inputs)
 
 
@@ -158,15 +158,17 @@ def _plan(steps: int) -> Plan:
     return Plan(steps=steps, optimiser="adamw", lr=2e-3, weight_decay=5e-4, schedule="cosine", warmup=steps // 20)
 
 
-def _train(network: Any, pixels: Tensor, labels: Tensor, how: ClassifierTraining, progress: Progress) -> None:
-    augmentation = Augmentation(size=_side(how.size), crop=0.5, flip=how.flip, normalise=NORMALISE)
+def _augmentation(how: ClassifierTraining) -> Augmentation:
+    return Augmentation(size=_side(how.size), crop=0.5, flip=how.flip, normalise=NORMALISE)
 
+
+def _train(network: Any, pixels: Tensor, labels: Tensor, how: ClassifierTraining, progress: Progress) -> None:
     def report(step: Step) -> None:
         if step.done % 20 == 0:
             progress(f"training a classifier to measure samples, step {step.done}/{step.total}", step.done / step.total)
 
     with naming("the classifier that measures samples"):
-        train(network, pixels, labels, _plan(how.steps), augmentation, "judge", after=report)
+        train(network, pixels, labels, _plan(how.steps), _augmentation(how), "judge", after=report)
     network.eval()
 
 
