@@ -36,6 +36,16 @@ def test_a_resumed_run_begins_anywhere() -> None:
     assert [ahead(step) for step in (6, 7, 3, 8)] == [6, 7, 3, 8]
 
 
+def test_no_thread_is_left_behind() -> None:
+    before = set(threading.enumerate())
+    ahead = Ahead(lambda step: step, 9)
+    ahead(0)
+    (own,) = set(threading.enumerate()) - before
+    del ahead
+    own.join(30)
+    assert not own.is_alive()
+
+
 def test_what_making_raises_is_raised_at_its_step() -> None:
     def make(step: int) -> int:
         if step == 1:

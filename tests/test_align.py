@@ -15,6 +15,7 @@ from toys import attar, save_folder
 from attar.core.errors import AttarError
 from attar.core.rng import generator
 from attar.core.store import Store
+from attar.diffusion.loss import forward_of
 from attar.priors.codec import to_float
 from attar.priors.folder import new_scheduler, read_card
 from attar.priors.shared_embedders import untrained
@@ -151,6 +152,16 @@ def test_a_training_moves_tokens_towards_the_teacher(teacher: TeacherMaps, tmp_p
     session = Session(tmp_path, HELPER, "x")
     training.train_network(network, data, new_scheduler("epsilon"), plan, session, parameters, align=both)
     assert gap() < before - 0.5
+
+
+def test_images_are_held_to_the_maps_of_the_view_that_was_drawn(teacher: TeacherMaps) -> None:
+    rows, plan = torch.arange(12.0).view(-1, 1, 1, 1), replace(TINY, batch=200)
+    data = LatentSet(rows.expand(12, 3, 8, 8), None, torch.arange(6) % 2)
+    both = aligned(teacher, rows.expand(12, 16, 2, 2))
+    forward = forward_of(new_scheduler("epsilon"), torch.device("cpu"))
+    batch = training._drawn(data, forward, 2, plan, HELPER, both, 0)
+    assert torch.equal(batch.maps[:, 0, 0, 0], batch.z[:, 0, 0, 0])
+    assert set(batch.z.unique().tolist()) == set(range(12)), "mirrored images, too"
 
 
 def test_an_aligned_prior_resumes_and_keeps_no_head(

@@ -292,9 +292,9 @@ def cropped_at_once(x: Tensor, crops: Tensor, size: int) -> Tensor:
 def _shares(first: Tensor, length: Tensor, whole: int, size: int) -> Tensor:
     """(n, 1, size, whole): what each row of a resized crop takes of each row of the image; bilinear and antialiased."""
     scale = (length / size)[:, None, None]
-    edge = torch.arange(size, device=first.device) + 0.5
+    middle = torch.arange(size, device=first.device) + 0.5
     place = torch.arange(whole, device=first.device) + 0.5
-    apart = (place - first[:, None, None] - scale * edge[:, None]) / scale.clamp(min=1)
+    apart = (place - first[:, None, None] - scale * middle[:, None]) / scale.clamp(min=1)
     within = (place > first[:, None, None]) & (place < (first + length)[:, None, None])
     shares = (1 - apart.abs()).clamp(min=0) * within
     return (shares / shares.sum(2, keepdim=True))[:, None]
