@@ -66,11 +66,11 @@ AMD EPYC with AVX-512 and bfloat16 instructions, one thread, the CIFAR-10 prior 
   fill: on an H100 a step of a small network takes 8.5 to 12 ms, which its calls take and not their arithmetic (the
   same for 32 and for 64 pixels). **CUDA graphs** would save that and are not built. Processes side by side fill it:
   where fifteen share the H100 and 16 cores, each trains at two fifths of its speed, so that six times as much is done.
-- **On a GPU** the crops of a batch are two products in the place of a call for each image, and no step waits for a
-  copy: a step of 64 images takes ConvNet-4 (48) at 64 pixels 9.2 ms in place of 10.5, ResNet-10 (16) 12.1 in place of
-  15.3, ConvNet-3 (48) at 32 pixels 8.5 in place of 11.4 (bfloat16, medians of three rounds in turns, H100, 27 November
-  2026). Batches of a prior's training are drawn in a thread while the last is trained on: 1.03, 1.08 and 1.10 times as
-  fast beside thirteen other processes; by itself it was not timed.
+- **On a GPU** the crops of a batch are two products in the place of a call for each image, and a step with hard
+  labels waits for no copy: one of 64 images takes ConvNet-4 (48) at 64 pixels 9.2 ms in place of 10.5, ResNet-10 (16)
+  12.1 in place of 15.3, ConvNet-3 (48) at 32 pixels 8.5 in place of 11.4 (bfloat16, medians of three rounds in turns,
+  H100, 27 November 2026). Batches of a prior's training are drawn in a thread while the last is trained on: 1.03, 1.08
+  and 1.10 times as fast beside thirteen other processes; by itself it was not timed.
 - **Relabelling** in the recipe's bfloat16, with memory kept and each partner drawn once, made 0.50 times (a) 1.29 for
   a ConvNet, and 0.48 times 1.07 for a ResNet-18 (the first of each in two rounds before that change). Default recipes
   of soft labels stay in float32.
