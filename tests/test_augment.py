@@ -65,6 +65,13 @@ def test_crops_of_a_batch_at_once_are_those_of_each_image(height: int, width: in
     torch.testing.assert_close(augment.cropped_at_once(x, crops, size), torch.stack(each), rtol=0, atol=2e-6)
 
 
+def test_crops_of_a_batch_at_once_stay_in_float32_under_mixed_precision() -> None:
+    crops, x = torch.tensor([[0, 0, 20, 20], [3, 5, 9, 7]]), unit(images(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        views = augment.cropped_at_once(x, crops, 16)
+    torch.testing.assert_close(views, augment.cropped_at_once(x, crops, 16), rtol=0, atol=0)
+
+
 def test_gradients_pass_what_was_first_normalised_without_them() -> None:
     augment._constant.cache_clear()
     with torch.inference_mode():

@@ -286,7 +286,8 @@ def cropped_at_once(x: Tensor, crops: Tensor, size: int) -> Tensor:
     Two products for the whole batch, in the place of a call for each image, which is what a GPU would wait for.
     """
     top, left, height, width = sent(crops.float(), x.device).unbind(1)
-    return _shares(top, height, x.shape[2], size) @ x @ _shares(left, width, x.shape[3], size).mT
+    with torch.autocast(x.device.type, enabled=False):
+        return _shares(top, height, x.shape[2], size) @ x @ _shares(left, width, x.shape[3], size).mT
 
 
 def _shares(first: Tensor, length: Tensor, whole: int, size: int) -> Tensor:
