@@ -63,9 +63,10 @@ AMD EPYC with AVX-512 and bfloat16 instructions, one thread, the CIFAR-10 prior 
   parts of 50 in place of 100 is 1.07 times as fast, of 10 no faster, and a ResNet's slower.
 - **Seeds trained together** (torch.func over stacked weights) are not built: a step of three ConvNets of width 48 on
   100 images each is 0.50 (0.36 to 0.54) times as fast as three steps, in bfloat16 0.45. A GPU has room that this would
-  fill: on an H100 a step of a small network takes 8.5 to 12 ms, which its calls take and not their arithmetic (the
-  same for 32 and for 64 pixels). **CUDA graphs** would save that and are not built. Processes side by side fill it:
-  where fifteen share the H100 and 16 cores, each trains at two fifths of its speed, so that six times as much is done.
+  fill: on an H100 a step of a small network takes 8.5 to 12 ms, which its calls take and not their arithmetic
+  (four layers at 64 pixels take 9.2 ms, three at 32 pixels 8.5). **CUDA graphs** would save that and are not built.
+  Processes side by side fill it: where fifteen share the H100 and 16 cores, each trains at two fifths of its speed, so
+  that six times as much is done.
 - **On a GPU** the crops of a batch are two products in the place of a call for each image, and a step with hard
   labels waits for no copy: one of 64 images takes ConvNet-4 (48) at 64 pixels 9.2 ms in place of 10.5, ResNet-10 (16)
   12.1 in place of 15.3, ConvNet-3 (48) at 32 pixels 8.5 in place of 11.4 (bfloat16, medians of three rounds in turns,

@@ -160,6 +160,7 @@ def test_images_are_held_to_the_maps_of_the_view_that_was_drawn(teacher: Teacher
     both = aligned(teacher, rows.expand(12, 16, 2, 2))
     forward = forward_of(new_scheduler("epsilon"), torch.device("cpu"))
     batch = training._drawn(data, forward, 2, plan, HELPER, both, 0)
+    assert batch.maps is not None
     assert torch.equal(batch.maps[:, 0, 0, 0], batch.z[:, 0, 0, 0])
     assert set(batch.z.unique().tolist()) == set(range(12)), "mirrored images, too"
 

@@ -145,8 +145,8 @@ class _Batch:
     """(n, C, H, W)."""
     labels: Tensor
     """(n,); the null label where it was dropped."""
-    maps: Tensor
-    """A teacher's (n, D, h, w); without a teacher, as good as nothing."""
+    maps: Tensor | None
+    """A teacher's (n, D, h, w), if there is one."""
 
 
 def _drawn(
@@ -166,13 +166,17 @@ def _drawn(
     dropped = torch.rand(training.batch, generator=draw) < training.label_dropout
     y = torch.where(dropped, null, data.labels[picked])
     mine = own_part(helper)
-    maps = torch.empty(0) if align is None else align.maps[rows[mine]]
-    return _Batch(*(_there(part, helper.device) for part in (z[mine], times[mine], noise[mine], y[mine], maps)))
+    z, times, noise, y = (_there(part[mine], helper.device) for part in (z, times, noise, y))
+    maps = None if align is None else _there(align.maps[rows[mine]], helper.device)
+    return _Batch(z, times, noise, y, maps)
 
 
 def _there(part: Tensor, device: torch.device) -> Tensor:
-    """The same on a device, to which pinned memory is copied while other work goes on."""
-    return sent(part.pin_memory() if device.type == "cuda" and part.device.type == "cpu" else part, device)
+    """The same on a device, from pinned memory to a GPU, so that the CPU does not wait."""
+    if device.type != "cuda":
+        return sent(part, device)
+    with torch.cuda.device(device):
+        return sent(part.pin_memory(), device)
 
 
 def _loss(
@@ -190,4 +194,4 @@ def _loss(
     with helper.autocast(), watching as tokens, attention_of(network, helper):
         output = network(noisy, batch.times, batch.labels).float()
     loss = forward.terms(output, batch.z, noisy, batch.noise, batch.times, training.min_snr).loss.mean()
-    return loss if align is None else loss + align.loss(tokens[0], batch.maps, helper)
+    return loss if align is None or batch.maps is None else loss + align.loss(tokens[0], batch.maps, helper)
