@@ -506,7 +506,7 @@ def test_tests_on_the_way_make_curves_of_the_mean_over_the_seeds(tmp_path: Path)
     one, random = replace(record(folder, 45.0), curves=curves, best=(46.0, 50.0)), record(plain, 30.0, method="random")
     assert one.baseline
     baseline = replace(one.baseline, curves=curves[:1], best=(46.0,))
-    one = replace(one, baseline=baseline)
+    one = replace(one, recipe="minimax-hard", changes={}, baseline=baseline)
     records = [one, replace(one, network="convnet4"), random]
     write_report([folder, plain], records, tmp_path / "page.html")
     source = (tmp_path / "page.html").read_text()
@@ -514,7 +514,15 @@ def test_tests_on_the_way_make_curves_of_the_mean_over_the_seeds(tmp_path: Path)
     assert re.findall(r"<td>(.*?)</td>", section) == 2 * ["25.0", "48.0", "45.0", "20.0", "46.0", "40.0"]
     assert [*re.findall(r"<h3>(.*?) <", section)] == ["convnet3, IPC 1", "convnet4, IPC 1"]
     assert section.count("after 5 to 15 epochs") == section.count("random real images</th>") == 2
-    same = replace(random, curves=curves, best=(46.0, 50.0), accuracies=baseline.accuracies)
+    assert "against the epochs of training" in section
+    write_report([folder], [replace(one, recipe="quick", changes={})], tmp_path / "page.html")
+    (section,) = re.findall(r'<section id="curves">.*?</section>', (tmp_path / "page.html").read_text(), re.DOTALL)
+    assert "after 5 to 15 steps" in section
+    assert "against the steps of training" in section
+    assert "epochs" not in section
+    same = replace(
+        random, recipe=one.recipe, changes={}, curves=curves, best=(46.0, 50.0), accuracies=baseline.accuracies
+    )
     write_report([folder, plain], [one, same], tmp_path / "page.html")
     assert "random real images</th>" not in (tmp_path / "page.html").read_text().split('<section id="curves">')[1]
     write_report([plain], [random], tmp_path / "page.html")

@@ -266,6 +266,12 @@ def modified(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     return replace(other, name=recipe.name + MODIFIED)
 
 
+def counted_in(original: str, changes: Mapping[str, Any]) -> str:
+    """What the length of a recipe with these changes is counted in: "steps" or "epochs"; epochs of an unknown one."""
+    steps = RECIPES.open(original).steps if original in RECIPES else None
+    return "epochs" if changes.get("steps", steps) is None else "steps"
+
+
 def changes(recipe: Recipe) -> dict[str, Any]:
     """Field -> value, JSON-ready, of all that differs from the recipe that its name, less "(modified)", names.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from attar.core.progress import duration
 from attar.core.wording import counted
-from attar.evaluation.recipes import MODIFIED
+from attar.evaluation.recipes import MODIFIED, counted_in
 
 ALL_DATA = "all data"
 """The method of a record without a set: networks trained on the whole training set."""
@@ -192,6 +192,11 @@ class Record(Result):
     def original(self) -> str:
         """The name of the recipe that the changes were made to; of older records, the recipe's own."""
         return self.recipe if self.changes is None else self.recipe.removesuffix(MODIFIED)
+
+    @property
+    def counted_in(self) -> str:
+        """What its curves count: "steps" or "epochs"."""
+        return counted_in(self.original, self.changes or {})
 
     @property
     def protocol(self) -> str:

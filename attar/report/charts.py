@@ -164,15 +164,15 @@ class Curve:
     style: int | None
     """The number of its colour and marker; None is the baseline's."""
     epochs: tuple[int, ...]
-    """After which it was tested, rising."""
+    """After which it was tested, rising; steps, where the recipe counts these."""
     accuracies: tuple[float, ...]
     """Top-1 in per cent, mean over the seeds."""
     best: float
     """Mean of each seed's best."""
 
 
-def accuracy_by_epoch(curves: Sequence[Curve], salt: str) -> str:
-    """An SVG element with a line for each curve; `salt` as in `accuracy_by_ipc`."""
+def accuracy_by_epoch(curves: Sequence[Curve], counted_in: str, salt: str) -> str:
+    """An SVG element with a line for each curve, by "epochs" or "steps"; `salt` as in `accuracy_by_ipc`."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -181,7 +181,7 @@ def accuracy_by_epoch(curves: Sequence[Curve], salt: str) -> str:
             last = len(curve.epochs) - 1
             places = [*range(last, -1, -max(1, len(curve.epochs) // 10))]
             axes.plot(curve.epochs, curve.accuracies, color=colour, marker=marker, ms=5, markevery=places[::-1])
-        axes.set_xlabel("epochs", color=INK)
+        axes.set_xlabel(counted_in, color=INK)
         axes.set_ylabel("accuracy, %", color=INK)
         _plain(axes)
 

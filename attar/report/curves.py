@@ -19,6 +19,8 @@ class Course:
     """The network and the set's images of a class."""
     terms: str
     """The recipe with its changes, how many seeds and test images."""
+    counted_in: str
+    """What its trainings are counted in: "steps" or "epochs"."""
     curves: tuple[Curve, ...]
     """One for each set, then the random images beside them."""
     chart: str
@@ -37,7 +39,8 @@ def courses_of(records: Sequence[Record], names: Mapping[str, str], styles: Mapp
 def _course(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int], salt: str) -> Course:
     first, curves = records[0], tuple(_curves(records, names, styles))
     terms = f"{public(first).protocol}; n = {first.n}, {first.n_test:,} test images"
-    return Course(f"{first.network}, {first.stored}", terms, curves, accuracy_by_epoch(curves, salt))
+    chart = accuracy_by_epoch(curves, first.counted_in, salt)
+    return Course(f"{first.network}, {first.stored}", terms, first.counted_in, curves, chart)
 
 
 def _curves(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[str, int]) -> Iterator[Curve]:
