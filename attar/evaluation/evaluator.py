@@ -302,7 +302,7 @@ def _seed_progress(progress: Progress, title: str, index: int, count: int, text:
 
 
 def _interval(every: int | str | None, plan: Plan) -> int | None:
-    """How many epochs lie between two tests."""
+    """How many epochs, or steps, lie between two tests."""
     if every is None:
         return None
     share, is_share, _ = str(every).partition("%")

@@ -55,7 +55,8 @@ class Result:
     labels: Mapping[str, Any] | None = None
     """How soft labels are stored (`SoftLabels.record`); None of hard ones."""
     curves: tuple[tuple[tuple[int, float], ...], ...] = ()
-    """Of each seed all tests, as (epoch, accuracy); none where only the last epoch was tested, nor of old records."""
+    """Of each seed all tests, as (epoch, accuracy), of recipes that count steps (step, accuracy); none where only the
+    last was tested, nor of old records."""
 
     @property
     def n(self) -> int:
