@@ -73,8 +73,8 @@ AMD EPYC with AVX-512 and bfloat16 instructions, one thread, the CIFAR-10 prior 
   H100, 27 November 2026). Batches of a prior's training are drawn in a thread while the last is trained on: 1.03, 1.08
   and 1.10 times as fast beside thirteen other processes; by itself it was not timed.
 - **Relabelling** in the recipe's bfloat16, with memory kept and each partner drawn once, is 1.29 times as fast as (a)
-  for a ConvNet and 1.07 times for a ResNet-18; before that change it was 0.50 and 0.48 times (two rounds). Default recipes
-  of soft labels stay in float32.
+  for a ConvNet and 1.07 times for a ResNet-18; before that change it was 0.50 and 0.48 times (two rounds). Default
+  recipes of soft labels stay in float32.
 - **Reading beside encoding**: the next 64 images are read and decoded while the last are encoded. PNG files are
   written after their class: 9 ms an image of 256 pixels, where a guided sample of DiT-XL/2 in 50 steps took 64 ms of
   an H200; writing them in threads lost finished images to an interruption.
