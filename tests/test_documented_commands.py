@@ -28,6 +28,7 @@ STAND_INS = {
     "parquet:cifar10": "cifar10",
     "torchvision:CIFAR10": "cifar10",
     "../shared/priors/cifar10-dit": "priors/cifar10-dit",
+    "runs/teachers/imagenette64": "teachers/cifar10",
     "facebook/DiT-XL-2-256": "priors/cifar10-dit",
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "priors/sd",
     "stabilityai/sd-vae-ft-ema": "priors/cifar10-dit/vae",

@@ -520,6 +520,10 @@ def test_tests_on_the_way_make_curves_of_the_mean_over_the_seeds(tmp_path: Path)
     assert "after 5 to 15 steps" in section
     assert "against the steps of training" in section
     assert "epochs" not in section
+    by_epochs = replace(one, recipe="quick (modified)", changes={"steps": None, "epochs": 15})
+    assert by_epochs.counted_in == "epochs"
+    assert replace(by_epochs, changes={"steps": 9}).counted_in == "steps"
+    assert replace(one, recipe="of another version").counted_in == "epochs"
     same = replace(
         random, recipe=one.recipe, changes={}, curves=curves, best=(46.0, 50.0), accuracies=baseline.accuracies
     )
