@@ -239,7 +239,9 @@ def test_noise_is_told_for_the_images_of_this_tuning(world: Path, tmp_path: Path
     tuned(world, tmp_path / "one", ipc=1)
     earlier = read_records(tmp_path / "one" / "results.json")[0]
     assert earlier.trial
-    other = replace(earlier, set="elsewhere", n_test=999, trial=replace(earlier.trial, judged="otherwise"))
+    other = replace(
+        earlier, set="elsewhere", n_test=999, trial=replace(earlier.trial, item="another", judged="otherwise")
+    )
     write_record(tmp_path / "two" / "results.json", other)
     tuned(world, tmp_path / "two", ipc=1)
     assert read_records(tmp_path / "two" / "results.json")[0].n_test == 999
