@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from toys import attar as command
 from toys import save_folder, save_tiny_dit
 
@@ -20,6 +22,7 @@ from attar.job import Job, Spec
 from attar.priors.training import run as training
 from attar.priors.training.settings import NewPrior, Report
 from attar.sets.distilled import open_distilled
+from attar.teachers import train as teachers
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -53,8 +56,7 @@ def test_a_prior_is_trained_first_and_once(asked: dict[str, Any], monkeypatch: p
     monkeypatch.setattr(training, "produce", None)
     said.clear()
     attar.distill(**asked, **how)
-    assert said[0] == f"{teacher_of(asked['out'])} is already there, and is this teacher: nothing to do"
-    assert f"{place} is already there, and is this prior: nothing to do" in said[1]
+    assert said[0] == f"{place} is already there, and is this prior: nothing to do"
     assert "nothing left to do" in said[-1]
     said.clear()
     attar.distill(**asked, **how, dry_run=True)
@@ -78,7 +80,65 @@ def test_a_dry_run_foretells_both_and_writes_nothing(
     assert "a DiT of " in text
     assert foretold in text
     assert text.count(" parameters; ") == 1, "the teacher's forecast, once"
+    assert " for the teacher's maps" in text
     assert not asked["out"].parent.exists()
+
+
+def test_a_prior_that_is_there_needs_its_teacher_no_more(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how: dict[str, Any] = {"method": "prior", "fields": {"sampler.steps": 3}}
+    attar.distill(**asked, **how)
+    shutil.rmtree(teacher_of(asked["out"]))
+    monkeypatch.setattr(training, "produce", None)
+    monkeypatch.setattr(teachers, "_train", None)
+    for dry in (True, False):
+        said: list[str] = []
+        attar.distill(**asked, **how, dry_run=dry, say=said.append)
+        assert "is already there, and is this prior" in said[0]
+    assert not teacher_of(asked["out"]).exists()
+
+
+def test_a_teacher_of_other_bits_makes_no_other_prior(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    how: dict[str, Any] = {"method": "prior", "fields": {"sampler.steps": 3}}
+    attar.distill(**asked, **how)
+    monkeypatch.setattr(training, "produce", None)
+    shutil.rmtree(asked["out"])
+    weights = teacher_of(asked["out"]) / "model.safetensors"
+    save_file({name: value + 1 for name, value in load_file(weights).items()}, weights)
+    attar.distill(**asked, **how)
+    assert open_distilled(asked["out"])
+
+
+def test_another_prior_in_its_place_is_refused_before_the_teacher(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teachers, "_train", None)
+    place = prior_of(asked["out"])
+    for wrong, content in (("another run's prior", '{"key": "another"}'), ("holds no prior of ours", "{}")):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "training.json").write_text(content)
+        with pytest.raises(AttarError, match=f"`out` {asked['out']}: {place} is .*{wrong}"):
+            attar.distill(**asked, method="prior")
+    assert sorted(path.name for path in place.parent.iterdir()) == [place.name]
+
+
+def test_a_damaged_teacher_is_refused(asked: dict[str, Any]) -> None:
+    how: dict[str, Any] = {"method": "prior", "fields": {"sampler.steps": 3}}
+    attar.distill(**asked, **how)
+    for folder in (asked["out"], prior_of(asked["out"])):
+        shutil.rmtree(folder)
+    (teacher_of(asked["out"]) / "model.safetensors").write_bytes(b"")
+    with pytest.raises(AttarError, match=r"model\.safetensors is missing or not what teacher\.json says"):
+        attar.distill(**asked, **how)
+
+
+def test_one_class_is_told_of_no_teacher(asked: dict[str, Any], tmp_path: Path) -> None:
+    said: list[str] = []
+    one = {**asked, "data": str(save_folder(tmp_path / "one", ["ant"], each=6))}
+    attar.distill(**one, method="prior", fields={"sampler.steps": 3}, dry_run=True, say=said.append)
+    assert "teacher" not in "".join(said)
+    assert "5 images of 1 class, " in said[-1]
 
 
 def test_a_folder_called_train_is_passed_over_and_said(
@@ -101,12 +161,15 @@ def test_a_folder_called_train_is_passed_over_and_said(
         ({"method": "prior", "imbalance_factor": 10.0}, r"`imbalance_factor` 10: "),
         ({"method": "prior", "codec": "train"}, r"`codec` train: "),
         ({"method": "prior", "formation": 3}, r"formation"),
+        ({"method": "prior", "data": "single"}, r"`prior` train: class 'ant' has a single image"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_training(
     asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, other: dict[str, Any], wrong: str
 ) -> None:
     monkeypatch.setattr(training, "produce", None)
+    if other.get("data") == "single":
+        other["data"] = str(save_folder(asked["out"].parent.parent / "single", CLASSES, each=1))
     with pytest.raises(AttarError, match=wrong):
         attar.distill(**{**asked, **other})
     assert not asked["out"].parent.exists()
@@ -120,10 +183,12 @@ def test_the_command_takes_it(
     assert f"wrote {asked['out']}, made in " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("size", "each"), [(4, 6), (16, 1)])
-def test_images_and_classes_too_small_for_a_teacher_make_a_prior_without(tmp_path: Path, size: int, each: int) -> None:
-    job = Job(Spec(str(save_folder(tmp_path / "data", CLASSES, each=each, size=size))))
-    assert prior_first._teacher(job, tmp_path / "set", print) is None
+@pytest.mark.parametrize(("size", "classes"), [(4, CLASSES), (16, ["ant"])])
+def test_images_too_small_for_a_teacher_and_one_class_make_a_prior_without(
+    tmp_path: Path, size: int, classes: list[str]
+) -> None:
+    job = Job(Spec(str(save_folder(tmp_path / "data", classes, each=6, size=size))))
+    assert prior_first._teacher(job) is None
 
 
 def test_a_folder_called_tilde_is_where_the_prior_is_looked_for(

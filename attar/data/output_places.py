@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -113,6 +114,18 @@ def own_record(out: Path, name: str, key: str, what: str) -> dict[str, Any] | No
     if record is not None and record["key"] != key:
         raise AttarError(f"`out` {out} is another run's {what}: choose another folder, or remove it")
     return record
+
+
+@contextmanager
+def named_after(out: Path) -> Iterator[None]:
+    """Whoever is told of a place that has its name from `out`, and is written by itself, is told of `out`, too."""
+    try:
+        yield
+    except AttarError as error:
+        text = str(error)
+        if not text.startswith("`out` "):
+            raise
+        raise AttarError(f"`out` {out}: {text.removeprefix('`out` ')}") from error
 
 
 HEAD = 2**16

@@ -12,9 +12,11 @@ from attar.core.batching import resolve
 from attar.core.errors import AttarError
 from attar.core.files import as_source
 from attar.core.progress import Say, quiet
-from attar.data.output_places import occupied
+from attar.core.wording import counted
+from attar.data.output_places import named_after, occupied
 from attar.job import Job
 from attar.methods.base import LatentMethod
+from attar.networks import check_size
 from attar.priors import TRAIN
 from attar.priors.training.settings import NewPrior, Training
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
     from attar.methods.base import Method
     from attar.priors.codec import Codec
+    from attar.teachers.maps import TeacherMaps
+    from attar.teachers.settings import TeacherTraining
 
 SIDE = 64
 """Images are seen at this size at most, in pixels."""
@@ -49,26 +53,34 @@ def distill_with(
         return distill(job, say=say)
     if not (method is None or isinstance(method, LatentMethod) or method.select.uses_prior(job)):
         raise AttarError("`prior` train: the method asks no prior, so there is none to train; leave it out")
+    from attar.distillation.run_without_method import teacher_of
     from attar.priors.training.run import train_new_prior
-    from attar.teachers.maps import open_maps
 
-    folder, plan = prior_of(out), _plan(job)
-    if not occupied(folder):
-        few = len(job.everything) < MANY
-        hint = f"; {len(job.everything):,} images are few for a prior, of thousands it learns more" if few else ""
-        hint += f"; the folder {TRAIN} is not looked at: a prior in it is ./{TRAIN}" if Path(TRAIN).exists() else ""
-        say(
-            f"a prior of the images is trained first, in {folder}, aligned with a small teacher of them; with settings "
-            f"of your own: `attar train-prior`{hint}"
-        )
+    folder, plan, teacher = prior_of(out), _plan(job), _teacher(job)
+    there = occupied(folder)
+    if not there:
+        say(_announced(job, folder, teacher))
         _try(job, plan, distill, say if job.dry else quiet)
-    teacher = _teacher(job, out, quiet if job.dry and method is None else say)
-    maps = None if teacher is None else open_maps(teacher)
-    plan = replace(plan, align=teacher)
-    train_new_prior(plan, folder, store=job.store, progress=job.progress, say=say, dry_run=job.dry, teacher=maps)
-    if job.dry and not occupied(folder):
+    with named_after(out):
+        maps = None
+        if teacher is not None:
+            plan = replace(plan, align=as_source(teacher_of(out)))
+            maps = _maps(job, teacher, out, quiet if there or (job.dry and method is None) else say)
+        train_new_prior(plan, folder, store=job.store, progress=job.progress, say=say, dry_run=job.dry, teacher=maps)
+    if job.dry and not there:
         return []
     return distill(_with_prior(job, as_source(folder), job.dry), say=say)
+
+
+def _announced(job: Job, folder: Path, teacher: TeacherTraining | None) -> str:
+    count = len(job.everything)
+    aligned = ", aligned with a small teacher of them" if teacher else ""
+    few = f"; {counted(count, 'image')} are few for a prior, of thousands it learns more" if count < MANY else ""
+    passed = f"; the folder {TRAIN} is not looked at: a prior in it is ./{TRAIN}" if Path(TRAIN).exists() else ""
+    return (
+        f"a prior of the images is trained first, in {folder}{aligned}; with settings of your own: `attar "
+        f"train-prior`{few}{passed}"
+    )
 
 
 def _try(job: Job, plan: NewPrior, distill: Callable[..., list[Path]], say: Say) -> None:
@@ -81,21 +93,35 @@ def _try(job: Job, plan: NewPrior, distill: Callable[..., list[Path]], say: Say)
             raise AttarError(str(error).replace(place, TRAIN)) from error
 
 
-def _teacher(job: Job, out: Path, say: Say) -> str | None:
-    """The folder of a small teacher of the images, trained where it is not there; none yet in a dry run.
+def _teacher(job: Job) -> TeacherTraining | None:
+    """The training of a small teacher of the images; None where there is one class, or images are too small for one."""
+    from attar.distillation.run_without_method import suited_teacher
 
-    None, too, where classes or images are too small for one.
-    """
-    from attar.distillation.run_without_method import check_teachable, suited_teacher, teacher_of
-    from attar.teachers.train import train_teacher
-
-    training, folder = suited_teacher(job), teacher_of(out)
+    training, classes = suited_teacher(job), len(job.everything.classes)
     try:
-        check_teachable(job, training)
+        check_size(training.network, classes, job.side)
     except AttarError:
         return None
-    train_teacher(training, folder, store=job.store, progress=job.progress, say=say, dry_run=job.dry)
-    return as_source(folder) if occupied(folder) else None
+    return training if classes > 1 else None
+
+
+def _maps(job: Job, training: TeacherTraining, out: Path, say: Say) -> TeacherMaps:
+    """What a prior is aligned with: the teacher of `out`, trained where it is not there.
+
+    An untrained one stands in for it in a dry run, and where the prior is there. Either's key is that of the training:
+    a teacher that is trained once more, perhaps to other bits, makes no other prior.
+    """
+    from attar.distillation.run_without_method import teacher_of
+    from attar.teachers.load import load_pretrained
+    from attar.teachers.maps import as_maps
+    from attar.teachers.train import before_training, train_teacher
+
+    teacher, key = before_training(training, job.store, job.progress, job.dry)
+    if not occupied(prior_of(out)):
+        folder = teacher_of(out)
+        train_teacher(training, folder, store=job.store, progress=job.progress, say=say, dry_run=job.dry)
+        teacher = teacher if job.dry else load_pretrained(as_source(folder), None, teacher.outputs, job.side)
+    return as_maps(teacher, key)
 
 
 def prior_of(out: Path) -> Path:
@@ -115,6 +141,10 @@ def _plan(job: Job) -> NewPrior:
     codec, dtype = spec.codec or "pixel", spec.dtype if spec.dtype in ("float32", "bfloat16") else "auto"
     if codec == TRAIN:
         raise AttarError("`codec` train: train the prior by itself, with `attar train-prior`")
+    try:
+        job.everything.held_out()
+    except AttarError as error:
+        raise AttarError(f"`prior` {TRAIN}: {error}, to measure a prior on") from error
     device, number_format = resolve(spec.device, spec.dtype)
     most, shrunk = TOKENS.get(device.type, 8), SIDE // _codec(codec, SIDE, device, number_format).shape[-1]
     size = _size(min(job.side, SIDE), shrunk, most)

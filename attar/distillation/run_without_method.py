@@ -10,7 +10,7 @@ from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError
 from attar.core.files import as_source
 from attar.core.progress import Say, of_item, quiet
-from attar.data.output_places import occupied
+from attar.data.output_places import named_after, occupied
 from attar.distillation.hub_prior import DIT, are_imagenets, with_hub_prior
 from attar.methods import load_method
 from attar.networks import check_size, suited_convnet
@@ -51,7 +51,8 @@ def distill_chosen(job: Job, ipcs: Sequence[int], out: Path, *, say: Say = quiet
     check_teachable(job, training)
     for line in _reasons(job, training, teacher):
         say(line)
-    train_teacher(training, teacher, store=job.store, progress=job.progress, say=say, dry_run=job.dry)
+    with named_after(out):
+        train_teacher(training, teacher, store=job.store, progress=job.progress, say=say, dry_run=job.dry)
     if not teacher.exists():
         say("the images are chosen when the teacher is there")
         return list(folders.values())

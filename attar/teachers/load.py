@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,12 +112,20 @@ def _from_folder(folder: Path) -> Pretrained:
         raise AttarError(f"`teacher` {folder}: holds no teacher ({error}); give {FORMS}") from error
     name, classes, size = record["network"], tuple(record["classes"]), record["size"]
     mean, std = (tuple(map(float, record[statistic])) for statistic in ("mean", "std"))
-    weights = folder / "model.safetensors"
-    if not weights.is_file() or file_digest(weights) != record["weights"]:
-        raise AttarError(f"{weights} is missing or not what {RECORD} says: train or copy the teacher again")
+    weights = checked_weights(folder, record)
     network = build(name, len(classes), size, seed=0)
     _load(network, load_file(weights), f"{weights} as {name} for {len(classes)} classes and {size}-pixel images")
     return Pretrained(str(folder), network, classes, size, mean, std, len(classes), sure=True)  # type: ignore[arg-type]
+
+
+def checked_weights(folder: Path, record: Mapping[str, Any]) -> Path:
+    """The file with the weights of a teacher in a folder; raises AttarError where they are not those of its record."""
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or file_digest(weights) != record.get("weights"):
+        raise AttarError(
+            f"{weights} is missing or not what {RECORD} says: copy the teacher again, or remove {folder} and train it"
+        )
+    return weights
 
 
 def _from_timm(source: str) -> Pretrained:

@@ -22,7 +22,7 @@ class TeacherMaps:
     pretrained: Pretrained
     """The network, in eval mode, with its statistics."""
     key: str
-    """The fingerprint of its weights and statistics."""
+    """The fingerprint of its weights and statistics, or of how it is trained."""
     size: int
     """Side of the images that it is shown, in pixels."""
     shape: tuple[int, int, int]
@@ -42,6 +42,17 @@ def open_maps(source: str) -> TeacherMaps:
         AttarError: there is no such teacher, it does not say what images it takes, or it makes no map.
     """
     pretrained = load_pretrained(source, None, 1000, 224)
+    key = fingerprint(digest_of(pretrained.network), pretrained.mean, pretrained.std, pretrained.size, "map")
+    return as_maps(pretrained, key)
+
+
+def as_maps(pretrained: Pretrained, key: str) -> TeacherMaps:
+    """The maps of a network, in eval mode, which a key names.
+
+    Raises:
+        AttarError: it does not say what images it takes, or it makes no map.
+    """
+    source = pretrained.source
     if pretrained.size is None:
         raise AttarError(f"`align` {source}: the size of its images is not known; give one of `attar train-teacher`")
     features = last_layer(pretrained).in_features
@@ -54,7 +65,6 @@ def open_maps(source: str) -> TeacherMaps:
             f"`align` {source}: its logits are not made of its last map, {channels} x {height} x {width}, but of "
             f"{features} features; give a convolutional network"
         )
-    key = fingerprint(digest_of(pretrained.network), pretrained.mean, pretrained.std, pretrained.size, "map")
     return TeacherMaps(pretrained, key, pretrained.size, (channels, height, width))
 
 

@@ -27,9 +27,10 @@ from attar.data.decoded import decoded, pixel_bytes
 from attar.data.output_places import check_place, own_record
 from attar.networks import build, check_size
 from attar.priors.folder import publish
-from attar.teachers.load import load_pretrained
+from attar.teachers.load import checked_weights, load_pretrained
 from attar.teachers.record import RECORD, read_record
 from attar.teachers.settings import TeacherTraining
+from attar.teachers.teacher import Pretrained
 from attar.training import DeviceImages, Plan, Step, memory_kept, placed, top1, train
 from attar.training.augment import STATISTICS, Augmentation, apply, arithmetic, draw
 from attar.training.checkpoint import Checkpoint
@@ -179,6 +180,18 @@ def train_teacher(
     say(f"wrote {out.resolve()}: {bench.name}, {_accuracies(record, spec.test)}{_ended(record)}")
 
 
+def before_training(spec: TeacherTraining, store: Store, progress: Progress, dry: bool) -> tuple[Pretrained, str]:
+    """The network of a teacher before its training, and the key of the teacher that it will be.
+
+    Raises:
+        AttarError: any input is wrong.
+    """
+    bench = _Bench(spec, progress, store, dry)
+    mean, std = STATISTICS[spec.normalise]
+    classes, network = bench.classes, bench.network().cpu().eval()
+    return Pretrained("untrained", network, classes, bench.size, mean, std, len(classes)), bench.artefact.key
+
+
 def _made(bench: _Bench) -> Path:
     """Where the teacher lies in the store; it is trained where it is not there."""
     return once_together(bench.store, bench.artefact, bench.helper, partial(_make, bench), partial(_train, bench))
@@ -217,7 +230,10 @@ def _ended(record: dict[str, Any]) -> str:
 
 def _earlier(out: Path, key: str) -> dict[str, Any]:
     """The record of the teacher of this key in `out`, {} where nothing is; raises AttarError for anything else."""
-    return own_record(out, RECORD, key, "teacher") or {}
+    record = own_record(out, RECORD, key, "teacher") or {}
+    if record:
+        checked_weights(out, record)
+    return record
 
 
 def _tested(bench: _Bench, folder: Path, held: ImageSet | None) -> dict[str, Any]:

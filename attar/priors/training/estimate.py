@@ -13,7 +13,7 @@ from attar.core.flops import counted_flops
 from attar.core.limits import IN_MEMORY
 from attar.core.progress import about, duration, timed
 from attar.core.rng import noise
-from attar.core.wording import size
+from attar.core.wording import counted, size
 from attar.data import load_data, looked_at, still_to_look_at
 from attar.diffusion import network_passes, schedule_of
 from attar.priors.training.latent_set import held_in_memory
@@ -44,10 +44,10 @@ def estimate(run: TrainingRun, task: TrainingTask) -> str:
     classifier = f", {duration(judging)} for a classifier that measures them" if judging else ""
     classifier += f", {duration(learning)} for what they teach" if learning else ""
     classifier += f", {duration(teaching)} for the teacher's maps" if teaching else ""
+    material = f"{counted(images, 'image')} of {counted(len(run.classes), 'class')}, {len(run.images[1]):,} held out"
     return (
-        f"{images:,} images of {len(run.classes)} classes, {len(run.images[1]):,} held out; a DiT of {parameters:,} "
-        f"parameters ({trained:,} trained); {plan.steps:,} steps of {plan.batch}: {seen:,} images, "
-        f"{seen / images:.1f} epochs, {about(whole)} on {device_class(run.helper.device)} "
+        f"{material}; a DiT of {parameters:,} parameters ({trained:,} trained); {plan.steps:,} steps of {plan.batch}: "
+        f"{seen:,} images, {seen / images:.1f} epochs, {about(whole)} on {device_class(run.helper.device)} "
         f"({duration(training)} for the steps, {duration(sampling)} for {sampled:,} samples{classifier}), "
         f"{_room(run, task)}{_looking(run)}{_cheaper(run, task, whole)}"
     )
