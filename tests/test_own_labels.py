@@ -27,8 +27,10 @@ from attar.core.store import Store
 from attar.core.whole_command import StageForecast, WholeCommand
 from attar.distillation.cost import tell
 from attar.evaluation.records_file import read_records
-from attar.experiments.spec import read_experiment
+from attar.experiments.compare import compare
+from attar.experiments.spec import Experiment, read_experiment
 from attar.report.manifest_rows import distill_command, evaluate_commands, settings
+from attar.report.tables import heading
 from attar.sets.distilled import open_distilled, verify
 from attar.sets.expand import expand
 from attar.sets.hub import Publication, pull, push
@@ -400,14 +402,66 @@ def test_several_schemes_are_refused(world: Path, teacher: str, tmp_path: Path) 
     assert len(list(house.evaluate(tmp_path / "sets", **JUDGED, fields={"labels": "hard", **SHORT}))) == 2
 
 
-def test_an_experiment_labels_no_sets(tmp_path: Path) -> None:
-    for text in ('labels = "fixed"\n', ""):
-        own = "" if text else 'label_teacher = "teachers/x"\n'
-        file = tmp_path / "file.toml"
-        judged = '[evaluations.quick]\nnetworks = ["convnet3"]\n'
-        file.write_text(f'{text}data = "digits"\nipc = 1\nout = "out"\n[methods.random]\n{own}{judged}')
-        with pytest.raises(AttarError, match=r"sets of an experiment hold no labels of their own; let an evaluation"):
-            read_experiment(file)
+EXPERIMENT = """data = "digits"
+ipc = 2
+seeds = 1
+out = "{out}"
+device = "cpu"
+{head}
+[methods.random]
+[methods.herding]
+{own}
+[evaluations.hard]
+recipe = "quick"
+networks = ["convnet3-w8"]
+set = {{steps = 4, warmup = 0}}
+[evaluations.soft]
+recipe = "quick"
+networks = ["convnet3-w8"]
+set = {{steps = 4, warmup = 0, scheme = "fixed", temperature = 3}}
+"""
+
+
+def experiment(folder: Path, head: str = "", own: str = "") -> Experiment:
+    file = folder / "file.toml"
+    file.write_text(EXPERIMENT.format(out=folder / "out", head=head, own=own))
+    return read_experiment(file)
+
+
+def test_an_experiment_learns_from_the_labels_of_its_sets(teacher: str, tmp_path: Path) -> None:
+    asked = experiment(tmp_path, f'labels = "fixed"\nlabel_teacher = "{teacher}"')
+    assert not compare(asked, dry_run=True).panels[0].cells
+    summary = compare(asked)
+    assert [len(panel.cells) for panel in summary.panels] == [2, 2]
+    assert heading(asked, summary.panels[1]).endswith("temperature=3.0, warmup=0, the labels of the sets")
+    records = {record.trial.judged: record for record in read_records(asked.out / "results.json") if record.trial}
+    hard, soft = sorted(records.values(), key=lambda record: record.teacher is not None)
+    assert hard.teacher is None
+    assert soft.teacher
+    (by_hand,) = house.evaluate(soft.set, **JUDGED, fields={"steps": 4, "warmup": 0, "temperature": 3})
+    assert by_hand["accuracies"] == list(soft.accuracies)
+    assert by_hand["teacher"] == soft.teacher
+
+
+@pytest.mark.parametrize(
+    ("head", "own", "wrong"),
+    [
+        ("", "", r"soft\]: recipe quick .*: name a teacher, .*; those of random hold none"),
+        ("", 'labels = "fixed"\nlabel_teacher = "x"', r"those of random hold none"),
+        ('labels = "fixed"\nlabel_teacher = "x"', 'labels = "fixed-int8"', r"those of herding hold fixed-int8"),
+        ('label_temperature = "2"', "", r"label_temperature in the file: all sets are judged at one; name it in"),
+        ("", 'label_temperature = "2"', r"label_temperature in \[methods\.herding\]"),
+        ('label_teacher = "x"', "", r"ask for them with `labels` fixed"),
+    ],
+)
+def test_labels_that_sets_will_not_hold_are_missed_at_once(tmp_path: Path, head: str, own: str, wrong: str) -> None:
+    with pytest.raises(AttarError, match=wrong):
+        experiment(tmp_path, head, own)
+
+
+def test_a_label_teacher_that_is_not_there_is_told_by_its_key(tmp_path: Path) -> None:
+    with pytest.raises(AttarError, match=r"teacher = nobody: .*\n.*edit teacher in the file"):
+        compare(experiment(tmp_path, 'labels = "fixed"\nlabel_teacher = "nobody"'))
 
 
 def test_altered_labels_are_found(world: Path, tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ def _made_of(experiment: Experiment) -> dict[tuple[str, str | None], None]:
     for contender in experiment.contenders:
         spec = contender.spec
         named = {"data": spec.data, "prior": spec.prior, "codec": spec.codec, "test": experiment.test}
-        places |= dict.fromkeys([*named.items(), *(("teacher", source) for source in _teachers(contender.method))])
+        teachers = [*_teachers(contender.method), *([spec.label_teacher] if spec.label_teacher else [])]
+        places |= dict.fromkeys([*named.items(), *(("teacher", source) for source in teachers)])
     return places
 
 
@@ -338,9 +339,8 @@ class Grid:
         self, item: SetEvaluation, distilled: DistilledSet, networks: Sequence[str], progress: Progress
     ) -> Iterator[Record]:
         evaluation, device = item.evaluation, item.contender.spec.device
-        conditions = Conditions(
-            tuple(networks), item.seeds, self.experiment.test, False, evaluation.teacher, device=device
-        )
+        common = (tuple(networks), item.seeds, self.experiment.test, False, evaluation.teacher)
+        conditions = Conditions(*common, own_labels=evaluation.own_labels, device=device)
         how: dict[str, Any] = {"store": self.store, "progress": progress, "say": self._note, "engine": self.engine}
         for record in evaluate_sets([distilled.folder], evaluation.recipe, conditions, **how):
             self.say(record.row)

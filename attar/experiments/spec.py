@@ -5,6 +5,8 @@ data, prior ...       flags of `attar distill` for all methods, but not --seed
                       (a prior, its settings, output_size: for those that ask one)
 formation             of all methods, or of one: images stored stay IPC, and
                       networks learn from formation^2 times as many
+labels, label_teacher of all methods, or of one: "fixed", and who gives the
+                      soft label an image that its sets hold
 ipc                   images per class: a number or a list
 distillation_seeds    of each method: how many (default 1), or which
 seeds                 of the trainings on each set: how many (3), or which,
@@ -25,7 +27,8 @@ out                   folder for sets, results.json, tables and figures
     set               fields of the recipe: {scheme = "fixed"} for a soft label an image
     methods, ipc      only these of the methods, of the images per class
     seeds             of these trainings: how many, which, or "paired"
-    teacher           of recipes with soft labels: as of `attar evaluate`; a list of several labels by their mean
+    teacher           of recipes with soft labels: as of `attar evaluate`; a list of several labels by their mean; none
+                      with {scheme = "fixed"}: the labels that the sets hold
     teacher_classes, teacher_normalise
 [[published]]         numbers to stand beside, of one method and network
     method, network   a label; a network of the evaluations
@@ -42,7 +45,7 @@ Paths are relative to the current directory. Any other key is an error.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +67,6 @@ if TYPE_CHECKING:
 
 _OWN = ("title", "status", "ipc", "distillation_seeds", "seeds", "test", "references", "out")
 _TABLES = ("methods", "evaluations", "published", "planned")
-LABELLING = ("labels", "label_teacher", "label_temperature")
-"""Fields of a spec that no experiment has."""
 _SAMPLED = ("output_size", "output_filter")
 """What real images have no use for: without a formation, methods that copy or compose them do not take it over from the
 head of the file."""
@@ -105,7 +106,12 @@ class Evaluation:
     seeds: tuple[int, ...]
     """Seeds of its trainings; none: each set is trained on once, by the seed that it was distilled with."""
     teacher: TeacherReference | None
-    """Who labels, where the recipe learns from soft labels."""
+    """Who labels, where the recipe learns from soft labels; None: the sets hold them."""
+
+    @property
+    def own_labels(self) -> bool:
+        """Whether networks learn from the soft labels that the sets hold."""
+        return self.recipe.labels == "soft" and self.teacher is None
 
 
 @dataclass(frozen=True)
@@ -204,7 +210,7 @@ def _shipped(file: Path) -> str:
 
 def _experiment(file: Path, written: TomlTable) -> Experiment:
     shared = _spec_fields()
-    _unlabelled(written, "the file")
+    _unadvised(written, "the file")
     top = keyed(written, (*_OWN, *_TABLES, *shared), "the file")
     for needed in ("data", "ipc", "out", "methods", "evaluations"):
         if needed not in top:
@@ -218,6 +224,8 @@ def _experiment(file: Path, written: TomlTable) -> Experiment:
     usual = {"ipc": list(ipcs), "seeds": top.get("seeds", 3), "methods": list(methods)}
     _training_seeds(usual["seeds"], "seeds")
     evaluations = tuple(_evaluation(label, own, usual) for label, own in judging.items())
+    for evaluation in evaluations:
+        _check_labels(evaluation, contenders)
     test = parsed(top.get("test"), str | None, "test")
     if test == "held-out" and not all(contender.spec.hold_out for contender in contenders):
         raise AttarError('test = "held-out" needs hold_out = true')
@@ -253,16 +261,30 @@ def _tables(written: Any, name: str) -> list[Any]:
 
 
 def _spec_fields() -> tuple[str, ...]:
-    return tuple(field.name for field in fields(Spec) if field.name not in ("seed", *LABELLING))
+    return tuple(field.name for field in fields(Spec) if field.name not in ("seed", "label_temperature"))
 
 
-def _unlabelled(written: TomlTable, where: str) -> None:
-    """Raises AttarError where sets are to hold labels, which the evaluations of an experiment would not learn from."""
-    for name in LABELLING:
-        if name in written:
+def _unadvised(written: TomlTable, where: str) -> None:
+    """Raises AttarError for a temperature that goes with a set, where one recipe is to judge all of them."""
+    if "label_temperature" in written:
+        raise AttarError(
+            f"label_temperature in {where}: all sets are judged at one; name it in [evaluations.LABEL], set = "
+            '{scheme = "fixed", temperature = 2}'
+        )
+
+
+def _check_labels(evaluation: Evaluation, contenders: Sequence[Contender]) -> None:
+    """Raises AttarError where networks are to learn from labels of sets that hold none, or of another scheme."""
+    recipe = evaluation.recipe
+    for contender in contenders if evaluation.own_labels else ():
+        if contender.label in evaluation.methods and contender.spec.labels != recipe.scheme:
+            other = (
+                f', or let the sets hold them: labels = "{recipe.scheme}" and label_teacher; those of '
+                f"{contender.label} hold {contender.spec.labels or 'none'}"
+            )
             raise AttarError(
-                f"{name} in {where}: sets of an experiment hold no labels of their own; let an evaluation learn from a "
-                'soft label an image: set = {scheme = "fixed"} and teacher = DIR in [evaluations.LABEL]'
+                f"[evaluations.{evaluation.label}]: recipe {recipe.name} learns from soft labels: name a teacher"
+                f"{other if recipe.fixed else ''}"
             )
 
 
@@ -270,7 +292,7 @@ def _contender(label: str, written: TomlTable, defaults: TomlTable) -> Contender
     from attar.methods.base import LatentMethod
 
     where = f"[methods.{label}]"
-    _unlabelled(written, where)
+    _unadvised(written, where)
     own = keyed(written, ("method", "set", *_spec_fields()), where)
     name, changes = parsed(own.pop("method", label), str, f"{where} method"), own.pop("set", {})
     method = load_method(name, table(changes, f"{where} set"))
@@ -302,9 +324,8 @@ def _evaluation(label: str, written: TomlTable, usual: TomlTable) -> Evaluation:
     if (source := own.get("teacher")) is not None:
         texts(source, f"{where} teacher")
     classes, normalise = (parsed(own.get(name), str | None, f"{where} {name}") for name in _TEACHER[1:])
-    if (source is None) == (recipe.labels == "soft"):
-        need = "learns from soft labels: name a teacher" if source is None else "has no use for a teacher"
-        raise AttarError(f"{where}: recipe {recipe.name} {need}")
+    if source is not None and recipe.labels != "soft":
+        raise AttarError(f"{where}: recipe {recipe.name} has no use for a teacher")
     teacher = None if source is None else TeacherReference.of(source, classes, normalise)
     judging = _training_seeds(own["seeds"], f"{where} seeds")
     return Evaluation(label, recipe, tuple(networks), tuple(methods), ipcs, judging, teacher)

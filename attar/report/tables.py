@@ -138,7 +138,8 @@ def heading(experiment: Experiment, panel: Panel) -> str:
     """An evaluation in words: its label, the network, the recipe with its changes, the test images."""
     recipe, teacher = panel.evaluation.recipe, panel.evaluation.teacher
     terms = _terms(recipe, experiment.test)
-    return f"{panel.evaluation.label}, {panel.network}: {terms}{f', teacher {teacher}' if teacher else ''}"
+    taught = f", teacher {teacher}" if teacher else ", the labels of the sets" if panel.evaluation.own_labels else ""
+    return f"{panel.evaluation.label}, {panel.network}: {terms}{taught}"
 
 
 def _terms(recipe: Recipe, test: str | None = None) -> str:
