@@ -134,10 +134,11 @@ def test_it_runs_to_its_table(
     assert [one.label for one in experiment.contenders] == [one.label for one in original.contenders]
     assert [one.label for one in experiment.evaluations] == [one.label for one in original.evaluations]
     wanted = {
-        (judging_fingerprint(experiment, evaluation), network, method, ipc)
+        (judging_fingerprint(experiment, evaluation, contender), network, contender.label, ipc)
         for evaluation in experiment.evaluations
         for network in evaluation.networks
-        for method in evaluation.methods
+        for contender in experiment.contenders
+        if contender.label in evaluation.methods
         for ipc in evaluation.ipcs
     }
     records = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))

@@ -152,7 +152,7 @@ def test_a_dry_run_says_what_labels_take(teacher: str, tmp_path: Path) -> None:
     said: list[str] = []
     asked = {"labels": "fixed-int8", "label_teacher": teacher, "formation": 2}
     made(tmp_path / "out", ipc=[1, 2], dry_run=True, say=said.append, **asked)
-    assert any(line.startswith("120 images to label as fixed-int8, ") for line in said)
+    assert any("; 120 images to label as fixed-int8, " in line for line in said)
     assert any(line.startswith(f"{teacher}: ") and " % right, classes by name" in line for line in said)
     assert not (tmp_path / "out").exists()
 
@@ -412,6 +412,7 @@ device = "cpu"
 [methods.herding]
 {own}
 [evaluations.hard]
+{more}
 recipe = "quick"
 networks = ["convnet3-w8"]
 set = {{steps = 4, warmup = 0}}
@@ -422,9 +423,9 @@ set = {{steps = 4, warmup = 0, scheme = "fixed", temperature = 3}}
 """
 
 
-def experiment(folder: Path, head: str = "", own: str = "") -> Experiment:
+def experiment(folder: Path, head: str = "", own: str = "", more: str = "") -> Experiment:
     file = folder / "file.toml"
-    file.write_text(EXPERIMENT.format(out=folder / "out", head=head, own=own))
+    file.write_text(EXPERIMENT.format(out=folder / "out", head=head, own=own, more=more))
     return read_experiment(file)
 
 
@@ -433,7 +434,7 @@ def test_an_experiment_learns_from_the_labels_of_its_sets(teacher: str, tmp_path
     assert not compare(asked, dry_run=True).panels[0].cells
     summary = compare(asked)
     assert [len(panel.cells) for panel in summary.panels] == [2, 2]
-    assert heading(asked, summary.panels[1]).endswith("temperature=3.0, warmup=0, the labels of the sets")
+    assert heading(asked, summary.panels[1]).endswith(f"warmup=0, the labels of the sets, by {teacher}")
     records = {record.trial.judged: record for record in read_records(asked.out / "results.json") if record.trial}
     hard, soft = sorted(records.values(), key=lambda record: record.teacher is not None)
     assert hard.teacher is None
@@ -450,8 +451,10 @@ def test_an_experiment_learns_from_the_labels_of_its_sets(teacher: str, tmp_path
         ("", 'labels = "fixed"\nlabel_teacher = "x"', r"those of random hold none"),
         ('labels = "fixed"\nlabel_teacher = "x"', 'labels = "fixed-int8"', r"those of herding hold fixed-int8"),
         ('label_temperature = "2"', "", r"label_temperature in the file: all sets are judged at one; name it in"),
-        ("", 'label_temperature = "2"', r"label_temperature in \[methods\.herding\]"),
-        ('label_teacher = "x"', "", r"ask for them with `labels` fixed"),
+        ("", 'label-temperature = "2"', r"label_temperature in \[methods\.herding\]"),
+        ('label_teacher = "x"', "", r"label_teacher in the file: gives labels: ask for them with labels = "),
+        ('labels = "fixed"\nlabel_teacher = "x"', 'labels = "none"', r"those of herding hold none"),
+        ('labels = "fixed"', "", r"\[methods\.random\]: `labels` fixed: the method names no teacher"),
     ],
 )
 def test_labels_that_sets_will_not_hold_are_missed_at_once(tmp_path: Path, head: str, own: str, wrong: str) -> None:
@@ -460,8 +463,38 @@ def test_labels_that_sets_will_not_hold_are_missed_at_once(tmp_path: Path, head:
 
 
 def test_a_label_teacher_that_is_not_there_is_told_by_its_key(tmp_path: Path) -> None:
-    with pytest.raises(AttarError, match=r"teacher = nobody: .*\n.*edit teacher in the file"):
+    with pytest.raises(AttarError, match=r" label_teacher = nobody: .*\n.*edit label_teacher in the file"):
         compare(experiment(tmp_path, 'labels = "fixed"\nlabel_teacher = "nobody"'))
+
+
+def test_what_says_more_of_a_teacher_needs_one(tmp_path: Path) -> None:
+    with pytest.raises(AttarError, match=r"hard\]: teacher_classes and teacher_normalise say more of a teacher"):
+        experiment(tmp_path, more='teacher_classes = "x"')
+
+
+def test_results_of_other_labels_are_kept_apart(teacher: str, tmp_path: Path) -> None:
+    other = str(taught("digits", tmp_path / "other", epochs=8, batch=64, lr=0.25, seed=1))
+    seen: list[dict[int, float]] = []
+    for labelled_by in (teacher, other, teacher):
+        asked = experiment(tmp_path, f'labels = "fixed"\nlabel_teacher = "{labelled_by}"')
+        shutil.rmtree(asked.out / "sets", ignore_errors=True)
+        only = ["herding"] if labelled_by == other else []
+        panel = compare(asked, only=only).panels[1]
+        assert [label for label, _ in panel.cells] == only or not only
+        seen.append({number: cell.mean for number, cell in enumerate(panel.cells.values())})
+    assert seen[0] == seen[2]
+    assert seen[0] != seen[1]
+
+
+def test_several_teachers_label_the_sets_of_an_experiment(teacher: str, tmp_path: Path) -> None:
+    other = str(taught("digits", tmp_path / "other", epochs=8, batch=64, lr=0.25, seed=1))
+    asked = experiment(tmp_path, f'labels = "fixed"\nlabel_teacher = "{teacher},{other}"')
+    said: list[str] = []
+    compare(asked, dry_run=True, say=said.append)
+    checked = next(line for line in said if line.startswith("random, seed 0: "))
+    assert ": 20 of them will be copied; " in checked
+    assert "20 images to label as fixed, " in checked
+    assert any(line.endswith(", their labels not counted") for text in said for line in text.splitlines())
 
 
 def test_altered_labels_are_found(world: Path, tmp_path: Path) -> None:

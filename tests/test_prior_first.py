@@ -15,14 +15,16 @@ from toys import save_folder, save_tiny_dit
 
 import attar
 from attar.core.errors import AttarError
+from attar.core.store import file_digest
 from attar.distillation import prior_first
 from attar.distillation.prior_first import prior_of
-from attar.distillation.run_without_method import teacher_of
+from attar.distillation.run_without_method import suited_teacher, teacher_of
 from attar.job import Job, Spec
 from attar.priors.training import run as training
 from attar.priors.training.settings import NewPrior, Report
 from attar.sets.distilled import open_distilled
 from attar.teachers import train as teachers
+from attar.teachers.maps import TeacherMaps
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -137,7 +139,8 @@ def test_one_class_is_told_of_no_teacher(asked: dict[str, Any], tmp_path: Path) 
     said: list[str] = []
     one = {**asked, "data": str(save_folder(tmp_path / "one", ["ant"], each=6))}
     attar.distill(**one, method="prior", fields={"sampler.steps": 3}, dry_run=True, say=said.append)
-    assert "teacher" not in "".join(said)
+    assert "small teacher" not in said[0]
+    assert not any(".teacher" in line or ("network passes" in line and "teacher's maps" in line) for line in said)
     assert "5 images of 1 class, " in said[-1]
 
 
@@ -173,6 +176,43 @@ def test_what_is_wrong_is_said_before_the_training(
     with pytest.raises(AttarError, match=wrong):
         attar.distill(**{**asked, **other})
     assert not asked["out"].parent.exists()
+
+
+def test_a_tenth_is_held_out_once(asked: dict[str, Any], tmp_path: Path) -> None:
+    two = {**asked, "data": str(save_folder(tmp_path / "two", CLASSES, each=2)), "ipc": 1}
+    attar.distill(
+        **two, method="prior", fields={"sampler.steps": 3}, hold_out=True, dry_run=True, say=list[str]().append
+    )
+
+
+def test_a_dry_run_that_has_not_seen_all_images_calls_no_prior_anothers(
+    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (Path(asked["data"]) / "bee" / "003.png").write_bytes(b"no image")
+    how: dict[str, Any] = {**asked, "method": "prior", "fields": {"sampler.steps": 3}, "on_bad_image": "skip"}
+    attar.distill(**how)
+    monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr("attar.data.integrity.GLANCE", 4)
+    said: list[str] = []
+    attar.distill(**how, dry_run=True, say=said.append)
+    unsure = "is there; whether this run made it is seen when all images are looked at"
+    assert said[:2] == [f"{prior_of(asked['out'])} {unsure}", f"{asked['out']} {unsure}"]
+
+
+def test_maps_are_known_by_the_weights_that_make_them(asked: dict[str, Any]) -> None:
+    attar.distill(**asked, method="prior", fields={"sampler.steps": 3})
+    shutil.rmtree(prior_of(asked["out"]))
+    job, folder = Job(Spec(asked["data"])), teacher_of(asked["out"])
+
+    def opened() -> TeacherMaps:
+        return prior_first._maps(job, suited_teacher(job), asked["out"], list[str]().append)
+
+    before, weights = opened(), folder / "model.safetensors"
+    save_file({name: value + 1 for name, value in load_file(weights).items()}, weights)
+    record = json.loads((folder / "teacher.json").read_text())
+    (folder / "teacher.json").write_text(json.dumps({**record, "weights": file_digest(weights)}))
+    assert opened().key != before.key
+    assert opened().named == before.named
 
 
 def test_the_command_takes_it(

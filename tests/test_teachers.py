@@ -173,6 +173,29 @@ def test_what_was_looked_at_in_two_parts_is_known(tmp_path: Path, monkeypatch: p
     assert "before that" not in told[-1]
 
 
+def test_whose_a_teacher_is_is_not_said_before_all_images_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, told = save_folder(tmp_path / "many", ["ant", "bee"], each=20), list[str]()
+    (data / "bee" / "007.png").write_bytes(b"\x89PNG")
+    monkeypatch.setattr("attar.data.integrity.GLANCE", 4)
+    spec = TeacherTraining(str(data), "convnet3-w8", batch=8, epochs=1, on_bad_image="skip", device="cpu")
+    train_teacher(spec, tmp_path / "out", store=Store(tmp_path / "cache"), say=told.append)
+    train_teacher(spec, tmp_path / "out", store=Store(tmp_path / "empty"), say=told.append, dry_run=True)
+    assert told[-1].endswith("out is there; whether this run made it is seen when all images are looked at")
+    other = replace(spec, seed=1)
+    with pytest.raises(AttarError, match="another run's teacher"):
+        train_teacher(other, tmp_path / "out", store=Store(tmp_path / "cache"), say=told.append, dry_run=True)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_damaged_teacher_is_not_there_already(folder: Path, tmp_path: Path, dry_run: bool) -> None:
+    shutil.copytree(folder, tmp_path / "out")
+    _altered(tmp_path / "out")
+    with pytest.raises(AttarError, match=r"not what teacher\.json says: copy the teacher again, or remove .*out and"):
+        train_teacher(SPEC, tmp_path / "out", store=Store(tmp_path / "cache"), say=print, dry_run=dry_run)
+
+
 def test_fields_out_of_range() -> None:
     nan, inf = float("nan"), float("inf")
     wrong: dict[str, tuple[float, ...]] = {
@@ -210,7 +233,7 @@ def test_a_network_that_fits_the_images(
 ) -> None:
     keys, said = list[str](), list[str]()
 
-    def earlier(out: Path, key: str) -> dict[str, Any]:
+    def earlier(out: Path, key: str, sure: bool) -> dict[str, Any]:
         keys.append(key)
         return {}
 

@@ -97,8 +97,10 @@ def ours(out: Path, read: Callable[[Path], T], what: str) -> T | None:
         ) from error
 
 
-def own_record(out: Path, name: str, key: str, what: str) -> dict[str, Any] | None:
+def own_record(out: Path, name: str, key: str, what: str, sure: bool = True) -> dict[str, Any] | None:
     """The record `name` in a folder that this run, of this key, wrote before; None where nothing is there yet.
+
+    Where the key is not `sure`, as in a dry run that looked at some of the images, one of another key is given, too.
 
     Raises:
         AttarError: something else is there.
@@ -111,7 +113,7 @@ def own_record(out: Path, name: str, key: str, what: str) -> dict[str, Any] | No
         return record
 
     record = ours(out, read, what)
-    if record is not None and record["key"] != key:
+    if sure and record is not None and record["key"] != key:
         raise AttarError(f"`out` {out} is another run's {what}: choose another folder, or remove it")
     return record
 
@@ -128,6 +130,8 @@ def named_after(out: Path) -> Iterator[None]:
         raise AttarError(f"`out` {out}: {text.removeprefix('`out` ')}") from error
 
 
+UNSURE = "is there; whether this run made it is seen when all images are looked at"
+"""What a dry run says of a folder whose record has another key, where it looked at some of the images."""
 HEAD = 2**16
 """Characters of a file that are looked at."""
 

@@ -13,6 +13,7 @@ from attar.core.errors import AttarError
 from attar.core.files import as_source
 from attar.core.progress import Say, quiet
 from attar.core.wording import counted
+from attar.data import load_data
 from attar.data.output_places import named_after, occupied
 from attar.job import Job
 from attar.methods.base import LatentMethod
@@ -108,8 +109,8 @@ def _teacher(job: Job) -> TeacherTraining | None:
 def _maps(job: Job, training: TeacherTraining, out: Path, say: Say) -> TeacherMaps:
     """What a prior is aligned with: the teacher of `out`, trained where it is not there.
 
-    An untrained one stands in for it in a dry run, and where the prior is there. Either's key is that of the training:
-    a teacher that is trained once more, perhaps to other bits, makes no other prior.
+    An untrained one stands in for it in a dry run, and where the prior is there. Either is named by the training: a
+    teacher that is trained once more, perhaps to other bits, makes no other prior.
     """
     from attar.distillation.run_without_method import teacher_of
     from attar.teachers.load import load_pretrained
@@ -142,7 +143,7 @@ def _plan(job: Job) -> NewPrior:
     if codec == TRAIN:
         raise AttarError("`codec` train: train the prior by itself, with `attar train-prior`")
     try:
-        job.everything.held_out()
+        load_data(spec.data).held_out()
     except AttarError as error:
         raise AttarError(f"`prior` {TRAIN}: {error}, to measure a prior on") from error
     device, number_format = resolve(spec.device, spec.dtype)

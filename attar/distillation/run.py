@@ -76,9 +76,9 @@ def _foretold(plan: RunPlan, ipcs: Sequence[int], say: Say) -> Mapping[str, Stag
     estimate, parts = _estimate(plan, ipcs)
     for weak in dict.fromkeys(teacher.weak for teacher in plan.teachers if teacher.weak) if ipcs else ():
         say(f"note: {weak}")
-    say(estimate)
     if ipcs and plan.tried_labeller is not None:
-        say(label_estimate(plan.job, plan.method, plan.tried_labeller, ipcs))
+        estimate = f"{estimate}; {label_estimate(plan.job, plan.method, plan.tried_labeller, ipcs)}"
+    say(estimate)
     return parts
 
 

@@ -12,7 +12,7 @@ from attar.core.errors import AttarError
 from attar.core.progress import Say
 from attar.core.store import Artefact, fingerprint
 from attar.core.wording import listed
-from attar.data.output_places import occupied
+from attar.data.output_places import UNSURE, occupied
 from attar.data.source_contract import shown
 from attar.distillation.artefacts import AIMED, Artefacts, artefacts
 from attar.distillation.labelling import label_teacher, tried_teacher
@@ -127,6 +127,9 @@ class RunPlan:
             say(f"{folder} is there; whether this run made it is seen when {when}")
             return True
         if manifest["run"] != self.key(ipc):
+            if self.job.half_seen:
+                say(f"{folder} {UNSURE}")
+                return True
             raise foreign(folder, manifest, self.described(ipc))
         if problems := verify(folder):
             raise AttarError(f"{folder} is damaged ({problems[0]}, {len(problems)} in all); remove it to write it anew")

@@ -10,6 +10,7 @@ from attar.core.engine import LOCAL, Engine
 from attar.core.errors import AttarError
 from attar.core.files import as_source
 from attar.core.progress import Say, of_item, quiet
+from attar.data import load_data
 from attar.data.output_places import named_after, occupied
 from attar.distillation.hub_prior import DIT, are_imagenets, with_hub_prior
 from attar.methods import load_method
@@ -143,7 +144,7 @@ def check_teachable(job: Job, training: TeacherTraining) -> None:
     other = "where no `method` is named, a small teacher chooses: name one, such as random or herding"
     try:
         check_size(training.network, len(job.everything.classes), job.side)
-        job.everything.held_out()
+        load_data(training.data).held_out()
     except AttarError as error:
         raise AttarError(f"{error}; {other}") from error
 

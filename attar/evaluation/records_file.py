@@ -91,7 +91,7 @@ def read_records(file: Path) -> list[Record]:
 
 
 def write_record(file: Path, record: Record, remedy: str = "choose another `out`") -> None:
-    """Adds a record to `file`, in the place of the one with the same identity if there is one.
+    """Adds a record to the end of `file`; one with the same identity goes.
 
     The file is replaced whole, and processes that write to it take turns. The other records stay as they are written.
 
@@ -105,6 +105,7 @@ def write_record(file: Path, record: Record, remedy: str = "choose another `out`
         file.parent.mkdir(parents=True, exist_ok=True)
         with Store().lock(Artefact("writing", {"file": os.path.realpath(file)})):
             entries = {_record(entry).identity: entry for entry in (_entries(file) if file.exists() else [])}
+            entries.pop(record.identity, None)
             entries[record.identity] = record.as_json()
             write_json(file, list(entries.values()))
 

@@ -33,8 +33,9 @@ from attar.experiments.spec import Contender, Evaluation, Experiment
 from attar.experiments.summary import Summary, judging_fingerprint, summarise
 from attar.job import Job
 from attar.sets.distilled import DistilledSet, open_distilled, stored
+from attar.teachers.reference import TeacherReference
 
-KEYS = ("data", "test", "prior", "codec", "teacher")
+KEYS = ("data", "test", "prior", "codec", "teacher", "label_teacher")
 """What names a file or folder in an experiment."""
 
 
@@ -112,8 +113,9 @@ def _made_of(experiment: Experiment) -> dict[tuple[str, str | None], None]:
     for contender in experiment.contenders:
         spec = contender.spec
         named = {"data": spec.data, "prior": spec.prior, "codec": spec.codec, "test": experiment.test}
-        teachers = [*_teachers(contender.method), *([spec.label_teacher] if spec.label_teacher else [])]
-        places |= dict.fromkeys([*named.items(), *(("teacher", source) for source in teachers)])
+        places |= dict.fromkeys([*named.items(), *(("teacher", source) for source in _teachers(contender.method))])
+        if spec.label_teacher is not None:
+            places |= dict.fromkeys(("label_teacher", source) for source in _sources(spec.label_teacher))
     return places
 
 
@@ -121,6 +123,11 @@ def _judged_by(experiment: Experiment) -> dict[tuple[str, str | None], None]:
     """The teachers of the evaluations, likewise."""
     teachers = [evaluation.teacher for evaluation in experiment.evaluations if evaluation.teacher is not None]
     return dict.fromkeys(("teacher", source) for teacher in teachers for source in teacher.sources)
+
+
+def _sources(named: str) -> tuple[str, ...]:
+    """The teachers that a text names, each by itself."""
+    return TeacherReference.from_text([named]).sources
 
 
 def _teachers(part: Any) -> Iterator[str]:
@@ -143,8 +150,8 @@ def _why_absent(key: str, value: str | None) -> str:
     """Why a file or folder cannot be found; nothing where it can, or where it need not be on this machine."""
     if not value or value in ("held-out", "pixel", "digits"):
         return ""
-    if key == "teacher":
-        return _why_no_teacher(value)
+    if key in ("teacher", "label_teacher"):
+        return _why_no_teacher(value, key)
     try:
         if key in ("prior", "codec"):
             check_there(value, f"{key} =")
@@ -155,12 +162,12 @@ def _why_absent(key: str, value: str | None) -> str:
     return ""
 
 
-def _why_no_teacher(source: str) -> str:
+def _why_no_teacher(source: str, key: str = "teacher") -> str:
     """Why a teacher cannot be found; nothing where it can, or where a library has it."""
     place = source.partition(":")[2] or source
     if source.startswith(("timm/", "torchvision/")) or expand_user(source).is_dir() or expand_user(place).exists():
         return ""
-    return f"teacher = {source}{near(place)}: there is no such file or folder; `attar train-teacher` makes one"
+    return f"{key} = {source}{near(place)}: there is no such file or folder; `attar train-teacher` makes one"
 
 
 @dataclass(frozen=True)
@@ -317,7 +324,7 @@ class Grid:
 
     def _key(self, item: SetEvaluation, network: str, distilled: DistilledSet) -> str:
         """The fingerprint of a result: of the set, and of all that it is judged by."""
-        terms = judging_fingerprint(self.experiment, item.evaluation)
+        terms = judging_fingerprint(self.experiment, item.evaluation, item.contender)
         return fingerprint(distilled.manifest["digest"], terms, network, REVISION, item.seeds)
 
     def evaluate(self, item: SetEvaluation, after: Callable[[], None]) -> Iterator[str]:
@@ -351,7 +358,7 @@ class Grid:
         held = stored(distilled)
         return Trial(
             item=self._key(item, network, distilled),
-            judged=judging_fingerprint(self.experiment, item.evaluation),
+            judged=judging_fingerprint(self.experiment, item.evaluation, item.contender),
             label=item.contender.label,
             seeds=item.seeds,
             distilling=round(sum(distilled.manifest["seconds"].values()), 3),

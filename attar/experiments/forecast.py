@@ -101,7 +101,9 @@ def _total(experiment: Experiment, work: Mapping[Hashable, tuple[float, float]],
     refinement = ""
     if any(contender.method.refine is not None for contender in experiment.contenders):
         refinement = ", refinement not counted" if reason else "; of refinement the time alone"
-    return f"All sets, {seeds}what they share done once: {flops:.2g} FLOPs, {duration(seconds)}{refinement}"
+    labelled = any(contender.spec.labels for contender in experiment.contenders)
+    labels = ", their labels not counted" if labelled else ""
+    return f"All sets, {seeds}what they share done once: {flops:.2g} FLOPs, {duration(seconds)}{refinement}{labels}"
 
 
 def why_unusable(experiment: Experiment) -> str | None:

@@ -5,8 +5,9 @@ data, prior ...       flags of `attar distill` for all methods, but not --seed
                       (a prior, its settings, output_size: for those that ask one)
 formation             of all methods, or of one: images stored stay IPC, and
                       networks learn from formation^2 times as many
-labels, label_teacher of all methods, or of one: "fixed", and who gives the
-                      soft label an image that its sets hold
+labels, label_teacher soft labels that sets hold, one an image, and whose: of
+                      all methods, or of one ("fixed", "fixed-int8", "none";
+                      several teachers as "A,B"; default: the method's own)
 ipc                   images per class: a number or a list
 distillation_seeds    of each method: how many (default 1), or which
 seeds                 of the trainings on each set: how many (3), or which,
@@ -27,8 +28,9 @@ out                   folder for sets, results.json, tables and figures
     set               fields of the recipe: {scheme = "fixed"} for a soft label an image
     methods, ipc      only these of the methods, of the images per class
     seeds             of these trainings: how many, which, or "paired"
-    teacher           of recipes with soft labels: as of `attar evaluate`; a list of several labels by their mean; none
-                      with {scheme = "fixed"}: the labels that the sets hold
+    teacher           of recipes with soft labels: as of `attar evaluate`; a list of several labels by their mean. Left
+                      out, with the sets' own scheme in set: networks learn from
+                      the labels that the sets hold
     teacher_classes, teacher_normalise
 [[published]]         numbers to stand beside, of one method and network
     method, network   a label; a network of the evaluations
@@ -56,6 +58,7 @@ from attar.core.errors import AttarError, reason
 from attar.core.hub_ids import near
 from attar.core.limits import IPC, check_most
 from attar.core.toml_tables import TomlTable, keyed, known, labelled_tables, numbers, seed_list, table, texts
+from attar.distillation.labelling import label_teacher
 from attar.evaluation import Recipe, named_recipe
 from attar.job import FOR_PRIOR, Job, Spec
 from attar.methods import load_method
@@ -87,6 +90,15 @@ class Contender:
     """The method, its fields set."""
     spec: Spec
     """The job with seed 0; each distillation seed takes its place."""
+
+    @property
+    def labelled_by(self) -> TeacherReference | None:
+        """Who gives the labels that its sets hold; None where they hold none.
+
+        Raises:
+            AttarError: nobody is named.
+        """
+        return label_teacher(self.spec, self.method)
 
 
 @dataclass(frozen=True)
@@ -210,8 +222,7 @@ def _shipped(file: Path) -> str:
 
 def _experiment(file: Path, written: TomlTable) -> Experiment:
     shared = _spec_fields()
-    _unadvised(written, "the file")
-    top = keyed(written, (*_OWN, *_TABLES, *shared), "the file")
+    top = _unadvised(keyed(written, (*_OWN, *_TABLES, *shared), "the file"), "the file")
     for needed in ("data", "ipc", "out", "methods", "evaluations"):
         if needed not in top:
             raise AttarError(f"{needed} is missing")
@@ -220,6 +231,8 @@ def _experiment(file: Path, written: TomlTable) -> Experiment:
     defaults = {name: value for name, value in top.items() if name in shared}
     methods = labelled_tables(top["methods"], "methods")
     contenders = tuple(_contender(label, own, defaults) for label, own in methods.items())
+    if "label_teacher" in top and not any(contender.spec.labels for contender in contenders):
+        raise AttarError('label_teacher in the file: gives labels: ask for them with labels = "fixed"')
     judging = labelled_tables(top["evaluations"], "evaluations")
     usual = {"ipc": list(ipcs), "seeds": top.get("seeds", 3), "methods": list(methods)}
     _training_seeds(usual["seeds"], "seeds")
@@ -261,16 +274,17 @@ def _tables(written: Any, name: str) -> list[Any]:
 
 
 def _spec_fields() -> tuple[str, ...]:
-    return tuple(field.name for field in fields(Spec) if field.name not in ("seed", "label_temperature"))
+    return tuple(field.name for field in fields(Spec) if field.name != "seed")
 
 
-def _unadvised(written: TomlTable, where: str) -> None:
-    """Raises AttarError for a temperature that goes with a set, where one recipe is to judge all of them."""
-    if "label_temperature" in written:
+def _unadvised(own: TomlTable, where: str) -> TomlTable:
+    """The same table; raises AttarError for a temperature of a set, where one recipe is to judge all of them."""
+    if "label_temperature" in own:
         raise AttarError(
             f"label_temperature in {where}: all sets are judged at one; name it in [evaluations.LABEL], set = "
             '{scheme = "fixed", temperature = 2}'
         )
+    return own
 
 
 def _check_labels(evaluation: Evaluation, contenders: Sequence[Contender]) -> None:
@@ -292,17 +306,23 @@ def _contender(label: str, written: TomlTable, defaults: TomlTable) -> Contender
     from attar.methods.base import LatentMethod
 
     where = f"[methods.{label}]"
-    _unadvised(written, where)
-    own = keyed(written, ("method", "set", *_spec_fields()), where)
+    own = _unadvised(keyed(written, ("method", "set", *_spec_fields()), where), where)
     name, changes = parsed(own.pop("method", label), str, f"{where} method"), own.pop("set", {})
     method = load_method(name, table(changes, f"{where} set"))
     settings = {**defaults, **own}
+    if "label_teacher" not in own and parsed(settings.get("labels"), str | None, f"{where} labels") is None:
+        settings.pop("label_teacher", None)
     spec = changed(Spec(data=parsed(settings.pop("data"), str, f"{where} data")), settings, where)
     if not isinstance(method, LatentMethod):
         idle: tuple[str, ...] = () if method.select.uses_prior(Job(spec)) else ("prior", *FOR_PRIOR)
         idle += _SAMPLED if spec.formation == 1 else ()
         spec = replace(spec, **{field: getattr(Spec, field) for field in idle if field not in own})
-    return Contender(label, name, method, spec)
+    contender = Contender(label, name, method, spec)
+    try:
+        _ = contender.labelled_by
+    except AttarError as error:
+        raise AttarError(f"{where}: {error}") from error
+    return contender
 
 
 def _evaluation(label: str, written: TomlTable, usual: TomlTable) -> Evaluation:
@@ -326,6 +346,8 @@ def _evaluation(label: str, written: TomlTable, usual: TomlTable) -> Evaluation:
     classes, normalise = (parsed(own.get(name), str | None, f"{where} {name}") for name in _TEACHER[1:])
     if source is not None and recipe.labels != "soft":
         raise AttarError(f"{where}: recipe {recipe.name} has no use for a teacher")
+    if source is None and (classes or normalise):
+        raise AttarError(f"{where}: teacher_classes and teacher_normalise say more of a teacher, which is missing")
     teacher = None if source is None else TeacherReference.of(source, classes, normalise)
     judging = _training_seeds(own["seeds"], f"{where} seeds")
     return Evaluation(label, recipe, tuple(networks), tuple(methods), ipcs, judging, teacher)

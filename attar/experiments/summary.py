@@ -11,7 +11,7 @@ from scipy import stats
 
 from attar.core.store import fingerprint
 from attar.evaluation.records import Record, Trial
-from attar.experiments.spec import Evaluation, Experiment, Published
+from attar.experiments.spec import Contender, Evaluation, Experiment, Published
 
 Run = tuple[int, int]
 """(distillation seed, training seed)."""
@@ -105,7 +105,8 @@ def summarise(experiment: Experiment, records: Iterable[Record]) -> Summary:
                 (contender.label, ipc): _cell(by_cell[key])
                 for contender in experiment.contenders
                 for ipc in evaluation.ipcs
-                if (key := (judging_fingerprint(experiment, evaluation), network, contender.label, ipc)) in by_cell
+                if (key := (judging_fingerprint(experiment, evaluation, contender), network, contender.label, ipc))
+                in by_cell
             }
             published = tuple(
                 number
@@ -116,9 +117,10 @@ def summarise(experiment: Experiment, records: Iterable[Record]) -> Summary:
     return Summary(experiment, tuple(panels))
 
 
-def judging_fingerprint(experiment: Experiment, evaluation: Evaluation) -> str:
-    """The fingerprint of what sets are judged by but the network: results of other terms are never mixed."""
-    return fingerprint(evaluation.recipe, evaluation.teacher, evaluation.seeds, experiment.test)
+def judging_fingerprint(experiment: Experiment, evaluation: Evaluation, contender: Contender) -> str:
+    """The fingerprint of what a method's sets are judged by but the network: results of other terms are never mixed."""
+    labels = (contender.spec.labels, contender.labelled_by) if evaluation.own_labels else ()
+    return fingerprint(evaluation.recipe, evaluation.teacher, evaluation.seeds, experiment.test, *labels)
 
 
 def paired(cell: Cell, other: Cell) -> PairedDifference | None:

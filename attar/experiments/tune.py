@@ -148,7 +148,8 @@ def _raced(tuning: Tuning, grid: Grid, ladder: Sequence[Rung], ipc: int, expecte
             grid.over(evaluation.label, ipc)
             own.foresee(expected.trainings)
         _raise_for([failure for item in own.items() for failure in own.evaluate(item, lambda: None)])
-        records, terms = own.records(), judging_fingerprint(own.experiment, evaluation)
+        records = own.records()
+        terms = judging_fingerprint(own.experiment, evaluation, own.experiment.contenders[0])
         panels = summarise(own.experiment, records).panels
         scores = {
             label: CandidateScore({panel.network: panel.cells[label, ipc] for panel in panels}) for label in labels

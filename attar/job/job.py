@@ -69,6 +69,13 @@ class Job:
 
         return readable(self.picked, self.spec.on_bad_image, self.store, self.progress, dry=self.dry)
 
+    @property
+    def half_seen(self) -> bool:
+        """Whether more of the images may turn out to be left out than a dry run has looked at."""
+        from attar.data import still_to_look_at
+
+        return self.dry and self.spec.on_bad_image == "skip" and bool(still_to_look_at((self.picked,), self.store))
+
     @cached_property
     def side(self) -> int:
         """The usual size of the data's images, in pixels, whichever classes are picked."""

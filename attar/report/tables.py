@@ -136,10 +136,15 @@ def latex(summary: Summary) -> str:
 
 def heading(experiment: Experiment, panel: Panel) -> str:
     """An evaluation in words: its label, the network, the recipe with its changes, the test images."""
-    recipe, teacher = panel.evaluation.recipe, panel.evaluation.teacher
-    terms = _terms(recipe, experiment.test)
-    taught = f", teacher {teacher}" if teacher else ", the labels of the sets" if panel.evaluation.own_labels else ""
-    return f"{panel.evaluation.label}, {panel.network}: {terms}{taught}"
+    evaluation = panel.evaluation
+    terms, taught = _terms(evaluation.recipe, experiment.test), ""
+    if evaluation.teacher is not None:
+        taught = f", teacher {evaluation.teacher}"
+    elif evaluation.own_labels:
+        judged = (contender for contender in experiment.contenders if contender.label in evaluation.methods)
+        by = dict.fromkeys(str(contender.labelled_by) for contender in judged)
+        taught = f", the labels of the sets, by {' and '.join(by)}"
+    return f"{evaluation.label}, {panel.network}: {terms}{taught}"
 
 
 def _terms(recipe: Recipe, test: str | None = None) -> str:

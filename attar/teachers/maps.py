@@ -22,7 +22,9 @@ class TeacherMaps:
     pretrained: Pretrained
     """The network, in eval mode, with its statistics."""
     key: str
-    """The fingerprint of its weights and statistics, or of how it is trained."""
+    """The fingerprint of its weights and statistics."""
+    named: str
+    """What a prior's key names it by: this, or the key of its training."""
     size: int
     """Side of the images that it is shown, in pixels."""
     shape: tuple[int, int, int]
@@ -41,13 +43,11 @@ def open_maps(source: str) -> TeacherMaps:
     Raises:
         AttarError: there is no such teacher, it does not say what images it takes, or it makes no map.
     """
-    pretrained = load_pretrained(source, None, 1000, 224)
-    key = fingerprint(digest_of(pretrained.network), pretrained.mean, pretrained.std, pretrained.size, "map")
-    return as_maps(pretrained, key)
+    return as_maps(load_pretrained(source, None, 1000, 224))
 
 
-def as_maps(pretrained: Pretrained, key: str) -> TeacherMaps:
-    """The maps of a network, in eval mode, which a key names.
+def as_maps(pretrained: Pretrained, named: str | None = None) -> TeacherMaps:
+    """The maps of a network, in eval mode; `named`: by the key of its training, not by its weights.
 
     Raises:
         AttarError: it does not say what images it takes, or it makes no map.
@@ -65,7 +65,8 @@ def as_maps(pretrained: Pretrained, key: str) -> TeacherMaps:
             f"`align` {source}: its logits are not made of its last map, {channels} x {height} x {width}, but of "
             f"{features} features; give a convolutional network"
         )
-    return TeacherMaps(pretrained, key, pretrained.size, (channels, height, width))
+    key = fingerprint(digest_of(pretrained.network), pretrained.mean, pretrained.std, pretrained.size, "map")
+    return TeacherMaps(pretrained, key, named or key, pretrained.size, (channels, height, width))
 
 
 def _last_map(pretrained: Pretrained, images: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from attar.core.tracking import begin_tracking, note
 from attar.core.wording import counted, size
 from attar.data import ImageSet, load_data, looked_at, readable_parts, still_to_look_at, usual_side
 from attar.data.decoded import decoded, pixel_bytes
-from attar.data.output_places import check_place, own_record
+from attar.data.output_places import UNSURE, check_place, own_record
 from attar.networks import build, check_size
 from attar.priors.folder import publish
 from attar.teachers.load import checked_weights, load_pretrained
@@ -160,9 +160,9 @@ def train_teacher(
     bench = _Bench(spec, progress, store or Store(), dry_run)
     check_size(bench.name, len(bench.classes), bench.size)
     tests = _test_images(bench)
-    earlier = _earlier(out, bench.artefact.key)
-    if earlier and (tests is None or earlier.get("test", {}).get("data") == spec.test):
-        say(f"{out} is already there, and is this teacher: nothing to do")
+    earlier = _earlier(out, bench.artefact.key, sure=not bench.looking)
+    if finished := _finished(bench, earlier, tests):
+        say(f"{out} {finished}")
         return
     done = "tested" if earlier else "copied" if bench.store.has(bench.artefact) else None
     say(_estimate(bench) if done is None else f"trained already: it is only {done}")
@@ -228,12 +228,20 @@ def _ended(record: dict[str, Any]) -> str:
     return f"; stopped after {steps['step']:,} of {steps['of']:,} steps"
 
 
-def _earlier(out: Path, key: str) -> dict[str, Any]:
+def _earlier(out: Path, key: str, sure: bool) -> dict[str, Any]:
     """The record of the teacher of this key in `out`, {} where nothing is; raises AttarError for anything else."""
-    record = own_record(out, RECORD, key, "teacher") or {}
+    record = own_record(out, RECORD, key, "teacher", sure) or {}
     if record:
         checked_weights(out, record)
     return record
+
+
+def _finished(bench: _Bench, earlier: dict[str, Any], tests: ImageSet | None) -> str:
+    """Why nothing is to be done where a teacher was written earlier, in words; nothing where something is."""
+    if earlier and earlier["key"] != bench.artefact.key:
+        return UNSURE
+    tested = tests is None or earlier.get("test", {}).get("data") == bench.spec.test
+    return "is already there, and is this teacher: nothing to do" if earlier and tested else ""
 
 
 def _tested(bench: _Bench, folder: Path, held: ImageSet | None) -> dict[str, Any]:

@@ -34,6 +34,11 @@ class Maps(Encoder, Protocol):
     """A teacher that encodes images to its feature maps."""
 
     @property
+    def named(self) -> str:
+        """What a prior's key names it by."""
+        ...
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(D, h, w) of a map."""
         ...

@@ -49,7 +49,7 @@ def estimate(run: TrainingRun, task: TrainingTask) -> str:
         f"{material}; a DiT of {parameters:,} parameters ({trained:,} trained); {plan.steps:,} steps of {plan.batch}: "
         f"{seen:,} images, {seen / images:.1f} epochs, {about(whole)} on {device_class(run.helper.device)} "
         f"({duration(training)} for the steps, {duration(sampling)} for {sampled:,} samples{classifier}), "
-        f"{_room(run, task)}{_looking(run)}{_cheaper(run, task, whole)}"
+        f"{_room(run, task)}{looking(run)}{_cheaper(run, task, whole)}"
     )
 
 
@@ -65,7 +65,7 @@ def _cheaper(run: TrainingRun, task: TrainingTask, seconds: float) -> str:
     return f"; {(side // patch) ** 2:,} patches an image are many for a CPU: {twice}{latents}"
 
 
-def _looking(run: TrainingRun) -> str:
+def looking(run: TrainingRun) -> str:
     """What of the images a dry run leaves to be looked at, in words."""
     images = load_data(run.material.data)
     return still_to_look_at(looked_at(images, run.material.on_bad_image), run.store) if run.dry else ""

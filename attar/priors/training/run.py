@@ -16,13 +16,13 @@ from attar.core.progress import Progress, Say, silent
 from attar.core.store import Artefact, Store
 from attar.core.tracking import begin_tracking
 from attar.data import load_data, only_side
-from attar.data.output_places import check_place, own_record
+from attar.data.output_places import UNSURE, check_place, own_record
 from attar.diffusion import schedule_of
 from attar.priors.folder import RECORD, new_scheduler, publish, read_card, write_card, write_pipeline
 from attar.priors.shared_embedders import untrained
 from attar.priors.training.align import Maps, alignment
 from attar.priors.training.best import Best
-from attar.priors.training.estimate import estimate
+from attar.priors.training.estimate import estimate, looking
 from attar.priors.training.lesson import open_lesson, random_real
 from attar.priors.training.monitor import Monitor, set_to
 from attar.priors.training.optimise import Session, TrainingState
@@ -50,7 +50,8 @@ def train_new_prior(
 ) -> None:
     """Trains a prior and writes its folder; run again, it goes on where it was, and a finished one is left as it is.
 
-    `teacher` is the one that `spec.align` names, opened (attar.teachers.maps).
+    `teacher` is the one that `spec.align` names, opened (attar.teachers.maps); of a dry run, or of a prior that is
+    finished, another of its shape may stand in for it, under its name.
 
     Raises:
         AttarError: any input is wrong, or `out` holds something else; before any long work.
@@ -63,7 +64,7 @@ def train_new_prior(
     codec = _codec(spec, run, dry_run)
     check_patch(spec.training.patch, codec.shape[-1])
     check_shared(spec.training.batch, run.helper)
-    taught = {} if teacher is None else {"teacher": Named(str(spec.align), teacher.key)}
+    taught = {} if teacher is None else {"teacher": Named(str(spec.align), teacher.named)}
     artefact = run.artefact(codec, **taught)
     if already_there(run, artefact, out):
         return
@@ -80,9 +81,12 @@ def train_new_prior(
 
 def already_there(run: TrainingRun, artefact: Artefact, out: Path) -> bool:
     """Whether the prior is in `out`, and says so; raises AttarError where something else is."""
-    record = own_record(out, RECORD, artefact.key, "prior")
+    record = own_record(out, RECORD, artefact.key, "prior", sure=not looking(run))
     if not record:
         return False
+    if record["key"] != artefact.key:
+        run.say(f"{out} {UNSURE}")
+        return True
     as_asked = record.get("settings", {}).get("report") == asdict(run.material.report)
     hint = "" if as_asked else f"; its measures are of the `report` in its {RECORD}"
     run.say(f"{out} is already there, and is this prior: nothing to do{hint}")
