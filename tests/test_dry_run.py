@@ -192,7 +192,7 @@ def test_a_set_that_is_there_is_left_to_the_training_of_the_prior(
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **plan.asked(1)}))
     capsys.readouterr()
     assert attar(monkeypatch, *words, "--dry-run") == 0
-    assert "whether this run made it is seen when the prior digits is trained" in capsys.readouterr().out
+    assert "whether this run made it is seen when its prior is trained" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0, 1e-12, math.inf, -math.inf, math.nan, 0.5, 119.9, 7199.0, 1e5, 1e9])

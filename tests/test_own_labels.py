@@ -31,7 +31,7 @@ from attar.experiments.compare import compare
 from attar.experiments.spec import Experiment, read_experiment
 from attar.report.manifest_rows import distill_command, evaluate_commands, settings
 from attar.report.tables import heading
-from attar.sets.distilled import open_distilled, verify
+from attar.sets.distilled import open_distilled, stored, verify
 from attar.sets.expand import expand
 from attar.sets.hub import Publication, pull, push
 from attar.sets.urls import pull_from_url, push_to_url
@@ -484,6 +484,29 @@ def test_results_of_other_labels_are_kept_apart(teacher: str, tmp_path: Path) ->
         seen.append({number: cell.mean for number, cell in enumerate(panel.cells.values())})
     assert seen[0] == seen[2]
     assert seen[0] != seen[1]
+
+
+def test_own_labels_and_those_of_their_teacher_stand_side_by_side(teacher: str, tmp_path: Path) -> None:
+    more = (
+        f'[evaluations.taught]\nrecipe = "quick"\nnetworks = ["convnet3-w8"]\nteacher = "{teacher}"\n'
+        'set = {steps = 4, warmup = 0, scheme = "fixed", temperature = 3}'
+    )
+    head = f'labels = "fixed"\nlabel_teacher = "{teacher}"\nformation = 2'
+    asked = experiment(tmp_path, head, f"{more}\n")
+    panels = compare(asked).panels
+    assert [len(panel.cells) for panel in panels] == [2, 2, 2]
+    said: list[str] = []
+    again = compare(experiment(tmp_path, head.replace(teacher, f"{teacher}/"), f"{more}\n"), say=said.append)
+    assert any(line.startswith("0 trainings left") for line in said)
+    assert [panel.cells for panel in again.panels] == [panel.cells for panel in panels]
+    records = read_records(asked.out / "results.json")
+    assert len(records) == 6
+    own, others = (next(one for one in records if one.teacher and one.own_labels == wanted) for wanted in (True, False))
+    assert f", own labels of {teacher}, fixed, " in own.protocol
+    assert f", labels of {teacher}, fixed, " in others.protocol
+    assert stored(open_distilled(Path(own.set))).bytes > sum(
+        file.stat().st_size for file in Path(own.set).rglob("*.png")
+    )
 
 
 def test_several_teachers_label_the_sets_of_an_experiment(teacher: str, tmp_path: Path) -> None:

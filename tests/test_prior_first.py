@@ -125,6 +125,33 @@ def test_another_prior_in_its_place_is_refused_before_the_teacher(
     assert sorted(path.name for path in place.parent.iterdir()) == [place.name]
 
 
+def test_a_prior_that_is_gone_is_made_again_for_a_set_that_is_there(asked: dict[str, Any]) -> None:
+    how: dict[str, Any] = {"method": "prior", "fields": {"sampler.steps": 3}}
+    attar.distill(**asked, **how)
+    shutil.rmtree(prior_of(asked["out"]))
+    said: list[str] = []
+    attar.distill(**asked, **how, dry_run=True, say=said.append)
+    assert f"{asked['out']} is there; whether this run made it is seen when its prior is trained" in said
+    with pytest.raises(AttarError, match=r"belongs to another run \(other seed\)"):
+        attar.distill(**asked, **how, seed=1)
+    attar.distill(**asked, **how, say=said.append)
+    assert said[-1].endswith("nothing left to do")
+
+
+def test_a_prior_that_is_damaged_or_no_folder_says_what_helps(asked: dict[str, Any]) -> None:
+    how: dict[str, Any] = {"method": "prior", "fields": {"sampler.steps": 3}}
+    attar.distill(**asked, **how)
+    place = prior_of(asked["out"])
+    (weights,) = (place / "transformer").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(AttarError, match=f"of a prior that was trained for this run: remove {place}, and run again"):
+        attar.distill(**asked, **how)
+    shutil.rmtree(place)
+    place.touch()
+    with pytest.raises(AttarError, match=f"{place} is there, and is no folder"):
+        attar.distill(**asked, **how)
+
+
 def test_a_damaged_teacher_is_refused(asked: dict[str, Any]) -> None:
     how: dict[str, Any] = {"method": "prior", "fields": {"sampler.steps": 3}}
     attar.distill(**asked, **how)

@@ -89,6 +89,8 @@ def ours(out: Path, read: Callable[[Path], T], what: str) -> T | None:
     """
     if not occupied(out):
         return None
+    if not out.is_dir():
+        raise AttarError(f"`out` {out} is there, and is no folder: choose another name, or remove it")
     try:
         return read(out)
     except AttarError as error:

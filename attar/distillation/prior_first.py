@@ -70,7 +70,14 @@ def distill_with(
         train_new_prior(plan, folder, store=job.store, progress=job.progress, say=say, dry_run=job.dry, teacher=maps)
     if job.dry and not there:
         return []
-    return distill(_with_prior(job, as_source(folder), job.dry), say=say)
+    try:
+        return distill(_with_prior(job, as_source(folder), job.dry), say=say)
+    except AttarError as error:
+        if str(folder) not in str(error) or "damaged" not in str(error):
+            raise
+        raise AttarError(
+            f"{error}; of a prior that was trained for this run: remove {folder}, and run again"
+        ) from error
 
 
 def _announced(job: Job, folder: Path, teacher: TeacherTraining | None) -> str:
@@ -88,8 +95,10 @@ def _try(job: Job, plan: NewPrior, distill: Callable[..., list[Path]], say: Say)
     """A dry run with the prior as it will be, but for what it learns."""
     with TemporaryDirectory() as place:
         _write_untrained(job, plan, Path(place))
+        tried = _with_prior(job, place, dry=True)
+        tried.awaits_prior = True
         try:
-            distill(_with_prior(job, place, dry=True), say=say)
+            distill(tried, say=lambda text: say(text.replace(place, TRAIN)))
         except AttarError as error:
             raise AttarError(str(error).replace(place, TRAIN)) from error
 

@@ -122,8 +122,8 @@ class RunPlan:
         if not occupied(folder):
             return False
         manifest = set_in(folder)
-        if self.uses_prior and (self.job.untrained or self.job.unread):
-            when = "the prior digits is trained" if self.job.untrained else "the prior's weights are read"
+        if self.uses_prior and (self.job.untrained or self.job.unread or self.job.awaits_prior):
+            when = "the prior's weights are read" if self.job.unread else "its prior is trained"
             say(f"{folder} is there; whether this run made it is seen when {when}")
             return True
         if manifest["run"] != self.key(ipc):

@@ -185,9 +185,14 @@ class Record(Result):
 
     @property
     def judged_by(self) -> tuple[str, ...]:
-        """(recipe, its changes as JSON, network, test images, teacher): results of equal ones share a table."""
-        changes = json.dumps(self.changes or {}, sort_keys=True)
-        return self.original, changes, self.network, self.test or "", (self.teacher or {}).get("digest", "")
+        """Recipe, its changes as JSON, network, test images, who labelled what: results of equal ones share a table."""
+        changes, own = json.dumps(self.changes or {}, sort_keys=True), ["own labels"] if self.own_labels else []
+        return self.original, changes, self.network, self.test or "", (self.teacher or {}).get("digest", ""), *own
+
+    @property
+    def own_labels(self) -> bool:
+        """Whether the soft labels are those that the set holds itself; False of older records."""
+        return bool((self.labels or {}).get("own"))
 
     @property
     def original(self) -> str:
@@ -204,9 +209,10 @@ class Record(Result):
         """What it was judged by, in words, as `in_words` says it, with who labelled and how that is stored."""
         labelled = ""
         if self.teacher and self.labels:
-            stored = f"{self.labels['scheme']}, {self.labels['bytes']:,} bytes" if self.labels["bytes"] else "online"
+            size = f", {self.labels['bytes']:,} bytes" if self.labels["bytes"] else ""
             source = self.teacher["source"]
-            labelled = f", labels of {source if isinstance(source, str) else ', '.join(source)}, {stored}"
+            by = source if isinstance(source, str) else ", ".join(source)
+            labelled = f", {'own ' if self.own_labels else ''}labels of {by}, {self.labels['scheme']}{size}"
         return in_words(self.original, self.changes or {}, self.test, labelled)
 
     @property

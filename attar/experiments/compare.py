@@ -227,16 +227,17 @@ class Grid:
         Raises:
             AttarError: all that is wrong with any of them.
         """
-        wrong = {}
+        wrong: dict[str, list[str]] = {}
         for contender, seed in self.pairs():
             said: list[str] = []
             try:
                 self._distill(contender, seed, said.append, dry_run=True)
                 self.say(f"{contender.label}, seed {seed}: {said[-1]}")
             except AttarError as error:
-                wrong[str(error)] = f"{contender.label}: {error}"
+                wrong.setdefault(str(error), []).append(contender.label)
         if wrong:
-            raise AttarError("\n".join(wrong.values()))
+            each = (f"{', '.join(dict.fromkeys(labels))}: {text}" for text, labels in wrong.items())
+            raise AttarError("\n".join(each))
 
     def foresee(self, trainings: Mapping[TrainingKind, float]) -> None:
         """Takes the seconds of a training of each kind, for the time left; those of sets are known once checked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,7 +120,8 @@ def summarise(experiment: Experiment, records: Iterable[Record]) -> Summary:
 
 def judging_fingerprint(experiment: Experiment, evaluation: Evaluation, contender: Contender) -> str:
     """The fingerprint of what a method's sets are judged by but the network: results of other terms are never mixed."""
-    labels = (contender.spec.labels, contender.labelled_by) if evaluation.own_labels else ()
+    by = contender.labelled_by if evaluation.own_labels else None
+    labels = () if by is None else (contender.spec.labels, [os.path.normpath(source) for source in by.sources])
     return fingerprint(evaluation.recipe, evaluation.teacher, evaluation.seeds, experiment.test, *labels)
 
 

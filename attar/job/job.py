@@ -41,6 +41,8 @@ class Job:
         self.progress = progress
         self.dry = dry
         """Nothing is trained: a built-in prior that is still to be trained is counted and timed as it is before."""
+        self.awaits_prior = False
+        """Whether the prior stands in for one that is trained later (attar.distillation.prior_first)."""
         self.teachers: dict[tuple[TeacherReference, int | None], SingleTeacher] = {}
         """The teachers that were opened and tried (attar.selection.features.teacher_for)."""
 

@@ -90,9 +90,17 @@ def _table(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[
             rows.append(MethodResults(name, None, _cells(random, ipcs, best)))
             lines.append(Line(_points(random), None))
     chart = accuracy_by_ipc(lines, ceiling.mean if ceiling else None, salt) if ipcs else None
-    terms, summary = public(records[0]).protocol, _summary(rows, ipcs)
+    terms, summary = _terms(records), _summary(rows, ipcs)
     headlines = tuple(_headline(ipc, results, baselines) for ipc in ipcs)
     return ResultsTable(terms, records[0].network, ipcs, tuple(rows), ceiling, chart, summary, headlines)
+
+
+def _terms(records: Sequence[Record]) -> str:
+    """What records were judged by, in words; the bytes of their labels where all have as many."""
+    first = public(records[0])
+    if len({(record.labels or {}).get("bytes") for record in records}) > 1:
+        first = replace(first, labels={**(first.labels or {}), "bytes": 0})
+    return first.protocol
 
 
 def _headline(

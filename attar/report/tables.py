@@ -29,8 +29,9 @@ NOTES = """Top-1 accuracy in % after the last epoch: mean ± sample deviation ov
 seed with one training seed. Differences are means over the runs with equal seeds, with their 95 % t interval; runs on
 one distilled set are taken as independent, so that with few distillation seeds the intervals are too narrow. Methods
 that draw nothing at random make the same set by every distillation seed."""
-STORED = """Of a whole set; bytes are those of its PNG files. With (2 x 2) after a method, each of its images is a
-mosaic of four, and networks learn from all of these: compare methods that store as many pixels."""
+STORED = """Of a whole set; bytes are those of its PNG files and of the soft labels that it holds. With (2 x 2) after a
+method, each of its images is a mosaic of four, and networks learn from all of these: compare methods that store as many
+pixels."""
 TUNING_NOTES = """Top-1 accuracy in % on the tenth of the training data that was held out when the sets were distilled;
 the test images were never opened. A candidate's figure is the mean over the networks{networks}, ± its sample deviation
 over the training seeds; the best of each rung go on to the next. All rungs but the last have one training seed, so that

@@ -141,16 +141,16 @@ def open_distilled(folder: Path) -> DistilledSet:
 
 @dataclass(frozen=True)
 class Stored:
-    """What the images of a set take."""
+    """What the images of a set take, and the soft labels that it holds."""
 
     pixels: int
     """Of all images."""
     bytes: int
-    """Of their files."""
+    """Of their files, and of those of the labels."""
 
 
 def stored(distilled: DistilledSet) -> Stored:
-    """What the images of a set take; those that cannot be opened are not counted."""
+    """What a set takes; images that cannot be opened are not counted."""
     from PIL import Image
 
     pixels = size = 0
@@ -158,7 +158,8 @@ def stored(distilled: DistilledSet) -> Stored:
         with suppress(OSError), Image.open(file) as image:
             pixels += image.width * image.height
             size += file.stat().st_size
-    return Stored(pixels, size)
+    labels = [] if distilled.labels is None else distilled.labels.iterdir()
+    return Stored(pixels, size + sum(file.stat().st_size for file in labels))
 
 
 def _check_inside(distilled: DistilledSet) -> None:
