@@ -486,7 +486,9 @@ def test_results_of_other_labels_are_kept_apart(teacher: str, tmp_path: Path) ->
     assert seen[0] != seen[1]
 
 
-def test_own_labels_and_those_of_their_teacher_stand_side_by_side(teacher: str, tmp_path: Path) -> None:
+def test_own_labels_and_those_of_their_teacher_stand_side_by_side(
+    teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     more = (
         f'[evaluations.taught]\nrecipe = "quick"\nnetworks = ["convnet3-w8"]\nteacher = "{teacher}"\n'
         'set = {steps = 4, warmup = 0, scheme = "fixed", temperature = 3}'
@@ -507,6 +509,13 @@ def test_own_labels_and_those_of_their_teacher_stand_side_by_side(teacher: str, 
     assert stored(open_distilled(Path(own.set))).bytes > sum(
         file.stat().st_size for file in Path(own.set).rglob("*.png")
     )
+
+    capsys.readouterr()
+    assert attar(monkeypatch, "report", asked.out, "--out", tmp_path / "page.html") == 0
+    assert f"with the results in {asked.out}/results.json" in capsys.readouterr().out
+    page = (tmp_path / "page.html").read_text()
+    assert "own labels of " in page
+    assert "herding" in page
 
 
 def test_several_teachers_label_the_sets_of_an_experiment(teacher: str, tmp_path: Path) -> None:

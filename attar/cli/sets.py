@@ -190,7 +190,10 @@ def _sets_in(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:
 
 def report(
     folders: shared.SetFolders,
-    results: Annotated[list[Path] | None, typer.Option("--results", help="Files written by evaluate --json")] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option("--results", help="Files written by evaluate --json; none: those in the folders"),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The HTML page to write")] = Path("report.html"),
     dry_run: shared.DryRun = False,
 ) -> None:
@@ -198,7 +201,10 @@ def report(
     from attar.evaluation.records_file import read_records
     from attar.report import write_report
 
-    records = [record for file in results or [] for record in read_records(file)]
+    beside = [folder / "results.json" for folder in folders if (folder / "results.json").is_file()]
+    for file in beside if results is None else ():
+        say(f"with the results in {file}")
+    records = [record for file in results or beside for record in read_records(file)]
     for altered in write_report(folders, records, out, say=say, dry_run=dry_run):
         say(f"note: {altered}")
 

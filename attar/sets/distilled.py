@@ -178,11 +178,15 @@ def _check_inside(distilled: DistilledSet) -> None:
 def find_distilled(folder: Path) -> list[DistilledSet]:
     """The set in `folder`, or the sets one folder below it (one an IPC), in order of their IPC.
 
+    Of the `out` of an experiment (sets/LABEL/seed-0/ipc-001 ...) all sets, in order of their folders.
+
     Raises:
         AttarError: there is none.
     """
     if (folder / "manifest.json").is_file():
         return [open_distilled(folder)]
+    if compared := sorted(folder.glob("sets/*/seed-*/ipc-*/manifest.json")):
+        return [open_distilled(file.parent) for file in compared]
     inside = [open_distilled(file.parent) for file in folder.glob("[!.]*/manifest.json")]
     return sorted(inside, key=lambda distilled: int(distilled.manifest["ipc"])) or [open_distilled(folder)]
 
