@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
+import re
 import runpy
 import shutil
 from collections.abc import Mapping
@@ -29,7 +31,8 @@ from attar.distillation.cost import tell
 from attar.evaluation.records_file import read_records
 from attar.experiments.compare import compare
 from attar.experiments.spec import Experiment, read_experiment
-from attar.report.manifest_rows import distill_command, evaluate_commands, settings
+from attar.report import write_report
+from attar.report.manifest_rows import distill_command, settings
 from attar.report.tables import heading
 from attar.sets.distilled import open_distilled, stored, verify
 from attar.sets.expand import expand
@@ -277,14 +280,24 @@ def test_a_report_says_how_they_were_made_and_learnt_from(
     assert "Soft labels" not in settings(plain.manifest)
     common = ["--network", "convnet3-w8", "--seeds", 1, "--device", "cpu", "--no-baseline", "--set", "steps=4"]
     common += ["--set", "warmup=0", "--json", tmp_path / "r.json"]
-    for words in ([own.folder], [own.folder, "--set", "labels=hard"], [plain.folder]):
+    taught = ["--teacher", teacher, "--set", "scheme=fixed"]
+    for words in ([own.folder], [own.folder, "--set", "labels=hard"], [own.folder, *taught], [plain.folder]):
         assert attar(monkeypatch, "evaluate", *words, *common) == 0
-    judged = evaluate_commands(read_records(tmp_path / "r.json"))
-    assert [[word for word in command.split() if word.startswith(("labels=", "scheme="))] for command in judged] == [
-        ["labels=soft", "scheme=fixed"],
-        ["labels=hard"],
-        [],
-    ]
+    records = read_records(tmp_path / "r.json")
+    write_report([own.folder, plain.folder], records, tmp_path / "page.html")
+    page = html.unescape((tmp_path / "page.html").read_text())
+    asking = r"attar evaluate \S+/(set|plain) --recipe quick((?: --set \S+)*) --network \S+ --seeds 1( --teacher \S+)?"
+    judged = {
+        (name, tuple(re.findall(r"(?:labels|scheme)=\w+", fields)), bool(by))
+        for name, fields, by in re.findall(asking, page)
+    }
+    assert judged == {
+        ("set", ("labels=soft", "scheme=fixed"), False),
+        ("set", ("labels=hard",), False),
+        ("set", ("labels=soft", "scheme=fixed"), True),
+        ("plain", (), False),
+    }
+    assert "fixed in the set, by " in page
 
 
 def test_of_several_sets_all_must_hold_labels(

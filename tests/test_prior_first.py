@@ -86,6 +86,16 @@ def test_a_dry_run_foretells_both_and_writes_nothing(
     assert not asked["out"].parent.exists()
 
 
+@pytest.mark.parametrize(("method", "told"), [("exemplars", True), ("prior", False), (None, False)])
+def test_exemplars_that_choose_without_the_teacher_are_told_of_it(
+    asked: dict[str, Any], method: str | None, told: bool
+) -> None:
+    said: list[str] = []
+    attar.distill(**asked, method=method, dry_run=True, say=said.append)
+    assert f", aligned with a small teacher of them, {teacher_of(asked['out'])}; " in said[0]
+    assert ("`method` chooses without a teacher: leave it out, and this one chooses, too" in said[0]) == told
+
+
 def test_a_prior_that_is_there_needs_its_teacher_no_more(
     asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +195,7 @@ def test_a_folder_called_train_is_passed_over_and_said(
     ("other", "wrong"),
     [
         ({"method": "random"}, r"`prior` train: the method asks no prior"),
+        ({"method": "herding"}, r"`prior` train: the method asks no prior"),
         ({"method": "prior", "ipc": 0}, r"`ipc` 0"),
         ({"method": "prior", "prompt": "a {name}"}, r"`prior` train: knows its classes by label"),
         ({"method": "cao2"}, r"select.teacher"),

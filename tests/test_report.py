@@ -559,17 +559,21 @@ def test_the_evaluate_command_gives_the_recipe_and_the_test_back() -> None:
 
     recipe = modified(RECIPES.open("rded-soft"), {"flip": False, "epochs": "9:10, 20", "size": None, "lr": 0.5})
     named = replace(record(Path("a set"), 40.0), recipe=recipe.name, changes=changes(recipe), test="my data@test")
-    (command,) = evaluate_commands([named])
+    (command,) = evaluate_commands([named], False)
     words = shlex.split(command)
     given = dict(words[k + 1].split("=", 1) for k, word in enumerate(words) if word == "--set")
     assert modified(RECIPES.open(words[words.index("--recipe") + 1]), given) == recipe
     assert words[words.index("--test") + 1] == "my data@test"
     assert words[2] == "a set"
     old = record(Path("a"), 40.0)
-    assert not evaluate_commands([replace(old, recipe="quick (modified)"), replace(old, recipe="mine", changes={})])
-    assert "--test" not in evaluate_commands([old])[0]
+    assert not evaluate_commands(
+        [replace(old, recipe="quick (modified)"), replace(old, recipe="mine", changes={})], False
+    )
+    assert "--test" not in evaluate_commands([old], False)[0]
     trial = Trial(item="i", judged="j", label="d3hr", seeds=(2,), distilling=1.0, bytes=1)
-    assert not evaluate_commands([replace(old, accuracies=(40.0,), trial=trial)]), "evaluate takes the first seeds only"
+    assert not evaluate_commands([replace(old, accuracies=(40.0,), trial=trial)], False), (
+        "evaluate takes the first seeds only"
+    )
 
 
 def test_the_distill_command_names_all_sources(tmp_path: Path) -> None:

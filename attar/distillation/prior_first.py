@@ -52,7 +52,7 @@ def distill_with(
     """
     if job.spec.prior != TRAIN:
         return distill(job, say=say)
-    if not (method is None or isinstance(method, LatentMethod) or method.select.uses_prior(job)):
+    if not (method is None or isinstance(method, LatentMethod) or _looks_with_prior(method, job)):
         raise AttarError("`prior` train: the method asks no prior, so there is none to train; leave it out")
     from attar.distillation.run_without_method import teacher_of
     from attar.priors.training.run import train_new_prior
@@ -60,7 +60,7 @@ def distill_with(
     folder, plan, teacher = prior_of(out), _plan(job), _teacher(job)
     there = occupied(folder)
     if not there:
-        say(_announced(job, folder, teacher))
+        say(_announced(job, method, out, teacher is not None))
         _try(job, plan, distill, say if job.dry else quiet)
     with named_after(out):
         maps = None
@@ -80,13 +80,22 @@ def distill_with(
         ) from error
 
 
-def _announced(job: Job, folder: Path, teacher: TeacherTraining | None) -> str:
-    count = len(job.everything)
-    aligned = ", aligned with a small teacher of them" if teacher else ""
+def _looks_with_prior(method: Method, job: Job) -> bool:
+    """Whether a method compares images by what the prior makes of them, not by latents, which need no training."""
+    return any(features.of == "prior" for features in method.select.needed_features(job))
+
+
+def _announced(job: Job, method: Method | None, out: Path, taught: bool) -> str:
+    from attar.distillation.run_without_method import teacher_of
+
+    count, chooses = len(job.everything), method.fit.chooses if isinstance(method, LatentMethod) else None
+    aligned = f", aligned with a small teacher of them, {teacher_of(out)}" if taught else ""
     few = f"; {counted(count, 'image')} are few for a prior, of thousands it learns more" if count < MANY else ""
+    if taught and chooses is not None and chooses.reference is None:
+        few = f"; `method` chooses without a teacher: leave it out, and this one chooses, too{few}"
     passed = f"; the folder {TRAIN} is not looked at: a prior in it is ./{TRAIN}" if Path(TRAIN).exists() else ""
     return (
-        f"a prior of the images is trained first, in {folder}{aligned}; with settings of your own: `attar "
+        f"a prior of the images is trained first, in {prior_of(out)}{aligned}; with settings of your own: `attar "
         f"train-prior`{few}{passed}"
     )
 

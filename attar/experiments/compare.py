@@ -351,7 +351,7 @@ class Grid:
         conditions = Conditions(*common, own_labels=evaluation.own_labels, device=device)
         how: dict[str, Any] = {"store": self.store, "progress": progress, "say": self._note, "engine": self.engine}
         for record in evaluate_sets([distilled.folder], evaluation.recipe, conditions, **how):
-            self.say(record.row)
+            self.say(f"{evaluation.label}: {record.row}")
             yield replace(record, trial=self._trial(item, record.network, distilled))
 
     def _trial(self, item: SetEvaluation, network: str, distilled: DistilledSet) -> Trial:

@@ -18,7 +18,8 @@ references            labels of the methods that the others are compared with
                       (default: random, where there is one)
 out                   folder for sets, results.json, tables and figures
 
-[methods.LABEL]       a method in the comparison
+[methods.LABEL]       a method in the comparison; a label is of letters, digits
+                      and -_.+
     method            a name of `attar list methods` (default: the label)
     set               its fields: {"sampler.steps" = 20}
     data, prior ...   flags of `attar distill` for this method alone

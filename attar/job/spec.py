@@ -22,8 +22,8 @@ class Spec:
     torchvision:NAME; @SPLIT names a split."""
     prior: str | None = None
     """The diffusion model: digits, a folder or hub id of a DiTPipeline or StableDiffusionPipeline, or an original
-    DiT.pt; train, to `attar distill`: one that is trained first, as OUT.prior; none: methods of real images need
-    none."""
+    DiT.pt; train: `attar distill` alone trains one of the images first, in hours of a CPU, as OUT.prior; none:
+    methods of real images need none."""
     codec: str | None = None
     """The autoencoder instead of the prior's own: pixel, or a folder or hub id of an AutoencoderKL or
     AutoencoderTiny."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from attar.core.progress import duration
 from attar.evaluation import RECIPES
 from attar.evaluation.records import Record, assignments
 from attar.sets.distilled import DistilledSet
-from attar.sets.own_labels import LABELS
 
 _BROUGHT = ("preprocess", "output_size", "output_filter", "formation", "expanded_from")
 MANY = 20
@@ -89,9 +87,14 @@ def _written_as(distilled: DistilledSet) -> str:
     return last
 
 
-def evaluate_commands(records: Sequence[Record]) -> list[str]:
-    """The shell commands that evaluate sets again. None for recipes and seeds that the command line cannot name."""
-    return [_evaluate_command(record) for record in records if record.original in RECIPES and _first_seeds(record)]
+def evaluate_commands(records: Sequence[Record], labelled: bool) -> list[str]:
+    """The shell commands that evaluate a set again. None for recipes and seeds that the command line cannot name.
+
+    Args:
+        labelled: whether the set holds soft labels, which `attar evaluate` learns from unless it is told otherwise.
+    """
+    nameable = (record for record in records if record.original in RECIPES and _first_seeds(record))
+    return [_evaluate_command(record, labelled) for record in nameable]
 
 
 def _first_seeds(record: Record) -> bool:
@@ -99,14 +102,19 @@ def _first_seeds(record: Record) -> bool:
     return record.trial is None or record.trial.seeds == tuple(range(record.n))
 
 
-def _evaluate_command(record: Record) -> str:
-    changes = record.changes or {}
-    if record.labels is None and record.set and Path(record.path, LABELS).is_dir():
+def _evaluate_command(record: Record, labelled: bool) -> str:
+    changes, teacher = record.changes or {}, record.teacher or {}
+    if record.labels is None and labelled:
         changes = {**changes, "labels": "hard"}
+    taught = []
+    if record.labels is not None and labelled and not record.own_labels and teacher:
+        source = teacher["source"]
+        taught = [f"--teacher {shlex.quote(source if isinstance(source, str) else ','.join(source))}"]
     parts = [
         f"attar evaluate {shlex.quote(record.set)} --recipe {record.original}",
         *(f"--set {shlex.quote(change)}" for change in assignments(changes)),
         f"--network {shlex.quote(record.network)} --seeds {record.n}",
+        *taught,
     ]
     return " ".join([*parts, *([f"--test {shlex.quote(record.test)}"] if record.test else [])])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from attar.core.portable_paths import portable, portable_all
 from attar.core.progress import duration
@@ -11,6 +12,7 @@ from attar.evaluation.records import ALL_DATA, Record, in_words, signed
 from attar.report.manifest_rows import evaluate_commands
 from attar.sets.distilled import DistilledSet, stored
 from attar.sets.mosaics import grid_words
+from attar.sets.own_labels import LABELS
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def all_rows(
         name = ALL_DATA if record.of_all_data else names[record.path]
         wall = walls.get(record.path)
         own, told = None if wall is None else sets[wall], public(record)
-        command = "" if record.of_all_data else "".join(evaluate_commands([told]))
+        labelled = Path(record.path, LABELS).is_dir() if own is None else own.labels is not None
+        command = "" if record.of_all_data else "".join(evaluate_commands([told], labelled))
         place = "" if own is None else f"{told.set}/manifest.json, fingerprint {own.manifest['run']}"
         rows.append(RecordRow(styles.get(name), tuple(_values(name, told, own)), wall, command, place))
     return rows
@@ -124,7 +127,8 @@ def _labels(record: Record) -> str:
     if not (record.teacher and record.labels):
         return "hard"
     source = record.teacher["source"]
-    return f"{record.labels['scheme']} of {source if isinstance(source, str) else ', '.join(source)}"
+    by = source if isinstance(source, str) else ", ".join(source)
+    return f"{record.labels['scheme']}{' in the set' if record.own_labels else ''}, by {by}"
 
 
 def _each(values: Sequence[float]) -> str:

@@ -180,7 +180,7 @@ def _wall(
     manifest = portable_all(distilled.manifest) | {"classes": distilled.manifest["classes"]}
     told = replace(distilled, folder=Path(portable(str(distilled.folder))), manifest=manifest)
     shown = [public(record) for record in records]
-    check = [f"attar verify {shlex.quote(str(told.folder))}", *evaluate_commands(shown)]
+    check = [f"attar verify {shlex.quote(str(told.folder))}", *evaluate_commands(shown, distilled.labels is not None)]
     images = [Strip(f"s{number}-{k}", one, next(uris)) for k, one in enumerate(drawn.images)]
     real = [Strip(f"r{number}-{k}", one, next(uris)) for k, one in enumerate(drawn.real)]
     return Wall(
