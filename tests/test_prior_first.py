@@ -19,6 +19,8 @@ from attar.core.store import file_digest
 from attar.distillation import prior_first
 from attar.distillation.prior_first import prior_of
 from attar.distillation.run_without_method import suited_teacher, teacher_of
+from attar.experiments.compare import compare
+from attar.experiments.spec import read_experiment
 from attar.job import Job, Spec
 from attar.priors.training import run as training
 from attar.priors.training.settings import NewPrior, Report
@@ -327,3 +329,12 @@ def test_an_autoencoder_takes_images_of_a_side_that_it_cannot_shrink(asked: dict
 )
 def test_patches_are_few_enough(side: int, most: int, patch: int) -> None:
     assert prior_first._patch(side, most) == patch
+
+
+def test_an_experiment_trains_no_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "file.toml"
+    judged = '[evaluations.quick]\nnetworks = ["convnet3"]\n'
+    file.write_text(f'data = "digits"\nprior = "train"\nipc = 1\nout = "out"\n[methods.prior]\n{judged}')
+    with pytest.raises(AttarError, match=r"prior = train: `attar distill` alone trains one first"):
+        compare(read_experiment(file))

@@ -32,6 +32,7 @@ from attar.experiments.forecast import TrainingKind, forecast, why_unusable
 from attar.experiments.spec import Contender, Evaluation, Experiment
 from attar.experiments.summary import Summary, judging_fingerprint, summarise
 from attar.job import Job
+from attar.priors import TRAIN
 from attar.sets.distilled import DistilledSet, open_distilled, stored
 from attar.teachers.reference import TeacherReference
 
@@ -152,6 +153,8 @@ def _why_absent(key: str, value: str | None) -> str:
         return ""
     if key in ("teacher", "label_teacher"):
         return _why_no_teacher(value, key)
+    if key == "prior" and value == TRAIN and not Path(TRAIN).exists():
+        return "prior = train: `attar distill` alone trains one first; name the folder that it wrote, OUT.prior"
     try:
         if key in ("prior", "codec"):
             check_there(value, f"{key} =")
