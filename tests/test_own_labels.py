@@ -34,7 +34,7 @@ from attar.experiments.spec import Experiment, read_experiment
 from attar.report import write_report
 from attar.report.manifest_rows import distill_command, settings
 from attar.report.tables import heading
-from attar.sets.distilled import open_distilled, stored, verify
+from attar.sets.distilled import find_distilled, open_distilled, stored, verify
 from attar.sets.expand import expand
 from attar.sets.hub import Publication, pull, push
 from attar.sets.urls import pull_from_url, push_to_url
@@ -281,7 +281,8 @@ def test_a_report_says_how_they_were_made_and_learnt_from(
     common = ["--network", "convnet3-w8", "--seeds", 1, "--device", "cpu", "--no-baseline", "--set", "steps=4"]
     common += ["--set", "warmup=0", "--json", tmp_path / "r.json"]
     taught = ["--teacher", teacher, "--set", "scheme=fixed"]
-    for words in ([own.folder], [own.folder, "--set", "labels=hard"], [own.folder, *taught], [plain.folder]):
+    kinds = ([own.folder], [own.folder, "--set", "labels=hard"], [own.folder, *taught], [plain.folder])
+    for words in (*kinds, [plain.folder, *taught]):
         assert attar(monkeypatch, "evaluate", *words, *common) == 0
     records = read_records(tmp_path / "r.json")
     write_report([own.folder, plain.folder], records, tmp_path / "page.html")
@@ -296,6 +297,7 @@ def test_a_report_says_how_they_were_made_and_learnt_from(
         ("set", ("labels=hard",), False),
         ("set", ("labels=soft", "scheme=fixed"), True),
         ("plain", (), False),
+        ("plain", ("labels=soft", "scheme=fixed"), True),
     }
     assert "fixed in the set, by " in page
 
@@ -529,6 +531,18 @@ def test_own_labels_and_those_of_their_teacher_stand_side_by_side(
     page = (tmp_path / "page.html").read_text()
     assert "own labels of " in page
     assert "herding" in page
+    (asked.out / "results.json").write_text('{"acc": 1}')
+    shutil.rmtree(Path(own.set) / "labels")
+    assert attar(monkeypatch, "report", asked.out, "--out", tmp_path / "again.html") == 0
+    assert f"note: {asked.out}/results.json is left out: " in capsys.readouterr().out
+    assert "missing: labels/labels.json" in (tmp_path / "again.html").read_text()
+
+
+def test_an_experiment_beside_other_sets_hides_none(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "set", tmp_path / "mine")
+    shutil.copytree(world / "plain", tmp_path / "sets" / "random" / "seed-0" / "ipc-002")
+    found = [distilled.folder for distilled in find_distilled(tmp_path)]
+    assert found == [tmp_path / "sets" / "random" / "seed-0" / "ipc-002", tmp_path / "mine"]
 
 
 def test_several_teachers_label_the_sets_of_an_experiment(teacher: str, tmp_path: Path) -> None:

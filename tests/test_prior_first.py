@@ -196,8 +196,8 @@ def test_a_folder_called_train_is_passed_over_and_said(
 @pytest.mark.parametrize(
     ("other", "wrong"),
     [
-        ({"method": "random"}, r"`prior` train: the method asks no prior"),
-        ({"method": "herding"}, r"`prior` train: the method asks no prior"),
+        ({"method": "random"}, r"`prior` train: the method looks at nothing with it"),
+        ({"method": "herding"}, r"`prior` train: the method looks at nothing with it"),
         ({"method": "prior", "ipc": 0}, r"`ipc` 0"),
         ({"method": "prior", "prompt": "a {name}"}, r"`prior` train: knows its classes by label"),
         ({"method": "cao2"}, r"select.teacher"),

@@ -23,6 +23,7 @@ from attar.job import Job, Spec
 from attar.methods import METHODS, load_method
 
 if TYPE_CHECKING:
+    from attar.evaluation.records import Record
     from attar.sets.distilled import DistilledSet
 
 
@@ -188,6 +189,21 @@ def _sets_in(folders: list[Path], foreign: Foreign) -> list[DistilledSet]:
     return sets
 
 
+def _records_beside(file: Path) -> list[Record]:
+    """The records in a file of a folder of sets, if it is there; what is none of ours is left out, and said."""
+    from attar.evaluation.records_file import read_records
+
+    if not file.is_file():
+        return []
+    try:
+        records = read_records(file)
+    except AttarError as error:
+        say(f"note: {file} is left out: {error}")
+        return []
+    say(f"with the results in {file}")
+    return records
+
+
 def report(
     folders: shared.SetFolders,
     results: Annotated[
@@ -201,10 +217,9 @@ def report(
     from attar.evaluation.records_file import read_records
     from attar.report import write_report
 
-    beside = [folder / "results.json" for folder in folders if (folder / "results.json").is_file()]
-    for file in beside if results is None else ():
-        say(f"with the results in {file}")
-    records = [record for file in results or beside for record in read_records(file)]
+    records = [record for file in results or () for record in read_records(file)]
+    for file in [folder / "results.json" for folder in folders] if results is None else ():
+        records += _records_beside(file)
     for altered in write_report(folders, records, out, say=say, dry_run=dry_run):
         say(f"note: {altered}")
 

@@ -53,7 +53,7 @@ def distill_with(
     if job.spec.prior != TRAIN:
         return distill(job, say=say)
     if not (method is None or isinstance(method, LatentMethod) or _looks_with_prior(method, job)):
-        raise AttarError("`prior` train: the method asks no prior, so there is none to train; leave it out")
+        raise AttarError("`prior` train: the method looks at nothing with it, so there is none to train; leave it out")
     from attar.distillation.run_without_method import teacher_of
     from attar.priors.training.run import train_new_prior
 

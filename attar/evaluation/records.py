@@ -114,7 +114,7 @@ class Trial:
     distilling: float
     """Seconds that it took to make the set."""
     bytes: int
-    """Size of the set's images on disk."""
+    """Size on disk of the set's images, and of the soft labels that it holds (of older records, of the images)."""
     pixels: int | None = None
     """Number of pixels of the set's images; None of old records."""
 

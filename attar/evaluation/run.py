@@ -224,8 +224,8 @@ class _Judged:
         with part(f"random real images beside {self.distilled.folder}"):
             baseline = None if beside is None else self._result(beside, network, whole, True)
         about = _about(self.distilled, self.conditions.test, self.recipe)
-        if self.conditions.own_labels:
-            about["labels"] = {**(result.labels or {}), "own": True}
+        if result.labels is not None:
+            about["labels"] = {**result.labels, "own": self.conditions.own_labels}
         weighted = None if self.distilled.weights() is None else self.conditions.weights
         return Record.of(result, **about, weighted=weighted, teacher=self.source.about, baseline=baseline)
 

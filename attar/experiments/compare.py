@@ -153,7 +153,7 @@ def _why_absent(key: str, value: str | None) -> str:
         return ""
     if key in ("teacher", "label_teacher"):
         return _why_no_teacher(value, key)
-    if key == "prior" and value == TRAIN and not Path(TRAIN).exists():
+    if key == "prior" and value == TRAIN:
         return "prior = train: `attar distill` alone trains one first; name the folder that it wrote, OUT.prior"
     try:
         if key in ("prior", "codec"):

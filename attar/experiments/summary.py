@@ -27,7 +27,7 @@ class Cell:
     seconds: float
     """To distill one set, mean over the distillation seeds."""
     bytes: float
-    """Size of one set's images, mean over the distillation seeds."""
+    """Size of one set's images and own labels, mean over the distillation seeds."""
     pixels: float | None = None
     """Number of pixels of one set's images, mean over the distillation seeds; None where old records do not say it."""
 

@@ -107,7 +107,7 @@ def _evaluate_command(record: Record, labelled: bool) -> str:
     if record.labels is None and labelled:
         changes = {**changes, "labels": "hard"}
     taught = []
-    if record.labels is not None and labelled and not record.own_labels and teacher:
+    if record.labels is not None and teacher and not (record.own_labels or (labelled and "own" not in record.labels)):
         source = teacher["source"]
         taught = [f"--teacher {shlex.quote(source if isinstance(source, str) else ','.join(source))}"]
     parts = [

@@ -98,8 +98,8 @@ def _table(records: Sequence[Record], names: Mapping[str, str], styles: Mapping[
 def _terms(records: Sequence[Record]) -> str:
     """What records were judged by, in words; the bytes of their labels where all have as many."""
     first = public(records[0])
-    if len({(record.labels or {}).get("bytes") for record in records}) > 1:
-        first = replace(first, labels={**(first.labels or {}), "bytes": 0})
+    if first.labels and len({(record.labels or {}).get("bytes") for record in records}) > 1:
+        first = replace(first, labels={**first.labels, "bytes": 0})
     return first.protocol
 
 

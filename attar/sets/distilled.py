@@ -146,11 +146,11 @@ class Stored:
     pixels: int
     """Of all images."""
     bytes: int
-    """Of their files, and of those of the labels."""
+    """Of their files, and of those of the labels, once: not of the column that holds them again."""
 
 
 def stored(distilled: DistilledSet) -> Stored:
-    """What a set takes; images that cannot be opened are not counted."""
+    """What a set takes; what cannot be opened is not counted."""
     from PIL import Image
 
     pixels = size = 0
@@ -158,8 +158,10 @@ def stored(distilled: DistilledSet) -> Stored:
         with suppress(OSError), Image.open(file) as image:
             pixels += image.width * image.height
             size += file.stat().st_size
-    labels = [] if distilled.labels is None else distilled.labels.iterdir()
-    return Stored(pixels, size + sum(file.stat().st_size for file in labels))
+    for name in distilled.manifest.get("labels", ()):
+        with suppress(OSError):
+            size += (distilled.folder / name).stat().st_size if name.startswith(LABELS) else 0
+    return Stored(pixels, size)
 
 
 def _check_inside(distilled: DistilledSet) -> None:
@@ -178,17 +180,18 @@ def _check_inside(distilled: DistilledSet) -> None:
 def find_distilled(folder: Path) -> list[DistilledSet]:
     """The set in `folder`, or the sets one folder below it (one an IPC), in order of their IPC.
 
-    Of the `out` of an experiment (sets/LABEL/seed-0/ipc-001 ...) all sets, in order of their folders.
+    Before them, where it is the `out` of an experiment (sets/LABEL/seed-0/ipc-001 ...), all sets of that, in order of
+    their folders.
 
     Raises:
         AttarError: there is none.
     """
     if (folder / "manifest.json").is_file():
         return [open_distilled(folder)]
-    if compared := sorted(folder.glob("sets/*/seed-*/ipc-*/manifest.json")):
-        return [open_distilled(file.parent) for file in compared]
+    compared = [open_distilled(file.parent) for file in sorted(folder.glob("sets/*/seed-*/ipc-*/manifest.json"))]
     inside = [open_distilled(file.parent) for file in folder.glob("[!.]*/manifest.json")]
-    return sorted(inside, key=lambda distilled: int(distilled.manifest["ipc"])) or [open_distilled(folder)]
+    inside.sort(key=lambda distilled: int(distilled.manifest["ipc"]))
+    return [*compared, *inside] or [open_distilled(folder)]
 
 
 def evenly(labels: Sequence[int], count: int) -> list[int]:
