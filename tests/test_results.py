@@ -42,7 +42,7 @@ def test_a_record_replaces_only_its_own(tmp_path: Path) -> None:
         write_record(file, one)
     again = record(set=str(Path("runs/d3hr").resolve()), mean=41.0)
     write_record(file, again)
-    assert read_records(file) == [again, *others]
+    assert read_records(file) == [*others, again]
     assert [child.name for child in file.parent.iterdir() if not child.name.endswith(".lock")] == ["results.json"]
 
 
