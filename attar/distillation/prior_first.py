@@ -15,6 +15,7 @@ from attar.core.progress import Say, quiet
 from attar.core.wording import counted
 from attar.data import load_data
 from attar.data.output_places import named_after, occupied
+from attar.distillation.run_without_method import suited_teacher, teacher_of
 from attar.job import Job
 from attar.methods.base import LatentMethod
 from attar.networks import check_size
@@ -54,7 +55,6 @@ def distill_with(
         return distill(job, say=say)
     if not (method is None or isinstance(method, LatentMethod) or _looks_with_prior(method, job)):
         raise AttarError("`prior` train: the method looks at nothing with it, so there is none to train; leave it out")
-    from attar.distillation.run_without_method import teacher_of
     from attar.priors.training.run import train_new_prior
 
     folder, plan, teacher = prior_of(out), _plan(job), _teacher(job)
@@ -86,8 +86,6 @@ def _looks_with_prior(method: Method, job: Job) -> bool:
 
 
 def _announced(job: Job, method: Method | None, out: Path, taught: bool) -> str:
-    from attar.distillation.run_without_method import teacher_of
-
     count, chooses = len(job.everything), method.fit.chooses if isinstance(method, LatentMethod) else None
     aligned = f", aligned with a small teacher of them, {teacher_of(out)}" if taught else ""
     few = f"; {counted(count, 'image')} are few for a prior, of thousands it learns more" if count < MANY else ""
@@ -114,8 +112,6 @@ def _try(job: Job, plan: NewPrior, distill: Callable[..., list[Path]], say: Say)
 
 def _teacher(job: Job) -> TeacherTraining | None:
     """The training of a small teacher of the images; None where there is one class, or images are too small for one."""
-    from attar.distillation.run_without_method import suited_teacher
-
     training, classes = suited_teacher(job), len(job.everything.classes)
     try:
         check_size(training.network, classes, job.side)
@@ -130,7 +126,6 @@ def _maps(job: Job, training: TeacherTraining, out: Path, say: Say) -> TeacherMa
     An untrained one stands in for it in a dry run, and where the prior is there. Either is named by the training: a
     teacher that is trained once more, perhaps to other bits, makes no other prior.
     """
-    from attar.distillation.run_without_method import teacher_of
     from attar.teachers.load import load_pretrained
     from attar.teachers.maps import as_maps
     from attar.teachers.train import before_training, train_teacher
