@@ -195,6 +195,12 @@ class Record(Result):
         return bool((self.labels or {}).get("own"))
 
     @property
+    def taught_by(self) -> str:
+        """Who gave the soft labels: one name, or several with commas between them; nothing where nobody did."""
+        source = (self.teacher or {}).get("source", "")
+        return source if isinstance(source, str) else ", ".join(source)
+
+    @property
     def original(self) -> str:
         """The name of the recipe that the changes were made to; of older records, the recipe's own."""
         return self.recipe if self.changes is None else self.recipe.removesuffix(MODIFIED)
@@ -210,9 +216,8 @@ class Record(Result):
         labelled = ""
         if self.teacher and self.labels:
             size = f", {self.labels['bytes']:,} bytes" if self.labels["bytes"] else ""
-            source = self.teacher["source"]
-            by = source if isinstance(source, str) else ", ".join(source)
-            labelled = f", {'own ' if self.own_labels else ''}labels of {by}, {self.labels['scheme']}{size}"
+            whose = "own labels" if self.own_labels else "labels"
+            labelled = f", {whose} of {self.taught_by}, {self.labels['scheme']}{size}"
         return in_words(self.original, self.changes or {}, self.test, labelled)
 
     @property

@@ -103,13 +103,11 @@ def _first_seeds(record: Record) -> bool:
 
 
 def _evaluate_command(record: Record, labelled: bool) -> str:
-    changes, teacher = record.changes or {}, record.teacher or {}
+    changes, taught = record.changes or {}, list[str]()
     if record.labels is None and labelled:
         changes = {**changes, "labels": "hard"}
-    taught = []
-    if record.labels is not None and teacher and not (record.own_labels or (labelled and "own" not in record.labels)):
-        source = teacher["source"]
-        taught = [f"--teacher {shlex.quote(source if isinstance(source, str) else ','.join(source))}"]
+    if record.labels is not None and not (record.own_labels or (labelled and "own" not in record.labels)):
+        taught = [f"--teacher {shlex.quote(record.taught_by.replace(', ', ','))}"] if record.taught_by else []
     parts = [
         f"attar evaluate {shlex.quote(record.set)} --recipe {record.original}",
         *(f"--set {shlex.quote(change)}" for change in assignments(changes)),

@@ -126,9 +126,7 @@ def _labels(record: Record) -> str:
     """How the images were labelled: "hard", or who gave soft labels and how they are kept."""
     if not (record.teacher and record.labels):
         return "hard"
-    source = record.teacher["source"]
-    by = source if isinstance(source, str) else ", ".join(source)
-    return f"{record.labels['scheme']}{' in the set' if record.own_labels else ''}, by {by}"
+    return f"{record.labels['scheme']}{' in the set' if record.own_labels else ''}, by {record.taught_by}"
 
 
 def _each(values: Sequence[float]) -> str:
