@@ -447,8 +447,10 @@ def experiment(folder: Path, head: str = "", own: str = "", more: str = "") -> E
 def test_an_experiment_learns_from_the_labels_of_its_sets(teacher: str, tmp_path: Path) -> None:
     asked = experiment(tmp_path, f'labels = "fixed"\nlabel_teacher = "{teacher}"')
     assert not compare(asked, dry_run=True).panels[0].cells
-    summary = compare(asked)
+    said: list[str] = []
+    summary = compare(asked, say=said.append)
     assert [len(panel.cells) for panel in summary.panels] == [2, 2]
+    assert [line.split(":")[0] for line in said if " % (n = 1" in line] == ["hard", "hard", "soft", "soft"]
     assert heading(asked, summary.panels[1]).endswith(f"warmup=0, the labels of the sets, by {teacher}")
     records = {record.trial.judged: record for record in read_records(asked.out / "results.json") if record.trial}
     hard, soft = sorted(records.values(), key=lambda record: record.teacher is not None)

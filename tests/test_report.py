@@ -576,6 +576,20 @@ def test_the_evaluate_command_gives_the_recipe_and_the_test_back() -> None:
     )
 
 
+@pytest.mark.parametrize(("sizes", "told"), [((200, 200), "fixed, 200 bytes"), ((200, 800), "fixed")])
+def test_bytes_of_labels_are_told_where_all_have_as_many(sizes: tuple[int, int], told: str, tmp_path: Path) -> None:
+    folders = [write_set(tmp_path / name) for name in ("a", "b")]
+    labels = [{"scheme": "fixed", "bytes": size} for size in sizes]
+    about = {"source": "t", "digest": "d"}
+    records = [
+        replace(record(folder, 40.0), teacher=about, labels=own, test="digits@test")
+        for folder, own in zip(folders, labels, strict=True)
+    ]
+    write_report(folders, records, tmp_path / "page.html")
+    headings = re.findall(r'<h3>convnet3 <span class="quiet">(.*?)</span>', (tmp_path / "page.html").read_text())
+    assert headings == [f"recipe quick, labels of t, {told}; tested on digits@test"]
+
+
 def test_the_distill_command_names_all_sources(tmp_path: Path) -> None:
     data = {"spec": "digits@train", "images": 90, "fingerprint": "ff", "skipped": []}
     prior = {"source": "my prior", "fingerprint": "ee", "labels": [0, 1]}
