@@ -35,6 +35,12 @@ NAMES = ["cat", "dog"]
 HELPER = accelerator("cpu", "float32")
 
 
+@pytest.fixture(autouse=True)
+def initialised() -> None:
+    """Other tests take accelerate's state of the process away, which HELPER needs."""
+    accelerator("cpu", "float32")
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of 16 pixels, and a teacher of them."""
